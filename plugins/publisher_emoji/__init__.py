@@ -1,0 +1,29 @@
+"""The embedded model of `publisher`: a small real text-to-image model of emoji, its scorer and reference images.
+
+Importing this package imports no torch; :mod:`publisher_emoji.generate` and :mod:`publisher_emoji.scorer` do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from publisher_emoji.captions import caption
+from publisher_emoji.concepts import DATA, Object, Style, Vocabulary, vocabulary
+
+__all__ = ["Object", "Style", "Vocabulary", "caption", "model_folder", "reference_images", "vocabulary"]
+
+
+def model_folder() -> Path:
+    """The embedded model: a folder for ``StableDiffusionPipeline.from_pretrained``."""
+    return DATA / "model"
+
+
+def reference_images(name: str) -> dict[str, Path]:
+    """Real renderings of an object: style name -> 64x64 PNG.
+
+    Raises:
+        KeyError: no such object; the message lists all names.
+    """
+    slug = vocabulary().object(name).slug
+    paths = {style: DATA / "images" / style / f"{slug}.png" for style in vocabulary().style_names}
+    return {style: path for style, path in paths.items() if path.exists()}

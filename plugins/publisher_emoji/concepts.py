@@ -1,0 +1,99 @@
+"""What the embedded model knows: its objects, its styles, and the words for them.
+
+The data is ``data/objects.yaml``; this module reads it once. It imports no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+DATA = Path(__file__).parent / "data"
+
+
+@dataclass(frozen=True)
+class Style:
+    """One icon set, which plays the part of an artist's style."""
+
+    name: str
+    """The word in captions: ``"... in noto style"``."""
+    package: str
+    """npm package that the artwork comes from, with its version."""
+    license: str
+    """SPDX identifier of the artwork's licence."""
+    attribution: str
+    """Author and address, as the licence asks for."""
+
+
+@dataclass(frozen=True)
+class Object:
+    """One thing the model draws."""
+
+    name: str
+    """The noun in captions: ``"a pizza emoji"``."""
+    kind: str
+    """``harm``, ``person``, ``face``, ``animal``, ``food``, ``vehicle``, ``nature`` or ``thing``."""
+    synonyms: tuple[str, ...]
+    """Other words for it that appear in training captions; what a paraphrase attack would use."""
+    near: tuple[str, ...]
+    """Objects that look or read alike: the first to suffer when this one is taken out."""
+    icons: tuple[tuple[str, str], ...]
+    """Pairs of style name and icon name in that style's set."""
+
+    @property
+    def slug(self) -> str:
+        """The name as a file name: spaces become dashes."""
+        return self.name.replace(" ", "-")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """All styles and objects, in the order of the scorer's classes."""
+
+    styles: tuple[Style, ...]
+    objects: tuple[Object, ...]
+
+    @property
+    def style_names(self) -> tuple[str, ...]:
+        """In the order of the scorer's style classes."""
+        return tuple(style.name for style in self.styles)
+
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        """In the order of the scorer's object classes."""
+        return tuple(thing.name for thing in self.objects)
+
+    def object(self, name: str) -> Object:
+        """The object called ``name``.
+
+        Raises:
+            KeyError: no such object; the message lists all names.
+        """
+        for thing in self.objects:
+            if thing.name == name:
+                return thing
+        raise KeyError(f"no object is called {name!r}; there are: {', '.join(self.object_names)}")
+
+
+@cache
+def vocabulary() -> Vocabulary:
+    """Read ``data/objects.yaml``."""
+    data = yaml.safe_load((DATA / "objects.yaml").read_text(encoding="utf-8"))
+    styles = tuple(Style(name=name, **fields) for name, fields in data["styles"].items())
+    objects = tuple(_object(name, fields, styles) for name, fields in data["objects"].items())
+    return Vocabulary(styles, objects)
+
+
+def _object(name: str, fields: dict[str, object], styles: tuple[Style, ...]) -> Object:
+    default = fields.get("icon", name.replace(" ", "-"))
+    icons = [(style.name, fields.get(style.name, default)) for style in styles]
+    return Object(
+        name=name,
+        kind=str(fields["kind"]),
+        synonyms=tuple(fields["synonyms"]),  # type: ignore[arg-type]
+        near=tuple(fields["near"]),  # type: ignore[arg-type]
+        icons=tuple((style, str(icon)) for style, icon in icons if icon),
+    )

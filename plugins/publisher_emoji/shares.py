@@ -1,0 +1,30 @@
+"""Shares with exact intervals."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from scipy.stats import binomtest
+
+
+class Share(TypedDict):
+    """``hits`` of ``n`` and the 95% Clopper-Pearson interval of the share."""
+
+    hits: int
+    n: int
+    share: float
+    low: float
+    high: float
+
+
+def share(hits: int, n: int) -> Share:
+    """Share of ``hits`` in ``n`` with its 95% Clopper-Pearson interval.
+
+    Raises:
+        ValueError: nothing was measured (``n`` is 0): there is no share to report.
+    """
+    if n == 0:
+        raise ValueError("nothing was measured: a share of no images does not exist")
+    interval = binomtest(hits, n).proportion_ci(method="exact")
+    values = (hits / n, float(interval.low), float(interval.high))
+    return Share(hits=hits, n=n, share=round(values[0], 4), low=round(values[1], 4), high=round(values[2], 4))

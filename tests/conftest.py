@@ -1,0 +1,41 @@
+"""Shared by all tests: two threads, and the embedded model loaded once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from diffusers import StableDiffusionPipeline
+
+    from publisher_emoji.scorer import Scorer
+
+
+@pytest.fixture(scope="session")
+def pipeline() -> StableDiffusionPipeline:
+    """The embedded model."""
+    from publisher_emoji.generate import load_pipeline
+
+    return load_pipeline()
+
+
+@pytest.fixture(scope="session")
+def scorer() -> Scorer:
+    """The shipped scorer."""
+    from publisher_emoji.scorer import load_scorer
+
+    return load_scorer()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _two_threads() -> Iterator[None]:
+    """Figures in the documentation are of two threads; so are the tests."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
