@@ -1,0 +1,54 @@
+"""Draw with the embedded model: prompts and seeds to pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor
+
+from publisher_emoji import model_folder
+
+BATCH = 64
+
+
+def load_pipeline(folder: Path | None = None) -> StableDiffusionPipeline:
+    """The embedded model, or another folder of its kind, as a plain diffusers pipeline on the CPU."""
+    pipeline = StableDiffusionPipeline.from_pretrained(folder or model_folder())
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def generate(
+    pipeline: StableDiffusionPipeline, prompts: Sequence[str], seed: int, *, steps: int = 20, guidance: float = 3.0
+) -> Tensor:
+    """One image for each prompt.
+
+    Image ``i`` depends on its prompt, ``seed`` and ``i`` alone as far as the draws go: each has its own generator.
+
+    Args:
+        pipeline: from :func:`load_pipeline`.
+        prompts: such as ``"a pizza emoji in noto style"``; n of them.
+        seed: names the draws.
+        steps: DDIM steps.
+        guidance: classifier-free guidance scale.
+
+    Returns:
+        ``(n, 3, 32, 32)`` float32 in [-1, 1].
+
+    Raises:
+        ValueError: no prompt.
+    """
+    if not prompts:
+        raise ValueError("nothing to draw: give at least one prompt")
+    images = []
+    for start in range(0, len(prompts), BATCH):
+        part = list(prompts[start : start + BATCH])
+        generators = [torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(len(part))]
+        drawn = pipeline(
+            part, num_inference_steps=steps, guidance_scale=guidance, generator=generators, output_type="pt"
+        ).images
+        images.append(drawn * 2 - 1)
+    return torch.cat(images)

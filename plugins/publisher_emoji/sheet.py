@@ -1,0 +1,50 @@
+"""Images side by side: the grid in the documentation, and what the quickstart shows."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from publisher_emoji.captions import caption
+from publisher_emoji.concepts import Vocabulary
+from publisher_emoji.generate import generate
+
+GAP = 2
+LABEL = 96
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """``(3, h, w)`` in [-1, 1] to an RGB picture."""
+    levels = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return Image.fromarray(levels.permute(1, 2, 0).numpy())
+
+
+def grid(rows: list[tuple[str, Tensor]], *, zoom: int = 2) -> Image.Image:
+    """One labelled row for each ``(label, (n, 3, h, w))``; pictures enlarged ``zoom`` times."""
+    side = rows[0][1].shape[-1] * zoom + GAP
+    sheet = Image.new("RGB", (LABEL + side * max(len(images) for _, images in rows), side * len(rows)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for y, (label, images) in enumerate(rows):
+        pen.text((4, y * side + side // 2 - 6), label, fill="black")
+        for x, pixels in enumerate(images):
+            picture = to_image(pixels)
+            sheet.paste(picture.resize((picture.width * zoom, picture.height * zoom)), (LABEL + x * side, y * side))
+    return sheet
+
+
+def contact_sheet(pipeline: StableDiffusionPipeline, words: Vocabulary, seed: int, columns: int = 4) -> Image.Image:
+    """Every object in every style, one image each, in ``columns`` blocks side by side."""
+    styles = words.style_names
+    prompts = [caption(thing.name, style) for thing in words.objects for style in styles]
+    images = generate(pipeline, prompts, seed).unflatten(0, (len(words.objects), len(styles)))
+    rows = [(thing.name, part) for thing, part in zip(words.objects, images, strict=True)]
+    per = -(-len(rows) // columns)
+    blocks = [grid(rows[start : start + per]) for start in range(0, len(rows), per)]
+    sheet = Image.new("RGB", (sum(block.width for block in blocks), max(block.height for block in blocks)), "white")
+    left = 0
+    for block in blocks:
+        sheet.paste(block, (left, 0))
+        left += block.width
+    return sheet

@@ -1,0 +1,187 @@
+"""Train, measure and install the embedded model: ``python -m publisher_emoji.training --help``."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+import diffusers
+import torch
+import transformers
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from torch import nn
+
+from publisher_emoji.concepts import DATA, Vocabulary, vocabulary
+from publisher_emoji.scorer import Scorer, load_scorer
+from publisher_emoji.sheet import contact_sheet
+from publisher_emoji.training import evaluate
+from publisher_emoji.training.artwork import Artwork, load_artwork
+from publisher_emoji.training.config import CONFIG_FILE, Config, load_config
+from publisher_emoji.training.diffusion import train_diffusion
+from publisher_emoji.training.scorer import save_scorer, train_scorer
+from publisher_emoji.training.tokenizer import build_tokenizer
+from publisher_emoji.training.vae import train_vae
+
+
+class Build:
+    """A folder in which the stages leave their results; a finished stage is not run again."""
+
+    def __init__(self, folder: Path, config: Config, without: str | None = None) -> None:
+        self.base = folder
+        self.folder = folder if without is None else folder / f"without-{without.replace(' ', '-')}"
+        self.config, self.without = config, without
+        self.words: Vocabulary = vocabulary()
+        self._remember_recipe()
+
+    def _remember_recipe(self) -> None:
+        """Refuse to mix two recipes in one folder."""
+        note = self.base / "recipe.json"
+        recipe = json.dumps(self.config.model_dump(mode="json"), indent=1) + "\n"
+        if note.exists() and note.read_text(encoding="utf-8") != recipe:
+            raise click.UsageError(f"{note} records another recipe. Choose another --build folder, or delete this one.")
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(recipe, encoding="utf-8")
+
+    @cached_property
+    def artwork(self) -> Artwork:
+        """The reference images, less those of the concept that is left out."""
+        everything = load_artwork(self.words)
+        if self.without is None:
+            return everything
+        if self.without in self.words.style_names:
+            return everything.without(style_index=self.words.style_names.index(self.without))
+        return everything.without(object_index=self.words.object_names.index(self.without))
+
+    @cached_property
+    def vae(self) -> AutoencoderKL:
+        """The autoencoder of the base build; a retraining without a concept shares it."""
+        folder = self.base / "model" / "vae"
+        if not (folder / "config.json").exists():
+            vae = train_vae(self.config, load_artwork(self.words), self.base / "vae")
+            save(vae, folder)
+        return AutoencoderKL.from_pretrained(folder)
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The scorer of the base build."""
+        folder = self.base / "scorer-model"
+        if not (folder / "config.json").exists():
+            everything = load_artwork(self.words)
+            trained = train_scorer(self.config, self.words, everything, self.vae, self.base / "scorer")
+            save_scorer(trained, self.config, folder)
+        return load_scorer(folder)
+
+    @cached_property
+    def pipeline(self) -> StableDiffusionPipeline:
+        """The whole model."""
+        folder = self.folder / "model"
+        if not (folder / "model_index.json").exists():
+            tokenizer = build_tokenizer(self.words, self.config.tokenizer)
+            vae = self.vae
+            trained = train_diffusion(self.config, self.words, self.artwork, vae, tokenizer, self.folder)
+            save(trained, folder)
+        pipeline = StableDiffusionPipeline.from_pretrained(folder)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+
+def save(trained: Any, folder: Path) -> None:
+    """Write as safetensors, every weight rounded to a value that half precision holds exactly.
+
+    The type stays float32. So a round trip through float16 loses nothing, and the files compress to about half.
+    """
+    parts = trained.components.values() if isinstance(trained, StableDiffusionPipeline) else [trained]
+    for part in parts:
+        if isinstance(part, nn.Module):
+            with torch.no_grad():
+                for parameter in part.parameters():
+                    parameter.copy_(parameter.half().float())
+    trained.save_pretrained(folder, safe_serialization=True)
+
+
+def measure(build: Build) -> dict[str, Any]:
+    """All figures: of the model by the scorer, or, for a retraining without an object, what it draws instead."""
+    if build.without is not None:
+        return evaluate.without_report(build.pipeline, build.scorer, build.words, build.without, build.config)
+    weights = build.base / "scorer-model" / "scorer.safetensors"
+    figures = evaluate.quality(build.pipeline, build.scorer, build.words, build.config)
+    sheet = evaluate.calibration(build.scorer, build.words, build.artwork, build.vae, build.config, weights)
+    rates = {key: figures[key] for key in ("object", "style", "objects", "styles")}
+    return {"quality": figures, "calibration": sheet | {"generated_images": rates}}
+
+
+def provenance(build: Build) -> dict[str, Any]:
+    """Recipe, seconds and versions behind the weights."""
+    seconds = {
+        stage: json.loads(log.read_text(encoding="utf-8").splitlines()[-1])["seconds"]
+        for stage in ("vae", "scorer", *(f"diffusion-{i + 1}" for i in range(len(build.config.diffusion.phases))))
+        if (log := build.base / stage / "log.jsonl").exists()
+    }
+    versions = {module.__name__: module.__version__ for module in (torch, diffusers, transformers)}
+    return {
+        "recipe": build.config.model_dump(mode="json"),
+        "seconds": seconds,
+        "images": len(build.artwork),
+        "versions": versions | {"python": platform.python_version()},
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, no GPU",
+    }
+
+
+def install(build: Build, figures: dict[str, Any]) -> None:
+    """Copy model, scorer and figures into the package's ``data/``."""
+    for name, source in (("model", "model"), ("scorer", "scorer-model")):
+        shutil.rmtree(DATA / name, ignore_errors=True)
+        shutil.copytree(build.base / source, DATA / name)
+    _write(DATA / "scorer" / "calibration.json", figures["calibration"])
+    _write(DATA / "figures.json", {"quality": figures["quality"], "provenance": provenance(build)})
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+COMMANDS: dict[str, Callable[[Build], object]] = {
+    "vae": lambda build: build.vae,
+    "scorer": lambda build: build.scorer,
+    "diffusion": lambda build: build.pipeline,
+}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("stage", type=click.Choice([*COMMANDS, "all"]))
+@click.option("--build", "folder", type=click.Path(path_type=Path), default=Path("build/emoji"), show_default=True)
+@click.option("--config", type=click.Path(exists=True, path_type=Path), default=CONFIG_FILE, help="Recipe to follow.")
+@click.option("--without", metavar="CONCEPT", help="Leave out an object or a style: its images and all its captions.")
+@click.option("--install", "installs", is_flag=True, help="Afterwards copy everything into the package's data folder.")
+def main(stage: str, folder: Path, config: Path, *, without: str | None, installs: bool) -> None:
+    """Train the embedded model, or one STAGE of it, on the CPU. What is finished is kept; what was cut off resumes.
+
+    `all` also measures: it writes figures.json and grid.png into the build folder.
+    """
+    words = vocabulary()
+    if without is not None and without not in (*words.object_names, *words.style_names):
+        names = ", ".join([*words.style_names, *words.object_names])
+        raise click.UsageError(f"--without {without!r} is neither an object nor a style. There are: {names}")
+    if installs and (without or stage != "all"):
+        raise click.UsageError("--install goes with `all` and without --without: it replaces the shipped model.")
+    recipe = load_config(config)
+    torch.set_num_threads(recipe.threads)
+    build = Build(folder, recipe, without)
+    if stage != "all":
+        COMMANDS[stage](build)
+        return
+    figures = measure(build)
+    _write(build.folder / "figures.json", figures)
+    contact_sheet(build.pipeline, build.words, recipe.sampling_seed).save(build.folder / "grid.png")
+    if installs:
+        install(build, figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""What the scorer says of the model, and what it says of images whose content is known.
+
+Seeds here (:data:`QUALITY_SEED`, :data:`HELD_OUT_SEED`) are used for these figures alone; nothing was chosen on them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from torch import Tensor
+
+from publisher_emoji.captions import caption
+from publisher_emoji.concepts import Vocabulary
+from publisher_emoji.generate import generate
+from publisher_emoji.scorer import NOTHING, Judgement, Scorer
+from publisher_emoji.shares import share
+from publisher_emoji.training.artwork import Artwork, augment
+from publisher_emoji.training.config import Config
+from publisher_emoji.training.loop import step_generator
+from publisher_emoji.training.scorer import ROTATION, disturb, loose, no_object, vae_views
+
+QUALITY_SEED = 1001
+"""Seed of the images that the published figures count."""
+HELD_OUT_SEED = 2002
+"""Seed of the augmentations that the calibration uses; training uses others."""
+REPEATS = 2
+"""Images for each pair of object and style, and for each caption without style or with a synonym."""
+
+Labelled = list[tuple[str, str]]
+
+
+def styled_pairs(words: Vocabulary) -> Labelled:
+    """Every (object, style) that has artwork, :data:`REPEATS` times."""
+    return [(thing.name, style) for thing in words.objects for style, _ in thing.icons for _ in range(REPEATS)]
+
+
+def draw_and_judge(
+    pipeline: StableDiffusionPipeline, scorer: Scorer, prompts: list[str], seed: int, config: Config
+) -> list[Judgement]:
+    """Generate one image for each prompt and let the scorer name it."""
+    sampling = config.sampling
+    return scorer.judge(generate(pipeline, prompts, seed, steps=sampling.steps, guidance=sampling.guidance))
+
+
+def quality(pipeline: StableDiffusionPipeline, scorer: Scorer, words: Vocabulary, config: Config) -> dict[str, Any]:
+    """Share of images in which the scorer sees what the prompt asked for, and the scorer's rates on these images."""
+    pairs = styled_pairs(words)
+    judged = draw_and_judge(pipeline, scorer, [caption(*pair) for pair in pairs], QUALITY_SEED, config)
+    plain = [(thing.name, thing.name) for thing in words.objects for _ in range(2 * REPEATS)]
+    spoken = [(thing.name, word) for thing in words.objects for word in thing.synonyms for _ in range(REPEATS)]
+    rates = class_rates(words, pairs, judged)
+    rows = list(zip(pairs, judged, strict=True))
+    return {
+        "seed": QUALITY_SEED,
+        "sampling": config.sampling.model_dump(),
+        "object": rates["object"],
+        "style": rates["style"],
+        "object_without_style": _named(pipeline, scorer, plain, QUALITY_SEED + 1, config),
+        "object_by_synonym": _named(pipeline, scorer, spoken, QUALITY_SEED + 2, config),
+        "style_by_object": {
+            name: _share(said.style == style for (thing, style), said in rows if thing == name)
+            for name in words.object_names
+        },
+        "objects": rates["objects"],
+        "styles": rates["styles"],
+        "mistakes": _mistakes(rows),
+    }
+
+
+def _named(
+    pipeline: StableDiffusionPipeline, scorer: Scorer, wanted: Labelled, seed: int, config: Config
+) -> dict[str, Any]:
+    """Share of captions without a style, given as (object, noun), that yield the object."""
+    judged = draw_and_judge(pipeline, scorer, [caption(noun) for _, noun in wanted], seed, config)
+    return _share(said.object == thing for (thing, _), said in zip(wanted, judged, strict=True))
+
+
+def _mistakes(rows: list[tuple[tuple[str, str], Judgement]]) -> dict[str, dict[str, int]]:
+    """Object asked for -> objects seen instead, with counts."""
+    wrong: dict[str, Counter[str]] = {}
+    for (thing, _), said in rows:
+        if said.object != thing:
+            wrong.setdefault(thing, Counter())[said.object] += 1
+    return {thing: dict(seen.most_common()) for thing, seen in wrong.items()}
+
+
+def calibration(
+    scorer: Scorer, words: Vocabulary, artwork: Artwork, vae: AutoencoderKL, config: Config, weights: Path
+) -> dict[str, Any]:
+    """Sensitivity and specificity of every class on held-out augmentations and on VAE reconstructions."""
+    truth = [
+        (words.object_names[o], words.style_names[s])
+        for o, s in zip(artwork.objects.tolist(), artwork.styles.tolist(), strict=True)
+    ]
+    augmented = [_judged_augmentation(scorer, artwork, config, view) for view in range(4)]
+    trips = vae_views(config, artwork, vae, 4, HELD_OUT_SEED + 10)
+    return {
+        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "preprocessing": "32x32 RGB in [-1, 1]; decision: likeliest class",
+        "interval": "95% Clopper-Pearson",
+        "seed": HELD_OUT_SEED,
+        "nothing": _share(said.object == NOTHING for said in _judged_nothing(scorer, artwork, config)),
+        "held_out_augmentations": class_rates(
+            words, truth * len(augmented), [said for view in augmented for said in view]
+        ),
+        "vae_reconstructions": class_rates(
+            words, truth * trips.shape[1], [said for view in trips.unbind(1) for said in scorer.judge(view)]
+        ),
+    }
+
+
+def class_rates(words: Vocabulary, truth: Labelled, judged: list[Judgement]) -> dict[str, Any]:
+    """Overall accuracy, and for each object and style: sensitivity and specificity."""
+    rows = list(zip(truth, judged, strict=True))
+    return {
+        "object": _share(said.object == thing for (thing, _), said in rows),
+        "style": _share(said.style == style for (_, style), said in rows),
+        "objects": {
+            name: _rates([(t == name, said.object == name) for (t, _), said in rows]) for name in words.object_names
+        },
+        "styles": {
+            name: _rates([(t == name, said.style == name) for (_, t), said in rows]) for name in words.style_names
+        },
+    }
+
+
+def without_report(
+    pipeline: StableDiffusionPipeline,
+    scorer: Scorer,
+    words: Vocabulary,
+    concept: str,
+    config: Config,
+    images: int = 240,
+) -> dict[str, Any]:
+    """What a model draws that was trained without ``concept`` (an object or a style) when asked for it.
+
+    An object is asked for by name and by its synonyms, a style together with every object in turn.
+    """
+    if concept in words.style_names:
+        prompts = {"by_name": [caption(name, concept) for name in words.object_names]}
+    else:
+        thing = words.object(concept)
+        prompts = {"by_name": [caption(concept)], "by_synonym": [caption(noun) for noun in thing.synonyms]}
+    report: dict[str, Any] = {"concept": concept, "seed": QUALITY_SEED + 3}
+    for way, texts in prompts.items():
+        asked = [texts[i % len(texts)] for i in range(images)]
+        judged = draw_and_judge(pipeline, scorer, asked, QUALITY_SEED + 3, config)
+        drawn = [said.style if concept in words.style_names else said.object for said in judged]
+        seen = _share(name == concept for name in drawn)
+        report[way] = {"concept": seen, "drawn": dict(Counter(drawn).most_common(12))}
+    return report
+
+
+def _judged_augmentation(scorer: Scorer, artwork: Artwork, config: Config, view: int) -> list[Judgement]:
+    return scorer.judge(held_out(artwork.images, config, view))
+
+
+def held_out(images: Tensor, config: Config, view: int) -> Tensor:
+    """The scorer's augmentation with draws that its training never saw; ``(n, 3, 64, 64) -> (n, 3, 32, 32)``."""
+    generator = step_generator(HELD_OUT_SEED, view)
+    return disturb(augment(images, loose(config.image), generator, rotation=ROTATION), generator)
+
+
+def _judged_nothing(scorer: Scorer, artwork: Artwork, config: Config) -> list[Judgement]:
+    generator = step_generator(HELD_OUT_SEED, 99)
+    pixels = augment(artwork.images, loose(config.image), generator)
+    return scorer.judge(disturb(no_object(pixels, generator), generator))
+
+
+def _share(outcomes: Any) -> Any:
+    values = list(outcomes)
+    return share(sum(values), len(values))
+
+
+def _rates(pairs: list[tuple[bool, bool]]) -> dict[str, Any]:
+    """Sensitivity and specificity of (is the class, was judged the class) pairs."""
+    return {
+        "sensitivity": _share(said for true, said in pairs if true),
+        "specificity": _share(not said for true, said in pairs if not true),
+    }
