@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,10 +46,16 @@ def main(prompts: tuple[str, ...], seed: int, steps: int, guidance: float, out: 
       python -m publisher_emoji
       python -m publisher_emoji "a pizza emoji in noto style" "a smoke emoji"
     """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that torchvision is missing; we do not use it
+    from diffusers.utils.logging import disable_progress_bar as silence_diffusers
+    from transformers.utils.logging import disable_progress_bar as silence_transformers
+
     from publisher_emoji.generate import generate, load_pipeline
     from publisher_emoji.scorer import load_scorer
     from publisher_emoji.sheet import grid
 
+    silence_diffusers()
+    silence_transformers()
     asked = [(name, style) for name in SHOWN for style in vocabulary().style_names]
     texts = list(prompts) or [caption(name, style) for name, style in asked]
     click.echo(f"Drawing {len(texts)} images in {steps} steps ...", err=True)
@@ -56,7 +63,7 @@ def main(prompts: tuple[str, ...], seed: int, steps: int, guidance: float, out: 
     judged = load_scorer().judge(images)
     out.mkdir(parents=True, exist_ok=True)
     rows = list(zip(texts, images.unsqueeze(1), strict=True)) if prompts else _by_object(images)
-    grid(rows, zoom=3).save(out / "grid.png")
+    grid(rows, header=() if prompts else vocabulary().style_names, zoom=3).save(out / "grid.png")
     scores = [
         {"prompt": text, "index": i} | asdict(said) for i, (text, said) in enumerate(zip(texts, judged, strict=True))
     ]

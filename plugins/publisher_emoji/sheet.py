@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw
@@ -13,6 +15,7 @@ from publisher_emoji.generate import generate
 
 GAP = 2
 LABEL = 96
+HEADER = 16
 
 
 def to_image(pixels: Tensor) -> Image.Image:
@@ -21,16 +24,22 @@ def to_image(pixels: Tensor) -> Image.Image:
     return Image.fromarray(levels.permute(1, 2, 0).numpy())
 
 
-def grid(rows: list[tuple[str, Tensor]], *, zoom: int = 2) -> Image.Image:
-    """One labelled row for each ``(label, (n, 3, h, w))``; pictures enlarged ``zoom`` times."""
+def grid(rows: list[tuple[str, Tensor]], *, header: Sequence[str] = (), zoom: int = 2) -> Image.Image:
+    """One labelled row for each ``(label, (n, 3, h, w))`` under the columns' names, enlarged ``zoom`` times."""
     side = rows[0][1].shape[-1] * zoom + GAP
-    sheet = Image.new("RGB", (LABEL + side * max(len(images) for _, images in rows), side * len(rows)), "white")
+    top = HEADER if header else 0
+    width = LABEL + side * max(len(images) for _, images in rows)
+    sheet = Image.new("RGB", (width, top + side * len(rows)), "white")
     pen = ImageDraw.Draw(sheet)
+    for x, name in enumerate(header):
+        pen.text((LABEL + x * side + 4, 2), name, fill="black")
     for y, (label, images) in enumerate(rows):
-        pen.text((4, y * side + side // 2 - 6), label, fill="black")
+        pen.text((4, top + y * side + side // 2 - 6), label, fill="black")
         for x, pixels in enumerate(images):
             picture = to_image(pixels)
-            sheet.paste(picture.resize((picture.width * zoom, picture.height * zoom)), (LABEL + x * side, y * side))
+            sheet.paste(
+                picture.resize((picture.width * zoom, picture.height * zoom)), (LABEL + x * side, top + y * side)
+            )
     return sheet
 
 
@@ -41,7 +50,7 @@ def contact_sheet(pipeline: StableDiffusionPipeline, words: Vocabulary, seed: in
     images = generate(pipeline, prompts, seed).unflatten(0, (len(words.objects), len(styles)))
     rows = [(thing.name, part) for thing, part in zip(words.objects, images, strict=True)]
     per = -(-len(rows) // columns)
-    blocks = [grid(rows[start : start + per]) for start in range(0, len(rows), per)]
+    blocks = [grid(rows[start : start + per], header=styles) for start in range(0, len(rows), per)]
     sheet = Image.new("RGB", (sum(block.width for block in blocks), max(block.height for block in blocks)), "white")
     left = 0
     for block in blocks:
