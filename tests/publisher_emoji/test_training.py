@@ -213,6 +213,7 @@ def test_the_script_trains_a_loadable_model_twice_alike_and_without_a_concept(tm
     vae = Path("vae") / "diffusion_pytorch_model.safetensors"
     assert (gold / vae).read_bytes() == (tmp_path / "one" / "model" / vae).read_bytes()
     assert load_pipeline(gold).unet.config.sample_size == 8
+    assert not [note for note in gold.rglob("config.json") if str(tmp_path) in note.read_text(encoding="utf-8")]
 
 
 def test_two_recipes_do_not_mix_in_one_folder(tmp_path: Path) -> None:

@@ -103,6 +103,10 @@ def save(trained: Any, folder: Path) -> None:
                 for parameter in part.parameters():
                     parameter.copy_(parameter.half().float())
     trained.save_pretrained(folder, safe_serialization=True)
+    for note in folder.rglob("config.json"):
+        facts = json.loads(note.read_text(encoding="utf-8"))
+        facts.pop("_name_or_path", None)  # diffusers notes the builder's own folder here
+        note.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def measure(build: Build) -> dict[str, Any]:
