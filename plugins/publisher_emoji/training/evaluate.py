@@ -28,7 +28,7 @@ QUALITY_SEED = 1001
 HELD_OUT_SEED = 2002
 """Seed of the augmentations that the calibration uses; training uses others."""
 REPEATS = 2
-"""Images for each pair of object and style, and for each caption without style or with a synonym."""
+"""Images for each pair of object and style, and for each synonym; a caption without a style gets twice as many."""
 
 Labelled = list[tuple[str, str]]
 
