@@ -1,0 +1,63 @@
+"""Attacks: how somebody would get a concept out of a model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pydantic import Field
+
+from publisher.api.concepts import Concept
+from publisher.api.params import Params
+from publisher.api.steps import P, Parametrised
+
+
+class ImageRequest(Params):
+    """One image to draw. Equal requests give equal images; base and hardened model get the same ones."""
+
+    concept: str
+    """Id of the concept that it asks for."""
+    prompt: str
+    """May be empty."""
+    negative_prompt: str = ""
+    seed: int = Field(ge=0, lt=2**63)
+    """Of the initial noise, drawn on the CPU."""
+    steps: int = Field(ge=1, le=1000)
+    """Sampling steps."""
+    guidance: float = Field(ge=0)
+    """Classifier-free guidance scale."""
+
+
+class Sampling(Params):
+    """How the checks draw images: the manifest's ``verify.sampling``."""
+
+    steps: int = Field(default=20, ge=1, le=1000)
+    """Sampling steps of the model's own scheduler."""
+    guidance: float = Field(default=7.5, ge=0)
+    """Classifier-free guidance scale."""
+    images: int = Field(default=60, ge=1, le=100_000)
+    """Images for each concept and check, spread evenly over its prompts."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """First of the images' seeds."""
+
+
+class Attack(Parametrised[P], ABC):
+    """A way to ask for a concept.
+
+    Attributes:
+        name: what a check calls it.
+        version: raise it when the requests change.
+        summary: one line for ``publisher plugins`` and the report.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    summary: ClassVar[str] = ""
+
+    @abstractmethod
+    def requests(self, params: P, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:
+        """The images to draw for one concept, in a fixed order. Called without torch, also by ``publisher plan``.
+
+        An empty result (a concept without synonyms, say) makes the check *unknown*, never *passed*.
+        """

@@ -1,0 +1,52 @@
+"""What is to go and what is to stay, as the manifest names it and every step and check uses it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from publisher.api.params import Params
+
+Kind = Literal["object", "style", "person", "unsafe"]
+
+
+class Concept(Params):
+    """A concept with every prompt written out. The manifest's short forms have been expanded when plugins see it."""
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    """Name in the manifest, in claims and in the report."""
+    kind: Kind = "object"
+    """``object``, ``style``, ``person`` or ``unsafe``. Images of the last two are never stored."""
+    name: str = Field(min_length=1)
+    """The words for it in a prompt: ``"cigarette"``, ``"noto style"``."""
+    synonyms: tuple[str, ...] = ()
+    """Other words for it, which a paraphrase would use."""
+    prompts: tuple[str, ...] = Field(min_length=1)
+    """Plain prompts that ask for it."""
+    paraphrases: tuple[str, ...] = ()
+    """The same prompts with the synonyms in place of the name."""
+    label: str = Field(min_length=1)
+    """What the scorer calls it."""
+
+
+class Scope(Params):
+    """What one step, or one release, is about."""
+
+    concepts: tuple[Concept, ...]
+    """To go, in the manifest's order."""
+    keep: tuple[Concept, ...] = ()
+    """To stay: steps regularise on them, checks compare them with the base model."""
+    keep_prompts: tuple[str, ...] = ()
+    """Further texts to stay as they are, without a scorer's label."""
+
+    def concept(self, name: str) -> Concept:
+        """The concept with this id, among those to go and those to stay.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for concept in (*self.concepts, *self.keep):
+            if concept.id == name:
+                return concept
+        raise KeyError(f"no concept has the id {name!r}")

@@ -1,0 +1,89 @@
+"""Metrics: many judgements to one number with n and an interval."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from publisher.api.params import Params
+from publisher.api.steps import P, Parametrised
+
+
+class Observation(Params):
+    """One image of the base model and one of the hardened model, drawn after the same request and judged."""
+
+    concept: str
+    """Id of the concept that was asked for."""
+    prompt: str
+    """Images of one prompt are not independent: metrics may cluster by it."""
+    seed: int
+    """Of the initial noise."""
+    base: bool
+    """The scorer sees the concept in the base model's image."""
+    hardened: bool
+    """The scorer sees the concept in the hardened model's image."""
+    distance: float = Field(ge=0)
+    """Root mean square difference of the two images, on [0, 1] pixels."""
+
+
+class Interval(Params):
+    """A number that says how well it is known."""
+
+    value: float
+    low: float
+    """Lower end of the interval."""
+    high: float
+    """Upper end of the interval."""
+    n: int = Field(ge=0)
+    """Observations behind it."""
+    method: str
+    """How the interval was made, such as ``"Clopper-Pearson 95%"``."""
+
+
+class Measurement(Params):
+    """What a metric found."""
+
+    hardened: Interval
+    """The number that the gate looks at."""
+    base: Interval | None = None
+    """The control arm: the same number of the base model, where it exists."""
+    by_concept: dict[str, Interval] = Field(default_factory=dict)
+    """The same for each concept alone."""
+    details: dict[str, Any] = Field(default_factory=dict)
+    """Anything else worth showing: p-values, worst concepts, quantiles. JSON only."""
+
+
+class Metric(Parametrised[P], ABC):
+    """Turns observations into a measurement. Torch-free and deterministic.
+
+    Attributes:
+        name: what a check calls it.
+        version: raise it when the same observations give another number.
+        better: whether ``"lower"`` or ``"higher"`` is better.
+        unit: for the report: ``"share"``, ``"points"``, ``"rms"``.
+        summary: one line for ``publisher plugins``.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    better: ClassVar[Literal["lower", "higher"]]
+    unit: ClassVar[str] = "share"
+    summary: ClassVar[str] = ""
+
+    @abstractmethod
+    def measure(self, params: P, observations: Sequence[Observation]) -> Measurement:
+        """The number of these observations; at least one.
+
+        Raises:
+            ValueError: too few observations to say anything; the check becomes *unknown*.
+        """
+
+    @abstractmethod
+    def best(self, params: P, n: int) -> Interval | None:
+        """The best that n observations could show: if even that breaks a gate, the gate cannot be decided with n.
+
+        None where it cannot be said beforehand.
+        """

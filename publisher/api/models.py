@@ -1,0 +1,121 @@
+"""A diffusers folder as plugins see it: configurations and tensors by name, no network loaded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """One text encoder of a pipeline and the tokenizer that feeds it."""
+
+    component: str
+    """Folder of the encoder, such as ``"text_encoder_2"``."""
+    tokenizer: str
+    """Folder of its tokenizer."""
+    width: int
+    """Size of its hidden states."""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The parts of a recognised model, named."""
+
+    family: str
+    """Name of the family, such as ``"stable-diffusion-1"``."""
+    denoiser: str
+    """Folder of the network that denoises, such as ``"unet"``."""
+    text_encoders: tuple[TextEncoder, ...]
+    """In the order in which their hidden states are concatenated."""
+    text_width: int
+    """Size of the vectors that cross-attention reads."""
+    cross_attention: int
+    """How many cross-attention layers the denoiser has; each has one ``attn2.to_k`` and one ``attn2.to_v``."""
+    penultimate: bool = False
+    """Prompts are the hidden states before the last layer, without the final norm (SDXL)."""
+    pooled_text: bool = False
+    """A pooled text vector also enters through the time embedding, past cross-attention (SDXL)."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a safetensors header says of one tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    """As safetensors writes it: ``"F32"``, ``"F16"``, ``"BF16"``..."""
+    file: str
+    """Path of the file inside the model folder."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of elements."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+
+class ModelInfo(ABC):
+    """A model without its weights: enough to plan, nothing of torch is loaded."""
+
+    @property
+    @abstractmethod
+    def anatomy(self) -> Anatomy:
+        """The parts by name."""
+
+    @property
+    @abstractmethod
+    def components(self) -> tuple[str, ...]:
+        """Folders named in ``model_index.json`` that hold something, sorted."""
+
+    @abstractmethod
+    def config(self, component: str) -> Mapping[str, Any]:
+        """The component's ``config.json`` (or scheduler, or tokenizer configuration).
+
+        Raises:
+            KeyError: no such component.
+        """
+
+    @abstractmethod
+    def tensors(self, component: str) -> Mapping[str, TensorInfo]:
+        """Header of every tensor of a component, sorted by name."""
+
+
+class Model(ModelInfo):
+    """The model as it stands before a step: read-only, one tensor at a time."""
+
+    @property
+    @abstractmethod
+    def folder(self) -> Path:
+        """A complete diffusers folder with this state, for loading whole components. Never write into it."""
+
+    @abstractmethod
+    def read(self, component: str, name: str) -> Tensor:
+        """One tensor, on the CPU, in the dtype it is stored in.
+
+        Raises:
+            KeyError: no such tensor.
+        """
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What a step is going to do, said before it does it."""
+
+    changes: Mapping[str, Sequence[str]]
+    """Component -> names of the tensors that ``run`` will change: exactly these."""
+    artifacts: tuple[str, ...] = ()
+    """Names of the artifacts that ``run`` will add to the package."""
+    seconds: float | None = None
+    """A rough cost on this device class, where the step can tell."""
+    notes: tuple[str, ...] = ()
+    """Warnings the user should read before spending the time."""

@@ -1,0 +1,168 @@
+"""The release report: the record that every other form of the report is a view of."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from publisher.api.claims import Binding, Gate, Verdict
+from publisher.api.metrics import Measurement
+from publisher.api.params import Params
+from publisher.api.scorers import ScorerCard
+
+
+class Origin(Params):
+    """Where a plugin's class comes from."""
+
+    distribution: str
+    """Name of the installed distribution, or the module's file where it belongs to none."""
+    version: str
+    """Of the distribution."""
+    module: str
+    """Module and class, ``"publisher_erase.step:Erase"``."""
+    digest: str = ""
+    """sha256 over the plugin package's source files."""
+
+
+class PluginRecord(Params):
+    """One plugin class that took part."""
+
+    kind: str
+    """``step``, ``attack``, ``scorer``, ``metric``, ``family``, ``source``, ``executor`` or ``report_format``."""
+    name: str
+    version: str
+    origin: Origin
+
+
+class ModelRecord(Params):
+    """The base model."""
+
+    source: str
+    """As the manifest names it."""
+    family: str
+    digest: str
+    """sha256 over the sorted list of its files' digests."""
+    parameters: int
+    """Of all components together."""
+    bytes: int
+    license: str = ""
+
+
+class Number(Params):
+    """A figure that a step recorded about itself: *self-assessed*, never a verdict."""
+
+    name: str
+    value: float
+    unit: str = ""
+
+
+class StepRecord(Params):
+    """One step that ran."""
+
+    id: str
+    """Id in the manifest; default: name, with a number where it repeats."""
+    name: str
+    version: str
+    origin: Origin
+    params: dict[str, Any]
+    """Defaults written out."""
+    input: str
+    """Digest of the state before."""
+    output: str
+    """Digest of the state after."""
+    changed: dict[str, int]
+    """Component -> number of tensors that changed."""
+    changed_parameters: int
+    artifacts: tuple[str, ...] = ()
+    numbers: tuple[Number, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class CheckRecord(Params):
+    """One check that was made, or could not be."""
+
+    id: str
+    attack: str
+    attack_params: dict[str, Any]
+    scorer: str
+    metric: str
+    metric_params: dict[str, Any]
+    unit: str
+    better: Literal["lower", "higher"]
+    concepts: tuple[str, ...]
+    gate: Gate
+    verdict: Verdict
+    reason: str
+    """Why this verdict, in one sentence."""
+    measurement: Measurement | None = None
+    """None when nothing could be measured: the verdict is then *unknown*."""
+    evidence: str = ""
+    """File of the evidence inside ``release/reports/``, one JSON line an image."""
+    evidence_sha256: str = ""
+
+
+class ClaimRecord(Params):
+    """One claim with its verdict: the worst of its checks'; without checks *unknown*."""
+
+    id: str
+    step: str
+    sentence: str
+    binds: Binding
+    limits: tuple[str, ...]
+    verdict: Verdict
+    checks: tuple[CheckRecord, ...]
+
+
+class MatrixCell(Params):
+    """A claim's verdict after a step: a later step can undo an earlier claim."""
+
+    claim: str
+    after: str
+    """Id of the step after which it was measured; ``"base"`` before all."""
+    verdict: Verdict
+    value: float | None = None
+    """Of the claim's worst check."""
+
+
+class ImagePair(Params):
+    """The base model's and the hardened model's image of one request. Never of a person or of unsafe kind."""
+
+    concept: str
+    check: str
+    prompt: str
+    seed: int
+    base_png: str
+    """Base64."""
+    hardened_png: str
+    """Base64."""
+    base_label: str
+    hardened_label: str
+
+
+class ReleaseReport(Params):
+    """Everything that a reader needs to judge a release. No times, no paths: the same release gives the same bytes."""
+
+    report: Literal[1] = 1
+    """Version of this schema."""
+    name: str
+    version: str
+    license: str
+    decision: Verdict
+    """The worst verdict of all claims."""
+    model: ModelRecord
+    steps: tuple[StepRecord, ...]
+    claims: tuple[ClaimRecord, ...]
+    matrix: tuple[MatrixCell, ...] = ()
+    scorers: dict[str, ScorerCard] = Field(default_factory=dict)
+    plugins: tuple[PluginRecord, ...] = ()
+    pairs: tuple[ImagePair, ...] = ()
+    seed: int
+    device: str
+    """Device class and dtype, such as ``"cpu float32"``."""
+    versions: dict[str, str]
+    """Of python, torch, diffusers, transformers, safetensors and publisher."""
+    manifest_sha256: str
+    """Of the manifest as it was written."""
+    limits: tuple[str, ...] = ()
+    """What the release as a whole does not prove."""

@@ -1,0 +1,123 @@
+"""Steps: hardening actions, the heart of a plugin."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, get_args, get_origin
+
+from publisher.api.claims import Claim
+from publisher.api.concepts import Scope
+from publisher.api.models import Model, ModelInfo, StepPlan
+from publisher.api.params import Params
+
+if TYPE_CHECKING:
+    import torch
+
+P = TypeVar("P", bound=Params)
+
+
+class Parametrised(Generic[P]):
+    """A class whose parameters are the model in its brackets: ``class Dampen(Step[DampenParams])``."""
+
+    Params: ClassVar[type[Params]]
+    """The parameter model, taken from the brackets."""
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        for base in getattr(cls, "__orig_bases__", ()):
+            arguments = get_args(base)
+            if get_origin(base) is not Generic and arguments and isinstance(arguments[0], type):
+                cls.Params = arguments[0]
+
+
+class NoParams(Params):
+    """Nothing to set."""
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What a model must have for a step to work on it."""
+
+    families: tuple[str, ...] = ()
+    """Names of families; empty: any."""
+    components: tuple[str, ...] = ()
+    """Folders that must be there."""
+
+
+class StepContext(ABC):
+    """What a running step may use. It gives no way to the package, the verdicts or the key."""
+
+    scope: Scope
+    """The concepts this step is about, and what is to stay."""
+    model: Model
+    """The state before this step."""
+    device: torch.device
+    """Where to compute."""
+    dtype: torch.dtype
+    """For networks that are run; closed forms use float64 whatever this says."""
+    scratch: Path
+    """A folder of this step's own that survives a kill: checkpoints go here. Its content is not part of the result."""
+
+    @abstractmethod
+    def write(self, component: str, name: str, tensor: torch.Tensor) -> None:
+        """Set a tensor of the result. Shape and dtype must be those of the model's.
+
+        Raises:
+            PluginError: unknown tensor, other shape or dtype, NaN or infinity.
+        """
+
+    @abstractmethod
+    def artifact(self, name: str, data: bytes) -> None:
+        """Add a file to the package, under ``release/``: ``.json`` or ``.safetensors``."""
+
+    @abstractmethod
+    def generator(self, purpose: str) -> torch.Generator:
+        """A CPU generator seeded by the manifest's seed, this step and ``purpose``."""
+
+    @abstractmethod
+    def progress(self, done: int, total: int, text: str = "") -> None:
+        """Say how far the step is; call it often, it is cheap."""
+
+    @abstractmethod
+    def record(self, name: str, value: float, unit: str = "") -> None:
+        """A number for the report, such as a residual."""
+
+    @abstractmethod
+    def warn(self, message: str) -> None:
+        """Something that the report and the terminal must show."""
+
+
+class Step(Parametrised[P], ABC):
+    """One hardening action.
+
+    Attributes:
+        name: what a manifest calls it; lower case with dashes.
+        version: raise it whenever the same input gives another result: it is part of the cache's key.
+        summary: one line for ``publisher plugins``.
+        requires: what the model must have.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    summary: ClassVar[str] = ""
+    requires: ClassVar[Requirements] = Requirements()
+
+    @abstractmethod
+    def claims(self, params: P, scope: Scope) -> Sequence[Claim]:
+        """What the step promises about ``scope`` and how to test it. Called before the run, without torch."""
+
+    @abstractmethod
+    def plan(self, params: P, scope: Scope, model: ModelInfo) -> StepPlan:
+        """What ``run`` will change, from headers alone. Called without torch.
+
+        Raises:
+            ModelError: this model cannot be treated; say why and what to do.
+            UsageError: these parameters make no sense for this scope.
+        """
+
+    @abstractmethod
+    def run(self, params: P, ctx: StepContext) -> None:
+        """Do it: read from ``ctx.model``, write with ``ctx.write`` and ``ctx.artifact``."""

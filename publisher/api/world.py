@@ -1,0 +1,102 @@
+"""Where models come from, what they are, where work runs, and how reports look."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from publisher.api.models import Anatomy
+
+if TYPE_CHECKING:
+    from publisher.api.records import ReleaseReport
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class ModelFamily(ABC):
+    """Recognises a kind of model from its configurations and names its parts.
+
+    Attributes:
+        name: such as ``"stable-diffusion-1"``.
+        version: raise it when it recognises or names differently.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    summary: ClassVar[str] = ""
+
+    @abstractmethod
+    def recognise(self, configs: Mapping[str, Mapping[str, Any]]) -> Anatomy | None:
+        """The parts of the model, or None when it is of another kind.
+
+        Args:
+            configs: ``"model_index"`` and each component's folder name -> its configuration. Torch-free.
+        """
+
+
+class ModelSource(ABC):
+    """Fetches base models.
+
+    Attributes:
+        name: the whole reference (``"embedded:emoji"``), or its part before the first colon (``"hf"``).
+        version: of this adapter.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    summary: ClassVar[str] = ""
+
+    @abstractmethod
+    def check(self, reference: str) -> str | None:
+        """What is wrong with the reference's form, or None. Touches neither disk nor network."""
+
+    @abstractmethod
+    def locate(self, reference: str, relative_to: Path) -> Path | None:
+        """The model's folder if it is already on this machine. Never uses the network."""
+
+    @abstractmethod
+    def fetch(self, reference: str, relative_to: Path) -> Path:
+        """The model's folder, downloaded where needed.
+
+        Raises:
+            PrerequisiteError: not there and not to be had; the hint says how to get it.
+        """
+
+
+class Executor(ABC):
+    """Runs independent tasks: here, or on other machines.
+
+    Attributes:
+        name: what ``verify.executor`` calls it.
+        version: of this adapter.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    summary: ClassVar[str] = ""
+
+    @abstractmethod
+    def map(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+        """``function`` of each task, in the order of the tasks."""
+
+
+class ReportFormat(ABC):
+    """Renders the release report.
+
+    Attributes:
+        name: what ``publisher report --format`` calls it.
+        version: raise it when the bytes change.
+        filename: such as ``"junit.xml"``.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    filename: ClassVar[str]
+    summary: ClassVar[str] = ""
+
+    @abstractmethod
+    def render(self, report: ReleaseReport) -> bytes:
+        """The whole file. Deterministic: the same report gives the same bytes."""

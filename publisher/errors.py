@@ -1,0 +1,103 @@
+"""What can go wrong, and the exit code that says so. Imports nothing of ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the command's exit code means; the same for every command, whatever the output format."""
+
+    OK = 0
+    """Released, or verified."""
+    REFUSED = 1
+    """The answer is no: a gate failed, or a package did not verify. Nothing was signed."""
+    USAGE = 2
+    """The user has to edit something: the command line, the manifest, the model it names."""
+    UNDECIDED = 3
+    """Could not decide: a crash, a full disk, a missing prerequisite, a device that is not there."""
+    INCONCLUSIVE = 4
+    """Nothing, or too little, was measured to decide a gate."""
+    INTERRUPTED = 130
+    """Stopped by Ctrl-C; the same command resumes."""
+    TERMINATED = 143
+    """Stopped by SIGTERM; the same command resumes."""
+
+
+class PublisherError(Exception):
+    """An error that is shown as one paragraph: what is wrong, where, what to do next."""
+
+    exit_code = ExitCode.UNDECIDED
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        return head + "".join(f"\n  {line}" for line in self.hint.splitlines())
+
+
+class UsageError(PublisherError):
+    """The user asked for something that cannot be; they edit it and try again."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ModelError(UsageError):
+    """The base model cannot be used: not a diffusers folder, unknown family, malformed or non-finite weights."""
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing that is wrong in a manifest."""
+
+    line: int
+    """1-based."""
+    column: int
+    """1-based."""
+    message: str
+    hint: str = ""
+
+
+class ManifestError(UsageError):
+    """Everything that is wrong in a manifest, each with its place."""
+
+    def __init__(self, path: str, problems: list[Problem]) -> None:
+        self.path = path
+        self.problems = tuple(sorted(problems))
+        super().__init__("\n".join(self._lines()))
+
+    def _lines(self) -> list[str]:
+        lines = []
+        for problem in self.problems:
+            lines.append(f"{self.path}:{problem.line}:{problem.column}: {problem.message}")
+            lines += [f"  {line}" for line in problem.hint.splitlines()]
+        return lines
+
+
+class RefusedError(PublisherError):
+    """The answer is no."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class PluginError(PublisherError):
+    """A plugin broke its contract, or crashed; the message names its origin."""
+
+
+class PrerequisiteError(PublisherError):
+    """Something has to be installed, fetched or plugged in first; the hint gives the command."""
+
+
+class BusyError(PublisherError):
+    """Another run holds the work folder."""
+
+
+class InconclusiveError(PublisherError):
+    """Too little was measured."""
+
+    exit_code = ExitCode.INCONCLUSIVE
