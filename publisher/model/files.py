@@ -1,0 +1,132 @@
+"""Files that are either complete or not there, and whose bytes depend on their content alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from publisher.api import TensorInfo
+from publisher.errors import PublisherError
+from publisher.model.header import BITS
+
+CHUNK = 1 << 20
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under ``path`` complete and on disk, or not at all. Mode 0644.
+
+    Raises:
+        PublisherError: it cannot be written (disk full, no permission); nothing is left behind.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _cannot_write(path: Path, error: OSError) -> PublisherError:
+    return PublisherError(f"cannot write: {error.strerror or error}", where=str(path), hint="Nothing was left behind.")
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, complete or not at all."""
+    with atomic(path) as file:
+        file.write(data)
+
+
+def copy_atomic(source: Path, target: Path) -> None:
+    """Copy a file's content, complete or not at all. Links are followed, times and modes are not copied."""
+    with source.open("rb") as reader, atomic(target) as writer:
+        shutil.copyfileobj(reader, writer, CHUNK)
+
+
+def json_bytes(data: Any) -> bytes:
+    """JSON with sorted keys, two spaces, UTF-8 and a final newline: equal data gives equal bytes."""
+    text = json.dumps(data, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def write_safetensors(path: Path, tensors: Sequence[TensorInfo], read: Callable[[str], bytes]) -> None:
+    """Write a safetensors file one tensor at a time: peak memory is one tensor.
+
+    Tensors come in the order given; the header has the one metadata entry ``{"format": "pt"}``, so that equal content
+    gives equal bytes.
+
+    Args:
+        path: the file.
+        tensors: their names, shapes and dtypes.
+        read: name -> the tensor's bytes, little-endian, row-major.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for tensor in tensors:
+        size = nbytes(tensor)
+        header[tensor.name] = {
+            "dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [position, position + size]
+        }  # fmt: skip
+        position += size
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    with atomic(path) as file:
+        file.write(struct.pack("<Q", len(raw)) + raw)
+        for tensor in tensors:
+            data = read(tensor.name)
+            if len(data) != nbytes(tensor):
+                raise ValueError(f"tensor {tensor.name!r}: {len(data)} bytes, expected {nbytes(tensor)}")
+            file.write(data)
+
+
+def nbytes(tensor: TensorInfo) -> int:
+    """Bytes of a tensor's data."""
+    return tensor.parameters * BITS[tensor.dtype] // 8
+
+
+def rewrite_safetensors(
+    source: Path, target: Path, tensors: Mapping[str, TensorInfo], replaced: Callable[[str], bytes | None]
+) -> None:
+    """Copy a safetensors file with some tensors replaced, one tensor in memory at a time.
+
+    Args:
+        source: the file to copy; its own order of tensors is kept.
+        target: the file to write.
+        tensors: header of ``source``.
+        replaced: name -> new bytes, or None to copy the old ones.
+    """
+    with source.open("rb") as reader:
+        (length,) = struct.unpack("<Q", reader.read(8))
+        offsets = {
+            name: entry["data_offsets"] for name, entry in json.loads(reader.read(length)).items() if name in tensors
+        }
+
+        def read(name: str) -> bytes:
+            new = replaced(name)
+            if new is not None:
+                return new
+            begin, end = offsets[name]
+            reader.seek(8 + length + begin)
+            return reader.read(end - begin)
+
+        order = sorted(tensors, key=lambda name: (offsets[name], name))
+        write_safetensors(target, [tensors[name] for name in order], read)

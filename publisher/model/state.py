@@ -1,0 +1,145 @@
+"""The model between two steps: one base that never changes, and an ordered chain of deltas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from publisher.api import Anatomy, Model, TensorInfo
+from publisher.errors import ModelError
+from publisher.model.digest import sha256_file, sha256_json
+from publisher.model.files import rewrite_safetensors
+from publisher.model.folder import ModelFolder
+from publisher.model.header import read_header
+from publisher.model.tensors import tensor_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The tensors that one step changed: a folder with one safetensors file for each component that it touched."""
+
+    folder: Path
+    digests: Mapping[str, str]
+    """Component -> sha256 of its file."""
+    tensors: Mapping[str, Mapping[str, TensorInfo]] = field(default_factory=dict)
+    """Component -> header."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Delta:
+        """Read and hash a delta's files."""
+        files = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+        digests = {component: sha256_file(path) for component, path in files.items()}
+        return cls(folder, digests, {component: read_header(path) for component, path in files.items()})
+
+    def path(self, component: str) -> Path:
+        """The file with the changed tensors of a component."""
+        return self.folder / f"{component}.safetensors"
+
+
+class State(Model):
+    """A base and the deltas on it; read-only. ``after`` gives the next state.
+
+    Args:
+        base: the base model.
+        deltas: what steps changed, the first step first.
+        materialised: where :attr:`folder` writes the complete model when deltas are there; made on first use.
+    """
+
+    def __init__(self, base: ModelFolder, deltas: tuple[Delta, ...] = (), materialised: Path | None = None) -> None:
+        self.base = base
+        self.deltas = deltas
+        self._materialised = materialised
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """The parts by name."""
+        return self.base.anatomy
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Folders named in ``model_index.json``, sorted."""
+        return self.base.components
+
+    def config(self, component: str) -> Mapping[str, Any]:
+        """The component's configuration."""
+        return self.base.config(component)
+
+    def tensors(self, component: str) -> Mapping[str, TensorInfo]:
+        """Header of every tensor of a component, sorted by name: steps change neither names nor shapes nor dtypes."""
+        return self.base.tensors(component)
+
+    @property
+    def digest(self) -> str:
+        """sha256 that names this state's weights."""
+        digest = self.base.digest
+        for delta in self.deltas:
+            digest = sha256_json([digest, dict(delta.digests)])
+        return digest
+
+    def after(self, delta: Delta, materialised: Path) -> State:
+        """The state with one more delta."""
+        return State(self.base, (*self.deltas, delta), materialised)
+
+    def read(self, component: str, name: str) -> Tensor:
+        """One tensor, on the CPU, in its stored dtype."""
+        from safetensors import safe_open
+
+        if name not in self.tensors(component):
+            raise KeyError(f"{component} has no tensor {name!r}")
+        with safe_open(self._holder(component, name), framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
+
+    def _holder(self, component: str, name: str) -> Path:
+        for delta in reversed(self.deltas):
+            if name in delta.tensors.get(component, {}):
+                return delta.path(component)
+        return self.base.files[self.tensors(component)[name].file]
+
+    @property
+    def folder(self) -> Path:
+        """A complete diffusers folder with this state: links to the base's files, its own where something changed."""
+        if not self.deltas:
+            return self.base.path
+        if self._materialised is None:
+            raise ModelError("this state has no place for its files", where=str(self.base.path))
+        if not (self._materialised / "model_index.json").is_file():
+            self._link_to(self._materialised)
+        return self._materialised
+
+    def _link_to(self, folder: Path) -> None:
+        # model_index.json comes last: a folder that has it is complete.
+        for name, source in sorted(self.files(folder).items(), key=lambda item: (item[0] == "model_index.json", item)):
+            target = folder / name
+            if source == target:
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            target.symlink_to(source.resolve())
+
+    def files(self, folder: Path) -> dict[str, Path]:
+        """The model's files: name -> the base's own, or one written under ``folder`` with the deltas' tensors in it."""
+        found = dict(self.base.files)
+        for name, source in self.base.files.items():
+            component = name.split("/", maxsplit=1)[0]
+            changed = self._changed(name, component)
+            if changed:
+                here = {key: info for key, info in self.tensors(component).items() if info.file == name}
+                found[name] = folder / name
+                rewrite_safetensors(source, found[name], here, self._replacing(component, changed))
+        return found
+
+    def _changed(self, file: str, component: str) -> set[str]:
+        touched = {name for delta in self.deltas for name in delta.tensors.get(component, {})}
+        return {name for name in touched if self.tensors(component)[name].file == file}
+
+    def _replacing(self, component: str, changed: set[str]) -> Callable[[str], bytes | None]:
+        def replaced(name: str) -> bytes | None:
+            return tensor_bytes(self.read(component, name)) if name in changed else None
+
+        return replaced

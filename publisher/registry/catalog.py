@@ -1,0 +1,49 @@
+"""The registry as the manifest's resolver sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from publisher.api import Params
+from publisher.errors import UsageError
+
+if TYPE_CHECKING:
+    from publisher.registry.registry import Registry
+
+
+class Catalog:
+    """Names, parameters and labels; no plugin is run."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def names(self, kind: str) -> tuple[str, ...]:
+        """Names of a kind, sorted."""
+        return self._registry.names(kind)
+
+    def params(self, kind: str, name: str) -> type[Params]:
+        """The parameter model of a step, attack or metric."""
+        model: type[Params] = self._registry.get(kind, name).cls.Params
+        return model
+
+    def labels(self, scorer: str) -> Mapping[str, Sequence[str]]:
+        """Kind -> labels that the scorer can give."""
+        labels: Mapping[str, Sequence[str]] = self._registry.get("scorer", scorer).cls.labels()
+        return labels
+
+    def source_problem(self, reference: str) -> str | None:
+        """What is wrong with a model reference, or None."""
+        try:
+            problem: str | None = self._registry.source_for(reference).cls().check(reference)
+        except UsageError as error:
+            return str(error)
+        return problem
+
+    def excuse(self, kind: str, name: str) -> str | None:
+        """Why a plugin that might provide this was set aside, for a better message."""
+        stem = name.replace("-", "_")
+        for broken in self._registry.broken:
+            if stem in broken.plugin.replace("-", "_") or stem in broken.origin.module:
+                return f"the plugin {broken.plugin!r}, which may provide this {kind}, was set aside: {broken.reason}"
+        return None
