@@ -71,7 +71,7 @@ class StepCache:
 
     def has(self, key: str) -> bool:
         """Whether there is an entry; it may still turn out to be damaged."""
-        return (self._steps / key / "result.json").is_file()
+        return (self._steps / key).is_dir()
 
     def load(self, key: str) -> StepResult | None:
         """The result, every file hashed again; None if it is not there or was changed."""
@@ -83,6 +83,13 @@ class StepCache:
             artifacts = {name: (folder / "artifacts" / name).read_bytes() for name in stored.record.artifacts}
             return StepResult(stored.record, Delta.read(folder / "delta"), artifacts)
         except (OSError, ValidationError, ValueError):
+            return None
+
+    def peek(self, key: str) -> StepRecord | None:
+        """The record of an entry, without hashing its files; for plans."""
+        try:
+            return Stored.model_validate_json((self._steps / key / "result.json").read_bytes()).record
+        except (OSError, ValidationError):
             return None
 
     def discard(self, key: str) -> None:

@@ -38,7 +38,7 @@ class RunningStep(StepContext):
         self.artifacts: dict[str, bytes] = {}
         self.numbers: list[Number] = []
         self.warnings: list[str] = []
-        self._identity, self._step, self._progress = identity, identity.id, progress
+        self.identity, self._step, self._progress = identity, identity.id, progress
 
     def write(self, component: str, name: str, tensor: torch.Tensor) -> None:
         """Set a tensor of the result."""
@@ -64,7 +64,7 @@ class RunningStep(StepContext):
 
     def generator(self, purpose: str) -> torch.Generator:
         """A CPU generator for one purpose."""
-        return torch.Generator().manual_seed(derive_seed(self._identity.seed, self._step, purpose))
+        return torch.Generator().manual_seed(derive_seed(self.identity.seed, self._step, purpose))
 
     def progress(self, done: int, total: int, text: str = "") -> None:
         """Say how far the step is."""
@@ -96,7 +96,7 @@ class RunningStep(StepContext):
             write_atomic(folder / "artifacts" / name, data)
 
     def _error(self, what: str) -> PluginError:
-        origin = self._identity.origin
+        origin = self.identity.origin
         return PluginError(
             f"step {self._step!r} {what}",
             hint=f"The step is {origin.module} of {origin.distribution} {origin.version}.",

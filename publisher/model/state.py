@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Anatomy, Model, TensorInfo
-from publisher.errors import ModelError
 from publisher.model.digest import sha256_file, sha256_json
 from publisher.model.files import rewrite_safetensors
 from publisher.model.folder import ModelFolder
@@ -47,13 +48,13 @@ class State(Model):
     Args:
         base: the base model.
         deltas: what steps changed, the first step first.
-        materialised: where :attr:`folder` writes the complete model when deltas are there; made on first use.
+        states: where :attr:`folder` puts complete models, in a folder named by their digest.
     """
 
-    def __init__(self, base: ModelFolder, deltas: tuple[Delta, ...] = (), materialised: Path | None = None) -> None:
+    def __init__(self, base: ModelFolder, deltas: tuple[Delta, ...], states: Path) -> None:
         self.base = base
         self.deltas = deltas
-        self._materialised = materialised
+        self._states = states
 
     @property
     def anatomy(self) -> Anatomy:
@@ -81,9 +82,9 @@ class State(Model):
             digest = sha256_json([digest, dict(delta.digests)])
         return digest
 
-    def after(self, delta: Delta, materialised: Path) -> State:
+    def after(self, delta: Delta) -> State:
         """The state with one more delta."""
-        return State(self.base, (*self.deltas, delta), materialised)
+        return State(self.base, (*self.deltas, delta), self._states)
 
     def read(self, component: str, name: str) -> Tensor:
         """One tensor, on the CPU, in its stored dtype."""
@@ -101,26 +102,22 @@ class State(Model):
                 return delta.path(component)
         return self.base.files[self.tensors(component)[name].file]
 
-    @property
+    @cached_property
     def folder(self) -> Path:
-        """A complete diffusers folder with this state: links to the base's files, its own where something changed."""
+        """A complete diffusers folder with this state: links to the base's files, its own where something changed.
+
+        Made anew once a process: what an earlier run left is not trusted.
+        """
         if not self.deltas:
             return self.base.path
-        if self._materialised is None:
-            raise ModelError("this state has no place for its files", where=str(self.base.path))
-        if not (self._materialised / "model_index.json").is_file():
-            self._link_to(self._materialised)
-        return self._materialised
-
-    def _link_to(self, folder: Path) -> None:
-        # model_index.json comes last: a folder that has it is complete.
-        for name, source in sorted(self.files(folder).items(), key=lambda item: (item[0] == "model_index.json", item)):
+        folder = self._states / self.digest
+        shutil.rmtree(folder, ignore_errors=True)
+        for name, source in self.files(folder).items():
             target = folder / name
-            if source == target:
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)
-            target.symlink_to(source.resolve())
+            if source != target:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(source.resolve())
+        return folder
 
     def files(self, folder: Path) -> dict[str, Path]:
         """The model's files: name -> the base's own, or one written under ``folder`` with the deltas' tensors in it."""

@@ -1,0 +1,126 @@
+"""What a release is going to do, said before anything is loaded. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from publisher.api import Claim, ModelError, Params, Scope, Step, StepPlan
+from publisher.engine.cache import Identity, StepCache
+from publisher.engine.device import Device, versions
+from publisher.errors import PublisherError
+from publisher.manifest import Resolved, ResolvedStep
+from publisher.model.folder import ModelFolder, read_configs
+from publisher.registry import Contribution, Registry
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """The base model, as far as it is known before the run."""
+
+    source: Contribution
+    reference: str
+    family: Contribution
+    folder: ModelFolder
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step with everything that its result depends on."""
+
+    identity: Identity
+    step: Step[Params]
+    params: Params
+    claims: tuple[Claim, ...]
+    """With ids prefixed by the step's."""
+    contribution: Contribution
+    plan: StepPlan | None = None
+    """None while the base model is not on this machine."""
+    cached: bool = False
+    """A finished result is in the work folder."""
+
+
+def locate_model(resolved: Resolved, registry: Registry, relative_to: Path, *, fetch: bool) -> PlannedModel | None:
+    """Find the base model and recognise it; None if it would have to be fetched and ``fetch`` is False.
+
+    Raises:
+        ModelError: not usable, or of no known family.
+        PrerequisiteError: it cannot be fetched.
+    """
+    source = registry.source_for(resolved.model)
+    adapter = source.cls()
+    path = (adapter.fetch if fetch else adapter.locate)(resolved.model, relative_to)
+    if path is None:
+        return None
+    configs = read_configs(path)
+    family, anatomy = registry.recognise(configs, str(path))
+    return PlannedModel(source, resolved.model, family, ModelFolder(path, anatomy, configs))
+
+
+def plan_steps(
+    resolved: Resolved, registry: Registry, device: Device, model: PlannedModel | None, work: Path
+) -> tuple[PlannedStep, ...]:
+    """Every step with its claims, the tensors it will change, and whether its result is already there.
+
+    Raises:
+        PublisherError: a step cannot work on this model or with these parameters.
+    """
+    library_versions = versions()
+    cache = StepCache(work)
+    state = model.folder.digest if model else None
+    planned = []
+    for step in resolved.steps:
+        entry = registry.get("step", step.use)
+        one = _plan_step(step, entry, resolved, device, library_versions, model)
+        record = cache.peek(one.identity.key(state)) if state else None
+        state = record.output if record else None
+        planned.append(_with_cached(one, cached=record is not None))
+    return tuple(planned)
+
+
+def _plan_step(
+    step: ResolvedStep, entry: Contribution, resolved: Resolved, device: Device, libraries: Mapping[str, str],
+    model: PlannedModel | None,
+) -> PlannedStep:  # fmt: skip
+    scope = Scope(
+        concepts=tuple(resolved.scope.concept(name) for name in step.concepts),
+        keep=resolved.scope.keep,
+        keep_prompts=resolved.scope.keep_prompts,
+    )
+    instance: Step[Params] = entry.cls()
+    params = entry.cls.Params.parse(step.params)
+    identity = Identity(
+        name=entry.name, version=entry.version, origin=entry.origin, id=step.id, params=params.as_json(), scope=scope,
+        seed=resolved.seed, device=device, versions=libraries,
+    )  # fmt: skip
+    claims = tuple(prefixed(step.id, claim) for claim in instance.claims(params, scope))
+    plan = _plan_on(instance, params, scope, step.id, model) if model else None
+    return PlannedStep(identity, instance, params, claims, entry, plan)
+
+
+def _plan_on(step: Step[Params], params: Params, scope: Scope, name: str, model: PlannedModel) -> StepPlan:
+    families = step.requires.families
+    if families and model.family.name not in families:
+        raise ModelError(
+            f"step {name!r} works on {', '.join(families)}, and this model is of the family {model.family.name}",
+            where=model.reference,
+        )
+    missing = sorted(set(step.requires.components) - set(model.folder.components))
+    if missing:
+        raise ModelError(f"step {name!r} needs {', '.join(missing)}, which the model lacks", where=model.reference)
+    try:
+        return step.plan(params, scope, model.folder)
+    except PublisherError as error:
+        error.where = error.where or f"step {name!r}"
+        raise
+
+
+def _with_cached(step: PlannedStep, *, cached: bool) -> PlannedStep:
+    return PlannedStep(step.identity, step.step, step.params, step.claims, step.contribution, step.plan, cached)
+
+
+def prefixed(step: str, claim: Claim) -> Claim:
+    """The claim with its id and its checks' ids under the step's id, so that they are unique in a release."""
+    checks = tuple(check.model_copy(update={"id": f"{step}.{check.id}"}) for check in claim.checks)
+    return claim.model_copy(update={"id": f"{step}.{claim.id}", "checks": checks})

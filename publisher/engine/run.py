@@ -1,0 +1,144 @@
+"""Run the steps of a plan, one after the other, and keep what each of them left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from publisher.api import StepEnd, StepPlan, StepRecord, StepStart
+from publisher.engine.cache import Identity, StepCache, StepResult
+from publisher.engine.plan import PlannedStep
+from publisher.engine.progress import Progress
+from publisher.errors import PluginError, PublisherError
+from publisher.model.state import Delta, State
+
+if TYPE_CHECKING:
+    from publisher.engine.context import RunningStep
+
+T = TypeVar("T")
+Notify = Callable[[str, Any], object]
+
+
+@dataclass(frozen=True)
+class Hardened:
+    """The states of a release: ``states[0]`` is the base, ``states[i]`` the model after step i."""
+
+    states: tuple[State, ...]
+    results: tuple[StepResult, ...]
+    seconds: dict[str, float]
+    """Step id -> wall seconds; of cached steps, of reading them."""
+    cached: tuple[str, ...]
+    """Ids of the steps that came from the cache."""
+
+    @property
+    def final(self) -> State:
+        """The hardened model."""
+        return self.states[-1]
+
+
+def harden(base: State, steps: Sequence[PlannedStep], work: Path, progress: Progress, notify: Notify) -> Hardened:
+    """Run every step that the cache does not hold.
+
+    A killed run leaves its finished steps in ``work``; the same call goes on with the next one.
+
+    Raises:
+        PublisherError: a step failed; finished steps stay in the cache.
+    """
+    cache = StepCache(work)
+    states, results, seconds, cached = [base], [], {}, []
+    for step in steps:
+        start = time.monotonic()
+        key = step.identity.key(states[-1].digest)
+        result = _reuse(cache, key, step.identity.id, progress)
+        if result is None:
+            notify("publisher_on_step_start", StepStart(step.identity.id, step.identity.name))
+            result = _run(step, states[-1], cache, key, progress)
+        else:
+            cached.append(step.identity.id)
+            progress.say(f"{step.identity.id}: unchanged, taken from the cache")
+        seconds[step.identity.id] = time.monotonic() - start
+        states.append(states[-1].after(result.delta))
+        results.append(result)
+        event = StepEnd(result.record, step.identity.id in cached, seconds[step.identity.id])
+        notify("publisher_on_step_end", event)
+    return Hardened(tuple(states), tuple(results), seconds, tuple(cached))
+
+
+def _reuse(cache: StepCache, key: str, step: str, progress: Progress) -> StepResult | None:
+    if not cache.has(key):
+        return None
+    result = cache.load(key)
+    if result is None:
+        progress.warn(f"{step}: the cached result was changed or damaged; it is thrown away and computed anew")
+        cache.discard(key)
+    return result
+
+
+def _run(step: PlannedStep, state: State, cache: StepCache, key: str, progress: Progress) -> StepResult:
+    # Imports torch: only steps that really run pay for it.
+    from publisher.engine.context import RunningStep
+
+    identity = step.identity
+    context = RunningStep(identity, state, cache.scratch(key), progress)
+    before = _stamps(state)
+    plan = _call(identity, lambda: step.step.plan(step.params, identity.scope, state))
+    for note in plan.notes:
+        context.warn(note)
+    _call(identity, lambda: step.step.run(step.params, context))
+    if _stamps(state) != before:
+        raise PluginError(f"step {identity.id!r} changed the files of its input", hint="A step may only use ctx.write.")
+    _check_plan(identity.id, plan, context)
+    folder = cache.begin(key)
+    context.save(folder)
+    cache.commit(key, folder, _record(context, state, Delta.read(folder / "delta")))
+    result = cache.load(key)
+    if result is None:
+        raise PublisherError(f"the result of step {identity.id!r} cannot be read back", where=str(folder.parent / key))
+    return result
+
+
+def _call(identity: Identity, action: Callable[[], T]) -> T:
+    try:
+        return action()
+    except PublisherError:
+        raise
+    except Exception as error:
+        origin = identity.origin
+        raise PluginError(
+            f"step {identity.id!r} crashed: {type(error).__name__}: {error}",
+            hint=f"It is {origin.module} of {origin.distribution} {origin.version}. Run again with --debug for the "
+            "traceback; the steps before it are kept.",
+        ) from error
+
+
+def _record(context: RunningStep, state: State, delta: Delta) -> StepRecord:
+    identity = context.identity
+    return StepRecord(
+        id=identity.id, name=identity.name, version=identity.version, origin=identity.origin, params=identity.params,
+        input=state.digest, output=state.after(delta).digest,
+        changed={component: len(names) for component, names in context.changed().items()},
+        changed_parameters=sum(tensor.numel() for tensor in context.tensors.values()),
+        artifacts=tuple(sorted(context.artifacts)), numbers=tuple(context.numbers), warnings=tuple(context.warnings),
+    )  # fmt: skip
+
+
+def _check_plan(step: str, plan: StepPlan, context: RunningStep) -> None:
+    promised = {component: sorted(names) for component, names in plan.changes.items() if names}
+    if promised != context.changed() or sorted(plan.artifacts) != sorted(context.artifacts):
+        raise PluginError(
+            f"step {step!r} did something else than its plan says",
+            hint=f"Planned tensors: {_counts(promised)}; written: {_counts(context.changed())}. "
+            f"Planned artifacts: {sorted(plan.artifacts)}; written: {sorted(context.artifacts)}.",
+        )
+
+
+def _counts(changes: dict[str, list[str]]) -> str:
+    return ", ".join(f"{len(names)} of {component}" for component, names in sorted(changes.items())) or "none"
+
+
+def _stamps(state: State) -> dict[str, tuple[int, int, int]]:
+    stats = {name: path.stat() for name, path in state.base.files.items()}
+    return {name: (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats.items()}

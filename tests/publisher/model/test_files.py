@@ -1,0 +1,85 @@
+"""Files are complete or not there, and equal content gives equal bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from publisher.errors import PublisherError
+from publisher.model.files import atomic, json_bytes, rewrite_safetensors, write_atomic
+from publisher.model.header import read_header
+from publisher.model.tensors import dtype_name, tensor_bytes
+
+
+def test_a_file_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with atomic(tmp_path / "a" / "x") as file:
+            file.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_the_old_file_stays_when_the_new_one_fails(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "x", b"old")
+    with pytest.raises(KeyboardInterrupt), atomic(tmp_path / "x") as file:
+        file.write(b"new")
+        raise KeyboardInterrupt
+    assert (tmp_path / "x").read_bytes() == b"old"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(PublisherError, match="cannot write"):
+        write_atomic(tmp_path / "file" / "x", b"")
+
+
+def test_files_can_be_read_by_others(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "x", b"")
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o644
+
+
+def test_json_does_not_depend_on_the_order_of_keys() -> None:
+    assert json_bytes({"b": 1, "a": ["é"]}) == json_bytes({"a": ["é"], "b": 1}) == b'{\n  "a": [\n    "\xc3\xa9"\n  ],\n  "b": 1\n}\n'
+
+
+def test_json_refuses_nan() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_bytes({"a": float("nan")})
+
+
+def test_a_rewritten_file_has_the_new_tensors_and_the_old_ones(tmp_path: Path) -> None:
+    old = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.ones(3, dtype=torch.bfloat16), "c": torch.zeros(0)}
+    save_file(old, tmp_path / "old.safetensors")
+    new = torch.full((2, 3), 7.0)
+    header = read_header(tmp_path / "old.safetensors")
+    for target in ("one", "two"):
+        rewrite_safetensors(
+            tmp_path / "old.safetensors", tmp_path / target, header, lambda name: tensor_bytes(new) if name == "b" else None
+        )
+    found = load_file(tmp_path / "one")
+    assert torch.equal(found["b"], new)
+    assert torch.equal(found["a"], old["a"])
+    assert read_header(tmp_path / "one", "old.safetensors") == header
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_bytes_of_another_size_are_refused(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2)}, tmp_path / "old.safetensors")
+    with pytest.raises(ValueError, match="4 bytes, expected 8"):
+        rewrite_safetensors(
+            tmp_path / "old.safetensors", tmp_path / "x", read_header(tmp_path / "old.safetensors"), lambda _: bytes(4)
+        )
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool])
+def test_dtypes_are_called_as_safetensors_calls_them(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensor = torch.zeros(2, dtype=dtype)
+    save_file({"a": tensor}, tmp_path / "x.safetensors")
+    assert read_header(tmp_path / "x.safetensors")["a"].dtype == dtype_name(tensor)
