@@ -1,0 +1,127 @@
+"""Plugins come in one by one behind a guard; a broken one is a line, not a traceback."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from publisher.api import ModelError, StepEnd, UsageError
+from publisher.registry.load import build_registry
+from publisher.registry.registry import Registry
+
+GOOD = """
+    from publisher import api
+
+    class Blur(api.Step[api.NoParams]):
+        \"\"\"Blurs.\"\"\"
+        name = "blur"
+        version = "3"
+        summary = "Blur it."
+        def claims(self, params, scope): return []
+        def plan(self, params, scope, model): return api.StepPlan({})
+        def run(self, params, ctx): pass
+
+    @api.hookimpl
+    def publisher_register_steps(): return [Blur]
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """Write modules and make a registry of them."""
+    monkeypatch.syspath_prepend(tmp_path)
+    names: list[str] = []
+
+    def make(**modules: str) -> Registry:
+        for name, source in modules.items():
+            (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
+            names.append(name)
+        return build_registry(EntryPoint(name, name, "publisher") for name in modules)
+
+    yield make
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def test_a_class_comes_with_its_origin(install) -> None:
+    entry = install(good_blur=GOOD).get("step", "blur")
+    assert (entry.version, entry.summary, entry.origin.module) == ("3", "Blur it.", "good_blur:Blur")
+    assert len(entry.origin.digest) == 64
+
+
+def test_the_digest_follows_the_source(install) -> None:
+    one = install(blur_one=GOOD).get("step", "blur").origin.digest
+    two = install(blur_one=GOOD + "\n    # changed\n").get("step", "blur").origin.digest
+    assert one != two
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("1/0", "ZeroDivisionError"),
+        ("import nowhere_to_be_found", "ModuleNotFoundError"),
+        ("x = 1", "it implements no hook"),
+        (GOOD.replace("register_steps", "register_stepz"), "there is no hook 'publisher_register_stepz'"),
+        (GOOD.replace("@api.hookimpl", "@api.hookimpl(wrapper=True)"), "is a hook wrapper"),
+        (GOOD.replace("@api.hookimpl", ""), "is not marked"),
+        (GOOD.replace("return [Blur]", "return [Blur()]"), "is no class derived from publisher.api.Step"),
+        (GOOD.replace("return [Blur]", "return [str]"), "is no class derived from publisher.api.Step"),
+        (GOOD.replace("return [Blur]", "raise OSError('no')"), "OSError: no"),
+        (GOOD.replace('version = "3"', ""), "has no version"),
+        (GOOD.replace("def run(self, params, ctx): pass", ""), "lacks run"),
+    ],
+)
+def test_a_broken_plugin_is_set_aside_with_its_reason(install, source: str, reason: str) -> None:
+    registry = install(broken_blur=source, whole_blur=GOOD.replace('"blur"', '"other"'))
+    assert registry.names("step") == ("other",)
+    assert [(broken.plugin, reason in broken.reason) for broken in registry.broken] == [("broken_blur", True)]
+
+
+def test_two_plugins_with_one_name_are_named_and_neither_is_used(install) -> None:
+    registry = install(first_blur=GOOD, second_blur=GOOD)
+    with pytest.raises(UsageError, match="first_blur:Blur of unknown and second_blur:Blur of unknown"):
+        registry.get("step", "blur")
+    assert list(registry.collisions()) == [("step", "blur")]
+
+
+def test_an_unknown_name_lists_the_nearest_and_all(install) -> None:
+    with pytest.raises(UsageError) as caught:
+        install(good_blur2=GOOD).get("step", "blurr")
+    assert str(caught.value) == (
+        "no plugin provides the step 'blurr'\n"
+        "  Did you mean 'blur'?  Installed: blur.\n"
+        "  See what is installed with: publisher plugins"
+    )
+
+
+def test_an_observer_that_raises_is_reported_and_stops_nobody(install) -> None:
+    observer = """
+        from publisher import api
+        seen = []
+        @api.hookimpl
+        def publisher_on_step_end(event): {body}
+    """
+    registry = install(
+        a_bad=observer.format(body="raise ValueError('no')"), b_good=observer.format(body="seen.append(event)")
+    )
+    event = StepEnd(record=None, cached=False, seconds=1.0)  # type: ignore[arg-type]
+    assert registry.notify("publisher_on_step_end", event) == [
+        "observer a_bad: publisher_on_step_end raised ValueError: no"
+    ]
+    assert sys.modules["b_good"].seen == [event]
+
+
+def test_a_model_that_no_family_knows_is_refused_with_what_it_is(install) -> None:
+    with pytest.raises(ModelError, match=r"FluxPipeline with the components transformer is of no known family"):
+        install(good_blur3=GOOD).recognise({"model_index": {"_class_name": "FluxPipeline"}, "transformer": {}}, "here")
+
+
+def test_a_message_about_a_missing_step_mentions_the_plugin_that_was_set_aside(install) -> None:
+    catalog = install(good_blur4=GOOD, freeze_mask="import nowhere_to_be_found").catalog()
+    assert "was set aside: ModuleNotFoundError" in (catalog.excuse("step", "freeze-mask") or "")
+    assert catalog.excuse("step", "unheard-of") is None
