@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from publisher.api import Claim, ModelError, Params, Scope, Step, StepPlan
 from publisher.engine.cache import Identity, StepCache
 from publisher.engine.device import Device, versions
 from publisher.errors import PublisherError
-from publisher.manifest import Resolved, ResolvedStep
+from publisher.manifest.resolve import Resolved, ResolvedStep
 from publisher.model.folder import ModelFolder, read_configs
 from publisher.registry import Contribution, Registry
 
@@ -75,7 +75,7 @@ def plan_steps(
         one = _plan_step(step, entry, resolved, device, library_versions, model)
         record = cache.peek(one.identity.key(state)) if state else None
         state = record.output if record else None
-        planned.append(_with_cached(one, cached=record is not None))
+        planned.append(replace(one, cached=record is not None))
     return tuple(planned)
 
 
@@ -83,11 +83,7 @@ def _plan_step(
     step: ResolvedStep, entry: Contribution, resolved: Resolved, device: Device, libraries: Mapping[str, str],
     model: PlannedModel | None,
 ) -> PlannedStep:  # fmt: skip
-    scope = Scope(
-        concepts=tuple(resolved.scope.concept(name) for name in step.concepts),
-        keep=resolved.scope.keep,
-        keep_prompts=resolved.scope.keep_prompts,
-    )
+    scope = resolved.scope_of(step)
     instance: Step[Params] = entry.cls()
     params = entry.cls.Params.parse(step.params)
     identity = Identity(
@@ -114,10 +110,6 @@ def _plan_on(step: Step[Params], params: Params, scope: Scope, name: str, model:
     except PublisherError as error:
         error.where = error.where or f"step {name!r}"
         raise
-
-
-def _with_cached(step: PlannedStep, *, cached: bool) -> PlannedStep:
-    return PlannedStep(step.identity, step.step, step.params, step.claims, step.contribution, step.plan, cached)
 
 
 def prefixed(step: str, claim: Claim) -> Claim:

@@ -1,0 +1,89 @@
+"""Progress on the terminal: bars where somebody watches, plain lines in a log. Everything goes to stderr."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+LOG_EVERY_S = 15.0
+
+
+def peak_memory() -> str:
+    """Most memory that this process has held, and its GPU's where torch is loaded and uses one."""
+    scale = 1 if sys.platform == "darwin" else 1024
+    text = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**30:.1f} GiB"
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        text += f" + {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB GPU"
+    return text
+
+
+class MemoryColumn(ProgressColumn):
+    """Peak memory."""
+
+    def render(self, task: Task) -> Text:  # noqa: ARG002
+        """The process' peak so far."""
+        return Text(peak_memory(), style="dim")
+
+
+class Terminal:
+    """Shows a release's progress. A context manager: the bars end with it."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(),
+            MemoryColumn(), TextColumn("{task.fields[note]}", style="dim"), console=self.console,
+        )  # fmt: skip
+        self._tasks: dict[str, TaskID] = {}
+        self._said: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def update(self, stage: str, done: int, total: int, text: str = "") -> None:
+        """Move a stage's bar, or log a line now and then."""
+        if self.console.is_terminal:
+            if stage not in self._tasks:
+                self._tasks[stage] = self._bars.add_task(stage, total=total, note=text)
+            self._bars.update(self._tasks[stage], completed=done, total=total, note=text)
+        else:
+            self._log(stage, done, total, text)
+
+    def _log(self, stage: str, done: int, total: int, text: str) -> None:
+        now = time.monotonic()
+        if done < total and now - self._said.get(stage, -LOG_EVERY_S) < LOG_EVERY_S:
+            return
+        self._said[stage] = now
+        self.console.print(f"{stage}: {done}/{total} {text} [{peak_memory()}]", markup=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """A line worth keeping."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """A line to act on."""
+        self.console.print(f"Warning: {text}", style="yellow", markup=False, soft_wrap=True)

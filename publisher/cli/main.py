@@ -1,0 +1,115 @@
+"""The group of commands, and the one place that turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from publisher import __version__
+from publisher.errors import ExitCode, PublisherError
+
+COMMANDS = {
+    "release": "Harden a model after a manifest, attack the result, sign the package.",
+    "plan": "Show what a release would do, without loading the model.",
+    "verify": "Check a package against a public key.",
+    "report": "Show, convert or open the report of a release.",
+    "plugins": "List what is installed, and what was set aside.",
+    "keygen": "Make a key pair for signing.",
+    "schema": "Print a JSON Schema, for editors and for CI.",
+}
+ISSUES = "This is an error in publisher or in a plugin. Run again with --debug for the traceback."
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+class Commands(click.Group):
+    """Loads a command's module when it is used; lists them in the order of use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import ``publisher.cli.<name>`` and take its command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"publisher.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Names and summaries, without importing a command."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Run a command; every way it can end has its exit code. ``--debug`` may stand anywhere."""
+        given = list(kwargs.pop("args", None) or (args[0] if args else None) or sys.argv[1:])
+        debug = "--debug" in given
+        kwargs |= {"args": [word for word in given if word != "--debug"], "standalone_mode": False}
+        signal.signal(signal.SIGTERM, _terminate)
+        logging.basicConfig(level=logging.ERROR, format="%(message)s")
+        sys.exit(run(lambda: super(Commands, self).main(**kwargs), debug=debug))
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def run(command: Callable[[], Any], *, debug: bool) -> int:
+    """Call ``command`` and give its exit code; errors are printed to stderr as one paragraph each."""
+    try:
+        return int(command() or ExitCode.OK)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (Exception, KeyboardInterrupt, Terminated) as error:  # noqa: BLE001  # the one place where all of them end
+        if debug:
+            traceback.print_exc()
+        message, code = ending(error)
+        click.echo(message, err=True)
+        return code
+
+
+def ending(error: BaseException) -> tuple[str, ExitCode]:
+    """What to print for an error, and its exit code."""
+    match error:
+        case PublisherError():
+            return f"Error: {error}", error.exit_code
+        case click.UsageError():
+            usage = error.ctx.get_usage() + "\n" if error.ctx else ""
+            return f"{usage}Error: {error.format_message()}", ExitCode.USAGE
+        case click.ClickException():
+            return f"Error: {error.format_message()}", ExitCode.USAGE
+        case KeyboardInterrupt() | click.Abort():
+            return "Interrupted. The same command resumes.", ExitCode.INTERRUPTED
+        case Terminated():
+            return "Terminated. The same command resumes.", ExitCode.TERMINATED
+        case _:
+            return f"Error: {type(error).__name__}: {error}\n  {ISSUES}", ExitCode.UNDECIDED
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="publisher %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(*, debug: bool) -> None:  # read by Commands.main, before the options are parsed
+    """Release text-to-image models: harden, attack, sign, package.
+
+    \b
+    Examples:
+      publisher keygen --out keys
+      publisher plan manifest.yaml
+      publisher release manifest.yaml --out releases
+      publisher verify releases/emoji-clean-1.0.0 --key keys/publisher.pub
+
+    Exit codes: 0 released or verified; 1 the answer is no; 2 edit the command, the manifest or the model; 3 could not
+    decide; 4 too little was measured; 130 and 143 interrupted.
+    """

@@ -1,0 +1,112 @@
+"""``publisher plugins``: what is installed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from publisher.registry import Contribution, Registry, load_registry
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.pass_context
+def plugins(ctx: click.Context, *, as_json: bool) -> None:
+    """List what is installed, where it comes from, and what was set aside.
+
+    \b
+    Examples:
+      publisher plugins
+      publisher plugins --json
+      publisher plugins show erase
+    """
+    if ctx.invoked_subcommand is None:
+        registry = load_registry()
+        click.echo(json.dumps(as_data(registry), indent=2) if as_json else as_text(registry))
+
+
+@plugins.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def show(name: str, *, as_json: bool) -> None:
+    """Show one contribution: what it is for, its origin, its parameters.
+
+    \b
+    Examples:
+      publisher plugins show erase
+      publisher plugins show concept-rate --json
+    """
+    registry = load_registry()
+    found = [entry for entry in registry.contributions if entry.name == name]
+    if not found:
+        kinds = sorted({entry.name for entry in registry.contributions})
+        raise click.UsageError(f"nothing is called {name!r}. Installed: {', '.join(kinds)}.")
+    data = [_details(entry) for entry in found]
+    click.echo(json.dumps(data, indent=2) if as_json else "\n\n".join(_details_text(entry) for entry in data))
+
+
+def as_data(registry: Registry) -> dict[str, Any]:
+    """The registry as JSON data."""
+    return {
+        "plugins": [{**entry.record().as_json(), "summary": entry.summary} for entry in registry.contributions],
+        "set_aside": [
+            {"plugin": broken.plugin, "origin": broken.origin.as_json(), "reason": broken.reason}
+            for broken in registry.broken
+        ],
+        "collisions": [
+            {"kind": kind, "name": name, "origins": [entry.origin.as_json() for entry in entries]}
+            for (kind, name), entries in registry.collisions().items()
+        ],
+    }
+
+
+def as_text(registry: Registry) -> str:
+    """The registry as a table, what was set aside below it."""
+    header = ("kind", "name", "version", "from", "what it does")
+    rows = [
+        (entry.kind, entry.name, entry.version, f"{entry.origin.distribution} {entry.origin.version}", entry.summary)
+        for entry in registry.contributions
+    ]
+    lines = _table([header, *rows])
+    for broken in registry.broken:
+        lines.append(f"set aside: {broken.plugin} ({broken.origin.module}): {broken.reason}")
+    for (kind, name), entries in registry.collisions().items():
+        origins = " and ".join(entry.origin.module for entry in entries)
+        lines.append(f"collision: {kind} {name!r} is provided by {origins}; neither can be used")
+    return "\n".join(lines)
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _details(entry: Contribution) -> dict[str, Any]:
+    params = getattr(entry.cls, "Params", None)
+    data = {**entry.record().as_json(), "summary": entry.summary, "description": (entry.cls.__doc__ or "").strip()}
+    if params is not None:
+        data["parameters"] = params.model_json_schema()
+    return data
+
+
+def _details_text(data: dict[str, Any]) -> str:
+    origin = data["origin"]
+    lines = [f"{data['kind']} {data['name']} {data['version']}: {data['summary']}", ""]
+    lines += [*data["description"].splitlines(), ""]
+    lines.append(f"from {origin['distribution']} {origin['version']}, {origin['module']}, sha256 {origin['digest']}")
+    parameters = data.get("parameters", {}).get("properties", {})
+    if parameters:
+        lines += ["", "parameters:", *_parameters(parameters.items())]
+    return "\n".join(lines)
+
+
+def _parameters(items: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
+    lines = []
+    for name, schema in items:
+        default = f" (default: {json.dumps(schema['default'])})" if "default" in schema else ""
+        lines.append(f"  {name}{default}")
+        lines += [f"      {line}" for line in schema.get("description", "").splitlines()]
+    return lines
