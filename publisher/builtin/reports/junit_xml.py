@@ -1,0 +1,82 @@
+"""The report as JUnit XML, for CI systems: a suite for each claim, a case for each check's gate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, ReportFormat, Verdict
+from publisher.api.verdicts import worst
+from publisher.builtin.reports import verdicts
+from publisher.builtin.reports.text import figure, gate_words, span, visible
+
+if TYPE_CHECKING:
+    from junitparser import TestCase, TestSuite
+
+
+class JunitXml(ReportFormat):
+    """A failed gate is a failure. One that could not be decided is an *error*, never skipped: skipped looks green."""
+
+    name: ClassVar[str] = "junit"
+    version: ClassVar[str] = "1"
+    filename: ClassVar[str] = "junit.xml"
+    summary: ClassVar[str] = "For CI systems: failed gates are failures, undecided ones are errors."
+
+    def render(self, report: ReleaseReport) -> bytes:
+        """The whole file."""
+        from junitparser import JUnitXml
+
+        document = JUnitXml(visible(f"{report.name} {report.version}"))
+        for claim in report.claims:
+            document.add_testsuite(_suite(claim))
+        claims = [verdicts.claim_verdict(claim) for claim in report.claims]
+        if verdicts.decision(report) != worst(claims) or not claims:
+            document.add_testsuite(_decision(report))
+        document.update_statistics()  # type: ignore[no-untyped-call]  # junitparser annotates half of its methods
+        return bytes(document.tostring()) + b"\n"  # type: ignore[no-untyped-call]
+
+
+def _suite(claim: ClaimRecord) -> TestSuite:
+    from junitparser import TestSuite
+
+    suite = TestSuite(visible(f"{claim.step}/{claim.id}"))
+    checks = [verdicts.check_verdict(check) for check in claim.checks]
+    for check, verdict in zip(claim.checks, checks, strict=True):
+        suite.add_testcase(_check(claim, check, verdict))
+    if verdicts.claim_verdict(claim) != worst(checks) or not checks:
+        message = "the claim's recorded verdict" if checks else "no check tests this claim"
+        suite.add_testcase(_case(claim.id, claim.sentence, verdicts.claim_verdict(claim), message))
+    return suite
+
+
+def _check(claim: ClaimRecord, check: CheckRecord, verdict: Verdict) -> TestCase:
+    case = _case(claim.id, f"{check.id}: {gate_words(check.gate, check.unit)}", verdict, verdicts.reason(check))
+    case.system_out = visible(_numbers(check))
+    return case
+
+
+def _numbers(check: CheckRecord) -> str:
+    if check.measurement is None:
+        return "nothing was measured"
+    found, base = check.measurement.hardened, check.measurement.base
+    text = f"{figure(found.value, check.unit, check.gate)} ({span(found, check.unit, check.gate)}), n {found.n}"
+    text += f", {found.method}"
+    return f"{text}; base model {figure(base.value, check.unit, check.gate)}" if base else text
+
+
+def _decision(report: ReleaseReport) -> TestSuite:
+    from junitparser import TestSuite
+
+    suite = TestSuite("release")
+    suite.add_testcase(_case("release", "decision", verdicts.decision(report), verdicts.sentence(report)))
+    return suite
+
+
+def _case(classname: str, name: str, verdict: Verdict, message: str) -> TestCase:
+    from junitparser import Error, Failure, TestCase
+
+    case = TestCase(visible(name), visible(classname))
+    if verdict == "failed":
+        case.result = [Failure(visible(message), "gate")]
+    elif verdict != "passed":
+        case.result = [Error(visible(message), "undecided")]
+    return case

@@ -1,0 +1,86 @@
+"""The report as a page of Markdown, for ``$GITHUB_STEP_SUMMARY`` and release notes."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, ReportFormat, Verdict
+from publisher.builtin.reports import verdicts
+from publisher.builtin.reports.text import figure, gate_words, short, span, visible
+
+ICONS: dict[Verdict, str] = {"passed": "\u2705", "failed": "\u274c", "unknown": "\u26a0\ufe0f"}
+LONGEST = 400
+"""Characters of one foreign text: CI systems refuse a summary that is too long."""
+
+
+class MarkdownSummary(ReportFormat):
+    """Verdict, one row a check, limits. Foreign text is escaped: it can format, link and embed nothing."""
+
+    name: ClassVar[str] = "markdown"
+    version: ClassVar[str] = "1"
+    filename: ClassVar[str] = "summary.md"
+    summary: ClassVar[str] = "One page for $GITHUB_STEP_SUMMARY and release notes."
+
+    def render(self, report: ReleaseReport) -> bytes:
+        """The whole file."""
+        decision = verdicts.decision(report)
+        title = f"## {ICONS[decision]} {verdicts.DECISIONS[decision]}: {escape(report.name)} {escape(report.version)}"
+        blocks = [title, escape(verdicts.sentence(report)), *_warnings(report), _checks(report)]
+        blocks += _limits(report)
+        blocks.append(_facts(report))
+        return ("\n\n".join(blocks) + "\n").encode()
+
+
+def escape(text: str) -> str:
+    """``text`` as Markdown that shows exactly it."""
+    text = visible(text)
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}\u2026"
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*_{}\[\]#|!~$])", r"\\\1", text)
+    return re.sub(r"(?i)(:)(?=//)|(?<=www)(\.)|(?<=\S)(@)(?=\S)", r"<!-- -->\g<0>", text)
+
+
+def _warnings(report: ReleaseReport) -> list[str]:
+    lines = [*verdicts.contradictions(report), *verdicts.undone(report)]
+    return ["\n".join(f"> **Warning:** {escape(line)}  " for line in lines)] if lines else []
+
+
+def _checks(report: ReleaseReport) -> str:
+    rows = ["| | Claim and check | Hardened | Interval | n | Base model | Gate |", "|---|---|---|---|---|---|---|"]
+    for claim in report.claims:
+        rows.append(_claim_row(claim))
+        rows += [_check_row(check) for check in claim.checks]
+    return "\n".join(rows)
+
+
+def _claim_row(claim: ClaimRecord) -> str:
+    word = verdicts.word(claim)
+    return f"| {ICONS[verdicts.claim_verdict(claim)]} {word} | **{escape(claim.sentence)}** | | | | | |"
+
+
+def _check_row(check: CheckRecord) -> str:
+    verdict = verdicts.check_verdict(check)
+    name, gate = escape(check.id), escape(gate_words(check.gate, check.unit))
+    head = f"| {ICONS[verdict]} {verdict} | {name} |"
+    if check.measurement is None:
+        return f"{head} not measured: {escape(check.reason)} | | 0 | | {gate} |"
+    found, base = check.measurement.hardened, check.measurement.base
+    control = escape(figure(base.value, check.unit, check.gate)) if base else ""
+    value, ends = figure(found.value, check.unit, check.gate), span(found, check.unit, check.gate)
+    return f"{head} {escape(value)} | {escape(ends)} | {found.n}, {escape(found.method)} | {control} | {gate} |"
+
+
+def _limits(report: ReleaseReport) -> list[str]:
+    if not report.limits:
+        return []
+    return ["### What this does not prove", "\n".join(f"- {escape(limit)}" for limit in report.limits)]
+
+
+def _facts(report: ReleaseReport) -> str:
+    model = report.model
+    text = (
+        f"Base model {escape(model.source)}, sha256 {escape(short(model.digest))}; manifest sha256"
+        f" {escape(short(report.manifest_sha256))}; seed {report.seed}; {escape(report.device)}."
+    )
+    return f"{text} This summary is not signed: check the package with `publisher verify`."

@@ -1,0 +1,78 @@
+"""The base and hardened images of a report, checked before a page embeds them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from itertools import groupby
+
+from publisher.api import ImagePair, ReleaseReport
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SMALL = 128
+"""Pixels; images up to here are enlarged with hard edges instead of a blur."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One PNG."""
+
+    data: str
+    """Base64."""
+    width: int
+    height: int
+
+    @property
+    def small(self) -> bool:
+        """Whether to enlarge it with hard edges."""
+        return max(self.width, self.height) <= SMALL
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One request with both pictures; None where the record holds no PNG."""
+
+    record: ImagePair
+    base: Picture | None
+    hardened: Picture | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The pairs of one check and concept."""
+
+    check: str
+    concept: str
+    pairs: tuple[Pair, ...]
+
+    @property
+    def small(self) -> bool:
+        """Whether every picture is."""
+        return all(found.small for pair in self.pairs for found in (pair.base, pair.hardened) if found)
+
+
+def picture(encoded: str) -> Picture | None:
+    """The PNG behind base64 text, or None where it is none."""
+    try:
+        data = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    if not data.startswith(SIGNATURE) or data[12:16] != b"IHDR" or len(data) < 33:
+        return None
+    width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    if not 0 < width <= 8192 or not 0 < height <= 8192:
+        return None
+    return Picture(base64.b64encode(data).decode(), width, height)
+
+
+def groups(report: ReleaseReport) -> list[Group]:
+    """The report's pairs by check and concept, in the report's order."""
+    return [
+        Group(
+            check,
+            concept,
+            tuple(Pair(record, picture(record.base_png), picture(record.hardened_png)) for record in records),
+        )
+        for (check, concept), records in groupby(report.pairs, key=lambda pair: (pair.check, pair.concept))
+    ]

@@ -1,0 +1,97 @@
+"""Numbers and foreign text in words, the same in every form of the report."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+
+from publisher.api import Gate, Interval
+
+MINUS = "\u2212"
+JOINERS = "\u200c\u200d"
+"""Persian and emoji need these two invisible characters."""
+
+
+def visible(text: str) -> str:
+    """``text`` on one line with control, direction and other invisible characters written out.
+
+    What a manifest, a plugin or a stranger's package says must not move the cursor, hide or turn text around.
+    """
+    return "".join(_visible(character) for character in text)
+
+
+def _visible(character: str) -> str:
+    if character.isprintable() or character in JOINERS or unicodedata.category(character) == "Zs":
+        return character
+    return character.encode("unicode_escape").decode()
+
+
+def count(number: int, noun: str) -> str:
+    """``"1 check"``, ``"1,440 checks"``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def short(digest: str) -> str:
+    """The first twelve digits of a digest, enough to tell two apart by eye."""
+    return visible(digest[:12])
+
+
+def size(amount: int) -> str:
+    """Bytes or parameters with three digits: ``"859 M"``."""
+    scaled = float(amount)
+    for suffix in ("", " k", " M"):
+        if scaled < 999.5:
+            return f"{scaled:.3g}{suffix}"
+        scaled /= 1000
+    return f"{scaled:,.4g} G"
+
+
+def bounds(gate: Gate) -> tuple[float, ...]:
+    """Every bound of a gate."""
+    given = (gate.value_at_most, gate.value_at_least, gate.upper_at_most, gate.lower_at_least)
+    return tuple(bound for bound in given if bound is not None)
+
+
+def figure(value: float, unit: str, gate: Gate | None = None) -> str:
+    """A value with its unit, with as many digits as keep it on its side of the gate's bounds.
+
+    Shares are written in percent, differences of shares in points: 0.1004 against a bound of 0.1 is ``"10.04%"``, not
+    ``"10%"``.
+    """
+    factor = 100 if unit in ("share", "points") else 1
+    suffix = "%" if unit == "share" else f" {visible(unit)}".rstrip()
+    limits = bounds(gate) if gate else ()
+    text = next(text for text in _roundings(value * factor) if _same_side(float(text), value * factor, limits, factor))
+    return text.replace("-", MINUS) + suffix
+
+
+def _roundings(value: float) -> Iterator[str]:
+    """Decimals, the shortest first; none shows something as nothing."""
+    for places in range(1 if abs(value) >= 1 else 2, 10):
+        text = f"{value:.{places}f}".rstrip("0").rstrip(".")
+        if value == 0 or float(text) != 0:
+            yield text.removeprefix("-") if value == 0 else text
+    yield repr(value)
+
+
+def _same_side(rounded: float, value: float, limits: tuple[float, ...], factor: float) -> bool:
+    def sides(number: float) -> list[tuple[bool, bool]]:
+        return [(number > limit * factor, number < limit * factor) for limit in limits]
+
+    return sides(rounded) == sides(value)
+
+
+def span(interval: Interval, unit: str, gate: Gate | None = None) -> str:
+    """The ends of an interval: ``"0.4% to 6%"``."""
+    return f"{figure(interval.low, unit, gate)} to {figure(interval.high, unit, gate)}"
+
+
+def gate_words(gate: Gate, unit: str) -> str:
+    """The bounds in words: ``"upper bound ≤ 10%"``."""
+    parts = {
+        "upper bound \u2264": gate.upper_at_most,
+        "lower bound \u2265": gate.lower_at_least,
+        "value \u2264": gate.value_at_most,
+        "value \u2265": gate.value_at_least,
+    }
+    return " and ".join(f"{words} {figure(bound, unit)}" for words, bound in parts.items() if bound is not None)

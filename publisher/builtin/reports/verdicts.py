@@ -1,0 +1,148 @@
+"""What a report says, in words; and never better than its numbers bear out."""
+
+from __future__ import annotations
+
+from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, Verdict
+from publisher.api.verdicts import judge, worst
+from publisher.builtin.reports.text import count, figure, gate_words, span
+
+DECISIONS: dict[Verdict, str] = {"passed": "Released", "failed": "Refused", "unknown": "Inconclusive"}
+SYMBOLS: dict[Verdict, str] = {"passed": "\u2713", "failed": "\u2717", "unknown": "?"}
+
+
+def check_verdict(check: CheckRecord) -> Verdict:
+    """The recorded verdict, or a worse one where the numbers or their absence demand it."""
+    if check.measurement is None:
+        return worst((check.verdict, "unknown"))
+    return worst((check.verdict, judge(check.gate, check.measurement)[0]))
+
+
+def claim_verdict(claim: ClaimRecord) -> Verdict:
+    """The worst of what is recorded and of the claim's checks; without checks never *passed*."""
+    if not claim.checks:
+        return worst((claim.verdict, "unknown"))
+    return worst((claim.verdict, *map(check_verdict, claim.checks)))
+
+
+def decision(report: ReleaseReport) -> Verdict:
+    """The worst of what is recorded and of all claims; without claims never *passed*."""
+    if not report.claims:
+        return worst((report.decision, "unknown"))
+    return worst((report.decision, *map(claim_verdict, report.claims)))
+
+
+def word(claim: ClaimRecord) -> str:
+    """The claim's verdict in one word; ``"unverified"`` where nothing tests it."""
+    verdict = claim_verdict(claim)
+    return "unverified" if verdict == "unknown" and not claim.checks else verdict
+
+
+def contradictions(report: ReleaseReport) -> list[str]:
+    """Where the record is better than its own numbers: nobody should rely on such a report."""
+    found = []
+    for claim in report.claims:
+        found += [
+            f"Check {check.id} is recorded as passed; its numbers say {check_verdict(check)}."
+            for check in claim.checks
+            if check.verdict == "passed" != check_verdict(check)
+        ]
+        if claim.verdict == "passed" != claim_verdict(claim):
+            found.append(f"Claim {claim.id} is recorded as passed; its checks say {claim_verdict(claim)}.")
+    if report.decision == "passed" != decision(report):
+        found.append(f"The release is recorded as passed; its claims say {decision(report)}.")
+    return found
+
+
+def sentence(report: ReleaseReport) -> str:
+    """The decision and the reason for it, in words that a lawyer and an engineer can read."""
+    if contradictions(report):
+        return "This report records a better verdict than its own numbers bear out. Do not rely on it."
+    if not report.claims:
+        return "Nothing was promised and nothing was measured, so nothing was decided."
+    verdicts = [claim_verdict(claim) for claim in report.claims]
+    failed, unknown = verdicts.count("failed"), verdicts.count("unknown")
+    if failed:
+        rest = f" {unknown} more could not be decided." if unknown else ""
+        return f"{_of(failed, verdicts)} failed, so nothing was signed and there is no package.{rest}"
+    if unknown:
+        return f"{_of(unknown, verdicts)} could not be decided, so nothing was signed and there is no package."
+    return _all_hold(report)
+
+
+def _of(number: int, verdicts: list[Verdict]) -> str:
+    return "The only claim" if len(verdicts) == 1 else f"{number} of {count(len(verdicts), 'claim')}"
+
+
+def _all_hold(report: ReleaseReport) -> str:
+    if decision(report) != "passed":
+        return "The claims hold, but the release was not approved; nothing was signed."
+    checks = sum(len(claim.checks) for claim in report.claims)
+    claims = "The claim holds" if len(report.claims) == 1 else f"All {count(len(report.claims), 'claim')} hold"
+    measured = "its one check was" if checks == 1 else f"all {count(checks, 'check')} were"
+    return f"{claims}: {measured} measured and stayed within bounds, uncertainty included."
+
+
+def reasons(claim: ClaimRecord) -> list[str]:
+    """Why a claim did not pass: one sentence for each check that did not."""
+    if not claim.checks:
+        return ["No check tests it."]
+    return [f"{check.id}: {_outcome(check)}" for check in claim.checks if check_verdict(check) != "passed"]
+
+
+def _outcome(check: CheckRecord) -> str:
+    if check.measurement is None:
+        return f"not measured; {reason(check)}"
+    found = check.measurement.hardened
+    text = f"{figure(found.value, check.unit, check.gate)} ({span(found, check.unit, check.gate)})"
+    text += f"; the gate asks for {gate_words(check.gate, check.unit)}"
+    return text if check_verdict(check) == "failed" else f"{text}; {reason(check)}"
+
+
+def brief(claim: ClaimRecord) -> str:
+    """The figure and interval of a claim's only check, with its control, or how many checks it has."""
+    if len(claim.checks) != 1:
+        return count(len(claim.checks), "check")
+    (check,) = claim.checks
+    if check.measurement is None:
+        return "not measured"
+    found, base = check.measurement.hardened, check.measurement.base
+    text = f"{figure(found.value, check.unit, check.gate)} ({span(found, check.unit, check.gate)})"
+    return f"{text}, base model {figure(base.value, check.unit, check.gate)}" if base else text
+
+
+def by_severity(report: ReleaseReport) -> list[tuple[int, ClaimRecord]]:
+    """The claims with their number from 1, those that failed first, then those that could not be decided."""
+    order: tuple[Verdict, ...] = ("failed", "unknown", "passed")
+    return sorted(enumerate(report.claims, 1), key=lambda pair: order.index(claim_verdict(pair[1])))
+
+
+def reason(check: CheckRecord) -> str:
+    """Why the check has its verdict."""
+    if check.verdict == "passed" != check_verdict(check):
+        return judge(check.gate, check.measurement)[1] if check.measurement else "nothing was measured"
+    return check.reason
+
+
+def undone(report: ReleaseReport) -> list[str]:
+    """Claims that held after one step and no longer after a later one."""
+    found = []
+    for claim in report.claims:
+        held = ""
+        for cell in (cell for cell in report.matrix if cell.claim == claim.id):
+            if held and cell.verdict != "passed":
+                found.append(f"Claim {claim.id} held after {held} and no longer after {cell.after}.")
+            held = cell.after if cell.verdict == "passed" and cell.after != "base" else ""
+    return found
+
+
+def self_assessed(report: ReleaseReport, claim: ClaimRecord, check: CheckRecord) -> bool:
+    """Whether the step's own plugin attacks, judges or measures here: its word alone, then."""
+    own = {_package(step.origin.module) for step in report.steps if step.id == claim.step}
+    used = {("attack", check.attack), ("scorer", check.scorer), ("metric", check.metric)}
+    return any(
+        (plugin.kind, plugin.name) in used and _package(plugin.origin.module) in own for plugin in report.plugins
+    )
+
+
+def _package(module: str) -> str:
+    return module.partition(":")[0].partition(".")[0]
