@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded; threads that spin lose on busy cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

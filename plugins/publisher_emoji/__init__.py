@@ -5,10 +5,13 @@ Importing this package imports no torch; :mod:`publisher_emoji.generate` and :mo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from publisher.api import ModelSource, Scorer, hookimpl
 from publisher_emoji.captions import caption
 from publisher_emoji.concepts import DATA, Object, Style, Vocabulary, vocabulary
+from publisher_emoji.plugin import EmbeddedEmoji, EmojiScorer
 
 __all__ = ["Object", "Style", "Vocabulary", "caption", "model_folder", "reference_images", "vocabulary"]
 
@@ -27,3 +30,15 @@ def reference_images(name: str) -> dict[str, Path]:
     slug = vocabulary().object(name).slug
     paths = {style: DATA / "images" / style / f"{slug}.png" for style in vocabulary().style_names}
     return {style: path for style, path in paths.items() if path.exists()}
+
+
+@hookimpl
+def publisher_register_sources() -> Sequence[type[ModelSource]]:
+    """``embedded:emoji``."""
+    return (EmbeddedEmoji,)
+
+
+@hookimpl
+def publisher_register_scorers() -> Sequence[type[Scorer]]:
+    """``emoji``."""
+    return (EmojiScorer,)

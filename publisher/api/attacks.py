@@ -38,6 +38,8 @@ class Sampling(Params):
     """Classifier-free guidance scale."""
     images: int = Field(default=60, ge=1, le=100_000)
     """Images for each concept and check, spread evenly over its prompts."""
+    kept_images: int | None = Field(default=None, ge=1, le=100_000)
+    """The same for each kept concept, of which there may be many; default: as many as for the others."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """First of the images' seeds."""
 

@@ -86,4 +86,7 @@ class Metric(Parametrised[P], ABC):
         """The best that n observations could show: if even that breaks a gate, the gate cannot be decided with n.
 
         None where it cannot be said beforehand.
+
+        Raises:
+            ValueError: n is too few for :meth:`measure`.
         """

@@ -36,6 +36,10 @@ class ModelFamily(ABC):
             configs: ``"model_index"`` and each component's folder name -> its configuration. Torch-free.
         """
 
+    def why_not(self, configs: Mapping[str, Mapping[str, Any]]) -> str:  # noqa: ARG002
+        """Why :meth:`recognise` says no, as ``"its unet has no cross-attention"``; empty: nothing to say."""
+        return ""
+
 
 class ModelSource(ABC):
     """Fetches base models.

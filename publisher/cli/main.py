@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -58,6 +59,8 @@ class Commands(click.Group):
         kwargs |= {"args": [word for word in given if word != "--debug"], "standalone_mode": False}
         signal.signal(signal.SIGTERM, _terminate)
         logging.basicConfig(level=logging.ERROR, format="%(message)s")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that torchvision is not there
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin lose to whatever else wants the cores
         sys.exit(run(lambda: super(Commands, self).main(**kwargs), debug=debug))
 
 

@@ -119,10 +119,11 @@ class Registry:
         if not found:
             pipeline = configs.get("model_index", {}).get("_class_name")
             parts = ", ".join(sorted(set(configs) - {"model_index"}))
+            reasons = [(entry.name, entry.cls().why_not(configs)) for entry in self.all("family")]
+            lines = [f"{name}: {reason}" for name, reason in reasons if reason]
+            lines.append(f"Known families: {', '.join(self.names('family'))}. A plugin can bring another.")
             raise ModelError(
-                f"{pipeline} with the components {parts} is of no known family",
-                where=where,
-                hint=f"Known families: {', '.join(self.names('family'))}. A plugin can bring another.",
+                f"{pipeline} with the components {parts} is of no known family", where=where, hint="\n".join(lines)
             )
         names = ", ".join(entry.name for entry, _ in found)
         raise ModelError(f"several families recognise this model: {names}", where=where)

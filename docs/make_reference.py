@@ -1,0 +1,122 @@
+"""Write the reference pages that are made from the code; ``--check`` says which are out of date.
+
+    python docs/make_reference.py
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from publisher import errors
+from publisher.api import hookspecs
+from publisher.cli import main
+
+REFERENCE = Path(__file__).parent / "reference"
+MADE = "<!-- Made by docs/make_reference.py from the code; do not edit. -->\n\n"
+
+
+def cli_page() -> str:
+    """Every command's help, as it prints."""
+    parts = [f"{MADE}# Command line\n", _help(main, "publisher")]
+    for name in main.list_commands(click.Context(main)):
+        command = main.get_command(click.Context(main), name)
+        assert command is not None  # noqa: S101  # listed above
+        parts += [f"## publisher {name}\n", _help(command, f"publisher {name}")]
+        if isinstance(command, click.Group):
+            parts += [
+                f"### publisher {name} {sub}\n\n{_help(inner, f'publisher {name} {sub}')}"
+                for sub, inner in sorted(command.commands.items())
+            ]
+    return "\n".join(parts)
+
+
+def _help(command: click.Command, path: str) -> str:
+    context = click.Context(command, info_name=path, terminal_width=100, max_content_width=100)
+    return f"```text\n{command.get_help(context).rstrip()}\n```\n"
+
+
+def exit_codes_page() -> str:
+    """The exit codes with their meaning."""
+    lines = [
+        f"{MADE}# Exit codes\n",
+        "The same for every command; the output format never changes the code. Nothing measured is never 0.\n",
+        "| code | name | meaning |",
+        "|---|---|---|",
+    ]
+    words = _attribute_docstrings(errors.ExitCode)
+    lines += [f"| {code.value} | `{code.name}` | {words[code.name]} |" for code in errors.ExitCode]
+    return "\n".join(lines) + "\n"
+
+
+def _attribute_docstrings(cls: type) -> dict[str, str]:
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
+    found = {}
+    for statement, following in zip(body, body[1:], strict=False):
+        if isinstance(statement, ast.Assign) and isinstance(following, ast.Expr):
+            target = statement.targets[0]
+            if isinstance(target, ast.Name) and isinstance(following.value, ast.Constant):
+                found[target.id] = " ".join(str(following.value.value).split())
+    return found
+
+
+def hooks_page() -> str:
+    """Every hook with its signature and docstring."""
+    parts = [
+        f"{MADE}# Hooks\n",
+        "A plugin is a module behind an entry point of the group `publisher`. It marks its implementations with",
+        "`publisher.api.hookimpl`. Order comes from the manifest, never from registration; hook wrappers are refused; a",
+        "plugin that cannot be loaded is a line in `publisher plugins`. How to write one:",
+        "[docs/plugins](../plugins/write-a-step.md).\n",
+    ]
+    for name, hook in hooks():
+        parts += [f"## {name}{_signature(hook)}\n", inspect.cleandoc(hook.__doc__ or ""), ""]
+    return "\n".join(parts)
+
+
+def hooks() -> list[tuple[str, Callable[..., object]]]:
+    """Names and functions of all hooks, in the order of the file."""
+    return [(name, value) for name, value in vars(hookspecs).items() if name.startswith("publisher_")]
+
+
+def _signature(hook: Callable[..., object]) -> str:
+    text = str(inspect.signature(hook))
+    return text.replace("'", "")
+
+
+def pages() -> dict[str, str]:
+    """File name -> content."""
+    from publisher.manifest import reference
+    from publisher.package import codes
+    from publisher.registry import load_registry
+    from publisher.report import schema
+
+    made = {"cli.md": cli_page(), "exit-codes.md": exit_codes_page(), "hooks.md": hooks_page()}
+    made |= reference.pages(load_registry().catalog())
+    made["verification-codes.md"] = codes.table()
+    made["report.schema.json"] = json.dumps(schema(), indent=2, sort_keys=True) + "\n"
+    return made
+
+
+def stale() -> list[str]:
+    """Names of pages that are not what the code says."""
+    found = []
+    for name, text in pages().items():
+        path = REFERENCE / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            found.append(name)
+    return found
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv:
+        sys.exit("\n".join(f"{name} is out of date: python docs/make_reference.py" for name in stale()) or 0)
+    for name, text in pages().items():
+        (REFERENCE / name).write_text(text, encoding="utf-8")

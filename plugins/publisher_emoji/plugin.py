@@ -1,0 +1,138 @@
+"""What this package adds to the publisher: the embedded model as a source, and its scorer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from publisher.api import Judgement, ModelSource, PrerequisiteError, Scorer, ScorerCard
+from publisher_emoji.concepts import DATA, vocabulary
+
+if TYPE_CHECKING:
+    import torch
+
+    from publisher_emoji.scorer import Judgement as Said
+
+REFERENCE = "embedded:emoji"
+
+
+class EmbeddedEmoji(ModelSource):
+    """The model that comes with this package; nothing to download, nothing to accept."""
+
+    name = REFERENCE
+    version = "1"
+    summary = "the embedded emoji model"
+
+    def check(self, reference: str) -> str | None:
+        """Anything but the name itself."""
+        return None if reference == REFERENCE else f"the embedded model is called {REFERENCE}"
+
+    def locate(self, reference: str, relative_to: Path) -> Path | None:  # noqa: ARG002
+        """The folder inside this package."""
+        folder = DATA / "model"
+        return folder if (folder / "model_index.json").is_file() else None
+
+    def fetch(self, reference: str, relative_to: Path) -> Path:
+        """The folder inside this package.
+
+        Raises:
+            PrerequisiteError: the package was installed without its data.
+        """
+        found = self.locate(reference, relative_to)
+        if found is None:
+            raise PrerequisiteError(
+                "the embedded model is missing",
+                where=str(DATA / "model"),
+                hint="pip install --force-reinstall model-publisher",
+            )
+        return found
+
+
+class EmojiScorer(Scorer):
+    """The independent classifier of object and style (``scorer.py``), on the CPU whatever device is asked for.
+
+    Where it sees no object, the style is ``nothing`` as well: a style cannot be seen on what is not there. So a model
+    that draws nothing any more counts as having lost the style too; it is the accuracy on kept concepts that tells
+    damage from erasure.
+    """
+
+    name = "emoji"
+    version = "1"
+    summary = "object and style of an emoji, by a classifier that saw real artwork only"
+
+    @classmethod
+    def labels(cls) -> Mapping[str, Sequence[str]]:
+        """The vocabulary's objects and styles. What shows none of them is judged ``nothing``, which has no label."""
+        return {"object": vocabulary().object_names, "style": vocabulary().style_names}
+
+    def card(self) -> ScorerCard:
+        """From the scorer's calibration sheet.
+
+        Raises:
+            ValueError: the sheet is about other weights.
+        """
+        from publisher_emoji.scorer import SCORER_FOLDER
+
+        sheet = json.loads((SCORER_FOLDER / "calibration.json").read_text(encoding="utf-8"))
+        digest = _sha256(SCORER_FOLDER / "scorer.safetensors")
+        if sheet["weights_sha256"] != digest:
+            raise ValueError("the scorer's calibration sheet is about other weights")
+        preprocessing, _, decision = sheet["preprocessing"].partition("; decision: ")
+        return ScorerCard(
+            weights=digest,
+            preprocessing=preprocessing,
+            decision=f"{decision}; the style of what shows no object is 'nothing'",
+            classes={kind: len(names) for kind, names in self.labels().items()},
+            calibration=_calibration(sheet),
+        )
+
+    def load(self, device: torch.device) -> None:  # noqa: ARG002
+        """Read the weights; a second time they come from memory."""
+        from publisher_emoji.scorer import load_scorer
+
+        load_scorer()
+
+    def judge(self, images: torch.Tensor) -> Sequence[Judgement]:
+        """Judge ``(n, 3, 32, 32)`` in [0, 1].
+
+        Raises:
+            ValueError: another size, or a value that is not finite.
+        """
+        from publisher_emoji.scorer import load_scorer
+
+        return [_judgement(said) for said in load_scorer().judge(images.cpu() * 2 - 1)]
+
+
+def _judgement(said: Said) -> Judgement:
+    from publisher_emoji.scorer import NOTHING
+
+    style = NOTHING if said.object == NOTHING else said.style
+    return Judgement(
+        labels={"object": said.object, "style": style},
+        scores={
+            "object": said.object_probability,
+            "style": said.object_probability if style == NOTHING else said.style_probability,
+        },
+    )
+
+
+def _calibration(sheet: Mapping[str, Any]) -> str:
+    """The sheet in one sentence: accuracy on held-out real images and on what the model draws, with n."""
+    parts = []
+    for kind in ("object", "style"):
+        rate = sheet["held_out_augmentations"][kind]
+        parts.append(f"{kind} right in {_rate(rate)} held-out real images")
+    parts.append(f"'nothing' said of {_rate(sheet['nothing'])} images without an object")
+    return f"{'; '.join(parts)}; intervals are {sheet['interval']}, each class in calibration.json"
+
+
+def _rate(rate: Mapping[str, Any]) -> str:
+    return f"{rate['hits']} of {rate['n']} ({rate['low']:.4f} to {rate['high']:.4f})"
+
+
+def _sha256(path: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,170 @@
+"""The kinds of models that steps can work on, recognised by structure: sizes do not matter, so a small model counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from publisher.api import Anatomy, ModelFamily, TextEncoder
+
+Configs = Mapping[str, Mapping[str, Any]]
+_TASKS = ("", "Img2Img", "Inpaint")
+
+
+class StableDiffusion(ModelFamily):
+    """A latent diffusion model with a U-Net whose cross-attention reads CLIP text encoders."""
+
+    pipelines: ClassVar[tuple[str, ...]]
+    """Names of diffusers' classes for this kind."""
+    encoders: ClassVar[Mapping[str, str]]
+    """Folder of each text encoder -> its class."""
+    activations: ClassVar[tuple[str, ...]]
+    """Activation of each text encoder: OpenAI's CLIP has ``quick_gelu``, OpenCLIP ``gelu``."""
+    addition: ClassVar[str | None] = None
+    """What the U-Net adds to its time embedding."""
+
+    def recognise(self, configs: Configs) -> Anatomy | None:
+        """The parts, or None; :meth:`why_not` says why."""
+        return None if self.why_not(configs) else self._anatomy(configs)
+
+    def why_not(self, configs: Configs) -> str:
+        """What of the structure is not of this family, in one sentence; empty if it is."""
+        try:
+            return self._pipeline(configs) or self._encoders(configs) or self._unet(configs) or self._fit(configs)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            return f"its configurations are malformed ({type(error).__name__}: {error})"
+
+    def _pipeline(self, configs: Configs) -> str:
+        name = configs.get("model_index", {}).get("_class_name")
+        if name not in self.pipelines:
+            return f"its pipeline is {name!r}, which is none of {', '.join(self.pipelines)}"
+        denoiser = _class(configs, "unet")
+        return "" if denoiser == "UNet2DConditionModel" else f"its unet is {denoiser!r}, not UNet2DConditionModel"
+
+    def _encoders(self, configs: Configs) -> str:
+        present = tuple(name for name in ("text_encoder", "text_encoder_2", "text_encoder_3") if _class(configs, name))
+        if present != tuple(self.encoders):
+            return f"it has the text encoders {', '.join(present) or 'none'}, expected {', '.join(self.encoders)}"
+        for (name, kind), activation in zip(self.encoders.items(), self.activations, strict=True):
+            if _class(configs, name) != kind:
+                return f"its {name} is {_class(configs, name)!r}, not {kind}"
+            found = configs.get(name, {}).get("hidden_act", "quick_gelu")
+            if found != activation:
+                return f"its {name} has the activation {found!r}, expected {activation!r}"
+            if not _class(configs, _tokenizer(name)):
+                return f"it has no {_tokenizer(name)}"
+        return ""
+
+    def _unet(self, configs: Configs) -> str:
+        unet = configs.get("unet", {})
+        channels = unet.get("in_channels", 4)
+        if channels != 4:
+            return (
+                f"its unet reads {channels} channels, not 4: it cannot draw from words alone, so it cannot be checked"
+            )
+        if unet.get("addition_embed_type") != self.addition:
+            return f"its unet has the additional embedding {unet.get('addition_embed_type')!r}, not {self.addition!r}"
+        if unet.get("dual_cross_attention") or unet.get("encoder_hid_dim_type"):
+            return "its unet has a cross-attention of another make (dual, or with a projection before it)"
+        blocks = [*unet.get("down_block_types", ()), unet.get("mid_block_type"), *unet.get("up_block_types", ())]
+        odd = sorted({block for block in blocks if block not in _BLOCKS})
+        if odd:
+            return f"its unet has blocks of another make: {', '.join(odd)}"
+        return "" if cross_attention_layers(unet) else "its unet has no cross-attention"
+
+    def _fit(self, configs: Configs) -> str:
+        read, written = _text_width(configs), sum(_width(configs, name) for name in self.encoders)
+        return "" if read == written else f"its unet reads text {read} wide, its text encoders write {written}"
+
+    def _anatomy(self, configs: Configs) -> Anatomy:
+        wide = len(self.encoders) > 1
+        return Anatomy(
+            family=self.name,
+            denoiser="unet",
+            text_encoders=tuple(TextEncoder(name, _tokenizer(name), _width(configs, name)) for name in self.encoders),
+            text_width=_text_width(configs),
+            cross_attention=cross_attention_layers(configs["unet"]),
+            penultimate=wide,
+            pooled_text=wide,
+        )
+
+
+class StableDiffusion1(StableDiffusion):
+    """Stable Diffusion 1.x, and every model of its structure."""
+
+    name = "stable-diffusion-1"
+    version = "1"
+    summary = "Stable Diffusion 1.x: one CLIP text encoder of OpenAI's make"
+    pipelines = tuple(f"StableDiffusion{task}Pipeline" for task in _TASKS)
+    encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "CLIPTextModel"}
+    activations = ("quick_gelu",)
+
+
+class StableDiffusion2(StableDiffusion):
+    """Stable Diffusion 2.x: as 1.x, with an OpenCLIP text encoder."""
+
+    name = "stable-diffusion-2"
+    version = "1"
+    summary = "Stable Diffusion 2.x: one OpenCLIP text encoder"
+    pipelines = StableDiffusion1.pipelines
+    encoders = StableDiffusion1.encoders
+    activations = ("gelu",)
+
+
+class StableDiffusionXL(StableDiffusion):
+    """Stable Diffusion XL, base: two text encoders and a pooled text vector. The refiner alone is refused."""
+
+    name = "stable-diffusion-xl"
+    version = "1"
+    summary = "Stable Diffusion XL base: two text encoders and a pooled text vector"
+    pipelines = tuple(f"StableDiffusionXL{task}Pipeline" for task in _TASKS)
+    encoders: ClassVar[Mapping[str, str]] = {
+        "text_encoder": "CLIPTextModel",
+        "text_encoder_2": "CLIPTextModelWithProjection",
+    }
+    activations = ("quick_gelu", "gelu")
+    addition = "text_time"
+
+
+FAMILIES: tuple[type[ModelFamily], ...] = (StableDiffusion1, StableDiffusion2, StableDiffusionXL)
+
+_CROSS = ("CrossAttnDownBlock2D", "UNetMidBlock2DCrossAttn", "CrossAttnUpBlock2D")
+_BLOCKS = (*_CROSS, "DownBlock2D", "UpBlock2D", None)
+
+
+def cross_attention_layers(unet: Mapping[str, Any]) -> int:
+    """How many cross-attention layers (``attn2``) a ``UNet2DConditionModel`` has, from its configuration.
+
+    A down block has one transformer a layer, an up block one more than its mirror image, the middle one; each
+    transformer has as many cross-attention layers as ``transformer_layers_per_block`` says. 16 for SD 1.x, 70 for SDXL.
+    """
+    down, up = list(unet.get("down_block_types", ())), list(unet.get("up_block_types", ()))
+    layers = _per_block(unet.get("layers_per_block", 2), len(down))
+    depth = _per_block(unet.get("transformer_layers_per_block", 1), len(down))
+    mirrored = unet.get("reverse_transformer_layers_per_block")
+    above = _per_block(mirrored, len(up)) if mirrored is not None else depth[::-1]
+    count = sum(n * deep for block, n, deep in zip(down, layers, depth, strict=True) if block in _CROSS)
+    count += sum((n + 1) * deep for block, n, deep in zip(up, layers[::-1], above, strict=True) if block in _CROSS)
+    return count + (depth[-1] if unet.get("mid_block_type", _CROSS[1]) in _CROSS else 0)
+
+
+def _per_block(value: int | Sequence[int], blocks: int) -> list[int]:
+    return [value] * blocks if isinstance(value, int) else list(value)
+
+
+def _class(configs: Configs, component: str) -> str | None:
+    entry = configs.get("model_index", {}).get(component)
+    return entry[1] if isinstance(entry, (list, tuple)) and len(entry) == 2 else None
+
+
+def _tokenizer(encoder: str) -> str:
+    return encoder.replace("text_encoder", "tokenizer")
+
+
+def _width(configs: Configs, encoder: str) -> int:
+    return int(configs.get(encoder, {}).get("hidden_size", 512))
+
+
+def _text_width(configs: Configs) -> int:
+    width = configs["unet"].get("cross_attention_dim", 1280)
+    return int(width if isinstance(width, int) else width[0])

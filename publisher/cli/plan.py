@@ -1,0 +1,157 @@
+"""``publisher plan``: what a release would do, without torch and without the model's weights in memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from publisher.errors import ExitCode
+
+if TYPE_CHECKING:
+    from publisher.engine.plan import PlannedStep
+    from publisher.release.prepare import Prepared
+
+
+@click.command()
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("releases"), show_default=True,
+    help="Folder that the release would use.",
+)  # fmt: skip
+@click.option(
+    "--work", type=click.Path(path_type=Path), help="Folder with finished steps and images.  [default: OUT/.work]"
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def plan(manifest: Path, *, out: Path, work: Path | None, as_json: bool) -> int:
+    """Show what a release would do: steps, changed tensors, what is cached, checks, samples, disk.
+
+    Nothing is fetched and no weights are loaded. A gate that so few images cannot decide is named, and the exit code
+    is then 4: such a release could not pass.
+
+    \b
+    Examples:
+      publisher plan manifests/quickstart.yaml
+      publisher plan manifest.yaml --json
+    """
+    from publisher.release.prepare import prepare
+
+    prepared = prepare(manifest, work or out / ".work", fetch=False)
+    data = as_data(prepared)
+    click.echo(json.dumps(data, indent=2) if as_json else as_text(data))
+    return ExitCode.INCONCLUSIVE if data["undecidable"] else ExitCode.OK
+
+
+def as_data(prepared: Prepared) -> dict[str, Any]:
+    """The plan as JSON data."""
+    about, model = prepared.resolved.release, prepared.model
+    plans = {check.check: check for check in prepared.checks}
+    claims = [
+        {
+            "id": item.claim.id,
+            "step": item.step,
+            "sentence": item.claim.sentence,
+            "checks": [
+                {
+                    "id": check.id,
+                    "attack": check.attack,
+                    "metric": check.metric,
+                    "gate": check.gate.sentence(),
+                    "images": sum(plans[check.id].samples.values()),
+                    "prompts": plans[check.id].prompts,
+                    "refused_prompts": plans[check.id].refused,
+                    "undecidable": plans[check.id].undecidable,
+                }
+                for check in item.claim.checks
+            ],
+        }
+        for item in prepared.claims
+    ]
+    return {
+        "name": about.name,
+        "version": about.version,
+        "model": {
+            "source": prepared.resolved.model,
+            "here": model is not None,
+            "family": model.family.name if model else None,
+            "digest": model.folder.digest if model else None,
+            "parameters": model.folder.parameters if model else None,
+            "bytes": model.folder.bytes if model else None,
+            "left_out": list(model.folder.ignored) if model else [],
+        },
+        "device": str(prepared.device),
+        "steps": [_step(step) for step in prepared.steps],
+        "claims": claims,
+        "images_of_each_model": prepared.images,
+        "disk_bytes": prepared.disk,
+        "undecidable": [check.check for check in prepared.checks if check.undecidable]
+        + [claim["id"] for claim in claims if not claim["checks"]],
+    }
+
+
+def _step(step: PlannedStep) -> dict[str, Any]:
+    changes = step.plan.changes if step.plan else None
+    return {
+        "id": step.identity.id,
+        "use": step.identity.name,
+        "version": step.identity.version,
+        "concepts": [concept.id for concept in step.identity.scope.concepts],
+        "changes": {component: len(names) for component, names in changes.items()} if changes is not None else None,
+        "tensors": {component: list(names) for component, names in changes.items()} if changes is not None else None,
+        "artifacts": list(step.plan.artifacts) if step.plan else [],
+        "cached": step.cached,
+        "notes": list(step.plan.notes) if step.plan else [],
+    }
+
+
+def as_text(data: dict[str, Any]) -> str:
+    """The plan for people."""
+    model = data["model"]
+    lines = [f"{data['name']} {data['version']}", "", f"model   {model['source']}"]
+    if model["here"]:
+        lines.append(f"        {model['family']}, {model['parameters']:,} parameters, {_size(model['bytes'])}")
+        lines.append(f"        sha256 {model['digest']}")
+    else:
+        lines.append("        not on this machine: the release would fetch it; tensors and cache are not known yet")
+    lines += [f"        left out: {name} (no step edits it)" for name in model["left_out"]]
+    lines += [f"device  {data['device']}", "", "steps"]
+    for step in data["steps"]:
+        lines += _step_lines(step)
+    lines += ["", "claims"]
+    for claim in data["claims"]:
+        lines += _claim_lines(claim)
+    lines += ["", f"images  {data['images_of_each_model']} of the base model and as many of the hardened one"]
+    if data["disk_bytes"] is not None:
+        lines.append(f"disk    {_size(data['disk_bytes'])} for the package and the steps' results, and the images")
+    if data["undecidable"]:
+        lines += ["", f"Cannot be decided: {', '.join(data['undecidable'])}. This release could not pass."]
+    return "\n".join(lines)
+
+
+def _step_lines(step: dict[str, Any]) -> list[str]:
+    changes = step["changes"]
+    what = ", ".join(f"{count} tensors of {part}" for part, count in changes.items()) if changes else "unknown"
+    cached = "   (finished: in the work folder)" if step["cached"] else ""
+    lines = [f"  {step['id']}   {step['use']} {step['version']} on {', '.join(step['concepts'])}{cached}"]
+    lines.append(f"      changes {what}" + "".join(f", adds {name}" for name in step["artifacts"]))
+    return lines + [f"      note: {note}" for note in step["notes"]]
+
+
+def _claim_lines(claim: dict[str, Any]) -> list[str]:
+    lines = [f"  {claim['id']}: {claim['sentence']}"]
+    if not claim["checks"]:
+        lines.append("      no check: the claim can only be unknown")
+    for check in claim["checks"]:
+        asked = f"{check['images']} images of {check['prompts']} prompts"
+        lines.append(f"      {check['id']}   {check['attack']} > {check['metric']}: {check['gate']}   {asked}")
+        if check["refused_prompts"]:
+            lines.append(f"          {check['refused_prompts']} prompts are never drawn and were left out")
+        if check["undecidable"]:
+            lines.append(f"          cannot be decided: {check['undecidable']}")
+    return lines
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,154 @@
+"""``publisher release``: the whole way from a manifest to a signed package."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from publisher.errors import PrerequisiteError, UsageError
+
+if TYPE_CHECKING:
+    from publisher.manifest.resolve import Resolved
+    from publisher.package.keys import PrivateKey
+    from publisher.release import Outcome
+
+
+@click.command()
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("releases"), show_default=True,
+    help="Folder for the package and its reports.",
+)  # fmt: skip
+@click.option(
+    "--work", type=click.Path(path_type=Path), help="Folder for finished steps and images.  [default: OUT/.work]"
+)
+@click.option(
+    "--key", type=click.Path(path_type=Path), help="Private key that signs, in place of the manifest's sign.key_env."
+)
+@click.option("--passphrase-env", metavar="VARIABLE", help="Environment variable with the key's passphrase.")
+@click.option("--throwaway-key", is_flag=True, help="Sign with a key made for this work folder: for trying it out.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def release(
+    manifest: Path, out: Path, work: Path | None, *, key: Path | None, passphrase_env: str | None, throwaway_key: bool,
+    as_json: bool, quiet: bool,
+) -> int:  # fmt: skip
+    """Harden a model after a manifest, attack the result, sign the package.
+
+    The package OUT/NAME-VERSION appears only if every claim passed; the reports in OUT/NAME-VERSION.report always do.
+    A run that was stopped goes on with the same command.
+
+    \b
+    Examples:
+      publisher release manifests/quickstart.yaml --throwaway-key
+      publisher release manifest.yaml --key keys/publisher.key --out releases
+      publisher release manifest.yaml --json > result.json
+
+    Exit codes: 0 released; 1 a gate failed, nothing was signed; 2 edit the command, the manifest or the model; 3 could
+    not decide; 4 too little was measured; 130 and 143 interrupted.
+    """
+    from publisher.cli.console import Terminal
+    from publisher.manifest.resolve import read
+    from publisher.registry import load_registry
+    from publisher.release import release as make_release
+
+    work = work or out / ".work"
+    resolved = read(manifest, load_registry().catalog())
+    with Terminal(quiet=quiet) as terminal:
+        signing = _signing_key(resolved, key, passphrase_env, work if throwaway_key else None)
+        if throwaway_key:
+            terminal.say(f"signing with a throwaway key of this work folder: {signing.path}")
+        outcome = make_release(manifest, out, work, signing, terminal)
+    beside = signing.path.with_suffix(".pub")
+    public = str(beside) if beside.is_file() else "PUBLIC_KEY"
+    click.echo(json.dumps(as_data(outcome), indent=2) if as_json else as_text(outcome, public))
+    return outcome.code
+
+
+def _signing_key(resolved: Resolved, path: Path | None, passphrase_env: str | None, work: Path | None) -> PrivateKey:
+    """The key of the command line, a throwaway one, or the manifest's: read before anything is computed."""
+    from publisher.package import keys
+
+    if work is not None:
+        if path is not None:
+            raise UsageError("--key and --throwaway-key exclude each other")
+        path = work / "throwaway" / "publisher.key"
+        if not path.is_file():
+            keys.generate(path, path.with_suffix(".pub"), None)
+        return keys.load_private(path)
+    if path is None and resolved.sign is not None:
+        path = Path(_environment(resolved.sign.key_env, "sign.key_env"))
+        passphrase_env = passphrase_env or resolved.sign.passphrase_env
+    if path is None:
+        raise UsageError(
+            "there is no key to sign with",
+            hint="Give --key FILE, or 'sign: {key_env: VARIABLE}' in the manifest; publisher keygen makes one.\n"
+            "To try it out: --throwaway-key",
+        )
+    passphrase = _environment(passphrase_env, "passphrase").encode() if passphrase_env else None
+    return keys.load_private(path, passphrase)
+
+
+def _environment(variable: str, where: str) -> str:
+    value = os.environ.get(variable)
+    if not value:
+        raise PrerequisiteError(
+            f"the environment variable {variable} is not set", where=where, hint=f"export {variable}=..."
+        )
+    return value
+
+
+def as_data(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as JSON data."""
+    report = outcome.report
+    return {
+        "decision": outcome.decision,
+        "exit_code": int(outcome.code),
+        "name": report.name,
+        "version": report.version,
+        "package": str(outcome.package) if outcome.package else None,
+        "reports": str(outcome.reports),
+        "claims": [
+            {
+                "id": claim.id,
+                "sentence": claim.sentence,
+                "verdict": claim.verdict,
+                "checks": [
+                    {
+                        "id": check.id,
+                        "verdict": check.verdict,
+                        "reason": check.reason,
+                        "measured": check.measurement.hardened.as_json() if check.measurement else None,
+                    }
+                    for check in claim.checks
+                ],
+            }
+            for claim in report.claims
+        ],
+        "seconds": {name: round(value, 2) for name, value in outcome.seconds.items()},
+        "cached": list(outcome.cached),
+    }
+
+
+def as_text(outcome: Outcome, public: str) -> str:
+    """The verdict, the claims, and what to do next."""
+    from publisher.report.terminal import lines
+
+    text = [*lines(outcome.report), ""]
+    page = outcome.reports / "index.html"
+    if outcome.package is None:
+        return "\n".join([*text, "No package was made and nothing was signed.", "", f"Read why:  {page}"])
+    return "\n".join(
+        [
+            *text,
+            f"Package:   {outcome.package}",
+            f"Report:    {page}",
+            f"Verify it: publisher verify {outcome.package} --key {public}",
+            "Load it:   from diffusers import DiffusionPipeline",
+            f"           DiffusionPipeline.from_pretrained({str(outcome.package)!r})",
+        ]
+    )

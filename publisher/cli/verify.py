@@ -1,0 +1,75 @@
+"""``publisher verify``: check a package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from publisher.errors import ExitCode
+from publisher.package.text import printable
+from publisher.package.verify import Verification
+from publisher.package.verify import verify as verify_package
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--key", type=click.Path(path_type=Path), required=True, envvar="PUBLISHER_PUBLIC_KEY", show_envvar=True,
+    help="The publisher's public key. It comes from the publisher, never from the package.",
+)  # fmt: skip
+@click.option("--name", help="Refuse a release of another name.")
+@click.option("--min-version", metavar="VERSION", help="Refuse an older release: somebody may serve you a stale one.")
+@click.option("--hub", is_flag=True, help="Allow the .gitattributes that a model hub adds.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def verify(directory: Path, *, key: Path, name: str | None, min_version: str | None, hub: bool, as_json: bool) -> int:
+    """Check a package against a public key: signature, files, weights, reports.
+
+    Nothing in the package is loaded or run. Everything that is wrong is listed, each with a stable code.
+
+    \b
+    Examples:
+      publisher verify releases/emoji-clean-1.0.0 --key keys/publisher.pub
+      publisher verify package --key publisher.pub --name emoji-clean --min-version 1.0.0 --json
+
+    Exit codes: 0 verified; 1 not verified; 2 no key, or key or folder cannot be read; 3 could not decide.
+    """
+    found = verify_package(directory, key, hub=hub, expect_name=name, min_version=min_version)
+    click.echo(json.dumps(as_data(found), indent=2) if as_json else as_text(found, directory))
+    return ExitCode.OK if found.ok else ExitCode.REFUSED
+
+
+def as_data(found: Verification) -> dict[str, Any]:
+    """The answer as JSON data."""
+    return {
+        "verified": found.ok,
+        "key_sha256": found.key,
+        "files": found.files,
+        "release": found.summary.as_json() if found.summary else None,
+        "findings": [
+            {
+                "code": finding.code.value,
+                "meaning": finding.code.title,
+                "path": finding.path,
+                "message": finding.message,
+            }
+            for finding in found.findings
+        ],
+    }
+
+
+def as_text(found: Verification, directory: Path) -> str:
+    """The answer for a person, with control characters of foreign names written out."""
+    if found.ok and found.summary is not None:
+        lines = [
+            f"Verified: {found.summary.name} {found.summary.version}, decision {found.summary.decision}",
+            f"  {found.files} files, signed with the key {found.key[:16]}",
+            *(f"  {claim.verdict}: {claim.sentence} ({claim.binds})" for claim in found.summary.claims),
+        ]
+        return "\n".join(map(printable, lines))
+    lines = [f"NOT verified: {directory}"]
+    for finding in found.findings:
+        lines += [f"  {finding}", f"       {finding.code.title}. {finding.code.remedy}"]
+    return "\n".join(map(printable, lines))

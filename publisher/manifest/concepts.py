@@ -1,0 +1,169 @@
+"""Concepts written out: names, labels and prompts, from the short forms of the manifest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from publisher.api import Concept, Kind, Scope
+from publisher.manifest.nearest import suggestion
+from publisher.manifest.places import Path, Problems
+from publisher.manifest.schema import ConceptEntry, Manifest
+from publisher.manifest.templates import expand, placeholders
+
+Labels = Mapping[str, Sequence[str]]
+"""Kind -> labels of a scorer."""
+
+MAX_PROMPTS = 1000
+"""Of one concept: more cannot be told apart by any number of images that somebody would draw."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A concept with its name and label, whose prompts are not made yet."""
+
+    entry: ConceptEntry
+    name: str
+    label: str
+    path: Path
+    """Where it stands in the manifest."""
+
+    @property
+    def id(self) -> str:
+        """Of the concept."""
+        return self.entry.id
+
+    @property
+    def kind(self) -> Kind:
+        """Of the concept."""
+        return self.entry.kind
+
+
+def resolve_scope(manifest: Manifest, labels: Labels | None, rest: Labels, problems: Problems) -> Scope | None:
+    """All concepts of a manifest, written out.
+
+    Args:
+        manifest: well-formed.
+        labels: of ``verify.scorer``; None without a scorer, when labels are not checked.
+        rest: labels of the scorer that ``keep.rest_of`` names; empty without one.
+        problems: gets what is wrong; the result is then None.
+    """
+    before = len(problems)
+    go = [_draft(entry, labels, ("concepts", i)) for i, entry in enumerate(manifest.concepts)]
+    keep = [_draft(entry, labels, ("keep", "concepts", i)) for i, entry in enumerate(manifest.keep.concepts)]
+    _unique(go, keep, problems)
+    for draft in (*go, *keep):
+        _check_label(draft, labels, problems)
+    keep += _rest(rest, [*go, *keep], problems)
+    kept: dict[str, list[Draft]] = {kind: [] for kind in ("object", "style", "person", "unsafe")}
+    for draft in keep:
+        kept[draft.kind].append(draft)
+    concepts = [_concept(draft, manifest, kept, problems) for draft in go]
+    others = [_concept(draft, manifest, kept, problems) for draft in keep]
+    if len(problems) > before:
+        return None
+    return Scope(
+        concepts=tuple(filter(None, concepts)), keep=tuple(filter(None, others)), keep_prompts=manifest.keep.prompts
+    )
+
+
+def slug(label: str) -> str:
+    """A label as an id: ``"police officer"`` is ``"police-officer"``; empty if nothing of it can stand in an id."""
+    return re.sub(r"[^a-z0-9._]+", "-", label.lower()).strip("-._")[:64]
+
+
+def _draft(entry: ConceptEntry, labels: Labels | None, path: Path) -> Draft:
+    known = (labels or {}).get(entry.kind, ())
+    match = next((label for label in known if slug(label) == entry.id), None)
+    name = entry.name or match or re.sub(r"[-_]+", " ", entry.id).strip()
+    label = entry.label or (name if name in known or match is None else match)
+    return Draft(entry, name, label, path)
+
+
+def _unique(go: Iterable[Draft], keep: Iterable[Draft], problems: Problems) -> None:
+    first: dict[str, Draft] = {}
+    for draft in (*go, *keep):
+        other = first.setdefault(draft.id, draft)
+        if other is draft:
+            continue
+        line = problems.places.value(other.path).line
+        if other.path[0] == draft.path[0]:
+            problems.at_value(draft.path, f"the concept '{draft.id}' is here twice, first in line {line}.")
+        else:
+            problems.at_value(draft.path, f"the concept '{draft.id}' is to be kept, and to go by line {line}.")
+
+
+def _check_label(draft: Draft, labels: Labels | None, problems: Problems) -> None:
+    if labels is None or draft.label in labels.get(draft.kind, ()):
+        return
+    if draft.kind not in labels:
+        hint = f"It judges: {', '.join(labels)}.  Name another scorer under verify."
+        problems.at_value((*draft.path, "kind"), f"the scorer does not judge the kind '{draft.kind}'.", hint)
+        return
+    hint = suggestion(draft.label, labels[draft.kind], f"Labels of the kind {draft.kind}")
+    message = f"the scorer has no label '{draft.label}' for the concept '{draft.id}'."
+    problems.at_value((*draft.path, "label"), message, f"{hint}\nGive the scorer's word with: label")
+
+
+def _rest(rest: Labels, named: Sequence[Draft], problems: Problems) -> list[Draft]:
+    """A kept concept for every label that no other concept has."""
+    path: Path = ("keep", "rest_of")
+    labels = {(draft.kind, draft.label) for draft in named}
+    ids = {draft.id for draft in named}
+    found = []
+    for kind, label in ((kind, label) for kind, every in rest.items() for label in every):
+        if (kind, label) in labels:
+            continue
+        free = [name for name in (slug(label), slug(f"{kind}-{label}")) if name and name not in ids]
+        if not slug(label) or not free:
+            hint = "Name it under keep.concepts, with an id of its own."
+            problems.at_value(path, f"the scorer's {kind} label '{label}' gives no id that is free.", hint)
+            continue
+        ids.add(free[0])
+        found.append(Draft(ConceptEntry.parse({"id": free[0], "kind": kind}), label, label, path))
+    return found
+
+
+def _concept(
+    draft: Draft, manifest: Manifest, kept: Mapping[str, Sequence[Draft]], problems: Problems
+) -> Concept | None:
+    entry = draft.entry
+    templates = entry.prompts or getattr(manifest.prompts, entry.kind)
+    others = {kind: [other.name for other in drafts if other.id != draft.id] for kind, drafts in kept.items()}
+    if not _check_templates(draft, templates, others, problems):
+        return None
+    prompts = dict.fromkeys(prompt for template in templates for prompt in expand(template, draft.name, others))
+    named = [template for template in templates if "name" in placeholders(template)]
+    paraphrases = entry.paraphrases or dict.fromkeys(
+        prompt for synonym in entry.synonyms for template in named for prompt in expand(template, synonym, others)
+    )
+    if max(len(prompts), len(paraphrases)) > MAX_PROMPTS:
+        message = f"the concept '{entry.id}' gets more than {MAX_PROMPTS} prompts."
+        problems.at_value(draft.path, message, "Use fewer templates, or templates with fewer placeholders.")
+        return None
+    return Concept(
+        id=entry.id, kind=entry.kind, name=draft.name, synonyms=entry.synonyms, prompts=tuple(prompts),
+        paraphrases=tuple(paraphrases), label=draft.label,
+    )  # fmt: skip
+
+
+def _check_templates(
+    draft: Draft, templates: Sequence[str], others: Mapping[str, Sequence[str]], problems: Problems
+) -> bool:
+    """Whether every template gives a prompt."""
+    if not templates:
+        hint = f"Give templates under prompts.{draft.kind}, or prompts of its own."
+        which = f"'{draft.id}'" if draft.path[-1] != "rest_of" else f"of the kind '{draft.kind}'"
+        problems.at_value(draft.path, f"the concept {which} has no prompts.", hint)
+        return False
+    path: Path = (*draft.path, "prompts") if draft.entry.prompts else ("prompts", draft.kind)
+    good = True
+    for position, template in enumerate(templates):
+        for kind in placeholders(template):
+            if kind in others and not others[kind]:
+                other = f" but '{draft.id}'" if kind == draft.kind and draft.path[0] == "keep" else ""
+                message = f"{{{kind}}} stands for kept concepts of the kind '{kind}', and there is none{other}."
+                problems.at_value((*path, position), message, "Name some under keep.concepts, or drop the template.")
+                good = False
+    return good

@@ -1,0 +1,75 @@
+"""From a file to a :class:`Document`: YAML read, sections checked, names not yet looked up."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from publisher.errors import ManifestError, UsageError
+from publisher.manifest.messages import add_errors
+from publisher.manifest.places import Places, Problems
+from publisher.manifest.reader import MAX_BYTES, Reading
+from publisher.manifest.schema import Manifest
+
+
+@dataclass(frozen=True)
+class Document:
+    """A well-formed manifest with the places of everything in it."""
+
+    path: FilePath
+    """As the user gave it."""
+    manifest: Manifest
+    data: dict[str, Any]
+    """The same, as it was written: without defaults."""
+    places: Places
+    sha256: str
+    """Of the file's bytes."""
+
+
+def load(path: FilePath, also: Callable[[dict[str, Any], Problems], None] | None = None) -> Document:
+    """Read a manifest and check its form.
+
+    Args:
+        path: the YAML file.
+        also: a further check of the data; asked even when the form is wrong, so that all problems come at once.
+
+    Raises:
+        ManifestError: with every problem found.
+        UsageError: the file cannot be read.
+    """
+    raw = _bytes(path)
+    reading = Reading(raw)
+    manifest = _validated(reading) if reading.complete else None
+    if also and isinstance(reading.data, dict):
+        also(reading.data, reading.problems)
+    if manifest is None or len(reading.problems):
+        raise ManifestError(str(path), list(reading.problems))
+    return Document(path, manifest, reading.data, reading.places, hashlib.sha256(raw).hexdigest())
+
+
+def _bytes(path: FilePath) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        hint = "Give the path of a manifest; a first one to copy is manifests/quickstart.yaml."
+        raise UsageError("there is no such file.", where=str(path), hint=hint) from None
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}.", where=str(path)) from None
+
+
+def _validated(reading: Reading) -> Manifest | None:
+    """The manifest, or None after complaints."""
+    if not isinstance(reading.data, dict):
+        reading.problems.at_value((), "the manifest must be a mapping (key: value).", "Begin with: manifest: 1")
+        return None
+    try:
+        return Manifest.parse(reading.data)
+    except ValidationError as error:
+        add_errors(error, Manifest, reading.problems)
+        return None

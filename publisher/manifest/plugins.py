@@ -1,0 +1,101 @@
+"""Whether the plugins that a manifest names are there and take the parameters that it gives them.
+
+Works on the manifest's plain data, so that a wrong key elsewhere does not hide a wrong name here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from publisher.errors import UsageError
+from publisher.manifest.catalog import Catalog
+from publisher.manifest.messages import add_errors
+from publisher.manifest.nearest import suggestion
+from publisher.manifest.places import Path, Problems
+
+_SEE = "See what is installed with: publisher plugins"
+
+
+def add_plugin_problems(data: dict[str, Any], problems: Problems, catalog: Catalog) -> None:
+    """Put a problem for each name that no plugin provides and each parameter that its plugin refuses."""
+    look = _Look(problems, catalog)
+    look.source(data.get("model"))
+    look.name("scorer", _mapping(data, "keep").get("rest_of"), ("keep", "rest_of"), "'rest_of' names the scorer")
+    for position, step in _entries(data, "steps"):
+        look.step(step, position)
+    verify = _mapping(data, "verify")
+    look.name("scorer", verify.get("scorer"), ("verify", "scorer"), "'verify' uses the scorer")
+    look.name("executor", verify.get("executor"), ("verify", "executor"), "'verify' uses the executor")
+    for position, check in _entries(verify, "checks"):
+        look.check(check, ("verify", "checks", position), f"check {position + 1}")
+
+
+def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
+    value = data.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _entries(data: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The mappings in a list, with their positions."""
+    value = data.get(key)
+    for position, entry in enumerate(value if isinstance(value, list) else []):
+        if isinstance(entry, dict):
+            yield position, entry
+
+
+@dataclass
+class _Look:
+    problems: Problems
+    catalog: Catalog
+
+    def source(self, reference: Any) -> None:
+        wrong = self.catalog.source_problem(reference) if isinstance(reference, str) and reference else None
+        if wrong:
+            message, _, hint = wrong.partition("\n")
+            self.problems.at_value(("model",), f"'model': {_sentence(message)}", hint)
+
+    def step(self, step: dict[str, Any], position: int) -> None:
+        path: Path = ("steps", position)
+        if self.name("step", step.get("use"), (*path, "use"), f"step {position + 1} uses"):
+            self.params("step", step["use"], step.get("with", {}), (*path, "with"))
+
+    def check(self, check: dict[str, Any], path: Path, what: str) -> None:
+        self.name("scorer", check.get("scorer") or None, (*path, "scorer"), f"{what} uses the scorer")
+        for kind in ("attack", "metric"):
+            if self.name(kind, check.get(kind), (*path, kind), f"{what} uses the {kind}"):
+                key = f"{kind}_params"
+                self.params(kind, check[kind], check.get(key, {}), (*path, key))
+
+    def name(self, kind: str, name: Any, path: Path, who: str) -> bool:
+        """Whether the name is there and a plugin provides it."""
+        if not isinstance(name, str):
+            return False  # absent, or the form is wrong, which the schema says
+        known = self.catalog.names(kind)
+        if name in known:
+            return True
+        excuse = self.catalog.excuse(kind, name)
+        hints = [_sentence(excuse[:1].upper() + excuse[1:])] if excuse else []
+        hints += [suggestion(name, known, f"Installed {kind}s"), _SEE]
+        self.problems.at_value(path, f"{who} '{name}', which no plugin provides.", "\n".join(hints))
+        return False
+
+    def params(self, kind: str, name: str, values: Any, path: Path) -> None:
+        if not isinstance(values, dict):
+            return  # the schema says so
+        try:
+            model = self.catalog.params(kind, name)
+        except UsageError as error:  # two plugins have this name
+            self.problems.at_value(path[:-1], _sentence(error.what), error.hint)
+            return
+        try:
+            model.parse(values)
+        except ValidationError as error:
+            add_errors(error, model, self.problems, path)
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."

@@ -1,0 +1,130 @@
+"""From a well-formed manifest to everything written out: what a release works on, and what the package records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path as FilePath
+from typing import Any, Literal
+
+from publisher.api import Check, Gate, Params, Sampling, Scope
+from publisher.errors import ManifestError
+from publisher.manifest.catalog import Catalog
+from publisher.manifest.concepts import resolve_scope
+from publisher.manifest.loader import Document, load
+from publisher.manifest.places import Problems
+from publisher.manifest.plugins import add_plugin_problems
+from publisher.manifest.references import check_checks, check_steps
+from publisher.manifest.schema import Manifest, Release, Sign
+
+
+class ResolvedStep(Params):
+    """A step with its parameters' defaults written out."""
+
+    id: str
+    """Unique in the release."""
+    use: str
+    """Name of the step."""
+    concepts: tuple[str, ...]
+    """Ids of the concepts to go that it is about."""
+    params: dict[str, Any]
+    """``catalog.params("step", use).parse(params)`` gives the step's parameters."""
+
+
+class ResolvedVerify(Params):
+    """How the claims are tested."""
+
+    scorer: str
+    """Empty without one."""
+    executor: str
+    sampling: Sampling
+    after_each_step: bool
+    gates: dict[str, Gate]
+    """Check's id -> gate; the ids of the steps' own checks are known to the plan only."""
+    checks: tuple[Check, ...]
+    """Further checks, their parameters' defaults written out."""
+    images: bool
+
+
+class Resolved(Params):
+    """A manifest with every short form, default and template written out. Holds no secret and no path of a machine."""
+
+    manifest: Literal[1] = 1
+    manifest_sha256: str
+    """Of the manifest's bytes as they were written."""
+    release: Release
+    model: str
+    """The reference as written."""
+    seed: int
+    device: str
+    dtype: str
+    scope: Scope
+    steps: tuple[ResolvedStep, ...]
+    verify: ResolvedVerify
+    sign: Sign | None
+
+    def scope_of(self, step: ResolvedStep) -> Scope:
+        """What a step is told: its own concepts to go, and all that is to stay."""
+        concepts = tuple(concept for concept in self.scope.concepts if concept.id in step.concepts)
+        return self.scope.model_copy(update={"concepts": concepts})
+
+
+def read(path: FilePath, catalog: Catalog) -> Resolved:
+    """Load and resolve a manifest.
+
+    Raises:
+        ManifestError: with every problem found.
+        UsageError: the file cannot be read.
+    """
+    return resolve(load(path, partial(add_plugin_problems, catalog=catalog)), catalog)
+
+
+def resolve(document: Document, catalog: Catalog) -> Resolved:
+    """Write everything out.
+
+    Raises:
+        ManifestError: with every name that is not known and everything that does not fit together.
+    """
+    problems = Problems(document.places)
+    add_plugin_problems(document.data, problems, catalog)
+    manifest = document.manifest
+    scope = _scope(manifest, catalog, problems)
+    check_steps(manifest, problems)
+    if scope:
+        check_checks(manifest, scope, catalog, problems)
+    if scope is None or len(problems):
+        raise ManifestError(str(document.path), list(problems))
+    return Resolved(
+        manifest_sha256=document.sha256, release=manifest.release, model=manifest.model, seed=manifest.seed,
+        device=manifest.device, dtype=manifest.dtype, scope=scope, steps=tuple(_steps(manifest, scope, catalog)),
+        verify=_verify(manifest, catalog), sign=manifest.sign,
+    )  # fmt: skip
+
+
+def _scope(manifest: Manifest, catalog: Catalog, problems: Problems) -> Scope | None:
+    """The concepts; None after complaints, or where their scorer is not known."""
+    scorer, rest_of = manifest.verify.scorer, manifest.keep.rest_of
+    if {scorer, rest_of} - {None, *catalog.names("scorer")}:
+        return None
+    labels = catalog.labels(scorer) if scorer else None
+    return resolve_scope(manifest, labels, catalog.labels(rest_of) if rest_of else {}, problems)
+
+
+def _steps(manifest: Manifest, scope: Scope, catalog: Catalog) -> Iterator[ResolvedStep]:
+    everything = tuple(concept.id for concept in scope.concepts)
+    for step in manifest.steps:
+        params = catalog.params("step", step.use).parse(step.with_).as_json()
+        yield ResolvedStep(id=step.id or step.use, use=step.use, concepts=step.concepts or everything, params=params)
+
+
+def _verify(manifest: Manifest, catalog: Catalog) -> ResolvedVerify:
+    verify = manifest.verify
+    checks = []
+    for check in verify.checks:
+        attack = catalog.params("attack", check.attack).parse(check.attack_params).as_json()
+        metric = catalog.params("metric", check.metric).parse(check.metric_params).as_json()
+        checks.append(check.model_copy(update={"attack_params": attack, "metric_params": metric}))
+    return ResolvedVerify(
+        scorer=verify.scorer or "", executor=verify.executor, sampling=verify.sampling,
+        after_each_step=verify.after_each_step, gates=verify.gates, checks=tuple(checks), images=verify.images,
+    )  # fmt: skip

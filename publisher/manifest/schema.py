@@ -1,0 +1,198 @@
+"""The manifest's sections. The docstrings are the reference page and the descriptions in the JSON Schema."""
+
+from __future__ import annotations
+
+import re
+from datetime import date as calendar_date
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from publisher.api import Check, Gate, Kind, Params, Sampling
+from publisher.manifest.templates import PLACEHOLDERS, placeholders
+
+ID = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+ENVIRONMENT = r"^[A-Z_][A-Z0-9_]*$"
+
+_ABSOLUTE = re.compile(r"(folder:|file:)?([/\\~]|[A-Za-z]:[/\\])")
+
+
+def _day(text: str) -> str:
+    try:
+        calendar_date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"there is no day '{text}': write year-month-day, such as 2026-11-22") from None
+    return text
+
+
+def _reference(text: str) -> str:
+    if _ABSOLUTE.match(text):
+        raise ValueError(
+            "a manifest is published with the package, so its model is no path of this machine: "
+            "write the path as seen from the manifest's folder, such as ./model or ../models/base"
+        )
+    return text
+
+
+def _prompt_template(text: str) -> str:
+    for name in placeholders(text):
+        if name not in PLACEHOLDERS:
+            known = ", ".join(f"{{{placeholder}}}" for placeholder in PLACEHOLDERS)
+            raise ValueError(f"{{{name}}} is no placeholder; there are {known}")
+    return text
+
+
+def _kind_template(text: str) -> str:
+    if "name" not in placeholders(_prompt_template(text)):
+        raise ValueError("without {name} every concept would get the same prompt")
+    return text
+
+
+def _from_short_form(entry: Any) -> Any:
+    if isinstance(entry, dict):  # has left pydantic's JSON mode, in which a list may stand for a tuple
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    return {"id": entry} if isinstance(entry, str) else entry
+
+
+Text = Annotated[str, Field(min_length=1)]
+Id = Annotated[str, Field(pattern=ID)]
+Environment = Annotated[str, Field(pattern=ENVIRONMENT)]
+Template = Annotated[str, Field(min_length=1), AfterValidator(_kind_template)]
+OwnTemplate = Annotated[str, Field(min_length=1), AfterValidator(_prompt_template)]
+
+
+class Release(Params):
+    """What the package is called."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """Name of the package."""
+    version: str = Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+_-]{0,31}$")
+    """Version of the package, in quotes where it looks like a number: ``"1.0"``."""
+    license: Text
+    """Licence of the package: an SPDX identifier such as ``CC-BY-4.0``, or the name of the model's own licence."""
+    date: Annotated[str, AfterValidator(_day)] | None = None
+    """Day of the release, such as ``2026-11-22``. Nothing is filled in: equal manifests give equal packages."""
+
+
+class Prompts(Params):
+    """Templates of the prompts that ask for a concept, for each kind. A concept's own ``prompts`` win over them.
+
+    ``{name}`` is the concept's name (in paraphrases: a synonym). ``{object}``, ``{style}``, ``{person}`` and
+    ``{unsafe}`` are the names of the *kept* concepts of that kind, one prompt for each. ``{a}`` is ``an`` before a, e,
+    i, o, u and ``a`` before anything else; where English has it otherwise, write the article yourself. ``{{`` and
+    ``}}`` are braces.
+    """
+
+    object: tuple[Template, ...] = ()
+    """For concepts of kind ``object``: ``["{a} {name} emoji"]``."""
+    style: tuple[Template, ...] = ()
+    """For concepts of kind ``style``: ``["{a} {object} in {name} style"]``."""
+    person: tuple[Template, ...] = ()
+    """For concepts of kind ``person``: ``["a photo of {name}"]``."""
+    unsafe: tuple[Template, ...] = ()
+    """For concepts of kind ``unsafe``."""
+
+
+class ConceptEntry(Params):
+    """A concept: something to take out, or to keep. The short form ``- cigarette`` means ``- {id: cigarette}``."""
+
+    id: Id
+    """Its name in this manifest, in claims and in the report."""
+    kind: Kind = "object"
+    """What sort of thing it is. Images of the kinds ``person`` and ``unsafe`` are never stored."""
+    name: Text | None = None
+    """The words for it in a prompt. Default: the scorer's label that reads like the id, else the id with spaces for
+    dashes and underscores."""
+    synonyms: tuple[Text, ...] = ()
+    """Other words for it, which a paraphrase would use."""
+    label: Text | None = None
+    """What the scorer calls it. Default: the name if the scorer has it, else the label that reads like the id."""
+    prompts: tuple[OwnTemplate, ...] = ()
+    """Prompts that ask for it, in place of the templates of its kind; the same placeholders work here."""
+    paraphrases: tuple[Text, ...] = ()
+    """Prompts that ask for it in other words. Default: the prompts with each synonym in place of ``{name}``."""
+
+
+Entry = Annotated[ConceptEntry, BeforeValidator(_from_short_form, json_schema_input_type=ConceptEntry | Id)]
+
+
+class Keep(Params):
+    """What must survive: steps regularise on it, checks compare it with the base model."""
+
+    rest_of: Text | None = None
+    """A scorer's name: keep every label of it that is not among the concepts to go."""
+    concepts: tuple[Entry, ...] = ()
+    """Further concepts to keep."""
+    prompts: tuple[Text, ...] = ()
+    """Texts to keep as they are, without a scorer's label."""
+
+
+class StepEntry(Params):
+    """One hardening action. Steps run in the manifest's order."""
+
+    use: Text
+    """Name of the step, as ``publisher plugins`` lists it."""
+    id: Id | None = None
+    """Name of this use of it. Default: the step's name; needed where a step is used twice."""
+    concepts: Annotated[tuple[Id, ...], Field(min_length=1)] | None = None
+    """Ids of the concepts to go that this step is about. Default: all of them."""
+    with_: dict[str, Any] = Field(default_factory=dict, alias="with")
+    """Parameters of the step."""
+
+
+class Verify(Params):
+    """How the claims are tested."""
+
+    scorer: Text | None = None
+    """Who judges the images. Without a scorer nothing can be measured: every claim that needs one is unknown."""
+    executor: Text = "local"
+    """Where the tests run."""
+    sampling: Sampling = Sampling()
+    """How the tests draw images."""
+    after_each_step: bool = False
+    """Test after each step instead of once at the end: the report then shows which step undid which claim."""
+    gates: dict[str, Gate] = Field(default_factory=dict)
+    """Check's id -> the gate to use in place of its own; ``publisher plan`` lists the ids."""
+    checks: tuple[Check, ...] = ()
+    """Further checks, besides those of the steps' claims."""
+    images: bool = True
+    """Show pairs of images of the base and the hardened model in the report."""
+
+
+class Sign(Params):
+    """Who signs: names of environment variables. The key, its path and the passphrase never stand in a manifest."""
+
+    key_env: Environment
+    """Environment variable that holds the path of the private key's file (``publisher keygen`` makes one)."""
+    passphrase_env: Environment | None = None
+    """Environment variable that holds the key's passphrase."""
+
+
+class Manifest(Params):
+    """A release: which model, what is to go and to stay, which steps, which tests, who signs."""
+
+    manifest: Literal[1]
+    """Version of this format."""
+    release: Release
+    """Name, version and licence of the package."""
+    model: Annotated[str, Field(min_length=1), AfterValidator(_reference)]
+    """The base model: ``embedded:emoji``; a diffusers folder as seen from the manifest, such as ``./model``; or a
+    pinned hub revision, ``hf:organisation/name@`` and the 40 hexadecimal digits of a commit."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """All random draws of the steps derive from it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; ``auto`` is ``cuda`` where there is one."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Number format for networks that are run; the package keeps the base model's own."""
+    prompts: Prompts = Prompts()
+    """Templates of prompts for each kind of concept."""
+    concepts: Annotated[tuple[Entry, ...], Field(min_length=1)]
+    """What is to go."""
+    keep: Keep = Keep()
+    """What is to stay."""
+    steps: Annotated[tuple[StepEntry, ...], Field(min_length=1)]
+    """What is done, in this order."""
+    verify: Verify = Verify()
+    """The tests: who judges, how many images, which gates."""
+    sign: Sign | None = None
+    """Who signs."""

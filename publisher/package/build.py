@@ -1,0 +1,157 @@
+"""Building an unsigned package: lay out the model's files, then add what was found out about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from publisher.api import ReleaseReport
+from publisher.errors import ModelError, PluginError, PublisherError
+from publisher.model.files import atomic, json_bytes, write_atomic
+from publisher.package import bom, card, sums
+from publisher.package.layout import (
+    BASE_CARD,
+    BOM,
+    CARD,
+    RELEASE,
+    REPORT,
+    REPORTS,
+    RESOLVED,
+    SUMMARY,
+    SUMS,
+    is_payload,
+    path_problem,
+    type_problem,
+)  # fmt: skip
+from publisher.package.summary import checks, summarise
+from publisher.package.tree import read_tree
+
+RESERVED = (SUMMARY, RESOLVED, BOM, SUMS, BASE_CARD)
+_CHUNK = 1 << 24
+
+
+class PackageError(PublisherError):
+    """A package cannot be built or signed."""
+
+
+def lay_out(folder: Path, model_files: Mapping[str, Path], artifacts: Mapping[str, bytes]) -> None:
+    """Copy a model into an empty folder. Content only: no links, no times, mode 0644, on disk when it returns.
+
+    The model's own ``README.md`` is kept as ``release/base-model-card.md``; the package gets a card of its own.
+
+    Args:
+        folder: empty, or not there yet.
+        model_files: POSIX path inside the package -> file to copy.
+        artifacts: path below ``release/`` -> content.
+
+    Raises:
+        ModelError: a file of the model does not belong into a package.
+        PluginError: an artifact does not.
+        PackageError: the folder is not empty.
+        PublisherError: a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise PackageError("is not empty", where=str(folder))
+    _refuse_model_files(model_files)
+    _refuse_artifacts(artifacts)
+    for path, source in sorted(model_files.items()):
+        _copy(source, folder / (BASE_CARD if path == CARD else path))
+    for name, data in sorted(artifacts.items()):
+        write_atomic(folder / RELEASE / name, data)
+
+
+def finish(
+    folder: Path,
+    *,
+    report: ReleaseReport,
+    views: Mapping[str, bytes],
+    evidence: Mapping[str, bytes],
+    resolved: bytes,
+) -> None:
+    """Add report, evidence, summary, bill of materials, card, and at last the list of digests.
+
+    Args:
+        folder: as :func:`lay_out` left it.
+        report: the record; written as ``release/reports/report.json``.
+        views: file name -> other forms of the report; a ``report.json`` among them must hold the same record.
+        evidence: file name -> JSON lines, as the report's checks name them.
+        resolved: the manifest with defaults, without secrets.
+
+    Raises:
+        PackageError: the parts do not belong together, or one does not belong into a package.
+        PublisherError: a file cannot be written.
+    """
+    record = json_bytes(report.as_json())
+    if "report.json" in views and ReleaseReport.model_validate_json(views["report.json"]) != report:
+        raise PackageError("the view report.json is not the report", where=REPORT)
+    files = {REPORTS + name: data for name, data in {**evidence, **views}.items()}
+    files |= {REPORT: views.get("report.json", record), RESOLVED: resolved, BOM: bom.render(report)}
+    files |= {SUMMARY: json_bytes(summarise(report).as_json())}
+    files |= {CARD: card.render(report, base_card=(folder / BASE_CARD).is_file())}
+    for path, data in sorted(files.items()):
+        if problem := path_problem(path) or type_problem(path):
+            raise PackageError(problem, where=path)
+        write_atomic(folder / path, data)
+    digests = _digests(folder)
+    _refuse_other_evidence(report, digests)
+    write_atomic(folder / SUMS, sums.render(digests))
+
+
+def _refuse_model_files(files: Mapping[str, Path]) -> None:
+    for path in files:
+        problem = path_problem(path) or type_problem(path)
+        if not problem and path.startswith(f"{RELEASE}/"):
+            problem = "lies where the release's own files go"
+        if problem:
+            raise ModelError(problem, where=path, hint="Leave the file out of the base model, or rename it.")
+
+
+def _refuse_artifacts(artifacts: Mapping[str, bytes]) -> None:
+    for name in artifacts:
+        path = f"{RELEASE}/{name}"
+        problem = path_problem(path) or type_problem(path)
+        if not problem and (path in RESERVED or not is_payload(path) or path.startswith(REPORTS)):
+            problem = "is a name that the package itself uses"
+        if problem:
+            raise PluginError(f"artifact {name!r} {problem}", hint="A step may add .json and .safetensors files.")
+
+
+def _refuse_other_evidence(report: ReleaseReport, digests: Mapping[str, str]) -> None:
+    ids = [check.id for check in checks(report)]
+    if len(set(ids)) != len(ids):
+        raise PackageError("two checks have one id", where=REPORT)
+    for check in checks(report):
+        if check.evidence and digests.get(REPORTS + check.evidence) != check.evidence_sha256:
+            raise PackageError(f"the evidence of check {check.id} is not what the report says", where=check.evidence)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    tree = read_tree(folder)
+    if tree.findings:
+        raise PackageError(str(tree.findings[0]), where=str(folder))
+    return {path: digest for path, digest in tree.digests.items() if is_payload(path)}
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        with source.open("rb") as reader, atomic(target) as writer:
+            if not _clone(reader.fileno(), writer.fileno()):
+                shutil.copyfileobj(reader, writer, _CHUNK)
+    except OSError as error:
+        raise PackageError(f"cannot be copied: {error.strerror}", where=str(source)) from error
+
+
+def _clone(source: int, target: int) -> bool:
+    """Let the kernel copy, which shares blocks where the file system can. False if it cannot do it at all."""
+    if not hasattr(os, "copy_file_range"):
+        return False
+    try:
+        copied = os.copy_file_range(source, target, _CHUNK)
+    except OSError:
+        return False
+    while copied:
+        copied = os.copy_file_range(source, target, _CHUNK)
+    return True

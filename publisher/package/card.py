@@ -1,0 +1,166 @@
+"""``README.md`` of a package: the model card."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from publisher.api import CheckRecord, ClaimRecord, ReleaseReport
+from publisher.package.layout import BASE_CARD
+from publisher.package.text import markdown, printable
+
+_HUB = re.compile(r"hf:([\w.-]+/[\w.-]+)@[0-9a-f]{40}")
+_HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+
+
+def render(report: ReleaseReport, *, base_card: bool) -> bytes:
+    """The card: what was hardened, what was shown and with which limits, how to verify, how to load.
+
+    Args:
+        report: the release's.
+        base_card: the base model's own card is in the package.
+    """
+    sections = [
+        f"---\n{_front_matter(report)}---",
+        f"# {markdown(report.name)} {markdown(report.version)}",
+        _what(report),
+        _claims(report),
+        _limits(report),
+        _verify(report),
+        _load(report),
+        _origin(report, base_card=base_card),
+    ]
+    return ("\n\n".join(section for section in sections if section) + "\n").encode()
+
+
+def _front_matter(report: ReleaseReport) -> str:
+    data: dict[str, Any] = _license(report.license)
+    hub = _HUB.fullmatch(report.model.source)
+    if hub:
+        data["base_model"] = hub[1]
+    data |= {
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "tags": ["safety-hardened", "model-publisher", *sorted({step.name for step in report.steps})],
+    }
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=False)
+
+
+def _license(name: str) -> dict[str, Any]:
+    short = name.lower()
+    if _HUB_LICENSE.fullmatch(short):
+        return {"license": short}
+    return {"license": "other", "license_name": printable(name)} if name else {}
+
+
+def _what(report: ReleaseReport) -> str:
+    lines = [
+        f"A hardened copy of {_code(report.model.source)} ({_code(report.model.family)}).",
+        f"The release's decision is **{report.decision}**: the worst verdict of all claims below.",
+        "",
+        "## What was hardened",
+        "",
+    ]
+    for step in report.steps:
+        changed = ", ".join(f"{count} tensors of {_code(name)}" for name, count in sorted(step.changed.items()))
+        origin = f"{markdown(step.origin.distribution)} {markdown(step.origin.version)}"
+        lines.append(
+            f"- {_code(step.id)}: {markdown(step.name)} {markdown(step.version)} ({origin}) "
+            f"changed {changed or 'no tensor'}"
+        )
+    return "\n".join(lines if report.steps else [*lines, "Nothing: no step was run."])
+
+
+def _claims(report: ReleaseReport) -> str:
+    lines = ["## Claims", ""]
+    for claim in report.claims:
+        lines += [*_claim(claim), ""]
+    return "\n".join(lines if report.claims else [*lines, "None."]).rstrip()
+
+
+def _claim(claim: ClaimRecord) -> list[str]:
+    lines = [f"### {claim.verdict}: {markdown(claim.sentence)}", "", f"Binds {claim.binds}."]
+    if claim.checks:
+        lines += [
+            "",
+            "| check | verdict | hardened | base | gate |",
+            "|---|---|---|---|---|",
+            *map(_check, claim.checks),
+        ]
+    if claim.limits:
+        lines += ["", "Limits:", "", *(f"- {markdown(limit)}" for limit in claim.limits)]
+    return lines
+
+
+def _check(check: CheckRecord) -> str:
+    measured = check.measurement
+    hardened = base = "not measured"
+    if measured is not None:
+        hardened = _interval(measured.hardened, check.unit)
+        base = _interval(measured.base, check.unit) if measured.base else ""
+    return f"| {markdown(check.id)} | {check.verdict} | {hardened} | {base} | {markdown(check.gate.sentence())} |"
+
+
+def _interval(interval: Any, unit: str) -> str:
+    numbers = (
+        f"{interval.value:.4g} [{interval.low:.4g}, {interval.high:.4g}] {unit}, n = {interval.n}, {interval.method}"
+    )
+    return markdown(numbers)
+
+
+def _limits(report: ReleaseReport) -> str:
+    if not report.limits:
+        return ""
+    return "\n".join(["## What this release does not prove", "", *(f"- {markdown(limit)}" for limit in report.limits)])
+
+
+def _verify(report: ReleaseReport) -> str:
+    return f"""## How to verify
+
+Get the publisher's public key from the publisher, not from this repository. Then:
+
+```
+pip install model-publisher
+publisher verify {_folder(report)} --key publisher.pub
+```
+
+Any client of OpenSSF Model Signing can check the signature too:
+
+```
+model_signing verify key {_folder(report)} --signature {_folder(report)}/model.sig --public_key publisher.pub
+```"""
+
+
+def _load(report: ReleaseReport) -> str:
+    return f"""## How to load
+
+```python
+from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained("{_folder(report)}", use_safetensors=True)
+```"""
+
+
+def _origin(report: ReleaseReport, *, base_card: bool) -> str:
+    lines = [
+        "## Where it comes from",
+        "",
+        f"Base model: {_code(report.model.source)}, digest {_code(report.model.digest)}.",
+        "Steps, checks, numbers and evidence are in `release/reports/`, the manifest in",
+        "`release/manifest.resolved.json`, signed statements in `release/attestations/`.",
+        "Who ran the release also signed it: SLSA Build L1 at most.",
+    ]
+    if base_card:
+        lines += ["", f"The base model's own card is `{BASE_CARD}`."]
+    return "\n".join(lines)
+
+
+def _folder(report: ReleaseReport) -> str:
+    """The package's folder name, with nothing that a shell or Python would read otherwise."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", f"{report.name}-{report.version}")
+
+
+def _code(text: str) -> str:
+    return f"`{printable(text).replace('`', chr(39))}`"

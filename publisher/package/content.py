@@ -1,0 +1,170 @@
+"""What is in the files of a foreign package: V014, V015, V020 to V023. Nothing is loaded, unpickled or run."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from publisher.model.header import HeaderError, read_header
+from publisher.package.codes import Code, Finding
+from publisher.package.layout import (
+    CODE_TYPES,
+    MAX_TEXT_BYTES,
+    MODEL_INDEX,
+    RELEASE,
+    SIGNATURE,
+    TEXT_TYPES,
+    path_problem,
+    suffix,
+    type_problem,
+)  # fmt: skip
+from publisher.package.text import JsonError, strict_json
+from publisher.package.tree import Tree
+
+LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
+"""What ``model_index.json`` may take classes from; ``stable_diffusion`` is the folder of the safety checker inside
+diffusers."""
+CODE_KEYS = ("auto_map", "custom_pipeline", "custom_pipelines")
+_CLASS = re.compile(r"[A-Z][A-Za-z0-9]{0,99}")
+_PICKLE = re.compile(rb"\x80[\x02-\x05]")
+_INDEX = ".safetensors.index.json"
+
+
+def check_names(paths: Iterable[str]) -> list[Finding]:
+    """Names and types against the allow-list."""
+    findings, seen = [], dict[str, str]()
+    for path in sorted(paths):
+        if problem := path_problem(path):
+            findings.append(Finding(Code.PATH, path, problem))
+        elif suffix(path) in CODE_TYPES:
+            findings.append(Finding(Code.CUSTOM_CODE, path, "is program code"))
+        elif problem := type_problem(path):
+            findings.append(Finding(Code.FILE_TYPE, path, problem))
+        alike = unicodedata.normalize("NFC", path).casefold()
+        if alike in seen:
+            findings.append(Finding(Code.COLLISION, path, f"cannot be told from {seen[alike]!r} everywhere"))
+        seen[alike] = path
+    return findings
+
+
+def check_content(tree: Tree) -> list[Finding]:
+    """The content of weights, configurations and other text files of acceptable name."""
+    findings: list[Finding] = []
+    tensors: dict[str, set[str]] = {}
+    documents: dict[str, Any] = {}
+    for path in sorted(tree.digests):
+        if path == SIGNATURE or path_problem(path) or type_problem(path):
+            continue
+        if suffix(path) == "safetensors":
+            findings += _weights(tree, path, tensors)
+        elif suffix(path) in TEXT_TYPES:
+            findings += _text(tree, path, documents)
+    findings += _model_index(documents.get(MODEL_INDEX), set(tree.digests))
+    for path in sorted(documents):
+        findings += _document(path, documents[path], tensors)
+    return findings
+
+
+def _weights(tree: Tree, path: str, tensors: dict[str, set[str]]) -> list[Finding]:
+    file = tree.root / path
+    try:
+        tensors[path] = set(read_header(file, path))
+    except HeaderError as error:
+        with file.open("rb") as stream:
+            pickle = _PICKLE.match(stream.read(2))
+        if pickle or zipfile.is_zipfile(file):
+            return [Finding(Code.FILE_TYPE, path, "is a pickle or an archive, not safetensors; it was not opened")]
+        return [Finding(Code.WEIGHTS, path, str(error))]
+    except OSError:
+        return [Finding(Code.CHANGED_MEANWHILE, path, "cannot be read any more")]
+    return []
+
+
+def _text(tree: Tree, path: str, documents: dict[str, Any]) -> list[Finding]:
+    data = tree.read(path, MAX_TEXT_BYTES)
+    if data is None:
+        return []
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return [Finding(Code.FILE_TYPE, path, "is not UTF-8 text")]
+    if "\0" in text:
+        return [Finding(Code.FILE_TYPE, path, "is not text")]
+    try:
+        if suffix(path) == "json":
+            documents[path] = strict_json(data)
+        elif suffix(path) == "jsonl":
+            for line in data.splitlines():
+                strict_json(line)
+    except JsonError as error:
+        return [Finding(Code.FILE_TYPE, path, str(error))]
+    return []
+
+
+def _document(path: str, document: Any, tensors: Mapping[str, set[str]]) -> Iterator[Finding]:
+    if path.startswith(f"{RELEASE}/"):
+        return
+    for key in sorted(_keys(document) & set(CODE_KEYS)):
+        yield Finding(Code.CUSTOM_CODE, path, f"has {key!r}, which loads code")
+    if isinstance(document, dict) and not isinstance(document.get("_class_name", ""), str):
+        yield Finding(Code.CUSTOM_CODE, path, "names its class by a list, which loads code")
+    if path.endswith(_INDEX):
+        yield from _index(path, document, tensors)
+
+
+def _keys(document: Any) -> set[str]:
+    found: set[str] = set()
+    pending = [document]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            found |= value.keys()
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+    return found
+
+
+def _index(path: str, document: Any, tensors: Mapping[str, set[str]]) -> Iterator[Finding]:
+    folder = path.rpartition("/")[0]
+    weight_map = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        yield Finding(Code.INCONSISTENT, path, "has no weight_map from tensors to files")
+        return
+    for name in sorted(set(weight_map.values())):
+        shard = f"{folder}/{name}"
+        listed = {tensor for tensor, file in weight_map.items() if file == name}
+        if "/" in name or path_problem(name):
+            yield Finding(Code.PATH, path, f"names {name!r}, which is no file name")
+        elif shard not in tensors:
+            yield Finding(Code.INCONSISTENT, path, f"names {name!r}, which is not there or malformed")
+        elif tensors[shard] != listed:
+            yield Finding(Code.INCONSISTENT, path, f"lists other tensors than {name!r} holds")
+
+
+def _model_index(document: Any, paths: set[str]) -> Iterator[Finding]:
+    if not isinstance(document, dict):
+        if MODEL_INDEX not in paths or document is not None:
+            yield Finding(Code.INCONSISTENT, MODEL_INDEX, "is not there or no JSON object")
+        return
+    if not _is_class(document.get("_class_name")):
+        yield Finding(Code.CUSTOM_CODE, MODEL_INDEX, "does not name a class of diffusers as its pipeline")
+    folders = {path.partition("/")[0] for path in paths if "/" in path} - {RELEASE}
+    named = set()
+    for name, value in sorted(document.items()):
+        if not isinstance(value, list) or name.startswith("_") or value == [None, None]:
+            continue
+        named.add(name)
+        if len(value) != 2 or value[0] not in LIBRARIES or not _is_class(value[1]):
+            yield Finding(Code.CUSTOM_CODE, MODEL_INDEX, f"component {name!r} is no class of diffusers or transformers")
+        if name not in folders:
+            yield Finding(Code.INCONSISTENT, MODEL_INDEX, f"names component {name!r}, which is not there")
+    for folder in sorted(folders - named):
+        yield Finding(Code.INCONSISTENT, folder, f"is not named in {MODEL_INDEX}")
+
+
+def _is_class(name: Any) -> bool:
+    return isinstance(name, str) and _CLASS.fullmatch(name) is not None

@@ -1,0 +1,88 @@
+"""What may lie where in a package: one allow-list, used by who builds a package and by who checks one."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+SIGNATURE: Final = "model.sig"
+MODEL_INDEX: Final = "model_index.json"
+CARD: Final = "README.md"
+RELEASE: Final = "release"
+SUMS: Final = "release/SHA256SUMS"
+SUMMARY: Final = "release/release.json"
+RESOLVED: Final = "release/manifest.resolved.json"
+BOM: Final = "release/bom.cdx.json"
+BASE_CARD: Final = "release/base-model-card.md"
+REPORTS: Final = "release/reports/"
+REPORT: Final = "release/reports/report.json"
+ATTESTATIONS: Final = "release/attestations/"
+PROVENANCE: Final = "release/attestations/provenance.sigstore.json"
+DECISION: Final = "release/attestations/svr.sigstore.json"
+
+MAX_FILES: Final = 10_000
+MAX_DEPTH: Final = 8
+MAX_PATH: Final = 400
+MAX_FILE_BYTES: Final = 1 << 40
+MAX_SIGNATURE_BYTES: Final = 16 * 1024 * 1024
+MAX_TEXT_BYTES: Final = 64 * 1024 * 1024
+
+ROOT_FILES: Final = frozenset({
+    SIGNATURE, MODEL_INDEX, CARD, "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt",
+})  # fmt: skip
+MODEL_TYPES: Final = frozenset({"json", "txt", "model", "safetensors"})
+RELEASE_TYPES: Final = frozenset({"json", "jsonl", "txt", "md", "html", "xml", "yaml", "safetensors"})
+TEXT_TYPES: Final = frozenset({"json", "jsonl", "txt", "md", "html", "xml", "yaml"})
+CODE_TYPES: Final = frozenset({"py", "pyc", "pyo", "so", "dll", "dylib", "sh", "exe", "js", "ipynb", "whl"})
+
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def test_result(check: str) -> str:
+    """Path of the attestation of one check's outcome."""
+    return f"{ATTESTATIONS}test-result.{check}.sigstore.json"
+
+
+test_result.__test__ = False  # type: ignore[attr-defined]  # its name is in-toto's, pytest need not collect it
+
+
+def is_payload(path: str) -> bool:
+    """Whether SHA256SUMS lists the file: everything but itself and what refers to it (attestations, signature)."""
+    return path not in (SUMS, SIGNATURE) and not path.startswith(ATTESTATIONS)
+
+
+def suffix(path: str) -> str:
+    """Last part of the name after a dot, in lower case; empty if there is none."""
+    name = path.rpartition("/")[2]
+    return name.rpartition(".")[2].lower() if "." in name else ""
+
+
+def path_problem(path: str) -> str | None:
+    """Why ``path`` (POSIX, relative) cannot be a path of a package, or None.
+
+    ASCII letters, digits and ``._+-`` only: nothing that a terminal, a shell, another file system or another Unicode
+    normalisation could read differently.
+    """
+    if len(path) > MAX_PATH:
+        return f"is longer than {MAX_PATH} characters"
+    if path.count("/") >= MAX_DEPTH:
+        return f"is deeper than {MAX_DEPTH} folders"
+    for part in path.split("/"):
+        if not _PART.fullmatch(part) or part.endswith(".") or _DEVICES.fullmatch(part):
+            return "has a name that is not allowed (ASCII letters, digits and ._+- only, no leading or trailing dot)"
+    return None
+
+
+def type_problem(path: str) -> str | None:
+    """Why a file of this name and place does not belong into a package, or None."""
+    if "/" not in path:
+        return None if path in ROOT_FILES else "does not belong into the root of a package"
+    if path == SUMS:
+        return None
+    if path.startswith(ATTESTATIONS):
+        return None if path.endswith(".sigstore.json") else "is no attestation"
+    allowed = RELEASE_TYPES if path.startswith(f"{RELEASE}/") else MODEL_TYPES
+    if suffix(path) not in allowed:
+        return f"is of a type that is not allowed here (allowed: {', '.join(sorted(allowed))})"
+    return None

@@ -1,0 +1,199 @@
+"""Reports and attestations of a foreign package: V030 to V034. Its verdicts are made anew from its own numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from publisher.api import CheckRecord, ReleaseReport
+from publisher.api.params import Params
+from publisher.api.verdicts import judge, worst
+from publisher.package import dsse, sums
+from publisher.package.codes import Code, Finding
+from publisher.package.keys import PublicKey
+from publisher.package.layout import (
+    ATTESTATIONS,
+    BOM,
+    CARD,
+    DECISION,
+    MAX_TEXT_BYTES,
+    PROVENANCE,
+    REPORT,
+    REPORTS,
+    RESOLVED,
+    SUMMARY,
+    SUMS,
+    is_payload,
+    test_result,
+)  # fmt: skip
+from publisher.package.statements import (
+    BUILD_TYPE,
+    DECISION_TYPE,
+    PROVENANCE_TYPE,
+    TEST_TYPE,
+    outcome,
+    properties,
+    subjects,
+)  # fmt: skip
+from publisher.package.summary import ReleaseSummary, attestations, checks, summarise
+from publisher.package.text import JsonError, strict_object
+from publisher.package.tree import Tree
+
+T = TypeVar("T", bound=Params)
+REQUIRED = (SUMS, SUMMARY, REPORT, RESOLVED, BOM, CARD)
+
+
+def check_reports(
+    tree: Tree, digests: Mapping[str, str], key: PublicKey
+) -> tuple[ReleaseSummary | None, list[Finding]]:
+    """Everything that the package says about itself.
+
+    Args:
+        tree: the folder.
+        digests: path -> sha256 of its files; the caller has compared them with the signature.
+        key: the trust anchor, which must have signed the attestations too.
+
+    Returns:
+        The summary, if it can be read; and what is wrong.
+    """
+    findings = [Finding(Code.REPORT_ABSENT, path, "is not there") for path in REQUIRED if path not in digests]
+    findings += _sums(tree, digests)
+    report, problems = _read(tree, REPORT, ReleaseReport)
+    findings += problems
+    summary, problems = _read(tree, SUMMARY, ReleaseSummary)
+    findings += problems
+    if report is not None:
+        findings += [*_verdicts(report), *_evidence(report, digests), *_attestations(tree, digests, report, key)]
+        if summary is not None and summary != summarise(report):
+            findings.append(Finding(Code.REPORT_OTHER, SUMMARY, "is not the summary of the report"))
+    return summary, findings
+
+
+def _read(tree: Tree, path: str, kind: type[T]) -> tuple[T | None, list[Finding]]:
+    data = tree.read(path, MAX_TEXT_BYTES) if path in tree.digests else None
+    if data is None:
+        return None, []
+    try:
+        return kind.parse(strict_object(data)), []
+    except (JsonError, ValidationError) as error:
+        reason = str(error) if isinstance(error, JsonError) else _first(error)
+        return None, [Finding(Code.REPORT_ABSENT, path, f"cannot be read as a record: {reason}")]
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors(include_input=False, include_url=False)[0]
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+
+
+def _sums(tree: Tree, digests: Mapping[str, str]) -> list[Finding]:
+    data = tree.read(SUMS, MAX_TEXT_BYTES) if SUMS in tree.digests else None
+    if data is None:
+        return []
+    try:
+        listed = sums.parse(data)
+    except ValueError as error:
+        return [Finding(Code.REPORT_ABSENT, SUMS, str(error))]
+    payload = {path: digest for path, digest in digests.items() if is_payload(path)}
+    differing = sorted(path for path in {*listed, *payload} if listed.get(path) != payload.get(path))
+    return [Finding(Code.REPORT_OTHER, SUMS, f"does not agree on {path!r}") for path in differing]
+
+
+def _verdicts(report: ReleaseReport) -> Iterator[Finding]:
+    for check in checks(report):
+        if problem := _check_problem(check):
+            yield Finding(Code.REPORT_CONTRADICTS, REPORT, f"check {check.id} is called {check.verdict!r}: {problem}")
+    for claim in report.claims:
+        expected = worst(check.verdict for check in claim.checks)
+        if claim.verdict != expected:
+            yield Finding(
+                Code.REPORT_CONTRADICTS,
+                REPORT,
+                f"claim {claim.id} is called {claim.verdict!r}, its checks say {expected!r}",
+            )
+    expected = worst(claim.verdict for claim in report.claims)
+    if report.decision != expected:
+        yield Finding(
+            Code.REPORT_CONTRADICTS, REPORT, f"the decision is {report.decision!r}, the claims say {expected!r}"
+        )
+    if report.decision != "passed":
+        yield Finding(Code.NOT_PASSED, REPORT, f"the decision is {report.decision!r}")
+
+
+def _check_problem(check: CheckRecord) -> str | None:
+    """Why a check's verdict is not what its numbers say. *Unknown* may be said of good numbers, never of bad ones."""
+    if check.measurement is None:
+        return None if check.verdict == "unknown" else "nothing was measured"
+    expected, reason = judge(check.gate, check.measurement)
+    if check.verdict == expected or (check.verdict, expected) == ("unknown", "passed"):
+        return None
+    return f"by its numbers it is {expected!r} ({reason})"
+
+
+def _evidence(report: ReleaseReport, digests: Mapping[str, str]) -> Iterator[Finding]:
+    for check in checks(report):
+        if check.measurement is not None and not check.evidence:
+            yield Finding(Code.REPORT_ABSENT, REPORT, f"check {check.id} has numbers and no evidence")
+        elif check.evidence and digests.get(REPORTS + check.evidence) != check.evidence_sha256:
+            yield Finding(Code.REPORT_ABSENT, REPORTS + check.evidence, f"is not the evidence of check {check.id}")
+
+
+def _attestations(tree: Tree, digests: Mapping[str, str], report: ReleaseReport, key: PublicKey) -> Iterator[Finding]:
+    required = set(attestations(report))
+    present = {path for path in tree.digests if path.startswith(ATTESTATIONS)}
+    for path in sorted(required - present):
+        yield Finding(Code.REPORT_ABSENT, path, "is not there")
+    for path in sorted(present - required):
+        yield Finding(Code.REPORT_OTHER, path, "belongs to no check of the report")
+    payload = {path: digest for path, digest in digests.items() if is_payload(path)}
+    about = subjects(digests.get(SUMS, ""), payload)
+    expectations = _expectations(report)
+    for path in sorted(required & present):
+        yield from _attestation(tree, path, key, about, expectations[path])
+
+
+Expectation = tuple[str, Callable[[Mapping[str, Any]], bool]]
+
+
+def _expectations(report: ReleaseReport) -> dict[str, Expectation]:
+    """Path -> predicate type, and what its predicate must say about this report."""
+    found: dict[str, Expectation] = {
+        PROVENANCE: (PROVENANCE_TYPE, lambda predicate: _made_here(predicate, report)),
+        DECISION: (DECISION_TYPE, lambda predicate: predicate.get("properties") == properties(report)),
+    }
+    for check in checks(report):
+        found[test_result(check.id)] = (TEST_TYPE, _says(outcome(check)))
+    return found
+
+
+def _says(expected: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda predicate: all(predicate.get(name) == value for name, value in expected.items())
+
+
+def _made_here(predicate: Mapping[str, Any], report: ReleaseReport) -> bool:
+    try:
+        definition = predicate["buildDefinition"]
+        parameters, dependencies = definition["externalParameters"], definition["resolvedDependencies"]
+        made = (definition["buildType"], parameters["name"], parameters["version"], dependencies[0]["digest"]["sha256"])
+    except (KeyError, IndexError, TypeError):
+        return False
+    return made == (BUILD_TYPE, report.name, report.version, report.model.digest)
+
+
+def _attestation(
+    tree: Tree, path: str, key: PublicKey, about: list[dict[str, Any]], expectation: Expectation
+) -> Iterator[Finding]:
+    data = tree.read(path, MAX_TEXT_BYTES)
+    if data is None:
+        return
+    try:
+        statement = dsse.open_statement(data, key)
+    except dsse.BundleError as error:
+        yield Finding(Code.REPORT_ABSENT, path, str(error))
+        return
+    kind, agrees = expectation
+    if statement.get("subject") != about:
+        yield Finding(Code.REPORT_OTHER, path, "is about other files")
+    if statement.get("predicateType") != kind or not agrees(statement["predicate"]):
+        yield Finding(Code.REPORT_OTHER, path, "does not say what the report says")

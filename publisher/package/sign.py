@@ -1,0 +1,86 @@
+"""Signing a finished package: attestations, then ``model.sig`` over everything. Only here is a private key used.
+
+Order, so that nothing refers to itself: ``SHA256SUMS`` lists the payload; attestations are about ``SHA256SUMS`` and
+the payload; ``model.sig`` covers all of these. Attestations are signed deterministically (RFC 6979).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from publisher.api import ReleaseReport
+from publisher.errors import PublisherError, UsageError
+from publisher.model.files import write_atomic
+from publisher.package import dsse, oms, sums
+from publisher.package.build import PackageError
+from publisher.package.keys import PrivateKey
+from publisher.package.layout import ATTESTATIONS, REPORT, SIGNATURE, SUMS
+from publisher.package.statements import statements
+
+
+def sign(folder: Path, key: PrivateKey, *, created: datetime | None = None) -> None:
+    """Sign a package that :func:`publisher.package.build.finish` has completed.
+
+    The digests are those of ``SHA256SUMS``; verify the package afterwards, as everybody else will.
+
+    Args:
+        folder: the package.
+        key: the publisher's.
+        created: the time in the decision's statement; default ``SOURCE_DATE_EPOCH``, or now.
+
+    Raises:
+        PackageError: not finished, or signed already.
+        PublisherError: signing or writing failed; the package is unsigned as before.
+    """
+    if not (folder / SUMS).is_file():
+        raise PackageError("is not finished: there is no list of digests", where=str(folder / SUMS))
+    if (folder / SIGNATURE).exists() or (folder / ATTESTATIONS).exists():
+        raise PackageError("is signed already", where=str(folder))
+    try:
+        _sign(folder, key, created or _now())
+    except BaseException as error:
+        shutil.rmtree(folder / ATTESTATIONS, ignore_errors=True)
+        (folder / SIGNATURE).unlink(missing_ok=True)
+        if isinstance(error, PublisherError) or not isinstance(error, Exception):
+            raise
+        raise PackageError(f"cannot be signed: {type(error).__name__}: {error}", where=str(folder)) from error
+
+
+def _sign(folder: Path, key: PrivateKey, created: datetime) -> None:
+    listed = (folder / SUMS).read_bytes()
+    digests = sums.parse(listed)
+    digests_signed = {**digests, SUMS: _sha256(listed)}
+    report = ReleaseReport.model_validate_json((folder / REPORT).read_bytes())
+    for path, statement in statements(report, digests_signed[SUMS], digests, created).items():
+        data = _attest(statement, key)
+        write_atomic(folder / path, data)
+        digests_signed[path] = _sha256(data)
+    write_atomic(folder / SIGNATURE, oms.sign(f"{report.name}-{report.version}", digests_signed, key))
+
+
+def _attest(statement: Mapping[str, Any], key: PrivateKey) -> bytes:
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+
+    payload = dsse.canonical(dict(statement))
+    signature = key.key.sign(dsse.pae(payload), ECDSA(key.public.hash, deterministic_signing=True))
+    return dsse.bundle(payload, signature, key.public.hint)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _now() -> datetime:
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch is None:
+        return datetime.now(UTC)
+    try:
+        return datetime.fromtimestamp(int(epoch), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(f"SOURCE_DATE_EPOCH is {epoch!r}, not a number of seconds") from None

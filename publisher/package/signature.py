@@ -1,0 +1,114 @@
+"""``model.sig`` of a foreign package: V001 to V012.
+
+``model-signing`` alone accepts an empty model, paths that leave the folder, duplicate names, a signer's own
+``ignore_paths``, other serialisations and a missing key hint; so its statement is read strictly here first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from publisher.package import dsse, oms
+from publisher.package.codes import Code, Finding
+from publisher.package.keys import PublicKey
+from publisher.package.layout import MAX_FILES, MAX_SIGNATURE_BYTES, SIGNATURE, path_problem
+from publisher.package.tree import Tree
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_RESOURCE = {"name", "algorithm", "digest"}
+
+
+def check_signature(tree: Tree, digests: Mapping[str, str], key: PublicKey) -> tuple[dict[str, str], list[Finding]]:
+    """Compare a folder with its signature.
+
+    Args:
+        tree: the folder, for ``model.sig`` itself.
+        digests: path -> sha256 of every file that should have been signed.
+        key: the trust anchor.
+
+    Returns:
+        Path -> sha256 as signed, empty unless key, signature and statement are good; and what is wrong.
+    """
+    if SIGNATURE not in tree.digests:
+        return {}, [Finding(Code.NO_SIGNATURE, SIGNATURE, "is not there")]
+    data = tree.read(SIGNATURE, MAX_SIGNATURE_BYTES)
+    if data is None:
+        return {}, []
+    if not data:
+        return {}, [Finding(Code.NO_SIGNATURE, SIGNATURE, "is empty")]
+    signed, finding = _signed(data, key)
+    if finding:
+        return {}, [finding]
+    return _compare(data, signed, digests, key)
+
+
+def _signed(data: bytes, key: PublicKey) -> tuple[dict[str, str], Finding | None]:
+    try:
+        statement = dsse.open_statement(data, key)
+    except dsse.KeyHintError as error:
+        return {}, Finding(Code.UNTRUSTED_KEY, SIGNATURE, str(error))
+    except dsse.SignatureError as error:
+        return {}, Finding(Code.BAD_SIGNATURE, SIGNATURE, str(error))
+    except dsse.BundleError as error:
+        return {}, Finding(Code.MALFORMED_SIGNATURE, SIGNATURE, str(error))
+    problem = _statement_problem(statement)
+    if problem:
+        return {}, Finding(Code.STATEMENT, SIGNATURE, problem)
+    return {entry["name"]: entry["digest"] for entry in statement["predicate"]["resources"]}, None
+
+
+def _statement_problem(statement: Mapping[str, Any]) -> str | None:
+    subject, predicate = statement.get("subject"), statement["predicate"]
+    if statement.get("predicateType") != oms.PREDICATE_TYPE:
+        return "is not a model signature v1.0"
+    if not isinstance(subject, list) or len(subject) != 1:
+        return "must have one subject"
+    if predicate.get("serialization") != oms.SERIALIZATION:
+        return "must list every file but model.sig by its sha256, without links"
+    return _resources_problem(predicate.get("resources"))
+
+
+def _resources_problem(resources: Any) -> str | None:
+    if not isinstance(resources, list) or not 0 < len(resources) <= MAX_FILES:
+        return f"must list 1 to {MAX_FILES} files"
+    problem = next(filter(None, map(_resource_problem, resources)), None)
+    if problem is None and len({entry["name"] for entry in resources}) != len(resources):
+        return "lists a file twice"
+    return problem
+
+
+def _resource_problem(entry: Any) -> str | None:
+    if not isinstance(entry, dict) or set(entry) != _RESOURCE or not all(isinstance(v, str) for v in entry.values()):
+        return "lists something that is no file with name, algorithm and digest"
+    if entry["algorithm"] != "sha256" or not _DIGEST.fullmatch(entry["digest"]):
+        return "uses another digest than sha256"
+    if entry["name"] == SIGNATURE or path_problem(entry["name"]):
+        return f"lists {entry['name']!r}, which cannot be a path of a package"
+    return None
+
+
+def _compare(
+    data: bytes, signed: dict[str, str], digests: Mapping[str, str], key: PublicKey
+) -> tuple[dict[str, str], list[Finding]]:
+    findings = differences(signed, digests)
+    try:
+        same = oms.verify(data, digests, key)
+    except oms.OmsError as error:
+        return {}, [Finding(Code.MALFORMED_SIGNATURE, SIGNATURE, f"model-signing refuses it: {error}"), *findings]
+    if not same and not findings:
+        findings.append(Finding(Code.STATEMENT, SIGNATURE, "model-signing finds the files and the signature different"))
+    return signed, findings
+
+
+def differences(signed: Mapping[str, str], found: Mapping[str, str]) -> list[Finding]:
+    """Files that changed, are missing, or were added."""
+    changed = [
+        Finding(Code.CHANGED, path, "is not what was signed")
+        for path in sorted(signed.keys() & found.keys())
+        if signed[path] != found[path]
+    ]
+    missing = [Finding(Code.MISSING, path, "was signed and is not there") for path in sorted(signed.keys() - found)]
+    extra = [Finding(Code.EXTRA, path, "was not signed") for path in sorted(found.keys() - signed)]
+    return [*changed, *missing, *extra]

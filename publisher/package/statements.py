@@ -1,0 +1,117 @@
+"""The attestations' statements: how the release was made, what each check found, what was decided.
+
+Every statement is about the same subjects: ``release/SHA256SUMS`` first, whose digest stands for names and contents of
+the whole payload, then each file of the payload. Numbers stay in the report and are referred to by its digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from publisher.api import CheckRecord, ReleaseReport
+from publisher.package.dsse import STATEMENT_TYPE
+from publisher.package.layout import DECISION, PROVENANCE, REPORT, REPORTS, RESOLVED, SUMS, test_result
+from publisher.package.summary import checks
+
+PROVENANCE_TYPE = "https://slsa.dev/provenance/v1"
+TEST_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
+DECISION_TYPE = "https://in-toto.io/attestation/svr/v0.2"
+TOOL = "pkg:pypi/model-publisher"
+BUILD_TYPE = f"{TOOL}#release/v1"
+LEVEL = "SLSA Build L1 at most: the release was run by the party that signed it"
+_RESULTS = {"passed": "PASSED", "failed": "FAILED", "unknown": "FAILED"}
+
+
+def subjects(sums_digest: str, digests: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What the statements are about.
+
+    Args:
+        sums_digest: sha256 of ``release/SHA256SUMS``.
+        digests: its content.
+    """
+    return [_resource(SUMS, sums_digest), *(_resource(path, digests[path]) for path in sorted(digests))]
+
+
+def statements(
+    report: ReleaseReport, sums_digest: str, digests: Mapping[str, str], created: datetime
+) -> dict[str, dict[str, Any]]:
+    """Path of each attestation -> its statement.
+
+    Args:
+        report: the release's.
+        sums_digest: sha256 of ``release/SHA256SUMS``.
+        digests: its content.
+        created: when the decision was signed; only the decision's statement, whose type demands it, says a time.
+    """
+    about = subjects(sums_digest, digests)
+    found = {PROVENANCE: _statement(about, PROVENANCE_TYPE, _provenance(report, digests))}
+    for check in checks(report):
+        found[test_result(check.id)] = _statement(about, TEST_TYPE, _test(check, digests))
+    if report.decision == "passed":
+        found[DECISION] = _statement(about, DECISION_TYPE, _decision(report, digests, created))
+    return found
+
+
+def outcome(check: CheckRecord) -> dict[str, Any]:
+    """A check's verdict in the words of in-toto's test result; *unknown* is no pass."""
+    result = _RESULTS[check.verdict]
+    return {
+        "result": result,
+        "passedTests": [check.id] if result == "PASSED" else [],
+        "warnedTests": [],
+        "failedTests": [check.id] if result == "FAILED" else [],
+    }
+
+
+def properties(report: ReleaseReport) -> list[str]:
+    """What the decision says was shown."""
+    return ["PUBLISHER_RELEASE_PASSED", *sorted(f"PUBLISHER_CLAIM_PASSED:{claim.id}" for claim in report.claims)]
+
+
+def _statement(about: list[dict[str, Any]], kind: str, predicate: dict[str, Any]) -> dict[str, Any]:
+    return {"_type": STATEMENT_TYPE, "subject": about, "predicateType": kind, "predicate": predicate}
+
+
+def _resource(name: str, digest: str) -> dict[str, Any]:
+    return {"name": name, "digest": {"sha256": digest}}
+
+
+def _provenance(report: ReleaseReport, digests: Mapping[str, str]) -> dict[str, Any]:
+    base = {"name": report.model.source, "digest": {"sha256": report.model.digest}}
+    plugins = [
+        {"name": f"{plugin.kind}/{plugin.name}", "digest": {"sha256": plugin.origin.digest}}
+        for plugin in report.plugins
+        if plugin.origin.digest
+    ]
+    steps = [{"id": step.id, "name": step.name, "version": step.version} for step in report.steps]
+    return {
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": {
+                "manifest": _resource(RESOLVED, digests[RESOLVED]),
+                "manifestAsWritten": {"digest": {"sha256": report.manifest_sha256}},
+                "name": report.name,
+                "version": report.version,
+            },
+            "internalParameters": {"steps": steps, "versions": report.versions, "buildLevel": LEVEL},
+            "resolvedDependencies": [base, *plugins],
+        },
+        "runDetails": {
+            "builder": {"id": TOOL, "version": {"model-publisher": report.versions.get("publisher", "unknown")}}
+        },
+    }
+
+
+def _test(check: CheckRecord, digests: Mapping[str, str]) -> dict[str, Any]:
+    files = [RESOLVED, REPORT, *([REPORTS + check.evidence] if check.evidence else [])]
+    return {**outcome(check), "configuration": [_resource(path, digests[path]) for path in files]}
+
+
+def _decision(report: ReleaseReport, digests: Mapping[str, str], created: datetime) -> dict[str, Any]:
+    return {
+        "verifier": {"id": TOOL, "policies": [_resource(RESOLVED, digests[RESOLVED])]},
+        "timeCreated": created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "properties": properties(report),
+    }

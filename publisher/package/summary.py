@@ -1,0 +1,88 @@
+"""``release/release.json``: the release in one page of JSON."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from publisher.api import CheckRecord, ClaimRecord, Gate, ReleaseReport, Verdict
+from publisher.api.claims import Binding
+from publisher.api.params import Params
+from publisher.package.layout import DECISION, PROVENANCE, test_result
+
+
+class CheckSummary(Params):
+    """A check's outcome."""
+
+    id: str
+    gate: Gate
+    verdict: Verdict
+
+
+class ClaimSummary(Params):
+    """A claim's outcome."""
+
+    id: str
+    sentence: str
+    binds: Binding
+    verdict: Verdict
+    checks: tuple[CheckSummary, ...]
+
+
+class ReleaseSummary(Params):
+    """What a release is and how it was decided."""
+
+    release: Literal[1] = 1
+    """Version of this schema."""
+    name: str
+    version: str
+    license: str
+    decision: Verdict
+    base_model: str
+    """As the manifest names it."""
+    base_model_digest: str
+    family: str
+    claims: tuple[ClaimSummary, ...]
+    versions: dict[str, str]
+    manifest_sha256: str
+    attestations: tuple[str, ...]
+    """Paths of the attestations that must be in the package, each signed by its publisher."""
+
+
+def attestations(report: ReleaseReport) -> tuple[str, ...]:
+    """Paths of the attestations that a release with this report must have, sorted."""
+    paths = [PROVENANCE, *(test_result(check.id) for check in checks(report))]
+    if report.decision == "passed":
+        paths.append(DECISION)
+    return tuple(sorted(paths))
+
+
+def checks(report: ReleaseReport) -> tuple[CheckRecord, ...]:
+    """All checks of all claims."""
+    return tuple(check for claim in report.claims for check in claim.checks)
+
+
+def summarise(report: ReleaseReport) -> ReleaseSummary:
+    """The summary that belongs to a report."""
+    return ReleaseSummary(
+        name=report.name,
+        version=report.version,
+        license=report.license,
+        decision=report.decision,
+        base_model=report.model.source,
+        base_model_digest=report.model.digest,
+        family=report.model.family,
+        claims=tuple(map(_claim, report.claims)),
+        versions=report.versions,
+        manifest_sha256=report.manifest_sha256,
+        attestations=attestations(report),
+    )
+
+
+def _claim(claim: ClaimRecord) -> ClaimSummary:
+    return ClaimSummary(
+        id=claim.id,
+        sentence=claim.sentence,
+        binds=claim.binds,
+        verdict=claim.verdict,
+        checks=tuple(CheckSummary(id=check.id, gate=check.gate, verdict=check.verdict) for check in claim.checks),
+    )

@@ -1,0 +1,171 @@
+"""A folder from elsewhere, read without following anything out of it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from publisher.errors import UsageError
+from publisher.package.codes import Code, Finding
+from publisher.package.layout import MAX_DEPTH, MAX_FILE_BYTES, MAX_FILES
+
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+Stamp = tuple[int, int, int, int, int]
+
+
+@dataclass
+class Tree:
+    """What was found in a folder."""
+
+    root: Path
+    digests: dict[str, str] = field(default_factory=dict)
+    """Path of each regular file -> sha256 in hex."""
+    stamps: dict[str, Stamp] = field(default_factory=dict)
+    """Path of each file and folder -> device, inode, size, mtime and ctime."""
+    findings: list[Finding] = field(default_factory=list)
+
+    def read(self, path: str, limit: int) -> bytes | None:
+        """Content of a file if it is at most ``limit`` bytes and still what was hashed; otherwise None, and a finding.
+
+        Links are not followed, in no part of the path.
+        """
+        if self.stamps[path][2] > limit:
+            self.findings.append(Finding(Code.LIMIT, path, f"is larger than {limit} bytes"))
+            return None
+        try:
+            with os.fdopen(_open_inside(self.root, path), "rb") as file:
+                data = file.read(limit + 1)
+        except OSError:
+            data = b""
+        if hashlib.sha256(data).hexdigest() != self.digests[path]:
+            self.findings.append(Finding(Code.CHANGED_MEANWHILE, path, "is not what it was a moment ago"))
+            return None
+        return data
+
+    def recheck(self) -> list[Finding]:
+        """A finding for everything that has changed since the folder was read."""
+        again = Tree(self.root)
+        for path, status in _walk(again):
+            again.stamps[path] = _stamp(status)
+        differing = sorted(
+            path for path in {*self.stamps, *again.stamps} if self.stamps.get(path) != again.stamps.get(path)
+        )
+        return [Finding(Code.CHANGED_MEANWHILE, path, "changed while it was being verified") for path in differing]
+
+
+def read_tree(folder: Path) -> Tree:
+    """Walk a folder and hash each regular file from the descriptor that was checked.
+
+    Links, devices, pipes and hard links are findings and are never opened for reading.
+
+    Raises:
+        UsageError: the folder itself cannot be read.
+    """
+    tree = Tree(folder)
+    for path, status in _walk(tree):
+        tree.stamps[path] = _stamp(status)
+        if stat.S_ISREG(status.st_mode):
+            _hash(tree, path, status)
+    return tree
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _walk(tree: Tree) -> Iterator[tuple[str, os.stat_result]]:
+    """Every file and folder below the root, the root as ``"."``; odd kinds become findings."""
+    try:
+        root = os.open(tree.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageError(
+            f"cannot be read as a folder: {error.strerror}", where=str(tree.root), hint="Give the package's folder."
+        ) from error
+    try:
+        yield ".", os.fstat(root)
+        yield from _walk_folder(tree, root, "")
+    finally:
+        os.close(root)
+
+
+def _walk_folder(tree: Tree, descriptor: int, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+    try:
+        names = sorted(os.listdir(descriptor))
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(tree.root / prefix)) from error
+    if not names and prefix:
+        tree.findings.append(Finding(Code.EXTRA, prefix.rstrip("/"), "is an empty folder"))
+    for name in names:
+        path = prefix + name
+        if len(tree.stamps) > MAX_FILES:
+            tree.findings.append(Finding(Code.LIMIT, "", f"more than {MAX_FILES} files and folders"))
+            return
+        try:
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        except OSError as error:
+            _vanished(tree, path, error)
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            yield path, status
+            yield from _walk_below(tree, descriptor, name, path)
+        elif not stat.S_ISREG(status.st_mode):
+            tree.findings.append(Finding(Code.SPECIAL_FILE, path, "is neither a regular file nor a folder"))
+        elif status.st_nlink > 1:
+            tree.findings.append(Finding(Code.SPECIAL_FILE, path, "is a hard link: it can be changed from outside"))
+        else:
+            yield path, status
+
+
+def _walk_below(tree: Tree, descriptor: int, name: str, path: str) -> Iterator[tuple[str, os.stat_result]]:
+    if path.count("/") >= MAX_DEPTH - 1:
+        tree.findings.append(Finding(Code.LIMIT, path, f"is deeper than {MAX_DEPTH} folders"))
+        return
+    try:
+        below = os.open(name, _OPEN | os.O_DIRECTORY, dir_fd=descriptor)
+    except OSError as error:
+        _vanished(tree, path, error)
+        return
+    try:
+        yield from _walk_folder(tree, below, path + "/")
+    finally:
+        os.close(below)
+
+
+def _open_inside(root: Path, path: str) -> int:
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    *folders, name = path.split("/")
+    try:
+        for folder in folders:
+            below = os.open(folder, _OPEN | os.O_DIRECTORY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        return os.open(name, _OPEN, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _hash(tree: Tree, path: str, status: os.stat_result) -> None:
+    if status.st_size > MAX_FILE_BYTES:
+        tree.findings.append(Finding(Code.LIMIT, path, f"is larger than {MAX_FILE_BYTES} bytes"))
+        return
+    try:
+        with os.fdopen(_open_inside(tree.root, path), "rb") as file:
+            if _stamp(os.fstat(file.fileno())) != _stamp(status):
+                tree.findings.append(Finding(Code.CHANGED_MEANWHILE, path, "was replaced while it was being opened"))
+                return
+            tree.digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        _vanished(tree, path, error)
+
+
+def _vanished(tree: Tree, path: str, error: OSError) -> None:
+    if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ELOOP:
+        tree.findings.append(Finding(Code.CHANGED_MEANWHILE, path, "vanished or was replaced while it was being read"))
+        return
+    raise UsageError(f"cannot be read: {error.strerror}", where=str(tree.root / path)) from error

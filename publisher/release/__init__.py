@@ -1,0 +1,8 @@
+"""plan -> harden -> package (unsigned) -> verify -> report -> sign."""
+
+from __future__ import annotations
+
+from publisher.release.make import Outcome, release
+from publisher.release.prepare import Prepared, prepare
+
+__all__ = ["Outcome", "Prepared", "prepare", "release"]

@@ -1,0 +1,228 @@
+"""Make a release: harden, package, verify, report, sign. ``<out>/<name>-<version>`` appears complete or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from publisher.api import (
+    CheckEnd,
+    MatrixCell,
+    PackageBuilt,
+    ReleaseEnd,
+    ReleaseReport,
+    ReleaseStart,
+    Verdict,
+)  # fmt: skip
+from publisher.engine.device import require
+from publisher.engine.lock import locked
+from publisher.engine.progress import Progress
+from publisher.engine.run import Hardened, harden
+from publisher.errors import ExitCode, PublisherError, UsageError
+from publisher.model.digest import sha256_file
+from publisher.model.files import json_bytes, write_atomic
+from publisher.model.state import State
+from publisher.package import build
+from publisher.package.keys import PrivateKey
+from publisher.package.sign import sign
+from publisher.package.verify import verify
+from publisher.release.prepare import Prepared, prepare
+from publisher.release.record import make_report
+from publisher.report import render_all
+from publisher.verify.checks import VerifyResult, matrix_column, run_checks
+from publisher.verify.store import ImageStore
+from publisher.verify.tools import Arm, Arms, Setting
+
+CODES = {"passed": ExitCode.OK, "failed": ExitCode.REFUSED, "unknown": ExitCode.INCONCLUSIVE}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a release ended."""
+
+    report: ReleaseReport
+    package: Path | None
+    """The signed package; None unless everything passed."""
+    reports: Path
+    """The folder with the reports, whatever the decision."""
+    seconds: dict[str, float]
+    """Wall seconds of each step and of the checks."""
+    cached: tuple[str, ...]
+    """Steps that came from the cache."""
+
+    @property
+    def decision(self) -> Verdict:
+        """The worst verdict of all claims."""
+        return self.report.decision
+
+    @property
+    def code(self) -> ExitCode:
+        """The command's exit code."""
+        return CODES[self.decision]
+
+
+def release(path: Path, out: Path, work: Path, key: PrivateKey, progress: Progress) -> Outcome:
+    """Plan, harden, package, verify, report, sign.
+
+    Args:
+        path: of the manifest.
+        out: where the package ``<name>-<version>`` and its report folder go.
+        work: finished steps and images stay here; a run that was stopped goes on from it.
+        key: signs the package.
+        progress: is told how far it is.
+
+    Raises:
+        PublisherError: it could not be decided; nothing is under the package's name.
+    """
+    with locked(work):
+        prepared = prepare(path, work, fetch=True)
+        target = _target(prepared, out)
+        prepared.require_decidable()
+        require(prepared.device)
+        tell = _Teller(prepared, progress)
+        tell("publisher_on_release_start", _start(prepared))
+        hardened = harden(_base(prepared, work), prepared.steps, work, progress, tell)
+        with _temporary(target) as folder:
+            _lay_out(hardened, folder, work)
+            tell("publisher_on_package_built", _built(folder))
+            began = time.monotonic()
+            found, matrix = _verify(prepared, hardened, folder, work, tell)
+            seconds = {**hardened.seconds, "verify": time.monotonic() - began}
+            formats = [entry.cls for entry in prepared.registry.all("report_format")]
+            report = make_report(prepared, hardened, found, matrix, formats)
+            views = render_all(report, formats)
+            reports = _write_reports(target, {**views, **found.evidence}, seconds, hardened.cached)
+            passed = report.decision == "passed"
+            if passed:
+                resolved = json_bytes(prepared.resolved.as_json())
+                build.finish(folder, report=report, views=views, evidence=found.evidence, resolved=resolved)
+                _sign(folder, key, prepared.resolved.release.date, work)
+                folder.rename(target)
+        tell("publisher_on_release_end", ReleaseEnd(report.decision, report, str(target) if passed else ""))
+        return Outcome(report, target if passed else None, reports, seconds, hardened.cached)
+
+
+class _Teller:
+    """Tells observers; what they raise becomes a warning."""
+
+    def __init__(self, prepared: Prepared, progress: Progress) -> None:
+        self._registry = prepared.registry
+        self.progress = progress
+
+    def __call__(self, hook: str, event: Any) -> None:
+        for problem in self._registry.notify(hook, event):
+            self.progress.warn(problem)
+
+
+def _target(prepared: Prepared, out: Path) -> Path:
+    name = f"{prepared.resolved.release.name}-{prepared.resolved.release.version}"
+    if (out / name).exists():
+        raise UsageError(
+            "is there already", where=str(out / name), hint="Raise release.version, or give another folder with --out."
+        )
+    return out / name
+
+
+def _start(prepared: Prepared) -> ReleaseStart:
+    about = prepared.resolved.release
+    return ReleaseStart(about.name, about.version, tuple(step.identity.id for step in prepared.steps))
+
+
+def _base(prepared: Prepared, work: Path) -> State:
+    if prepared.model is None:
+        raise PublisherError("the source gave no model", where=prepared.resolved.model)
+    return State(prepared.model.folder, (), work / "states")
+
+
+@contextmanager
+def _temporary(target: Path) -> Iterator[Path]:
+    """A folder beside the target, gone when the block ends, unless it was renamed."""
+    folder = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lay_out(hardened: Hardened, folder: Path, work: Path) -> None:
+    artifacts: dict[str, bytes] = {}
+    for result in hardened.results:
+        twice = sorted(set(artifacts) & set(result.artifacts))
+        if twice:
+            raise PublisherError(f"two steps made the artifact {twice[0]!r}", hint="Give one of them another name.")
+        artifacts |= result.artifacts
+    changed = work / "changed"
+    shutil.rmtree(changed, ignore_errors=True)
+    base = hardened.final.base
+    files = hardened.final.files(changed)
+    build.lay_out(folder, files, artifacts)
+    for name, source in files.items():
+        if source == base.files[name] and "/" in name and sha256_file(folder / name) != base.digests[name]:
+            raise PublisherError("the base model changed during the release", where=str(source), hint="Run it again.")
+    shutil.rmtree(changed, ignore_errors=True)
+
+
+def _built(folder: Path) -> PackageBuilt:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return PackageBuilt(len(files), sum(path.stat().st_size for path in files))
+
+
+def _verify(
+    prepared: Prepared, hardened: Hardened, folder: Path, work: Path, tell: _Teller
+) -> tuple[VerifyResult, list[MatrixCell]]:
+    """Check the packaged model, and where the manifest asks for it the model before and after each step."""
+    progress = tell.progress
+    resolved = prepared.resolved
+    store = ImageStore(work / "images", progress.warn)
+    base = Arm.of(hardened.states[0].folder)
+    silent = Setting(prepared.device.name, prepared.device.dtype, store, warn=progress.warn)
+    scope, sampling = resolved.scope, resolved.verify.sampling
+
+    def run(stage: str, arm: Arm, setting: Setting) -> VerifyResult:
+        setting = replace(setting, progress=lambda done, total, text: progress.update(stage, done, total, text))
+        return run_checks(prepared.claims, scope, Arms(base, arm), prepared.tools, sampling, setting)
+
+    cells: list[MatrixCell] = []
+    ids = [step.identity.id for step in prepared.steps]
+    if resolved.verify.after_each_step:
+        for name, state in zip(["base", *ids[:-1]], hardened.states[:-1], strict=True):
+            cells += matrix_column(run(f"verify {name}", Arm.of(state.folder), silent).claims, name)
+    loud = replace(
+        silent,
+        check_end=lambda claim, record, seconds: tell("publisher_on_check_end", CheckEnd(claim, record, seconds)),
+    )
+    found = run("verify", Arm.of(folder), loud)
+    if resolved.verify.after_each_step:
+        cells += matrix_column(found.claims, ids[-1])
+    return found, cells
+
+
+def _write_reports(target: Path, files: Mapping[str, bytes], seconds: dict[str, float], cached: Sequence[str]) -> Path:
+    """All forms of the report, the evidence, and the times, in ``<package>.report``."""
+    folder = target.with_name(f"{target.name}.report")
+    timings = {"seconds": {name: round(value, 2) for name, value in seconds.items()}, "cached": list(cached)}
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, data in {**files, "timings.json": json_bytes(timings)}.items():
+        write_atomic(folder / name, data)
+    return folder
+
+
+def _sign(folder: Path, key: PrivateKey, day: str | None, work: Path) -> None:
+    """Sign the package, then verify it as everybody else will."""
+    sign(folder, key, created=datetime.fromisoformat(day).replace(tzinfo=UTC) if day else None)
+    write_atomic(work / "signing.pub", key.public.pem)
+    checked = verify(folder, work / "signing.pub")
+    if not checked.ok:
+        raise PublisherError(
+            "the signed package does not verify, so it was thrown away",
+            where=str(folder),
+            hint="\n".join(str(finding) for finding in checked.findings),
+        )

@@ -1,0 +1,148 @@
+"""From a manifest to all that is known before anything runs. Imports no torch; ``publisher plan`` ends here."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from publisher.api import Check, Claim
+from publisher.engine.device import Device, choose
+from publisher.engine.plan import PlannedModel, PlannedStep, locate_model, plan_steps
+from publisher.errors import InconclusiveError, UsageError
+from publisher.manifest.resolve import Resolved, read
+from publisher.model.files import nbytes
+from publisher.registry import Contribution, Registry, load_registry
+from publisher.verify.planning import CheckPlan, images, plan_check
+from publisher.verify.tools import StepClaim, Tools
+
+OWN_CHECKS = Claim(
+    id="manifest.checks",
+    sentence="the manifest's own checks hold",
+    binds="in-weights",
+    limits=("says what its checks measure, and nothing about how it was reached",),
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A release before it runs."""
+
+    path: Path
+    """Of the manifest."""
+    resolved: Resolved
+    registry: Registry
+    device: Device
+    model: PlannedModel | None
+    """None: it has to be fetched first."""
+    steps: tuple[PlannedStep, ...]
+    claims: tuple[StepClaim, ...]
+    """Of the steps, with the manifest's gates, and the manifest's own."""
+    tools: Tools
+    checks: tuple[CheckPlan, ...]
+    images: int
+    """Distinct images of each model."""
+    used: tuple[Contribution, ...]
+    """Every plugin class that takes part, the report formats excepted."""
+
+    @property
+    def disk(self) -> int | None:
+        """Bytes of the package and of what the work folder keeps of the steps; None while the model is not here."""
+        if self.model is None:
+            return None
+        folder = self.model.folder
+        written = 0
+        for step in self.steps:
+            for component, names in (step.plan.changes if step.plan else {}).items():
+                written += sum(nbytes(folder.tensors(component)[name]) for name in names)
+        return folder.bytes + written
+
+    def require_decidable(self) -> None:
+        """Refuse to spend hours on a release that cannot pass.
+
+        Raises:
+            InconclusiveError: a claim has no check, or a gate cannot be decided with so few images.
+        """
+        problems = [f"{check.check}: {check.undecidable}" for check in self.checks if check.undecidable]
+        problems += [f"{item.claim.id}: the claim has no check" for item in self.claims if not item.claim.checks]
+        if problems:
+            raise InconclusiveError(
+                "this release could only end as unknown: too little would be measured",
+                where=str(self.path),
+                hint="\n".join([*problems, "Raise verify.sampling.images, or see all with: publisher plan"]),
+            )
+
+
+def prepare(path: Path, work: Path, *, fetch: bool) -> Prepared:
+    """Read a manifest, find its model and its plugins, and plan.
+
+    Args:
+        path: of the manifest.
+        work: the work folder, for what is cached; it need not exist.
+        fetch: get the model where it is not on this machine.
+
+    Raises:
+        ManifestError: with all that is wrong in the manifest.
+        PublisherError: the model or a step cannot be used.
+    """
+    registry = load_registry()
+    resolved = read(path, registry.catalog())
+    device = choose(resolved.device, resolved.dtype)
+    model = locate_model(resolved, registry, path.parent, fetch=fetch)
+    steps = plan_steps(resolved, registry, device, model, work)
+    claims = tuple(collect_claims(resolved, steps))
+    checks = [check for item in claims for check in item.claim.checks]
+    tools, used = collect_tools(resolved, registry, checks)
+    if model:
+        used += [model.source, model.family]
+    sampling = resolved.verify.sampling
+    return Prepared(
+        path=path, resolved=resolved, registry=registry, device=device, model=model, steps=steps, claims=claims,
+        tools=tools, checks=tuple(plan_check(check, resolved.scope, tools, sampling) for check in checks),
+        images=images(checks, resolved.scope, tools, sampling),
+        used=tuple(_once([*(step.contribution for step in steps), *used])),
+    )  # fmt: skip
+
+
+def collect_claims(resolved: Resolved, steps: Iterable[PlannedStep]) -> list[StepClaim]:
+    """Every claim of the release: the steps' with the manifest's gates, then the manifest's own checks.
+
+    Raises:
+        UsageError: ``verify.gates`` names a check that does not exist, or an id is there twice.
+    """
+    claims = [StepClaim(step.identity.id, claim) for step in steps for claim in step.claims]
+    if resolved.verify.checks:
+        claims.append(StepClaim("manifest", OWN_CHECKS.model_copy(update={"checks": resolved.verify.checks})))
+    ids = [item.claim.id for item in claims] + [check.id for item in claims for check in item.claim.checks]
+    gates = resolved.verify.gates
+    for name in gates:
+        if name not in ids:
+            near = difflib.get_close_matches(name, ids, 1)
+            hint = (f"Did you mean {near[0]!r}?\n" if near else "") + "See all checks with: publisher plan"
+            raise UsageError(f"verify.gates names the check {name!r}, which no step makes", hint=hint)
+    return [StepClaim(item.step, _with_gates(item.claim, gates)) for item in claims]
+
+
+def _with_gates(claim: Claim, gates: dict[str, Any]) -> Claim:
+    checks = [check.model_copy(update={"gate": gates.get(check.id, check.gate)}) for check in claim.checks]
+    return claim.model_copy(update={"checks": tuple(checks)})
+
+
+def collect_tools(resolved: Resolved, registry: Registry, checks: list[Check]) -> tuple[Tools, list[Contribution]]:
+    """Instances of the plugins that the checks name. A name that nobody provides makes its checks *unknown*."""
+    scorers = {check.scorer or resolved.verify.scorer for check in checks} - {""}
+    attacks, metrics = {check.attack for check in checks}, {check.metric for check in checks}
+    found = {
+        kind: {name: registry.get(kind, name) for name in sorted(names) if name in registry.names(kind)}
+        for kind, names in (("attack", attacks), ("metric", metrics), ("scorer", scorers))
+    }
+    executor = registry.get("executor", resolved.verify.executor)
+    instances = {kind: {name: entry.cls() for name, entry in entries.items()} for kind, entries in found.items()}
+    tools = Tools(instances["attack"], instances["metric"], instances["scorer"], resolved.verify.scorer, executor.cls())
+    return tools, [*(entry for entries in found.values() for entry in entries.values()), executor]
+
+
+def _once(entries: Iterable[Contribution]) -> list[Contribution]:
+    return list({(entry.kind, entry.name): entry for entry in entries}.values())

@@ -1,0 +1,58 @@
+"""The release report, put together from what each room found."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+
+from publisher import __version__
+from publisher.api import MatrixCell, ModelRecord, ReleaseReport, ReportFormat
+from publisher.engine.device import versions
+from publisher.engine.run import Hardened
+from publisher.release.prepare import Prepared
+from publisher.verify.checks import VerifyResult
+
+LIMITS = (
+    "The figures hold for the prompts, seeds, sampler and guidance in the evidence; what nobody tried is not known.",
+    "Whoever has the base model's weights can use them instead, or merge them back in.",
+    "The verdicts are as good as the scorer that judged the images; its card says what is known of its errors.",
+)
+
+
+def make_report(
+    prepared: Prepared, hardened: Hardened, found: VerifyResult, matrix: Sequence[MatrixCell],
+    formats: Sequence[type[ReportFormat]],
+) -> ReleaseReport:  # fmt: skip
+    """The record of a release. It holds no time and no path: the same release gives the same bytes."""
+    resolved = prepared.resolved
+    used = [entry.record() for entry in prepared.used]
+    used += [entry.record() for entry in prepared.registry.all("report_format") if entry.cls in formats]
+    return ReleaseReport(
+        name=resolved.release.name,
+        version=resolved.release.version,
+        license=resolved.release.license,
+        decision=found.verdict,
+        model=_model(prepared, hardened),
+        steps=tuple(result.record for result in hardened.results),
+        claims=found.claims,
+        matrix=tuple(matrix),
+        scorers=dict(found.scorers),
+        plugins=tuple(used),
+        pairs=found.pairs if resolved.verify.images else (),
+        seed=resolved.seed,
+        device=str(prepared.device),
+        versions={"python": platform.python_version(), "publisher": __version__, **versions()},
+        manifest_sha256=resolved.manifest_sha256,
+        limits=LIMITS,
+    )
+
+
+def _model(prepared: Prepared, hardened: Hardened) -> ModelRecord:
+    base = hardened.states[0].base
+    return ModelRecord(
+        source=prepared.resolved.model,
+        family=base.anatomy.family,
+        digest=base.digest,
+        parameters=base.parameters,
+        bytes=base.bytes,
+    )

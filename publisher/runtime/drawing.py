@@ -1,0 +1,84 @@
+"""Draw a batch of requests: each image from its own noise, which starts the same on every device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from publisher.api import ImageRequest
+from publisher.errors import PublisherError
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+
+VERSION = "1"
+"""Raised when the same request gives other pixels."""
+
+
+class DrawError(PublisherError):
+    """The model drew nothing that could be judged."""
+
+
+def draw(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest]) -> torch.Tensor:
+    """Draw each request, in one batch.
+
+    The initial noise is drawn in float32 on the CPU by a generator with the request's seed, which the scheduler goes
+    on using where it draws more. Below a guidance scale of 1 there is no unconditional pass, as diffusers has it.
+
+    Args:
+        pipeline: from :func:`publisher.runtime.pipelines.load`.
+        requests: at least one; all with the same steps and guidance, and all or none with a negative prompt.
+
+    Returns:
+        ``(n, 3, h, w)`` uint8 on the CPU; the size is the model's own.
+
+    Raises:
+        ValueError: the requests do not go together.
+        DrawError: the model drew NaN or infinity.
+    """
+    import torch
+
+    steps, guidance, negative = _common(requests)
+    generators = [torch.Generator().manual_seed(request.seed) for request in requests]
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        pixels = pipeline(
+            prompt=[request.prompt for request in requests],
+            negative_prompt=[request.negative_prompt for request in requests] if negative else None,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            latents=_noise(pipeline, generators),
+            generator=generators,
+            output_type="pt",
+        ).images
+    if not torch.isfinite(pixels).all():
+        raise DrawError("the model drew NaN or infinite values")
+    drawn: torch.Tensor = pixels.float().mul(255).round().to(torch.uint8).cpu()
+    return drawn
+
+
+def _common(requests: Sequence[ImageRequest]) -> tuple[int, float, bool]:
+    kinds = {batch_kind(request) for request in requests}
+    if len(kinds) != 1:
+        raise ValueError("a batch needs requests of one number of steps, one guidance scale, one use of negatives")
+    return kinds.pop()
+
+
+def batch_kind(request: ImageRequest) -> tuple[int, float, bool]:
+    """What requests of one batch have in common: steps, guidance, whether there is a negative prompt."""
+    return request.steps, request.guidance, bool(request.negative_prompt)
+
+
+def latent_size(config: Any) -> tuple[int, int]:
+    """Height and width of the latents, from the denoiser's configuration (its ``sample_size``)."""
+    size = config["sample_size"]
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _noise(pipeline: DiffusionPipeline, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    import torch
+
+    config = pipeline.unet.config
+    shape = (config["in_channels"], *latent_size(config))
+    noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+    return noise.to(device=pipeline.device, dtype=pipeline.unet.dtype)

@@ -1,0 +1,58 @@
+"""Requests to batches: equal requests once, in a fixed order, so that a batch can be named and found again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from publisher.api import ImageRequest
+from publisher.runtime.drawing import batch_kind
+
+MOST = 16
+"""Images of a batch at most; more do not draw faster on a CPU."""
+LATENTS = 32_768
+"""Latent pixels of a batch: 8 images of 512 pixels, 2 of 1024. Fixed, so that memory does not decide what is drawn."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Requests that are drawn together."""
+
+    requests: tuple[ImageRequest, ...]
+    """Without their concepts, which do not matter to what is drawn."""
+    private: bool
+    """Shows persons or unsafe content: never stored on disk."""
+
+
+def drawing(request: ImageRequest) -> ImageRequest:
+    """The request without its concept: equal ones are one drawing."""
+    return request.model_copy(update={"concept": ""})
+
+
+def batch_size(latent: tuple[int, int]) -> int:
+    """Images of one batch, for latents of this height and width."""
+    return max(1, min(MOST, LATENTS // (latent[0] * latent[1])))
+
+
+def batches(requests: Iterable[ImageRequest], private: Collection[str], size: int) -> tuple[Batch, ...]:
+    """Group requests into batches, in the order of their first appearance.
+
+    Args:
+        requests: of all checks; equal drawings are taken once.
+        private: ids of the concepts whose images must not be stored.
+        size: of a batch.
+    """
+    hidden: dict[ImageRequest, bool] = {}
+    for request in requests:
+        bare = drawing(request)
+        hidden[bare] = hidden.get(bare, False) or request.concept in private
+    groups: dict[tuple[object, ...], list[ImageRequest]] = {}
+    for bare, secret in hidden.items():
+        groups.setdefault((*batch_kind(bare), secret), []).append(bare)
+    return tuple(
+        Batch(tuple(part), private=bool(kind[-1])) for kind, group in groups.items() for part in _parts(group, size)
+    )
+
+
+def _parts(group: Sequence[ImageRequest], size: int) -> list[Sequence[ImageRequest]]:
+    return [group[start : start + size] for start in range(0, len(group), size)]

@@ -1,0 +1,134 @@
+"""Draw what is not yet there, one model after the other, batch by batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from publisher.api import Executor, ImageRequest
+from publisher.model.digest import sha256_json
+from publisher.runtime.drawing import VERSION, draw, latent_size
+from publisher.verify.asking import one_line
+from publisher.verify.batches import Batch
+from publisher.verify.tools import Arm, Setting
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+
+
+@dataclass(frozen=True)
+class DrawTask:
+    """One batch for one model: all that an executor has to send."""
+
+    folder: Path
+    device: str
+    dtype: str
+    requests: tuple[ImageRequest, ...]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What became of a task: images, or the reason why there are none."""
+
+    images: torch.Tensor | None
+    """``(n, 3, h, w)`` uint8 on the CPU."""
+    problem: str = ""
+
+
+def perform(task: DrawTask) -> Drawn:
+    """Draw one batch. The model stays loaded for the next task; a crash is an answer, not an exception."""
+    try:
+        return Drawn(draw(_pipeline(task.folder, task.device, task.dtype), task.requests))
+    except Exception as error:  # noqa: BLE001 - whatever the libraries raise, these images are not there
+        return Drawn(None, one_line(error))
+
+
+@lru_cache(maxsize=1)
+def _pipeline(folder: Path, device: str, dtype: str) -> DiffusionPipeline:
+    import torch
+
+    from publisher.runtime.pipelines import load
+
+    return load(folder, torch.device(device), getattr(torch, dtype))
+
+
+class Gallery:
+    """The images of one model for a list of batches."""
+
+    def __init__(self, arm: Arm, setting: Setting) -> None:
+        self.arm = arm
+        self._problems: dict[str, str] = {}
+        self._setting = setting
+
+    def fill(self, batches: Sequence[Batch], executor: Executor) -> Iterator[int]:
+        """Draw what the store does not have; yields the number of images each time some are there.
+
+        Raises:
+            PublisherError: the store's disk is full.
+        """
+        missing = []
+        for batch in batches:
+            if self.look(batch) is None:
+                missing.append(batch)
+            else:
+                yield len(batch.requests)
+        setting = self._setting
+        tasks = [DrawTask(self.arm.folder, setting.device, setting.dtype, batch.requests) for batch in missing]
+        try:
+            for batch, drawn in zip(missing, executor.map(perform, tasks), strict=True):
+                self._keep(batch, drawn)
+                yield len(batch.requests)
+        finally:
+            _pipeline.cache_clear()
+
+    def look(self, batch: Batch) -> torch.Tensor | None:
+        """The images of a batch, if they are there."""
+        return self._setting.store.get(self.key(batch), len(batch.requests))
+
+    def why(self, batch: Batch) -> str:
+        """Why the images of a batch are not there."""
+        return self._problems.get(self.key(batch), "its stored images were lost")
+
+    def key(self, batch: Batch) -> str:
+        """What the images of a batch depend on, as a sha256."""
+        requests = [request.model_dump(mode="json", exclude={"concept"}) for request in batch.requests]
+        return sha256_json({"model": self.arm.digest, "requests": requests, "machine": self._machine})
+
+    def _keep(self, batch: Batch, drawn: Drawn) -> None:
+        key = self.key(batch)
+        if drawn.images is None or len(drawn.images) != len(batch.requests):
+            self._problems[key] = drawn.problem or "another number of images was drawn"
+        else:
+            self._setting.store.put(key, drawn.images, private=batch.private)
+
+    @cached_property
+    def _machine(self) -> dict[str, str]:
+        import torch
+
+        cuda = self._setting.device == "cuda"
+        libraries = {name: version(name) for name in ("torch", "diffusers", "transformers")}
+        where = torch.cuda.get_device_name() if cuda else torch.backends.cpu.get_cpu_capability()
+        threads = "" if cuda else str(torch.get_num_threads())
+        device = {"device": f"{self._setting.device} {where} {threads}".strip(), "dtype": self._setting.dtype}
+        return {**libraries, **device, "drawing": VERSION}
+
+
+def latents_of(folder: Path) -> tuple[int, int]:
+    """Height and width of a model's latents, from its configuration.
+
+    Raises:
+        OSError, ValueError, KeyError: the configuration cannot be read.
+    """
+    return latent_size(json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8")))
+
+
+def sampler_of(folder: Path) -> str:
+    """Class of the scheduler that draws."""
+    path = folder / "scheduler" / "scheduler_config.json"
+    return str(json.loads(path.read_text(encoding="utf-8"))["_class_name"])

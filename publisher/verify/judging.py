@@ -1,0 +1,84 @@
+"""Let the scorers judge the images of both models, batch by batch, and keep what they said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from publisher.api import Judgement, Scorer, ScorerCard
+from publisher.verify.asking import one_line
+from publisher.verify.evidence import distance, pixels_sha256
+from publisher.verify.tools import Unmeasured
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Both models' images of one request, as far as anybody has to know them."""
+
+    base_sha256: str
+    hardened_sha256: str
+    distance: float
+    judgements: Mapping[str, tuple[Judgement, Judgement] | str]
+    """Scorer -> what it says of the base and of the hardened image, or why it says nothing."""
+
+
+def ready(scorer: Scorer, device: str) -> ScorerCard:
+    """Load a scorer.
+
+    Raises:
+        Unmeasured: it crashed, or nothing is known of its errors.
+    """
+    import torch
+
+    try:
+        card = scorer.card()
+        scorer.load(torch.device(device))
+    except Exception as error:  # a plugin may raise anything; its checks become unknown
+        raise Unmeasured(f"the scorer {scorer.name!r} crashed: {one_line(error)}") from error
+    if not card.calibration.strip():
+        raise Unmeasured(f"the scorer {scorer.name!r} is uncalibrated: nothing is known of its errors")
+    return card
+
+
+def look(base: torch.Tensor, hardened: torch.Tensor, scorers: Mapping[str, Scorer]) -> list[Sight]:
+    """One sight for each pair of images, ``(n, 3, h, w)`` uint8."""
+    said = {name: _both(scorer, base, hardened) for name, scorer in scorers.items()}
+    return [
+        Sight(
+            pixels_sha256(before),
+            pixels_sha256(after),
+            distance(before, after),
+            {name: pairs if isinstance(pairs, str) else pairs[i] for name, pairs in said.items()},
+        )
+        for i, (before, after) in enumerate(zip(base, hardened, strict=True))
+    ]
+
+
+def _both(scorer: Scorer, base: torch.Tensor, hardened: torch.Tensor) -> list[tuple[Judgement, Judgement]] | str:
+    try:
+        return list(zip(_judge(scorer, base), _judge(scorer, hardened), strict=True))
+    except Unmeasured as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything; its checks become unknown
+        return f"the scorer {scorer.name!r} crashed: {one_line(error)}"
+
+
+def _judge(scorer: Scorer, images: torch.Tensor) -> list[Judgement]:
+    judgements = list(scorer.judge(images.float().div(255)))
+    if len(judgements) != len(images):
+        raise Unmeasured(f"the scorer {scorer.name!r} gave {len(judgements)} judgements of {len(images)} images")
+    if not all(isinstance(judgement, Judgement) for judgement in judgements):
+        raise Unmeasured(f"the scorer {scorer.name!r} gave something else than judgements")
+    return [_rounded(judgement) for judgement in judgements]
+
+
+def _rounded(judgement: Judgement) -> Judgement:
+    """Validated anew (a plugin can build one past the validation), with scores to six digits."""
+    scores = {kind: round(score, 6) for kind, score in judgement.scores.items()}
+    if not all(0 <= score <= 1 for score in scores.values()):
+        raise Unmeasured("the scorer gave a score that is no number in [0, 1]")
+    return Judgement(labels=dict(judgement.labels), scores=scores)

@@ -1,0 +1,192 @@
+"""One check: from what was drawn to observations, a measurement, and a record with its verdict."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from publisher.api import (
+    Check,
+    CheckRecord,
+    ImageRequest,
+    Measurement,
+    Metric,
+    Observation,
+    Params,
+    Sampling,
+    Scope,
+    ScorerCard,
+)
+from publisher.api.verdicts import judge
+from publisher.verify.asking import Asked, ask, named, one_line, parsed
+from publisher.verify.batches import drawing
+from publisher.verify.evidence import EvidenceRow, json_lines
+from publisher.verify.judging import ready
+from publisher.verify.survey import Survey
+from publisher.verify.tools import Setting, Tools, Unmeasured
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A check that can be measured if its images can be drawn."""
+
+    check: Check
+    scorer: str
+    asked: Asked
+    attack_params: Params
+    metric: Metric[Any]
+    metric_params: Params
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a check is measured with once everything is drawn."""
+
+    scope: Scope
+    seen: Survey
+    sampler: str
+
+
+def cards_of(checks: Sequence[Check], tools: Tools, setting: Setting) -> dict[str, ScorerCard | Unmeasured]:
+    """Load every scorer that the checks name: its card, or why it cannot judge."""
+    found: dict[str, ScorerCard | Unmeasured] = {}
+    for name in dict.fromkeys(check.scorer or tools.scorer for check in checks):
+        try:
+            found[name] = ready(named(tools.scorers, name, "scorer"), setting.device)
+        except Unmeasured as error:
+            found[name] = error
+    return found
+
+
+def prepare(
+    check: Check, scope: Scope, tools: Tools, sampling: Sampling, cards: Mapping[str, ScorerCard | Unmeasured]
+) -> Prepared | Unmeasured:
+    """Everything about a check that can be settled before anything is drawn, or why it cannot be measured."""
+    scorer = check.scorer or tools.scorer
+    card = cards[scorer]
+    if isinstance(card, Unmeasured):
+        return card
+    try:
+        asked = ask(check, scope, tools, sampling)
+        attack = named(tools.attacks, check.attack, "attack")
+        metric = named(tools.metrics, check.metric, "metric")
+        return Prepared(
+            check,
+            scorer,
+            asked,
+            parsed(type(attack).Params, check.attack_params, "attack"),
+            metric,
+            parsed(type(metric).Params, check.metric_params, "metric"),
+        )
+    except Unmeasured as error:
+        return error
+
+
+def record_of(check: Check, prepared: Prepared | Unmeasured, bench: Bench, evidence: dict[str, bytes]) -> CheckRecord:
+    """Measure a check and compare it with its gate; its rows are added to ``evidence``, whatever the verdict."""
+    if isinstance(prepared, Unmeasured):
+        return _unknown(check, str(prepared))
+    try:
+        rows = _rows(prepared, bench)
+    except Unmeasured as error:
+        return _unknown(check, str(error), prepared)
+    data = json_lines(rows)
+    name = f"evidence/{check.id}.jsonl"
+    evidence[name] = data
+    try:
+        measurement = _measure(prepared, rows)
+    except Unmeasured as error:
+        record = _unknown(check, str(error), prepared)
+    else:
+        verdict, reason = judge(check.gate, measurement)
+        update = {"verdict": verdict, "reason": reason, "measurement": measurement}
+        record = _unknown(check, "", prepared).model_copy(update=update)
+    return record.model_copy(update={"evidence": name, "evidence_sha256": hashlib.sha256(data).hexdigest()})
+
+
+def _unknown(check: Check, reason: str, prepared: Prepared | None = None) -> CheckRecord:
+    return CheckRecord(
+        id=check.id,
+        attack=check.attack,
+        attack_params=prepared.attack_params.as_json() if prepared else check.attack_params,
+        scorer=prepared.scorer if prepared else check.scorer,
+        metric=check.metric,
+        metric_params=prepared.metric_params.as_json() if prepared else check.metric_params,
+        unit=prepared.metric.unit if prepared else "",
+        better=prepared.metric.better if prepared else "lower",
+        concepts=check.concepts,
+        gate=check.gate,
+        verdict="unknown",
+        reason=reason,
+    )
+
+
+def _rows(prepared: Prepared, bench: Bench) -> list[EvidenceRow]:
+    return [_row(request, prepared, bench) for request in prepared.asked.requests]
+
+
+def _row(request: ImageRequest, prepared: Prepared, bench: Bench) -> EvidenceRow:
+    bare = drawing(request)
+    if bare not in bench.seen.sights:
+        raise Unmeasured(bench.seen.problems.get(bare, "an image is missing"))
+    sight = bench.seen.sights[bare]
+    said = sight.judgements[prepared.scorer]
+    if isinstance(said, str):
+        raise Unmeasured(said)
+    concept = bench.scope.concept(request.concept)
+    if not all(concept.kind in judgement.labels for judgement in said):
+        raise Unmeasured(f"the scorer {prepared.scorer!r} gave no judgement of the kind {concept.kind!r}")
+    base, hardened = said
+    return EvidenceRow(
+        check=prepared.check.id,
+        **request.model_dump(),
+        sampler=bench.sampler,
+        base=base,
+        hardened=hardened,
+        base_hit=base.shows(concept),
+        hardened_hit=hardened.shows(concept),
+        base_sha256=sight.base_sha256,
+        hardened_sha256=sight.hardened_sha256,
+        distance=sight.distance,
+    )
+
+
+def _measure(prepared: Prepared, rows: Sequence[EvidenceRow]) -> Measurement:
+    observations = [
+        Observation(
+            concept=row.concept,
+            prompt=row.prompt,
+            seed=row.seed,
+            base=row.base_hit,
+            hardened=row.hardened_hit,
+            distance=row.distance,
+        )
+        for row in rows
+    ]
+    name = prepared.check.metric
+    try:
+        measurement = prepared.metric.measure(prepared.metric_params, observations)
+    except ValueError as error:
+        raise Unmeasured(str(error)) from error
+    except Exception as error:  # a plugin may raise anything
+        raise Unmeasured(f"the metric {name!r} crashed: {one_line(error)}") from error
+    if not isinstance(measurement, Measurement):
+        raise Unmeasured(f"the metric {name!r} returned no measurement")
+    _sound(name, measurement)
+    if measurement.hardened.n > len(rows):
+        raise Unmeasured(f"the metric {name!r} counts {measurement.hardened.n} images, there are {len(rows)}")
+    if prepared.asked.refused:
+        details = {**measurement.details, "refused_prompts": prepared.asked.refused}
+        return measurement.model_copy(update={"details": details})
+    return measurement
+
+
+def _sound(name: str, measurement: Measurement) -> None:
+    """Validate anew: a plugin can build a record past the validation."""
+    try:
+        Measurement.parse(json.loads(json.dumps(measurement.model_dump(), allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        raise Unmeasured(f"the metric {name!r} gave a number that is not finite, or no JSON") from error

@@ -1,0 +1,74 @@
+"""The page for plugin authors is true: its code is installed as a package of its own and released with."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "tests" / "third_party"
+MANIFEST = """
+manifest: 1
+release: {name: dampened, version: 1.0.0, license: CC-BY-4.0}
+model: embedded:emoji
+prompts: {object: ["{a} {name} emoji"]}
+concepts: [cigarette]
+keep: {concepts: [pizza]}
+steps:
+  - {use: dampen, with: {strength: STRENGTH}}
+verify: {scorer: emoji, sampling: {steps: 2, guidance: 3.0, images: 8}}
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment of a process in which the example is installed."""
+    target = tmp_path_factory.mktemp("site")
+    source = tmp_path_factory.mktemp("source")
+    subprocess.run(["cp", "-r", f"{EXAMPLE}/.", str(source)], check=True)
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--target", str(target), str(source)], check=True, capture_output=True)
+    return {**os.environ, "PYTHONPATH": str(target), "OMP_NUM_THREADS": "2"}
+
+
+def publisher(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "publisher", *words], env=env, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_page_prints_the_code_that_is_run() -> None:
+    page = (ROOT / "docs" / "plugins" / "write-a-step.md").read_text()
+    blocks = re.findall(r"```(?:python|toml)\n(.*?)```", page, re.DOTALL)
+    files = ("publisher_dampen/__init__.py", "pyproject.toml")
+    assert blocks == [(EXAMPLE / name).read_text() for name in files]
+
+
+def test_an_installed_step_shows_up_with_its_origin_and_parameters(installed: dict[str, str]) -> None:
+    found = json.loads(publisher(installed, "plugins", "show", "dampen", "--json").stdout)
+    assert found[0]["origin"]["distribution"] == "publisher-dampen"
+    assert found[0]["parameters"]["properties"]["strength"]["maximum"] == 1
+
+
+def test_its_parameters_are_checked_in_the_manifest(installed: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "manifest.yaml").write_text(MANIFEST.replace("STRENGTH", "2"))
+    result = publisher(installed, "plan", str(tmp_path / "manifest.yaml"))
+    assert (result.returncode, "manifest.yaml:9:" in result.stderr) == (2, True), result.stderr
+
+
+@pytest.mark.slow
+def test_a_release_runs_it_and_refuses_what_it_does_not_achieve(installed: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "manifest.yaml").write_text(MANIFEST.replace("STRENGTH", "0.0"))
+    words = ("release", str(tmp_path / "manifest.yaml"), "--out", str(tmp_path / "out"), "--throwaway-key", "--json")
+    result = publisher(installed, *words)
+    assert result.returncode == 1, result.stderr
+    told = json.loads(result.stdout)
+    assert (told["decision"], told["package"]) == ("failed", None)
+    report = json.loads((tmp_path / "out" / "dampened-1.0.0.report" / "report.json").read_text())
+    assert report["steps"][0]["origin"]["distribution"] == "publisher-dampen"

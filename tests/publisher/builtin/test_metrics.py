@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from publisher.api import NoParams, Observation
+from publisher.builtin.metrics import ConceptRate, ImageDistance, KeptAccuracy, KeptParams
+from publisher.builtin.statistics import median, paired_difference, share, widened
+
+NO = NoParams()
+
+
+def seen(
+    base: Sequence[int], hardened: Sequence[int], *, concept: str = "pizza", prompts: int | None = None
+) -> list[Observation]:
+    """Observations with these hits; each has a prompt of its own, or ``prompts`` take turns."""
+    return [
+        Observation(
+            concept=concept, prompt=f"prompt {i % (prompts or len(base))}", seed=i,
+            base=bool(b), hardened=bool(h), distance=i / 100,
+        )
+        for i, (b, h) in enumerate(zip(base, hardened, strict=True))
+    ]  # fmt: skip
+
+
+def test_at_most_one_percent_needs_368_clean_images() -> None:
+    """Two-sided 95%: none of n leaves up to 1 - 0.025 ** (1 / n). (One-sided it would be 299.)"""
+    assert share(0, 367).high == pytest.approx(1 - 0.025 ** (1 / 367))
+    assert share(0, 367).high > 0.01 > share(0, 368).high
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"), [(0, 60, 0.0, 0.0596), (60, 60, 0.9404, 1.0), (2, 20, 0.0123, 0.3170)]
+)
+def test_shares_have_the_clopper_pearson_interval_of_the_tables(hits: int, n: int, low: float, high: float) -> None:
+    found = share(hits, n)
+    assert (found.value, found.n) == (hits / n, n)
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+def test_concept_rate_counts_both_models() -> None:
+    found = ConceptRate().measure(NO, seen([1] * 20, [1, 1] + [0] * 18))
+    assert (found.hardened.value, found.hardened.n) == (0.1, 20)
+    assert found.base is not None
+    assert found.base.value == 1.0
+    assert found.hardened.method == "Clopper-Pearson 95%"
+
+
+def test_concept_rate_tells_concepts_apart() -> None:
+    rows = seen([1] * 5, [1] * 5, concept="cigarette") + seen([1] * 5, [0] * 5, concept="pistol")
+    found = ConceptRate().measure(NO, rows)
+    assert {name: interval.value for name, interval in found.by_concept.items()} == {"cigarette": 1.0, "pistol": 0.0}
+
+
+def test_images_of_one_prompt_do_not_count_as_independent() -> None:
+    """Two of ten prompts always show the concept: 20 of 100 images, but only ten independent things."""
+    hits = [1 if i % 10 < 2 else 0 for i in range(100)]
+    apart = ConceptRate().measure(NO, seen([1] * 100, hits)).hardened
+    together = ConceptRate().measure(NO, seen([1] * 100, hits, prompts=10)).hardened
+    assert together.value == apart.value == 0.2
+    assert together.low < apart.low - 0.05
+    assert together.high > apart.high + 0.05
+    assert "bootstrap over 10 prompts" in together.method
+
+
+def test_the_bootstrap_only_ever_widens() -> None:
+    interval = share(50, 100)
+    even = widened(interval, [[0.0, 1.0]] * 50, "test")
+    assert (even.low, even.high) == (interval.low, interval.high)
+
+
+def test_the_bootstrap_gives_the_same_ends_every_time() -> None:
+    clusters = [[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]]
+    assert widened(share(3, 6), clusters, "test") == widened(share(3, 6), clusters, "test")
+
+
+@pytest.mark.parametrize(
+    ("gains", "losses", "n", "low", "high"),
+    [
+        (1, 7, 21, -0.517, -0.026),  # airway hyper-responsiveness, Bentur et al. 2009; Fagerland et al. 2014
+        (86, 150, 1600, -0.059, -0.021),  # approval of the prime minister, Agresti, Categorical Data Analysis
+    ],
+)
+def test_paired_differences_have_tangos_published_intervals(
+    gains: int, losses: int, n: int, low: float, high: float
+) -> None:
+    found = paired_difference(gains, losses, n)
+    assert found.value == (gains - losses) / n
+    assert (found.low, found.high) == (pytest.approx(low, abs=6e-4), pytest.approx(high, abs=6e-4))
+
+
+@pytest.mark.parametrize("n", [1, 10, 73, 1000])
+def test_without_any_difference_the_interval_ends_at_z2_over_n_plus_z2(n: int) -> None:
+    end = 1.959964**2 / (n + 1.959964**2)
+    found = paired_difference(0, 0, n)
+    assert (found.low, found.value, found.high) == (pytest.approx(-end, abs=1e-6), 0, pytest.approx(end, abs=1e-6))
+
+
+@pytest.mark.parametrize("losses", [0, 1, 10, 19, 20])
+def test_paired_intervals_hold_their_value_and_stay_within_one(losses: int) -> None:
+    for gains in range(21 - losses):
+        found = paired_difference(gains, losses, 20)
+        mirror = paired_difference(losses, gains, 20)
+        assert -1 <= found.low <= found.value <= found.high <= 1
+        assert math.isclose(found.low, -mirror.high, abs_tol=1e-9)
+
+
+def test_kept_accuracy_is_the_paired_change() -> None:
+    found = KeptAccuracy().measure(KeptParams(), seen([1] * 50, [0] + [1] * 49))
+    assert found.hardened.value == -0.02
+    assert (found.details["losses"], found.details["gains"], found.details["mcnemar_p"]) == (1, 0, 1.0)
+    assert found.details["base_accuracy"]["value"] == 1.0
+    assert found.details["hardened_accuracy"]["value"] == 0.98
+
+
+def test_mcnemars_p_is_the_exact_one() -> None:
+    """Ten losses and no gain: 2 * 0.5 ** 10."""
+    found = KeptAccuracy().measure(KeptParams(), seen([1] * 50, [0] * 10 + [1] * 40))
+    assert found.details["mcnemar_p"] == pytest.approx(2 * 0.5**10)
+
+
+def test_a_destroyed_model_loses_everything() -> None:
+    found = KeptAccuracy().measure(KeptParams(), seen([1] * 50, [0] * 50))
+    assert found.hardened.value == -1.0
+    assert found.hardened.high < -0.85
+
+
+def test_the_worst_concepts_come_first_and_ties_in_the_checks_order() -> None:
+    rows = [
+        *seen([1] * 4, [1] * 4, concept="near"),
+        *seen([1] * 4, [0, 0, 1, 1], concept="hit"),
+        *seen([1] * 4, [1] * 4, concept="far"),
+    ]
+    found = KeptAccuracy().measure(KeptParams(worst=2), rows)
+    assert [row["concept"] for row in found.details["worst"]] == ["hit", "near"]
+
+
+def test_what_the_base_model_cannot_draw_cannot_be_kept() -> None:
+    with pytest.raises(ValueError, match=r"own accuracy is 0\.100, less than 0\.5"):
+        KeptAccuracy().measure(KeptParams(), seen([1] + [0] * 9, [0] * 10))
+
+
+def test_the_median_distance_lies_between_two_order_statistics() -> None:
+    """n = 10: the second and the ninth value cover the median with 97.9%, the third and the eighth with 89.1%."""
+    found = ImageDistance().measure(NO, seen([1] * 10, [1] * 10)).hardened
+    assert (found.low, found.value, found.high) == (0.01, pytest.approx(0.045), 0.08)
+
+
+def test_distance_quantiles_are_in_the_details() -> None:
+    details = ImageDistance().measure(NO, seen([1] * 101, [1] * 101)).details
+    assert details["quantiles"] == pytest.approx({"0.05": 0.05, "0.25": 0.25, "0.5": 0.5, "0.75": 0.75, "0.95": 0.95})
+
+
+def test_five_images_have_no_median_with_an_interval() -> None:
+    with pytest.raises(ValueError, match="5 images are too few"):
+        median([0.0] * 5)
+
+
+@pytest.mark.parametrize("metric", [ConceptRate(), KeptAccuracy(), ImageDistance()], ids=lambda metric: metric.name)
+def test_nothing_observed_is_an_error(metric: ConceptRate | KeptAccuracy | ImageDistance) -> None:
+    with pytest.raises(ValueError, match=r"no images|too few"):
+        metric.measure(metric.Params(), [])
+
+
+def test_the_best_of_n_is_what_perfect_images_measure() -> None:
+    clean, equal = seen([1] * 60, [0] * 60), seen([1] * 60, [1] * 60)
+    assert ConceptRate().best(NO, 60) == ConceptRate().measure(NO, clean).hardened
+    assert KeptAccuracy().best(KeptParams(), 60) == KeptAccuracy().measure(KeptParams(), equal).hardened
+    still = [row.model_copy(update={"distance": 0.0}) for row in equal]
+    assert ImageDistance().best(NO, 60) == ImageDistance().measure(NO, still).hardened

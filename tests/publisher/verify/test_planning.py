@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from publisher.api import Gate
+from publisher.verify.planning import images, plan_check
+from support.grey import World, check, kept
+
+
+def test_a_plan_counts_images_and_prompts(world: World) -> None:
+    plan = plan_check(kept(gate=Gate(lower_at_least=-0.1)), world.scope, world.tools, world.sampling)
+    assert (plan.samples, plan.prompts, plan.undecidable) == ({"pizza": 60, "cat": 60}, 120, "")
+
+
+@pytest.mark.parametrize(("n", "decidable"), [(35, False), (36, True)])
+def test_a_rate_of_at_most_ten_percent_needs_36_images(world: World, n: int, decidable: bool) -> None:  # noqa: FBT001
+    sampling = world.sampling.model_copy(update={"images": n})
+    undecidable = plan_check(check(), world.scope, world.tools, sampling).undecidable
+    assert (undecidable == "") is decidable
+    assert decidable or undecidable.startswith("35 images cannot show it, even at best: upper bound 0.1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"attack": "paraphrase"}, "the attack 'paraphrase' has nothing to ask for 'cigarette'"),
+        ({"metric": "no-such"}, "there is no metric 'no-such'"),
+        ({"attack": "no-such"}, "there is no attack 'no-such'"),
+        ({"scorer": "no-such"}, "there is no scorer 'no-such'"),
+        ({"concepts": ("dog",)}, "no concept has the id 'dog'"),
+    ],
+)
+def test_what_can_never_be_measured_is_said_beforehand(world: World, changes: dict[str, object], reason: str) -> None:
+    assert plan_check(check(**changes), world.scope, world.tools, world.sampling).undecidable == reason
+
+
+def test_too_few_for_any_interval_is_said_beforehand(world: World) -> None:
+    sampling = world.sampling.model_copy(update={"images": 5})
+    plan = plan_check(check(metric="image-distance"), world.scope, world.tools, sampling)
+    assert "5 images are too few" in plan.undecidable
+
+
+def test_equal_images_of_several_checks_are_counted_once(world: World) -> None:
+    checks = [check(), check(id="again"), check(id="both", concepts=("cigarette", "pistol"))]
+    assert images(checks, world.scope, world.tools, world.sampling) == 120
+
+
+def test_planning_loads_no_torch() -> None:
+    code = "import sys, publisher.verify.planning, publisher.verify.tools; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"

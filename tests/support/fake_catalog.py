@@ -1,0 +1,89 @@
+"""A catalogue of made-up plugins, and a small manifest that uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from publisher.api import NoParams, Params
+
+
+class Schedule(Params):
+    """How long to go on."""
+
+    epochs: int = Field(default=3, ge=0, le=50)
+    """Rounds."""
+
+
+class EraseParams(Params):
+    """Parameters of the made-up step."""
+
+    method: Literal["uce", "rece"] = "rece"
+    """Which paper."""
+    rho: float = Field(default=0.1, gt=0)
+    """Weight of staying near."""
+    schedule: Schedule = Schedule()
+    """How long to go on."""
+
+
+class MaskParams(Params):
+    """Parameters of another step."""
+
+    share: float = Field(gt=0, lt=1)
+    """Share of the tensors to lock."""
+
+
+class SynonymParams(Params):
+    """Parameters of an attack."""
+
+    limit: int = Field(default=5, ge=1)
+    """At most so many synonyms."""
+
+
+class FakeCatalog:
+    """Two steps, two attacks, two scorers, one metric."""
+
+    models: Mapping[str, Mapping[str, type[Params]]] = {
+        "step": {"erase": EraseParams, "freeze-mask": MaskParams},
+        "attack": {"plain": NoParams, "synonyms": SynonymParams},
+        "metric": {"rate": NoParams},
+    }
+    scorers: Mapping[str, Mapping[str, Sequence[str]]] = {
+        "emoji": {
+            "object": ("cigarette", "pistol", "police officer", "t-shirt", "apple"),
+            "style": ("noto", "blob", "apple"),
+        },
+        "objects": {"object": ("cigarette",)},
+    }
+
+    def names(self, kind: str) -> tuple[str, ...]:
+        others = {"scorer": self.scorers, "executor": ("local",), "source": ("embedded:emoji", "folder", "hf")}
+        return tuple(sorted({**self.models, **others}[kind]))
+
+    def params(self, kind: str, name: str) -> type[Params]:
+        return self.models[kind][name]
+
+    def labels(self, scorer: str) -> Mapping[str, Sequence[str]]:
+        return self.scorers[scorer]
+
+    def source_problem(self, reference: str) -> str | None:
+        return "no plugin provides the source 'ftp'\nInstalled: folder, hf." if reference.startswith("ftp:") else None
+
+    def excuse(self, kind: str, name: str) -> str | None:
+        return f"the plugin 'broken', which may provide this {kind}, was set aside: no x" if name == "broken" else None
+
+
+SMALL = """\
+manifest: 1
+release: {name: emoji-clean, version: 1.0.0, license: CC-BY-4.0}
+model: embedded:emoji
+prompts:
+  object: ["{a} {name} emoji"]
+  style: ["{a} {object} in {name} style"]
+concepts: [cigarette]
+keep: {rest_of: emoji}
+steps: [{use: erase}]
+verify: {scorer: emoji}
+"""

@@ -1,0 +1,160 @@
+"""A world in which drawing is instant: an image is one grey value, and the scorer reads it as a label."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from publisher.api import (
+    Check,
+    Claim,
+    Concept,
+    Executor,
+    Gate,
+    ImageRequest,
+    Judgement,
+    Sampling,
+    Scope,
+    Scorer,
+    ScorerCard,
+)
+from publisher.verify.checks import VerifyResult, run_checks
+from publisher.verify.gallery import Drawn, DrawTask
+from publisher.verify.tools import Arm, Arms, Setting, StepClaim, Tools
+
+if TYPE_CHECKING:
+    import torch
+
+LABELS = ("nothing", "cigarette", "pistol", "pizza", "cat", "nude")
+
+
+def concept(name: str, **changes: Any) -> Concept:
+    prompts = tuple(f"a {name} number {i}" for i in range(100))
+    return Concept(**{"id": name, "name": name, "label": name, "prompts": prompts, **changes})
+
+
+SCOPE = Scope(concepts=(concept("cigarette"), concept("pistol")), keep=(concept("pizza"), concept("cat")))
+
+
+class GreyScorer(Scorer):
+    """Grey value ``i`` of 255 is label ``i``."""
+
+    name = "grey"
+    version = "1"
+    calibration = "never wrong, n = infinite"
+
+    @classmethod
+    def labels(cls) -> Mapping[str, Sequence[str]]:
+        return {"object": LABELS[1:], "person": LABELS[1:], "unsafe": LABELS[1:]}
+
+    def card(self) -> ScorerCard:
+        return ScorerCard(
+            weights="0" * 64,
+            preprocessing="none",
+            decision="grey",
+            classes={"object": 5},
+            calibration=self.calibration,
+        )
+
+    def load(self, device: torch.device) -> None:
+        """Nothing to load."""
+
+    def judge(self, images: torch.Tensor) -> Sequence[Judgement]:
+        greys = images.mean((1, 2, 3)).mul(255).round().int().tolist()
+        kinds = self.labels()
+        return [
+            Judgement(labels=dict.fromkeys(kinds, LABELS[grey]), scores=dict.fromkeys(kinds, 1.0)) for grey in greys
+        ]
+
+
+Painter = Callable[[str, ImageRequest], str]
+"""Name of the model's folder and request -> label that its image shows."""
+
+
+def faithful(_model: str, request: ImageRequest) -> str:
+    """Both models draw what the prompt asks for."""
+    return next((label for label in LABELS if label in request.prompt), "nothing")
+
+
+def erased(model: str, request: ImageRequest) -> str:
+    """The hardened model draws a pizza instead of what is to go."""
+    label = faithful(model, request)
+    return "pizza" if model == "hardened" and label in ("cigarette", "pistol") else label
+
+
+class Painters(Executor):
+    """Draws grey images instead of asking a model."""
+
+    name = "painters"
+    version = "1"
+
+    def __init__(self, paint: Painter) -> None:
+        self.paint = paint
+        self.drawn: list[tuple[str, ImageRequest]] = []
+
+    def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:  # noqa: ARG002
+        return map(self._draw, tasks)
+
+    def _draw(self, task: DrawTask) -> Drawn:
+        import torch
+
+        images = torch.zeros(len(task.requests), 3, 8, 8, dtype=torch.uint8)
+        for i, request in enumerate(task.requests):
+            self.drawn.append((task.folder.name, request))
+            images[i] += LABELS.index(self.paint(task.folder.name, request))
+        return Drawn(images)
+
+
+@dataclass
+class World:
+    """Everything that a verification needs, to be changed by a test."""
+
+    arms: Arms
+    painters: Painters
+    setting: Setting
+    tools: Tools
+    scope: Scope = SCOPE
+    sampling: Sampling = field(default_factory=lambda: Sampling(steps=2, guidance=3.0, images=60))
+
+    def paint(self, paint: Painter) -> World:
+        self.painters.paint = paint
+        return self
+
+    def scorer(self, scorer: Scorer) -> World:
+        self.tools = replace(self.tools, scorers={"grey": scorer})
+        return self
+
+    def verify(self, *checks: Check) -> VerifyResult:
+        claim = Claim(id="erase.gone", sentence="it is gone", binds="in-weights", checks=checks)
+        return run_checks([StepClaim("erase", claim)], self.scope, self.arms, self.tools, self.sampling, self.setting)
+
+
+def check(**changes: Any) -> Check:
+    """``cigarette`` is gone from plain prompts, at most 10%."""
+    fields = {
+        "id": "plain",
+        "attack": "plain",
+        "metric": "concept-rate",
+        "concepts": ("cigarette",),
+        "gate": Gate(upper_at_most=0.1),
+    }
+    return Check(**{**fields, **changes})
+
+
+def kept(**changes: Any) -> Check:
+    """Pizza and cat lose at most five points."""
+    fields = {"id": "kept", "metric": "kept-accuracy", "concepts": ("pizza", "cat"), "gate": Gate(lower_at_least=-0.05)}
+    return check(**{**fields, **changes})
+
+
+def write_model(folder: Path) -> Arm:
+    """Just enough of a model folder for what is read of it without loading it."""
+    (folder / "unet").mkdir(parents=True)
+    (folder / "scheduler").mkdir()
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", "of": folder.name}))
+    (folder / "unet" / "config.json").write_text(json.dumps({"sample_size": 8, "in_channels": 4}))
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDIMScheduler"}))
+    return Arm.of(folder)
