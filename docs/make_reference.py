@@ -93,15 +93,14 @@ def _signature(hook: Callable[..., object]) -> str:
 
 def pages() -> dict[str, str]:
     """File name -> content."""
-    from publisher.manifest import reference
-    from publisher.package import codes
+    from publisher.manifest.reference import reference_page, schema_text
     from publisher.registry import load_registry
     from publisher.report import schema
 
     made = {"cli.md": cli_page(), "exit-codes.md": exit_codes_page(), "hooks.md": hooks_page()}
-    made |= reference.pages(load_registry().catalog())
-    made["verification-codes.md"] = codes.table()
-    made["report.schema.json"] = json.dumps(schema(), indent=2, sort_keys=True) + "\n"
+    catalog = load_registry().catalog()
+    made |= {"manifest.md": reference_page(catalog), "manifest.schema.json": schema_text(catalog)}
+    made["report.schema.json"] = json.dumps(schema(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     return made
 
 

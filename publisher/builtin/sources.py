@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from publisher.api import ModelSource, PrerequisiteError
+from publisher.api import ModelError, ModelSource, PrerequisiteError
 
 PINNED = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})", re.ASCII)
 PATTERNS = ("*.safetensors", "*.json", "*.txt")
@@ -27,24 +27,22 @@ class Folder(ModelSource):
             return "the path of the model's folder is empty or malformed"
         return None
 
-    def locate(self, reference: str, relative_to: Path) -> Path | None:
-        """The folder, if it holds a ``model_index.json``."""
-        folder = relative_to / Path(reference.removeprefix("folder:")).expanduser()
-        return folder.resolve() if (folder / "model_index.json").is_file() else None
-
-    def fetch(self, reference: str, relative_to: Path) -> Path:
+    def locate(self, reference: str, relative_to: Path) -> Path:
         """The folder.
 
         Raises:
-            PrerequisiteError: there is no such folder, or it is no diffusers model.
+            ModelError: there is no such folder, or it is no diffusers model; nothing could fetch it.
         """
-        found = self.locate(reference, relative_to)
-        if found is not None:
-            return found
         folder = relative_to / Path(reference.removeprefix("folder:")).expanduser()
+        if (folder / "model_index.json").is_file():
+            return folder.resolve()
         what = "there is no model_index.json in this folder" if folder.is_dir() else "there is no such folder"
         hint = "Give the folder of a diffusers model, relative to the manifest: the one that holds model_index.json."
-        raise PrerequisiteError(what, where=str(folder), hint=hint)
+        raise ModelError(what, where=str(folder), hint=hint)
+
+    def fetch(self, reference: str, relative_to: Path) -> Path:
+        """The same: there is nothing to fetch."""
+        return self.locate(reference, relative_to)
 
 
 class Hub(ModelSource):

@@ -62,7 +62,8 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        if self.console.is_terminal:
+            self._bars.stop()
 
     def update(self, stage: str, done: int, total: int, text: str = "") -> None:
         """Move a stage's bar, or log a line now and then."""

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from publisher.package.layout import SIGNATURE
 
 if TYPE_CHECKING:
-    from model_signing import hashing, manifest
+    from model_signing import hashing
 
-    from publisher.package.keys import PrivateKey, PublicKey
+    from publisher.package.keys import PublicKey
 
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 SERIALIZATION = {"method": "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": [SIGNATURE]}
@@ -25,25 +25,6 @@ SERIALIZATION = {"method": "files", "hash_type": "sha256", "allow_symlinks": Fal
 
 class OmsError(ValueError):
     """``model-signing`` does not accept the signature; the message is its own."""
-
-
-def sign(name: str, digests: Mapping[str, str], key: PrivateKey) -> bytes:
-    """The bytes of ``model.sig``.
-
-    Args:
-        name: of the model, for the statement's subject.
-        digests: path -> sha256 in hex, of every file but ``model.sig``.
-        key: whose file is read once more by the library.
-    """
-    from model_signing import signing
-
-    config = signing.Config()  # type: ignore[no-untyped-call]
-    config.set_hashing_config(_known(_manifest(name, digests)))
-    # Annotated as text, but its own command line and cryptography want bytes.
-    config.use_elliptic_key_signer(private_key=key.path, password=key.passphrase)  # type: ignore[arg-type]
-    with tempfile.TemporaryDirectory() as folder:
-        config.sign(folder, Path(folder) / SIGNATURE)
-        return (Path(folder) / SIGNATURE).read_bytes()
 
 
 def verify(signature: bytes, digests: Mapping[str, str], key: PublicKey) -> bool:
@@ -62,7 +43,7 @@ def verify(signature: bytes, digests: Mapping[str, str], key: PublicKey) -> bool
     """
     from model_signing import verifying
 
-    known = _known(_manifest("", digests))
+    known = known_digests("", digests)
     with tempfile.TemporaryDirectory() as folder:
         anchor, file = Path(folder) / "key.pub", Path(folder) / SIGNATURE
         anchor.write_bytes(key.pem)
@@ -78,20 +59,21 @@ def verify(signature: bytes, digests: Mapping[str, str], key: PublicKey) -> bool
     return True
 
 
-def _manifest(name: str, digests: Mapping[str, str]) -> manifest.Manifest:
-    from model_signing import manifest
+def known_digests(name: str, digests: Mapping[str, str]) -> hashing.Config:
+    """A hashing configuration that hashes nothing: it gives these digests and notes that it was ``asked``.
+
+    Args:
+        name: of the model, for the statement's subject.
+        digests: path -> sha256 in hex, of every file but ``model.sig``.
+    """
+    from model_signing import hashing, manifest
     from model_signing._hashing.hashing import Digest
 
     items = [
         manifest.FileManifestItem(path=PurePosixPath(path), digest=Digest("sha256", bytes.fromhex(digests[path])))
         for path in sorted(digests)
     ]
-    return manifest.Manifest(name, items, manifest.SerializationType.from_args(SERIALIZATION))
-
-
-def _known(result: manifest.Manifest) -> hashing.Config:
-    """A hashing configuration that hashes nothing and gives ``result``; it is asked after the cryptography."""
-    from model_signing import hashing
+    result = manifest.Manifest(name, items, manifest.SerializationType.from_args(SERIALIZATION))
 
     class Known(hashing.Config):
         asked = False

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from publisher.api import PrerequisiteError
+from publisher.api import ModelError, PrerequisiteError
 from publisher.builtin.sources import Folder, Hub
 from publisher_emoji import model_folder
 
@@ -47,13 +47,13 @@ def test_a_folder_is_found_relative_to_the_manifest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("make", "what"), [(False, "no such folder"), (True, "no model_index.json")])
-def test_a_folder_that_is_no_model_is_missing_with_its_path(tmp_path: Path, make: bool, what: str) -> None:  # noqa: FBT001
+def test_a_folder_that_is_no_model_is_refused_with_its_path(tmp_path: Path, make: bool, what: str) -> None:  # noqa: FBT001
     if make:
         (tmp_path / "models").mkdir()
-    assert Folder().locate("models", tmp_path) is None
-    with pytest.raises(PrerequisiteError, match=what) as caught:
-        Folder().fetch("models", tmp_path)
-    assert caught.value.where == str(tmp_path / "models")
+    for look in (Folder().locate, Folder().fetch):
+        with pytest.raises(ModelError, match=what) as caught:
+            look("models", tmp_path)
+        assert caught.value.where == str(tmp_path / "models")
 
 
 @pytest.mark.parametrize("reference", ["", "folder:", "  ", "a\0b"])

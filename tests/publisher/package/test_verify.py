@@ -1,0 +1,571 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from publisher.errors import UsageError
+from publisher.package import build, dsse, keys, sign, sums
+from publisher.package.verify import Verification, verify
+from support.packages import CREATED, build_unsigned, interval
+
+UNET = "unet/model.safetensors"
+REPORT = "release/reports/report.json"
+Make = Callable[[Callable[[dict[str, Any]], object]], Path]
+
+
+def codes(found: Verification) -> set[str]:
+    return {finding.code.value for finding in found.findings}
+
+
+def places(found: Verification, code: str) -> set[str]:
+    return {finding.path for finding in found.findings if finding.code.value == code}
+
+
+def resign(folder: Path, private: Path, change: Callable[[dict[str, Any]], object] = lambda _statement: None) -> None:
+    """Sign a changed folder anew, as its publisher could: every file as it is, the statement as ``change`` has it."""
+    digests = {
+        path.relative_to(folder).as_posix(): sign._sha256(path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "model.sig"
+    }
+    key = keys.load_private(private)
+    data = json.loads(sign._sign_model("tiny", digests, key))
+    statement = dsse.statement(dsse.parse(json.dumps(data).encode())[0])
+    change(statement)
+    (folder / "model.sig").write_bytes(sign._attest(statement, key))
+
+
+def release_again(folder: Path, private: Path) -> None:
+    """Make digests, attestations and signature anew over a changed folder: a publisher who changed its payload."""
+    shutil.rmtree(folder / "release/attestations")
+    (folder / "model.sig").unlink()
+    (folder / "release/SHA256SUMS").write_bytes(sums.render(build._digests(folder)))
+    sign.sign(folder, keys.load_private(private), created=CREATED)
+
+
+def test_a_good_package_verifies_and_says_what_it_is(signed: Path, public: Path) -> None:
+    found = verify(signed, public)
+    assert found.ok, found.findings
+    assert found.summary is not None
+    assert (found.summary.name, found.summary.version) == ("tiny", "1.2.0")
+
+
+def test_verifying_changes_nothing(package: Path, public: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in package.rglob("*")}
+    verify(package, public)
+    assert {path: path.stat().st_mtime_ns for path in package.rglob("*")} == before
+
+
+def test_every_single_flipped_byte_of_a_file_is_found(package: Path, public: Path) -> None:
+    for path in sorted(package.rglob("*")):
+        if path.is_file() and path.name != "model.sig":
+            data = path.read_bytes()
+            path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+            found = verify(package, public)
+            assert places(found, "V010") == {path.relative_to(package).as_posix()}
+            path.write_bytes(data)
+
+
+def test_any_changed_byte_of_the_signature_is_found(package: Path, public: Path) -> None:
+    file = package / "model.sig"
+    good = file.read_bytes()
+    for position in range(0, len(good), max(1, len(good) // 60)):
+        file.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
+        found = verify(package, public)
+        assert not found.ok
+        assert found.summary is None
+
+
+def test_an_added_file_is_found(package: Path, public: Path) -> None:
+    (package / "unet/extra.json").write_text("{}")
+    assert places(verify(package, public), "V012") == {"unet/extra.json"}
+
+
+def test_a_removed_file_is_found(package: Path, public: Path) -> None:
+    (package / "LICENSE").unlink()
+    assert places(verify(package, public), "V011") == {"LICENSE"}
+
+
+def test_a_renamed_file_is_found(package: Path, public: Path) -> None:
+    (package / UNET).rename(package / "unet/other.safetensors")
+    found = verify(package, public)
+    assert places(found, "V011") == {UNET}
+    assert places(found, "V012") == {"unet/other.safetensors"}
+
+
+def test_swapped_files_are_found(package: Path, public: Path) -> None:
+    one, two = package / "LICENSE", package / "README.md"
+    first, second = one.read_bytes(), two.read_bytes()
+    one.write_bytes(second)
+    two.write_bytes(first)
+    assert places(verify(package, public), "V010") == {"LICENSE", "README.md"}
+
+
+def test_all_failures_are_collected(package: Path, public: Path) -> None:
+    (package / "LICENSE").unlink()
+    (package / "unet/extra.json").write_text("{}")
+    (package / "README.md").write_text("x")
+    assert codes(verify(package, public)) >= {"V010", "V011", "V012"}
+
+
+def test_a_removed_or_empty_signature_is_found(package: Path, public: Path) -> None:
+    (package / "model.sig").write_bytes(b"")
+    assert codes(verify(package, public)) == {"V001"}
+    (package / "model.sig").unlink()
+    assert codes(verify(package, public)) == {"V001"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"{", b"[]", b"\xef\xbb\xbf{}", b"{}", b'{"a": 1, "a": 2}', b'{"a": NaN}', b"[" * 100_000, b"\xff", b"1" * 10_000],
+)
+def test_a_malformed_signature_is_found(package: Path, public: Path, data: bytes) -> None:
+    (package / "model.sig").write_bytes(data)
+    assert codes(verify(package, public)) == {"V002"}
+
+
+def test_a_huge_signature_is_not_read(package: Path, public: Path) -> None:
+    with (package / "model.sig").open("r+b") as file:
+        file.truncate(17 * 1024 * 1024)
+    assert codes(verify(package, public)) == {"V040"}
+
+
+def test_another_key_is_found(signed: Path, tmp_path: Path) -> None:
+    keys.generate(tmp_path / "b.key", tmp_path / "b.pub", None)
+    found = verify(signed, tmp_path / "b.pub")
+    assert codes(found) == {"V004"}
+    assert found.summary is None
+
+
+def test_a_signature_under_a_false_hint_is_found(package: Path, public: Path, tmp_path: Path) -> None:
+    keys.generate(tmp_path / "b.key", tmp_path / "b.pub", None)
+    resign(package, tmp_path / "b.key")
+    data = json.loads((package / "model.sig").read_bytes())
+    data["verificationMaterial"]["publicKey"]["hint"] = keys.load_public(public).hint
+    (package / "model.sig").write_text(json.dumps(data))
+    assert codes(verify(package, public)) == {"V003"}
+
+
+@pytest.mark.parametrize("key", [{}, {"hint": None}, {"hint": ""}, {"hint": 1}, None])
+def test_a_signature_that_does_not_name_its_key_is_refused(package: Path, public: Path, key: object) -> None:
+    data = json.loads((package / "model.sig").read_bytes())
+    data["verificationMaterial"]["publicKey"] = key
+    (package / "model.sig").write_text(json.dumps(data))
+    assert codes(verify(package, public)) == {"V002"}
+
+
+def test_the_signature_of_another_package_does_not_fit(package: Path, make: Make, public: Path) -> None:
+    other = make(lambda data: data.update(version="1.3.0"))
+    shutil.copy(other / "model.sig", package / "model.sig")
+    assert "V010" in codes(verify(package, public))
+
+
+def test_a_weak_trust_anchor_is_refused(signed: Path, tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    key = rsa.generate_private_key(65537, 2048).public_key()
+    (tmp_path / "rsa.pub").write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    assert codes(verify(signed, tmp_path / "rsa.pub")) == {"V005"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda statement: statement["predicate"].update(resources=[]),
+        lambda statement: statement["predicate"]["serialization"].update(ignore_paths=["."]),
+        lambda statement: statement["predicate"]["serialization"].update(ignore_paths=["model.sig", "unet"]),
+        lambda statement: statement["predicate"]["serialization"].update(allow_symlinks=True),
+        lambda statement: statement["predicate"]["serialization"].update(method="shards", shard_size=10),
+        lambda statement: statement["predicate"]["resources"].append(statement["predicate"]["resources"][0]),
+        lambda statement: statement["predicate"]["resources"][0].update(name="../outside"),
+        lambda statement: statement["predicate"]["resources"][0].update(name="/etc/passwd"),
+        lambda statement: statement["predicate"]["resources"][0].update(name="model.sig"),
+        lambda statement: statement["predicate"]["resources"][0].update(algorithm="blake3"),
+        lambda statement: statement.update(subject=[]),
+        lambda statement: statement.update(predicateType="https://model_signing/Digests/v0.1"),
+    ],
+    ids=["empty model", "ignore all", "ignore a folder", "links", "shards", "listed twice", "parent", "absolute",
+         "itself", "blake3", "no subject", "old predicate"],
+)  # fmt: skip
+def test_what_the_publisher_signed_must_be_acceptable(
+    package: Path, key_pair: tuple[Path, Path], change: Callable[[dict[str, Any]], object]
+) -> None:
+    resign(package, key_pair[0], change)
+    assert "V008" in codes(verify(package, key_pair[1]))
+
+
+@pytest.mark.parametrize("name", [".git/hooks/x", ".gitignore", ".gitattributes", ".github/x.yaml"])
+def test_git_files_are_refused_even_if_signed(package: Path, key_pair: tuple[Path, Path], name: str) -> None:
+    (package / name).parent.mkdir(parents=True, exist_ok=True)
+    (package / name).write_text("*.safetensors filter=lfs diff=lfs merge=lfs -text\n")
+    assert codes(verify(package, key_pair[1])) >= {"V012", "V014"}
+    resign(package, key_pair[0])
+    assert "V014" in codes(verify(package, key_pair[1]))
+
+
+def test_a_hubs_gitattributes_is_accepted_on_demand_only(package: Path, public: Path) -> None:
+    (package / ".gitattributes").write_text("*.safetensors filter=lfs diff=lfs merge=lfs -text\n\n# comment\n")
+    assert not verify(package, public).ok
+    assert verify(package, public, hub=True).ok
+    (package / ".gitattributes").write_text("*.py filter=evil\n")
+    assert not verify(package, public, hub=True).ok
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "broken", "loop"])
+def test_a_symbolic_link_is_refused_and_not_followed(package: Path, public: Path, tmp_path: Path, kind: str) -> None:
+    target = {"file": package / UNET, "folder": tmp_path, "broken": Path("nowhere"), "loop": package}[kind]
+    (package / "unet/link.safetensors").symlink_to(target)
+    assert places(verify(package, public), "V013") == {"unet/link.safetensors"}
+
+
+def test_a_link_in_place_of_a_signed_file_is_refused(package: Path, public: Path, tmp_path: Path) -> None:
+    (package / UNET).rename(tmp_path / "moved")
+    (package / UNET).symlink_to(tmp_path / "moved")
+    found = verify(package, public)
+    assert places(found, "V013") == places(found, "V011") == {UNET}
+
+
+def test_pipes_and_sockets_are_refused_without_waiting(package: Path, public: Path) -> None:
+    os.mkfifo(package / "unet/pipe.json")
+    assert places(verify(package, public), "V013") == {"unet/pipe.json"}
+
+
+def test_a_hard_link_is_refused(package: Path, public: Path, tmp_path: Path) -> None:
+    os.link(package / UNET, tmp_path / "outside")
+    assert places(verify(package, public), "V013") == {UNET}
+
+
+def test_an_empty_folder_is_refused(package: Path, public: Path) -> None:
+    (package / "unet/empty").mkdir()
+    assert places(verify(package, public), "V012") == {"unet/empty"}
+
+
+@pytest.mark.parametrize(
+    "name", ["a\u202eb.json", "a\x1b[31m.json", "\u00e9.json", "e\u0301.json", "a\nb.json", "a:b.json"]
+)
+def test_odd_names_are_refused_and_escaped(package: Path, key_pair: tuple[Path, Path], name: str) -> None:
+    (package / "unet" / name).write_text("{}")
+    found = verify(package, key_pair[1])
+    assert places(found, "V014") == {f"unet/{name}"}
+    assert all(str(finding).isprintable() for finding in found.findings)
+
+
+def test_names_that_differ_by_case_collide(package: Path, key_pair: tuple[Path, Path]) -> None:
+    shutil.copy(package / "unet/config.json", package / "unet/Config.json")
+    if len(list((package / "unet").iterdir())) < 3:
+        pytest.skip("this file system cannot tell them apart")
+    resign(package, key_pair[0])
+    assert "V015" in codes(verify(package, key_pair[1]))
+
+
+def test_too_many_or_too_deep_is_refused(package: Path, public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = package / "/".join("d" * 12)
+    deep.mkdir(parents=True)
+    (deep / "x.json").write_text("{}")
+    assert "V040" in codes(verify(package, public))
+    monkeypatch.setattr("publisher.package.tree.MAX_FILES", 5)
+    assert "V040" in codes(verify(package, public))
+
+
+@pytest.mark.parametrize(
+    "name", ["unet/weights.bin", "unet/weights.ckpt", "weights.safetensors", "unet/page.html", "x.md"]
+)
+def test_a_file_of_another_type_is_refused_even_if_signed(
+    package: Path, key_pair: tuple[Path, Path], name: str
+) -> None:
+    (package / name).write_bytes(b"x")
+    resign(package, key_pair[0])
+    assert places(verify(package, key_pair[1]), "V021") == {name}
+
+
+class Explode:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mkdir, ("exploded",))
+
+
+def test_a_pickle_under_a_good_name_is_refused_and_never_unpickled(
+    package: Path, key_pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (package / UNET).write_bytes(pickle.dumps(Explode()))
+    resign(package, key_pair[0])
+    assert places(verify(package, key_pair[1]), "V021") == {UNET}
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_an_archive_behind_weights_is_refused(package: Path, key_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x", "y")
+    with (package / UNET).open("ab") as file:
+        file.write((tmp_path / "a.zip").read_bytes())
+    resign(package, key_pair[0])
+    assert places(verify(package, key_pair[1]), "V021") == {UNET}
+
+
+def test_truncated_weights_are_refused(package: Path, key_pair: tuple[Path, Path]) -> None:
+    (package / UNET).write_bytes((package / UNET).read_bytes()[:-1])
+    resign(package, key_pair[0])
+    assert places(verify(package, key_pair[1]), "V020") == {UNET}
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("unet/run.py", "print()"),
+        ("unet/config.json", '{"auto_map": {"AutoModel": "x.Y"}}'),
+        ("unet/config.json", '{"deep": [{"auto_map": {}}]}'),
+        ("unet/config.json", '{"_class_name": ["x", "Y"]}'),
+        ("model_index.json", '{"_class_name": ["x", "Y"], "unet": ["diffusers", "UNet2DConditionModel"]}'),
+        ("model_index.json", '{"_class_name": "SomePipeline", "unet": ["evil", "UNet2DConditionModel"]}'),
+        ("model_index.json", '{"_class_name": "SomePipeline", "unet": ["diffusers", "os.system"]}'),
+        ("model_index.json", '{"_class_name": "SomePipeline", "unet": ["diffusers", "A", "B"]}'),
+    ],
+)
+def test_custom_code_is_refused_even_if_signed(
+    package: Path, key_pair: tuple[Path, Path], path: str, content: str
+) -> None:
+    (package / path).write_text(content)
+    resign(package, key_pair[0])
+    assert places(verify(package, key_pair[1]), "V022") == {path}
+
+
+@pytest.mark.parametrize("content", ['{"a": 1, "a": 2}', '{"a": Infinity}', "[" * 500 + "]" * 500, "\0", "no"])
+def test_json_that_is_none_is_refused(package: Path, key_pair: tuple[Path, Path], content: str) -> None:
+    (package / "unet/config.json").write_text(content)
+    resign(package, key_pair[0])
+    assert places(verify(package, key_pair[1]), "V021") == {"unet/config.json"}
+
+
+def test_a_component_that_is_missing_or_unnamed_is_refused(package: Path, key_pair: tuple[Path, Path]) -> None:
+    (package / "unet").rename(package / "unet2")
+    resign(package, key_pair[0])
+    assert places(verify(package, key_pair[1]), "V023") == {"model_index.json", "unet2"}
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "code"),
+    [
+        ({"attn2.to_k.weight": "model.safetensors"}, None),
+        ({"attn2.to_k.weight": "../../x.safetensors"}, "V014"),
+        ({"attn2.to_k.weight": "other.safetensors"}, "V023"),
+        ({"attn2.to_v.weight": "model.safetensors"}, "V023"),
+        ({"attn2.to_k.weight": 1}, "V023"),
+    ],
+)
+def test_an_index_must_fit_its_shards(
+    package: Path, key_pair: tuple[Path, Path], weight_map: dict[str, Any], code: str | None
+) -> None:
+    (package / "unet/model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    resign(package, key_pair[0])
+    found = codes(verify(package, key_pair[1])) - {"V031"}
+    assert found == ({code} if code else set())
+
+
+def test_an_edited_report_is_found(package: Path, public: Path) -> None:
+    text = (package / REPORT).read_text()
+    (package / REPORT).write_text(text.replace("cigarette is not", "cigarette is never"))
+    found = verify(package, public)
+    assert places(found, "V010") == {REPORT}
+    assert "V031" in codes(found)
+
+
+@pytest.mark.parametrize("path", ["release/release.json", REPORT, "release/SHA256SUMS", "release/bom.cdx.json"])
+def test_a_package_signed_without_a_report_is_refused(package: Path, key_pair: tuple[Path, Path], path: str) -> None:
+    (package / path).unlink()
+    resign(package, key_pair[0])
+    assert path in places(verify(package, key_pair[1]), "V030")
+
+
+def test_a_package_signed_without_an_attestation_is_refused(package: Path, key_pair: tuple[Path, Path]) -> None:
+    name = "release/attestations/test-result.cigarette.plain.sigstore.json"
+    (package / name).unlink()
+    resign(package, key_pair[0])
+    assert places(verify(package, key_pair[1]), "V030") == {name}
+
+
+def test_attestations_of_another_release_are_refused(package: Path, make: Make, key_pair: tuple[Path, Path]) -> None:
+    other = make(lambda data: data.update(version="1.3.0"))
+    shutil.rmtree(package / "release/attestations")
+    shutil.copytree(other / "release/attestations", package / "release/attestations")
+    resign(package, key_pair[0])
+    assert len(places(verify(package, key_pair[1]), "V031")) == 3
+
+
+def test_an_attestation_by_somebody_else_is_refused(
+    package: Path, key_pair: tuple[Path, Path], model: dict[str, Path], tmp_path: Path
+) -> None:
+    keys.generate(tmp_path / "b.key", tmp_path / "b.pub", None)
+    build_unsigned(tmp_path / "other", model)
+    sign.sign(tmp_path / "other", keys.load_private(tmp_path / "b.key"), created=CREATED)
+    name = "release/attestations/provenance.sigstore.json"
+    shutil.copy(tmp_path / "other" / name, package / name)
+    resign(package, key_pair[0])
+    assert places(verify(package, key_pair[1]), "V030") == {name}
+
+
+def test_a_swapped_attestation_is_refused(package: Path, key_pair: tuple[Path, Path]) -> None:
+    folder = package / "release/attestations"
+    shutil.copy(folder / "provenance.sigstore.json", folder / "svr.sigstore.json")
+    shutil.copy(folder / "provenance.sigstore.json", folder / "test-result.more.sigstore.json")
+    resign(package, key_pair[0])
+    assert {Path(path).name for path in places(verify(package, key_pair[1]), "V031")} == {
+        "svr.sigstore.json", "test-result.more.sigstore.json"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("test-result.cigarette.plain", lambda predicate: predicate.update(result="WARNED")),
+        ("test-result.cigarette.plain", lambda predicate: predicate.update(passedTests=[])),
+        ("svr", lambda predicate: predicate["properties"].append("PUBLISHER_CLAIM_PASSED:more")),
+        ("provenance", lambda predicate: predicate["buildDefinition"]["externalParameters"].update(version="9")),
+        ("provenance", lambda predicate: predicate["buildDefinition"].update(resolvedDependencies=[])),
+    ],
+)
+def test_an_attestation_that_says_something_else_than_the_report_is_refused(
+    package: Path, key_pair: tuple[Path, Path], name: str, change: Callable[[dict[str, Any]], object]
+) -> None:
+    file = package / f"release/attestations/{name}.sigstore.json"
+    statement = dsse.statement(dsse.parse(file.read_bytes())[0])
+    change(statement["predicate"])
+    file.write_bytes(sign._attest(statement, keys.load_private(key_pair[0])))
+    resign(package, key_pair[0])
+    found = verify(package, key_pair[1])
+    assert codes(found) == {"V031"}
+    assert places(found, "V031") == {f"release/attestations/{name}.sigstore.json"}
+
+
+def test_a_summary_of_something_else_than_the_report_is_refused(package: Path, key_pair: tuple[Path, Path]) -> None:
+    file = package / "release/release.json"
+    file.write_text(file.read_text().replace("1.2.0", "9.9.9"))
+    release_again(package, key_pair[0])
+    found = verify(package, key_pair[1])
+    assert codes(found) == {"V031"}
+    assert places(found, "V031") == {"release/release.json"}
+
+
+def test_evidence_of_something_else_is_refused(package: Path, key_pair: tuple[Path, Path]) -> None:
+    file = package / "release/reports/evidence.cigarette.plain.jsonl"
+    file.write_text('{"prompt": "another"}\n')
+    release_again(package, key_pair[0])
+    found = verify(package, key_pair[1])
+    assert codes(found) == {"V030"}
+    assert places(found, "V030") == {"release/reports/evidence.cigarette.plain.jsonl"}
+
+
+def test_sums_that_say_something_else_are_refused(package: Path, key_pair: tuple[Path, Path]) -> None:
+    file = package / "release/SHA256SUMS"
+    file.write_bytes(sums.render(sums.parse(file.read_bytes()) | {"LICENSE": "0" * 64}))
+    resign(package, key_pair[0])
+    assert "release/SHA256SUMS" in places(verify(package, key_pair[1]), "V031")
+
+
+def in_check(data: dict[str, Any]) -> dict[str, Any]:
+    check: dict[str, Any] = data["claims"][0]["checks"][0]
+    return check
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: in_check(data)["measurement"].update(hardened=interval(0.0, 0.0, 0.2)),
+        lambda data: in_check(data)["measurement"].update(hardened=interval(0.5, 0.4, 0.6)),
+        lambda data: in_check(data)["measurement"].update(hardened=interval(0.0, 0.0, 0.06, n=0)),
+        lambda data: in_check(data)["measurement"].update(hardened=interval(0.2, 0.0, 0.06)),
+        lambda data: in_check(data)["measurement"].update(base=interval(0.0, 0.0, 0.06)),
+        lambda data: in_check(data).update(measurement=None),
+        lambda data: in_check(data).update(verdict="failed"),
+        lambda data: in_check(data).update(verdict="unknown"),
+        lambda data: data["claims"][0].update(checks=[]),
+        lambda data: data["claims"][0].update(verdict="failed"),
+        lambda data: data.update(claims=[]),
+    ],
+    ids=["bound broken", "value broken", "n is 0", "outside its interval", "base passes too", "not measured",
+         "check called failed", "check called unknown", "no check", "claim called failed", "no claim"],
+)  # fmt: skip
+def test_a_verdict_that_contradicts_its_numbers_is_refused(
+    make: Make, public: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    assert "V032" in codes(verify(make(change), public))
+
+
+def unknown(data: dict[str, Any]) -> None:
+    in_check(data).update(verdict="unknown", measurement=None, evidence="", evidence_sha256="")
+    data["claims"][0]["verdict"] = data["decision"] = "unknown"
+
+
+def test_a_signed_release_that_did_not_pass_is_refused(make: Make, public: Path) -> None:
+    assert codes(verify(make(unknown), public)) == {"V034"}
+
+
+def test_numbers_without_evidence_are_refused(make: Make, public: Path) -> None:
+    package = make(lambda data: in_check(data).update(evidence="", evidence_sha256=""))
+    assert codes(verify(package, public)) == {"V030"}
+
+
+@pytest.mark.parametrize(
+    ("name", "lowest", "good"),
+    [
+        ("tiny", "1.2.0", True),
+        (None, "1.1", True),
+        ("other", None, False),
+        (None, "1.2.1", False),
+        ("tiny", "10", False),
+    ],
+)
+def test_another_name_or_an_older_version_is_refused(
+    signed: Path, public: Path, name: str | None, lowest: str | None, *, good: bool
+) -> None:
+    found = verify(signed, public, expect_name=name, min_version=lowest)
+    assert codes(found) == (set() if good else {"V033"})
+
+
+def test_a_version_that_cannot_be_compared_is_not_new_enough(make: Make, public: Path) -> None:
+    package = make(lambda data: data.update(version="spring"))
+    assert verify(package, public).ok
+    assert codes(verify(package, public, min_version="1.0")) == {"V033"}
+
+
+def test_a_file_that_changes_during_the_verification_is_found(
+    package: Path, public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from publisher.package import verify as module
+
+    def change(*args: Any) -> Any:
+        (package / UNET).write_bytes((package / UNET).read_bytes())
+        return original(*args)
+
+    original = module.check_content
+    monkeypatch.setattr(module, "check_content", change)
+    assert places(verify(package, public), "V016") == {UNET}
+
+
+@pytest.mark.parametrize("missing", ["folder", "key", "version"])
+def test_what_cannot_be_read_is_a_usage_error(signed: Path, public: Path, tmp_path: Path, missing: str) -> None:
+    with pytest.raises(UsageError):
+        verify(
+            tmp_path / "none" if missing == "folder" else signed,
+            tmp_path / "none" if missing == "key" else public,
+            min_version="new" if missing == "version" else None,
+        )
+
+
+def test_the_library_must_agree(package: Path, public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from model_signing import verifying
+
+    def refuse(*_args: object) -> None:
+        raise LookupError("odd")
+
+    monkeypatch.setattr(verifying.Config, "verify", refuse)
+    assert codes(verify(package, public)) == {"V002"}
