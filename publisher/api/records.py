@@ -61,7 +61,7 @@ class StepRecord(Params):
     """One step that ran."""
 
     id: str
-    """Id in the manifest; default: name, with a number where it repeats."""
+    """Id in the manifest; default: the step's name."""
     name: str
     version: str
     origin: Origin

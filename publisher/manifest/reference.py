@@ -12,7 +12,7 @@ from publisher.manifest.catalog import Catalog
 from publisher.manifest.json_schema import manifest_schema
 from publisher.manifest.reader import MAX_BYTES, MAX_DEPTH, MAX_VALUES
 
-COMMAND = "python docs/reference/manifest.py"
+COMMAND = "python docs/make_reference.py"
 """Writes both files anew."""
 
 _SECTIONS: tuple[tuple[str, type[Params]], ...] = (

@@ -45,7 +45,11 @@ def test_files_can_be_read_by_others(tmp_path: Path) -> None:
 
 
 def test_json_does_not_depend_on_the_order_of_keys() -> None:
-    assert json_bytes({"b": 1, "a": ["é"]}) == json_bytes({"a": ["é"], "b": 1}) == b'{\n  "a": [\n    "\xc3\xa9"\n  ],\n  "b": 1\n}\n'
+    assert (
+        json_bytes({"b": 1, "a": ["é"]})
+        == json_bytes({"a": ["é"], "b": 1})
+        == b'{\n  "a": [\n    "\xc3\xa9"\n  ],\n  "b": 1\n}\n'
+    )
 
 
 def test_json_refuses_nan() -> None:
@@ -60,7 +64,10 @@ def test_a_rewritten_file_has_the_new_tensors_and_the_old_ones(tmp_path: Path) -
     header = read_header(tmp_path / "old.safetensors")
     for target in ("one", "two"):
         rewrite_safetensors(
-            tmp_path / "old.safetensors", tmp_path / target, header, lambda name: tensor_bytes(new) if name == "b" else None
+            tmp_path / "old.safetensors",
+            tmp_path / target,
+            header,
+            lambda name: tensor_bytes(new) if name == "b" else None,
         )
     found = load_file(tmp_path / "one")
     assert torch.equal(found["b"], new)
@@ -78,7 +85,9 @@ def test_bytes_of_another_size_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool]
+)
 def test_dtypes_are_called_as_safetensors_calls_them(tmp_path: Path, dtype: torch.dtype) -> None:
     tensor = torch.zeros(2, dtype=dtype)
     save_file({"a": tensor}, tmp_path / "x.safetensors")

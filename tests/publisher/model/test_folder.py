@@ -98,7 +98,9 @@ def test_malformed_weights_are_refused_when_they_are_asked_for(toy: Path, anatom
         ({"vae": ["diffusers", "AutoencoderKL"]}, "its folder is missing"),
     ],
 )
-def test_indexes_that_would_run_or_miss_something_are_refused(toy: Path, change: dict[str, object], message: str) -> None:
+def test_indexes_that_would_run_or_miss_something_are_refused(
+    toy: Path, change: dict[str, object], message: str
+) -> None:
     index = json.loads((toy / "model_index.json").read_text())
     (toy / "model_index.json").write_text(json.dumps(index | change))
     with pytest.raises(ModelError, match=message):

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+
+from publisher.manifest.scalars import resolve, text_problem
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3), ("1E3", 1000.0), (".5", 0.5), ("-1.", -1.0), ("+0.5", 0.5), ("1.0", 1.0),
+        ("12", 12), ("-3", -3), ("+3", 3), ("007", 7), ("0o17", 15), ("0xfF", 255),
+        ("true", True), ("True", True), ("FALSE", False), ("", None), ("~", None), ("null", None), ("NULL", None),
+    ],
+)  # fmt: skip
+def test_numbers_booleans_and_null_follow_the_core_schema_of_yaml_1_2(text: str, value: object) -> None:
+    result = resolve(text)
+    assert (result, type(result)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["no", "yes", "on", "off", "y", "2026-11-22", "1_000", "1:30", "0b1", "0o8", "1.0.0", "e3", ".", "tRUE", "-"],
+)
+def test_what_yaml_1_1_would_have_converted_stays_text(text: str) -> None:
+    assert resolve(text) == text
+
+
+@pytest.mark.parametrize("text", [".inf", "-.INF", ".nan", ".NaN", "1e999", "9223372036854775808", "9" * 200_000])
+def test_numbers_that_json_or_64_bits_cannot_hold_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"infinity|too large|64 bits"):
+        resolve(text)
+
+
+@pytest.mark.parametrize("text", ["a\x1b[2Jb", "a\0b", "\ud800", "safe\u202etxt", "\x85"])
+def test_control_characters_are_refused_without_being_repeated(text: str) -> None:
+    problem = text_problem(text)
+    assert problem is not None
+    assert problem.isprintable()
+
+
+@pytest.mark.parametrize(
+    "text", ["-----BEGIN EC PRIVATE KEY-----\nMHcC", "hf_" + "a" * 34, "ghp_" + "B" * 36], ids=["pem", "hub", "github"]
+)
+def test_secrets_are_recognised_and_not_repeated(text: str) -> None:
+    problem = text_problem(text)
+    assert problem is not None
+    assert "secret" in problem
+    assert text[:8] not in problem
+
+
+@pytest.mark.parametrize("text", ["two\nlines", "a\ttab", "café", "نص عربي", "😀", "hf:org/name"])
+def test_ordinary_text_is_fine(text: str) -> None:
+    assert text_problem(text) is None
