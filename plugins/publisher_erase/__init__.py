@@ -1,0 +1,18 @@
+"""Closed-form concept erasure (UCE, RECE) for diffusers models: the step ``erase``.
+
+Importing this package imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from publisher.api import Step, hookimpl
+
+
+@hookimpl
+def publisher_register_steps() -> Sequence[type[Step]]:  # type: ignore[type-arg]
+    """``erase``."""
+    from publisher_erase.step import Erase
+
+    return (Erase,)
