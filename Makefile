@@ -1,12 +1,13 @@
-# Every target sets itself up in a fresh clone: it needs Python >= 3.10 and make, nothing else.
+# Every target sets itself up in a fresh clone: it needs Python >= 3.11 and make, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: quickstart test test-fast check lint types contracts format clean
+.PHONY: quickstart test test-fast check lint types contracts reference format clean
 
-quickstart: $(READY)  ## draw a grid with the embedded model and score it
-	$(BIN)/python -m publisher_emoji --out out/quickstart
+quickstart: $(READY)  ## release the embedded model without two objects and a style
+	rm -rf out/quickstart/emoji-clean-1.0.0
+	$(BIN)/publisher release manifests/quickstart.yaml --out out/quickstart --throwaway-key
 
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest
@@ -27,6 +28,9 @@ types: $(READY)
 contracts: $(READY)
 	$(BIN)/lint-imports
 
+reference: $(READY)  ## write the reference pages anew from the code
+	$(BIN)/python docs/make_reference.py
+
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -35,7 +39,7 @@ clean:
 	rm -rf .venv out
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 10) else f"publisher needs Python 3.10 or newer; {sys.executable} is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"publisher needs Python 3.11 or newer; {sys.executable} is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@

@@ -1,6 +1,6 @@
 """Write the reference pages that are made from the code; ``--check`` says which are out of date.
 
-    python docs/make_reference.py
+python docs/make_reference.py
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import sys
 import textwrap
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -59,7 +60,7 @@ def exit_codes_page() -> str:
 def _attribute_docstrings(cls: type) -> dict[str, str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
     found = {}
-    for statement, following in zip(body, body[1:], strict=False):
+    for statement, following in pairwise(body):
         if isinstance(statement, ast.Assign) and isinstance(following, ast.Expr):
             target = statement.targets[0]
             if isinstance(target, ast.Name) and isinstance(following.value, ast.Constant):
@@ -72,8 +73,8 @@ def hooks_page() -> str:
     parts = [
         f"{MADE}# Hooks\n",
         "A plugin is a module behind an entry point of the group `publisher`. It marks its implementations with",
-        "`publisher.api.hookimpl`. Order comes from the manifest, never from registration; hook wrappers are refused; a",
-        "plugin that cannot be loaded is a line in `publisher plugins`. How to write one:",
+        "`publisher.api.hookimpl`. Order comes from the manifest, never from registration; hook wrappers are refused;",
+        "a plugin that cannot be loaded is a line in `publisher plugins`. How to write one:",
         "[docs/plugins](../plugins/write-a-step.md).\n",
     ]
     for name, hook in hooks():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import json
 import os
 from collections.abc import Iterator
@@ -60,6 +62,26 @@ def load(folder: Path, device: torch.device, dtype: torch.dtype) -> DiffusionPip
     for network in (pipeline.unet, pipeline.vae):
         network.eval().to(memory_format=torch.channels_last)
     return pipeline.to(device)
+
+
+def twin(pipeline: DiffusionPipeline) -> DiffusionPipeline:
+    """The same networks with a scheduler and tokenizers of its own, for use in another thread."""
+    own = {
+        name: copy.deepcopy(part) if name == "scheduler" or name.startswith("tokenizer") else part
+        for name, part in pipeline.components.items()
+    }
+    other = type(pipeline)(**own, **pipeline_options(pipeline))
+    other.set_progress_bar_config(disable=True)
+    other.watermark = None
+    return other
+
+
+def pipeline_options(pipeline: DiffusionPipeline) -> dict[str, Any]:
+    """What a pipeline was made with besides its components."""
+    names = ("requires_safety_checker", "force_zeros_for_empty_prompt", "add_watermarker")
+    accepted = inspect.signature(type(pipeline).__init__).parameters
+    found = {name: pipeline.config[name] for name in names if name in accepted and name in pipeline.config}
+    return found | ({"add_watermarker": False} if "add_watermarker" in accepted else {})
 
 
 def read_index(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from publisher.api import ImageRequest
 from publisher.runtime.drawing import batch_kind
 
-MOST = 16
+MOST = 32
 """Images of a batch at most; more do not draw faster on a CPU."""
 LATENTS = 32_768
 """Latent pixels of a batch: 8 images of 512 pixels, 2 of 1024. Fixed, so that memory does not decide what is drawn."""

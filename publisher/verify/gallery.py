@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.metadata import version
@@ -14,37 +16,66 @@ from publisher.api import Executor, ImageRequest
 from publisher.model.digest import sha256_json
 from publisher.runtime.drawing import VERSION, draw, latent_size
 from publisher.verify.asking import one_line
-from publisher.verify.batches import Batch
+from publisher.verify.batches import Batch, batch_size
 from publisher.verify.tools import Arm, Setting
 
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
+SMALL = 4096
+"""Latent pixels of a batch up to which batches are drawn side by side."""
+MOST_WORKERS = 8
+
 
 @dataclass(frozen=True)
 class DrawTask:
-    """One batch for one model: all that an executor has to send."""
+    """A few batches for one model: all that an executor has to send."""
 
     folder: Path
     device: str
     dtype: str
-    requests: tuple[ImageRequest, ...]
+    workers: int
+    """Batches that are drawn at the same time, each by one processor thread; 1: one batch by all of them."""
+    batches: tuple[tuple[ImageRequest, ...], ...]
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What became of a task: images, or the reason why there are none."""
+    """What became of a batch: images, or the reason why there are none."""
 
     images: torch.Tensor | None
     """``(n, 3, h, w)`` uint8 on the CPU."""
     problem: str = ""
 
 
-def perform(task: DrawTask) -> Drawn:
-    """Draw one batch. The model stays loaded for the next task; a crash is an answer, not an exception."""
+def perform(task: DrawTask) -> list[Drawn]:
+    """Draw batches. The model stays loaded for the next task; a crash is an answer, not an exception."""
+    import torch
+
+    from publisher.runtime.pipelines import twin
+
     try:
-        return Drawn(draw(_pipeline(task.folder, task.device, task.dtype), task.requests))
+        pipeline = _pipeline(task.folder, task.device, task.dtype)
+    except Exception as error:  # noqa: BLE001 - whatever the libraries raise, these images are not there
+        return [Drawn(None, one_line(error))] * len(task.batches)
+    if task.workers == 1:
+        return [_draw(pipeline, batch) for batch in task.batches]
+    before = torch.get_num_threads()
+
+    def alone(batch: tuple[ImageRequest, ...]) -> Drawn:
+        torch.set_num_threads(1)  # of this thread
+        return _draw(twin(pipeline), batch)
+
+    with ThreadPoolExecutor(task.workers) as pool:
+        drawn = list(pool.map(alone, task.batches))
+    torch.set_num_threads(before)  # what threads started later begin with
+    return drawn
+
+
+def _draw(pipeline: DiffusionPipeline, batch: tuple[ImageRequest, ...]) -> Drawn:
+    try:
+        return Drawn(draw(pipeline, batch))
     except Exception as error:  # noqa: BLE001 - whatever the libraries raise, these images are not there
         return Drawn(None, one_line(error))
 
@@ -78,12 +109,17 @@ class Gallery:
                 missing.append(batch)
             else:
                 yield len(batch.requests)
-        setting = self._setting
-        tasks = [DrawTask(self.arm.folder, setting.device, setting.dtype, batch.requests) for batch in missing]
+        setting, workers = self._setting, self._workers
+        chunks = [missing[start : start + 2 * workers] for start in range(0, len(missing), 2 * workers)]
+        tasks = [
+            DrawTask(self.arm.folder, setting.device, setting.dtype, workers, tuple(batch.requests for batch in chunk))
+            for chunk in chunks
+        ]
         try:
-            for batch, drawn in zip(missing, executor.map(perform, tasks), strict=True):
-                self._keep(batch, drawn)
-                yield len(batch.requests)
+            for chunk, drawn in zip(chunks, executor.map(perform, tasks), strict=True):
+                for batch, result in zip(chunk, drawn, strict=True):
+                    self._keep(batch, result)
+                yield sum(len(batch.requests) for batch in chunk)
         finally:
             _pipeline.cache_clear()
 
@@ -108,13 +144,20 @@ class Gallery:
             self._setting.store.put(key, drawn.images, private=batch.private)
 
     @cached_property
+    def _workers(self) -> int:
+        """A small network leaves most of a second processor thread idle: draw another batch on it instead."""
+        height, width = latents_of(self.arm.folder)
+        small = batch_size((height, width)) * height * width <= SMALL
+        return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)))) if small and self._setting.device == "cpu" else 1
+
+    @cached_property
     def _machine(self) -> dict[str, str]:
         import torch
 
         cuda = self._setting.device == "cuda"
         libraries = {name: version(name) for name in ("torch", "diffusers", "transformers")}
         where = torch.cuda.get_device_name() if cuda else torch.backends.cpu.get_cpu_capability()
-        threads = "" if cuda else str(torch.get_num_threads())
+        threads = "" if cuda else str(1 if self._workers > 1 else torch.get_num_threads())
         device = {"device": f"{self._setting.device} {where} {threads}".strip(), "dtype": self._setting.dtype}
         return {**libraries, **device, "drawing": VERSION}
 

@@ -68,7 +68,7 @@ class Context(StepContext):
         assert text
         self.steps.append((done, total))
 
-    def record(self, name: str, value: float, unit: str = "") -> None:  # noqa: ARG002
+    def record(self, name: str, value: float, unit: str = "") -> None:
         self.numbers[name] = value
 
     def warn(self, message: str) -> None:

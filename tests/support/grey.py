@@ -95,7 +95,7 @@ class Painters(Executor):
         self.paint = paint
         self.drawn: list[tuple[str, ImageRequest]] = []
 
-    def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:  # noqa: ARG002
+    def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
         return map(self._draw, tasks)
 
     def _draw(self, task: DrawTask) -> Drawn:

@@ -13,8 +13,17 @@ from publisher import __version__
 from publisher.cli import main
 from publisher.cli.main import COMMANDS, Terminated, ending, run
 from publisher.errors import (
-    BusyError, ExitCode, InconclusiveError, ManifestError, ModelError, PluginError, PrerequisiteError, Problem,
-    PublisherError, RefusedError, UsageError,
+    BusyError,
+    ExitCode,
+    InconclusiveError,
+    ManifestError,
+    ModelError,
+    PluginError,
+    PrerequisiteError,
+    Problem,
+    PublisherError,
+    RefusedError,
+    UsageError,
 )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.toys import CONCEPT, KEY, ORIGIN, Add
 
 from publisher import api
 from publisher.engine.cache import Identity
@@ -18,6 +17,7 @@ from publisher.engine.device import Device
 from publisher.engine.plan import PlannedStep
 from publisher.model.folder import ModelFolder
 from publisher.model.state import State
+from support.toys import CONCEPT, KEY, ORIGIN, Add
 
 
 @pytest.fixture(autouse=True)

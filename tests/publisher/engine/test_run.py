@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.toys import KEY, Add, AddParams
 
 from publisher import api
 from publisher.api import PluginError
@@ -17,6 +16,7 @@ from publisher.engine.progress import Silent
 from publisher.engine.run import Hardened, harden
 from publisher.errors import BusyError, ExitCode
 from publisher.model.state import State
+from support.toys import KEY, Add, AddParams
 
 Make = Callable[..., PlannedStep]
 

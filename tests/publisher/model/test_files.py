@@ -27,9 +27,14 @@ def test_a_file_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
 
 def test_the_old_file_stays_when_the_new_one_fails(tmp_path: Path) -> None:
     write_atomic(tmp_path / "x", b"old")
-    with pytest.raises(KeyboardInterrupt), atomic(tmp_path / "x") as file:
-        file.write(b"new")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with atomic(tmp_path / "x") as file:
+            file.write(b"new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert (tmp_path / "x").read_bytes() == b"old"
 
 

@@ -73,7 +73,7 @@ def test_two_weight_files_without_an_index_are_refused(toy: Path, anatomy: Anato
 
 def test_an_index_that_names_a_missing_shard_is_refused(toy: Path, anatomy: Anatomy) -> None:
     (toy / "unet" / "m.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "gone.safetensors"}}))
-    with pytest.raises(ModelError, match="gone.safetensors"):
+    with pytest.raises(ModelError, match=r"gone\.safetensors"):
         ModelFolder(toy, anatomy)
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
-from publisher.api import ModelError, StepEnd, UsageError
+from publisher.api import ModelError, StepEnd, UsageError, hookspecs
 from publisher.registry.load import build_registry
 from publisher.registry.registry import Registry
 
+Install = Callable[..., Registry]
 GOOD = """
     from publisher import api
 
@@ -32,7 +33,7 @@ GOOD = """
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Write modules and make a registry of them."""
     monkeypatch.syspath_prepend(tmp_path)
     names: list[str] = []
@@ -48,13 +49,13 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]
         sys.modules.pop(name, None)
 
 
-def test_a_class_comes_with_its_origin(install) -> None:
+def test_a_class_comes_with_its_origin(install: Install) -> None:
     entry = install(good_blur=GOOD).get("step", "blur")
     assert (entry.version, entry.summary, entry.origin.module) == ("3", "Blur it.", "good_blur:Blur")
     assert len(entry.origin.digest) == 64
 
 
-def test_the_digest_follows_the_source(install) -> None:
+def test_the_digest_follows_the_source(install: Install) -> None:
     one = install(blur_one=GOOD).get("step", "blur").origin.digest
     two = install(blur_one=GOOD + "\n    # changed\n").get("step", "blur").origin.digest
     assert one != two
@@ -76,20 +77,20 @@ def test_the_digest_follows_the_source(install) -> None:
         (GOOD.replace("def run(self, params, ctx): pass", ""), "lacks run"),
     ],
 )
-def test_a_broken_plugin_is_set_aside_with_its_reason(install, source: str, reason: str) -> None:
+def test_a_broken_plugin_is_set_aside_with_its_reason(install: Install, source: str, reason: str) -> None:
     registry = install(broken_blur=source, whole_blur=GOOD.replace('"blur"', '"other"'))
     assert registry.names("step") == ("other",)
     assert [(broken.plugin, reason in broken.reason) for broken in registry.broken] == [("broken_blur", True)]
 
 
-def test_two_plugins_with_one_name_are_named_and_neither_is_used(install) -> None:
+def test_two_plugins_with_one_name_are_named_and_neither_is_used(install: Install) -> None:
     registry = install(first_blur=GOOD, second_blur=GOOD)
     with pytest.raises(UsageError, match="first_blur:Blur of unknown and second_blur:Blur of unknown"):
         registry.get("step", "blur")
     assert list(registry.collisions()) == [("step", "blur")]
 
 
-def test_an_unknown_name_lists_the_nearest_and_all(install) -> None:
+def test_an_unknown_name_lists_the_nearest_and_all(install: Install) -> None:
     with pytest.raises(UsageError) as caught:
         install(good_blur2=GOOD).get("step", "blurr")
     assert str(caught.value) == (
@@ -99,7 +100,7 @@ def test_an_unknown_name_lists_the_nearest_and_all(install) -> None:
     )
 
 
-def test_an_observer_that_raises_is_reported_and_stops_nobody(install) -> None:
+def test_an_observer_that_raises_is_reported_and_stops_nobody(install: Install) -> None:
     observer = """
         from publisher import api
         seen = []
@@ -116,12 +117,44 @@ def test_an_observer_that_raises_is_reported_and_stops_nobody(install) -> None:
     assert sys.modules["b_good"].seen == [event]
 
 
-def test_a_model_that_no_family_knows_is_refused_with_what_it_is(install) -> None:
+def test_a_model_that_no_family_knows_is_refused_with_what_it_is(install: Install) -> None:
     with pytest.raises(ModelError, match=r"FluxPipeline with the components transformer is of no known family"):
         install(good_blur3=GOOD).recognise({"model_index": {"_class_name": "FluxPipeline"}, "transformer": {}}, "here")
 
 
-def test_a_message_about_a_missing_step_mentions_the_plugin_that_was_set_aside(install) -> None:
+def test_a_message_about_a_missing_step_mentions_the_plugin_that_was_set_aside(install: Install) -> None:
     catalog = install(good_blur4=GOOD, freeze_mask="import nowhere_to_be_found").catalog()
     assert "was set aside: ModuleNotFoundError" in (catalog.excuse("step", "freeze-mask") or "")
     assert catalog.excuse("step", "unheard-of") is None
+
+
+REGISTER = [name for name in vars(hookspecs) if name.startswith("publisher_register_")]
+EVENTS = [name for name in vars(hookspecs) if name.startswith("publisher_on_")]
+
+
+@pytest.mark.parametrize("hook", REGISTER)
+def test_each_hook_that_registers_is_asked_once(install: Install, hook: str) -> None:
+    source = f"""
+        from publisher import api
+        asked = []
+        @api.hookimpl
+        def {hook}():
+            asked.append(1)
+            return []
+    """
+    registry = install(**{f"asks_{hook}": source})
+    assert (registry.broken, sys.modules[f"asks_{hook}"].asked) == ((), [1])
+
+
+@pytest.mark.parametrize("hook", EVENTS)
+def test_each_event_reaches_its_observers_and_no_others(install: Install, hook: str) -> None:
+    source = f"""
+        from publisher import api
+        seen = []
+        @api.hookimpl
+        def {hook}(event): seen.append(event)
+    """
+    registry = install(**{f"sees_{hook}": source})
+    for name in EVENTS:
+        assert registry.notify(name, name) == []
+    assert sys.modules[f"sees_{hook}"].seen == [hook]

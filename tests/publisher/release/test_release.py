@@ -138,7 +138,10 @@ def test_too_few_images_are_refused_before_anything_runs(manifest: Manifest, tmp
         ({"model": "embedded:emojis"}, "embedded:emoji"),
         ({"model": "./nowhere"}, "nowhere"),
         ({"steps": [{"use": "erace"}]}, "Did you mean 'erase'?"),
-        ({"verify": {"scorer": "emoji", "gates": {"erase.cigarette.plane": {"upper_at_most": 0.5}}}}, "erase.cigarette.plain"),
+        (
+            {"verify": {"scorer": "emoji", "gates": {"erase.cigarette.plane": {"upper_at_most": 0.5}}}},
+            "erase.cigarette.plain",
+        ),
     ],
 )
 def test_what_the_user_has_to_edit_is_exit_2(

@@ -93,7 +93,7 @@ def test_a_base_model_without_the_concept_shows_nothing(world: World) -> None:
 
 
 class Crashes(GreyScorer):
-    def judge(self, images: Any) -> Sequence[Judgement]:  # noqa: ARG002
+    def judge(self, images: Any) -> Sequence[Judgement]:
         raise RuntimeError("no kernel image")
 
 
@@ -119,7 +119,7 @@ class LeavesOut(GreyScorer):
 
 
 class DoesNotLoad(GreyScorer):
-    def load(self, device: Any) -> None:  # noqa: ARG002
+    def load(self, device: Any) -> None:
         raise OSError("weights are missing")
 
 

@@ -1,7 +1,8 @@
 """A hardening step: dampen what prompts can say to the denoiser."""
 
-from publisher import api
 from pydantic import Field
+
+from publisher import api
 
 
 class DampenParams(api.Params):
