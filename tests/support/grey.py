@@ -98,13 +98,16 @@ class Painters(Executor):
     def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
         return map(self._draw, tasks)
 
-    def _draw(self, task: DrawTask) -> Drawn:
+    def _draw(self, task: DrawTask) -> list[Drawn]:
+        return [self._batch(task.folder.name, batch) for batch in task.batches]
+
+    def _batch(self, model: str, batch: Sequence[ImageRequest]) -> Drawn:
         import torch
 
-        images = torch.zeros(len(task.requests), 3, 8, 8, dtype=torch.uint8)
-        for i, request in enumerate(task.requests):
-            self.drawn.append((task.folder.name, request))
-            images[i] += LABELS.index(self.paint(task.folder.name, request))
+        images = torch.zeros(len(batch), 3, 8, 8, dtype=torch.uint8)
+        for i, request in enumerate(batch):
+            self.drawn.append((model, request))
+            images[i] += LABELS.index(self.paint(model, request))
         return Drawn(images)
 
 

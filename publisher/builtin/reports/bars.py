@@ -44,9 +44,14 @@ class Bound:
     """Start and length of the part of the axis that the bound rules out."""
 
 
-def axis(check: CheckRecord) -> Axis:
-    """The scale of a check: a share has 0% to 100%, anything else what its numbers need, zero included."""
-    values = [0.0, *bounds(check.gate), *_ends(check)]
+def axis(check: CheckRecord, *, concepts: bool = False) -> Axis:
+    """The scale of a check: a share has 0% to 100%, anything else what its numbers need, zero included.
+
+    Args:
+        check: what is drawn.
+        concepts: make room for each concept's own interval too; few images make these wide.
+    """
+    values = [0.0, *bounds(check.gate), *_ends(check, concepts=concepts)]
     low, high = min(values), max(values)
     if check.unit == "share" and low >= 0 and high <= 1:
         return Axis(0.0, 1.0, check.unit)
@@ -58,11 +63,12 @@ def axis(check: CheckRecord) -> Axis:
     return Axis(start, start + 4 * step, check.unit)
 
 
-def _ends(check: CheckRecord) -> Iterable[float]:
+def _ends(check: CheckRecord, *, concepts: bool) -> Iterable[float]:
     if check.measurement is None:
         return []
     found = check.measurement
-    intervals: list[Interval | None] = [found.hardened, found.base, *found.by_concept.values()]
+    intervals: list[Interval | None] = [found.hardened, found.base]
+    intervals += found.by_concept.values() if concepts else []
     return [end for interval in intervals if interval for end in (interval.low, interval.value, interval.high)]
 
 

@@ -18,10 +18,11 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
 from publisher.cli import main
-from publisher_emoji import model_folder
+from publisher_emoji import model_folder, vocabulary
 
 Released = tuple[Path, Result]
 Manifest = Callable[..., Path]
+OTHERS = [thing.name for thing in vocabulary().objects if thing.name not in ("cigarette", "bomb", "pizza")]
 PUBLIC = Path(".work/throwaway/publisher.pub")
 
 
@@ -168,7 +169,7 @@ def test_a_key_in_an_unset_variable_is_a_missing_prerequisite(
 @pytest.mark.slow
 def test_the_matrix_shows_every_claim_after_every_step(manifest: Manifest, tmp_path: Path) -> None:
     verify = {"scorer": "emoji", "after_each_step": True, "sampling": {"steps": 6, "guidance": 3.0, "images": 9}}
-    concepts = ["cigarette", "pistol"]
+    concepts = ["cigarette", "bomb"]
     steps = [
         {"use": "erase", "id": f"take-{name}", "concepts": [name], "with": {"targets": {name: "pizza"}}}
         for name in concepts
@@ -178,17 +179,16 @@ def test_the_matrix_shows_every_claim_after_every_step(manifest: Manifest, tmp_p
         for name in concepts
         for check, gate in [(f"{name}.plain", {"upper_at_most": 0.5}), ("kept", {"lower_at_least": -0.4})]
     }
-    others = ["hammer", "flashlight", "trumpet", "candle", "lipstick", "balloon", "tree", "car", "cat", "house", "ball"]
-    keep = {"concepts": ["pizza", "dog", "pencil"], "prompts": [f"a {name} emoji" for name in others]}
+    keep = {"concepts": ["pizza", "dog", "pencil"], "prompts": [f"a {name} emoji" for name in OTHERS]}
     path = manifest(concepts=concepts, keep=keep, steps=steps, verify=verify | {"gates": gates})
     result = publisher("release", path, "--out", tmp_path / "out", "--throwaway-key")
     report = json.loads((tmp_path / "out" / "small-1.0.0.report" / "report.json").read_text())
     cells = {(cell["claim"], cell["after"]): cell["verdict"] for cell in report["matrix"]}
     assert result.exit_code == 0, result.stderr
-    assert [cells["take-pistol.pistol.plain", after] for after in ("base", "take-cigarette", "take-pistol")] == [
+    assert [cells["take-bomb.bomb.plain", after] for after in ("base", "take-cigarette", "take-bomb")] == [
         "failed", "failed", "passed",
     ]  # fmt: skip
-    assert cells["take-cigarette.cigarette.plain", "take-pistol"] == "passed"
+    assert cells["take-cigarette.cigarette.plain", "take-bomb"] == "passed"
 
 
 @pytest.mark.slow

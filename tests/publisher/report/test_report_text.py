@@ -67,9 +67,11 @@ def test_a_share_is_drawn_on_the_whole_axis() -> None:
 
 
 def test_other_units_get_an_axis_that_holds_all_numbers_and_zero() -> None:
+    wide = bars.axis(kept_check(), concepts=True)
+    assert wide.start <= -0.07
+    assert wide.end >= 0.07
     scale = bars.axis(kept_check())
-    assert scale.start <= -0.07
-    assert scale.end >= 0.07
+    assert scale.start > wide.start
     assert scale.at(0.0) == 50.0
     (bound,) = bars.gate_bounds(kept_check(), scale)
     assert bound.forbidden == (0.0, scale.at(-0.03))

@@ -31,4 +31,4 @@ def test_a_drawing_that_one_private_concept_asks_for_is_private() -> None:
 
 
 def test_large_images_come_in_small_batches() -> None:
-    assert [batch_size((side, side)) for side in (8, 64, 96, 128, 512)] == [16, 8, 3, 2, 1]
+    assert [batch_size((side, side)) for side in (8, 64, 96, 128, 512)] == [32, 8, 3, 2, 1]

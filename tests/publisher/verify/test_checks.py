@@ -148,7 +148,7 @@ class HasNeverSeenOne(GreyScorer):
     ("scorer", "reason"),
     [
         (Crashes, "the scorer 'grey' crashed: RuntimeError: no kernel image"),
-        (Forgets, "the scorer 'grey' gave 15 judgements of 16 images"),
+        (Forgets, "the scorer 'grey' gave 31 judgements of 32 images"),
         (Mumbles, "the scorer 'grey' gave something else than judgements"),
         (SaysNaN, "the scorer gave a score that is no number in [0, 1]"),
         (LeavesOut, "the scorer 'grey' gave no judgement of the kind 'object'"),
@@ -255,14 +255,14 @@ def test_malformed_parameters_make_it_unknown(world: World) -> None:
 
 
 def test_one_batch_that_was_not_drawn_makes_its_checks_unknown_and_no_others(world: World) -> None:
-    draw = world.painters._draw
+    draw = world.painters._batch
 
-    def crash(task: Any) -> Drawn:
-        if task.folder.name == "hardened" and any("cigarette" in request.prompt for request in task.requests):
+    def crash(model: str, batch: Any) -> Drawn:
+        if model == "hardened" and any("cigarette" in request.prompt for request in batch):
             return Drawn(None, "RuntimeError: out of memory")
-        return draw(task)
+        return draw(model, batch)
 
-    world.painters._draw = crash  # type: ignore[method-assign]
+    world.painters._batch = crash  # type: ignore[method-assign]
     world.sampling = Sampling(steps=2, images=64)
     (claim,) = world.verify(check(), kept()).claims
     assert [record.verdict for record in claim.checks] == ["unknown", "passed"]
@@ -326,7 +326,7 @@ def test_a_damaged_image_is_drawn_anew_with_a_warning(world: World, tmp_path: An
     world.setting = replace(world.setting, store=ImageStore(tmp_path / "images", said.append))
     world.painters.drawn.clear()
     assert world.verify(check()) == first
-    assert 0 < len(world.painters.drawn) <= 16
+    assert 0 < len(world.painters.drawn) <= 32
     assert len(said) == 1
 
 
