@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +136,11 @@ def as_data(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _program() -> str:
+    """How the user can call publisher: by name, or by the path that was used if it is not on the PATH."""
+    return "publisher" if shutil.which("publisher") else sys.argv[0]
+
+
 def as_text(outcome: Outcome, public: str) -> str:
     """The verdict, the claims, and what to do next."""
     from publisher.report.terminal import lines
@@ -147,7 +154,7 @@ def as_text(outcome: Outcome, public: str) -> str:
             *text,
             f"Package:   {outcome.package}",
             f"Report:    {page}",
-            f"Verify it: publisher verify {outcome.package} --key {public}",
+            f"Verify it: {_program()} verify {outcome.package} --key {public}",
             "Load it:   from diffusers import DiffusionPipeline",
             f"           DiffusionPipeline.from_pretrained({str(outcome.package)!r})",
         ]

@@ -10,6 +10,8 @@ from itertools import groupby
 from publisher.api import ImagePair, ReleaseReport
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+NAMED = 3
+"""Concepts of a check that its heading names; of more it says how many."""
 SMALL = 128
 """Pixels; images up to here are enlarged with hard edges instead of a blur."""
 
@@ -40,11 +42,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class Group:
-    """The pairs of one check and concept."""
+    """The pairs of one check."""
 
     check: str
-    concept: str
     pairs: tuple[Pair, ...]
+
+    @property
+    def about(self) -> str:
+        """The concepts, or how many they are."""
+        names = list(dict.fromkeys(pair.record.concept for pair in self.pairs))
+        return ", ".join(names) if len(names) <= NAMED else f"{len(names)} concepts"
 
     @property
     def small(self) -> bool:
@@ -67,12 +74,8 @@ def picture(encoded: str) -> Picture | None:
 
 
 def groups(report: ReleaseReport) -> list[Group]:
-    """The report's pairs by check and concept, in the report's order."""
+    """The report's pairs by check, in the report's order."""
     return [
-        Group(
-            check,
-            concept,
-            tuple(Pair(record, picture(record.base_png), picture(record.hardened_png)) for record in records),
-        )
-        for (check, concept), records in groupby(report.pairs, key=lambda pair: (pair.check, pair.concept))
+        Group(check, tuple(Pair(record, picture(record.base_png), picture(record.hardened_png)) for record in records))
+        for check, records in groupby(report.pairs, key=lambda pair: pair.check)
     ]

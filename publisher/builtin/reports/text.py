@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterator
 
@@ -66,8 +67,9 @@ def figure(value: float, unit: str, gate: Gate | None = None) -> str:
 
 
 def _roundings(value: float) -> Iterator[str]:
-    """Decimals, the shortest first; none shows something as nothing."""
-    for places in range(1 if abs(value) >= 1 else 2, 10):
+    """Decimals, the shortest first, two digits that count at least; none shows something as nothing."""
+    first = 1 if abs(value) >= 1 or value == 0 else max(2, 1 - math.floor(math.log10(abs(value))))
+    for places in range(first, max(10, first + 1)):
         text = f"{value:.{places}f}".rstrip("0").rstrip(".")
         if value == 0 or float(text) != 0:
             yield text.removeprefix("-") if value == 0 else text
