@@ -6,13 +6,13 @@ Format: 8 bytes little-endian header length, the header as JSON, then the tensor
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from pathlib import Path
 from typing import Any
 
 from publisher.api import TensorInfo
+from publisher.model.strict_json import JsonError, strict_object
 
 MAX_HEADER = 8 * 1024 * 1024
 MAX_TENSORS = 50_000
@@ -53,10 +53,10 @@ def read_header(path: Path, file: str = "") -> dict[str, TensorInfo]:
 
 def _parse(raw: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise HeaderError(f"the header is not JSON: {error}") from None
-    if not isinstance(header, dict) or not raw.startswith(b"{"):
+        header = strict_object(raw)
+    except JsonError as error:
+        raise HeaderError(f"the header {error}") from None
+    if not raw.startswith(b"{"):
         raise HeaderError("the header is not a JSON object")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -64,17 +64,6 @@ def _parse(raw: bytes) -> dict[str, Any]:
     if len(header) > MAX_TENSORS:
         raise HeaderError(f"{len(header)} tensors; at most {MAX_TENSORS} are allowed")
     return header
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise HeaderError("a name appears twice")
-    return found
-
-
-def _no_constant(name: str) -> None:
-    raise HeaderError(f"the header holds {name}")
 
 
 def _tensors(header: dict[str, Any], size: int, file: str) -> dict[str, TensorInfo]:

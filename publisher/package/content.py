@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from publisher.model.header import HeaderError, read_header
+from publisher.model.strict_json import JsonError, strict_json
 from publisher.package.codes import Code, Finding
 from publisher.package.layout import (
     CODE_TYPES,
@@ -21,7 +22,6 @@ from publisher.package.layout import (
     suffix,
     type_problem,
 )  # fmt: skip
-from publisher.package.text import JsonError, strict_json
 from publisher.package.tree import Tree
 
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from publisher.api import CheckRecord, ReleaseReport
 from publisher.api.params import Params
 from publisher.api.verdicts import judge, worst
+from publisher.model.strict_json import JsonError, strict_object
 from publisher.package import dsse, sums
 from publisher.package.codes import Code, Finding
 from publisher.package.keys import PublicKey
@@ -38,7 +39,6 @@ from publisher.package.statements import (
     subjects,
 )  # fmt: skip
 from publisher.package.summary import ReleaseSummary, attestations, checks, summarise
-from publisher.package.text import JsonError, strict_object
 from publisher.package.tree import Tree
 
 T = TypeVar("T", bound=Params)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from publisher.api import ReleaseReport
 from publisher.builtin.reports.text import visible
 from publisher.errors import UsageError
+from publisher.model.strict_json import JsonError, strict_json
 
 PLACES = ("release/reports/report.json", "reports/report.json", "report.json")
 """Where a folder keeps its report: a package, its ``release`` folder, a report folder."""
@@ -78,20 +79,9 @@ def _read(file: Path) -> bytes:
 
 def _parse(data: bytes, file: Path) -> Any:
     try:
-        return json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"not strict JSON: {visible(str(error))[:200]}", where=str(file)) from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name appears twice in one object")
-    return found
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+        return strict_json(data)
+    except JsonError as error:
+        raise UsageError(visible(str(error)), where=str(file)) from None
 
 
 def _problems(error: ValidationError) -> str:

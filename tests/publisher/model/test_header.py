@@ -57,7 +57,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, header: Any, data: bytes, message
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{}}', "appears twice"),
+        (b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{}}', "has a key twice"),
         (b"\x80\x04pickle", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
         (b" {}", "is not a JSON object"),

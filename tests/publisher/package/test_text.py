@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher.package.text import JsonError, markdown, printable, strict_json, strict_object
+from publisher.model.strict_json import JsonError, strict_json, strict_object
+from publisher.package.text import markdown, printable
 
 
 @given(st.text())
