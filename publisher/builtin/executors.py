@@ -9,11 +9,11 @@ from publisher.api.world import R, T
 
 
 class Local(Executor):
-    """This process; the model is loaded once and does one batch after the other."""
+    """This process, one task after the other; the model is loaded once."""
 
     name = "local"
     version = "1"
-    summary = "in this process, one batch after the other"
+    summary = "in this process"
 
     def map(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
         """``function`` of each task, lazily: the next one starts when its result is asked for."""

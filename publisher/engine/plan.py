@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from publisher.api import Claim, ModelError, Params, Scope, Step, StepPlan
 from publisher.engine.cache import Identity, StepCache
 from publisher.engine.device import Device, versions
-from publisher.errors import PublisherError
+from publisher.errors import PluginError, PublisherError
 from publisher.manifest.resolve import Resolved, ResolvedStep
 from publisher.model.folder import ModelFolder, read_configs
 from publisher.registry import Contribution, Registry
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,8 @@ def _plan_step(
         name=entry.name, version=entry.version, origin=entry.origin, id=step.id, params=params.as_json(), scope=scope,
         seed=resolved.seed, device=device, versions=libraries,
     )  # fmt: skip
-    claims = tuple(prefixed(step.id, claim) for claim in instance.claims(params, scope))
-    plan = _plan_on(instance, params, scope, step.id, model) if model else None
+    claims = guarded(identity, lambda: tuple(prefixed(step.id, claim) for claim in instance.claims(params, scope)))
+    plan = guarded(identity, lambda: _plan_on(instance, params, scope, step.id, model)) if model else None
     return PlannedStep(identity, instance, params, claims, entry, plan)
 
 
@@ -110,6 +113,25 @@ def _plan_on(step: Step[Params], params: Params, scope: Scope, name: str, model:
     except PublisherError as error:
         error.where = error.where or f"step {name!r}"
         raise
+
+
+def guarded(identity: Identity, action: Callable[[], T]) -> T:
+    """Call a step's code; what it raises, other than our own errors, becomes one that names its origin.
+
+    Raises:
+        PluginError: the step crashed.
+    """
+    try:
+        return action()
+    except PublisherError:
+        raise
+    except Exception as error:
+        origin = identity.origin
+        raise PluginError(
+            f"step {identity.id!r} crashed: {type(error).__name__}: {error}",
+            hint=f"It is {origin.module} of {origin.distribution} {origin.version}. Run again with --debug for the "
+            "traceback; the steps before it are kept.",
+        ) from error
 
 
 def prefixed(step: str, claim: Claim) -> Claim:

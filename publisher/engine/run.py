@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from publisher.api import StepEnd, StepPlan, StepRecord, StepStart
-from publisher.engine.cache import Identity, StepCache, StepResult
-from publisher.engine.plan import PlannedStep
+from publisher.engine.cache import StepCache, StepResult
+from publisher.engine.plan import PlannedStep, guarded
 from publisher.engine.progress import Progress
 from publisher.errors import PluginError, PublisherError
 from publisher.model.state import Delta, State
@@ -18,7 +18,6 @@ from publisher.model.state import Delta, State
 if TYPE_CHECKING:
     from publisher.engine.context import RunningStep
 
-T = TypeVar("T")
 Notify = Callable[[str, Any], object]
 
 
@@ -84,10 +83,10 @@ def _run(step: PlannedStep, state: State, cache: StepCache, key: str, progress: 
     identity = step.identity
     context = RunningStep(identity, state, cache.scratch(key), progress)
     before = _stamps(state)
-    plan = _call(identity, lambda: step.step.plan(step.params, identity.scope, state))
+    plan = guarded(identity, lambda: step.step.plan(step.params, identity.scope, state))
     for note in plan.notes:
         context.warn(note)
-    _call(identity, lambda: step.step.run(step.params, context))
+    guarded(identity, lambda: step.step.run(step.params, context))
     if _stamps(state) != before:
         raise PluginError(f"step {identity.id!r} changed the files of its input", hint="A step may only use ctx.write.")
     _check_plan(identity.id, plan, context)
@@ -98,20 +97,6 @@ def _run(step: PlannedStep, state: State, cache: StepCache, key: str, progress: 
     if result is None:
         raise PublisherError(f"the result of step {identity.id!r} cannot be read back", where=str(folder.parent / key))
     return result
-
-
-def _call(identity: Identity, action: Callable[[], T]) -> T:
-    try:
-        return action()
-    except PublisherError:
-        raise
-    except Exception as error:
-        origin = identity.origin
-        raise PluginError(
-            f"step {identity.id!r} crashed: {type(error).__name__}: {error}",
-            hint=f"It is {origin.module} of {origin.distribution} {origin.version}. Run again with --debug for the "
-            "traceback; the steps before it are kept.",
-        ) from error
 
 
 def _record(context: RunningStep, state: State, delta: Delta) -> StepRecord:

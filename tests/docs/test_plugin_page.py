@@ -7,9 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from publisher.api import CheckEnd
+from publisher.registry.load import build_registry
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "tests" / "third_party"
@@ -37,6 +42,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(target), "OMP_NUM_THREADS": "2"}
 
 
+def blocks() -> list[str]:
+    """The page's blocks of code, in order."""
+    page = (ROOT / "docs" / "plugins" / "write-a-step.md").read_text()
+    return re.findall(r"```(?:python|toml)\n(.*?)```", page, re.DOTALL)
+
+
 def publisher(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "publisher", *words], env=env, capture_output=True, text=True, check=False
@@ -44,10 +55,20 @@ def publisher(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[s
 
 
 def test_the_page_prints_the_code_that_is_run() -> None:
-    page = (ROOT / "docs" / "plugins" / "write-a-step.md").read_text()
-    blocks = re.findall(r"```(?:python|toml)\n(.*?)```", page, re.DOTALL)
     files = ("publisher_dampen/__init__.py", "pyproject.toml")
-    assert blocks == [(EXAMPLE / name).read_text() for name in files]
+    assert blocks()[:2] == [(EXAMPLE / name).read_text() for name in files]
+
+
+def test_the_observer_of_the_page_hears_of_a_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "page_observer.py").write_text(blocks()[2])
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = build_registry([EntryPoint("page_observer", "page_observer", "publisher")])
+    record = SimpleNamespace(id="gun.plain", verdict="passed")
+    event = CheckEnd("gun", record, 1.25)  # type: ignore[arg-type]
+    assert registry.notify("publisher_on_check_end", event) == []
+    assert capsys.readouterr().out == "gun: gun.plain passed after 1.2 s\n"
 
 
 def test_an_installed_step_shows_up_with_its_origin_and_parameters(installed: dict[str, str]) -> None:
