@@ -148,7 +148,7 @@ class Gallery:
         """A small network leaves most of a second processor thread idle: draw another batch on it instead."""
         height, width = latents_of(self.arm.folder)
         small = batch_size((height, width)) * height * width <= SMALL
-        return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)))) if small and self._setting.device == "cpu" else 1
+        return min(MOST_WORKERS, _cores()) if small and self._setting.device == "cpu" else 1
 
     @cached_property
     def _machine(self) -> dict[str, str]:
@@ -160,6 +160,13 @@ class Gallery:
         threads = "" if cuda else str(1 if self._workers > 1 else torch.get_num_threads())
         device = {"device": f"{self._setting.device} {where} {threads}".strip(), "dtype": self._setting.dtype}
         return {**libraries, **device, "drawing": VERSION}
+
+
+def _cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS
 
 
 def latents_of(folder: Path) -> tuple[int, int]:
