@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -98,6 +99,13 @@ def test_debug_may_stand_anywhere() -> None:
     assert (result.returncode, "Traceback" in result.stderr) == (2, True)
 
 
-def test_planning_imports_no_torch() -> None:
-    code = "import sys; import publisher.release.prepare, publisher.cli.plan; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"False\n"
+def test_planning_a_release_imports_no_torch() -> None:
+    manifest = Path(__file__).parents[3] / "manifests" / "quickstart.yaml"
+    code = f"""
+import sys
+from click.testing import CliRunner
+from publisher.cli import main
+result = CliRunner().invoke(main, ["plan", {str(manifest)!r}])
+print(result.exit_code, {{"torch", "diffusers", "transformers"}} & set(sys.modules))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"0 set()\n"
