@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from publisher import __version__
 from publisher.errors import ExitCode, PublisherError
@@ -47,6 +49,15 @@ class Commands(click.Group):
         command: click.Command = getattr(import_module(f"publisher.cli.{cmd_name}"), cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a name that is not one gets the nearest."""
+        near = difflib.get_close_matches(args[0], COMMANDS, 1) if args and args[0] not in COMMANDS else []
+        if near:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Names and summaries, without importing a command."""
         with formatter.section("Commands"):
@@ -54,7 +65,8 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run a command; every way it can end has its exit code. ``--debug`` may stand anywhere."""
-        given = list(kwargs.pop("args", None) or (args[0] if args else None) or sys.argv[1:])
+        words = kwargs.pop("args", args[0] if args else None)
+        given = list(sys.argv[1:] if words is None else words)
         debug = "--debug" in given
         kwargs |= {"args": [word for word in given if word != "--debug"], "standalone_mode": False}
         signal.signal(signal.SIGTERM, _terminate)
@@ -87,9 +99,11 @@ def ending(error: BaseException) -> tuple[str, ExitCode]:
     match error:
         case PublisherError():
             return f"Error: {error}", error.exit_code
+        case NoArgsIsHelpError():
+            return error.format_message(), ExitCode.USAGE
         case click.UsageError():
-            usage = error.ctx.get_usage() + "\n" if error.ctx else ""
-            return f"{usage}Error: {error.format_message()}", ExitCode.USAGE
+            hint = f"\n  See: {error.ctx.command_path} --help" if error.ctx else ""
+            return f"Error: {error.format_message()}{hint}", ExitCode.USAGE
         case click.ClickException():
             return f"Error: {error.format_message()}", ExitCode.USAGE
         case KeyboardInterrupt() | click.Abort():

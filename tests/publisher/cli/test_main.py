@@ -49,8 +49,19 @@ def test_version() -> None:
 
 def test_an_unknown_command_is_a_usage_error() -> None:
     result = CliRunner().invoke(main, ["relase"])
-    assert result.exit_code == 2
-    assert "No such command 'relase'" in result.output
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "Error: No such command 'relase'. Did you mean 'release'?\n  See: main --help\n"
+
+
+def test_no_command_shows_the_help() -> None:
+    result = CliRunner().invoke(main, [])
+    assert (result.exit_code, result.stderr.startswith("Usage: ")) == (2, True)
+    assert "Error" not in result.stderr
+
+
+def test_a_missing_argument_says_where_help_is() -> None:
+    result = CliRunner().invoke(main, ["release"])
+    assert result.stderr == "Error: Missing argument 'MANIFEST'.\n  See: main release --help\n"
 
 
 @pytest.mark.parametrize(
