@@ -101,11 +101,10 @@ def ending(error: BaseException) -> tuple[str, ExitCode]:
             return f"Error: {error}", error.exit_code
         case NoArgsIsHelpError():
             return error.format_message(), ExitCode.USAGE
-        case click.UsageError():
-            hint = f"\n  See: {error.ctx.command_path} --help" if error.ctx else ""
-            return f"Error: {error.format_message()}{hint}", ExitCode.USAGE
         case click.ClickException():
-            return f"Error: {error.format_message()}", ExitCode.USAGE
+            context = getattr(error, "ctx", None)
+            hint = f"\n  See: {context.command_path} --help" if context else ""
+            return f"Error: {error.format_message()}{hint}", ExitCode.USAGE
         case KeyboardInterrupt() | click.Abort():
             return "Interrupted. The same command resumes.", ExitCode.INTERRUPTED
         case Terminated():
