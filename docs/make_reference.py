@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import click
 
-from publisher import errors
+from publisher import api, errors
 from publisher.api import hookspecs
 from publisher.cli import main
 
@@ -61,8 +62,8 @@ def _attribute_docstrings(cls: type) -> dict[str, str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
     found = {}
     for statement, following in pairwise(body):
-        if isinstance(statement, ast.Assign) and isinstance(following, ast.Expr):
-            target = statement.targets[0]
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(following, ast.Expr):
+            target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
             if isinstance(target, ast.Name) and isinstance(following.value, ast.Constant):
                 found[target.id] = " ".join(str(following.value.value).split())
     return found
@@ -78,13 +79,64 @@ def hooks_page() -> str:
         "[docs/plugins](../plugins/write-a-step.md).\n",
     ]
     for name, hook in hooks():
-        parts += [f"## {name}{_signature(hook)}\n", inspect.cleandoc(hook.__doc__ or ""), ""]
+        parts += [f"## {name}{_signature(hook)}\n", _markdown(hook.__doc__), ""]
     return "\n".join(parts)
 
 
 def hooks() -> list[tuple[str, Callable[..., object]]]:
     """Names and functions of all hooks, in the order of the file."""
     return [(name, value) for name, value in vars(hookspecs).items() if name.startswith("publisher_")]
+
+
+def api_page() -> str:
+    """Every name that a plugin may import, with its docstring, fields and methods."""
+    parts = [
+        f"{MADE}# `publisher.api`\n",
+        "All that a plugin may import. Importing it imports no torch.\n",
+    ]
+    for name in sorted(api.__all__):
+        value = getattr(api, name)
+        if isinstance(value, type):
+            parts += _class_lines(value)
+        elif inspect.isroutine(value) or not hasattr(value, "__args__"):
+            parts += [f"## {name}\n", f"`{name}`: see [hooks](hooks.md).\n"]
+        else:
+            parts += [f"## {name}\n", f"One of {', '.join(f'`{choice}`' for choice in value.__args__)}.\n"]
+    return "\n".join(parts)
+
+
+def _markdown(docstring: str | None) -> str:
+    """A Google-style docstring as Markdown: sections in bold, their entries as a list."""
+    lines, inside = [], False
+    for line in inspect.cleandoc(docstring or "").splitlines():
+        if line in ("Attributes:", "Args:", "Returns:", "Raises:"):
+            lines += [f"**{line[:-1]}**", ""]
+            inside = True
+        elif inside and re.match(r" {4}\S", line):
+            lines.append(f"- {line.strip()}")
+        elif inside and line.startswith("    "):
+            lines.append(f"  {line.strip()}")
+        else:
+            inside = inside and not line
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _class_lines(cls: type) -> list[str]:
+    bases = ", ".join(base.__name__ for base in cls.__bases__ if base.__module__.startswith("publisher"))
+    lines = [f"## {cls.__name__}" + (f"({bases})" if bases else "") + "\n", _markdown(cls.__doc__), ""]
+    words = _attribute_docstrings(cls)
+    annotations = vars(cls).get("__annotations__", {}).items()
+    fields = {name: kind for name, kind in annotations if name[0] != "_" and not kind.startswith("ClassVar")}
+    lines += [f"- `{name}: {kind}`" + (f": {words[name]}" if name in words else "") for name, kind in fields.items()]
+    lines += [""] if fields else []
+    for name, method in vars(cls).items():
+        if name.startswith("_") or not method.__doc__:
+            continue
+        function = getattr(method, "fget", None) or getattr(method, "__func__", method)
+        if inspect.isfunction(function):
+            lines += [f"### {cls.__name__}.{name}{_signature(function)}\n", _markdown(method.__doc__), ""]
+    return lines
 
 
 def _signature(hook: Callable[..., object]) -> str:
@@ -98,7 +150,7 @@ def pages() -> dict[str, str]:
     from publisher.registry import load_registry
     from publisher.report import schema
 
-    made = {"cli.md": cli_page(), "exit-codes.md": exit_codes_page(), "hooks.md": hooks_page()}
+    made = {"cli.md": cli_page(), "exit-codes.md": exit_codes_page(), "hooks.md": hooks_page(), "api.md": api_page()}
     catalog = load_registry().catalog()
     made |= {"manifest.md": reference_page(catalog), "manifest.schema.json": schema_text(catalog)}
     made["report.schema.json"] = json.dumps(schema(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
