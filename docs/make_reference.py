@@ -76,7 +76,7 @@ def hooks_page() -> str:
         "A plugin is a module behind an entry point of the group `publisher`. It marks its implementations with",
         "`publisher.api.hookimpl`. Order comes from the manifest, never from registration; hook wrappers are refused;",
         "a plugin that cannot be loaded is a line in `publisher plugins`. How to write one:",
-        "[docs/plugins](../plugins/write-a-step.md).\n",
+        "[a step](../plugins/write-a-step.md), [the other kinds](../plugins/other-plugins.md).\n",
     ]
     for name, hook in hooks():
         parts += [f"## {name}{_signature(hook)}\n", _markdown(hook.__doc__), ""]
