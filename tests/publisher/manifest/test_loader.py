@@ -170,7 +170,14 @@ def test_templates_are_checked_before_they_are_used(
 
 @pytest.mark.parametrize(
     "path",
-    ["/models/mine", "~/model", "C:\\\\model", "folder:/models/mine", "\\\\\\\\host\\\\model", "file:///models/mine"],
+    [
+        "/models/mine",
+        "~/model",
+        "C:\\\\model",
+        "folder:/models/mine",
+        "\\\\\\\\host\\\\model",
+        "file:" + "///models/mine",
+    ],
 )
 def test_a_path_of_this_machine_is_no_model(path: str, wrong: Callable[..., list[str]]) -> None:
     (line,) = wrong(("embedded:emoji", f'"{path}"'))
