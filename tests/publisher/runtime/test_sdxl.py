@@ -12,40 +12,12 @@ from publisher.builtin.families import StableDiffusionXL
 from publisher.model.folder import read_configs
 from publisher.runtime.drawing import draw
 from publisher.runtime.pipelines import load
-from publisher_emoji import model_folder
+from support.tiny_sdxl import save_tiny_sdxl
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
-    torch.manual_seed(0)
-    tokenizer = CLIPTokenizer.from_pretrained(model_folder() / "tokenizer")
-    text = {
-        "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2,
-        "projection_dim": 16, "vocab_size": len(tokenizer), "max_position_embeddings": 32,
-        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }  # fmt: skip
-    unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4, cross_attention_dim=32,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2), attention_head_dim=(2, 4), use_linear_projection=True,
-        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=16 + 6 * 8,
-    )  # fmt: skip
-    pipeline = StableDiffusionXLPipeline(
-        vae=AutoencoderKL(block_out_channels=(8,), norm_num_groups=4),
-        text_encoder=CLIPTextModel(CLIPTextConfig(**text, hidden_act="quick_gelu")),
-        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**text, hidden_act="gelu")),
-        tokenizer=tokenizer,
-        tokenizer_2=tokenizer,
-        unet=unet,
-        scheduler=DDIMScheduler(),
-    )
-    target = tmp_path_factory.mktemp("sdxl")
-    pipeline.save_pretrained(target)
-    return target
+    return save_tiny_sdxl(tmp_path_factory.mktemp("sdxl"))
 
 
 def test_sdxl_is_recognised_and_draws(folder: Path) -> None:
@@ -55,5 +27,5 @@ def test_sdxl_is_recognised_and_draws(folder: Path) -> None:
     request = ImageRequest(concept="x", prompt="a cat emoji", seed=1, steps=2, guidance=3.0)
     pipeline = load(folder, torch.device("cpu"), torch.float32)
     images = draw(pipeline, [request])
-    assert (images.shape, images.dtype) == ((1, 3, 8, 8), torch.uint8)
+    assert (images.shape, images.dtype) == ((1, 3, 32, 32), torch.uint8)
     assert torch.equal(images, draw(pipeline, [request]))
