@@ -79,12 +79,6 @@ class ManifestError(UsageError):
         return lines
 
 
-class RefusedError(PublisherError):
-    """The answer is no."""
-
-    exit_code = ExitCode.REFUSED
-
-
 class PluginError(PublisherError):
     """A plugin broke its contract, or crashed; the message names its origin."""
 

@@ -16,16 +16,3 @@ class Progress(Protocol):
 
     def warn(self, text: str) -> None:
         """A line the user should act on."""
-
-
-class Silent:
-    """Shows nothing."""
-
-    def update(self, stage: str, done: int, total: int, text: str = "") -> None:
-        """Ignore."""
-
-    def say(self, text: str) -> None:
-        """Ignore."""
-
-    def warn(self, text: str) -> None:
-        """Ignore."""

@@ -150,7 +150,8 @@ class Verify(Params):
     sampling: Sampling = Sampling()
     """How the tests draw images."""
     after_each_step: bool = False
-    """Test after each step instead of once at the end: the report then shows which step undid which claim."""
+    """Test the model before the first and after each step too, not only the package: the report then shows which step
+    undid which claim."""
     gates: dict[str, Gate] = Field(default_factory=dict)
     """Check's id -> the gate to use in place of its own; ``publisher plan`` lists the ids."""
     checks: tuple[Check, ...] = ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,8 +14,6 @@ from typing import IO, Any
 from publisher.api import TensorInfo
 from publisher.errors import PublisherError
 from publisher.model.header import BITS
-
-CHUNK = 1 << 20
 
 
 @contextmanager
@@ -54,12 +51,6 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``, complete or not at all."""
     with atomic(path) as file:
         file.write(data)
-
-
-def copy_atomic(source: Path, target: Path) -> None:
-    """Copy a file's content, complete or not at all. Links are followed, times and modes are not copied."""
-    with source.open("rb") as reader, atomic(target) as writer:
-        shutil.copyfileobj(reader, writer, CHUNK)
 
 
 def json_bytes(data: Any) -> bytes:

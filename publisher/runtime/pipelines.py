@@ -70,13 +70,13 @@ def twin(pipeline: DiffusionPipeline) -> DiffusionPipeline:
         name: copy.deepcopy(part) if name == "scheduler" or name.startswith("tokenizer") else part
         for name, part in pipeline.components.items()
     }
-    other = type(pipeline)(**own, **pipeline_options(pipeline))
+    other = type(pipeline)(**own, **_options(pipeline))
     other.set_progress_bar_config(disable=True)
     other.watermark = None
     return other
 
 
-def pipeline_options(pipeline: DiffusionPipeline) -> dict[str, Any]:
+def _options(pipeline: DiffusionPipeline) -> dict[str, Any]:
     """What a pipeline was made with besides its components."""
     names = ("requires_safety_checker", "force_zeros_for_empty_prompt", "add_watermarker")
     accepted = inspect.signature(type(pipeline).__init__).parameters

@@ -67,10 +67,11 @@ def perform(task: DrawTask) -> list[Drawn]:
         torch.set_num_threads(1)  # of this thread
         return _draw(twin(pipeline), batch)
 
-    with ThreadPoolExecutor(task.workers) as pool:
-        drawn = list(pool.map(alone, task.batches))
-    torch.set_num_threads(before)  # what threads started later begin with
-    return drawn
+    try:
+        with ThreadPoolExecutor(task.workers) as pool:
+            return list(pool.map(alone, task.batches))
+    finally:
+        torch.set_num_threads(before)  # what threads started later begin with
 
 
 def _draw(pipeline: DiffusionPipeline, batch: tuple[ImageRequest, ...]) -> Drawn:

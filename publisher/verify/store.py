@@ -56,10 +56,6 @@ class ImageStore:
         else:
             write_atomic(path, _write(key, images))
 
-    def forget(self) -> None:
-        """Drop what is in memory."""
-        self._memory.clear()
-
     def _path(self, key: str) -> Path | None:
         return None if self._folder is None else self._folder / f"{key}.safetensors"
 

@@ -23,7 +23,6 @@ from publisher.errors import (
     PrerequisiteError,
     Problem,
     PublisherError,
-    RefusedError,
     UsageError,
 )  # fmt: skip
 
@@ -67,7 +66,6 @@ def test_a_missing_argument_says_where_help_is() -> None:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (RefusedError("no"), 1),
         (UsageError("edit"), 2),
         (ModelError("edit"), 2),
         (ManifestError("m.yaml", [Problem(1, 1, "wrong")]), 2),

@@ -12,11 +12,10 @@ from publisher import api
 from publisher.api import PluginError
 from publisher.engine.lock import locked
 from publisher.engine.plan import PlannedStep
-from publisher.engine.progress import Silent
 from publisher.engine.run import Hardened, harden
 from publisher.errors import BusyError, ExitCode
 from publisher.model.state import State
-from support.toys import KEY, Add, AddParams
+from support.toys import KEY, Add, AddParams, Silent
 
 Make = Callable[..., PlannedStep]
 
