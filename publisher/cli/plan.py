@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from publisher.cli.options import out_option, work_option
 from publisher.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -17,13 +18,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("manifest", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("releases"), show_default=True,
-    help="Folder that the release would use.",
-)  # fmt: skip
-@click.option(
-    "--work", type=click.Path(path_type=Path), help="Folder with finished steps and images.  [default: OUT/.work]"
-)
+@out_option
+@work_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def plan(manifest: Path, *, out: Path, work: Path | None, as_json: bool) -> int:
     """Show what a release would do: steps, changed tensors, what is cached, checks, samples, disk.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from publisher.cli.options import out_option, work_option
 from publisher.errors import PrerequisiteError, UsageError
 
 if TYPE_CHECKING:
@@ -21,13 +22,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("manifest", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("releases"), show_default=True,
-    help="Folder for the package and its reports.",
-)  # fmt: skip
-@click.option(
-    "--work", type=click.Path(path_type=Path), help="Folder for finished steps and images.  [default: OUT/.work]"
-)
+@out_option
+@work_option
 @click.option(
     "--key", type=click.Path(path_type=Path), help="Private key that signs, in place of the manifest's sign.key_env."
 )
