@@ -7,20 +7,17 @@ float32.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 
 from publisher.api import Model, ModelError, TextEncoder, UsageError
+from publisher.api.loading import load_component
 from publisher_erase.prompts import Tokens
 from publisher_erase.text import Embedding
 
 BATCH = 32
-ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection")
 
 
 class Encoders:
@@ -34,8 +31,8 @@ class Encoders:
         self._parts = model.anatomy.text_encoders
         self._penultimate = model.anatomy.penultimate
         self._device = device
-        self._tokenizers = [_tokenizer(model.folder, part) for part in self._parts]
-        self._networks = [_network(model, part).to(device) for part in self._parts]
+        self._tokenizers = [load_component(model, part.tokenizer, device, torch.float32) for part in self._parts]
+        self._networks = [_network(model, part, device) for part in self._parts]
         self._positions = min(
             min(int(tokenizer.model_max_length), int(network.config.max_position_embeddings))
             for tokenizer, network in zip(self._tokenizers, self._networks, strict=True)
@@ -93,32 +90,8 @@ class Encoders:
         return self._hidden(index, batch, stop).double().clone()
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' own progress bar; the step reports progress itself."""
-    shown = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers.logging.enable_progress_bar()
-
-
-def _tokenizer(folder: Path, part: TextEncoder) -> Any:
-    return transformers.CLIPTokenizer.from_pretrained(folder / part.tokenizer, local_files_only=True)
-
-
-def _network(model: Model, part: TextEncoder) -> Any:
-    kind = (model.config(part.component).get("architectures") or [""])[0]
-    if kind not in ENCODERS:
-        raise ModelError(
-            f"the text encoder is a {kind or 'network without a class name'}, not one of {', '.join(ENCODERS)}",
-            where=part.component,
-        )
-    folder = model.folder / part.component
-    with _quiet():
-        network = getattr(transformers, kind).from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+def _network(model: Model, part: TextEncoder, device: torch.device) -> Any:
+    network = load_component(model, part.component, device, torch.float32)
     if network.config.hidden_size != part.width:
         raise ModelError(f"is {network.config.hidden_size} wide, not {part.width}", where=part.component)
-    return network.eval().requires_grad_(False)
+    return network

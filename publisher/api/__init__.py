@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from publisher.api.artifacts import safetensors_bytes
 from publisher.api.attacks import Attack, ImageRequest, Sampling
-from publisher.api.claims import Binding, Check, Claim, Gate, Verdict
+from publisher.api.claims import Binding, Check, Claim, Gate, Guards, Verdict
 from publisher.api.concepts import Concept, Kind, Scope
 from publisher.api.events import CheckEnd, PackageBuilt, ReleaseEnd, ReleaseStart, StepEnd, StepStart
 from publisher.api.hookspecs import hookimpl, hookspec
@@ -13,11 +14,14 @@ from publisher.api.params import Params
 from publisher.api.records import (
     CheckRecord,
     ClaimRecord,
+    Curve,
     ImagePair,
     MatrixCell,
     ModelRecord,
     Number,
     Origin,
+    PermeabilityRow,
+    PermeabilityTable,
     PluginRecord,
     ReleaseReport,
     StepRecord,
@@ -28,11 +32,12 @@ from publisher.api.world import Executor, ModelFamily, ModelSource, ReportFormat
 from publisher.errors import ModelError, PluginError, PrerequisiteError, PublisherError, UsageError
 
 __all__ = [
-    "Anatomy", "Attack", "Binding", "Check", "CheckEnd", "CheckRecord", "Claim", "ClaimRecord", "Concept", "Executor",
-    "Gate", "ImagePair", "ImageRequest", "Interval", "Judgement", "Kind", "MatrixCell", "Measurement", "Metric",
-    "Model", "ModelError", "ModelFamily", "ModelInfo", "ModelRecord", "ModelSource", "NoParams", "Number",
-    "Observation", "Origin", "PackageBuilt", "Params", "PluginError", "PluginRecord", "PrerequisiteError",
-    "PublisherError", "ReleaseEnd", "ReleaseReport", "ReleaseStart", "ReportFormat", "Requirements", "Sampling",
-    "Scope", "Scorer", "ScorerCard", "Step", "StepContext", "StepEnd", "StepPlan", "StepRecord", "StepStart",
-    "TensorInfo", "TextEncoder", "UsageError", "Verdict", "hookimpl", "hookspec",
+    "Anatomy", "Attack", "Binding", "Check", "CheckEnd", "CheckRecord", "Claim", "ClaimRecord", "Concept", "Curve",
+    "Executor", "Gate", "Guards", "ImagePair", "ImageRequest", "Interval", "Judgement", "Kind", "MatrixCell",
+    "Measurement", "Metric", "Model", "ModelError", "ModelFamily", "ModelInfo", "ModelRecord", "ModelSource",
+    "NoParams", "Number", "Observation", "Origin", "PackageBuilt", "Params", "PermeabilityRow", "PermeabilityTable",
+    "PluginError", "PluginRecord", "PrerequisiteError", "PublisherError", "ReleaseEnd", "ReleaseReport",
+    "ReleaseStart", "ReportFormat", "Requirements", "Sampling", "Scope", "Scorer", "ScorerCard", "Step",
+    "StepContext", "StepEnd", "StepPlan", "StepRecord", "StepStart", "TensorInfo", "TextEncoder", "UsageError",
+    "Verdict", "hookimpl", "hookspec", "safetensors_bytes",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from publisher.api.params import Params
 
 Binding = Literal["in-weights", "in-pipeline", "by-convention"]
 Verdict = Literal["passed", "failed", "unknown"]
+Guards = Literal["on", "off"]
 
 
 class Gate(Params):
@@ -62,6 +63,9 @@ class Check(Params):
     """Ids of the concepts that the attack goes for; may name kept ones."""
     gate: Gate
     """The bounds to keep."""
+    guards: Guards = "on"
+    """``on``: the package's membranes are attached, as ``publisher.load`` does. ``off``: the weights alone, as plain
+    diffusers loads them. The same where the package has none."""
 
 
 class Claim(Params):

@@ -27,6 +27,8 @@ class Observation(Params):
     """The scorer sees the concept in the hardened model's image."""
     distance: float = Field(ge=0)
     """Root mean square difference of the two images, on [0, 1] pixels."""
+    permeability: float | None = Field(default=None, ge=0)
+    """The sum of all membranes' permeabilities for this prompt; None: none was attached."""
 
 
 class Interval(Params):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from publisher.api.claims import Binding, Gate, Verdict
+from publisher.api.claims import Binding, Gate, Guards, Verdict
 from publisher.api.metrics import Measurement
 from publisher.api.params import Params
 from publisher.api.scorers import ScorerCard
@@ -57,6 +57,17 @@ class Number(Params):
     unit: str = ""
 
 
+class Curve(Params):
+    """A curve that a step recorded about itself, such as its loss: *self-assessed*, never a verdict."""
+
+    name: str
+    x: tuple[float, ...]
+    """Ascending, such as training steps."""
+    y: tuple[float, ...]
+    unit: str = ""
+    """Of ``y``."""
+
+
 class StepRecord(Params):
     """One step that ran."""
 
@@ -75,7 +86,10 @@ class StepRecord(Params):
     """Component -> number of tensors that changed."""
     changed_parameters: int
     artifacts: tuple[str, ...] = ()
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """File that the parameters name -> its sha256."""
     numbers: tuple[Number, ...] = ()
+    curves: tuple[Curve, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -92,6 +106,8 @@ class CheckRecord(Params):
     better: Literal["lower", "higher"]
     concepts: tuple[str, ...]
     gate: Gate
+    guards: Guards = "on"
+    """Whether the package's membranes were attached."""
     verdict: Verdict
     reason: str
     """Why this verdict, in one sentence."""
@@ -140,6 +156,28 @@ class ImagePair(Params):
     hardened_label: str
 
 
+class PermeabilityRow(Params):
+    """How far the membranes open for one prompt."""
+
+    concept: str
+    """Id of the concept that the prompt asks for; empty: none."""
+    prompt: str
+    kept: bool
+    """The concept is to stay: the membranes should stay shut."""
+    permeability: tuple[float, ...]
+    """One for each membrane, in the table's order."""
+
+
+class PermeabilityTable(Params):
+    """Prompts by membranes: what every prompt of the checks opens. The report shows the rows that tell most."""
+
+    membranes: tuple[str, ...]
+    """Ids of the concepts that have one."""
+    rows: tuple[PermeabilityRow, ...]
+    prompts: int
+    """Distinct prompts that were scored; ``rows`` may be a selection."""
+
+
 class ReleaseReport(Params):
     """Everything that a reader needs to judge a release. No times, no paths: the same release gives the same bytes."""
 
@@ -157,6 +195,8 @@ class ReleaseReport(Params):
     scorers: dict[str, ScorerCard] = Field(default_factory=dict)
     plugins: tuple[PluginRecord, ...] = ()
     pairs: tuple[ImagePair, ...] = ()
+    permeabilities: PermeabilityTable | None = None
+    """None: no membrane opens by the prompt."""
     seed: int
     device: str
     """Device class and dtype, such as ``"cpu float32"``."""

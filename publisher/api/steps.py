@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from publisher.api.claims import Claim
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import torch
 
 P = TypeVar("P", bound=Params)
+MOST_POINTS = 400
+"""Of one curve."""
 
 
 class Parametrised(Generic[P]):
@@ -86,6 +89,10 @@ class StepContext(ABC):
         """A number for the report, such as a residual."""
 
     @abstractmethod
+    def curve(self, name: str, x: Sequence[float], y: Sequence[float], unit: str = "") -> None:
+        """A curve for the report, such as a loss over the steps. At most :data:`MOST_POINTS` points; thin out more."""
+
+    @abstractmethod
     def warn(self, message: str) -> None:
         """Something that the report and the terminal must show."""
 
@@ -104,6 +111,12 @@ class Step(Parametrised[P], ABC):
     version: ClassVar[str]
     summary: ClassVar[str] = ""
     requires: ClassVar[Requirements] = Requirements()
+    files: Mapping[str, Path] = MappingProxyType({})
+    """Name, as :meth:`inputs` gave it -> the file, there and readable. Set before ``plan`` and ``run``."""
+
+    def inputs(self, params: P) -> Sequence[str]:  # noqa: ARG002 - for subclasses
+        """Files that the parameters name, relative to the manifest. Their digests are part of the result's identity."""
+        return ()
 
     @abstractmethod
     def claims(self, params: P, scope: Scope) -> Sequence[Claim]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,15 @@ class Identity:
     seed: int
     device: Device
     versions: Mapping[str, str]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """File that the parameters name -> its sha256."""
 
     def key(self, state: str) -> str:
         """Name of the cache entry for a run that starts from the state with this digest."""
         return sha256_json({
             "state": state, "step": [self.name, self.version], "origin": self.origin.as_json(), "id": self.id,
             "params": self.params, "scope": self.scope.as_json(), "seed": self.seed, "device": str(self.device),
-            "versions": dict(self.versions),
+            "versions": dict(self.versions), "inputs": dict(self.inputs),
         })  # fmt: skip
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 
-from publisher.api import Number, StepContext
+from publisher.api import Curve, Number, StepContext
+from publisher.api.steps import MOST_POINTS
 from publisher.engine.cache import Identity
 from publisher.engine.progress import Progress
 from publisher.errors import PluginError
@@ -37,6 +41,7 @@ class RunningStep(StepContext):
         self.tensors: dict[tuple[str, str], torch.Tensor] = {}
         self.artifacts: dict[str, bytes] = {}
         self.numbers: list[Number] = []
+        self.curves: list[Curve] = []
         self.warnings: list[str] = []
         self.identity, self._step, self._progress = identity, identity.id, progress
 
@@ -73,6 +78,14 @@ class RunningStep(StepContext):
     def record(self, name: str, value: float, unit: str = "") -> None:
         """A number for the report."""
         self.numbers.append(Number(name=name, value=float(value), unit=unit))
+
+    def curve(self, name: str, x: Sequence[float], y: Sequence[float], unit: str = "") -> None:
+        """A curve for the report."""
+        if len(x) != len(y) or not 0 < len(x) <= MOST_POINTS:
+            raise self._error(f"recorded the curve {name!r} with {len(x)} and {len(y)} points, at most {MOST_POINTS}")
+        if not all(math.isfinite(value) for value in (*x, *y)) or any(a >= b for a, b in pairwise(x)):
+            raise self._error(f"recorded the curve {name!r} with x that does not ascend, NaN or infinity")
+        self.curves.append(Curve(name=name, x=tuple(map(float, x)), y=tuple(map(float, y)), unit=unit))
 
     def warn(self, message: str) -> None:
         """A warning for report and terminal."""

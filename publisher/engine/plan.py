@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -10,8 +10,9 @@ from typing import TypeVar
 from publisher.api import Claim, ModelError, Params, Scope, Step, StepPlan
 from publisher.engine.cache import Identity, StepCache
 from publisher.engine.device import Device, versions
-from publisher.errors import PluginError, PublisherError
+from publisher.errors import PluginError, PublisherError, UsageError
 from publisher.manifest.resolve import Resolved, ResolvedStep
+from publisher.model.digest import sha256_file
 from publisher.model.folder import ModelFolder, read_configs
 from publisher.registry import Contribution, Registry
 
@@ -62,9 +63,12 @@ def locate_model(resolved: Resolved, registry: Registry, relative_to: Path, *, f
 
 
 def plan_steps(
-    resolved: Resolved, registry: Registry, device: Device, model: PlannedModel | None, work: Path
-) -> tuple[PlannedStep, ...]:
+    resolved: Resolved, registry: Registry, device: Device, model: PlannedModel | None, work: Path,
+    relative_to: Path = Path(),
+) -> tuple[PlannedStep, ...]:  # fmt: skip
     """Every step with its claims, the tensors it will change, and whether its result is already there.
+
+    Files that parameters name are looked for under ``relative_to``, the manifest's folder.
 
     Raises:
         PublisherError: a step cannot work on this model or with these parameters.
@@ -75,27 +79,49 @@ def plan_steps(
     planned = []
     for step in resolved.steps:
         entry = registry.get("step", step.use)
-        one = _plan_step(step, entry, resolved, device, library_versions, model)
+        one = _plan_step(step, entry, resolved, _World(device, library_versions, model, relative_to))
         record = cache.peek(one.identity.key(state)) if state else None
         state = record.output if record else None
         planned.append(replace(one, cached=record is not None))
     return tuple(planned)
 
 
-def _plan_step(
-    step: ResolvedStep, entry: Contribution, resolved: Resolved, device: Device, libraries: Mapping[str, str],
-    model: PlannedModel | None,
-) -> PlannedStep:  # fmt: skip
+@dataclass(frozen=True)
+class _World:
+    """What all steps of a plan have in common."""
+
+    device: Device
+    versions: Mapping[str, str]
+    model: PlannedModel | None
+    relative_to: Path
+
+
+def _plan_step(step: ResolvedStep, entry: Contribution, resolved: Resolved, world: _World) -> PlannedStep:
     scope = resolved.scope_of(step)
     instance: Step[Params] = entry.cls()
     params = entry.cls.Params.parse(step.params)
     identity = Identity(
         name=entry.name, version=entry.version, origin=entry.origin, id=step.id, params=params.as_json(), scope=scope,
-        seed=resolved.seed, device=device, versions=libraries,
+        seed=resolved.seed, device=world.device, versions=world.versions,
     )  # fmt: skip
+    instance.files = _input_files(guarded(identity, lambda: instance.inputs(params)), world.relative_to, step.id)
+    identity = replace(identity, inputs={name: sha256_file(path) for name, path in instance.files.items()})
+    model = world.model
     claims = guarded(identity, lambda: tuple(prefixed(step.id, claim) for claim in instance.claims(params, scope)))
     plan = guarded(identity, lambda: _plan_on(instance, params, scope, step.id, model)) if model else None
     return PlannedStep(identity, instance, params, claims, entry, plan)
+
+
+def _input_files(names: Sequence[str], folder: Path, step: str) -> dict[str, Path]:
+    found = {name: folder / name for name in names}
+    for name, path in found.items():
+        if not path.is_file():
+            raise UsageError(
+                f"step {step!r} names the file {name!r}, which is not there",
+                where=str(path),
+                hint="Paths in a manifest are relative to the manifest.",
+            )
+    return found
 
 
 def _plan_on(step: Step[Params], params: Params, scope: Scope, name: str, model: PlannedModel) -> StepPlan:

@@ -13,6 +13,7 @@ from publisher.engine.cache import StepCache, StepResult
 from publisher.engine.plan import PlannedStep, guarded
 from publisher.engine.progress import Progress
 from publisher.errors import PluginError, PublisherError
+from publisher.model.digest import sha256_file
 from publisher.model.state import Delta, State
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def _run(step: PlannedStep, state: State, cache: StepCache, key: str, progress: 
     if _stamps(state) != before:
         raise PluginError(f"step {identity.id!r} changed the files of its input", hint="A step may only use ctx.write.")
     _check_plan(identity.id, plan, context)
+    if {name: sha256_file(path) for name, path in step.step.files.items()} != dict(identity.inputs):
+        raise PublisherError(f"a file that step {identity.id!r} reads changed meanwhile", hint="Run it again.")
     folder = cache.begin(key)
     context.save(folder)
     cache.commit(key, folder, _record(context, state, Delta.read(folder / "delta")))
@@ -106,7 +109,8 @@ def _record(context: RunningStep, state: State, delta: Delta) -> StepRecord:
         input=state.digest, output=state.after(delta).digest,
         changed={component: len(names) for component, names in context.changed().items()},
         changed_parameters=sum(tensor.numel() for tensor in context.tensors.values()),
-        artifacts=tuple(sorted(context.artifacts)), numbers=tuple(context.numbers), warnings=tuple(context.warnings),
+        artifacts=tuple(sorted(context.artifacts)), inputs=dict(identity.inputs), numbers=tuple(context.numbers),
+        curves=tuple(context.curves), warnings=tuple(context.warnings),
     )  # fmt: skip
 
 

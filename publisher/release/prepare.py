@@ -91,7 +91,7 @@ def prepare(path: Path, work: Path, *, fetch: bool) -> Prepared:
     resolved = read(path, registry.catalog())
     device = choose(resolved.device, resolved.dtype)
     model = locate_model(resolved, registry, path.parent, fetch=fetch)
-    steps = plan_steps(resolved, registry, device, model, work)
+    steps = plan_steps(resolved, registry, device, model, work, path.parent)
     claims = tuple(collect_claims(resolved, steps))
     checks = [check for item in claims for check in item.claim.checks]
     tools, used = collect_tools(resolved, registry, checks)

@@ -119,6 +119,7 @@ def _unknown(check: Check, reason: str, prepared: Prepared | None = None) -> Che
         better=prepared.metric.better if prepared else "lower",
         concepts=check.concepts,
         gate=check.gate,
+        guards=check.guards,
         verdict="unknown",
         reason=reason,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,9 @@ class Context(StepContext):
 
     def record(self, name: str, value: float, unit: str = "") -> None:
         self.numbers[name] = value
+
+    def curve(self, name: str, x: Sequence[float], y: Sequence[float], unit: str = "") -> None:
+        raise AssertionError(f"the step has no curve: {name}")
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)

@@ -70,7 +70,7 @@ class Xl(SimpleNamespace):
     """As much of a model as the encoders read, in the likeness of SDXL."""
 
     def config(self, component: str) -> dict[str, list[str]]:
-        return {"architectures": [self.kinds[component]]}
+        return {"architectures": [self.kinds.get(component, "")]}
 
 
 @pytest.fixture

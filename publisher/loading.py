@@ -1,0 +1,1 @@
+"""Load a released package for use: verified, with its membranes attached."""
