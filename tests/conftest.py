@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from diffusers import StableDiffusionPipeline
 
+    from publisher.api import Model
     from publisher_emoji.scorer import Scorer
 
 
@@ -31,6 +32,20 @@ def scorer() -> Scorer:
     from publisher_emoji.scorer import load_scorer
 
     return load_scorer()
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The embedded model as the engine hands it to a step."""
+    from publisher.builtin.families import StableDiffusion1
+    from publisher.model.folder import ModelFolder, read_configs
+    from publisher.model.state import State
+    from publisher_emoji import model_folder
+
+    configs = read_configs(model_folder())
+    anatomy = StableDiffusion1().recognise(configs)
+    assert anatomy is not None
+    return State(ModelFolder(model_folder(), anatomy, configs), (), tmp_path_factory.mktemp("states"))
 
 
 @pytest.fixture(autouse=True, scope="session")

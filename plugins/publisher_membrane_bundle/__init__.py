@@ -9,5 +9,7 @@ from publisher.api import Step, hookimpl
 
 @hookimpl
 def publisher_register_steps() -> Sequence[type[Step]]:  # type: ignore[type-arg]
-    """``membrane-bundle``, once it is there."""
-    return ()
+    """``membrane-bundle``."""
+    from publisher_membrane_bundle.step import MembraneBundle
+
+    return (MembraneBundle,)

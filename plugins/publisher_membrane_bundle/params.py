@@ -50,6 +50,8 @@ class MembraneParams(Params):
     surrogates: dict[str, str] = Field(default_factory=dict)
     """Concept id -> words that take the name's place in the surrogate text (c_s, "neutral"). Without an entry, or with
     an empty one: the empty prompt."""
+    aliases: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Concept id -> further words that open its membrane. The manifest's synonyms do not: they test it."""
     positives: dict[str, str] = Field(default_factory=dict)
     """Concept id -> words for the text that is pushed away from (c_p, "positive"). Default: the target itself."""
     eta: float = Field(default=1.0, ge=0, le=100)

@@ -95,6 +95,11 @@ class Model(ModelInfo):
 
     @property
     @abstractmethod
+    def digest(self) -> str:
+        """sha256 that names these weights."""
+
+    @property
+    @abstractmethod
     def folder(self) -> Path:
         """A complete diffusers folder with this state, for loading whole components. Never write into it."""
 

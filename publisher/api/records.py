@@ -142,7 +142,10 @@ class MatrixCell(Params):
 
 
 class ImagePair(Params):
-    """The base model's and the hardened model's image of one request. Never of a person or of unsafe kind."""
+    """The base model's and the hardened model's image of one request. Never of a person or of unsafe kind.
+
+    Where the request was drawn without membranes too, that image is the third.
+    """
 
     concept: str
     check: str
@@ -154,6 +157,11 @@ class ImagePair(Params):
     """Base64."""
     base_label: str
     hardened_label: str
+    guards: Guards = "on"
+    """How the hardened image was drawn: with the package's membranes, or without them."""
+    without_png: str = ""
+    """Base64; drawn by the hardened model without membranes, where the hardened image has them. Empty: none."""
+    without_label: str = ""
 
 
 class PermeabilityRow(Params):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from publisher.api import Interval, Measurement, Metric, NoParams, Observation, 
 from publisher.builtin.statistics import median, paired_difference, quantile, share, widened
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+OPENINGS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Ends of the bins of permeability: shut, four quarters, and more than one membrane's worth."""
 
 
 class ConceptRate(Metric[NoParams]):
@@ -122,7 +125,53 @@ class ImageDistance(Metric[NoParams]):
         return median([0.0] * n)
 
 
-METRICS: tuple[type[Metric], ...] = (ConceptRate, KeptAccuracy, ImageDistance)  # type: ignore[type-arg]
+class KeptDistanceParams(Params):
+    """What is listed beside the number."""
+
+    worst: int = Field(default=5, ge=1, le=100)
+    """How many of the concepts that changed most to name."""
+
+
+class KeptDistance(Metric[KeptDistanceParams]):
+    """How far the images of what stays have moved from the base model's, drawn from the same noise.
+
+    The number is that of ``image-distance``: the median root mean square distance on [0, 1] pixels. Beside it stand the
+    concepts that moved most, the share of images that are the base model's bit for bit, and where membranes open by the
+    prompt the distance by permeability: it tells whether what moved is what the guard let through.
+    """
+
+    name = "kept-distance"
+    version = "1"
+    better = "lower"
+    unit = "rms"
+    summary = "median distance of what stays to the base model, worst concepts, by permeability"
+
+    def measure(self, params: KeptDistanceParams, observations: Sequence[Observation]) -> Measurement:
+        """The median of all images, and for each concept alone where it has six images or more.
+
+        Raises:
+            ValueError: fewer than six images.
+        """
+        found = median([row.distance for row in observations])
+        concepts = {name: [row.distance for row in rows] for name, rows in _by_concept(observations).items()}
+        same = sum(row.distance == 0 for row in observations)
+        return Measurement(
+            hardened=found,
+            by_concept={name: median(distances) for name, distances in concepts.items() if len(distances) >= 6},
+            details={
+                "unchanged": share(same, len(observations)).as_json(),
+                "worst": _farthest(concepts, params.worst),
+                "prompts": len(_by_prompt(observations)),
+                **_by_permeability(observations),
+            },
+        )
+
+    def best(self, params: KeptDistanceParams, n: int) -> Interval:  # noqa: ARG002
+        """``n`` equal pairs; fewer than six raise ``ValueError`` as in :meth:`measure`."""
+        return median([0.0] * n)
+
+
+METRICS: tuple[type[Metric], ...] = (ConceptRate, KeptAccuracy, ImageDistance, KeptDistance)  # type: ignore[type-arg]
 
 
 def _some(observations: Sequence[Observation]) -> None:
@@ -168,6 +217,37 @@ def _worst(by_concept: dict[str, Interval], k: int) -> list[dict[str, Any]]:
     """Largest loss first; equal losses in the order of the check, where authors put the nearest neighbours first."""
     ordered = sorted(by_concept.items(), key=lambda item: item[1].value)[:k]
     return [{"concept": name, "change": change.value, "n": change.n} for name, change in ordered]
+
+
+def _farthest(concepts: dict[str, list[float]], k: int) -> list[dict[str, Any]]:
+    """Largest median first; equal ones in the order of the check."""
+    medians = {name: quantile(distances, 0.5) for name, distances in concepts.items()}
+    ordered = sorted(medians, key=lambda name: -medians[name])[:k]
+    return [{"concept": name, "median": medians[name], "n": len(concepts[name])} for name in ordered]
+
+
+def _by_permeability(observations: Sequence[Observation]) -> dict[str, Any]:
+    """N and median of the images between two neighbours of :data:`OPENINGS`; nothing where no membrane was attached."""
+    bins: dict[int, list[float]] = {}
+    for row in observations:
+        if row.permeability is not None:
+            bins.setdefault(bisect_left(OPENINGS, row.permeability), []).append(row.distance)
+    if not bins:
+        return {}
+    return {
+        "by_permeability": [
+            {"permeability": _between(place), "n": len(distances), "median": quantile(distances, 0.5)}
+            for place, distances in sorted(bins.items())
+        ]
+    }
+
+
+def _between(place: int) -> str:
+    if place == 0:
+        return "0"
+    if place == len(OPENINGS):
+        return f"> {OPENINGS[-1]:g}"
+    return f"> {OPENINGS[place - 1]:g} to {OPENINGS[place]:g}"
 
 
 def _by_concept(observations: Sequence[Observation]) -> dict[str, list[Observation]]:

@@ -24,6 +24,7 @@ COMMANDS = {
     "plan": "Show what a release would do, without loading the model.",
     "verify": "Check a package against a public key.",
     "report": "Show, convert or open the report of a release.",
+    "membranes": "Look at membranes, merge and convert them, train them alone.",
     "plugins": "List what is installed, and what was set aside.",
     "keygen": "Make a key pair for signing.",
     "schema": "Print a JSON Schema, for editors and for CI.",

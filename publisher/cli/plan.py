@@ -55,6 +55,7 @@ def as_data(prepared: Prepared) -> dict[str, Any]:
                     "attack": check.attack,
                     "metric": check.metric,
                     "gate": check.gate.sentence(),
+                    "guards": check.guards,
                     "images": sum(plans[check.id].samples.values()),
                     "prompts": plans[check.id].prompts,
                     "refused_prompts": plans[check.id].refused,
@@ -80,7 +81,8 @@ def as_data(prepared: Prepared) -> dict[str, Any]:
         "device": str(prepared.device),
         "steps": [_step(step) for step in prepared.steps],
         "claims": claims,
-        "images_of_each_model": prepared.images,
+        "images_of_each_model": prepared.images["base"],
+        "images_without_membranes": prepared.images["off"],
         "disk_bytes": prepared.disk,
         "undecidable": [check.check for check in prepared.checks if check.undecidable]
         + [claim["id"] for claim in claims if not claim["checks"]],
@@ -119,6 +121,10 @@ def as_text(data: dict[str, Any]) -> str:
     for claim in data["claims"]:
         lines += _claim_lines(claim)
     lines += ["", f"images  {data['images_of_each_model']} of the base model and as many of the hardened one"]
+    if data["images_without_membranes"]:
+        lines.append(
+            f"        {data['images_without_membranes']} of them without membranes, where the package has some"
+        )
     if data["disk_bytes"] is not None:
         lines.append(f"disk    {_size(data['disk_bytes'])} for the package and the steps' results, and the images")
     if data["undecidable"]:
@@ -128,7 +134,8 @@ def as_text(data: dict[str, Any]) -> str:
 
 def _step_lines(step: dict[str, Any]) -> list[str]:
     changes = step["changes"]
-    what = ", ".join(f"{count} tensors of {part}" for part, count in changes.items()) if changes else "unknown"
+    counted = ", ".join(f"{count} tensors of {part}" for part, count in (changes or {}).items()) or "no tensor"
+    what = "unknown" if changes is None else counted
     cached = "   (finished: in the work folder)" if step["cached"] else ""
     lines = [f"  {step['id']}   {step['use']} {step['version']} on {', '.join(step['concepts'])}{cached}"]
     lines.append(f"      changes {what}" + "".join(f", adds {name}" for name in step["artifacts"]))
@@ -141,7 +148,8 @@ def _claim_lines(claim: dict[str, Any]) -> list[str]:
         lines.append("      no check: the claim can only be unknown")
     for check in claim["checks"]:
         asked = f"{check['images']} images of {check['prompts']} prompts"
-        lines.append(f"      {check['id']}   {check['attack']} > {check['metric']}: {check['gate']}   {asked}")
+        bare = ", without membranes" if check["guards"] == "off" else ""
+        lines.append(f"      {check['id']}   {check['attack']} > {check['metric']}: {check['gate']}   {asked}{bare}")
         if check["refused_prompts"]:
             lines.append(f"          {check['refused_prompts']} prompts are never drawn and were left out")
         if check["undecidable"]:

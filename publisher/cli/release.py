@@ -151,7 +151,20 @@ def as_text(outcome: Outcome, public: str) -> str:
             f"Package:   {outcome.package}",
             f"Report:    {page}",
             f"Verify it: {_program()} verify {outcome.package} --key {public}",
-            "Load it:   from diffusers import DiffusionPipeline",
-            f"           DiffusionPipeline.from_pretrained({str(outcome.package)!r})",
+            *_loading(outcome, public),
         ]
     )
+
+
+def _loading(outcome: Outcome, public: str) -> list[str]:
+    """How to load the package, with membranes where it has some that open by the prompt."""
+    if outcome.report.permeabilities is not None:
+        return [
+            "Load it:   import publisher",
+            f"           publisher.load({str(outcome.package)!r}, verify_key={public!r})",
+            "           (plain diffusers loads it without its membranes)",
+        ]
+    return [
+        "Load it:   from diffusers import DiffusionPipeline",
+        f"           DiffusionPipeline.from_pretrained({str(outcome.package)!r})",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from publisher.api import TensorInfo
-from publisher.errors import PublisherError
+from publisher.errors import PublisherError, UsageError
 from publisher.model.header import BITS
 
 
@@ -51,6 +52,27 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``, complete or not at all."""
     with atomic(path) as file:
         file.write(data)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, beside ``target``; it gets that name when the block ends, and is gone if the block fails.
+
+    Raises:
+        UsageError: there is something under that name already.
+    """
+    if target.exists():
+        raise UsageError("is there already", where=str(target), hint="Give another name, or move it away.")
+    folder = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        folder.rename(target)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def json_bytes(data: Any) -> bytes:

@@ -95,12 +95,18 @@ def _claim(claim: ClaimRecord) -> list[str]:
 
 
 def _check(check: CheckRecord) -> str:
+    hardened, base = _numbers(check)
+    name = markdown(check.id) + (" (without membranes)" if check.guards == "off" else "")
+    return f"| {name} | {check.verdict} | {hardened} | {base} | {markdown(check.gate.sentence())} |"
+
+
+def _numbers(check: CheckRecord) -> tuple[str, str]:
+    """Of the hardened and of the base model."""
     measured = check.measurement
-    hardened = base = "not measured"
-    if measured is not None:
-        hardened = _interval(measured.hardened, check.unit)
-        base = _interval(measured.base, check.unit) if measured.base else ""
-    return f"| {markdown(check.id)} | {check.verdict} | {hardened} | {base} | {markdown(check.gate.sentence())} |"
+    if measured is None:
+        return "not measured", "not measured"
+    base = _interval(measured.base, check.unit) if measured.base else ""
+    return _interval(measured.hardened, check.unit), base
 
 
 def _interval(interval: Any, unit: str) -> str:
@@ -133,14 +139,49 @@ model_signing verify key {_folder(report)} --signature {_folder(report)}/model.s
 ```"""
 
 
-def _load(report: ReleaseReport) -> str:
-    return f"""## How to load
+_PLAIN = """```python
+from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained("{folder}", use_safetensors=True)
+```"""
+_GUARDED = """This package carries membranes for {concepts}: they are attached when it is loaded, and each prompt opens
+them as far as it resembles what they are for.
+
+```python
+import publisher
+
+pipeline = publisher.load("{folder}", verify_key="publisher.pub")
+```
+
+Plain diffusers loads the weights **without the membranes**: whoever does so is free of them.
 
 ```python
 from diffusers import DiffusionPipeline
 
-pipeline = DiffusionPipeline.from_pretrained("{_folder(report)}", use_safetensors=True)
+pipeline = DiffusionPipeline.from_pretrained("{folder}", use_safetensors=True)
 ```"""
+
+
+def _load(report: ReleaseReport) -> str:
+    table, folder = report.permeabilities, _folder(report)
+    if table is None:
+        return "## How to load\n\n" + _PLAIN.format(folder=folder)
+    concepts = ", ".join(map(_code, table.membranes))
+    return "## How to load\n\n" + _GUARDED.format(folder=folder, concepts=concepts) + _without(report)
+
+
+def _without(report: ReleaseReport) -> str:
+    """What was measured without membranes, or that nobody did."""
+    checks = [check for claim in report.claims for check in claim.checks if check.guards == "off"]
+    if not checks:
+        return "\n\nWhat it draws then was not measured."
+    rows = ["| check without membranes | hardened | base |", "|---|---|---|"]
+    return "\n\n" + "\n".join(["What it draws then was measured:", "", *rows, *map(_bare_row, checks)])
+
+
+def _bare_row(check: CheckRecord) -> str:
+    hardened, base = _numbers(check)
+    return f"| {markdown(check.id)} | {hardened} | {base} |"
 
 
 def _origin(report: ReleaseReport, *, base_card: bool) -> str:

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from publisher.api import TensorInfo
 from publisher.model.header import HeaderError, read_header
 from publisher.model.strict_json import JsonError, strict_json
 from publisher.package.codes import Code, Finding
@@ -22,6 +23,7 @@ from publisher.package.layout import (
     suffix,
     type_problem,
 )  # fmt: skip
+from publisher.package.membranes import INDEX, check_membranes
 from publisher.package.tree import Tree
 
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
@@ -53,7 +55,7 @@ def check_names(paths: Iterable[str]) -> list[Finding]:
 def check_content(tree: Tree) -> list[Finding]:
     """The content of weights, configurations and other text files of acceptable name."""
     findings: list[Finding] = []
-    tensors: dict[str, set[str]] = {}
+    tensors: dict[str, Mapping[str, TensorInfo]] = {}
     documents: dict[str, Any] = {}
     for path in sorted(tree.digests):
         if path == SIGNATURE or path_problem(path) or type_problem(path):
@@ -63,15 +65,16 @@ def check_content(tree: Tree) -> list[Finding]:
         elif suffix(path) in TEXT_TYPES:
             findings += _text(tree, path, documents)
     findings += _model_index(documents.get(MODEL_INDEX), set(tree.digests))
+    findings += check_membranes(documents.get(INDEX), tree.digests, tensors)
     for path in sorted(documents):
         findings += _document(path, documents[path], tensors)
     return findings
 
 
-def _weights(tree: Tree, path: str, tensors: dict[str, set[str]]) -> list[Finding]:
+def _weights(tree: Tree, path: str, tensors: dict[str, Mapping[str, TensorInfo]]) -> list[Finding]:
     file = tree.root / path
     try:
-        tensors[path] = set(read_header(file, path))
+        tensors[path] = read_header(file, path)
     except HeaderError as error:
         with file.open("rb") as stream:
             pickle = _PICKLE.match(stream.read(2))
@@ -104,7 +107,7 @@ def _text(tree: Tree, path: str, documents: dict[str, Any]) -> list[Finding]:
     return []
 
 
-def _document(path: str, document: Any, tensors: Mapping[str, set[str]]) -> Iterator[Finding]:
+def _document(path: str, document: Any, tensors: Mapping[str, Mapping[str, TensorInfo]]) -> Iterator[Finding]:
     if path.startswith(f"{RELEASE}/"):
         return
     for key in sorted(_keys(document) & set(CODE_KEYS)):
@@ -128,7 +131,7 @@ def _keys(document: Any) -> set[str]:
     return found
 
 
-def _index(path: str, document: Any, tensors: Mapping[str, set[str]]) -> Iterator[Finding]:
+def _index(path: str, document: Any, tensors: Mapping[str, Mapping[str, TensorInfo]]) -> Iterator[Finding]:
     folder = path.rpartition("/")[0]
     weight_map = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
@@ -141,7 +144,7 @@ def _index(path: str, document: Any, tensors: Mapping[str, set[str]]) -> Iterato
             yield Finding(Code.PATH, path, f"names {name!r}, which is no file name")
         elif shard not in tensors:
             yield Finding(Code.INCONSISTENT, path, f"names {name!r}, which is not there or malformed")
-        elif tensors[shard] != listed:
+        elif tensors[shard].keys() != listed:
             yield Finding(Code.INCONSISTENT, path, f"lists other tensors than {name!r} holds")
 
 

@@ -85,6 +85,7 @@ def _provenance(report: ReleaseReport, digests: Mapping[str, str]) -> dict[str, 
         for plugin in report.plugins
         if plugin.origin.digest
     ]
+    inputs = [_resource(f"{step.id}/{name}", digest) for step in report.steps for name, digest in step.inputs.items()]
     steps = [{"id": step.id, "name": step.name, "version": step.version} for step in report.steps]
     return {
         "buildDefinition": {
@@ -96,7 +97,7 @@ def _provenance(report: ReleaseReport, digests: Mapping[str, str]) -> dict[str, 
                 "version": report.version,
             },
             "internalParameters": {"steps": steps, "versions": report.versions, "buildLevel": LEVEL},
-            "resolvedDependencies": [base, *plugins],
+            "resolvedDependencies": [base, *plugins, *inputs],
         },
         "runDetails": {
             "builder": {"id": TOOL, "version": {"model-publisher": report.versions.get("publisher", "unknown")}}

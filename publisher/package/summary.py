@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from publisher.api import CheckRecord, ClaimRecord, Gate, ReleaseReport, Verdict
-from publisher.api.claims import Binding
+from publisher.api.claims import Binding, Guards
 from publisher.api.params import Params
 from publisher.package.layout import DECISION, PROVENANCE, test_result
 
@@ -15,6 +15,7 @@ class CheckSummary(Params):
 
     id: str
     gate: Gate
+    guards: Guards = "on"
     verdict: Verdict
 
 
@@ -84,5 +85,8 @@ def _claim(claim: ClaimRecord) -> ClaimSummary:
         sentence=claim.sentence,
         binds=claim.binds,
         verdict=claim.verdict,
-        checks=tuple(CheckSummary(id=check.id, gate=check.gate, verdict=check.verdict) for check in claim.checks),
+        checks=tuple(
+            CheckSummary(id=check.id, gate=check.gate, guards=check.guards, verdict=check.verdict)
+            for check in claim.checks
+        ),
     )

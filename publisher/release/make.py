@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,16 +21,19 @@ from publisher.api import (
     ReleaseStart,
     Verdict,
 )  # fmt: skip
+from publisher.api.membranes import FOLDER, INDEX
+from publisher.engine.cache import StepResult
 from publisher.engine.device import require
 from publisher.engine.lock import locked
 from publisher.engine.progress import Progress
 from publisher.engine.run import Hardened, harden
 from publisher.errors import ExitCode, PublisherError, UsageError
-from publisher.model.digest import sha256_file
+from publisher.model.digest import sha256_file, sha256_list
 from publisher.model.files import json_bytes, write_atomic
 from publisher.model.state import State
 from publisher.package import build
 from publisher.package.keys import PrivateKey
+from publisher.package.layout import RELEASE
 from publisher.package.sign import sign
 from publisher.package.verify import verify
 from publisher.release.prepare import Prepared, prepare
@@ -152,13 +156,33 @@ def _temporary(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _lay_out(hardened: Hardened, folder: Path, work: Path) -> None:
+def _artifacts(results: Sequence[StepResult]) -> dict[str, bytes]:
+    """Of all these steps together, by name."""
     artifacts: dict[str, bytes] = {}
-    for result in hardened.results:
+    for result in results:
         twice = sorted(set(artifacts) & set(result.artifacts))
         if twice:
             raise PublisherError(f"two steps made the artifact {twice[0]!r}", hint="Give one of them another name.")
         artifacts |= result.artifacts
+    return artifacts
+
+
+def _guards(results: Sequence[StepResult], work: Path) -> Path | None:
+    """A folder with the membranes that these steps left, as the package would hold them below ``release/``."""
+    artifacts = _artifacts(results)
+    if INDEX not in artifacts:
+        return None
+    found = {name: data for name, data in artifacts.items() if name.startswith(f"{FOLDER}/")}
+    digest = sha256_list({name: hashlib.sha256(data).hexdigest() for name, data in found.items()})
+    folder = work / "guards" / digest
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, data in found.items():
+        write_atomic(folder / name, data)
+    return folder
+
+
+def _lay_out(hardened: Hardened, folder: Path, work: Path) -> None:
+    artifacts = _artifacts(hardened.results)
     changed = work / "changed"
     shutil.rmtree(changed, ignore_errors=True)
     base = hardened.final.base
@@ -193,13 +217,14 @@ def _verify(
     cells: list[MatrixCell] = []
     ids = [step.identity.id for step in prepared.steps]
     if resolved.verify.after_each_step:
-        for name, state in zip(["base", *ids[:-1]], hardened.states[:-1], strict=True):
-            cells += matrix_column(run(f"verify {name}", Arm.of(state.folder), silent).claims, name)
+        for done, (name, state) in enumerate(zip(["base", *ids[:-1]], hardened.states[:-1], strict=True)):
+            arm = Arm.of(state.folder, _guards(hardened.results[:done], work))
+            cells += matrix_column(run(f"verify {name}", arm, silent).claims, name)
     loud = replace(
         silent,
         check_end=lambda claim, record, seconds: tell("publisher_on_check_end", CheckEnd(claim, record, seconds)),
     )
-    found = run("verify", Arm.of(folder), loud)
+    found = run("verify", Arm.of(folder, folder / RELEASE), loud)
     if resolved.verify.after_each_step:
         cells += matrix_column(found.claims, ids[-1])
     return found, cells

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,8 @@ class Prepared:
     """Of the steps, with the manifest's gates, and the manifest's own."""
     tools: Tools
     checks: tuple[CheckPlan, ...]
-    images: int
-    """Distinct images of each model."""
+    images: Mapping[str, int]
+    """Distinct images of the ``"base"`` model, and of the hardened one with membranes ``"on"`` and ``"off"``."""
     used: tuple[Contribution, ...]
     """Every plugin class that takes part, the report formats excepted."""
 

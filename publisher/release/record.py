@@ -39,6 +39,7 @@ def make_report(
         scorers=dict(found.scorers),
         plugins=tuple(used),
         pairs=found.pairs if resolved.verify.images else (),
+        permeabilities=found.permeabilities,
         seed=resolved.seed,
         device=str(prepared.device),
         versions={"python": platform.python_version(), "publisher": __version__, **versions()},

@@ -64,11 +64,11 @@ def _cells(check: CheckRecord) -> tuple[str, str, str, str, str]:
     """Verdict, check, hardened, base, gate."""
     word, gate = verdicts.check_verdict(check), gate_words(check.gate, check.unit)
     if check.measurement is None:
-        return word, _clean(check.id), f"not measured: {_clean(check.reason)}", "", gate
+        return word, _clean(verdicts.title(check)), f"not measured: {_clean(check.reason)}", "", gate
     found, base = check.measurement.hardened, check.measurement.base
     value = f"{figure(found.value, check.unit, check.gate)} ({span(found, check.unit, check.gate)}), n {found.n}"
     control = f"base {figure(base.value, check.unit, check.gate)}" if base else ""
-    return word, _clean(check.id), value, control, gate
+    return word, _clean(verdicts.title(check)), value, control, gate
 
 
 def _warnings(report: ReleaseReport) -> list[str]:

@@ -6,11 +6,10 @@ import copy
 import inspect
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from publisher.api.loading import quiet
 from publisher.errors import ModelError
 
 if TYPE_CHECKING:
@@ -32,15 +31,15 @@ FILTERS: dict[str, Any] = {
 """What is left out of a pipeline that has it."""
 
 
-def load(folder: Path, device: torch.device, dtype: torch.dtype) -> DiffusionPipeline:
+def load(folder: Path, device: torch.device, dtype: torch.dtype, *, filters: bool = False) -> DiffusionPipeline:
     """The model in ``folder``, ready to draw.
-
-    A safety checker or watermark in the folder is left out: what is to be judged is what the weights draw.
 
     Args:
         folder: diffusers layout; safetensors weights.
         device: where it will run.
         dtype: of all weights.
+        filters: keep a safety checker or watermark that the folder asks for; left out by default, because what is to be
+            judged is what the weights draw.
 
     Raises:
         ModelError: no such pipeline, or its parts cannot be loaded.
@@ -51,28 +50,32 @@ def load(folder: Path, device: torch.device, dtype: torch.dtype) -> DiffusionPip
 
     index = read_index(folder)
     kind = getattr(diffusers, CLASSES[index["_class_name"]])
-    absent = {name: value for name, value in FILTERS.items() if name in index}
+    absent = {name: value for name, value in FILTERS.items() if name in index and not filters}
     try:
-        with _no_progress_bars():
+        with quiet():
             pipeline = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=dtype, **absent)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ModelError(f"the model cannot be loaded: {error}", where=str(folder)) from error
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.watermark = None
+    if not filters:
+        pipeline.watermark = None
     for network in (pipeline.unet, pipeline.vae):
         network.eval().to(memory_format=torch.channels_last)
     return pipeline.to(device)
 
 
 def twin(pipeline: DiffusionPipeline) -> DiffusionPipeline:
-    """The same networks with a scheduler and tokenizers of its own, for use in another thread."""
+    """The same networks, and membranes if it has some, with scheduler and tokenizers of its own for another thread."""
     own = {
         name: copy.deepcopy(part) if name == "scheduler" or name.startswith("tokenizer") else part
         for name, part in pipeline.components.items()
     }
-    other = type(pipeline)(**own, **_options(pipeline))
+    kind = getattr(type(pipeline), "plain_class", type(pipeline))
+    other = kind(**own, **_options(pipeline))
     other.set_progress_bar_config(disable=True)
-    other.watermark = None
+    other.watermark = getattr(pipeline, "watermark", None)
+    if kind is not type(pipeline):
+        type(pipeline).membranes.serve(other)
     return other
 
 
@@ -101,19 +104,3 @@ def read_index(folder: Path) -> dict[str, Any]:
             f"the pipeline {name!r} cannot be drawn with", where=str(path), hint=f"Known: {', '.join(CLASSES)}."
         )
     return index
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Ours is the only progress bar; theirs are put back as they were."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    shown = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
-    for log in shown:
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for log in shown:
-            log.enable_progress_bar()

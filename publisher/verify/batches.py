@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from publisher.api import ImageRequest
+from publisher.api import Guards, ImageRequest
 from publisher.runtime.drawing import batch_kind
 
 MOST = 32
 """Images of a batch at most; more do not draw faster on a CPU."""
+Wanted = tuple[ImageRequest, Guards]
+"""A request, and whether the hardened model draws it with its membranes."""
 LATENTS = 32_768
 """Latent pixels of a batch: 8 images of 512 pixels, 2 of 1024. Fixed, so that memory does not decide what is drawn."""
 
@@ -22,6 +24,8 @@ class Batch:
     """Without their concepts, which do not matter to what is drawn."""
     private: bool
     """Shows persons or unsafe content: never stored on disk."""
+    guards: tuple[Guards, ...] = ("on",)
+    """How the hardened model draws it: with its membranes, without them, or once each."""
 
 
 def drawing(request: ImageRequest) -> ImageRequest:
@@ -34,23 +38,29 @@ def batch_size(latent: tuple[int, int]) -> int:
     return max(1, min(MOST, LATENTS // (latent[0] * latent[1])))
 
 
-def batches(requests: Iterable[ImageRequest], private: Collection[str], size: int) -> tuple[Batch, ...]:
+def batches(wanted: Iterable[Wanted], private: Collection[str], size: int) -> tuple[Batch, ...]:
     """Group requests into batches, in the order of their first appearance.
 
+    What is drawn in several ways is grouped the same in each: where nothing differs, not even the last bit may.
+
     Args:
-        requests: of all checks; equal drawings are taken once.
+        wanted: of all checks; equal drawings are taken once.
         private: ids of the concepts whose images must not be stored.
         size: of a batch.
     """
     hidden: dict[ImageRequest, bool] = {}
-    for request in requests:
+    guards: dict[ImageRequest, set[Guards]] = {}
+    for request, how in wanted:
         bare = drawing(request)
         hidden[bare] = hidden.get(bare, False) or request.concept in private
+        guards.setdefault(bare, set()).add(how)
     groups: dict[tuple[object, ...], list[ImageRequest]] = {}
     for bare, secret in hidden.items():
-        groups.setdefault((*batch_kind(bare), secret), []).append(bare)
+        groups.setdefault((*batch_kind(bare), secret, *sorted(guards[bare])), []).append(bare)
     return tuple(
-        Batch(tuple(part), private=bool(kind[-1])) for kind, group in groups.items() for part in _parts(group, size)
+        Batch(tuple(part), private=hidden[part[0]], guards=tuple(sorted(guards[part[0]])))
+        for group in groups.values()
+        for part in _parts(group, size)
     )
 
 

@@ -11,6 +11,7 @@ from publisher.api import (
     ImagePair,
     ImageRequest,
     MatrixCell,
+    PermeabilityTable,
     Sampling,
     Scope,
     ScorerCard,
@@ -18,9 +19,11 @@ from publisher.api import (
     Verdict,
 )
 from publisher.api.verdicts import worst
+from publisher.verify.batches import Wanted
 from publisher.verify.gallery import sampler_of
 from publisher.verify.measuring import Bench, Prepared, cards_of, prepare, record_of
 from publisher.verify.pairs import pairs_of, shown
+from publisher.verify.permeabilities import table
 from publisher.verify.survey import Survey, survey
 from publisher.verify.tools import Arms, Setting, StepClaim, Tools, Unmeasured
 
@@ -35,6 +38,8 @@ class VerifyResult:
     """File inside ``release/reports/`` -> JSON lines, one for each image of a check."""
     pairs: tuple[ImagePair, ...]
     """A few images of both models for the report."""
+    permeabilities: PermeabilityTable | None
+    """How far prompts open the membranes; None: the model has none, or nobody knows."""
     scorers: Mapping[str, ScorerCard]
     """Of every scorer that judged."""
 
@@ -66,7 +71,7 @@ def run_checks(
     cards = cards_of(checks, tools, setting)
     prepared = {check.id: prepare(check, scope, tools, sampling, cards) for check in checks}
     good = [item for item in prepared.values() if isinstance(item, Prepared)]
-    wanted = [request for item in good for request in item.asked.requests]
+    wanted = [(request, item.check.guards) for item in good for request in item.asked.requests]
     tools = replace(tools, scorers={name: tools.scorers[name] for name in cards if isinstance(cards[name], ScorerCard)})
     pictured = {item.check.id: shown(item.asked.requests, scope) for item in good}
     seen = _survey(wanted, pictured, scope, arms, tools, setting)
@@ -76,7 +81,8 @@ def run_checks(
     return VerifyResult(
         claims=records,
         evidence=evidence,
-        pairs=pairs_of([(item.check.id, item.scorer, pictured[item.check.id]) for item in good], scope, seen),
+        pairs=pairs_of([(item.check, item.scorer, pictured[item.check.id]) for item in good], scope, seen),
+        permeabilities=_table(seen, wanted, scope),
         scorers={name: card for name, card in cards.items() if isinstance(card, ScorerCard)},
     )
 
@@ -104,8 +110,14 @@ def _unique(ids: Sequence[str]) -> None:
         raise UsageError(f"two checks have the same id: {', '.join(twice)}", hint="Give each check an id of its own.")
 
 
+def _table(seen: Survey, wanted: Sequence[Wanted], scope: Scope) -> PermeabilityTable | None:
+    if seen.openings is None or seen.openings.problem:
+        return None
+    return table(seen.openings, [request for request, _ in wanted], scope)
+
+
 def _survey(
-    wanted: Sequence[ImageRequest], pictured: Mapping[str, Sequence[ImageRequest]], scope: Scope, arms: Arms,
+    wanted: Sequence[Wanted], pictured: Mapping[str, Sequence[ImageRequest]], scope: Scope, arms: Arms,
     tools: Tools, setting: Setting,
 ) -> Survey:  # fmt: skip
     if not wanted:

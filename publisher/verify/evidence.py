@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from publisher.api import Judgement, Params
+from publisher.api import Guards, Judgement, Params
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +46,10 @@ class EvidenceRow(Params):
     hardened_sha256: str
     distance: float = Field(ge=0)
     """Root mean square difference on [0, 1] pixels."""
+    guards: Guards = "on"
+    """As the check asks: with the package's membranes, or without them."""
+    permeabilities: dict[str, float] | None = None
+    """Concept of each membrane -> how far the prompt opens it; None: no membrane was attached."""
 
 
 def json_lines(rows: Iterable[EvidenceRow]) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from publisher.api import Executor, ImageRequest
+from publisher.errors import PublisherError
 from publisher.model.digest import sha256_json
 from publisher.runtime.drawing import VERSION, draw, latent_size
 from publisher.verify.asking import one_line
@@ -22,6 +23,8 @@ from publisher.verify.tools import Arm, Setting
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
+
+    from publisher.runtime.membranes import Attached
 
 SMALL = 4096
 """Latent pixels of a batch up to which batches are drawn side by side."""
@@ -38,6 +41,8 @@ class DrawTask:
     workers: int
     """Batches that are drawn at the same time, each by one processor thread; 1: one batch by all of them."""
     batches: tuple[tuple[ImageRequest, ...], ...]
+    guards: Path | None = None
+    """Folder with the membranes to attach."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def perform(task: DrawTask) -> list[Drawn]:
     from publisher.runtime.pipelines import twin
 
     try:
-        pipeline = _pipeline(task.folder, task.device, task.dtype)
+        pipeline, _ = opened(task.folder, task.guards, task.device, task.dtype)
     except Exception as error:  # noqa: BLE001 - whatever the libraries raise, these images are not there
         return [Drawn(None, one_line(error))] * len(task.batches)
     if task.workers == 1:
@@ -82,19 +87,36 @@ def _draw(pipeline: DiffusionPipeline, batch: tuple[ImageRequest, ...]) -> Drawn
 
 
 @lru_cache(maxsize=1)
-def _pipeline(folder: Path, device: str, dtype: str) -> DiffusionPipeline:
+def opened(folder: Path, guards: Path | None, device: str, dtype: str) -> tuple[DiffusionPipeline, Attached | None]:
+    """A model ready to draw, and its membranes where it has some. The last one stays loaded.
+
+    Raises:
+        PublisherError: it cannot be loaded, or the membranes cannot be attached.
+    """
     import torch
 
+    from publisher.runtime.membranes import attach, read_release
     from publisher.runtime.pipelines import load
 
-    return load(folder, torch.device(device), getattr(torch, dtype))
+    released = None if guards is None else read_release(guards)
+    if guards is not None and released is None:
+        raise PublisherError("there are no membranes to attach", where=str(guards))
+    pipeline = load(folder, torch.device(device), getattr(torch, dtype))
+    return pipeline, attach(pipeline, released) if released else None
 
 
 class Gallery:
-    """The images of one model for a list of batches."""
+    """The images of one model for a list of batches.
 
-    def __init__(self, arm: Arm, setting: Setting) -> None:
+    Args:
+        arm: the model.
+        setting: where it is drawn and what is told.
+        name: of the model, in words.
+    """
+
+    def __init__(self, arm: Arm, setting: Setting, name: str) -> None:
         self.arm = arm
+        self.name = name
         self._problems: dict[str, str] = {}
         self._setting = setting
 
@@ -113,7 +135,14 @@ class Gallery:
         setting, workers = self._setting, self._workers
         chunks = [missing[start : start + 2 * workers] for start in range(0, len(missing), 2 * workers)]
         tasks = [
-            DrawTask(self.arm.folder, setting.device, setting.dtype, workers, tuple(batch.requests for batch in chunk))
+            DrawTask(
+                self.arm.folder,
+                setting.device,
+                setting.dtype,
+                workers,
+                tuple(batch.requests for batch in chunk),
+                self.arm.guards,
+            )
             for chunk in chunks
         ]
         try:
@@ -122,7 +151,7 @@ class Gallery:
                     self._keep(batch, result)
                 yield sum(len(batch.requests) for batch in chunk)
         finally:
-            _pipeline.cache_clear()
+            opened.cache_clear()
 
     def look(self, batch: Batch) -> torch.Tensor | None:
         """The images of a batch, if they are there."""
@@ -135,7 +164,7 @@ class Gallery:
     def key(self, batch: Batch) -> str:
         """What the images of a batch depend on, as a sha256."""
         requests = [request.model_dump(mode="json", exclude={"concept"}) for request in batch.requests]
-        return sha256_json({"model": self.arm.digest, "requests": requests, "machine": self._machine})
+        return sha256_json({"model": self.arm.key, "requests": requests, "machine": self._machine})
 
     def _keep(self, batch: Batch, drawn: Drawn) -> None:
         key = self.key(batch)
@@ -155,12 +184,18 @@ class Gallery:
     def _machine(self) -> dict[str, str]:
         import torch
 
-        cuda = self._setting.device == "cuda"
-        libraries = {name: version(name) for name in ("torch", "diffusers", "transformers")}
-        where = torch.cuda.get_device_name() if cuda else torch.backends.cpu.get_cpu_capability()
-        threads = "" if cuda else str(1 if self._workers > 1 else torch.get_num_threads())
-        device = {"device": f"{self._setting.device} {where} {threads}".strip(), "dtype": self._setting.dtype}
-        return {**libraries, **device, "drawing": VERSION}
+        threads = "" if self._setting.device == "cuda" else str(1 if self._workers > 1 else torch.get_num_threads())
+        return {**machine(self._setting), "threads": threads, "drawing": VERSION}
+
+
+def machine(setting: Setting) -> dict[str, str]:
+    """What the last bits of a network's output depend on besides the network."""
+    import torch
+
+    cuda = setting.device == "cuda"
+    where = torch.cuda.get_device_name() if cuda else torch.backends.cpu.get_cpu_capability()
+    libraries = {name: version(name) for name in ("torch", "diffusers", "transformers")}
+    return {**libraries, "device": f"{setting.device} {where}", "dtype": setting.dtype}
 
 
 def _cores() -> int:

@@ -44,9 +44,24 @@ def ready(scorer: Scorer, device: str) -> ScorerCard:
     return card
 
 
-def look(base: torch.Tensor, hardened: torch.Tensor, scorers: Mapping[str, Scorer]) -> list[Sight]:
-    """One sight for each pair of images, ``(n, 3, h, w)`` uint8."""
-    said = {name: _both(scorer, base, hardened) for name, scorer in scorers.items()}
+@dataclass(frozen=True)
+class Judged:
+    """A batch of images of one model with what every scorer says of it."""
+
+    images: torch.Tensor
+    """``(n, 3, h, w)`` uint8."""
+    said: Mapping[str, list[Judgement] | str]
+    """Scorer -> one judgement an image, or why there is none."""
+
+
+def judged(images: torch.Tensor, scorers: Mapping[str, Scorer]) -> Judged:
+    """Ask every scorer about ``(n, 3, h, w)`` uint8."""
+    return Judged(images, {name: _opinion(scorer, images) for name, scorer in scorers.items()})
+
+
+def look(base: Judged, hardened: Judged) -> list[Sight]:
+    """One sight for each pair of images."""
+    said = {name: _paired(base.said[name], hardened.said[name]) for name in base.said}
     return [
         Sight(
             pixels_sha256(before),
@@ -54,13 +69,19 @@ def look(base: torch.Tensor, hardened: torch.Tensor, scorers: Mapping[str, Score
             distance(before, after),
             {name: pairs if isinstance(pairs, str) else pairs[i] for name, pairs in said.items()},
         )
-        for i, (before, after) in enumerate(zip(base, hardened, strict=True))
+        for i, (before, after) in enumerate(zip(base.images, hardened.images, strict=True))
     ]
 
 
-def _both(scorer: Scorer, base: torch.Tensor, hardened: torch.Tensor) -> list[tuple[Judgement, Judgement]] | str:
+def _paired(base: list[Judgement] | str, hardened: list[Judgement] | str) -> list[tuple[Judgement, Judgement]] | str:
+    if isinstance(base, str):
+        return base
+    return hardened if isinstance(hardened, str) else list(zip(base, hardened, strict=True))
+
+
+def _opinion(scorer: Scorer, images: torch.Tensor) -> list[Judgement] | str:
     try:
-        return list(zip(_judge(scorer, base), _judge(scorer, hardened), strict=True))
+        return _judge(scorer, images)
     except Unmeasured as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything; its checks become unknown

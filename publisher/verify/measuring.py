@@ -25,6 +25,7 @@ from publisher.verify.asking import Asked, ask, named, one_line, parsed
 from publisher.verify.batches import drawing
 from publisher.verify.evidence import EvidenceRow, json_lines
 from publisher.verify.judging import ready
+from publisher.verify.permeabilities import Openings
 from publisher.verify.survey import Survey
 from publisher.verify.tools import Setting, Tools, Unmeasured
 
@@ -130,10 +131,10 @@ def _rows(prepared: Prepared, bench: Bench) -> list[EvidenceRow]:
 
 
 def _row(request: ImageRequest, prepared: Prepared, bench: Bench) -> EvidenceRow:
-    bare = drawing(request)
-    if bare not in bench.seen.sights:
-        raise Unmeasured(bench.seen.problems.get(bare, "an image is missing"))
-    sight = bench.seen.sights[bare]
+    key = (drawing(request), prepared.check.guards)
+    if key not in bench.seen.sights:
+        raise Unmeasured(bench.seen.problems.get(key, "an image is missing"))
+    sight = bench.seen.sights[key]
     said = sight.judgements[prepared.scorer]
     if isinstance(said, str):
         raise Unmeasured(said)
@@ -152,7 +153,17 @@ def _row(request: ImageRequest, prepared: Prepared, bench: Bench) -> EvidenceRow
         base_sha256=sight.base_sha256,
         hardened_sha256=sight.hardened_sha256,
         distance=sight.distance,
+        guards=prepared.check.guards,
+        permeabilities=_permeabilities(request.prompt, prepared.check, bench.seen.openings),
     )
+
+
+def _permeabilities(prompt: str, check: Check, openings: Openings | None) -> dict[str, float] | None:
+    if openings is None or check.guards == "off":
+        return None
+    if openings.problem:
+        raise Unmeasured(f"nobody knows how far the prompts open the membranes: {openings.problem}")
+    return dict(zip(openings.concepts, openings.rows[prompt], strict=True))
 
 
 def _measure(prepared: Prepared, rows: Sequence[EvidenceRow]) -> Measurement:
@@ -164,6 +175,7 @@ def _measure(prepared: Prepared, rows: Sequence[EvidenceRow]) -> Measurement:
             base=row.base_hit,
             hardened=row.hardened_hit,
             distance=row.distance,
+            permeability=None if row.permeabilities is None else sum(row.permeabilities.values()),
         )
         for row in rows
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from publisher.api import ImagePair, ImageRequest, Scope
+from publisher.api import Check, Guards, ImagePair, ImageRequest, Scope
 from publisher.verify.asking import PRIVATE_KINDS
 from publisher.verify.batches import drawing
 from publisher.verify.survey import Survey
@@ -25,38 +25,54 @@ def shown(requests: Sequence[ImageRequest], scope: Scope) -> tuple[ImageRequest,
 
 
 def pairs_of(
-    checks: Sequence[tuple[str, str, Sequence[ImageRequest]]], scope: Scope, seen: Survey
+    checks: Sequence[tuple[Check, str, Sequence[ImageRequest]]], scope: Scope, seen: Survey
 ) -> tuple[ImagePair, ...]:
     """The pairs for the report.
 
     Args:
-        checks: id, scorer and the requests to show.
+        checks: the check, its scorer and the requests to show.
         scope: the concepts.
-        seen: what was drawn and judged; what has no picture or no judgement is left out.
+        seen: what was drawn and judged; what has no picture or no judgement is left out, and what another check's
+            pictures show already.
     """
-    found = []
+    found: dict[object, ImagePair] = {}
+    with_membranes = {drawing(request) for check, _, requests in checks for request in requests if check.guards == "on"}
     for check, scorer, requests in checks:
         for request in requests:
+            bare = drawing(request)
             pair = _pair(check, scorer, request, scope, seen)
-            found += [pair] if pair else []
-    return tuple(found[:IN_ALL])
+            if pair and not (check.guards == "off" and bare in with_membranes):
+                found.setdefault((bare, request.concept, scorer, check.guards), pair)
+    return tuple(found.values())[:IN_ALL]
 
 
-def _pair(check: str, scorer: str, request: ImageRequest, scope: Scope, seen: Survey) -> ImagePair | None:
+def _pair(check: Check, scorer: str, request: ImageRequest, scope: Scope, seen: Survey) -> ImagePair | None:
     bare, kind = drawing(request), scope.concept(request.concept).kind
-    if bare not in seen.pictures:
+    labels = _labels(bare, check.guards, scorer, kind, seen)
+    if labels is None:
         return None
-    said = seen.sights[bare].judgements[scorer]
-    if isinstance(said, str):
-        return None
-    base, hardened = seen.pictures[bare]
-    return ImagePair(
+    base, hardened = seen.pictures[bare, check.guards]
+    pair = ImagePair(
         concept=request.concept,
-        check=check,
+        check=check.id,
         prompt=request.prompt,
         seed=request.seed,
         base_png=base,
         hardened_png=hardened,
-        base_label=said[0].labels.get(kind, ""),
-        hardened_label=said[1].labels.get(kind, ""),
+        base_label=labels[0],
+        hardened_label=labels[1],
+        guards=check.guards,
     )
+    without = _labels(bare, "off", scorer, kind, seen)
+    if seen.openings is None or check.guards == "off" or without is None:
+        return pair
+    update = {"without_png": seen.pictures[bare, "off"][1], "without_label": without[1]}
+    return pair.model_copy(update=update)
+
+
+def _labels(bare: ImageRequest, guards: Guards, scorer: str, kind: str, seen: Survey) -> tuple[str, str] | None:
+    """What the scorer sees in both pictures, if they are there."""
+    if (bare, guards) not in seen.pictures:
+        return None
+    said = seen.sights[bare, guards].judgements[scorer]
+    return None if isinstance(said, str) else (said[0].labels.get(kind, ""), said[1].labels.get(kind, ""))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from publisher.api import Check, Sampling, Scope
 from publisher.api.verdicts import decide
 from publisher.verify.asking import ask, named, one_line, parsed
+from publisher.verify.batches import drawing
 from publisher.verify.tools import Tools, Unmeasured
 
 
@@ -42,16 +43,21 @@ def plan_check(check: Check, scope: Scope, tools: Tools, sampling: Sampling) -> 
     )
 
 
-def images(checks: list[Check], scope: Scope, tools: Tools, sampling: Sampling) -> int:
-    """Distinct images of each model that all checks together need: equal ones are drawn once."""
+def images(checks: list[Check], scope: Scope, tools: Tools, sampling: Sampling) -> Counter[str]:
+    """Distinct images that all checks together need: equal ones are drawn once.
+
+    Returns:
+        ``"base"``: of the base model; ``"on"`` and ``"off"``: of the hardened model with and without membranes, which
+        are one and the same model where it has none.
+    """
     wanted = set()
     for check in checks:
         try:
             requests = ask(check, scope, tools, sampling).requests
         except Unmeasured:
             continue
-        wanted |= {request.model_copy(update={"concept": ""}) for request in requests}
-    return len(wanted)
+        wanted |= {(drawing(request), how) for request in requests for how in ("base", check.guards)}
+    return Counter(how for _, how in wanted)
 
 
 def _undecidable(check: Check, tools: Tools, n: int) -> str:

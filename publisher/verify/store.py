@@ -1,4 +1,4 @@
-"""Images that were drawn before, so that the base model is not paid for twice.
+"""Images that were drawn before, and numbers of prompts, so that the base model is not paid for twice.
 
 One file holds one batch: the last bits of an image depend on what it was drawn together with, so the batch is what a
 key names. A file carries the digest of its content; a damaged one is drawn anew, never trusted.
@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from publisher.model.files import write_atomic
+from publisher.model.digest import sha256_json
+from publisher.model.files import json_bytes, write_atomic
+from publisher.model.strict_json import strict_object
 
 if TYPE_CHECKING:
     import torch
 
 
 class ImageStore:
-    """Batches of images by key.
+    """Batches of images, and numbers, by key.
 
     Args:
         folder: on disk, such as ``<work>/images``; None: in memory alone.
@@ -56,8 +58,33 @@ class ImageStore:
         else:
             write_atomic(path, _write(key, images))
 
-    def _path(self, key: str) -> Path | None:
-        return None if self._folder is None else self._folder / f"{key}.safetensors"
+    def note(self, key: str) -> Any:
+        """The JSON data under ``key``, or None if it has to be made anew."""
+        path = self._path(key, "json")
+        if path is None or not path.is_file():
+            return None
+        try:
+            found = strict_object(path.read_bytes())
+            if found["digest"] != sha256_json([key, found["data"]]):
+                raise ValueError("their digest does not match")  # noqa: TRY301 - damaged like any other
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, it is made anew
+            self._warn(f"stored numbers {path.name} are damaged ({error}) and are made anew")
+            path.unlink(missing_ok=True)
+            return None
+        return found["data"]
+
+    def put_note(self, key: str, data: Any) -> None:
+        """Keep JSON data under ``key``.
+
+        Raises:
+            PublisherError: the disk is full or not writable.
+        """
+        path = self._path(key, "json")
+        if path is not None:
+            write_atomic(path, json_bytes({"digest": sha256_json([key, data]), "data": data}))
+
+    def _path(self, key: str, kind: str = "safetensors") -> Path | None:
+        return None if self._folder is None else self._folder / f"{key}.{kind}"
 
 
 def _write(key: str, images: torch.Tensor) -> bytes:

@@ -5,37 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from publisher.api import ImageRequest, Scope, Scorer
+from publisher.api import Guards, ImageRequest, Scope, Scorer
 from publisher.verify.asking import PRIVATE_KINDS, one_line
-from publisher.verify.batches import Batch, batch_size, batches, drawing
+from publisher.verify.batches import Batch, Wanted, batch_size, batches, drawing
 from publisher.verify.evidence import png_base64
 from publisher.verify.gallery import Gallery, latents_of
-from publisher.verify.judging import Sight, look
+from publisher.verify.judging import Sight, judged, look
+from publisher.verify.permeabilities import Openings, score
 from publisher.verify.tools import Arms, Setting, Tools
 
 
 @dataclass
 class Survey:
-    """What was seen of each drawing."""
+    """What was seen of each drawing, asked for with the package's membranes or without."""
 
-    sights: dict[ImageRequest, Sight] = field(default_factory=dict)
-    problems: dict[ImageRequest, str] = field(default_factory=dict)
+    sights: dict[Wanted, Sight] = field(default_factory=dict)
+    problems: dict[Wanted, str] = field(default_factory=dict)
     """Drawing -> why there is no image of it."""
-    pictures: dict[ImageRequest, tuple[str, str]] = field(default_factory=dict)
+    pictures: dict[Wanted, tuple[str, str]] = field(default_factory=dict)
     """Drawing -> base and hardened image as base64 PNG, for those that the report shows."""
+    openings: Openings | None = None
+    """How far the prompts open the membranes; None: the model has none, and both ways of drawing are one."""
 
 
 def survey(
-    requests: Sequence[ImageRequest], shown: Sequence[ImageRequest], scope: Scope, arms: Arms, tools: Tools,
-    setting: Setting,
-) -> Survey:  # fmt: skip
+    wanted: Sequence[Wanted], shown: Sequence[ImageRequest], scope: Scope, arms: Arms, tools: Tools, setting: Setting
+) -> Survey:
     """Draw every request with both models, base first, and judge the pairs.
 
     Args:
-        requests: of all checks, in their order.
+        wanted: of all checks, in their order.
         shown: those whose images the report shows; private ones are left out.
         scope: says which concepts are private.
-        arms: the two models.
+        arms: the two models; the hardened one is drawn with and without its membranes where checks ask for both.
         tools: the scorers (each judges every image) and the executor.
         setting: device, store, progress.
     """
@@ -44,45 +46,66 @@ def survey(
     try:
         size = batch_size(latents_of(arms.base.folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        found.problems = {drawing(request): _no_image("base", one_line(error)) for request in requests}
+        reason = f"the base model drew no image: {one_line(error)}"
+        found.problems = {(drawing(request), how): reason for request, how in wanted}
         return found
-    plan = batches(requests, private, size)
-    galleries = {"base": Gallery(arms.base, setting), "hardened": Gallery(arms.hardened, setting)}
-    _draw(plan, galleries, tools, setting)
+    plan = batches(wanted, private, size)
+    if arms.hardened.guards:
+        found.openings = score(arms.hardened, {request.prompt for request, _ in wanted}, tools.executor, setting)
+    base, hardened = _galleries(arms, setting)
+    _draw(plan, base, hardened, tools, setting)
     visible = {drawing(request) for request in shown}
     for batch in plan:
-        _look(batch, galleries, tools.scorers, visible, found)
+        _look(batch, base, hardened, tools.scorers, visible, found)
     return found
 
 
-def _draw(plan: Sequence[Batch], galleries: Mapping[str, Gallery], tools: Tools, setting: Setting) -> None:
-    done, total = 0, 2 * sum(len(batch.requests) for batch in plan)
-    for name, gallery in galleries.items():
-        setting.progress(done, total, f"{name} model")
-        for count in gallery.fill(plan, tools.executor):
+def _galleries(arms: Arms, setting: Setting) -> tuple[Gallery, dict[Guards, Gallery]]:
+    """The base model's, and the hardened model's with and without its membranes: one and the same where it has none."""
+    on = Gallery(arms.hardened, setting, "hardened model")
+    off = Gallery(arms.hardened.bare, setting, "hardened model without membranes") if arms.hardened.guards else on
+    return Gallery(arms.base, setting, "base model"), {"on": on, "off": off}
+
+
+def _draw(
+    plan: Sequence[Batch], base: Gallery, hardened: Mapping[Guards, Gallery], tools: Tools, setting: Setting
+) -> None:
+    work = {base: list(plan)}
+    for gallery in hardened.values():
+        work[gallery] = [batch for batch in plan if any(hardened[how] is gallery for how in batch.guards)]
+    done, total = 0, sum(len(batch.requests) for asked in work.values() for batch in asked)
+    for gallery, asked in work.items():
+        if asked:
+            setting.progress(done, total, gallery.name)
+        for count in gallery.fill(asked, tools.executor):
             done += count
-            setting.progress(done, total, f"{name} model")
+            setting.progress(done, total, gallery.name)
 
 
 def _look(
-    batch: Batch, galleries: Mapping[str, Gallery], scorers: Mapping[str, Scorer], visible: set[ImageRequest],
-    found: Survey,
+    batch: Batch, base: Gallery, hardened: Mapping[Guards, Gallery], scorers: Mapping[str, Scorer],
+    visible: set[ImageRequest], found: Survey,
 ) -> None:  # fmt: skip
-    images = {name: gallery.look(batch) for name, gallery in galleries.items()}
-    base, hardened = images["base"], images["hardened"]
-    if base is None or hardened is None:
-        reason = "; ".join(_no_image(name, galleries[name].why(batch)) for name in images if images[name] is None)
-        found.problems |= dict.fromkeys(batch.requests, reason)
-        return
-    if base.shape != hardened.shape:
-        reason = f"the models draw images of different sizes: {tuple(base.shape[2:])} and {tuple(hardened.shape[2:])}"
-        found.problems |= dict.fromkeys(batch.requests, reason)
-        return
-    found.sights |= zip(batch.requests, look(base, hardened, scorers), strict=True)
-    for i, request in enumerate(batch.requests):
-        if request in visible and not batch.private:
-            found.pictures[request] = (png_base64(base[i]), png_base64(hardened[i]))
+    images = base.look(batch)
+    before = None if images is None else judged(images, scorers)
+    ways = {gallery: [how for how in batch.guards if hardened[how] is gallery] for gallery in hardened.values()}
+    for gallery, hows in ways.items():
+        after = gallery.look(batch) if hows else None
+        keys = [(request, how) for how in hows for request in batch.requests]
+        if before is None or after is None:
+            found.problems |= dict.fromkeys(keys, _absent(batch, {base: images, gallery: after}))
+        elif after.shape != before.images.shape:
+            sizes = f"{tuple(before.images.shape[2:])} and {tuple(after.shape[2:])}"
+            found.problems |= dict.fromkeys(keys, f"the models draw images of different sizes: {sizes}")
+        else:
+            sights = look(before, before if after.equal(before.images) else judged(after, scorers))
+            found.sights |= zip(keys, sights * len(hows), strict=True)
+            shown = () if batch.private else [i for i, request in enumerate(batch.requests) if request in visible]
+            for i in shown:
+                pictures = png_base64(before.images[i]), png_base64(after[i])
+                found.pictures |= {(batch.requests[i], how): pictures for how in hows}
 
 
-def _no_image(model: str, why: str) -> str:
-    return f"the {model} model drew no image: {why}"
+def _absent(batch: Batch, images: Mapping[Gallery, object]) -> str:
+    missing = [gallery for gallery, found in images.items() if found is None]
+    return "; ".join(f"the {gallery.name} drew no image: {gallery.why(batch)}" for gallery in missing)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from pydantic import ValidationError
 
 from publisher.api import Attack, CheckRecord, Claim, Executor, Metric, Scorer
-from publisher.model.digest import sha256_file, sha256_list
+from publisher.api.membranes import FOLDER, INDEX, MembraneIndex
+from publisher.model.digest import sha256_file, sha256_json, sha256_list
+from publisher.model.strict_json import JsonError, strict_object
 from publisher.verify.store import ImageStore
 
 
@@ -25,19 +29,57 @@ class Arm:
 
     folder: Path
     digest: str
-    """sha256 that names its weights and configurations; images are stored under it."""
+    """sha256 that names its weights and configurations."""
+    guards: Path | None = None
+    """A folder that holds ``membranes/``: they are attached as ``publisher.load`` does. None: the weights alone."""
+    guards_digest: str = ""
+    """sha256 that names the membranes and how they open."""
 
     @classmethod
-    def of(cls, folder: Path) -> Arm:
-        """Hash the files that loading can read; ``release/``, the card and weights in other formats do not matter."""
+    def of(cls, folder: Path, guards: Path | None = None) -> Self:
+        """Hash the files that loading can read; the rest of ``release/``, the card and other formats do not matter.
+
+        Args:
+            folder: of the model.
+            guards: where ``membranes/`` may lie; without an index there, or with one that says they are merged into
+                the weights already, nothing is attached. An index that cannot be read counts as membranes: attaching
+                them fails, and with it the checks.
+        """
         inside = [path for path in folder.glob("*/*") if path.suffix in _READ and path.parent.name != "release"]
-        files = [folder / "model_index.json", *inside]
-        return cls(folder, sha256_list({path.relative_to(folder).as_posix(): sha256_file(path) for path in files}))
+        digest = _digest(folder, [folder / "model_index.json", *inside])
+        if guards is None or not _open_by_prompt(guards / INDEX):
+            return cls(folder, digest)
+        return cls(
+            folder, digest, guards, _digest(guards, [path for path in (guards / FOLDER).rglob("*") if path.is_file()])
+        )
+
+    @property
+    def bare(self) -> Self:
+        """The same weights without membranes, as plain diffusers loads them."""
+        return replace(self, guards=None, guards_digest="")
+
+    @property
+    def key(self) -> str:
+        """What its images depend on; equal weights without membranes are one model, whatever folder they lie in."""
+        return sha256_json([self.digest, self.guards_digest]) if self.guards_digest else self.digest
+
+
+def _digest(folder: Path, files: Sequence[Path]) -> str:
+    return sha256_list({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
+
+
+def _open_by_prompt(index: Path) -> bool:
+    if not index.is_file():
+        return False
+    try:
+        return MembraneIndex.parse(strict_object(index.read_bytes())).mode == "bundle"
+    except (JsonError, ValidationError, OSError):
+        return True
 
 
 @dataclass(frozen=True)
 class Arms:
-    """The control arm and the treated one; both get the same requests."""
+    """The control arm, which never has membranes, and the treated one; both get the same requests."""
 
     base: Arm
     hardened: Arm
@@ -77,7 +119,7 @@ class Setting:
     """Of the networks, such as ``"float32"``."""
     store: ImageStore = field(default_factory=ImageStore)
     progress: Callable[[int, int, str], None] = _nothing
-    """Done, total, text; in images, of both models together."""
+    """Done, total, text; in images, of all models together."""
     check_end: Callable[[str, CheckRecord, float], None] = _nothing
     """Claim's id, the record, seconds since drawing ended."""
     warn: Callable[[str], None] = _nothing

@@ -23,6 +23,7 @@ from publisher.api import (
 )
 from publisher.verify.checks import VerifyResult, run_checks
 from publisher.verify.gallery import Drawn, DrawTask
+from publisher.verify.permeabilities import Openings, ScoreTask
 from publisher.verify.tools import Arm, Arms, Setting, StepClaim, Tools
 
 if TYPE_CHECKING:
@@ -70,8 +71,10 @@ class GreyScorer(Scorer):
         ]
 
 
+WITH = "hardened with membranes"
+"""The hardened model where membranes are attached to it."""
 Painter = Callable[[str, ImageRequest], str]
-"""Name of the model's folder and request -> label that its image shows."""
+"""Name of the model's folder (or :data:`WITH`) and request -> label that its image shows."""
 
 
 def faithful(_model: str, request: ImageRequest) -> str:
@@ -85,21 +88,41 @@ def erased(model: str, request: ImageRequest) -> str:
     return "pizza" if model == "hardened" and label in ("cigarette", "pistol") else label
 
 
+def guarded(model: str, request: ImageRequest) -> str:
+    """The membranes alone keep back what is to go; without them the weights draw it."""
+    label = faithful(model, request)
+    return "pizza" if model == WITH and label in ("cigarette", "pistol") else label
+
+
+def opens(prompt: str) -> tuple[float, float]:
+    """The membrane of a concept is open for prompts that name it; a cat opens the first one a little."""
+    return (1.0 if "cigarette" in prompt else 0.3 * ("cat" in prompt), float("pistol" in prompt))
+
+
 class Painters(Executor):
-    """Draws grey images instead of asking a model."""
+    """Draws grey images instead of asking a model, and says how far prompts open its membranes."""
 
     name = "painters"
     version = "1"
 
     def __init__(self, paint: Painter) -> None:
         self.paint = paint
+        self.score = opens
         self.drawn: list[tuple[str, ImageRequest]] = []
+        self.scored: list[str] = []
 
     def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
-        return map(self._draw, tasks)
+        return map(self._do, tasks)
 
-    def _draw(self, task: DrawTask) -> list[Drawn]:
-        return [self._batch(task.folder.name, batch) for batch in task.batches]
+    def _do(self, task: DrawTask | ScoreTask) -> list[Drawn] | Openings:
+        if isinstance(task, ScoreTask):
+            return self._rate(task.prompts)
+        model = f"{task.folder.name} with membranes" if task.guards else task.folder.name
+        return [self._batch(model, batch) for batch in task.batches]
+
+    def _rate(self, prompts: Sequence[str]) -> Openings:
+        self.scored += prompts
+        return Openings(("cigarette", "pistol"), {prompt: self.score(prompt) for prompt in prompts})
 
     def _batch(self, model: str, batch: Sequence[ImageRequest]) -> Drawn:
         import torch
@@ -151,6 +174,25 @@ def kept(**changes: Any) -> Check:
     """Pizza and cat lose at most five points."""
     fields = {"id": "kept", "metric": "kept-accuracy", "concepts": ("pizza", "cat"), "gate": Gate(lower_at_least=-0.05)}
     return check(**{**fields, **changes})
+
+
+def write_guards(folder: Path, **changes: Any) -> Path:
+    """A folder that holds ``membranes/``, of which only the index is ever read here."""
+    (folder / "membranes").mkdir(parents=True, exist_ok=True)
+    entries = [
+        {
+            "concept": name,
+            "file": f"{name}.safetensors",
+            "sha256": "0" * 64,
+            "words": [name],
+            "texts": [name],
+            "rank": 1,
+        }
+        for name in ("cigarette", "pistol")
+    ]
+    index = {"membranes": 1, "mode": "bundle", "entries": entries, **changes}
+    (folder / "membranes" / "index.json").write_text(json.dumps(index))
+    return folder
 
 
 def write_model(folder: Path) -> Arm:

@@ -10,13 +10,15 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from publisher.api import ReleaseReport, ReportFormat
-from publisher.builtin.reports import bars, pictures, text, verdicts
+from publisher.builtin.reports import bars, charts, heat, pictures, text, verdicts
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 LONGEST = 4000
 """Characters of one foreign text that the page shows."""
+LONGEST_TABLE = 100
+"""Rows of a table of details; more are shown as they are."""
 BINDS = {
     "in-weights": "holds in the weights",
     "in-pipeline": "holds in the pipeline: whoever drops the artifact is free of it",
@@ -45,6 +47,8 @@ class HtmlPage(ReportFormat):
             cells={(cell.claim, cell.after): cell for cell in report.matrix},
             units=_units(report),
             groups=pictures.groups(report),
+            triples=any(pair.without_png for pair in report.pairs),
+            heat_parts=heat.parts(report),
             style=style,
             style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         )
@@ -69,7 +73,10 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"clip": clip, "compact": compact, "trusted": Markup}
-    environment.globals |= {"text": text, "verdicts": verdicts, "bars": bars, "binds": BINDS}
+    environment.globals |= {
+        "text": text, "verdicts": verdicts, "bars": bars, "charts": charts, "heat": heat, "binds": BINDS,
+        "tabular": tabular,
+    }  # fmt: skip
     return environment
 
 
@@ -83,6 +90,21 @@ def clip(value: str, longest: int = LONGEST) -> str:
 def compact(value: Any) -> str:
     """JSON data on one line; text without quotes."""
     return clip(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True))
+
+
+def tabular(value: Any) -> tuple[list[str], list[list[str]]] | None:
+    """Headings and cells of a list of records with the same keys and plain values; None where it is none."""
+    if not isinstance(value, list) or not value or len(value) > LONGEST_TABLE:
+        return None
+    if not all(isinstance(row, dict) and row.keys() == value[0].keys() for row in value) or not value[0]:
+        return None
+    if any(isinstance(one, dict | list) for row in value for one in row.values()):
+        return None
+    return list(value[0]), [[_plain(row[key]) for key in value[0]] for row in value]
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _repeated(report: ReleaseReport) -> list[bool]:

@@ -49,7 +49,9 @@ def _suite(claim: ClaimRecord) -> TestSuite:
 
 
 def _check(claim: ClaimRecord, check: CheckRecord, verdict: Verdict) -> TestCase:
-    case = _case(claim.id, f"{check.id}: {gate_words(check.gate, check.unit)}", verdict, verdicts.reason(check))
+    case = _case(
+        claim.id, f"{verdicts.title(check)}: {gate_words(check.gate, check.unit)}", verdict, verdicts.reason(check)
+    )
     case.system_out = visible(_numbers(check))
     return case
 

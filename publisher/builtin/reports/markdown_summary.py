@@ -61,7 +61,7 @@ def _claim_row(claim: ClaimRecord) -> str:
 
 def _check_row(check: CheckRecord) -> str:
     verdict = verdicts.check_verdict(check)
-    name, gate = escape(check.id), escape(gate_words(check.gate, check.unit))
+    name, gate = escape(verdicts.title(check)), escape(gate_words(check.gate, check.unit))
     head = f"| {ICONS[verdict]} {verdict} | {name} |"
     if check.measurement is None:
         return f"{head} not measured: {escape(check.reason)} | | 0 | | {gate} |"

@@ -33,11 +33,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pair:
-    """One request with both pictures; None where the record holds no PNG."""
+    """One request with its pictures; None where the record holds no PNG."""
 
     record: ImagePair
     base: Picture | None
     hardened: Picture | None
+    without: Picture | None
+    """Of the hardened model without membranes, beside the one with them."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,14 @@ class Group:
         return ", ".join(names) if len(names) <= NAMED else f"{len(names)} concepts"
 
     @property
+    def triple(self) -> bool:
+        """Whether some request has three pictures."""
+        return any(pair.record.without_png for pair in self.pairs)
+
+    @property
     def small(self) -> bool:
         """Whether every picture is."""
-        return all(found.small for pair in self.pairs for found in (pair.base, pair.hardened) if found)
+        return all(found.small for pair in self.pairs for found in (pair.base, pair.hardened, pair.without) if found)
 
 
 def picture(encoded: str) -> Picture | None:
@@ -76,6 +83,10 @@ def picture(encoded: str) -> Picture | None:
 def groups(report: ReleaseReport) -> list[Group]:
     """The report's pairs by check, in the report's order."""
     return [
-        Group(check, tuple(Pair(record, picture(record.base_png), picture(record.hardened_png)) for record in records))
+        Group(check, tuple(map(_pair, records)))
         for check, records in groupby(report.pairs, key=lambda pair: pair.check)
     ]
+
+
+def _pair(record: ImagePair) -> Pair:
+    return Pair(record, picture(record.base_png), picture(record.hardened_png), picture(record.without_png))

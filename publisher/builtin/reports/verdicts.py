@@ -17,6 +17,11 @@ def check_verdict(check: CheckRecord) -> Verdict:
     return worst((check.verdict, judge(check.gate, check.measurement)[0]))
 
 
+def title(check: CheckRecord) -> str:
+    """The check's id, and that it was made without membranes."""
+    return f"{check.id} (without membranes)" if check.guards == "off" else check.id
+
+
 def claim_verdict(claim: ClaimRecord) -> Verdict:
     """The worst of what is recorded and of the claim's checks; without checks never *passed*."""
     if not claim.checks:

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 import pytest
 
 from publisher.api import NoParams, Observation
-from publisher.builtin.metrics import ConceptRate, ImageDistance, KeptAccuracy, KeptParams
+from publisher.builtin.metrics import (
+    ConceptRate,
+    ImageDistance,
+    KeptAccuracy,
+    KeptDistance,
+    KeptDistanceParams,
+    KeptParams,
+)
 from publisher.builtin.statistics import median, paired_difference, share, widened
 
 NO = NoParams()
@@ -158,8 +165,61 @@ def test_five_images_have_no_median_with_an_interval() -> None:
         median([0.0] * 5)
 
 
-@pytest.mark.parametrize("metric", [ConceptRate(), KeptAccuracy(), ImageDistance()], ids=lambda metric: metric.name)
-def test_nothing_observed_is_an_error(metric: ConceptRate | KeptAccuracy | ImageDistance) -> None:
+def far(concept: str, distances: Sequence[float], permeability: float | None = None) -> list[Observation]:
+    """Observations of one concept at these distances from the base model's images."""
+    return [
+        row.model_copy(update={"distance": distance, "permeability": permeability})
+        for row, distance in zip(
+            seen([1] * len(distances), [1] * len(distances), concept=concept), distances, strict=True
+        )
+    ]
+
+
+def test_kept_distance_is_the_median_of_all_images() -> None:
+    rows = far("pizza", [0.0] * 7) + far("cat", [0.2] * 4)
+    found = KeptDistance().measure(KeptDistanceParams(), rows)
+    assert found.hardened == median([0.0] * 7 + [0.2] * 4)
+    assert (found.hardened.value, list(found.by_concept)) == (0.0, ["pizza"])
+
+
+def test_kept_distance_counts_the_images_that_are_the_base_models_bit_for_bit() -> None:
+    found = KeptDistance().measure(KeptDistanceParams(), far("pizza", [0.0, 0.0, 0.0, 1e-6, 0.1, 0.2, 0.3, 0.4]))
+    assert (found.details["unchanged"]["value"], found.details["unchanged"]["n"]) == (3 / 8, 8)
+
+
+def test_kept_distance_names_the_concepts_that_moved_most_and_ties_in_the_checks_order() -> None:
+    rows = [*far("near", [0.1] * 6), *far("hit", [0.3, 0.5]), *far("far", [0.1] * 6), *far("still", [0.0] * 6)]
+    worst = KeptDistance().measure(KeptDistanceParams(worst=3), rows).details["worst"]
+    assert worst == [
+        {"concept": "hit", "median": 0.4, "n": 2},
+        {"concept": "near", "median": 0.1, "n": 6},
+        {"concept": "far", "median": 0.1, "n": 6},
+    ]
+
+
+def test_kept_distance_by_permeability_tells_what_the_guard_let_through() -> None:
+    rows = [
+        *far("pizza", [0.0] * 6, 0.0),
+        *far("cat", [0.1, 0.3], 0.25),
+        *far("dog", [0.5], 0.2500001),
+        *far("fox", [0.7, 0.9], 1.8),
+    ]
+    assert KeptDistance().measure(KeptDistanceParams(), rows).details["by_permeability"] == [
+        {"permeability": "0", "n": 6, "median": 0.0},
+        {"permeability": "> 0 to 0.25", "n": 2, "median": 0.2},
+        {"permeability": "> 0.25 to 0.5", "n": 1, "median": 0.5},
+        {"permeability": "> 1", "n": 2, "median": 0.8},
+    ]
+
+
+def test_without_membranes_there_is_nothing_by_permeability() -> None:
+    assert "by_permeability" not in KeptDistance().measure(KeptDistanceParams(), far("cat", [0.1] * 6)).details
+
+
+@pytest.mark.parametrize(
+    "metric", [ConceptRate(), KeptAccuracy(), ImageDistance(), KeptDistance()], ids=lambda metric: metric.name
+)
+def test_nothing_observed_is_an_error(metric: ConceptRate | KeptAccuracy | ImageDistance | KeptDistance) -> None:
     with pytest.raises(ValueError, match=r"no images|too few"):
         metric.measure(metric.Params(), [])
 
@@ -170,3 +230,5 @@ def test_the_best_of_n_is_what_perfect_images_measure() -> None:
     assert KeptAccuracy().best(KeptParams(), 60) == KeptAccuracy().measure(KeptParams(), equal).hardened
     still = [row.model_copy(update={"distance": 0.0}) for row in equal]
     assert ImageDistance().best(NO, 60) == ImageDistance().measure(NO, still).hardened
+    params = KeptDistanceParams()
+    assert KeptDistance().best(params, 60) == KeptDistance().measure(params, still).hardened

@@ -41,7 +41,7 @@ def validator() -> Any:
 
 
 def test_there_are_manifests_for_a_first_release_and_for_real_uses() -> None:
-    assert NAMES == ["quickstart", "sd15-artist-styles", "sd15-nudity", "sdxl-objects"]
+    assert NAMES == ["membranes-sd15", "quickstart", "sd15-artist-styles", "sd15-nudity", "sdxl-objects"]
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=NAMES)
@@ -57,11 +57,11 @@ def test_every_manifest_resolves_with_the_plugins_that_come_with_publisher(path:
     assert all(concept.prompts for concept in (*resolved.scope.concepts, *resolved.scope.keep))
 
 
-def test_the_quickstart_takes_out_two_objects_and_a_style_and_keeps_all_else(installed: Catalog) -> None:
+def test_the_quickstart_takes_out_three_objects_and_a_style_and_keeps_all_else(installed: Catalog) -> None:
     scope = read(ROOT / "manifests" / "quickstart.yaml", installed).scope
-    assert sorted(concept.kind for concept in scope.concepts) == ["object", "object", "style"]
+    assert sorted(concept.kind for concept in scope.concepts) == ["object", "object", "object", "style"]
     labels = sum(len(names) for names in installed.labels("emoji").values())
-    assert len(scope.keep) == labels - 3
+    assert len(scope.keep) == labels - 4
     gone = {concept.name for concept in scope.concepts}
     assert not any(gone & set(prompt.split()) for concept in scope.keep for prompt in concept.prompts)
 

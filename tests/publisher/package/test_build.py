@@ -15,8 +15,10 @@ import yaml
 from publisher.api import ReleaseReport
 from publisher.errors import ModelError, PluginError
 from publisher.package import bom, build, card, sums
-from publisher.package.summary import ReleaseSummary
-from support.packages import EVIDENCE, build_unsigned, report_data
+from publisher.package.layout import PROVENANCE, REPORT, REPORTS, RESOLVED
+from publisher.package.statements import statements
+from publisher.package.summary import ReleaseSummary, summarise
+from support.packages import CREATED, EVIDENCE, build_unsigned, check_data, report_data
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -184,6 +186,54 @@ def test_the_card_shows_verdicts_with_intervals_gates_and_limits() -> None:
     assert "upper bound &lt;= 0.1" in text
     assert "- fine-tuning may bring it back" in text
     assert "publisher verify tiny-1.2.0 --key publisher.pub" in text
+
+
+def with_membranes(*checks: dict[str, Any]) -> str:
+    data = report_data()
+    row = {"concept": "cigarette", "prompt": "a cigarette", "kept": False, "permeability": [1.0]}
+    data["permeabilities"] = {"membranes": ["cigarette"], "rows": [row], "prompts": 1}
+    data["claims"][0]["checks"] += checks
+    return card.render(ReleaseReport.parse(data), base_card=False).decode()
+
+
+def test_the_card_of_a_package_with_membranes_loads_them_first_and_says_what_happens_without() -> None:
+    text = with_membranes(check_data() | {"id": "cigarette.without", "guards": "off"})
+    loading = text[text.index("## How to load") : text.index("## Where it comes from")]
+    assert loading.index('publisher.load("tiny-1.2.0", verify_key="publisher.pub")') < loading.index(
+        "DiffusionPipeline"
+    )
+    assert "This package carries membranes for `cigarette`" in loading
+    assert "Plain diffusers loads the weights **without the membranes**: whoever does so is free of them." in loading
+    (row,) = [line for line in loading.splitlines() if line.startswith("| cigarette")]
+    assert row.startswith("| cigarette.without | 0 ")
+    assert "0.95" in row.replace("\\", "")
+    assert "| cigarette.without (without membranes) | passed |" in text
+
+
+def test_the_card_says_so_where_nobody_measured_the_weights_without_membranes() -> None:
+    assert "What it draws then was not measured." in with_membranes()
+
+
+def test_release_json_says_which_check_was_made_without_membranes() -> None:
+    data = report_data()
+    data["claims"][0]["checks"].append(check_data() | {"id": "cigarette.without", "guards": "off"})
+    (claim,) = summarise(ReleaseReport.parse(data)).claims
+    assert [check.guards for check in claim.checks] == ["on", "off"]
+
+
+def test_the_provenance_names_the_files_that_steps_read() -> None:
+    data = report_data()
+    data["steps"][0]["inputs"] = {"membranes/old.safetensors": "34" * 32}
+    files = (RESOLVED, REPORT, REPORTS + check_data()["evidence"])
+    made = statements(ReleaseReport.parse(data), "0" * 64, dict.fromkeys(files, "1" * 64), CREATED)
+    definition = made[PROVENANCE]["predicate"]["buildDefinition"]
+    assert definition["resolvedDependencies"][-1] == {
+        "name": "erase/membranes/old.safetensors", "digest": {"sha256": "34" * 32},
+    }  # fmt: skip
+
+
+def test_the_card_of_a_package_without_membranes_says_nothing_of_them() -> None:
+    assert "membrane" not in card.render(ReleaseReport.parse(report_data()), base_card=False).decode()
 
 
 def test_the_card_escapes_text_from_manifest_and_plugins() -> None:

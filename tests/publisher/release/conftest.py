@@ -1,52 +1,19 @@
-"""A manifest for small releases of the embedded model, and how to run them."""
+"""A small release that passed, and manifests for others."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from publisher.cli import main
-
-MANIFEST: dict[str, Any] = {
-    "manifest": 1,
-    "release": {"name": "small", "version": "1.0.0", "license": "CC-BY-4.0", "date": "2026-11-22"},
-    "model": "embedded:emoji",
-    "prompts": {"object": ["{a} {name} emoji", "{a} {name} emoji in noto style", "{a} {name} emoji in blob style"]},
-    "concepts": [{"id": "cigarette", "synonyms": ["smoke", "cig"]}],
-    "keep": {"concepts": ["pizza", "dog", "pencil", "rocket"]},
-    "steps": [{"use": "erase", "with": {"targets": {"cigarette": "pizza"}}}],
-    "verify": {
-        "scorer": "emoji",
-        "sampling": {"steps": 6, "guidance": 3.0, "images": 9, "kept_images": 3},
-        "gates": {
-            "erase.cigarette.plain": {"upper_at_most": 0.5},
-            "erase.cigarette.paraphrase": {"upper_at_most": 0.5},
-            "erase.kept": {"lower_at_least": -0.4},
-        },
-    },
-}
-
-
-def write(path: Path, **sections: Any) -> Path:
-    """The manifest, some sections replaced, as a file (JSON is YAML)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(MANIFEST | sections))
-    return path
+from support.releasing import publisher, write
 
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Callable[..., Path]:
     return lambda **sections: write(tmp_path / "manifest.yaml", **sections)
-
-
-def publisher(*words: object) -> Result:
-    """Run a command in this process."""
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from publisher.api import ImageRequest
+from publisher.api import ImageRequest, ModelInfo
 from publisher.verify.gallery import DrawTask, perform
+from publisher.verify.permeabilities import ScoreTask, rate
 from publisher_emoji import model_folder
+from support.released_membranes import artifacts, write
 from support.tiny_sdxl import save_tiny_sdxl
 
 
@@ -23,10 +25,48 @@ def batch(*prompts: str, steps: int = 3) -> tuple[ImageRequest, ...]:
 BATCHES = (batch("a cat emoji", "a dog emoji"), batch("a pizza emoji"), batch("", "a gun emoji"), batch("a tree emoji"))
 
 
-def images(folder: Path, workers: int, batches: tuple[tuple[ImageRequest, ...], ...] = BATCHES) -> list[torch.Tensor]:
-    drawn = perform(DrawTask(folder, "cpu", "float32", workers, batches))
-    assert [one.problem for one in drawn] == [""] * len(batches)
+def images(folder: Path, workers: int, guards: Path | None = None) -> list[torch.Tensor]:
+    drawn = perform(DrawTask(folder, "cpu", "float32", workers, BATCHES, guards))
+    assert [one.problem for one in drawn] == [""] * len(BATCHES)
     return [one.images for one in drawn if one.images is not None]
+
+
+@pytest.fixture(scope="module")
+def guards(embedded: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Membranes for two concepts that the embedded model's prompts name."""
+    return write(tmp_path_factory.mktemp("release"), artifacts(embedded, ("cat", "tree")))
+
+
+def test_membranes_side_by_side_give_the_bytes_of_one_thread(guards: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = images(model_folder(), 1, guards)
+    torch.set_num_threads(threads)
+    for one, other in zip(alone, images(model_folder(), 3, guards), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_prompt_that_opens_no_membrane_is_drawn_as_by_the_weights_alone_bit_for_bit(guards: Path) -> None:
+    plain, with_membranes = images(model_folder(), 2), images(model_folder(), 2, guards)
+    same = [[torch.equal(a, b) for a, b in zip(*both, strict=True)] for both in zip(plain, with_membranes, strict=True)]
+    assert same == [[False, True], [True], [True, True], [False]]
+
+
+def test_prompts_are_scored_by_the_pipeline_that_draws(guards: Path) -> None:
+    found = rate(ScoreTask(model_folder(), guards, "cpu", "float32", ("a cat emoji", "a pizza emoji", "")))
+    assert (found.concepts, found.problem) == (("cat", "tree"), "")
+    assert found.rows == {"a cat emoji": (1.0, 0.0), "a pizza emoji": (0.0, 0.0), "": (0.0, 0.0)}
+
+
+def test_membranes_that_do_not_fit_are_an_answer_for_every_batch(guards: Path, tmp_path: Path) -> None:
+    drawn = perform(DrawTask(save_tiny_sdxl(tmp_path), "cpu", "float32", 2, BATCHES, guards))
+    assert [one.images for one in drawn] == [None] * len(BATCHES)
+    assert all("does not fit" in one.problem for one in drawn)
+
+
+def test_a_folder_without_membranes_is_an_answer_and_no_model_without_guards(tmp_path: Path) -> None:
+    (drawn,) = perform(DrawTask(model_folder(), "cpu", "float32", 1, BATCHES[:1], tmp_path))
+    assert (drawn.images, "there are no membranes to attach" in drawn.problem) == (None, True)
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])

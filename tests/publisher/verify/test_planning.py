@@ -45,7 +45,12 @@ def test_too_few_for_any_interval_is_said_beforehand(world: World) -> None:
 
 def test_equal_images_of_several_checks_are_counted_once(world: World) -> None:
     checks = [check(), check(id="again"), check(id="both", concepts=("cigarette", "pistol"))]
-    assert images(checks, world.scope, world.tools, world.sampling) == 120
+    assert images(checks, world.scope, world.tools, world.sampling) == {"base": 120, "on": 120}
+
+
+def test_images_without_membranes_are_counted_apart_and_the_base_models_once(world: World) -> None:
+    checks = [check(), check(id="bare", guards="off"), check(id="other", concepts=("pistol",), guards="off")]
+    assert images(checks, world.scope, world.tools, world.sampling) == {"base": 120, "on": 60, "off": 120}
 
 
 def test_planning_loads_no_torch() -> None:

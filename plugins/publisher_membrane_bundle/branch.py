@@ -1,0 +1,213 @@
+"""Membranes while they are trained: k concepts on all hosts of one denoiser.
+
+    y = W x + sum_c gamma_c s up_c down_c x                                                     (eq. 1 and 9)
+
+    paper     code       shape          meaning
+    v_reg     down       (k, r, n)      regulators of one host
+    v_sig     up         (k, r, m)      erasing signals, one a row
+    gamma     gates      (B, k)         permeability of each row of the batch: here 0 or 1
+    (1)       s          scalar         alpha / r
+
+All factors of all hosts are views of one flat float32 vector, host by host, so that one fused optimizer call updates
+them. Its gradient is written by :class:`_Branch` itself, not by autograd: the gradient of a view would be a vector as
+long as all of them. Over a denoiser in half precision, factors are cast once a forward and multiplied in its dtype
+(matrix products add up in float32); parameters, gradients and optimizer stay float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from publisher.api.membranes import Branch
+from publisher_membrane_bundle.hosts import Layer
+
+Gate = float | Tensor | None
+
+
+class Membranes:
+    """K membranes of one rank on a denoiser, shut unless :meth:`open`.
+
+    Args:
+        layers: stem -> layer that carries a branch.
+        concepts: their names.
+        rank: of each branch.
+        alpha: a branch is scaled by alpha / rank.
+        device: where the factors are.
+    """
+
+    def __init__(
+        self, layers: Mapping[str, Layer], concepts: Sequence[str], rank: int, alpha: float, device: torch.device
+    ) -> None:
+        self.layers, self.concepts = dict(layers), tuple(concepts)
+        self.rank, self.alpha = rank, alpha
+        sizes = [rank * len(concepts) * sum(layer.weight.shape[:2]) for layer in layers.values()]
+        self.flat = nn.Parameter(torch.zeros(sum(sizes), device=device))
+        self.flat.grad = torch.zeros_like(self.flat)
+        self.factors = self._views(self.flat.detach())
+        self._gradients = self._views(self.flat.grad)
+        self._used = self.factors
+        self._gate: Gate = None
+        self._spare: dict[str, Tensor] = {}
+
+    def draw(self, index: int, generator: torch.Generator) -> None:
+        """Begin membrane ``index``: down ~ U(-1/sqrt(n), 1/sqrt(n)), host by host; up = 0, so that nothing changes."""
+        for down, up in self.factors.values():
+            bound = down.shape[2] ** -0.5
+            down[index] = torch.empty(down.shape[1:]).uniform_(-bound, bound, generator=generator).to(down.device)
+            up[index] = 0
+
+    def branches(self, index: int) -> dict[str, Branch]:
+        """Stem -> branch, copied to the CPU."""
+        return {
+            stem: Branch(
+                down[index].to("cpu", copy=True),
+                up[index].T.contiguous().to("cpu", copy=True),
+                self.alpha,
+                isinstance(self.layers[stem], nn.Conv2d),
+            )
+            for stem, (down, up) in self.factors.items()
+        }
+
+    def zero_grad(self) -> None:
+        """Forget the gradients, before a backward that adds to them."""
+        self.scale_grad(0)
+
+    def scale_grad(self, factor: float) -> None:
+        """Multiply the gradients."""
+        if self.flat.grad is not None and factor != 1:
+            self.flat.grad.mul_(factor) if factor else self.flat.grad.zero_()
+
+    def per_membrane(self, vector: Tensor) -> list[list[Tensor]]:
+        """The parts of a flat vector that belong to each membrane."""
+        views = self._views(vector)
+        return [[part[i] for pair in views.values() for part in pair] for i in range(len(self.concepts))]
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """The layers take the branch; afterwards they are as they were."""
+        for stem, layer in self.layers.items():
+            layer.forward = partial(self._forward, stem, layer, layer.forward)  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            for layer in self.layers.values():
+                del layer.forward
+
+    @contextmanager
+    def open(self, gates: Tensor | None = None) -> Iterator[None]:
+        """Membranes open inside.
+
+        Args:
+            gates: ``(B, k)``; None: all of them, for every row.
+        """
+        scale = self.alpha / self.rank
+        dtype = next(iter(self.layers.values())).weight.dtype
+        self._used = self.factors if dtype == self.flat.dtype else self._views(self.flat.detach().to(dtype))
+        if gates is None or bool((gates == 1).all()):
+            self._gate = scale
+        else:
+            self._gate = (scale * gates).repeat_interleave(self.rank, 1)[:, None, :].to(self.flat.device, dtype)
+        try:
+            yield
+        finally:
+            self._gate, self._used = None, self.factors
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """All membranes added to the weights inside, in a second buffer: no branch to compute, nothing to round back.
+
+        Only over float32 weights: half precision would round a young membrane away.
+        """
+        kept = {stem: layer.weight.data for stem, layer in self.layers.items()}
+        scale = self.alpha / self.rank
+        try:
+            for stem, layer in self.layers.items():
+                down, up = (part.flatten(0, 1) for part in self.factors[stem])
+                spare = self._spare.setdefault(stem, torch.empty_like(kept[stem]))
+                torch.addmm(kept[stem].flatten(1), up.T, down, alpha=scale, out=spare.flatten(1))
+                layer.weight.data = spare
+            yield
+        finally:
+            for stem, weight in kept.items():
+                self.layers[stem].weight.data = weight
+
+    @property
+    def foldable(self) -> bool:
+        """Whether :meth:`folded` loses nothing."""
+        return all(layer.weight.dtype == torch.float32 for layer in self.layers.values())
+
+    def _views(self, flat: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        views, start = {}, 0
+        for stem, layer in self.layers.items():
+            m, n = layer.weight.shape[:2]
+            pair = []
+            for width in (n, m):
+                stop = start + len(self.concepts) * self.rank * width
+                pair.append(flat[start:stop].view(len(self.concepts), self.rank, width))
+                start = stop
+            views[stem] = (pair[0], pair[1])
+        return views
+
+    def _forward(self, stem: str, layer: Layer, plain: Any, x: Tensor) -> Tensor:
+        if self._gate is None:
+            return plain(x)
+        down, up = self._used[stem]
+        host = (layer.weight.flatten(1), layer.bias, down.flatten(0, 1), up.flatten(0, 1))
+        if not isinstance(layer, nn.Conv2d):
+            return _Branch.apply(x, self.flat, self._gate, host, self._gradients[stem])
+        rows = x.flatten(2).transpose(1, 2)
+        y = _Branch.apply(rows, self.flat, self._gate, host, self._gradients[stem])
+        return y.transpose(1, 2).contiguous().unflatten(2, x.shape[2:])  # else convolutions copy their weights
+
+
+class _Branch(torch.autograd.Function):
+    """A frozen linear layer and its open branches.
+
+    ``y = x W^T + b + ((x D^T) * gate) U``, with D ``(kr, n)`` and U ``(kr, m)``, for x ``(B, L, n)``. ``flat`` is an
+    argument only so that autograd calls backward; what it would get goes to ``gradients``.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        _flat: Tensor,
+        gate: float | Tensor,
+        host: tuple[Tensor, Tensor | None, Tensor, Tensor],
+        gradients: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        weight, bias, down, up = host
+        y = F.linear(x, weight, bias)
+        h = F.linear(x, down).mul_(gate)
+        y.view(-1, y.shape[-1]).addmm_(h.view(-1, h.shape[-1]), up)
+        ctx.save_for_backward(x, h)
+        ctx.gate, ctx.host, ctx.gradients = gate, host, gradients
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+        x, h = ctx.saved_tensors
+        weight, _, down, up = ctx.host
+        to_down, to_up = (part.flatten(0, 1) for part in ctx.gradients)
+        dy = grads[0].reshape(-1, weight.shape[0])
+        dh = (dy @ up.T).view(h.shape).mul_(ctx.gate).view(-1, h.shape[-1])
+        _add_product(to_up, h.view(dh.shape).T, dy)
+        _add_product(to_down, dh.T, x.reshape(-1, x.shape[-1]))
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None, None
+        dx = (dy @ weight).addmm_(dh, down)
+        return dx.view(x.shape), None, None, None, None
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b

@@ -1,0 +1,88 @@
+"""Prompts as the denoiser reads them: the model's own tokenizers and encoders, run once and dropped.
+
+SD 1.x and 2.x read the last hidden state of one encoder. SDXL reads the states before the last layer of two encoders
+side by side, and a pooled vector of the second through the time embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from publisher.api import Model, ModelError, TextEncoder, UsageError
+from publisher.api.loading import load_component
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Text:
+    """B texts (c in the paper)."""
+
+    states: Tensor
+    """``(B, n, d)`` float32: what cross-attention reads, n positions."""
+    pooled: Tensor | None = None
+    """``(B, p)`` float32, SDXL alone."""
+
+    @staticmethod
+    def join(texts: Sequence[Text]) -> Text:
+        """One batch, in this order."""
+        pooled = [text.pooled for text in texts if text.pooled is not None]
+        return Text(torch.cat([text.states for text in texts]), torch.cat(pooled) if pooled else None)
+
+
+def encode(model: Model, texts: Iterable[str], device: torch.device) -> dict[str, Text]:
+    """Every distinct text as a batch of one, in float32; the encoders are let go.
+
+    Raises:
+        UsageError: the pipeline would silently cut a text.
+        ModelError: an encoder cannot be loaded, or the model pools text and no encoder gives a pooled vector.
+    """
+    distinct = list(dict.fromkeys(texts))
+    states, pooled = [], None
+    for part in model.anatomy.text_encoders:
+        hidden, vector = _run(model, part, distinct, device)
+        states.append(hidden)
+        pooled = vector if vector is not None else pooled
+    if not model.anatomy.pooled_text:
+        pooled = None
+    elif pooled is None:
+        raise ModelError("no text encoder gives the pooled vector that the denoiser reads")
+    joined = torch.cat(states, dim=-1)
+    return {
+        text: Text(joined[i : i + 1], None if pooled is None else pooled[i : i + 1]) for i, text in enumerate(distinct)
+    }
+
+
+def _run(model: Model, part: TextEncoder, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """``(B, n, width)`` and, of an encoder with a projection, ``(B, p)``."""
+    tokenizer = load_component(model, part.tokenizer, device, torch.float32)
+    network = load_component(model, part.component, device, torch.float32)
+    positions = min(int(tokenizer.model_max_length), int(network.config.max_position_embeddings))
+    for text in texts:
+        _require_fit(tokenizer, text, positions)
+    states, pooled = [], []
+    for start in range(0, len(texts), BATCH):
+        tokens = tokenizer(
+            list(texts[start : start + BATCH]), padding="max_length", max_length=positions, return_tensors="pt"
+        ).to(device)
+        mask = tokens.attention_mask if getattr(network.config, "use_attention_mask", False) else None
+        with torch.no_grad():
+            output = network(tokens.input_ids, attention_mask=mask, output_hidden_states=model.anatomy.penultimate)
+        states.append(output.hidden_states[-2] if model.anatomy.penultimate else output.last_hidden_state)
+        if hasattr(output, "text_embeds"):
+            pooled.append(output.text_embeds)
+    return torch.cat(states), torch.cat(pooled) if pooled else None
+
+
+def _require_fit(tokenizer: Any, text: str, positions: int) -> None:
+    count = len(tokenizer(text, verbose=False).input_ids)
+    if count > positions:
+        raise UsageError(
+            f"the prompt {text!r} has {count - 2} tokens, the model reads {positions - 2}",
+            hint="Shorten it: the rest would be cut off without a word.",
+        )

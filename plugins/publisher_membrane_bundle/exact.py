@@ -1,0 +1,89 @@
+"""The authors' loop (their section "one iteration"), without the work that cancels. One membrane at a time.
+
+    1.  k ~ U{1..T-1}; x_T ~ N(0, I); k DDIM steps with the membrane open, the target text and guidance w
+    2.  t = the k-th of T evenly spaced entries of the full timestep table, counted from the noisy end
+    3.  one optimizer step on L at (x, t)
+
+    paper      code             default   meaning
+    T          ddim.steps       30        steps of the grid
+    w          ddim.guidance    3         guidance scale while denoising
+
+Step 2 is a quirk, kept here: the latents lie on the grid of T steps, t on the table of 1000, so that the denoiser is
+asked 33 to 42 timesteps too noisy. ``pool`` asks where the latents are.
+
+Draws of one step, all from one generator: text; k; height and width, where the resolution is dynamic; x_T; anchors
+(``draws.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from publisher_membrane_bundle.conditions import Text
+from publisher_membrane_bundle.ddim import Ddim
+from publisher_membrane_bundle.draws import AnchorMix
+from publisher_membrane_bundle.objective import Losses, Objective, Point, Sentence
+
+
+class Exact:
+    """Trains one membrane.
+
+    Args:
+        objective: with one membrane.
+        ddim: the grid.
+        anchors: drawn each step.
+        sentences: of the concept.
+        dynamic: draw height and width of the latents from 4/8, 5/8, 6/8 and 7/8 of the model's.
+        generator: of all draws.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        ddim: Ddim,
+        anchors: AnchorMix,
+        sentences: Sequence[Sentence],
+        *,
+        dynamic: bool,
+        generator: torch.Generator,
+    ) -> None:
+        self.objective, self.ddim, self.anchors = objective, ddim, anchors
+        self.sentences, self.dynamic, self.generator = sentences, dynamic, generator
+
+    def begin(self) -> None:
+        """Nothing goes on from step to step but the generator."""
+
+    def step(self) -> Losses:
+        """Losses of one x_t, gradients left with the membrane."""
+        said = self.sentences[self._draw(0, len(self.sentences))]
+        k = self._draw(1, self.ddim.steps)
+        x = self._denoised(said.target, k)
+        entry = k * self.ddim.train_steps // self.ddim.steps
+        anchors = self.anchors.draw(said.target, self.generator)
+        return self.objective.backward([Point(x, self.ddim.train_steps - 1 - entry, (said,), anchors)])
+
+    def state(self) -> dict[str, Tensor]:
+        """See :meth:`begin`."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """See :meth:`begin`."""
+
+    def _draw(self, low: int, high: int) -> int:
+        return int(torch.randint(low, high, (), generator=self.generator))
+
+    def _denoised(self, target: str, k: int) -> Tensor:
+        denoiser, membranes = self.objective.denoiser, self.objective.membranes
+        size = denoiser.size
+        height, width = ((size * self._draw(4, 8) // 8 if self.dynamic else size) for _ in "hw")
+        x = torch.randn(1, denoiser.channels, height, width, generator=self.generator).to(denoiser.device)
+        text = Text.join([self.objective.texts[target], self.objective.texts[""]])
+        with membranes.folded() if membranes.foldable else membranes.open():
+            for position in range(k):
+                t = torch.full((2,), self.ddim.grid[position], device=x.device)
+                guided = denoiser.frozen(x.expand(2, -1, -1, -1), t, text)
+                x = self.ddim.step(x, torch.tensor([position]), guided[:1], guided[1:])
+        return x

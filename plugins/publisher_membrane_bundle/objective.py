@@ -1,0 +1,161 @@
+"""Eq. 4, 7 and 8 at given noisy latents: one frozen forward for all texts and concepts, one forward with gradients.
+
+The authors' code runs five, each with an unconditional half that cancels (``u + 1 (c - u) = c``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from publisher_membrane_bundle.branch import Membranes
+from publisher_membrane_bundle.conditions import Text
+from publisher_membrane_bundle.denoiser import Denoiser
+from publisher_membrane_bundle.losses import anchoring, erasing_goal, mean_square
+
+MOST_ROWS = 16
+"""Of one forward with gradients, where there are several concepts; they are then taken in groups."""
+_LOSS_SCALE = {torch.float16: 1024.0}
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """The three texts of one concept, by name."""
+
+    target: str
+    surrogate: str
+    positive: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """One x_t, at which every concept is trained."""
+
+    x: Tensor
+    """``(1, c, h, w)``."""
+    t: int
+    """Timestep that the denoiser is asked at."""
+    sentences: tuple[Sentence, ...]
+    """One for each concept."""
+    anchors: tuple[Text, ...]
+    """Drawn: all but the empty prompt."""
+    owner: int | None = None
+    """The concept whose open predictions, of target and empty prompt, are wanted."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Of one step, means over the points; ``(k,)`` on the CPU."""
+
+    erase: Tensor
+    anchor: Tensor
+    start: Tensor
+    """What the erase loss would be if the membrane did nothing (exactly so where the positive is the target)."""
+    guided: tuple[tuple[Tensor, Tensor], ...]
+    """For each point with an owner: open predictions of target and empty prompt, ``(c, h, w)``."""
+
+
+Key = str | int
+"""A text by its name, or a drawn anchor by its number."""
+Row = tuple[int, Key]
+"""Point and text: one row of a forward."""
+
+
+class Objective:
+    """L = L_era + lambda L_anc.
+
+    Args:
+        denoiser: frozen, with the membranes attached.
+        membranes: k of them.
+        texts: every text by name, with ``""``.
+        eta: see ``losses.py``.
+        lam: see ``losses.py``.
+        uncond: weight w_u of the empty prompt in D; the drawn anchors share the rest.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, membranes: Membranes, texts: Mapping[str, Text], eta: float, lam: float, uncond: float
+    ) -> None:
+        self.denoiser, self.membranes, self.texts = denoiser, membranes, texts
+        self.eta, self.lam, self.uncond = eta, lam, uncond
+        self.scale = _LOSS_SCALE.get(denoiser.dtype, 1.0)
+
+    def backward(self, points: Sequence[Point]) -> Losses:
+        """Losses at these points; their gradients are left with the membranes."""
+        rows = list(dict.fromkeys((i, key) for i, point in enumerate(points) for key in self._frozen_keys(point)))
+        frozen = dict(zip(rows, self.denoiser.frozen(*self._batch(points, rows)), strict=True))
+        self.membranes.zero_grad()
+        count = len(self.membranes.concepts)
+        size = max(1, MOST_ROWS // max(1, sum(2 + len(point.anchors) for point in points)))
+        parts, guided = [], {}
+        for start in range(0, count, size):
+            group = range(start, min(start + size, count))
+            opened = self._open(points, group)
+            parts += [self._losses(points, concept, opened[concept], frozen) for concept in group]
+            total = torch.stack([erase + self.lam * anchor for erase, anchor, _ in parts[start:]]).sum()
+            (total * self.scale).backward()
+            for i, point in enumerate(points):
+                if point.owner is not None and point.owner in group:
+                    mine = opened[point.owner]
+                    guided[i] = (mine[i, point.sentences[point.owner].target].detach(), mine[i, ""].detach())
+        self.membranes.scale_grad(1 / self.scale)
+        erase, anchor, start_loss = (torch.stack(values).detach().cpu() for values in zip(*parts, strict=True))
+        return Losses(erase, anchor, start_loss, tuple(guided[i] for i in sorted(guided)))
+
+    def _frozen_keys(self, point: Point) -> list[Key]:
+        keys: list[Key] = [key for said in point.sentences for key in (said.positive, said.surrogate)]
+        return keys + self._anchor_keys(point)
+
+    def _anchor_keys(self, point: Point) -> list[Key]:
+        return [*([""] if self.uncond else []), *range(len(point.anchors))]
+
+    def _open(self, points: Sequence[Point], group: range) -> dict[int, dict[Row, Tensor]]:
+        """Concept -> (point, text) -> prediction with that concept's membrane alone open."""
+        rows: dict[tuple[int, int, Key], None] = {}
+        for concept in group:
+            for i, point in enumerate(points):
+                keys: list[Key] = [point.sentences[concept].target, *self._anchor_keys(point)]
+                rows |= dict.fromkeys((concept, i, key) for key in keys + ([""] if point.owner == concept else []))
+        gates = torch.zeros(len(rows), len(self.membranes.concepts))
+        gates[range(len(rows)), [concept for concept, _, _ in rows]] = 1
+        with self.membranes.open(gates):
+            predictions = self.denoiser(*self._batch(points, [(i, key) for _, i, key in rows]))
+        found: dict[int, dict[Row, Tensor]] = {concept: {} for concept in group}
+        for (concept, i, key), prediction in zip(rows, predictions.unbind(), strict=True):
+            found[concept][i, key] = prediction
+        return found
+
+    def _losses(
+        self, points: Sequence[Point], concept: int, opened: Mapping[Row, Tensor], frozen: Mapping[Row, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Erase loss, anchor loss and erase loss of the shut membrane; means over the points."""
+        terms = []
+        for i, point in enumerate(points):
+            said = point.sentences[concept]
+            goal = erasing_goal(frozen[i, said.surrogate], frozen[i, said.positive], self.eta)
+            keys = self._anchor_keys(point)
+            anchors = [opened[i, key] for key in keys], [frozen[i, key] for key in keys]
+            terms.append(
+                (
+                    mean_square(opened[i, said.target], goal),
+                    anchoring(*anchors, self._weights(point)),
+                    mean_square(frozen[i, said.positive], goal),
+                )
+            )
+        erase, anchor, start = (torch.stack(values).mean() for values in zip(*terms, strict=True))
+        return erase, anchor, start
+
+    def _weights(self, point: Point) -> list[float]:
+        drawn = len(point.anchors)
+        return [*([self.uncond] if self.uncond else []), *[(1 - self.uncond) / drawn if drawn else 0.0] * drawn]
+
+    def _batch(self, points: Sequence[Point], rows: Sequence[Row]) -> tuple[Tensor, Tensor, Text]:
+        x = torch.cat([points[i].x for i, _ in rows])
+        t = torch.tensor([points[i].t for i, _ in rows], device=x.device)
+        return x, t, Text.join([self._text(points[i], key) for i, key in rows])
+
+    def _text(self, point: Point, key: Key) -> Text:
+        return self.texts[key] if isinstance(key, str) else point.anchors[key]

@@ -1,0 +1,109 @@
+"""From the manifest's concepts to training targets: which texts go where. Imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from publisher.api import Concept, Scope, UsageError
+from publisher.api.membranes import Transport
+from publisher_membrane_bundle.params import MembraneParams
+
+MANY = 20
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one membrane learns: each text is to read as its surrogate."""
+
+    concept: str
+    """Id in the manifest."""
+    texts: tuple[str, ...]
+    """c_t."""
+    surrogates: tuple[str, ...]
+    """c_s, one for each text; empty: the empty prompt."""
+    positives: tuple[str, ...]
+    """c_p, one for each text; the text itself unless the manifest says otherwise."""
+
+
+def choose(params: MembraneParams, scope: Scope) -> tuple[Concept, ...]:
+    """The concepts that get a membrane, in the manifest's order.
+
+    Raises:
+        UsageError: none, or a name that the manifest's concepts to go do not have.
+    """
+    ids = [concept.id for concept in scope.concepts]
+    _known(params.concepts, ids, "concepts")
+    chosen = tuple(concept for concept in scope.concepts if not params.concepts or concept.id in params.concepts)
+    if not chosen:
+        raise UsageError("there is no concept for a membrane", hint="Name at least one under 'concepts'.")
+    ids = [concept.id for concept in chosen]
+    for option in ("reuse", "surrogates", "positives", "aliases"):
+        _known(getattr(params, option), ids, "from" if option == "reuse" else option)
+    return chosen
+
+
+def targets(params: MembraneParams, chosen: Sequence[Concept]) -> tuple[Target, ...]:
+    """What is to be trained; concepts with a file to reuse are left out.
+
+    Raises:
+        UsageError: a text is its own surrogate.
+    """
+    return tuple(_target(params, concept) for concept in chosen if concept.id not in params.reuse)
+
+
+def texts_of(params: MembraneParams, concept: Concept) -> tuple[str, ...]:
+    """The texts that stand for a concept, in training and for the cosine of its permeability."""
+    return (concept.name,) if params.train_on == "name" else tuple(dict.fromkeys(concept.prompts))
+
+
+def notes(params: MembraneParams, chosen: Sequence[Concept]) -> tuple[str, ...]:
+    """What the user should know before it is run."""
+    found = []
+    if params.mode == "bundle":
+        found.append(
+            "the weights stay as they are: only publisher.load attaches the membranes, plain diffusers does not"
+        )
+        if params.transport.threshold == 0 and params.transport.score != "overlap":
+            found.append(
+                "without a threshold every prompt opens every membrane a little: no image stays exactly the same"
+            )
+    if params.mode == "merge" and params.transport != Transport():
+        found.append("transport has no effect in mode merge: merged membranes do not see the prompt")
+    if len(chosen) > MANY and params.transport.cap is None:
+        found.append(f"{len(chosen)} membranes and no cap: short prompts open many of them at once")
+    return tuple(found)
+
+
+def _target(params: MembraneParams, concept: Concept) -> Target:
+    texts = texts_of(params, concept)
+    surrogates = tuple(_with(text, concept.name, params.surrogates.get(concept.id, "")) for text in texts)
+    positive = params.positives.get(concept.id, "")
+    positives = tuple(_with(text, concept.name, positive) if positive.strip() else text for text in texts)
+    for text, surrogate in zip(texts, surrogates, strict=True):
+        if text.casefold() == surrogate.casefold():
+            raise UsageError(
+                f"concept {concept.id!r}: the text {text!r} is its own surrogate",
+                hint="Give other words under 'surrogates'.",
+            )
+    return Target(concept.id, texts, surrogates, positives)
+
+
+def _with(text: str, name: str, words: str) -> str:
+    """``text`` with the concept's name replaced; the words alone where it does not occur; empty for empty words."""
+    if not words.strip():
+        return ""
+    pattern = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)
+    return pattern.sub(lambda _: words, text) if pattern.search(text) else words
+
+
+def _known(names: Iterable[str], ids: Sequence[str], option: str) -> None:
+    for name in names:
+        if name not in ids:
+            near = difflib.get_close_matches(name, ids, 1)
+            raise UsageError(
+                f"{option!r} names {name!r}, which is no concept of this step",
+                hint=f"Did you mean {near[0]!r}?" if near else f"They are: {', '.join(ids)}.",
+            )

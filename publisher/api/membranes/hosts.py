@@ -1,0 +1,118 @@
+"""Which layers of a model carry branches, and whether a membrane fits them: from headers alone, without torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from publisher.api.membranes.parts import Host, Membrane, MembraneFileError
+from publisher.api.models import ModelInfo
+from publisher.errors import ModelError
+
+_HOST = re.compile(r"(?P<transformer>(?:(?:down|up)_blocks\.\d+|mid_block)\.attentions\.\d+)\.(?P<rest>.+)\.weight")
+_PER_BLOCK, _PER_TRANSFORMER = 10, 2
+
+
+def find_hosts(model: ModelInfo) -> dict[str, Host]:
+    """Stem -> host: every Linear and 1x1 convolution below each transformer of the denoiser, from headers alone.
+
+    192 for SD 1.x and 2.x, 722 for SDXL: each transformer has 2 (``proj_in``, ``proj_out``) and 10 a block (q, k, v and
+    out of two attentions, two of the feed-forward layer).
+
+    Raises:
+        ModelError: another number than the architecture has.
+    """
+    denoiser = model.anatomy.denoiser
+    hosts, transformers = {}, set()
+    for name, info in model.tensors(denoiser).items():
+        found = _HOST.fullmatch(name)
+        if found and len(info.shape) in (2, 4):
+            host = Host(name.removesuffix(".weight"), info.shape)
+            hosts[host.stem] = host
+            transformers.add(found["transformer"])
+    expected = _PER_TRANSFORMER * len(transformers) + _PER_BLOCK * model.anatomy.cross_attention
+    if len(hosts) != expected or not hosts:
+        raise ModelError(
+            f"the denoiser has {len(hosts)} layers that can carry a membrane, its architecture says {expected}",
+            where=denoiser,
+            hint="The layers may have other names or be wrapped by an adapter; save the plain model.",
+        )
+    return dict(sorted(hosts.items()))
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a branch is made for."""
+
+    out_width: int
+    """m."""
+    in_width: int
+    """n."""
+    conv: bool
+
+
+def sizes_of(membrane: Membrane) -> dict[str, Size]:
+    """Stem -> what its branch is made for."""
+    return {
+        stem: Size(branch.up.shape[0], branch.down.shape[1], branch.conv) for stem, branch in membrane.branches.items()
+    }
+
+
+def read_sizes(path: Path) -> dict[str, Size]:
+    """The same from a file's header, without torch: enough to see whether it fits.
+
+    Raises:
+        MembraneFileError: not safetensors, or a layer without both factors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError) as error:
+        raise MembraneFileError(f"cannot be read as safetensors: {error}", where=str(path)) from error
+    found = {}
+    for stem in sorted({name.split(".", maxsplit=1)[0] for name in shapes}):
+        up, down = shapes.get(f"{stem}.lora_up.weight", ()), shapes.get(f"{stem}.lora_down.weight", ())
+        if len(up) < 2 or len(up) != len(down):
+            raise MembraneFileError(f"is no membrane: {stem!r} has not both factors", where=str(path))
+        found[stem] = Size(up[0], down[1], conv=len(up) == 4)
+    return found
+
+
+def misfits(sizes: Mapping[str, Size], hosts: Mapping[str, Host]) -> list[str]:
+    """Why a membrane cannot be put on these hosts, one sentence a layer; empty: it fits.
+
+    A membrane may leave hosts out. A 1x1 convolution and a linear layer of the same width are told apart.
+    """
+    problems = []
+    for stem, size in sizes.items():
+        host = hosts.get(stem)
+        if host is None:
+            problems.append(f"{stem}: the model has no such layer")
+        elif (size.out_width, size.in_width) != host.shape[:2]:
+            made, has = f"{size.out_width} x {size.in_width}", f"{host.shape[0]} x {host.shape[1]}"
+            problems.append(f"{stem}: made for a layer {made}, the model's is {has}")
+        elif size.conv != (len(host.shape) == 4):
+            kinds = ("a linear layer", "a convolution")
+            problems.append(f"{stem}: made for {kinds[size.conv]}, the model's is {kinds[not size.conv]}")
+    return problems
+
+
+def require_fit(membrane: Membrane | Mapping[str, Size], hosts: Mapping[str, Host], where: str) -> None:
+    """Refuse a membrane of another architecture before anything is touched.
+
+    Raises:
+        MembraneFileError: with the first problems.
+    """
+    sizes = sizes_of(membrane) if isinstance(membrane, Membrane) else membrane
+    problems = misfits(sizes, hosts)
+    if problems:
+        more = f"\n... and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise MembraneFileError(
+            f"the membrane does not fit this model: {len(problems)} of {len(sizes)} layers differ",
+            where=where,
+            hint="\n".join(problems[:3]) + more + "\nMembranes go from one model to another of the same family only.",
+        )

@@ -1,0 +1,148 @@
+"""Membranes as LoRA files, in the keys of kohya (a membrane file) and of diffusers, and as one LoRA of fixed strength.
+
+The same numbers go by two kinds of names:
+
+    kohya (the authors', ours)              diffusers and peft
+    lora_unet_<path, _ for .>.lora_down.weight   unet.<path>.lora_A.weight
+    lora_unet_<path, _ for .>.lora_up.weight     unet.<path>.lora_B.weight
+    lora_unet_<path, _ for .>.alpha              the file's lora_adapter_metadata; without it alpha is the rank
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from publisher.api.artifacts import safetensors_bytes
+from publisher.api.membranes import (
+    PREFIX,
+    Host,
+    Membrane,
+    MembraneFileError,
+    bundled,
+    membrane_metadata,
+    membrane_tensors,
+    parse_membrane,
+    read_membrane,
+)
+from publisher.model.header import HeaderError, read_header
+from publisher.model.strict_json import JsonError, strict_object
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Form = Literal["kohya", "diffusers"]
+ADAPTER = "lora_adapter_metadata"
+"""Where diffusers keeps peft's configuration of a LoRA, as JSON."""
+_KEY = re.compile(r"(?:unet\.|base_model\.model\.)?(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<factor>[AB])\.weight")
+_FACTORS = {"A": "lora_down.weight", "B": "lora_up.weight"}
+_UNREADABLE = ("alpha_pattern", "use_rslora", "use_dora", "lora_bias")
+
+
+@dataclass(frozen=True)
+class Portion:
+    """A membrane and how far it is opened, once and for all."""
+
+    path: Path
+    membrane: Membrane
+    sha256: str
+    """Of the file."""
+    gamma: float = 1.0
+    """The permeability."""
+
+
+def read_lora(path: Path) -> Membrane:
+    """Read a membrane in either kind of names; of diffusers, what save_lora_weights and save_lora_adapter write.
+
+    Raises:
+        MembraneFileError: no LoRA of a UNet alone, or one whose strength peft keeps in ways that a membrane lacks.
+    """
+    try:
+        names = read_header(path)
+    except (OSError, HeaderError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise MembraneFileError(f"cannot be read as safetensors: {reason}", where=str(path)) from error
+    if not any(".lora_A." in name for name in names):
+        return read_membrane(path)
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        metadata = dict(file.metadata() or {})
+        tensors = {name: file.get_tensor(name) for name in names}
+    config = _adapter(metadata.pop(ADAPTER, "{}"), str(path))
+    metadata.pop("format", None)
+    return parse_membrane(_as_kohya(tensors, config.get("lora_alpha"), str(path)), metadata, str(path))
+
+
+def _adapter(text: str, where: str) -> dict[str, Any]:
+    """What peft says of it; diffusers puts ``unet.`` before each key where it saved a pipeline."""
+    try:
+        config = {key.removeprefix("unet."): value for key, value in strict_object(text.encode()).items()}
+    except JsonError as error:
+        raise MembraneFileError(f"its {ADAPTER} {error}", where=where) from error
+    used = [key for key in _UNREADABLE if config.get(key)]
+    if used:
+        raise MembraneFileError(f"its LoRA has {', '.join(used)}, which a membrane file cannot say", where=where)
+    if not isinstance(config.get("lora_alpha", 1), int | float):
+        raise MembraneFileError(f"its {ADAPTER} has a lora_alpha that is no number", where=where)
+    return config
+
+
+def _as_kohya(tensors: Mapping[str, Tensor], alpha: float | None, where: str) -> dict[str, Tensor]:
+    import torch
+
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        key = _KEY.fullmatch(name)
+        if key is None or key["module"].startswith("text_encoder"):
+            raise MembraneFileError(
+                f"is no LoRA of a UNet alone: it has the tensor {name!r}",
+                where=where,
+                hint="A membrane changes linear layers and 1x1 convolutions of the UNet, nothing of the text encoder.",
+            )
+        stem = PREFIX + key["module"].replace(".", "_")
+        found[f"{stem}.{_FACTORS[key['factor']]}"] = tensor
+        if key["factor"] == "A":
+            found[f"{stem}.alpha"] = torch.tensor(float(tensor.shape[0] if alpha is None else alpha))
+    return found
+
+
+def fixed_strength(portions: Sequence[Portion]) -> Membrane:
+    """All membranes as one ordinary LoRA, alpha its rank; what their files agree on saying is kept.
+
+    Raises:
+        MembraneFileError: none given, or made for different kinds of layers.
+    """
+    together = bundled([(portion.gamma, portion.membrane) for portion in portions])
+    said = [set(portion.membrane.metadata.items()) for portion in portions]
+    return replace(together, metadata=dict(sorted(set.intersection(*said))))
+
+
+def lora_bytes(membrane: Membrane, form: Form, dtype: torch.dtype, hosts: Mapping[str, Host]) -> bytes:
+    """A LoRA file. Equal membranes give equal bytes.
+
+    Args:
+        membrane: with one alpha / rank of 1 for all layers, as :func:`fixed_strength` makes it.
+        form: of the keys.
+        dtype: of the tensors.
+        hosts: of the model that it is for: where diffusers' keys take the modules' paths from. Not used for kohya.
+
+    Raises:
+        MembraneFileError: a number is too large for the dtype.
+    """
+    tensors, metadata = membrane_tensors(membrane, dtype), membrane_metadata(membrane)
+    if form == "diffusers":
+        tensors = {
+            f"unet.{hosts[stem].module}.lora_{factor}.weight": tensors[f"{stem}.{kohya}"]
+            for stem in membrane.branches
+            for factor, kohya in _FACTORS.items()
+        }
+        metadata["format"] = "pt"
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise MembraneFileError(f"{name}: a number is too large for {str(dtype).removeprefix('torch.')}")
+    return safetensors_bytes(tensors, metadata)

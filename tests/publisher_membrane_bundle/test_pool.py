@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_sd import CAT, DOG, model_of, quick, seeded, session
+
+from publisher.api import UsageError
+from publisher.api.membranes import find_hosts
+from publisher_membrane_bundle.branch import Membranes
+from publisher_membrane_bundle.conditions import encode
+from publisher_membrane_bundle.ddim import Ddim
+from publisher_membrane_bundle.denoiser import Denoiser
+from publisher_membrane_bundle.draws import AnchorMix
+from publisher_membrane_bundle.hosts import match_hosts
+from publisher_membrane_bundle.objective import Objective, Point, Sentence
+from publisher_membrane_bundle.params import Anchors
+from publisher_membrane_bundle.pool import Pool, Size
+from publisher_membrane_bundle.training import train
+
+SAID = (Sentence("cat", "", "cat"), Sentence("dog", "cat", "big dog"))
+CPU = torch.device("cpu")
+
+
+class Bench:
+    """K membranes with some effect on the tiny model."""
+
+    def __init__(self, folder: Path, count: int, uncond: float = 0.5) -> None:
+        model = model_of(folder)
+        self.texts = encode(model, ["", "cat", "dog", "big dog"], CPU)
+        self.denoiser = Denoiser.load(model, CPU, torch.float32)
+        self.membranes = Membranes(
+            match_hosts(self.denoiser.network, find_hosts(model)), [str(i) for i in range(count)], 2, 1.0, CPU
+        )
+        with torch.no_grad():
+            self.membranes.flat.normal_(0, 0.1, generator=seeded("factors"))
+        self.objective = Objective(self.denoiser, self.membranes, self.texts, 1.0, 10.0, uncond)
+        self.anchors = AnchorMix(Anchors(uncond=uncond), (), self.texts)
+        self.ddim = Ddim(model.config("scheduler"), 6, 3.0)
+
+    def point(self, said: tuple[Sentence, ...], owner: int = 0) -> Point:
+        draws = seeded("point")
+        x = torch.randn(1, 4, 8, 8, generator=draws)
+        return Point(x, 500, said, self.anchors.draw("cat", draws), owner)
+
+    def pool(self, count: int = 4, batch: int = 1) -> Pool:
+        sentences = [[said] for said in SAID[: len(self.membranes.concepts)]]
+        return Pool(self.objective, self.ddim, self.anchors, sentences, Size(count, batch), seeded("pool"))
+
+
+def test_erasing_is_learned_and_the_anchors_stay(tiny_sd: Path, tmp_path: Path) -> None:
+    trained = train(model_of(tiny_sd), [CAT], [], quick(steps=80, warmup=5, pool=6), session(tmp_path))
+    numbers = {name: value for name, value, _ in trained.numbers}
+    assert numbers["cat: erase residual"] < 0.7
+    erase = trained.curves[0][2]
+    assert numbers["cat: anchor loss"] < 0.1 * erase[0]
+
+
+def test_concepts_that_share_forwards_get_what_each_gets_alone(tiny_sd: Path) -> None:
+    both = Bench(tiny_sd, 2)
+    with both.membranes.attached():
+        shared = both.objective.backward([both.point(SAID, owner=1)])
+    gradients = both.membranes.per_membrane(both.membranes.flat.grad)
+    for i, said in enumerate(SAID):
+        alone = Bench(tiny_sd, 1)
+        for down_up, wide in zip(alone.membranes.factors.values(), both.membranes.factors.values(), strict=True):
+            for part, source in zip(down_up, wide, strict=True):
+                part[0] = source[i]
+        with alone.membranes.attached():
+            single = alone.objective.backward([alone.point((said,))])
+        torch.testing.assert_close(shared.erase[i], single.erase[0], rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(shared.anchor[i], single.anchor[0], rtol=1e-4, atol=1e-7)
+        for part, other in zip(gradients[i], alone.membranes.per_membrane(alone.membranes.flat.grad)[0], strict=True):
+            torch.testing.assert_close(part, other, rtol=1e-2, atol=1e-4)
+
+
+def test_several_points_of_one_step_are_averaged(tiny_sd: Path) -> None:
+    bench = Bench(tiny_sd, 1)
+    one, other = bench.point(SAID[:1]), Point(torch.ones(1, 4, 8, 8), 100, SAID[:1], (), 0)
+    with bench.membranes.attached():
+        apart = [bench.objective.backward([point]).erase for point in (one, other)]
+        together = bench.objective.backward([one, other]).erase
+    torch.testing.assert_close(together, (apart[0] + apart[1]) / 2, rtol=1e-4, atol=1e-7)
+
+
+def test_a_shut_membrane_computes_nothing_and_changes_no_bit(tiny_sd: Path) -> None:
+    bench = Bench(tiny_sd, 1)
+    x, t, text = torch.randn(1, 4, 8, 8), torch.tensor([500]), bench.texts["cat"]
+    before = bench.denoiser.frozen(x, t, text)
+    bench.membranes.flat.data.fill_(float("nan"))
+    with bench.membranes.attached():
+        assert torch.equal(bench.denoiser.frozen(x, t, text), before)
+        with bench.membranes.open():
+            assert bench.denoiser.frozen(x, t, text).isnan().any()
+        assert torch.equal(bench.denoiser.frozen(x, t, text), before)
+    assert torch.equal(bench.denoiser.frozen(x, t, text), before)
+
+
+def test_folding_into_the_weights_is_the_open_membrane_and_is_undone_exactly(tiny_sd: Path) -> None:
+    bench = Bench(tiny_sd, 1)
+    x, t, text = torch.randn(1, 4, 8, 8), torch.tensor([500]), bench.texts["cat"]
+    before = bench.denoiser.frozen(x, t, text)
+    with bench.membranes.attached():
+        with bench.membranes.open():
+            opened = bench.denoiser.frozen(x, t, text)
+        with bench.membranes.folded():
+            folded = bench.denoiser.frozen(x, t, text)
+    assert (opened - before).abs().max() > 1e-3
+    torch.testing.assert_close(folded, opened, rtol=1e-4, atol=1e-4)
+    assert torch.equal(bench.denoiser.frozen(x, t, text), before)
+
+
+def test_gradients_of_the_branch_are_those_of_autograd(tiny_sd: Path) -> None:
+    bench = Bench(tiny_sd, 1)
+    x, t, text = torch.randn(1, 4, 8, 8), torch.tensor([500]), bench.texts["cat"]
+    membranes = bench.membranes
+    with membranes.attached(), membranes.open():
+        bench.denoiser(x, t, text).square().mean().backward()
+    stem = next(iter(membranes.layers))
+    down, up = (part[0].clone().requires_grad_() for part in membranes.factors[stem])
+    layer = membranes.layers[stem]
+    with membranes.folded():
+        folded = {path: value.clone() for path, value in bench.denoiser.network.named_parameters()}
+    name = next(path for path, value in bench.denoiser.network.named_parameters() if value is layer.weight)
+    folded[name] = layer.weight + (up.T @ down / 2).view_as(layer.weight)
+    out = torch.func.functional_call(bench.denoiser.network, folded, (x, t, text.states)).sample
+    expected = torch.autograd.grad(out.square().mean(), [down, up])
+    for part, other in zip(membranes.per_membrane(membranes.flat.grad)[0][:2], expected, strict=True):
+        torch.testing.assert_close(part, other, rtol=1e-3, atol=1e-6)
+
+
+def test_trajectories_stand_staggered_and_start_anew_at_the_end(tiny_sd: Path) -> None:
+    bench = Bench(tiny_sd, 2)
+    pool = bench.pool(count=5)
+    with bench.membranes.attached():
+        pool.begin()
+        assert sorted(pool.places.tolist()) == [0, 1, 2, 3, 4]
+        first = int((pool.places == 4).nonzero()[0])
+        for _ in range(first + 1):
+            pool.step()
+    assert pool.places[first] == 0
+    assert pool.owners.tolist() == [0, 1, 0, 1, 0]
+
+
+def test_a_step_of_the_pool_is_the_guided_ddim_step_of_the_open_model(tiny_sd: Path) -> None:
+    bench = Bench(tiny_sd, 1)
+    pool = bench.pool()
+    with bench.membranes.attached():
+        pool.begin()
+        x, place = pool.x[:1].clone(), pool.places[:1].clone()
+        with bench.membranes.open():
+            t = pool.ddim.timesteps(place)
+            target, uncond = (bench.denoiser.frozen(x, t, bench.texts[name]) for name in ("cat", ""))
+        pool.step()
+    torch.testing.assert_close(pool.x[:1], pool.ddim.step(x, place, target, uncond), rtol=1e-3, atol=1e-4)
+
+
+def test_the_membranes_of_a_bundle_train_at_once(tiny_sd: Path, tmp_path: Path) -> None:
+    trained = train(model_of(tiny_sd), [CAT, DOG], [], quick(steps=60, warmup=5, lr=1e-2), session(tmp_path))
+    assert list(trained.membranes) == ["cat", "dog"]
+    assert len(trained.curves) == 4
+    numbers = {name: value for name, value, _ in trained.numbers}
+    assert max(numbers["cat: erase residual"], numbers["dog: erase residual"]) < 0.9
+
+
+def test_prompts_to_keep_are_anchors_on_request(tiny_sd: Path, tmp_path: Path) -> None:
+    mix = Anchors(uncond=0.34, gaussian=0, prompts=2)
+    trained = train(model_of(tiny_sd), [CAT], ["dog", "ghost"], quick(anchors=mix), session(tmp_path))
+    assert trained.curves[1][2][-1] > 0
+    with pytest.raises(UsageError, match="there are none"):
+        train(model_of(tiny_sd), [CAT], [], quick(anchors=mix), session(tmp_path))
