@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 MEMBRANE = {
-    "train_on": "prompts", "steps": 300, "lr": 1e-3, "warmup": 30, "cycles": 1, "lam": 30,
+    "train_on": "prompts", "steps": 200, "lr": 1e-3, "warmup": 20, "cycles": 1, "lam": 30,
     "transport": {"threshold": 0.9},
 }  # fmt: skip
 CHECKS = {

@@ -16,9 +16,11 @@ long as all of them. Over a denoiser in half precision, factors are cast once a 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -52,8 +54,7 @@ class Membranes:
         self.flat.grad = torch.zeros_like(self.flat)
         self.factors = self._views(self.flat.detach())
         self._gradients = self._views(self.flat.grad)
-        self._used = self.factors
-        self._gate: Gate = None
+        self._opening = _Opening()
         self._spare: dict[str, Tensor] = {}
 
     def draw(self, index: int, generator: torch.Generator) -> None:
@@ -102,22 +103,23 @@ class Membranes:
 
     @contextmanager
     def open(self, gates: Tensor | None = None) -> Iterator[None]:
-        """Membranes open inside.
+        """Membranes open inside, in this thread alone.
 
         Args:
             gates: ``(B, k)``; None: all of them, for every row.
         """
         scale = self.alpha / self.rank
         dtype = next(iter(self.layers.values())).weight.dtype
-        self._used = self.factors if dtype == self.flat.dtype else self._views(self.flat.detach().to(dtype))
+        used = self.factors if dtype == self.flat.dtype else self._views(self.flat.detach().to(dtype))
         if gates is None or bool((gates == 1).all()):
-            self._gate = scale
+            gate: float | Tensor = scale
         else:
-            self._gate = (scale * gates).repeat_interleave(self.rank, 1)[:, None, :].to(self.flat.device, dtype)
+            gate = (scale * gates).repeat_interleave(self.rank, 1)[:, None, :].to(self.flat.device, dtype)
+        self._opening.used, self._opening.gate = used, gate
         try:
             yield
         finally:
-            self._gate, self._used = None, self.factors
+            self._opening.used, self._opening.gate = {}, None
 
     @contextmanager
     def folded(self) -> Iterator[None]:
@@ -156,15 +158,24 @@ class Membranes:
         return views
 
     def _forward(self, stem: str, layer: Layer, plain: Any, x: Tensor) -> Tensor:
-        if self._gate is None:
+        gate = self._opening.gate
+        if gate is None:
             return plain(x)
-        down, up = self._used[stem]
+        down, up = self._opening.used[stem]
         host = (layer.weight.flatten(1), layer.bias, down.flatten(0, 1), up.flatten(0, 1))
         if not isinstance(layer, nn.Conv2d):
-            return _Branch.apply(x, self.flat, self._gate, host, self._gradients[stem])
+            return _Branch.apply(x, self.flat, gate, host, self._gradients[stem])
         rows = x.flatten(2).transpose(1, 2)
-        y = _Branch.apply(rows, self.flat, self._gate, host, self._gradients[stem])
+        y = _Branch.apply(rows, self.flat, gate, host, self._gradients[stem])
         return y.transpose(1, 2).contiguous().unflatten(2, x.shape[2:])  # else convolutions copy their weights
+
+
+class _Opening(threading.local):
+    """What one thread has opened: another one may run the shut denoiser meanwhile."""
+
+    gate: Gate = None
+    used: Mapping[str, tuple[Tensor, Tensor]] = MappingProxyType({})
+    """The factors, in the denoiser's dtype."""
 
 
 class _Branch(torch.autograd.Function):

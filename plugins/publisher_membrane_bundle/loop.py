@@ -12,7 +12,7 @@ from torch import Tensor
 
 from publisher.api import UsageError
 from publisher_membrane_bundle.checkpoint import Checkpoints, Unusable
-from publisher_membrane_bundle.objective import Losses
+from publisher_membrane_bundle.objective import Losses, Objective
 from publisher_membrane_bundle.optimiser import Optimiser
 from publisher_membrane_bundle.params import MembraneParams
 
@@ -24,6 +24,7 @@ class Trainer(Protocol):
     """``Exact`` or ``Pool``."""
 
     generator: torch.Generator
+    objective: Objective
 
     def begin(self) -> None:
         """Once, unless :meth:`restore` is called."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from publisher_membrane_bundle.branch import Membranes
 from publisher_membrane_bundle.conditions import Text
 from publisher_membrane_bundle.denoiser import Denoiser
 from publisher_membrane_bundle.losses import anchoring, erasing_goal, mean_square
+from publisher_membrane_bundle.threads import Aside, at_once
 
 MOST_ROWS = 16
 """Of one forward with gradients, where there are several concepts; they are then taken in groups."""
@@ -82,11 +84,13 @@ class Objective:
         self.denoiser, self.membranes, self.texts = denoiser, membranes, texts
         self.eta, self.lam, self.uncond = eta, lam, uncond
         self.scale = _LOSS_SCALE.get(denoiser.dtype, 1.0)
+        self.aside: Aside = at_once
+        """Where the frozen forward runs; the trainer may give another thread."""
 
     def backward(self, points: Sequence[Point]) -> Losses:
         """Losses at these points; their gradients are left with the membranes."""
         rows = list(dict.fromkeys((i, key) for i, point in enumerate(points) for key in self._frozen_keys(point)))
-        frozen = dict(zip(rows, self.denoiser.frozen(*self._batch(points, rows)), strict=True))
+        still = self.aside(partial(self.denoiser.frozen, *self._batch(points, rows)))
         self.membranes.zero_grad()
         count = len(self.membranes.concepts)
         size = max(1, MOST_ROWS // max(1, sum(2 + len(point.anchors) for point in points)))
@@ -94,6 +98,7 @@ class Objective:
         for start in range(0, count, size):
             group = range(start, min(start + size, count))
             opened = self._open(points, group)
+            frozen = dict(zip(rows, still(), strict=True))
             parts += [self._losses(points, concept, opened[concept], frozen) for concept in group]
             total = torch.stack([erase + self.lam * anchor for erase, anchor, _ in parts[start:]]).sum()
             (total * self.scale).backward()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from publisher_membrane_bundle.optimiser import Optimiser
 from publisher_membrane_bundle.params import MembraneParams
 from publisher_membrane_bundle.pool import Pool, Size
 from publisher_membrane_bundle.selection import Target
+from publisher_membrane_bundle.threads import Aside, at_once, is_small, one_thread_each
 
 __all__ = ["Session", "Target", "Trained", "train"]
 _RESULT = (
@@ -122,7 +124,7 @@ class _Bench:
             lambda done, text: self.session.progress(part[0] * params.steps + done, part[1] * params.steps, text),
             trained.warnings,
         )
-        with membranes.attached():
+        with membranes.attached(), self._threads() as trainer.objective.aside:
             losses = run()
         for i, target in enumerate(targets):
             trained.membranes[target.concept] = Membrane(membranes.branches(i), target.texts)
@@ -132,6 +134,10 @@ class _Bench:
         for warning in summary.warnings(concepts, losses, params.lam, scale):
             if warning not in trained.warnings:
                 trained.warnings.append(warning)
+
+    def _threads(self) -> AbstractContextManager[Aside]:
+        small = is_small(self.session.device, self.denoiser.size)
+        return one_thread_each() if small else nullcontext(at_once)
 
     def _trainer(self, membranes: Membranes, targets: Sequence[Target]) -> Trainer:
         params = self.params
