@@ -43,7 +43,16 @@ def pairs_of(
             pair = _pair(check, scorer, request, scope, seen)
             if pair and not (check.guards == "off" and bare in with_membranes):
                 found.setdefault((bare, request.concept, scorer, check.guards), pair)
-    return tuple(found.values())[:IN_ALL]
+    return _shared_out(list(found.values()))
+
+
+def _shared_out(pairs: Sequence[ImagePair]) -> tuple[ImagePair, ...]:
+    """At most :data:`IN_ALL`: the first of each check, then the second ones; in the order of the checks."""
+    of_check: dict[str, list[int]] = {}
+    for i, pair in enumerate(pairs):
+        of_check.setdefault(pair.check, []).append(i)
+    in_turn = [i for one in zip_longest(*of_check.values()) for i in one if i is not None]
+    return tuple(pairs[i] for i in sorted(in_turn[:IN_ALL]))
 
 
 def _pair(check: Check, scorer: str, request: ImageRequest, scope: Scope, seen: Survey) -> ImagePair | None:

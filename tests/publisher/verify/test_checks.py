@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from publisher.api import (
     Measurement,
     Observation,
     Sampling,
+    Scope,
     ScorerCard,
     UsageError,
 )
@@ -407,3 +409,14 @@ def test_an_arm_is_named_by_what_is_loaded_and_by_nothing_else(tmp_path: Path) -
     assert Arm.of(tmp_path / "model").digest == before
     (tmp_path / "model" / "scheduler" / "scheduler_config.json").write_text("{}")
     assert Arm.of(tmp_path / "model").digest != before
+
+
+def test_where_there_are_too_many_pairs_every_check_keeps_some(world: World) -> None:
+    checks = [check(id=f"concept-{i}", concepts=(f"thing-{i}",)) for i in range(8)]
+    world.scope = Scope(concepts=tuple(concept(f"thing-{i}", label="cigarette") for i in range(8)))
+    found = world.verify(*checks).pairs
+    counts = Counter(pair.check for pair in found)
+    assert len(found) == 36
+    assert len(counts) == 8
+    assert set(counts.values()) == {4, 5}
+    assert [pair.check for pair in found] == sorted(pair.check for pair in found)
