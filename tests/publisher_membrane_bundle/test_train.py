@@ -110,9 +110,13 @@ def test_sdxl_trains_with_pooled_text_and_time_ids(tmp_path: Path) -> None:
         assert any(bool(branch.up.any()) for branch in trained.membranes["cat"].branches.values())
 
 
-@pytest.mark.parametrize("trainer", ["exact", "pool"])
-def test_over_half_precision_factors_stay_float32(tiny_sd: Path, tmp_path: Path, trainer: str) -> None:
-    half = session(tmp_path, dtype=torch.bfloat16)
+@pytest.mark.parametrize(
+    ("trainer", "dtype"), [("exact", torch.bfloat16), ("pool", torch.bfloat16), ("pool", torch.float16)]
+)
+def test_over_half_precision_factors_stay_float32(
+    tiny_sd: Path, tmp_path: Path, trainer: str, dtype: torch.dtype
+) -> None:
+    half = session(tmp_path, dtype=dtype)
     trained = train(model_of(tiny_sd), [CAT, DOG], [], quick(trainer=trainer), half)
     branches = trained.membranes["cat"].branches.values()
     assert {branch.up.dtype for branch in branches} == {torch.float32}
