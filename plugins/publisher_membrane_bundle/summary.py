@@ -15,7 +15,9 @@ HIGH_RESIDUAL = 0.5
 
 
 def curves(concepts: Sequence[str], losses: Tensor) -> list[Curve]:
-    """Erase and anchor loss of each concept over the steps, as means over windows.
+    """Erase loss, anchor loss and erase residual of each concept over the steps, as means over windows.
+
+    The erase loss depends on the noise level of the step more than on the membrane; the residual does not.
 
     Args:
         concepts: k names.
@@ -24,11 +26,16 @@ def curves(concepts: Sequence[str], losses: Tensor) -> list[Curve]:
     size = -(-len(losses) // MOST_POINTS)
     windows = losses.double().split(size)
     ends = [float(min((i + 1) * size, len(losses))) for i in range(len(windows))]
-    return [
-        (f"{concept}: {name}", ends, [float(window[:, row, i].mean()) for window in windows], "")
-        for i, concept in enumerate(concepts)
-        for row, name in enumerate(("erase loss", "anchor loss"))
-    ]
+    found: list[Curve] = []
+    for i, concept in enumerate(concepts):
+        erase, anchor, start = ([float(window[:, row, i].mean()) for window in windows] for row in range(3))
+        residual = [now / max(shut, 1e-30) for now, shut in zip(erase, start, strict=True)]
+        found += [
+            (f"{concept}: erase loss", ends, erase, ""),
+            (f"{concept}: anchor loss", ends, anchor, ""),
+            (f"{concept}: erase residual", ends, residual, "of its start"),
+        ]
+    return found
 
 
 def numbers(concepts: Sequence[str], losses: Tensor) -> list[Number]:

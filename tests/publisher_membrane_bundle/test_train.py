@@ -166,8 +166,9 @@ def test_progress_names_both_losses_and_the_time_left(tiny_sd: Path, tmp_path: P
 
 def test_curves_are_thinned_to_means_over_windows() -> None:
     losses = torch.arange(2000.0)[:, None, None].expand(2000, 3, 1)
-    (name, x, y, _), _ = curves(["cat"], losses)
-    assert name == "cat: erase loss"
+    (name, x, y, _), _, (rest, _, left, _) = curves(["cat"], losses * torch.tensor([1.0, 1.0, 2.0])[:, None])
+    assert (name, rest) == ("cat: erase loss", "cat: erase residual")
+    assert set(left) == {0.5}
     assert len(x) == len(y) == MOST_POINTS
     assert (x[0], y[0], x[-1]) == (5.0, 2.0, 2000.0)
 
