@@ -1,6 +1,6 @@
 """One concept taken out by ``erase``, by a membrane, and by both, on the embedded model: what is gone, what it costs.
 
-    python benchmarks/membrane_tradeoff.py [--concept skull] [--surrogate ghost] [--images 72] [--work DIR]
+    python benchmarks/membrane_tradeoff.py [--concept skull] [--surrogate ghost] [--trainer pool] [--images 72]
 
 Makes four releases with the command that everybody uses and the same checks, and prints their figures side by side,
 with 95% intervals. A release that a gate refuses is measured all the same.
@@ -34,10 +34,10 @@ TITLES = {
 }  # fmt: skip
 
 
-def variants(concept: str, surrogate: str) -> dict[str, list[dict[str, Any]]]:
+def variants(concept: str, surrogate: str, trainer: str) -> dict[str, list[dict[str, Any]]]:
     """Name -> the steps of its manifest."""
     erase = {"use": "erase", "with": {"targets": {concept: surrogate}}}
-    bundle = {"use": "membrane-bundle", "with": {**MEMBRANE, "surrogates": {concept: surrogate}}}
+    bundle = {"use": "membrane-bundle", "with": {**MEMBRANE, "trainer": trainer, "surrogates": {concept: surrogate}}}
     merged = {key: value for key, value in bundle["with"].items() if key != "transport"}
     merge = {"use": "membrane-bundle", "with": {**merged, "mode": "merge"}}
     return {"erase": [erase], "membrane": [bundle], "membrane, merged": [merge], "both": [erase, bundle]}
@@ -111,6 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--concept", default="skull")
     parser.add_argument("--surrogate", default="ghost")
+    parser.add_argument("--trainer", choices=("pool", "exact"), default="pool")
     parser.add_argument("--images", type=int, default=72)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path)
@@ -118,7 +119,7 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         folder = arguments.work or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        steps = variants(arguments.concept, arguments.surrogate)
+        steps = variants(arguments.concept, arguments.surrogate, arguments.trainer)
         found = {name: measured(name, steps[name], folder, arguments) for name in steps}
     print(f"| | {' | '.join(found)} |\n|---|{'---|' * len(found)}")
     for check, title in TITLES.items():

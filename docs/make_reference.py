@@ -17,9 +17,11 @@ from pathlib import Path
 
 import click
 
+import publisher
 from publisher import api, errors
-from publisher.api import hookspecs
+from publisher.api import hookspecs, loading, membranes
 from publisher.cli import main
+from publisher.runtime.attached import Attached, Scored
 
 REFERENCE = Path(__file__).parent / "reference"
 MADE = "<!-- Made by docs/make_reference.py from the code; do not edit. -->\n\n"
@@ -98,11 +100,38 @@ def api_page() -> str:
         value = getattr(api, name)
         if isinstance(value, type):
             parts += _class_lines(value)
-        elif inspect.isroutine(value) or not hasattr(value, "__args__"):
+        elif inspect.isfunction(value):
+            parts += _function_lines(value)
+        elif not hasattr(value, "__args__"):
             parts += [f"## {name}\n", f"`{name}`: see [hooks](hooks.md).\n"]
         else:
             parts += [f"## {name}\n", f"One of {', '.join(f'`{choice}`' for choice in value.__args__)}.\n"]
+    parts += ["# `publisher.api.loading`\n", *_function_lines(loading.load_component), *_function_lines(loading.quiet)]
+    parts += ["# `publisher.api.membranes`\n", f"```text\n{inspect.cleandoc(membranes.__doc__ or '')}\n```\n"]
+    for name in sorted(membranes.__all__):
+        value = getattr(membranes, name)
+        if isinstance(value, type):
+            parts += _class_lines(value)
+        elif inspect.isfunction(value):
+            parts += _function_lines(value)
     return "\n".join(parts)
+
+
+def load_page() -> str:
+    """What a user of packages calls from Python."""
+    parts = [
+        f"{MADE}# Loading packages\n",
+        "How to use it: [serve a package with permeability](../how-to/serve-with-permeability.md). The options of",
+        "`Transport` are in the [manifest reference](manifest.md).\n",
+        *_function_lines(publisher.load, "publisher.load"),
+        *_class_lines(Attached),
+        *_class_lines(Scored),
+    ]
+    return "\n".join(parts)
+
+
+def _function_lines(function: Callable[..., object], name: str = "") -> list[str]:
+    return [f"## {name or function.__name__}{_signature(function)}\n", _markdown(function.__doc__), ""]
 
 
 def _markdown(docstring: str | None) -> str:
@@ -151,6 +180,7 @@ def pages() -> dict[str, str]:
     from publisher.report import schema
 
     made = {"cli.md": cli_page(), "exit-codes.md": exit_codes_page(), "hooks.md": hooks_page(), "api.md": api_page()}
+    made |= {"load.md": load_page()}
     catalog = load_registry().catalog()
     made |= {"manifest.md": reference_page(catalog), "manifest.schema.json": schema_text(catalog)}
     made["report.schema.json"] = json.dumps(schema(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
