@@ -159,7 +159,7 @@ def test_a_step_of_the_pool_is_the_guided_ddim_step_of_the_open_model(tiny_sd: P
 def test_the_membranes_of_a_bundle_train_at_once(tiny_sd: Path, tmp_path: Path) -> None:
     trained = train(model_of(tiny_sd), [CAT, DOG], [], quick(steps=60, warmup=5, lr=1e-2), session(tmp_path))
     assert list(trained.membranes) == ["cat", "dog"]
-    assert len(trained.curves) == 4
+    assert len(trained.curves) == 6
     numbers = {name: value for name, value, _ in trained.numbers}
     assert max(numbers["cat: erase residual"], numbers["dog: erase residual"]) < 0.9
 
