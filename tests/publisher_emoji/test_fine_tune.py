@@ -10,6 +10,7 @@ from publisher_emoji.generate import load_pipeline
 from publisher_emoji.training.fine_tune import fine_tune, main
 
 
+@pytest.mark.slow
 def test_a_variant_differs_from_the_model_in_its_unet_alone_and_equal_seeds_give_equal_variants() -> None:
     base, first, second = load_pipeline(), fine_tune("firefox", 2), fine_tune("firefox", 2)
     changed = {name for name, value in first.unet.state_dict().items() if not value.equal(base.unet.state_dict()[name])}

@@ -62,12 +62,14 @@ def test_40_steps_are_the_published_loop_step_by_step(tiny_sd: Path, tmp_path: P
     assert {name: value for name, value, _ in ours.numbers}["cat: erase residual"] < 1
 
 
+@pytest.mark.slow
 def test_several_texts_rank_surrogate_and_eta_are_the_published_ones(tiny_sd: Path, tmp_path: Path) -> None:
     params = quick(trainer="exact", rank=2, alpha=1.0, eta=2.5)
     ours, network = compare(tiny_sd, tmp_path, TWO, params)
     assert distance(ours.membranes["cat"], network) < 0.02
 
 
+@pytest.mark.slow
 def test_a_model_that_predicts_velocity_is_trained_as_published(tiny_sd_v: Path, tmp_path: Path) -> None:
     compare(tiny_sd_v, tmp_path, CAT, quick(trainer="exact"))
 

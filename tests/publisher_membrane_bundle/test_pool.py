@@ -49,6 +49,7 @@ class Bench:
         return Pool(self.objective, self.ddim, self.anchors, sentences, Size(count, batch), seeded("pool"))
 
 
+@pytest.mark.slow
 def test_erasing_is_learned_and_the_anchors_stay(tiny_sd: Path, tmp_path: Path) -> None:
     trained = train(model_of(tiny_sd), [CAT], [], quick(steps=80, warmup=5, pool=6), session(tmp_path))
     numbers = {name: value for name, value, _ in trained.numbers}
@@ -156,6 +157,7 @@ def test_a_step_of_the_pool_is_the_guided_ddim_step_of_the_open_model(tiny_sd: P
     torch.testing.assert_close(pool.x[:1], pool.ddim.step(x, place, target, uncond), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_membranes_of_a_bundle_train_at_once(tiny_sd: Path, tmp_path: Path) -> None:
     trained = train(model_of(tiny_sd), [CAT, DOG], [], quick(steps=60, warmup=5, lr=1e-2), session(tmp_path))
     assert list(trained.membranes) == ["cat", "dog"]
