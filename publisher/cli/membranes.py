@@ -93,7 +93,8 @@ def as_text(found: list[Description], index: MembraneIndex | None) -> str:
     """Files and index for a person, with control characters of foreign texts written out."""
     lines = []
     if index is not None:
-        lines.append(f"{len(index.entries)} membranes, {_mode(index)}")
+        count = len(index.entries)
+        lines.append(f"{count} membrane{'s' if count > 1 else ''}, {_mode(index)}")
         transport = ", ".join(f"{name} {value}" for name, value in index.transport.as_json().items())
         lines += [f"transport  {transport}", ""]
         for entry in index.entries:
