@@ -1,7 +1,7 @@
 """Processor threads for networks so small that several threads on one matrix cost more than they bring.
 
-One thread takes the forward with gradients, another one the frozen forward beside it. For the embedded model that is more
-than twice as fast as two threads on every operation (``docs/explanation/membranes.md``).
+One thread takes the forward with gradients, another one the frozen forward beside it. For the embedded model that is
+more than twice as fast as two threads on every operation (``docs/explanation/membranes.md``).
 """
 
 from __future__ import annotations
