@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from publisher.cli import interrupts
+
 LOG_EVERY_S = 15.0
 
 
@@ -66,7 +68,8 @@ class Terminal:
             self._bars.stop()
 
     def update(self, stage: str, done: int, total: int, text: str = "") -> None:
-        """Move a stage's bar, or log a line now and then."""
+        """Move a stage's bar, or log a line now and then; ends the command if it was told to end."""
+        interrupts.check()
         if self.console.is_terminal:
             if stage not in self._tasks:
                 self._tasks[stage] = self._bars.add_task(stage, total=total, note=text)

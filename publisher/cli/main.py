@@ -5,18 +5,18 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
 from importlib import import_module
-from types import FrameType
 from typing import Any, NoReturn
 
 import click
 from click.exceptions import NoArgsIsHelpError
 
 from publisher import __version__
+from publisher.cli import interrupts
+from publisher.cli.interrupts import Terminated
 from publisher.errors import ExitCode, PublisherError
 
 COMMANDS = {
@@ -30,10 +30,6 @@ COMMANDS = {
     "schema": "Print a JSON Schema, for editors and for CI.",
 }
 ISSUES = "This is an error in publisher or in a plugin. Run again with --debug for the traceback."
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived."""
 
 
 class Commands(click.Group):
@@ -70,15 +66,11 @@ class Commands(click.Group):
         given = list(sys.argv[1:] if words is None else words)
         debug = "--debug" in given
         kwargs |= {"args": [word for word in given if word != "--debug"], "standalone_mode": False}
-        signal.signal(signal.SIGTERM, _terminate)
+        interrupts.listen()
         logging.basicConfig(level=logging.ERROR, format="%(message)s")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that torchvision is not there
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin lose to whatever else wants the cores
         sys.exit(run(lambda: super(Commands, self).main(**kwargs), debug=debug))
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
 
 
 def run(command: Callable[[], Any], *, debug: bool) -> int:

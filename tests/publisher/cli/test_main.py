@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from publisher import __version__
 from publisher.cli import main
-from publisher.cli.main import COMMANDS, Terminated, ending, run
+from publisher.cli.interrupts import Terminated
+from publisher.cli.main import COMMANDS, ending, run
 from publisher.errors import (
     BusyError,
     ExitCode,

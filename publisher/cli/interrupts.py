@@ -1,0 +1,41 @@
+"""SIGINT and SIGTERM end a command even where a library swallows the exception that they raise.
+
+Python raises a handler's exception wherever the main thread happens to be: inside a finaliser or a callback from native
+code it is printed or replaced and the work goes on. So the signal is remembered, and progress raises it again.
+"""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import NoReturn
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+RAISES: dict[int, type[BaseException]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+_arrived: list[int] = []
+
+
+def listen() -> None:
+    """From here on both signals raise, and are remembered. In the main thread only, as Python asks."""
+    _arrived.clear()
+    for number in RAISES:
+        signal.signal(number, _handle)
+
+
+def check() -> None:
+    """Raise again what has arrived: called wherever a command tells its progress.
+
+    Raises:
+        KeyboardInterrupt, Terminated: the signal arrived, now or earlier.
+    """
+    if _arrived:
+        raise RAISES[_arrived[-1]]
+
+
+def _handle(number: int, _frame: FrameType | None) -> NoReturn:
+    _arrived.append(number)
+    raise RAISES[number]
