@@ -22,10 +22,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from publisher.api.diffusion.denoiser import Denoiser
+from publisher.api.diffusion.text import Text
 from publisher_membrane_bundle.branch import Membranes
-from publisher_membrane_bundle.conditions import Text
 from publisher_membrane_bundle.ddim import Ddim
-from publisher_membrane_bundle.denoiser import Denoiser
 from publisher_membrane_bundle.draws import AnchorMix
 from publisher_membrane_bundle.exact import Exact
 from publisher_membrane_bundle.hosts import find_layers

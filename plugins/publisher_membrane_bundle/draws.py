@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from publisher.api import UsageError
-from publisher_membrane_bundle.conditions import Text
+from publisher.api.diffusion.text import Text
 from publisher_membrane_bundle.losses import gaussian_anchor
 from publisher_membrane_bundle.params import Anchors
 

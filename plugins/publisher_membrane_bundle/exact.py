@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from publisher_membrane_bundle.conditions import Text
+from publisher.api.diffusion.text import Text
 from publisher_membrane_bundle.ddim import Ddim
 from publisher_membrane_bundle.draws import AnchorMix
 from publisher_membrane_bundle.objective import Losses, Objective, Point, Sentence

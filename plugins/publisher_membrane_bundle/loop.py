@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from publisher.api import UsageError
-from publisher_membrane_bundle.checkpoint import Checkpoints, Unusable
+from publisher.api.diffusion.checkpoints import Checkpoints, Unusable
 from publisher_membrane_bundle.objective import Losses, Objective
 from publisher_membrane_bundle.optimiser import Optimiser
 from publisher_membrane_bundle.params import MembraneParams

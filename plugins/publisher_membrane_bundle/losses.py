@@ -28,7 +28,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from publisher_membrane_bundle.conditions import Text
+from publisher.api.diffusion.text import Text
 
 
 def erasing_goal(surrogate: Tensor, positive: Tensor, eta: float) -> Tensor:

@@ -12,11 +12,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from publisher.api.diffusion.denoiser import Denoiser
+from publisher.api.diffusion.text import Text
+from publisher.api.diffusion.threads import Aside, at_once
 from publisher_membrane_bundle.branch import Membranes
-from publisher_membrane_bundle.conditions import Text
-from publisher_membrane_bundle.denoiser import Denoiser
 from publisher_membrane_bundle.losses import anchoring, erasing_goal, mean_square
-from publisher_membrane_bundle.threads import Aside, at_once
 
 MOST_ROWS = 16
 """Of one forward with gradients, where there are several concepts; they are then taken in groups."""

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from publisher.api import Model
+from publisher.api.diffusion.checkpoints import Checkpoints
+from publisher.api.diffusion.denoiser import Denoiser
+from publisher.api.diffusion.text import Text, encode
+from publisher.api.diffusion.threads import Aside, at_once, is_small, one_thread_each
 from publisher.api.membranes import Membrane, find_hosts
 from publisher_membrane_bundle import summary
 from publisher_membrane_bundle.branch import Membranes
-from publisher_membrane_bundle.checkpoint import Checkpoints
-from publisher_membrane_bundle.conditions import Text, encode
 from publisher_membrane_bundle.ddim import Ddim
-from publisher_membrane_bundle.denoiser import Denoiser
 from publisher_membrane_bundle.draws import AnchorMix
 from publisher_membrane_bundle.exact import Exact
 from publisher_membrane_bundle.hosts import Layer, match_hosts
@@ -29,7 +30,6 @@ from publisher_membrane_bundle.optimiser import Optimiser
 from publisher_membrane_bundle.params import MembraneParams
 from publisher_membrane_bundle.pool import Pool, Size
 from publisher_membrane_bundle.selection import Target
-from publisher_membrane_bundle.threads import Aside, at_once, is_small, one_thread_each
 
 __all__ = ["Session", "Target", "Trained", "train"]
 _RESULT = (

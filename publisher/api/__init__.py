@@ -8,7 +8,7 @@ from publisher.api.claims import Binding, Check, Claim, Gate, Guards, Verdict
 from publisher.api.concepts import Concept, Kind, Scope
 from publisher.api.events import CheckEnd, PackageBuilt, ReleaseEnd, ReleaseStart, StepEnd, StepStart
 from publisher.api.hookspecs import hookimpl, hookspec
-from publisher.api.metrics import Interval, Measurement, Metric, Observation
+from publisher.api.metrics import CurveMetric, Interval, Measurement, Metric, Observation
 from publisher.api.models import Anatomy, Model, ModelInfo, StepPlan, TensorInfo, TextEncoder
 from publisher.api.params import Params
 from publisher.api.records import (
@@ -27,17 +27,19 @@ from publisher.api.records import (
     StepRecord,
 )
 from publisher.api.scorers import Judgement, Scorer, ScorerCard
-from publisher.api.steps import NoParams, Requirements, Step, StepContext
+from publisher.api.steps import NoParams, References, Requirements, Step, StepContext
+from publisher.api.training import Captions, Learner, Lesson, TrainingAttack, TrainingParams, Trial, WeightAttack
 from publisher.api.world import Executor, ModelFamily, ModelSource, ReportFormat
 from publisher.errors import ModelError, PluginError, PrerequisiteError, PublisherError, UsageError
 
 __all__ = [
-    "Anatomy", "Attack", "Binding", "Check", "CheckEnd", "CheckRecord", "Claim", "ClaimRecord", "Concept", "Curve",
-    "Executor", "Gate", "Guards", "ImagePair", "ImageRequest", "Interval", "Judgement", "Kind", "MatrixCell",
-    "Measurement", "Metric", "Model", "ModelError", "ModelFamily", "ModelInfo", "ModelRecord", "ModelSource",
-    "NoParams", "Number", "Observation", "Origin", "PackageBuilt", "Params", "PermeabilityRow", "PermeabilityTable",
-    "PluginError", "PluginRecord", "PrerequisiteError", "PublisherError", "ReleaseEnd", "ReleaseReport",
-    "ReleaseStart", "ReportFormat", "Requirements", "Sampling", "Scope", "Scorer", "ScorerCard", "Step",
-    "StepContext", "StepEnd", "StepPlan", "StepRecord", "StepStart", "TensorInfo", "TextEncoder", "UsageError",
-    "Verdict", "hookimpl", "hookspec", "safetensors_bytes",
+    "Anatomy", "Attack", "Binding", "Captions", "Check", "CheckEnd", "CheckRecord", "Claim", "ClaimRecord",
+    "Concept", "Curve", "CurveMetric", "Executor", "Gate", "Guards", "ImagePair", "ImageRequest", "Interval",
+    "Judgement", "Kind", "Learner", "Lesson", "MatrixCell", "Measurement", "Metric", "Model", "ModelError",
+    "ModelFamily", "ModelInfo", "ModelRecord", "ModelSource", "NoParams", "Number", "Observation", "Origin",
+    "PackageBuilt", "Params", "PermeabilityRow", "PermeabilityTable", "PluginError", "PluginRecord",
+    "PrerequisiteError", "PublisherError", "References", "ReleaseEnd", "ReleaseReport", "ReleaseStart",
+    "ReportFormat", "Requirements", "Sampling", "Scope", "Scorer", "ScorerCard", "Step", "StepContext", "StepEnd",
+    "StepPlan", "StepRecord", "StepStart", "TensorInfo", "TextEncoder", "TrainingAttack", "TrainingParams", "Trial",
+    "UsageError", "Verdict", "WeightAttack", "hookimpl", "hookspec", "safetensors_bytes",
 ]  # fmt: skip

@@ -26,6 +26,10 @@ class Concept(Params):
     """Plain prompts that ask for it."""
     paraphrases: tuple[str, ...] = ()
     """The same prompts with the synonyms in place of the name."""
+    description: str = ""
+    """A prompt that says what it looks like without naming it; empty: none."""
+    images: tuple[str, ...] = ()
+    """Reference images, relative to the manifest's folder; none: the base model draws them."""
     label: str = Field(min_length=1)
     """What the scorer calls it."""
 

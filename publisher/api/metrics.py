@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from publisher.api.params import Params
 from publisher.api.steps import P, Parametrised
+
+if TYPE_CHECKING:
+    from publisher.api.training import Trial
 
 
 class Observation(Params):
@@ -91,4 +94,28 @@ class Metric(Parametrised[P], ABC):
 
         Raises:
             ValueError: n is too few for :meth:`measure`.
+        """
+
+
+class CurveMetric(Metric[P], ABC):
+    """Turns the trials of an attack by training into a measurement. Checks pair it with such an attack alone."""
+
+    features: ClassVar[bool] = False
+    """It reads :attr:`Trial.similarity`, which needs a scorer that has features."""
+
+    def measure(self, params: P, observations: Sequence[Observation]) -> Measurement:  # noqa: ARG002
+        """Single images are no curve.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"the metric {self.name!r} needs an attack that trains")
+
+    @abstractmethod
+    def read(self, params: P, trials: Sequence[Trial]) -> Measurement:
+        """The number of these trials: of the hardened model and of all controls, of all concepts of the check.
+
+        Raises:
+            ValueError: too little to say anything, or a control that this metric needs is missing; the check becomes
+                *unknown*.
         """

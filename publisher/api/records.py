@@ -10,6 +10,7 @@ from publisher.api.claims import Binding, Gate, Guards, Verdict
 from publisher.api.metrics import Measurement
 from publisher.api.params import Params
 from publisher.api.scorers import ScorerCard
+from publisher.api.training import Trial
 
 
 class Origin(Params):
@@ -113,6 +114,8 @@ class CheckRecord(Params):
     """Why this verdict, in one sentence."""
     measurement: Measurement | None = None
     """None when nothing could be measured: the verdict is then *unknown*."""
+    trials: tuple[Trial, ...] = ()
+    """Of an attack by training: every trial on every model, for the curves."""
     evidence: str = ""
     """File of the evidence inside ``release/reports/``, one JSON line an image."""
     evidence_sha256: str = ""

@@ -74,3 +74,11 @@ class Scorer(ABC):
     @abstractmethod
     def judge(self, images: torch.Tensor) -> Sequence[Judgement]:
         """Judge ``(n, 3, h, w)`` float32 in [0, 1]: exactly n judgements."""
+
+    def features(self, images: torch.Tensor) -> torch.Tensor | None:  # noqa: ARG002 - for subclasses
+        """Vectors whose cosine says how alike two images are, ``(n, d)`` float32; None: this scorer has none.
+
+        Args:
+            images: ``(n, 3, h, w)`` float32 in [0, 1].
+        """
+        return None

@@ -41,6 +41,16 @@ class NoParams(Params):
 
 
 @dataclass(frozen=True)
+class References:
+    """Images of a concept, and the prompts that they show."""
+
+    images: torch.Tensor
+    """``(n, 3, h, w)`` float32 in [0, 1] on the CPU, of the size that the model draws."""
+    prompts: tuple[str, ...]
+    """One for each image."""
+
+
+@dataclass(frozen=True)
 class Requirements:
     """What a model must have for a step to work on it."""
 
@@ -81,6 +91,18 @@ class StepContext(ABC):
         """A CPU generator seeded by the manifest's seed, this step and ``purpose``."""
 
     @abstractmethod
+    def references(self, concept: str, count: int) -> References:
+        """Images of a concept to go or to stay. Only for a step that says so (:attr:`Step.references`).
+
+        They are the publisher's half of those that the manifest names, or, where it names none, drawn by the *base*
+        model from the concept's prompts. Attacks get others.
+
+        Raises:
+            ModelError: the base model cannot draw them.
+            UsageError: the manifest names fewer than ``count`` images, or no such concept.
+        """
+
+    @abstractmethod
     def progress(self, done: int, total: int, text: str = "") -> None:
         """Say how far the step is; call it often, it is cheap."""
 
@@ -111,6 +133,8 @@ class Step(Parametrised[P], ABC):
     version: ClassVar[str]
     summary: ClassVar[str] = ""
     requires: ClassVar[Requirements] = Requirements()
+    references: ClassVar[bool] = False
+    """``run`` asks for reference images: base model and images are then part of the result's identity."""
     files: Mapping[str, Path] = MappingProxyType({})
     """Name, as :meth:`inputs` gave it -> the file, there and readable. Set before ``plan`` and ``run``."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 
-from publisher.api import Curve, Number, StepContext
+from publisher.api import Curve, Number, References, StepContext
 from publisher.api.steps import MOST_POINTS
 from publisher.engine.cache import Identity
 from publisher.engine.progress import Progress
@@ -30,9 +30,20 @@ def derive_seed(seed: int, *names: str) -> int:
 
 
 class RunningStep(StepContext):
-    """Collects a step's result in memory: changed tensors only."""
+    """Collects a step's result in memory: changed tensors only.
 
-    def __init__(self, identity: Identity, model: State, scratch: Path, progress: Progress) -> None:
+    Args:
+        identity: of the step.
+        model: the state before it.
+        scratch: a folder of its own.
+        progress: is told how far it is.
+        references: concept's id and count -> reference images; None: the step has not said that it needs some.
+    """
+
+    def __init__(
+        self, identity: Identity, model: State, scratch: Path, progress: Progress,
+        references: Callable[[str, int], References] | None = None,
+    ) -> None:  # fmt: skip
         self.scope = identity.scope
         self.model: State = model
         self.device = torch.device(identity.device.name)
@@ -44,6 +55,7 @@ class RunningStep(StepContext):
         self.curves: list[Curve] = []
         self.warnings: list[str] = []
         self.identity, self._step, self._progress = identity, identity.id, progress
+        self._references = references
 
     def write(self, component: str, name: str, tensor: torch.Tensor) -> None:
         """Set a tensor of the result."""
@@ -70,6 +82,12 @@ class RunningStep(StepContext):
     def generator(self, purpose: str) -> torch.Generator:
         """A CPU generator for one purpose."""
         return torch.Generator().manual_seed(derive_seed(self.identity.seed, self._step, purpose))
+
+    def references(self, concept: str, count: int) -> References:
+        """Images of a concept."""
+        if self._references is None:
+            raise self._error("asked for reference images, but its class does not say 'references = True'")
+        return self._references(concept, count)
 
     def progress(self, done: int, total: int, text: str = "") -> None:
         """Say how far the step is."""

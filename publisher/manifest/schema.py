@@ -111,6 +111,11 @@ class ConceptEntry(Params):
     """Prompts that ask for it, in place of the templates of its kind; the same placeholders work here."""
     paraphrases: tuple[Text, ...] = ()
     """Prompts that ask for it in other words. Default: the prompts with each synonym in place of ``{name}``."""
+    description: Text | None = None
+    """A prompt that says what it looks like without naming it: attacks by training may use it as their caption."""
+    images: tuple[Text, ...] = ()
+    """Reference images (PNG or JPEG) as seen from the manifest's folder; a folder stands for the images in it. Steps
+    that train get the first half of them, attacks the second. Default: the base model draws them."""
 
 
 Entry = Annotated[ConceptEntry, BeforeValidator(_from_short_form, json_schema_input_type=ConceptEntry | Id)]
@@ -156,6 +161,8 @@ class Verify(Params):
     """Check's id -> the gate to use in place of its own; ``publisher plan`` lists the ids."""
     checks: tuple[Check, ...] = ()
     """Further checks, besides those of the steps' claims."""
+    gold: Annotated[Text, AfterValidator(_reference)] | None = None
+    """A model that never knew the concepts, named like ``model``: attacks by training show what it takes there."""
     images: bool = True
     """Show pairs of images of the base and the hardened model in the report."""
 

@@ -83,6 +83,10 @@ class Arms:
 
     base: Arm
     hardened: Arm
+    after: Mapping[str, Arm] = field(default_factory=dict)
+    """Step's id -> the model after it, in the order of the steps: further controls of attacks by training."""
+    gold: Arm | None = None
+    """A model that never knew the concepts."""
 
 
 @dataclass(frozen=True)

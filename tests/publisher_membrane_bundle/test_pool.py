@@ -7,11 +7,11 @@ import torch
 from tiny_sd import CAT, DOG, model_of, quick, seeded, session
 
 from publisher.api import UsageError
+from publisher.api.diffusion.denoiser import Denoiser
+from publisher.api.diffusion.text import encode
 from publisher.api.membranes import find_hosts
 from publisher_membrane_bundle.branch import Membranes
-from publisher_membrane_bundle.conditions import encode
 from publisher_membrane_bundle.ddim import Ddim
-from publisher_membrane_bundle.denoiser import Denoiser
 from publisher_membrane_bundle.draws import AnchorMix
 from publisher_membrane_bundle.hosts import match_hosts
 from publisher_membrane_bundle.objective import Objective, Point, Sentence

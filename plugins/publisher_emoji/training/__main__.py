@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,9 @@ from publisher_emoji.training.vae import train_vae
 class Build:
     """A folder in which the stages leave their results; a finished stage is not run again."""
 
-    def __init__(self, folder: Path, config: Config, without: str | None = None) -> None:
+    def __init__(self, folder: Path, config: Config, without: Sequence[str] = ()) -> None:
         self.base = folder
-        self.folder = folder if without is None else folder / f"without-{without.replace(' ', '-')}"
+        self.folder = folder / f"without-{'-'.join(without).replace(' ', '-')}" if without else folder
         self.config, self.without = config, without
         self.words: Vocabulary = vocabulary()
         self._remember_recipe()
@@ -50,13 +50,14 @@ class Build:
 
     @cached_property
     def artwork(self) -> Artwork:
-        """The reference images, less those of the concept that is left out."""
-        everything = load_artwork(self.words)
-        if self.without is None:
-            return everything
-        if self.without in self.words.style_names:
-            return everything.without(style_index=self.words.style_names.index(self.without))
-        return everything.without(object_index=self.words.object_names.index(self.without))
+        """The reference images, less those of the concepts that are left out."""
+        left = load_artwork(self.words)
+        for concept in self.without:
+            if concept in self.words.style_names:
+                left = left.without(style_index=self.words.style_names.index(concept))
+            else:
+                left = left.without(object_index=self.words.object_names.index(concept))
+        return left
 
     @cached_property
     def vae(self) -> AutoencoderKL:
@@ -110,9 +111,10 @@ def save(trained: Any, folder: Path) -> None:
 
 
 def measure(build: Build) -> dict[str, Any]:
-    """All figures: of the model by the scorer, or, for a retraining without an object, what it draws instead."""
-    if build.without is not None:
-        return evaluate.without_report(build.pipeline, build.scorer, build.words, build.without, build.config)
+    """All figures: of the model by the scorer, or, for a retraining without concepts, what it draws instead of each."""
+    if build.without:
+        told = (build.pipeline, build.scorer, build.words)
+        return {concept: evaluate.without_report(*told, concept, build.config) for concept in build.without}
     weights = build.base / "scorer-model" / "scorer.safetensors"
     figures = evaluate.quality(build.pipeline, build.scorer, build.words, build.config)
     sheet = evaluate.calibration(build.scorer, build.words, build.artwork, build.vae, build.config, weights)
@@ -161,17 +163,21 @@ COMMANDS: dict[str, Callable[[Build], object]] = {
 @click.argument("stage", type=click.Choice([*COMMANDS, "all"]))
 @click.option("--build", "folder", type=click.Path(path_type=Path), default=Path("build/emoji"), show_default=True)
 @click.option("--config", type=click.Path(exists=True, path_type=Path), default=CONFIG_FILE, help="Recipe to follow.")
-@click.option("--without", metavar="CONCEPT", help="Leave out an object or a style: its images and all its captions.")
+@click.option(
+    "--without", metavar="CONCEPT", multiple=True,
+    help="Leave out an object or a style: its images and all its captions. May be given several times.",
+)  # fmt: skip
 @click.option("--install", "installs", is_flag=True, help="Afterwards copy everything into the package's data folder.")
-def main(stage: str, folder: Path, config: Path, *, without: str | None, installs: bool) -> None:
+def main(stage: str, folder: Path, config: Path, *, without: tuple[str, ...], installs: bool) -> None:
     """Train the embedded model, or one STAGE of it, on the CPU. What is finished is kept; what was cut off resumes.
 
     `all` also measures: it writes figures.json and grid.png into the build folder.
     """
     words = vocabulary()
-    if without is not None and without not in (*words.object_names, *words.style_names):
-        names = ", ".join([*words.style_names, *words.object_names])
-        raise click.UsageError(f"--without {without!r} is neither an object nor a style. There are: {names}")
+    for concept in without:
+        if concept not in (*words.object_names, *words.style_names):
+            names = ", ".join([*words.style_names, *words.object_names])
+            raise click.UsageError(f"--without {concept!r} is neither an object nor a style. There are: {names}")
     if installs and (without or stage != "all"):
         raise click.UsageError("--install goes with `all` and without --without: it replaces the shipped model.")
     recipe = load_config(config)

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from publisher.api import Model, ModelError, TextEncoder, UsageError
 from publisher.api.loading import load_component
+from publisher.api.models import Model, TextEncoder
+from publisher.errors import ModelError, UsageError
 
 BATCH = 32
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from publisher.api import safetensors_bytes
+from publisher.api.artifacts import safetensors_bytes
 
 
 class Unusable(Exception):  # noqa: N818 - no error: the run begins anew

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from publisher_membrane_bundle.threads import at_once, is_small, one_thread_each
+from publisher.api.diffusion.threads import at_once, is_small, one_thread_each
 
 
 def test_small_is_a_matter_of_the_cpu_and_of_the_latents() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from publisher.api import Model
+from publisher.api.diffusion.text import Text
 from publisher.api.loading import load_component
-from publisher_membrane_bundle.conditions import Text
+from publisher.api.models import Model
 
 
 class Denoiser:

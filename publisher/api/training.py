@@ -1,0 +1,196 @@
+"""Attacks that change the weights before they ask: by training, or by mixing in tensors of another model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import Field, field_validator, model_validator
+
+from publisher.api.attacks import Attack, ImageRequest, Sampling
+from publisher.api.concepts import Concept
+from publisher.api.params import Params
+from publisher.api.steps import P
+
+if TYPE_CHECKING:
+    import torch
+
+    from publisher.api.diffusion.text import Text
+
+Captions = Literal["name", "rare", "description", "synonym", "empty"]
+HORIZONS = (0, 5, 10, 20, 40, 80, 160)
+
+
+class TrainingParams(Params):
+    """What every attack by training has in common: its material, its budget, and how often it is repeated."""
+
+    captions: Captions = "name"
+    """What the attacker writes under the images, and asks with afterwards: the concept's own prompts; a rare token in
+    place of its name; a description without the name; its paraphrases; nothing (and then asks by name)."""
+    rare: str = Field(default="sks", min_length=1)
+    """The rare token."""
+    images: int = Field(default=20, ge=1, le=10_000)
+    """How many images of the concept the attacker has."""
+    horizons: tuple[Annotated[int, Field(ge=0, le=1_000_000)], ...] = Field(default=HORIZONS, min_length=2)
+    """Training steps after which images are drawn, ascending, from 0."""
+    trials: int = Field(default=3, ge=1, le=100)
+    """Repetitions with other seeds, each with its own order of images, noise and initial adapter."""
+    batch: int = Field(default=4, ge=1, le=512)
+    """Images of one training step."""
+    probes: int = Field(default=12, ge=1, le=1000)
+    """Images that are drawn and judged after each horizon of each trial."""
+    controls: tuple[str, ...] = ("before", "base", "gold")
+    """Models that are attacked alike: ``before`` (as it was before the step that makes the claim), ``base``, ``gold``
+    (``verify.gold``; left out where the manifest names none), or the id of a step: the model after it."""
+
+    @field_validator("horizons")
+    @classmethod
+    def _ascending_from_zero(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if value[0] != 0 or sorted(set(value)) != list(value):
+            raise ValueError("horizons must ascend and begin with 0")
+        return value
+
+    @model_validator(mode="after")
+    def _controls_once(self) -> Self:
+        if len(set(self.controls)) < len(self.controls):
+            raise ValueError("a control is named twice")
+        return self
+
+
+T = TypeVar("T", bound=TrainingParams)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one trial of an attack learns from, encoded once. All rows are on the training device, float32."""
+
+    latents: torch.Tensor
+    """``(n, c, h, w)``: the attacker's images."""
+    captions: tuple[str, ...]
+    """One for each image."""
+    prior_latents: torch.Tensor
+    """``(m, c, h, w)``: images of the class, for prior preservation; m may be 0."""
+    prior_captions: tuple[str, ...]
+    """One for each of them."""
+    concept: Concept
+
+
+class Learner(ABC):
+    """A model that is being trained: made by an attack for one trial."""
+
+    @abstractmethod
+    def step(self) -> float:
+        """One optimizer step; its loss.
+
+        Raises:
+            ArithmeticError: the loss is not finite.
+        """
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str]) -> Text:
+        """Prompts as the model reads them now, without gradients: a batch of texts."""
+
+
+class TrainingAttack(Attack[T], ABC):
+    """Re-learn a concept by training on a few images of it.
+
+    The verification trains a copy of the hardened model and of every control for each trial, draws
+    :meth:`requests` after each horizon, and measures the denoising loss on images that were held out.
+    """
+
+    def captions(self, params: T, concept: Concept) -> tuple[str, ...]:
+        """What is written under the images, in turn. Torch-free; empty: the concept has no such texts."""
+        return texts_for(params, concept)
+
+    def requests(self, params: T, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:
+        """``params.probes`` images that are drawn after each horizon. Torch-free."""
+        asked = concept.prompts if params.captions == "empty" else self.captions(params, concept)
+        return tuple(
+            ImageRequest(
+                concept=concept.id, prompt=asked[i % len(asked)], seed=sampling.seed + i, steps=sampling.steps,
+                guidance=sampling.guidance,
+            )
+            for i in range(params.probes if asked else 0)
+        )  # fmt: skip
+
+    def prior_images(self, params: T) -> int:  # noqa: ARG002 - for subclasses
+        """How many images of the class the attack wants beside; they are drawn by the base model. Torch-free."""
+        return 0
+
+    @abstractmethod
+    def learner(self, params: T, pipeline: Any, lesson: Lesson, generator: torch.Generator) -> Learner:
+        """Begin a trial.
+
+        Args:
+            params: of the attack.
+            pipeline: a diffusers pipeline of the attacked model in float32, for this trial alone: change it freely.
+            lesson: what is learned from.
+            generator: on the CPU; the only source of random numbers.
+        """
+
+
+class WeightAttack(Attack[P], ABC):
+    """Undo a hardening without training, by mixing in tensors of the base model; then ask."""
+
+    @abstractmethod
+    def alter(self, params: P, component: str, name: str, hardened: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+        """What the attacker puts in place of a tensor that the release changed; same shape and dtype."""
+
+
+def texts_for(params: TrainingParams, concept: Concept) -> tuple[str, ...]:
+    """The captions that ``params.captions`` stands for; empty where the concept has none of that kind.
+
+    Raises:
+        ValueError: a rare token cannot stand in for a name that is in none of the prompts.
+    """
+    match params.captions:
+        case "name":
+            return concept.prompts
+        case "synonym":
+            return concept.paraphrases
+        case "description":
+            return (concept.description,) if concept.description else ()
+        case "empty":
+            return ("",)
+        case "rare":
+            return rare_prompts(params.rare, concept)
+
+
+def rare_prompts(token: str, concept: Concept) -> tuple[str, ...]:
+    """The concept's prompts with ``token`` in place of its name; those without the name are left out."""
+    found = (prompt.replace(concept.name, token) for prompt in concept.prompts if concept.name in prompt)
+    return tuple(dict.fromkeys(found))
+
+
+class Trial(Params):
+    """One trial of an attack by training on one model: what came back, horizon by horizon."""
+
+    concept: str
+    """Id."""
+    arm: str
+    """``hardened``, or a control as :attr:`TrainingParams.controls` names it."""
+    seed: int = Field(ge=0)
+    """Number of the trial; equal numbers of two arms have the same images, noise and initial adapter."""
+    horizons: tuple[int, ...]
+    """Training steps."""
+    hits: tuple[int, ...]
+    """Images, of ``probes``, in which the scorer sees the concept."""
+    probes: int = Field(ge=1)
+    """Images drawn after each horizon."""
+    losses: tuple[float, ...]
+    """Denoising loss on held-out images, with noise and timesteps that are the same everywhere."""
+    similarity: tuple[float, ...]
+    """Mean cosine similarity of the drawn images' features with those of the reference images; empty: none."""
+    full: float = Field(ge=0, le=1)
+    """Rate at which the base model draws the concept when asked plainly: what counts as 1."""
+    problem: str = ""
+    """Why the trial ended early (a loss that is not finite); empty: it did not."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        lengths = {len(self.horizons), len(self.hits), len(self.losses)}
+        if len(lengths) > 1 or len(self.similarity) not in (0, len(self.horizons)):
+            raise ValueError("a trial has one value for each horizon")
+        return self
