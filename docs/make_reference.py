@@ -14,12 +14,14 @@ import textwrap
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
 import click
 
 import publisher
 from publisher import api, errors
 from publisher.api import hookspecs, loading, membranes
+from publisher.api.diffusion import checkpoints, denoiser, latents, text, threads
 from publisher.cli import main
 from publisher.runtime.attached import Attached, Scored
 
@@ -114,7 +116,22 @@ def api_page() -> str:
             parts += _class_lines(value)
         elif inspect.isfunction(value):
             parts += _function_lines(value)
+    for module in (text, denoiser, latents, threads, checkpoints):
+        parts += [f"# `{module.__name__}`\n", f"```text\n{inspect.cleandoc(module.__doc__ or '')}\n```\n"]
+        for value in _own(module):
+            parts += _class_lines(value) if isinstance(value, type) else _function_lines(value)
     return "\n".join(parts)
+
+
+def _own(module: ModuleType) -> list[type | Callable[..., object]]:
+    """Public classes and functions that a module defines, in its order."""
+    return [
+        value
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (isinstance(value, type) or inspect.isfunction(value))
+        and value.__module__ == module.__name__
+    ]
 
 
 def load_page() -> str:

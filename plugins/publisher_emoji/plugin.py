@@ -104,6 +104,19 @@ class EmojiScorer(Scorer):
 
         return [_judgement(said) for said in load_scorer().judge(images.cpu() * 2 - 1)]
 
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """What the classifier's two heads read, ``(n, 768)`` float32 on the CPU, for ``(n, 3, 32, 32)`` in [0, 1].
+
+        The pixels are taken to [-1, 1] as for :meth:`judge`, nothing else. The features are not centred or scaled;
+        none is negative, so a cosine of two images lies in [0, 1] and even unlike ones are far from 0.
+
+        Raises:
+            ValueError: another size, or a value that is not finite.
+        """
+        from publisher_emoji.scorer import load_scorer
+
+        return load_scorer().features(images.cpu() * 2 - 1)
+
 
 def _judgement(said: Said) -> Judgement:
     from publisher_emoji.scorer import NOTHING

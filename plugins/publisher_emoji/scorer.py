@@ -81,19 +81,40 @@ class Scorer:
         Raises:
             ValueError: another shape, or a value that is not finite.
         """
-        if pixels.ndim != 4 or pixels.shape[1:] != (3, 32, 32):
-            raise ValueError(f"the scorer takes images of shape (n, 3, 32, 32), not {tuple(pixels.shape)}")
-        if not torch.isfinite(pixels).all():
-            raise ValueError("the scorer got an image with NaN or infinite values")
-        parts = [self.net(part) for part in pixels.float().split(256)]
+        parts = [self.net(part) for part in _parts(pixels)]
         objects, styles = (torch.cat(logits).softmax(1) for logits in zip(*parts, strict=True))
         return objects, styles
+
+    @torch.no_grad()
+    def features(self, pixels: Tensor) -> Tensor:
+        """What both heads read: the activations after the last convolution, averaged over a 2 x 2 grid.
+
+        None is negative, so their cosine lies in [0, 1]. Nothing is subtracted or scaled.
+
+        Args:
+            pixels: ``(n, 3, 32, 32)`` in [-1, 1].
+
+        Returns:
+            ``(n, 4 * channels of the last stage)``, float32.
+
+        Raises:
+            ValueError: another shape, or a value that is not finite.
+        """
+        return torch.cat([self.net.features(part) for part in _parts(pixels)])
 
     def judge(self, pixels: Tensor) -> list[Judgement]:
         """The likeliest object and style of each image ``(n, 3, 32, 32)`` in [-1, 1]."""
         objects, styles = (probabilities.max(1) for probabilities in self.probabilities(pixels))
         rows = zip(objects.indices, objects.values, styles.indices, styles.values, strict=True)
         return [Judgement(self.objects[o], float(p), self.styles[s], float(q)) for o, p, s, q in rows]
+
+
+def _parts(pixels: Tensor) -> tuple[Tensor, ...]:
+    if pixels.ndim != 4 or pixels.shape[1:] != (3, 32, 32):
+        raise ValueError(f"the scorer takes images of shape (n, 3, 32, 32), not {tuple(pixels.shape)}")
+    if not torch.isfinite(pixels).all():
+        raise ValueError("the scorer got an image with NaN or infinite values")
+    return pixels.float().split(256)
 
 
 @cache

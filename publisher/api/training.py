@@ -42,8 +42,9 @@ class TrainingParams(Params):
     probes: int = Field(default=12, ge=1, le=1000)
     """Images that are drawn and judged after each horizon of each trial."""
     controls: tuple[str, ...] = ("before", "base", "gold")
-    """Models that are attacked alike: ``before`` (as it was before the step that makes the claim), ``base``, ``gold``
-    (``verify.gold``; left out where the manifest names none), or the id of a step: the model after it."""
+    """Models that are attacked alike: ``before`` (as it was before the step that makes the claim; for checks of the
+    manifest itself the base model), ``base``, ``gold`` (``verify.gold``; left out where the manifest names none), or
+    the id of a step: the model after it. Equal models are trained once."""
 
     @field_validator("horizons")
     @classmethod
@@ -173,9 +174,9 @@ class Trial(Params):
     """``hardened``, or a control as :attr:`TrainingParams.controls` names it."""
     seed: int = Field(ge=0)
     """Number of the trial; equal numbers of two arms have the same images, noise and initial adapter."""
-    horizons: tuple[int, ...]
-    """Training steps."""
-    hits: tuple[int, ...]
+    horizons: tuple[Annotated[int, Field(ge=0, le=1_000_000)], ...]
+    """Training steps, ascending."""
+    hits: tuple[Annotated[int, Field(ge=0)], ...]
     """Images, of ``probes``, in which the scorer sees the concept."""
     probes: int = Field(ge=1)
     """Images drawn after each horizon."""
@@ -193,4 +194,8 @@ class Trial(Params):
         lengths = {len(self.horizons), len(self.hits), len(self.losses)}
         if len(lengths) > 1 or len(self.similarity) not in (0, len(self.horizons)):
             raise ValueError("a trial has one value for each horizon")
+        if sorted(set(self.horizons)) != list(self.horizons):
+            raise ValueError("horizons must ascend")
+        if any(hits > self.probes for hits in self.hits):
+            raise ValueError("a trial cannot have more hits than images")
         return self

@@ -9,18 +9,21 @@ from publisher.api import Attack, Executor, Metric, ModelFamily, ModelSource, Re
 
 @hookimpl
 def publisher_register_attacks() -> Sequence[type[Attack]]:  # type: ignore[type-arg]
-    """``plain``, ``paraphrase``, ``empty-prompt``, ``guidance-sweep``."""
+    """Those that ask, those that put weights back, those that train."""
     from publisher.builtin.attacks import ATTACKS
+    from publisher.builtin.training import TRAINING_ATTACKS
+    from publisher.builtin.weights import WEIGHT_ATTACKS
 
-    return ATTACKS
+    return (*ATTACKS, *WEIGHT_ATTACKS, *TRAINING_ATTACKS)
 
 
 @hookimpl
 def publisher_register_metrics() -> Sequence[type[Metric]]:  # type: ignore[type-arg]
-    """``concept-rate``, ``kept-accuracy``, ``image-distance``."""
+    """Those that count images, and those that read the curves of attacks by training."""
+    from publisher.builtin.curves import CURVES
     from publisher.builtin.metrics import METRICS
 
-    return METRICS
+    return (*METRICS, *CURVES)
 
 
 @hookimpl

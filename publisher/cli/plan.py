@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from publisher.engine.plan import PlannedStep
     from publisher.release.prepare import Prepared
 
+MANY_STEPS = 2000
+"""Training steps from which the plan warns: minutes for the smallest models, hours for large ones."""
+
 
 @click.command()
 @click.argument("manifest", type=click.Path(path_type=Path))
@@ -42,7 +45,7 @@ def plan(manifest: Path, *, out: Path, work: Path | None, as_json: bool) -> int:
 
 def as_data(prepared: Prepared) -> dict[str, Any]:
     """The plan as JSON data."""
-    about, model = prepared.resolved.release, prepared.model
+    about, model, gold = prepared.resolved.release, prepared.model, prepared.resolved.verify.gold
     plans = {check.check: check for check in prepared.checks}
     claims = [
         {
@@ -57,6 +60,9 @@ def as_data(prepared: Prepared) -> dict[str, Any]:
                     "gate": check.gate.sentence(),
                     "guards": check.guards,
                     "images": sum(plans[check.id].samples.values()),
+                    "models": plans[check.id].models,
+                    "trainings": plans[check.id].trainings,
+                    "training_steps": plans[check.id].steps,
                     "prompts": plans[check.id].prompts,
                     "refused_prompts": plans[check.id].refused,
                     "undecidable": plans[check.id].undecidable,
@@ -78,11 +84,15 @@ def as_data(prepared: Prepared) -> dict[str, Any]:
             "bytes": model.folder.bytes if model else None,
             "left_out": list(model.folder.ignored) if model else [],
         },
+        "gold": {"source": gold, "here": prepared.gold is not None} if gold else None,
         "device": str(prepared.device),
         "steps": [_step(step) for step in prepared.steps],
         "claims": claims,
         "images_of_each_model": prepared.images["base"],
         "images_without_membranes": prepared.images["off"],
+        "images_of_altered_models": prepared.images["altered"],
+        "trainings": sum(check.trainings for check in prepared.checks),
+        "training_steps": sum(check.steps for check in prepared.checks),
         "disk_bytes": prepared.disk,
         "undecidable": [check.check for check in prepared.checks if check.undecidable]
         + [claim["id"] for claim in claims if not claim["checks"]],
@@ -114,6 +124,9 @@ def as_text(data: dict[str, Any]) -> str:
     else:
         lines.append("        not on this machine: the release would fetch it; tensors and cache are not known yet")
     lines += [f"        left out: {name} (no step edits it)" for name in model["left_out"]]
+    if data["gold"]:
+        here = "" if data["gold"]["here"] else ", not on this machine: the release would fetch it"
+        lines.append(f"gold    {data['gold']['source']}{here}")
     lines += [f"device  {data['device']}", "", "steps"]
     for step in data["steps"]:
         lines += _step_lines(step)
@@ -125,11 +138,28 @@ def as_text(data: dict[str, Any]) -> str:
         lines.append(
             f"        {data['images_without_membranes']} of them without membranes, where the package has some"
         )
+    if data["images_of_altered_models"]:
+        lines.append(f"        {data['images_of_altered_models']} of models whose weights an attacker changed")
+    lines += _training_lines(data)
     if data["disk_bytes"] is not None:
         lines.append(f"disk    {_size(data['disk_bytes'])} for the package and the steps' results, and the images")
     if data["undecidable"]:
         lines += ["", f"Cannot be decided: {', '.join(data['undecidable'])}. This release could not pass."]
     return "\n".join(lines)
+
+
+def _training_lines(data: dict[str, Any]) -> list[str]:
+    if not data["trainings"]:
+        return []
+    lines = [
+        f"trials  {data['trainings']} with {data['training_steps']:,} training steps at most; equal ones are made once"
+    ]
+    if data["training_steps"] > MANY_STEPS:
+        lines.append(
+            "        this takes long: time a few steps of your model on this device first, or lower trials, horizons"
+            " or controls in attack_params"
+        )
+    return lines
 
 
 def _step_lines(step: dict[str, Any]) -> list[str]:
@@ -148,6 +178,9 @@ def _claim_lines(claim: dict[str, Any]) -> list[str]:
         lines.append("      no check: the claim can only be unknown")
     for check in claim["checks"]:
         asked = f"{check['images']} images of {check['prompts']} prompts"
+        if check["trainings"]:
+            steps = f"{check['trainings']} trials with {check['training_steps']:,} steps"
+            asked = f"{steps} on {check['models']} models, {asked} of each model"
         bare = ", without membranes" if check["guards"] == "off" else ""
         lines.append(f"      {check['id']}   {check['attack']} > {check['metric']}: {check['gate']}   {asked}{bare}")
         if check["refused_prompts"]:

@@ -54,13 +54,16 @@ class Identity:
     versions: Mapping[str, str]
     inputs: Mapping[str, str] = field(default_factory=dict)
     """File that the parameters name -> its sha256."""
+    references: Mapping[str, Any] = field(default_factory=dict)
+    """What its reference images depend on, as JSON; empty: it asks for none."""
 
     def key(self, state: str) -> str:
         """Name of the cache entry for a run that starts from the state with this digest."""
+        seen = {"references": dict(self.references)} if self.references else {}
         return sha256_json({
             "state": state, "step": [self.name, self.version], "origin": self.origin.as_json(), "id": self.id,
             "params": self.params, "scope": self.scope.as_json(), "seed": self.seed, "device": str(self.device),
-            "versions": dict(self.versions), "inputs": dict(self.inputs),
+            "versions": dict(self.versions), "inputs": dict(self.inputs), **seen,
         })  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 from publisher.api import Claim, ModelError, Params, Scope, Step, StepPlan
 from publisher.engine.cache import Identity, StepCache
 from publisher.engine.device import Device, versions
+from publisher.engine.references import ReferencePlan
 from publisher.errors import PluginError, PublisherError, UsageError
 from publisher.manifest.resolve import Resolved, ResolvedStep
 from publisher.model.digest import sha256_file
@@ -21,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """The base model, as far as it is known before the run."""
+    """A model that the manifest names, as far as it is known before the run."""
 
     source: Contribution
     reference: str
@@ -43,23 +44,31 @@ class PlannedStep:
     """None while the base model is not on this machine."""
     cached: bool = False
     """A finished result is in the work folder."""
+    references: ReferencePlan | None = None
+    """None: the step asks for no reference images."""
 
 
-def locate_model(resolved: Resolved, registry: Registry, relative_to: Path, *, fetch: bool) -> PlannedModel | None:
-    """Find the base model and recognise it; None if it would have to be fetched and ``fetch`` is False.
+def locate_model(reference: str, registry: Registry, relative_to: Path, *, fetch: bool) -> PlannedModel | None:
+    """Find a model and recognise it; None if it would have to be fetched and ``fetch`` is False.
+
+    Args:
+        reference: as the manifest has it.
+        registry: of sources and families.
+        relative_to: the manifest's folder.
+        fetch: get it where it is not on this machine.
 
     Raises:
         ModelError: not usable, or of no known family.
         PrerequisiteError: it cannot be fetched.
     """
-    source = registry.source_for(resolved.model)
+    source = registry.source_for(reference)
     adapter = source.cls()
-    path = (adapter.fetch if fetch else adapter.locate)(resolved.model, relative_to)
+    path = (adapter.fetch if fetch else adapter.locate)(reference, relative_to)
     if path is None:
         return None
     configs = read_configs(path)
     family, anatomy = registry.recognise(configs, str(path))
-    return PlannedModel(source, resolved.model, family, ModelFolder(path, anatomy, configs))
+    return PlannedModel(source, reference, family, ModelFolder(path, anatomy, configs))
 
 
 def plan_steps(
@@ -107,9 +116,13 @@ def _plan_step(step: ResolvedStep, entry: Contribution, resolved: Resolved, worl
     instance.files = _input_files(guarded(identity, lambda: instance.inputs(params)), world.relative_to, step.id)
     identity = replace(identity, inputs={name: sha256_file(path) for name, path in instance.files.items()})
     model = world.model
+    references = None
+    if entry.cls.references:
+        references = ReferencePlan.of(scope, resolved.verify.sampling, world.relative_to)
+        identity = replace(identity, references=references.identity(model.folder.digest if model else ""))
     claims = guarded(identity, lambda: tuple(prefixed(step.id, claim) for claim in instance.claims(params, scope)))
     plan = guarded(identity, lambda: _plan_on(instance, params, scope, step.id, model)) if model else None
-    return PlannedStep(identity, instance, params, claims, entry, plan)
+    return PlannedStep(identity, instance, params, claims, entry, plan, references=references)
 
 
 def _input_files(names: Sequence[str], folder: Path, step: str) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from publisher.api import StepEnd, StepPlan, StepRecord, StepStart
+from publisher.api import References, StepEnd, StepPlan, StepRecord, StepStart
 from publisher.engine.cache import StepCache, StepResult
 from publisher.engine.plan import PlannedStep, guarded
 from publisher.engine.progress import Progress
@@ -82,7 +82,7 @@ def _run(step: PlannedStep, state: State, cache: StepCache, key: str, progress: 
     from publisher.engine.context import RunningStep
 
     identity = step.identity
-    context = RunningStep(identity, state, cache.scratch(key), progress)
+    context = RunningStep(identity, state, cache.scratch(key), progress, _references(step, state))
     before = _stamps(state)
     plan = guarded(identity, lambda: step.step.plan(step.params, identity.scope, state))
     for note in plan.notes:
@@ -91,7 +91,8 @@ def _run(step: PlannedStep, state: State, cache: StepCache, key: str, progress: 
     if _stamps(state) != before:
         raise PluginError(f"step {identity.id!r} changed the files of its input", hint="A step may only use ctx.write.")
     _check_plan(identity.id, plan, context)
-    if {name: sha256_file(path) for name, path in step.step.files.items()} != dict(identity.inputs):
+    read = {name: sha256_file(path) for name, path in step.step.files.items()}
+    if read != dict(identity.inputs) or _seen(step, state) != identity.references:
         raise PublisherError(f"a file that step {identity.id!r} reads changed meanwhile", hint="Run it again.")
     folder = cache.begin(key)
     context.save(folder)
@@ -100,6 +101,20 @@ def _run(step: PlannedStep, state: State, cache: StepCache, key: str, progress: 
     if result is None:
         raise PublisherError(f"the result of step {identity.id!r} cannot be read back", where=str(folder.parent / key))
     return result
+
+
+def _references(step: PlannedStep, state: State) -> Callable[[str, int], References] | None:
+    import torch
+
+    if step.references is None:
+        return None
+    device = step.identity.device
+    where = torch.device(device.name), getattr(torch, device.dtype)
+    return step.references.source(step.identity.scope, state.base.path, *where)
+
+
+def _seen(step: PlannedStep, state: State) -> dict[str, Any]:
+    return step.references.identity(state.base.digest) if step.references else {}
 
 
 def _record(context: RunningStep, state: State, delta: Delta) -> StepRecord:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 
 from publisher.api import Concept, Kind, Scope
+from publisher.manifest.images import image_files
 from publisher.manifest.nearest import suggestion
 from publisher.manifest.places import Path, Problems
 from publisher.manifest.schema import ConceptEntry, Manifest
@@ -40,13 +42,16 @@ class Draft:
         return self.entry.kind
 
 
-def resolve_scope(manifest: Manifest, labels: Labels | None, rest: Labels, problems: Problems) -> Scope | None:
+def resolve_scope(
+    manifest: Manifest, labels: Labels | None, rest: Labels, folder: FilePath, problems: Problems
+) -> Scope | None:  # fmt: skip
     """All concepts of a manifest, written out.
 
     Args:
         manifest: well-formed.
         labels: of ``verify.scorer``; None without a scorer, when labels are not checked.
         rest: labels of the scorer that ``keep.rest_of`` names; empty without one.
+        folder: of the manifest, where reference images are looked for.
         problems: gets what is wrong; the result is then None.
     """
     before = len(problems)
@@ -59,8 +64,8 @@ def resolve_scope(manifest: Manifest, labels: Labels | None, rest: Labels, probl
     kept: dict[str, list[Draft]] = {kind: [] for kind in ("object", "style", "person", "unsafe")}
     for draft in keep:
         kept[draft.kind].append(draft)
-    concepts = [_concept(draft, manifest, kept, problems) for draft in go]
-    others = [_concept(draft, manifest, kept, problems) for draft in keep]
+    concepts = [_concept(draft, manifest, kept, folder, problems) for draft in go]
+    others = [_concept(draft, manifest, kept, folder, problems) for draft in keep]
     if len(problems) > before:
         return None
     return Scope(
@@ -126,9 +131,10 @@ def _rest(rest: Labels, named: Sequence[Draft], problems: Problems) -> list[Draf
 
 
 def _concept(
-    draft: Draft, manifest: Manifest, kept: Mapping[str, Sequence[Draft]], problems: Problems
+    draft: Draft, manifest: Manifest, kept: Mapping[str, Sequence[Draft]], folder: FilePath, problems: Problems
 ) -> Concept | None:
     entry = draft.entry
+    images = image_files(entry.images, folder, draft.path, problems)
     templates = entry.prompts or getattr(manifest.prompts, entry.kind)
     others = {kind: [other.name for other in drafts if other.id != draft.id] for kind, drafts in kept.items()}
     if not _check_templates(draft, templates, others, problems):
@@ -144,7 +150,7 @@ def _concept(
         return None
     return Concept(
         id=entry.id, kind=entry.kind, name=draft.name, synonyms=entry.synonyms, prompts=tuple(prompts),
-        paraphrases=tuple(paraphrases), label=draft.label,
+        paraphrases=tuple(paraphrases), description=entry.description or "", images=images, label=draft.label,
     )  # fmt: skip
 
 

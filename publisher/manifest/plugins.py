@@ -23,12 +23,13 @@ _SEE = "See what is installed with: publisher plugins"
 def add_plugin_problems(data: dict[str, Any], problems: Problems, catalog: Catalog) -> None:
     """Put a problem for each name that no plugin provides and each parameter that its plugin refuses."""
     look = _Look(problems, catalog)
-    look.source(data.get("model"))
+    look.source(data.get("model"), ("model",))
     look.name("scorer", _mapping(data, "keep").get("rest_of"), ("keep", "rest_of"), "'rest_of' names the scorer")
     for position, step in _entries(data, "steps"):
         look.step(step, position)
     verify = _mapping(data, "verify")
     look.name("scorer", verify.get("scorer"), ("verify", "scorer"), "'verify' uses the scorer")
+    look.source(verify.get("gold"), ("verify", "gold"))
     look.name("executor", verify.get("executor"), ("verify", "executor"), "'verify' uses the executor")
     for position, check in _entries(verify, "checks"):
         look.check(check, ("verify", "checks", position), f"check {position + 1}")
@@ -52,11 +53,11 @@ class _Look:
     problems: Problems
     catalog: Catalog
 
-    def source(self, reference: Any) -> None:
+    def source(self, reference: Any, path: Path) -> None:
         wrong = self.catalog.source_problem(reference) if isinstance(reference, str) and reference else None
         if wrong:
             message, _, hint = wrong.partition("\n")
-            self.problems.at_value(("model",), f"'model': {_sentence(message)}", hint)
+            self.problems.at_value(path, f"'{path[-1]}': {_sentence(message)}", hint)
 
     def step(self, step: dict[str, Any], position: int) -> None:
         path: Path = ("steps", position)

@@ -43,6 +43,8 @@ class ResolvedVerify(Params):
     """Check's id -> gate; the ids of the steps' own checks are known to the plan only."""
     checks: tuple[Check, ...]
     """Further checks, their parameters' defaults written out."""
+    gold: str
+    """A model that never knew the concepts, as written; empty without one."""
     images: bool
 
 
@@ -88,7 +90,7 @@ def resolve(document: Document, catalog: Catalog) -> Resolved:
     problems = Problems(document.places)
     add_plugin_problems(document.data, problems, catalog)
     manifest = document.manifest
-    scope = _scope(manifest, catalog, problems)
+    scope = _scope(manifest, document.path.parent, catalog, problems)
     check_steps(manifest, problems)
     if scope:
         check_checks(manifest, scope, catalog, problems)
@@ -101,13 +103,13 @@ def resolve(document: Document, catalog: Catalog) -> Resolved:
     )  # fmt: skip
 
 
-def _scope(manifest: Manifest, catalog: Catalog, problems: Problems) -> Scope | None:
+def _scope(manifest: Manifest, folder: FilePath, catalog: Catalog, problems: Problems) -> Scope | None:
     """The concepts; None after complaints, or where their scorer is not known."""
     scorer, rest_of = manifest.verify.scorer, manifest.keep.rest_of
     if {scorer, rest_of} - {None, *catalog.names("scorer")}:
         return None
     labels = catalog.labels(scorer) if scorer else None
-    return resolve_scope(manifest, labels, catalog.labels(rest_of) if rest_of else {}, problems)
+    return resolve_scope(manifest, labels, catalog.labels(rest_of) if rest_of else {}, folder, problems)
 
 
 def _steps(manifest: Manifest, scope: Scope, catalog: Catalog) -> Iterator[ResolvedStep]:
@@ -126,5 +128,6 @@ def _verify(manifest: Manifest, catalog: Catalog) -> ResolvedVerify:
         checks.append(check.model_copy(update={"attack_params": attack, "metric_params": metric}))
     return ResolvedVerify(
         scorer=verify.scorer or "", executor=verify.executor, sampling=verify.sampling,
-        after_each_step=verify.after_each_step, gates=verify.gates, checks=tuple(checks), images=verify.images,
+        after_each_step=verify.after_each_step, gates=verify.gates, checks=tuple(checks), gold=verify.gold or "",
+        images=verify.images,
     )  # fmt: skip

@@ -8,6 +8,9 @@ from typing import Any
 import yaml
 
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport
+from publisher.builtin.reports.relearning import control
+from publisher.builtin.reports.text import unbounded
+from publisher.package.card_training import relearning
 from publisher.package.layout import BASE_CARD
 from publisher.package.text import markdown, printable
 
@@ -27,6 +30,7 @@ def render(report: ReleaseReport, *, base_card: bool) -> bytes:
         f"# {markdown(report.name)} {markdown(report.version)}",
         _what(report),
         _claims(report),
+        relearning(report),
         _limits(report),
         _verify(report),
         _load(report),
@@ -106,14 +110,13 @@ def _numbers(check: CheckRecord) -> tuple[str, str]:
     if measured is None:
         return "not measured", "not measured"
     base = _interval(measured.base, check.unit) if measured.base else ""
+    base = f"{markdown(control(check))}: {base}" if base and check.trials else base
     return _interval(measured.hardened, check.unit), base
 
 
 def _interval(interval: Any, unit: str) -> str:
-    numbers = (
-        f"{interval.value:.4g} [{interval.low:.4g}, {interval.high:.4g}] {unit}, n = {interval.n}, {interval.method}"
-    )
-    return markdown(numbers)
+    ends = f"{interval.low:.4g} or more" if unbounded(interval, unit) else f"{interval.low:.4g}, {interval.high:.4g}"
+    return markdown(f"{interval.value:.4g} [{ends}] {unit}, n = {interval.n}, {interval.method}")
 
 
 def _limits(report: ReleaseReport) -> str:

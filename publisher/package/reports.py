@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from publisher.api import CheckRecord, ReleaseReport
+from publisher.api import CheckRecord, ReleaseReport, Trial
 from publisher.api.params import Params
 from publisher.api.verdicts import judge, worst
 from publisher.model.strict_json import JsonError, strict_object
@@ -65,7 +65,8 @@ def check_reports(
     summary, problems = _read(tree, SUMMARY, ReleaseSummary)
     findings += problems
     if report is not None:
-        findings += [*_verdicts(report), *_evidence(report, digests), *_attestations(tree, digests, report, key)]
+        findings += [*_verdicts(report), *_evidence(report, digests), *_trials(tree, report)]
+        findings += [*_attestations(tree, digests, report, key)]
         if summary is not None and summary != summarise(report):
             findings.append(Finding(Code.REPORT_OTHER, SUMMARY, "is not the summary of the report"))
     return summary, findings
@@ -137,6 +138,24 @@ def _evidence(report: ReleaseReport, digests: Mapping[str, str]) -> Iterator[Fin
             yield Finding(Code.REPORT_ABSENT, REPORT, f"check {check.id} has numbers and no evidence")
         elif check.evidence and digests.get(REPORTS + check.evidence) != check.evidence_sha256:
             yield Finding(Code.REPORT_ABSENT, REPORTS + check.evidence, f"is not the evidence of check {check.id}")
+
+
+def _trials(tree: Tree, report: ReleaseReport) -> Iterator[Finding]:
+    """Trials are in the report for its curves and in the evidence with their images: both must say the same."""
+    for check in checks(report):
+        if check.trials and check.trials != _recorded(tree, check):
+            yield Finding(Code.REPORT_OTHER, REPORTS + check.evidence, f"has other trials than check {check.id}")
+        if any(trial.concept not in check.concepts for trial in check.trials):
+            yield Finding(Code.REPORT_OTHER, REPORT, f"check {check.id} has trials of another concept")
+
+
+def _recorded(tree: Tree, check: CheckRecord) -> tuple[Trial, ...] | None:
+    """The trials of a check's evidence, in its order; None: it cannot be read as such."""
+    data = tree.read(REPORTS + check.evidence, MAX_TEXT_BYTES) if REPORTS + check.evidence in tree.digests else None
+    try:
+        return tuple(Trial.parse(strict_object(row)["trial"]) for row in (data or b"").splitlines())
+    except (JsonError, ValidationError, KeyError, TypeError):
+        return None
 
 
 def _attestations(tree: Tree, digests: Mapping[str, str], report: ReleaseReport, key: PublicKey) -> Iterator[Finding]:

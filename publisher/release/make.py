@@ -101,7 +101,8 @@ def release(path: Path, out: Path, work: Path, key: PrivateKey, progress: Progre
             formats = [entry.cls for entry in prepared.registry.all("report_format")]
             report = make_report(prepared, hardened, found, matrix, formats)
             views = render_all(report, formats)
-            reports = _write_reports(target, {**views, **found.evidence}, seconds, hardened.cached)
+            times = _times(seconds, hardened.cached, found)
+            reports = _write_reports(target, {**views, **found.evidence, "timings.json": times})
             passed = report.decision == "passed"
             if passed:
                 resolved = json_bytes(prepared.resolved.as_json())
@@ -181,6 +182,25 @@ def _guards(results: Sequence[StepResult], work: Path) -> Path | None:
     return folder
 
 
+class After(Mapping[str, Arm]):
+    """Step's id -> the model after it. A model is written out and hashed when somebody asks for it, then kept."""
+
+    def __init__(self, states: Mapping[str, State]) -> None:
+        self._states = states
+        self._arms: dict[str, Arm] = {}
+
+    def __getitem__(self, step: str) -> Arm:
+        if step not in self._arms:
+            self._arms[step] = Arm.of(self._states[step].folder)
+        return self._arms[step]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._states)
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+
 def _lay_out(hardened: Hardened, folder: Path, work: Path) -> None:
     artifacts = _artifacts(hardened.results)
     changed = work / "changed"
@@ -207,15 +227,20 @@ def _verify(
     resolved = prepared.resolved
     store = ImageStore(work / "images", progress.warn)
     base = Arm.of(hardened.states[0].folder)
-    silent = Setting(prepared.device.name, prepared.device.dtype, store, warn=progress.warn)
+    silent = Setting(
+        prepared.device.name, prepared.device.dtype, store, prepared.path.parent, work / "states", warn=progress.warn
+    )
     scope, sampling = resolved.scope, resolved.verify.sampling
+    ids = [step.identity.id for step in prepared.steps]
+    after = After(dict(zip(ids, hardened.states[1:], strict=True)))
+    gold = Arm.of(prepared.gold.folder.path) if prepared.gold else None
 
-    def run(stage: str, arm: Arm, setting: Setting) -> VerifyResult:
+    def run(stage: str, arm: Arm, setting: Setting, *, trainings: bool = False) -> VerifyResult:
         setting = replace(setting, progress=lambda done, total, text: progress.update(stage, done, total, text))
-        return run_checks(prepared.claims, scope, Arms(base, arm), prepared.tools, sampling, setting)
+        arms = Arms(base, arm, after, gold)
+        return run_checks(prepared.claims, scope, arms, prepared.tools, sampling, setting, trainings=trainings)
 
     cells: list[MatrixCell] = []
-    ids = [step.identity.id for step in prepared.steps]
     if resolved.verify.after_each_step:
         for done, (name, state) in enumerate(zip(["base", *ids[:-1]], hardened.states[:-1], strict=True)):
             arm = Arm.of(state.folder, _guards(hardened.results[:done], work))
@@ -224,18 +249,26 @@ def _verify(
         silent,
         check_end=lambda claim, record, seconds: tell("publisher_on_check_end", CheckEnd(claim, record, seconds)),
     )
-    found = run("verify", Arm.of(folder, folder / RELEASE), loud)
+    found = run("verify", Arm.of(folder, folder / RELEASE), loud, trainings=True)
     if resolved.verify.after_each_step:
         cells += matrix_column(found.claims, ids[-1])
     return found, cells
 
 
-def _write_reports(target: Path, files: Mapping[str, bytes], seconds: dict[str, float], cached: Sequence[str]) -> Path:
+def _times(seconds: Mapping[str, float], cached: Sequence[str], found: VerifyResult) -> bytes:
+    """What depends on this machine, and is therefore no part of the report."""
+    return json_bytes({
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "cached": list(cached),
+        "relearning": {check: round(value, 4) for check, value in found.seconds.items()},
+    })  # fmt: skip
+
+
+def _write_reports(target: Path, files: Mapping[str, bytes]) -> Path:
     """All forms of the report, the evidence, and the times, in ``<package>.report``."""
     folder = target.with_name(f"{target.name}.report")
-    timings = {"seconds": {name: round(value, 2) for name, value in seconds.items()}, "cached": list(cached)}
     shutil.rmtree(folder, ignore_errors=True)
-    for name, data in {**files, "timings.json": json_bytes(timings)}.items():
+    for name, data in files.items():
         write_atomic(folder / name, data)
     return folder
 

@@ -15,8 +15,8 @@ from publisher.errors import InconclusiveError, UsageError
 from publisher.manifest.resolve import Resolved, read
 from publisher.model.files import nbytes
 from publisher.registry import Contribution, Registry, load_registry
-from publisher.verify.planning import CheckPlan, images, plan_check
-from publisher.verify.tools import StepClaim, Tools
+from publisher.verify.planning import CheckPlan, Models, images, plan_check
+from publisher.verify.tools import MANIFEST, StepClaim, Tools
 
 OWN_CHECKS = Claim(
     id="manifest.checks",
@@ -37,6 +37,8 @@ class Prepared:
     device: Device
     model: PlannedModel | None
     """None: it has to be fetched first."""
+    gold: PlannedModel | None
+    """A model that never knew the concepts; None: the manifest names none, or it has to be fetched first."""
     steps: tuple[PlannedStep, ...]
     claims: tuple[StepClaim, ...]
     """Of the steps, with the manifest's gates, and the manifest's own."""
@@ -90,17 +92,22 @@ def prepare(path: Path, work: Path, *, fetch: bool) -> Prepared:
     registry = load_registry()
     resolved = read(path, registry.catalog())
     device = choose(resolved.device, resolved.dtype)
-    model = locate_model(resolved, registry, path.parent, fetch=fetch)
+    model = locate_model(resolved.model, registry, path.parent, fetch=fetch)
+    gold = locate_model(resolved.verify.gold, registry, path.parent, fetch=fetch) if resolved.verify.gold else None
     steps = plan_steps(resolved, registry, device, model, work, path.parent)
     claims = tuple(collect_claims(resolved, steps))
     checks = [check for item in claims for check in item.claim.checks]
     tools, used = collect_tools(resolved, registry, checks)
-    if model:
-        used += [model.source, model.family]
+    for found in (model, gold):
+        used += [found.source, found.family] if found else []
     sampling = resolved.verify.sampling
+    models = Models(tuple(step.identity.id for step in steps), gold=bool(resolved.verify.gold))
     return Prepared(
-        path=path, resolved=resolved, registry=registry, device=device, model=model, steps=steps, claims=claims,
-        tools=tools, checks=tuple(plan_check(check, resolved.scope, tools, sampling) for check in checks),
+        path=path, resolved=resolved, registry=registry, device=device, model=model, gold=gold, steps=steps,
+        claims=claims, tools=tools, checks=tuple(
+            plan_check(check, resolved.scope, tools, sampling, models, item.step)
+            for item in claims for check in item.claim.checks
+        ),
         images=images(checks, resolved.scope, tools, sampling),
         used=tuple(_once([*(step.contribution for step in steps), *used])),
     )  # fmt: skip
@@ -114,7 +121,7 @@ def collect_claims(resolved: Resolved, steps: Iterable[PlannedStep]) -> list[Ste
     """
     claims = [StepClaim(step.identity.id, claim) for step in steps for claim in step.claims]
     if resolved.verify.checks:
-        claims.append(StepClaim("manifest", OWN_CHECKS.model_copy(update={"checks": resolved.verify.checks})))
+        claims.append(StepClaim(MANIFEST, OWN_CHECKS.model_copy(update={"checks": resolved.verify.checks})))
     ids = [item.claim.id for item in claims] + [check.id for item in claims for check in item.claim.checks]
     gates = resolved.verify.gates
     for name in gates:

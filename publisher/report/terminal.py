@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, Verdict
-from publisher.builtin.reports import verdicts
+from publisher.builtin.reports import budget, verdicts
 from publisher.builtin.reports.text import figure, gate_words, short, span, visible
 
 STYLES: dict[Verdict, str] = {"passed": "green", "failed": "red", "unknown": "yellow"}
@@ -65,6 +65,8 @@ def _cells(check: CheckRecord) -> tuple[str, str, str, str, str]:
     word, gate = verdicts.check_verdict(check), gate_words(check.gate, check.unit)
     if check.measurement is None:
         return word, _clean(verdicts.title(check)), f"not measured: {_clean(check.reason)}", "", gate
+    if check.trials:
+        return word, _clean(verdicts.title(check)), _clean(budget.line(check)), "", gate
     found, base = check.measurement.hardened, check.measurement.base
     value = f"{figure(found.value, check.unit, check.gate)} ({span(found, check.unit, check.gate)}), n {found.n}"
     control = f"base {figure(base.value, check.unit, check.gate)}" if base else ""

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 VERSION = "1"
 """Raised when the same request gives other pixels."""
+MOST = 32
+"""Images of a batch at most; more do not draw faster on a CPU."""
+LATENTS = 32_768
+"""Latent pixels of a batch: 8 images of 512 pixels, 2 of 1024. Fixed, so that memory does not decide what is drawn."""
 
 
 class DrawError(PublisherError):
@@ -73,6 +77,11 @@ def latent_size(config: Any) -> tuple[int, int]:
     """Height and width of the latents, from the denoiser's configuration (its ``sample_size``)."""
     size = config["sample_size"]
     return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def batch_size(latent: tuple[int, int]) -> int:
+    """Images of one batch, for latents of this height and width."""
+    return max(1, min(MOST, LATENTS // (latent[0] * latent[1])))
 
 
 def _noise(pipeline: DiffusionPipeline, generators: Sequence[torch.Generator]) -> torch.Tensor:

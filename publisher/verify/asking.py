@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from publisher.api import Attack, Check, Concept, ImageRequest, Params, Sampling, Scope, Scorer
-from publisher.verify.refusals import is_refused
+from publisher.runtime.refusals import is_refused
 from publisher.verify.tools import Tools, Unmeasured
 
 MAX_REQUESTS = 200_000

@@ -8,12 +8,8 @@ from dataclasses import dataclass
 from publisher.api import Guards, ImageRequest
 from publisher.runtime.drawing import batch_kind
 
-MOST = 32
-"""Images of a batch at most; more do not draw faster on a CPU."""
 Wanted = tuple[ImageRequest, Guards]
 """A request, and whether the hardened model draws it with its membranes."""
-LATENTS = 32_768
-"""Latent pixels of a batch: 8 images of 512 pixels, 2 of 1024. Fixed, so that memory does not decide what is drawn."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +27,6 @@ class Batch:
 def drawing(request: ImageRequest) -> ImageRequest:
     """The request without its concept: equal ones are one drawing."""
     return request.model_copy(update={"concept": ""})
-
-
-def batch_size(latent: tuple[int, int]) -> int:
-    """Images of one batch, for latents of this height and width."""
-    return max(1, min(MOST, LATENTS // (latent[0] * latent[1])))
 
 
 def batches(wanted: Iterable[Wanted], private: Collection[str], size: int) -> tuple[Batch, ...]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from publisher.api import (
+    Check,
+    CheckRecord,
     ClaimRecord,
     ImagePair,
     ImageRequest,
@@ -19,11 +21,16 @@ from publisher.api import (
     Verdict,
 )
 from publisher.api.verdicts import worst
+from publisher.model.digest import sha256_json
+from publisher.verify.altering import altered
 from publisher.verify.batches import Wanted
 from publisher.verify.gallery import sampler_of
-from publisher.verify.measuring import Bench, Prepared, cards_of, prepare, record_of
+from publisher.verify.learning import record_of_trials
+from publisher.verify.measuring import Bench, cards_of, record_of, unknown
 from publisher.verify.pairs import pairs_of, shown
 from publisher.verify.permeabilities import table
+from publisher.verify.prepared import Prepared, prepare
+from publisher.verify.relearning import Relearned, relearn
 from publisher.verify.survey import Survey, survey
 from publisher.verify.tools import Arms, Setting, StepClaim, Tools, Unmeasured
 
@@ -35,13 +42,16 @@ class VerifyResult:
     claims: tuple[ClaimRecord, ...]
     """In the order given."""
     evidence: Mapping[str, bytes]
-    """File inside ``release/reports/`` -> JSON lines, one for each image of a check."""
+    """File inside ``release/reports/`` -> JSON lines, one for each image of a check, or for each of its trials."""
     pairs: tuple[ImagePair, ...]
     """A few images of both models for the report."""
     permeabilities: PermeabilityTable | None
     """How far prompts open the membranes; None: the model has none, or nobody knows."""
     scorers: Mapping[str, ScorerCard]
     """Of every scorer that judged."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Check of an attack by training -> seconds of one training step here. No part of the report: another machine has
+    others."""
 
     @property
     def verdict(self) -> Verdict:
@@ -50,8 +60,9 @@ class VerifyResult:
 
 
 def run_checks(
-    claims: Sequence[StepClaim], scope: Scope, arms: Arms, tools: Tools, sampling: Sampling, setting: Setting
-) -> VerifyResult:
+    claims: Sequence[StepClaim], scope: Scope, arms: Arms, tools: Tools, sampling: Sampling, setting: Setting,
+    *, trainings: bool = True,
+) -> VerifyResult:  # fmt: skip
     """Draw, judge, measure and compare with the gates. What cannot be measured is *unknown*, never *passed*.
 
     Args:
@@ -61,6 +72,7 @@ def run_checks(
         tools: the plugins' instances.
         sampling: how images are drawn.
         setting: device, store of images, and who is told.
+        trainings: make the attacks by training; False: their checks are *unknown*.
 
     Raises:
         UsageError: two checks have the same id.
@@ -69,22 +81,87 @@ def run_checks(
     checks = [check for claim in claims for check in claim.claim.checks]
     _unique([check.id for check in checks])
     cards = cards_of(checks, tools, setting)
-    prepared = {check.id: prepare(check, scope, tools, sampling, cards) for check in checks}
+    prepared: dict[str, Prepared | Unmeasured] = {}
+    for claim in claims:
+        for check in claim.claim.checks:
+            found = prepare(check, scope, tools, sampling, cards, claim.step)
+            prepared[check.id] = found if isinstance(found, Unmeasured) else _fit(found, arms, trainings=trainings)
     good = [item for item in prepared.values() if isinstance(item, Prepared)]
-    wanted = [(request, item.check.guards) for item in good for request in item.asked.requests]
+    plain = [item for item in good if not item.trains and not item.alters]
+    wanted = _wanted(plain)
     tools = replace(tools, scorers={name: tools.scorers[name] for name in cards if isinstance(cards[name], ScorerCard)})
-    pictured = {item.check.id: shown(item.asked.requests, scope) for item in good}
+    pictured = {item.check.id: shown(item.asked.requests, scope) for item in plain}
     seen = _survey(wanted, pictured, scope, arms, tools, setting)
-    bench = Bench(scope, seen, _sampler(arms))
-    evidence: dict[str, bytes] = {}
-    records = tuple(_claim(claim, prepared, bench, evidence, setting) for claim in claims)
+    surveys = dict.fromkeys(pictured, seen) | _altered(good, scope, arms, tools, setting)
+    trials = relearn([item for item in good if item.trains], scope, arms, tools, sampling, setting)
+    bench = _Bench(scope, surveys, trials, prepared, _sampler(arms))
+    records = tuple(_claim(claim, bench, setting) for claim in claims)
     return VerifyResult(
         claims=records,
-        evidence=evidence,
-        pairs=pairs_of([(item.check, item.scorer, pictured[item.check.id]) for item in good], scope, seen),
+        evidence=bench.evidence,
+        pairs=pairs_of([(item.check, item.scorer, pictured[item.check.id]) for item in plain], scope, seen),
         permeabilities=_table(seen, wanted, scope),
         scorers={name: card for name, card in cards.items() if isinstance(card, ScorerCard)},
+        seconds={name: found.seconds for name, found in trials.items() if isinstance(found, Relearned)},
     )
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """All that was drawn and trained, for the checks to be measured with."""
+
+    scope: Scope
+    surveys: Mapping[str, Survey | Unmeasured]
+    trials: Mapping[str, Relearned | Unmeasured]
+    prepared: Mapping[str, Prepared | Unmeasured]
+    sampler: str
+    evidence: dict[str, bytes] = field(default_factory=dict)
+
+    def record(self, check: Check) -> CheckRecord:
+        """Measure a check."""
+        prepared = self.prepared[check.id]
+        if isinstance(prepared, Unmeasured):
+            return unknown(check, str(prepared))
+        if prepared.trains:
+            return record_of_trials(prepared, self.trials[check.id], self.evidence)
+        seen = self.surveys[check.id]
+        if isinstance(seen, Unmeasured):
+            return unknown(check, str(seen), prepared)
+        return record_of(prepared, Bench(self.scope, seen, self.sampler), self.evidence)
+
+
+def _fit(prepared: Prepared, arms: Arms, *, trainings: bool) -> Prepared | Unmeasured:
+    """Whoever changes weights has them, and drops the membranes: such a check is made, and recorded, without them."""
+    if prepared.trains and not trainings:
+        return Unmeasured("attacks by training are made on the packaged model alone, not after each step")
+    if (prepared.trains or prepared.alters) and arms.hardened.guards:
+        return replace(prepared, check=prepared.check.model_copy(update={"guards": "off"}))
+    return prepared
+
+
+def _wanted(checks: Iterable[Prepared]) -> list[Wanted]:
+    return [(request, item.check.guards) for item in checks for request in item.asked.requests]
+
+
+def _altered(
+    checks: Sequence[Prepared], scope: Scope, arms: Arms, tools: Tools, setting: Setting
+) -> dict[str, Survey | Unmeasured]:
+    """Draw and judge what attackers make of the weights: one model after the other, for all checks that ask for it."""
+    groups: dict[str, list[Prepared]] = {}
+    for item in checks:
+        if item.alters:
+            key = sha256_json([item.check.attack, item.attack_params.as_json()])
+            groups.setdefault(key, []).append(item)
+    found: dict[str, Survey | Unmeasured] = {}
+    for group in groups.values():
+        names = [item.check.id for item in group]
+        try:
+            with altered(group[0].attack, group[0].attack_params, arms, setting) as arm:
+                here = Arms(arms.base, arm)
+                found |= dict.fromkeys(names, survey(_wanted(group), (), scope, here, tools, setting))
+        except Unmeasured as error:
+            found |= dict.fromkeys(names, error)
+    return found
 
 
 def matrix_column(claims: Sequence[ClaimRecord], after: str) -> tuple[MatrixCell, ...]:
@@ -132,14 +209,11 @@ def _sampler(arms: Arms) -> str:
         return "unknown"
 
 
-def _claim(
-    claim: StepClaim, prepared: Mapping[str, Prepared | Unmeasured], bench: Bench, evidence: dict[str, bytes],
-    setting: Setting,
-) -> ClaimRecord:  # fmt: skip
+def _claim(claim: StepClaim, bench: _Bench, setting: Setting) -> ClaimRecord:
     records = []
     for check in claim.claim.checks:
         began = time.monotonic()
-        records.append(record_of(check, prepared[check.id], bench, evidence))
+        records.append(bench.record(check))
         setting.check_end(claim.claim.id, records[-1], time.monotonic() - began)
     return ClaimRecord(
         id=claim.claim.id,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from publisher.api import Guards, Judgement, Params
+from publisher.api import Guards, Judgement, Params, Trial
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +52,26 @@ class EvidenceRow(Params):
     """Concept of each membrane -> how far the prompt opens it; None: no membrane was attached."""
 
 
-def json_lines(rows: Iterable[EvidenceRow]) -> bytes:
+class TrialRow(Params):
+    """One trial: a line of the evidence file of an attack by training."""
+
+    check: str
+    model: str
+    """sha256 that names the weights that were attacked."""
+    captions: tuple[str, ...]
+    """Written under the images, in turn."""
+    prompts: tuple[str, ...]
+    """Of the images drawn after each horizon."""
+    seeds: tuple[int, ...]
+    """Of their initial noise."""
+    trial: Trial
+    labels: tuple[tuple[str, ...], ...]
+    """What the scorer sees, horizon by horizon, image by image."""
+    sha256: tuple[tuple[str, ...], ...]
+    """Of the images' pixels, likewise."""
+
+
+def json_lines(rows: Iterable[Params]) -> bytes:
     """One JSON object a line, keys sorted, UTF-8."""
     lines = (json.dumps(row.as_json(), sort_keys=True, ensure_ascii=False, separators=(",", ":")) for row in rows)
     return "".join(f"{line}\n" for line in lines).encode()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.metadata import version
@@ -16,8 +14,9 @@ from publisher.api import Executor, ImageRequest
 from publisher.errors import PublisherError
 from publisher.model.digest import sha256_json
 from publisher.runtime.drawing import VERSION, draw, latent_size
+from publisher.runtime.side_by_side import one_thread_each, workers_for
 from publisher.verify.asking import one_line
-from publisher.verify.batches import Batch, batch_size
+from publisher.verify.batches import Batch
 from publisher.verify.tools import Arm, Setting
 
 if TYPE_CHECKING:
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from publisher.runtime.membranes import Attached
-
-SMALL = 4096
-"""Latent pixels of a batch up to which batches are drawn side by side."""
-MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -56,8 +51,6 @@ class Drawn:
 
 def perform(task: DrawTask) -> list[Drawn]:
     """Draw batches. The model stays loaded for the next task; a crash is an answer, not an exception."""
-    import torch
-
     from publisher.runtime.pipelines import twin
 
     try:
@@ -66,17 +59,7 @@ def perform(task: DrawTask) -> list[Drawn]:
         return [Drawn(None, one_line(error))] * len(task.batches)
     if task.workers == 1:
         return [_draw(pipeline, batch) for batch in task.batches]
-    before = torch.get_num_threads()
-
-    def alone(batch: tuple[ImageRequest, ...]) -> Drawn:
-        torch.set_num_threads(1)  # of this thread
-        return _draw(twin(pipeline), batch)
-
-    try:
-        with ThreadPoolExecutor(task.workers) as pool:
-            return list(pool.map(alone, task.batches))
-    finally:
-        torch.set_num_threads(before)  # what threads started later begin with
+    return one_thread_each(lambda batch: _draw(twin(pipeline), batch), task.batches, task.workers)
 
 
 def _draw(pipeline: DiffusionPipeline, batch: tuple[ImageRequest, ...]) -> Drawn:
@@ -176,33 +159,27 @@ class Gallery:
     @cached_property
     def _workers(self) -> int:
         """A small network leaves most of a second processor thread idle: draw another batch on it instead."""
-        height, width = latents_of(self.arm.folder)
-        small = batch_size((height, width)) * height * width <= SMALL
-        return min(MOST_WORKERS, _cores()) if small and self._setting.device == "cpu" else 1
+        return workers_for(latents_of(self.arm.folder), self._setting.device)
 
     @cached_property
     def _machine(self) -> dict[str, str]:
-        import torch
-
-        threads = "" if self._setting.device == "cuda" else str(1 if self._workers > 1 else torch.get_num_threads())
-        return {**machine(self._setting), "threads": threads, "drawing": VERSION}
+        return {**machine(self._setting, self._workers), "drawing": VERSION}
 
 
-def machine(setting: Setting) -> dict[str, str]:
-    """What the last bits of a network's output depend on besides the network."""
+def machine(setting: Setting, workers: int = 0) -> dict[str, str]:
+    """What the last bits of a network's output depend on besides the network.
+
+    Args:
+        setting: device and dtype.
+        workers: pieces of work side by side, of one thread each where there are several; 0: threads do not matter.
+    """
     import torch
 
     cuda = setting.device == "cuda"
     where = torch.cuda.get_device_name() if cuda else torch.backends.cpu.get_cpu_capability()
     libraries = {name: version(name) for name in ("torch", "diffusers", "transformers")}
-    return {**libraries, "device": f"{setting.device} {where}", "dtype": setting.dtype}
-
-
-def _cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS
+    threads = {"threads": "" if cuda else str(1 if workers > 1 else torch.get_num_threads())} if workers else {}
+    return {**libraries, "device": f"{setting.device} {where}", "dtype": setting.dtype, **threads}
 
 
 def latents_of(folder: Path) -> tuple[int, int]:

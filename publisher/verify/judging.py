@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from publisher.api import Judgement, Scorer, ScorerCard
+from publisher.api import Concept, Judgement, Scorer, ScorerCard
 from publisher.verify.asking import one_line
 from publisher.verify.evidence import distance, pixels_sha256
 from publisher.verify.tools import Unmeasured
@@ -103,3 +103,26 @@ def _rounded(judgement: Judgement) -> Judgement:
     if not all(0 <= score <= 1 for score in scores.values()):
         raise Unmeasured("the scorer gave a score that is no number in [0, 1]")
     return Judgement(labels=dict(judgement.labels), scores=scores)
+
+
+def labelled(scorer: Scorer, name: str, images: torch.Tensor, concept: Concept) -> list[tuple[bool, str]]:
+    """For each image, whether the scorer sees the concept, and what it sees."""
+    said = judged(images, {name: scorer}).said[name]
+    if isinstance(said, str):
+        raise Unmeasured(said)
+    if not all(concept.kind in judgement.labels for judgement in said):
+        raise Unmeasured(f"the scorer {name!r} gave no judgement of the kind {concept.kind!r}")
+    return [(judgement.shows(concept), judgement.labels[concept.kind]) for judgement in said]
+
+
+def features(scorer: Scorer, images: torch.Tensor) -> torch.Tensor | None:
+    """``(n, d)`` of length 1; None: the scorer has none."""
+    import torch
+    from torch.nn.functional import normalize
+
+    found = scorer.features(images.float().div(255))
+    if found is None:
+        return None
+    if found.ndim != 2 or len(found) != len(images) or not torch.isfinite(found).all():
+        raise ValueError("not one finite vector for each image")
+    return normalize(found.float(), dim=1)

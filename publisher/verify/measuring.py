@@ -4,42 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from publisher.api import (
-    Check,
-    CheckRecord,
-    ImageRequest,
-    Measurement,
-    Metric,
-    Observation,
-    Params,
-    Sampling,
-    Scope,
-    ScorerCard,
-)
+from publisher.api import Check, CheckRecord, ImageRequest, Measurement, Observation, Scope, ScorerCard
 from publisher.api.verdicts import judge
-from publisher.verify.asking import Asked, ask, named, one_line, parsed
+from publisher.verify.asking import named, one_line
 from publisher.verify.batches import drawing
 from publisher.verify.evidence import EvidenceRow, json_lines
 from publisher.verify.judging import ready
 from publisher.verify.permeabilities import Openings
+from publisher.verify.prepared import Prepared
 from publisher.verify.survey import Survey
 from publisher.verify.tools import Setting, Tools, Unmeasured
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A check that can be measured if its images can be drawn."""
-
-    check: Check
-    scorer: str
-    asked: Asked
-    attack_params: Params
-    metric: Metric[Any]
-    metric_params: Params
 
 
 @dataclass(frozen=True)
@@ -62,53 +39,29 @@ def cards_of(checks: Sequence[Check], tools: Tools, setting: Setting) -> dict[st
     return found
 
 
-def prepare(
-    check: Check, scope: Scope, tools: Tools, sampling: Sampling, cards: Mapping[str, ScorerCard | Unmeasured]
-) -> Prepared | Unmeasured:
-    """Everything about a check that can be settled before anything is drawn, or why it cannot be measured."""
-    scorer = check.scorer or tools.scorer
-    card = cards[scorer]
-    if isinstance(card, Unmeasured):
-        return card
-    try:
-        asked = ask(check, scope, tools, sampling)
-        attack = named(tools.attacks, check.attack, "attack")
-        metric = named(tools.metrics, check.metric, "metric")
-        return Prepared(
-            check,
-            scorer,
-            asked,
-            parsed(type(attack).Params, check.attack_params, "attack"),
-            metric,
-            parsed(type(metric).Params, check.metric_params, "metric"),
-        )
-    except Unmeasured as error:
-        return error
-
-
-def record_of(check: Check, prepared: Prepared | Unmeasured, bench: Bench, evidence: dict[str, bytes]) -> CheckRecord:
+def record_of(prepared: Prepared, bench: Bench, evidence: dict[str, bytes]) -> CheckRecord:
     """Measure a check and compare it with its gate; its rows are added to ``evidence``, whatever the verdict."""
-    if isinstance(prepared, Unmeasured):
-        return _unknown(check, str(prepared))
+    check = prepared.check
     try:
         rows = _rows(prepared, bench)
     except Unmeasured as error:
-        return _unknown(check, str(error), prepared)
+        return unknown(check, str(error), prepared)
     data = json_lines(rows)
     name = f"evidence/{check.id}.jsonl"
     evidence[name] = data
     try:
         measurement = _measure(prepared, rows)
     except Unmeasured as error:
-        record = _unknown(check, str(error), prepared)
+        record = unknown(check, str(error), prepared)
     else:
         verdict, reason = judge(check.gate, measurement)
         update = {"verdict": verdict, "reason": reason, "measurement": measurement}
-        record = _unknown(check, "", prepared).model_copy(update=update)
+        record = unknown(check, "", prepared).model_copy(update=update)
     return record.model_copy(update={"evidence": name, "evidence_sha256": hashlib.sha256(data).hexdigest()})
 
 
-def _unknown(check: Check, reason: str, prepared: Prepared | None = None) -> CheckRecord:
+def unknown(check: Check, reason: str, prepared: Prepared | None = None) -> CheckRecord:
+    """The record of a check that was not measured, or not yet."""
     return CheckRecord(
         id=check.id,
         attack=check.attack,
@@ -179,9 +132,24 @@ def _measure(prepared: Prepared, rows: Sequence[EvidenceRow]) -> Measurement:
         )
         for row in rows
     ]
+    metric, params = prepared.metric, prepared.metric_params
+    return measured(prepared, lambda: metric.measure(params, observations), len(rows))
+
+
+def measured(prepared: Prepared, measure: Callable[[], Measurement], most: int) -> Measurement:
+    """Call a metric and check what it says.
+
+    Args:
+        prepared: the check.
+        measure: the call.
+        most: observations that it can have counted.
+
+    Raises:
+        Unmeasured: too little was observed, or the metric breaks its contract.
+    """
     name = prepared.check.metric
     try:
-        measurement = prepared.metric.measure(prepared.metric_params, observations)
+        measurement = measure()
     except ValueError as error:
         raise Unmeasured(str(error)) from error
     except Exception as error:  # a plugin may raise anything
@@ -189,8 +157,8 @@ def _measure(prepared: Prepared, rows: Sequence[EvidenceRow]) -> Measurement:
     if not isinstance(measurement, Measurement):
         raise Unmeasured(f"the metric {name!r} returned no measurement")
     _sound(name, measurement)
-    if measurement.hardened.n > len(rows):
-        raise Unmeasured(f"the metric {name!r} counts {measurement.hardened.n} images, there are {len(rows)}")
+    if measurement.hardened.n > most:
+        raise Unmeasured(f"the metric {name!r} counts {measurement.hardened.n} images, there are {most}")
     if prepared.asked.refused:
         details = {**measurement.details, "refused_prompts": prepared.asked.refused}
         return measurement.model_copy(update={"details": details})

@@ -5,11 +5,40 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from publisher.api import Check, Sampling, Scope
+from publisher.api import Check, ImageRequest, Sampling, Scope, TrainingParams
 from publisher.api.verdicts import decide
-from publisher.verify.asking import ask, named, one_line, parsed
+from publisher.verify.asking import one_line
 from publisher.verify.batches import drawing
-from publisher.verify.tools import Tools, Unmeasured
+from publisher.verify.prepared import Prepared, settle
+from publisher.verify.tools import MANIFEST, Tools, Unmeasured
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models that attacks by training can have as controls, besides the base model."""
+
+    steps: tuple[str, ...] = ()
+    """Ids of the steps, in their order."""
+    gold: bool = False
+    """There is one that never knew the concepts."""
+
+    def controls(self, params: TrainingParams) -> tuple[str, ...]:
+        """The controls that there are, as :meth:`publisher.verify.tools.Arms.control` finds them.
+
+        Raises:
+            Unmeasured: one is no step.
+        """
+        for name in params.controls:
+            if name not in ("before", "base", "gold", *self.steps):
+                raise Unmeasured(f"there is no model {name!r} to compare with: no step has this id")
+        return tuple(name for name in params.controls if name != "gold" or self.gold)
+
+    def distinct(self, params: TrainingParams, step: str) -> int:
+        """How many different models are attacked: equal ones are trained once."""
+        steps = list(self.steps)
+        first = step == MANIFEST or steps[:1] == [step]
+        earlier = "base" if first or step not in steps else steps[steps.index(step) - 1]
+        return len({earlier if name == "before" else name for name in self.controls(params)}) + 1
 
 
 @dataclass(frozen=True)
@@ -26,49 +55,90 @@ class CheckPlan:
     """Requests that nobody may draw."""
     undecidable: str = ""
     """Why the verdict can only be *unknown*, in one sentence; empty: it can be decided."""
+    trainings: int = 0
+    """Trials of an attack by training, on all models together; equal ones of other checks are made once."""
+    steps: int = 0
+    """Training steps of all of them."""
+    models: int = 2
+    """That are asked."""
 
 
-def plan_check(check: Check, scope: Scope, tools: Tools, sampling: Sampling) -> CheckPlan:
-    """Count the images of a check, and see whether the best result that they could show would keep its gate."""
+def plan_check(
+    check: Check, scope: Scope, tools: Tools, sampling: Sampling, models: Models | None = None, step: str = MANIFEST
+) -> CheckPlan:
+    """Count the images of a check, and see whether the best result that they could show would keep its gate.
+
+    Args:
+        check: of a claim.
+        scope: the release's concepts.
+        tools: the plugins' instances.
+        sampling: how images are drawn.
+        models: what attacks by training compare with.
+        step: id of the step that makes the claim.
+    """
     try:
-        asked = ask(check, scope, tools, sampling)
+        found = settle(check, scope, tools, sampling, step)
+        return _trainings(found, models or Models()) if found.trains else _drawings(found)
     except Unmeasured as error:
         return CheckPlan(check.id, dict.fromkeys(check.concepts, 0), 0, undecidable=str(error))
+
+
+def _drawings(found: Prepared) -> CheckPlan:
+    requests = found.asked.requests
     return CheckPlan(
-        check.id,
-        samples=dict(Counter(request.concept for request in asked.requests)),
-        prompts=len({request.prompt for request in asked.requests}),
-        refused=asked.refused,
-        undecidable=_undecidable(check, tools, len(asked.requests)),
+        found.check.id,
+        samples=dict(Counter(request.concept for request in requests)),
+        prompts=len({request.prompt for request in requests}),
+        refused=found.asked.refused,
+        undecidable=_undecidable(found, len(requests), "images"),
+    )
+
+
+def _trainings(found: Prepared, models: Models) -> CheckPlan:
+    params = found.attack_params
+    if not isinstance(params, TrainingParams):
+        raise Unmeasured(f"the attack {found.check.attack!r} has no parameters of a training")
+    count = models.distinct(params, found.step)
+    asked = Counter(request.concept for request in found.asked.requests)
+    trainings = count * params.trials * len(found.concepts)
+    return CheckPlan(
+        found.check.id,
+        samples={name: probes * params.trials * len(params.horizons) for name, probes in asked.items()},
+        prompts=len({request.prompt for request in found.asked.requests}),
+        refused=found.asked.refused,
+        undecidable=_undecidable(found, params.trials * len(found.concepts), "trials of a model"),
+        trainings=trainings,
+        steps=trainings * params.horizons[-1],
+        models=count,
     )
 
 
 def images(checks: list[Check], scope: Scope, tools: Tools, sampling: Sampling) -> Counter[str]:
-    """Distinct images that all checks together need: equal ones are drawn once.
+    """Distinct images that all checks together need: equal ones are drawn once. Those of trainings are not among them.
 
     Returns:
         ``"base"``: of the base model; ``"on"`` and ``"off"``: of the hardened model with and without membranes, which
-        are one and the same model where it has none.
+        are one and the same model where it has none; ``"altered"``: of models whose weights an attacker changed.
     """
-    wanted = set()
+    wanted: set[tuple[ImageRequest, str | tuple[str, str]]] = set()
     for check in checks:
         try:
-            requests = ask(check, scope, tools, sampling).requests
+            found = settle(check, scope, tools, sampling)
         except Unmeasured:
             continue
-        wanted |= {(drawing(request), how) for request in requests for how in ("base", check.guards)}
-    return Counter(how for _, how in wanted)
+        if found.trains:
+            continue
+        how = (check.attack, found.attack_params.model_dump_json()) if found.alters else check.guards
+        wanted |= {(drawing(request), arm) for request in found.asked.requests for arm in ("base", how)}
+    return Counter(how if isinstance(how, str) else "altered" for _, how in wanted)
 
 
-def _undecidable(check: Check, tools: Tools, n: int) -> str:
+def _undecidable(found: Prepared, n: int, what: str) -> str:
     try:
-        metric = named(tools.metrics, check.metric, "metric")
-        best = metric.best(parsed(type(metric).Params, check.metric_params, "metric"), n)
-    except Unmeasured as error:
-        return str(error)
+        best = found.metric.best(found.metric_params, n)
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything
-        return f"{n} images: {one_line(error)}"
+        return f"{n} {what}: {one_line(error)}"
     if best is None:
         return ""
-    verdict, reason = decide(check.gate, best)
-    return "" if verdict == "passed" else f"{n} images cannot show it, even at best: {reason}"
+    verdict, reason = decide(found.check.gate, best)
+    return "" if verdict == "passed" else f"{n} {what} cannot show it, even at best: {reason}"

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from publisher.api import Guards, ImageRequest, Scope, Scorer
+from publisher.runtime.drawing import batch_size
 from publisher.verify.asking import PRIVATE_KINDS, one_line
-from publisher.verify.batches import Batch, Wanted, batch_size, batches, drawing
+from publisher.verify.batches import Batch, Wanted, batches, drawing
 from publisher.verify.evidence import png_base64
 from publisher.verify.gallery import Gallery, latents_of
 from publisher.verify.judging import Sight, judged, look

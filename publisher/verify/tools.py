@@ -20,6 +20,8 @@ class Unmeasured(Exception):  # noqa: N818 - not an error of anybody: it becomes
     """A check cannot be measured; the message is the reason in its record."""
 
 
+MANIFEST = "manifest"
+"""Whose claim the manifest's own checks test, in place of a step's id."""
 _READ = (".safetensors", ".json", ".txt", ".model")
 
 
@@ -88,6 +90,30 @@ class Arms:
     gold: Arm | None = None
     """A model that never knew the concepts."""
 
+    def control(self, name: str, step: str) -> Arm | None:
+        """A control of an attack by training, as :attr:`publisher.api.TrainingParams.controls` names it.
+
+        Args:
+            name: ``before``, ``base``, ``gold`` or a step's id.
+            step: that makes the claim. Before the manifest's own claim the model is the base.
+
+        Returns:
+            The weights alone; None: there is no gold model.
+
+        Raises:
+            Unmeasured: there is no such step.
+        """
+        if name == "gold":
+            return self.gold.bare if self.gold else None
+        steps = list(self.after)
+        if name == "before" and step in steps[1:]:
+            return self.after[steps[steps.index(step) - 1]].bare
+        if name == "base" or (name == "before" and step in (*steps, MANIFEST)):
+            return self.base.bare
+        if name in steps:
+            return self.after[name].bare
+        raise Unmeasured(f"there is no model {name!r} to compare with: no step has this id")
+
 
 @dataclass(frozen=True)
 class StepClaim:
@@ -122,8 +148,12 @@ class Setting:
     dtype: str
     """Of the networks, such as ``"float32"``."""
     store: ImageStore = field(default_factory=ImageStore)
+    root: Path = Path()
+    """The manifest's folder: image files of concepts are relative to it."""
+    work: Path | None = None
+    """Where models that attackers have altered are put while they are measured; None: a temporary folder."""
     progress: Callable[[int, int, str], None] = _nothing
-    """Done, total, text; in images, of all models together."""
+    """Done, total, text; in images of all models together, then in images and training steps of all trials."""
     check_end: Callable[[str, CheckRecord, float], None] = _nothing
     """Claim's id, the record, seconds since drawing ended."""
     warn: Callable[[str], None] = _nothing

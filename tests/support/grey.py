@@ -16,15 +16,19 @@ from publisher.api import (
     Gate,
     ImageRequest,
     Judgement,
+    Learner,
     Sampling,
     Scope,
     Scorer,
     ScorerCard,
+    TrainingAttack,
+    TrainingParams,
 )
 from publisher.verify.checks import VerifyResult, run_checks
 from publisher.verify.gallery import Drawn, DrawTask
 from publisher.verify.permeabilities import Openings, ScoreTask
 from publisher.verify.tools import Arm, Arms, Setting, StepClaim, Tools
+from publisher.verify.trials import Trained, TrialTask, TrialTasks
 
 if TYPE_CHECKING:
     import torch
@@ -99,6 +103,25 @@ def opens(prompt: str) -> tuple[float, float]:
     return (1.0 if "cigarette" in prompt else 0.3 * ("cat" in prompt), float("pistol" in prompt))
 
 
+class Relearn(TrainingAttack[TrainingParams]):
+    """Trains in :class:`Painters` alone."""
+
+    name = "relearn"
+    version = "1"
+
+    def learner(self, *_: Any) -> Learner:
+        """Never called."""
+        raise NotImplementedError
+
+
+Learns = Callable[[str, TrialTask], int | None]
+"""Name of the model's folder and trial -> training steps after which it draws the concept; None: never."""
+
+
+def nobody_learns(_model: str, _trial: TrialTask) -> None:
+    """No training brings anything back."""
+
+
 class Painters(Executor):
     """Draws grey images instead of asking a model, and says how far prompts open its membranes."""
 
@@ -108,21 +131,40 @@ class Painters(Executor):
     def __init__(self, paint: Painter) -> None:
         self.paint = paint
         self.score = opens
+        self.learns: Learns = nobody_learns
+        self.trained: list[tuple[str, TrialTask]] = []
         self.drawn: list[tuple[str, ImageRequest]] = []
         self.scored: list[str] = []
 
     def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
         return map(self._do, tasks)
 
-    def _do(self, task: DrawTask | ScoreTask) -> list[Drawn] | Openings:
+    def _do(self, task: DrawTask | ScoreTask | TrialTasks) -> list[Drawn] | Openings | list[Trained]:
         if isinstance(task, ScoreTask):
             return self._rate(task.prompts)
+        if isinstance(task, TrialTasks):
+            return [self._train(trial) for trial in task.trials]
         model = f"{task.folder.name} with membranes" if task.guards else task.folder.name
         return [self._batch(model, batch) for batch in task.batches]
 
     def _rate(self, prompts: Sequence[str]) -> Openings:
         self.scored += prompts
         return Openings(("cigarette", "pistol"), {prompt: self.score(prompt) for prompt in prompts})
+
+    def _train(self, trial: TrialTask) -> Trained:
+        import torch
+
+        model = trial.folder.name
+        self.trained.append((model, trial))
+        needed = self.learns(model, trial)
+        greys = [
+            LABELS.index(trial.concept.label) if needed is not None and steps >= needed else 0
+            for steps in trial.params.horizons
+        ]
+        shape = (len(trial.requests), 3, 8, 8)
+        images = [torch.full(shape, grey, dtype=torch.uint8) for grey in greys]
+        losses = [1.0 - 0.1 * i for i in range(len(images))]
+        return Trained(images, losses, seconds=0.5 * trial.params.horizons[-1], steps=trial.params.horizons[-1])
 
     def _batch(self, model: str, batch: Sequence[ImageRequest]) -> Drawn:
         import torch

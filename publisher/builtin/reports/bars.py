@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from publisher.api import CheckRecord, Interval
-from publisher.builtin.reports.text import bounds, figure
+from publisher.builtin.reports.text import bounds, figure, unbounded
 
 ROOM = 0.04
 """Part of the numbers' spread that stays free beyond them, so that a gate at the edge can be seen."""
@@ -69,7 +69,13 @@ def _ends(check: CheckRecord, *, concepts: bool) -> Iterable[float]:
     found = check.measurement
     intervals: list[Interval | None] = [found.hardened, found.base]
     intervals += found.by_concept.values() if concepts else []
-    return [end for interval in intervals if interval for end in (interval.low, interval.value, interval.high)]
+    return [
+        end
+        for interval in intervals
+        if interval
+        for end in (interval.low, interval.value, interval.high)
+        if end < interval.high or not unbounded(interval, check.unit)
+    ]
 
 
 def _nice(step: float) -> float:

@@ -10,7 +10,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from publisher.api import ReleaseReport, ReportFormat
-from publisher.builtin.reports import bars, charts, heat, pictures, text, verdicts
+from publisher.builtin.reports import bars, budget, charts, heat, learning_curves, pictures, relearning, text, verdicts
+from publisher.builtin.reports.scales import number
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -48,6 +49,7 @@ class HtmlPage(ReportFormat):
             units=_units(report),
             groups=pictures.groups(report),
             triples=any(pair.without_png for pair in report.pairs),
+            trained=relearning.trained(report),
             heat_parts=heat.parts(report),
             style=style,
             style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
@@ -75,7 +77,7 @@ def _environment() -> Environment:
     environment.filters |= {"clip": clip, "compact": compact, "trusted": Markup}
     environment.globals |= {
         "text": text, "verdicts": verdicts, "bars": bars, "charts": charts, "heat": heat, "binds": BINDS,
-        "tabular": tabular,
+        "tabular": tabular, "budget": budget, "learning": learning_curves, "relearning": relearning, "number": number,
     }  # fmt: skip
     return environment
 

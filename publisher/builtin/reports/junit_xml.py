@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, ReportFormat, Verdict
 from publisher.api.verdicts import worst
 from publisher.builtin.reports import verdicts
-from publisher.builtin.reports.text import figure, gate_words, span, visible
+from publisher.builtin.reports.relearning import control, lessons, repetitions
+from publisher.builtin.reports.text import estimate, figure, gate_words, span, visible
 
 if TYPE_CHECKING:
     from junitparser import TestCase, TestSuite
@@ -42,6 +43,8 @@ def _suite(claim: ClaimRecord) -> TestSuite:
     checks = [verdicts.check_verdict(check) for check in claim.checks]
     for check, verdict in zip(claim.checks, checks, strict=True):
         suite.add_testcase(_check(claim, check, verdict))
+        for name, value in _steps(check):
+            suite.add_property(name, value)
     if verdicts.claim_verdict(claim) != worst(checks) or not checks:
         message = "the claim's recorded verdict" if checks else "no check tests this claim"
         suite.add_testcase(_case(claim.id, claim.sentence, verdicts.claim_verdict(claim), message))
@@ -56,13 +59,23 @@ def _check(claim: ClaimRecord, check: CheckRecord, verdict: Verdict) -> TestCase
     return case
 
 
+def _steps(check: CheckRecord) -> list[tuple[str, str]]:
+    """Of a check by training: the median steps to one half, of each model on each concept."""
+    return [
+        (visible(f"{verdicts.title(check)}: steps to one half, {lesson.concept}, {arm.name}"), arm.delay().words)
+        for lesson in lessons(check)
+        for arm in lesson.arms
+    ]
+
+
 def _numbers(check: CheckRecord) -> str:
     if check.measurement is None:
         return "nothing was measured"
     found, base = check.measurement.hardened, check.measurement.base
-    text = f"{figure(found.value, check.unit, check.gate)} ({span(found, check.unit, check.gate)}), n {found.n}"
+    text = f"{estimate(check)} ({span(found, check.unit, check.gate)}), n {found.n}"
     text += f", {found.method}"
-    return f"{text}; base model {figure(base.value, check.unit, check.gate)}" if base else text
+    text += f", {repetitions(check)}" if check.trials else ""
+    return f"{text}; {control(check)} {figure(base.value, check.unit, check.gate)}" if base else text
 
 
 def _decision(report: ReleaseReport) -> TestSuite:

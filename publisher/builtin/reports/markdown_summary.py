@@ -6,12 +6,17 @@ import re
 from typing import ClassVar
 
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, ReportFormat, Verdict
-from publisher.builtin.reports import verdicts
-from publisher.builtin.reports.text import figure, gate_words, short, span, visible
+from publisher.builtin.reports import budget, verdicts
+from publisher.builtin.reports.relearning import control, trained
+from publisher.builtin.reports.text import estimate, figure, gate_words, short, span, visible
 
 ICONS: dict[Verdict, str] = {"passed": "\u2705", "failed": "\u274c", "unknown": "\u26a0\ufe0f"}
 LONGEST = 400
 """Characters of one foreign text: CI systems refuse a summary that is too long."""
+
+
+MOST_CONCEPTS = 20
+"""Of one check by training."""
 
 
 class MarkdownSummary(ReportFormat):
@@ -27,6 +32,7 @@ class MarkdownSummary(ReportFormat):
         decision = verdicts.decision(report)
         title = f"## {ICONS[decision]} {verdicts.DECISIONS[decision]}: {escape(report.name)} {escape(report.version)}"
         blocks = [title, escape(verdicts.sentence(report)), *_warnings(report), _checks(report)]
+        blocks += _training(report)
         blocks += _limits(report)
         blocks.append(_facts(report))
         return ("\n\n".join(blocks) + "\n").encode()
@@ -66,9 +72,19 @@ def _check_row(check: CheckRecord) -> str:
     if check.measurement is None:
         return f"{head} not measured: {escape(check.reason)} | | 0 | | {gate} |"
     found, base = check.measurement.hardened, check.measurement.base
-    control = escape(figure(base.value, check.unit, check.gate)) if base else ""
-    value, ends = figure(found.value, check.unit, check.gate), span(found, check.unit, check.gate)
-    return f"{head} {escape(value)} | {escape(ends)} | {found.n}, {escape(found.method)} | {control} | {gate} |"
+    beside = escape(figure(base.value, check.unit, check.gate)) if base else ""
+    beside = f"{escape(control(check))}: {beside}" if base and check.trials else beside
+    value, ends = estimate(check), span(found, check.unit, check.gate)
+    return f"{head} {escape(value)} | {escape(ends)} | {found.n}, {escape(found.method)} | {beside} | {gate} |"
+
+
+def _training(report: ReleaseReport) -> list[str]:
+    """What checks by training found, and the steps behind it; nothing where there are none."""
+    rows = []
+    for _, check in trained(report):
+        rows.append(f"- {escape(verdicts.title(check))}: {escape(budget.line(check))}")
+        rows += [f"  - steps to one half, {escape(words)}" for words in budget.steps(check)[:MOST_CONCEPTS]]
+    return ["### Re-learning", "\n".join(rows)] if rows else []
 
 
 def _limits(report: ReleaseReport) -> list[str]:

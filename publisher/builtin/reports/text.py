@@ -6,11 +6,14 @@ import math
 import unicodedata
 from collections.abc import Iterator
 
-from publisher.api import Gate, Interval
+from publisher.api import CheckRecord, Gate, Interval
+from publisher.builtin.curve_statistics import UNBOUNDED
 
 MINUS = "\u2212"
 JOINERS = "\u200c\u200d"
 """Persian and emoji need these two invisible characters."""
+SUFFIXES = {"share": "%", "times": "x"}
+"""What is written right behind a number of a unit; other units follow after a space."""
 
 
 def visible(text: str) -> str:
@@ -56,11 +59,11 @@ def bounds(gate: Gate) -> tuple[float, ...]:
 def figure(value: float, unit: str, gate: Gate | None = None) -> str:
     """A value with its unit, with as many digits as keep it on its side of the gate's bounds.
 
-    Shares are written in percent, differences of shares in points: 0.1004 against a bound of 0.1 is ``"10.04%"``, not
-    ``"10%"``.
+    Shares are written in percent, differences of shares in points, ratios as ``"6.2x"``: 0.1004 against a bound of 0.1
+    is ``"10.04%"``, not ``"10%"``.
     """
     factor = 100 if unit in ("share", "points") else 1
-    suffix = "%" if unit == "share" else f" {visible(unit)}".rstrip()
+    suffix = SUFFIXES.get(unit, f" {visible(unit)}".rstrip())
     limits = bounds(gate) if gate else ()
     text = next(text for text in _roundings(value * factor) if _same_side(float(text), value * factor, limits, factor))
     return text.replace("-", MINUS) + suffix
@@ -84,8 +87,23 @@ def _same_side(rounded: float, value: float, limits: tuple[float, ...], factor: 
 
 
 def span(interval: Interval, unit: str, gate: Gate | None = None) -> str:
-    """The ends of an interval: ``"0.4% to 6%"``."""
+    """The ends of an interval: ``"0.4% to 6%"``; ``"3.9x or more"``."""
+    if unbounded(interval, unit):
+        return f"{figure(interval.low, unit, gate)} or more"
     return f"{figure(interval.low, unit, gate)} to {figure(interval.high, unit, gate)}"
+
+
+def unbounded(interval: Interval, unit: str) -> bool:
+    """Whether the upper end stands for all numbers: the training steps that were tried did not suffice."""
+    return unit in ("steps", "times") and interval.high >= UNBOUNDED
+
+
+def estimate(check: CheckRecord) -> str:
+    """The hardened model's number: ``"1.4%"``; ``"at least 6.2x"``; ``"not measured"``."""
+    if check.measurement is None:
+        return "not measured"
+    value = figure(check.measurement.hardened.value, check.unit, check.gate)
+    return f"at least {value}" if check.measurement.details.get("censored") is True else value
 
 
 def gate_words(gate: Gate, unit: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, Verdict
 from publisher.api.verdicts import judge, worst
-from publisher.builtin.reports.text import count, figure, gate_words, span
+from publisher.builtin.reports.relearning import control
+from publisher.builtin.reports.text import count, estimate, figure, gate_words, span
 
 DECISIONS: dict[Verdict, str] = {"passed": "Released", "failed": "Refused", "unknown": "Inconclusive"}
 SYMBOLS: dict[Verdict, str] = {"passed": "\u2713", "failed": "\u2717", "unknown": "?"}
@@ -98,7 +99,7 @@ def _outcome(check: CheckRecord) -> str:
     if check.measurement is None:
         return f"not measured; {reason(check)}"
     found = check.measurement.hardened
-    text = f"{figure(found.value, check.unit, check.gate)} ({span(found, check.unit, check.gate)})"
+    text = f"{estimate(check)} ({span(found, check.unit, check.gate)})"
     text += f"; the gate asks for {gate_words(check.gate, check.unit)}"
     return text if check_verdict(check) == "failed" else f"{text}; {reason(check)}"
 
@@ -111,8 +112,8 @@ def brief(claim: ClaimRecord) -> str:
     if check.measurement is None:
         return "not measured"
     found, base = check.measurement.hardened, check.measurement.base
-    text = f"{figure(found.value, check.unit, check.gate)} ({span(found, check.unit, check.gate)})"
-    return f"{text}, base model {figure(base.value, check.unit, check.gate)}" if base else text
+    text = f"{estimate(check)} ({span(found, check.unit, check.gate)})"
+    return f"{text}, {control(check)} {figure(base.value, check.unit, check.gate)}" if base else text
 
 
 def by_severity(report: ReleaseReport) -> list[tuple[int, ClaimRecord]]:

@@ -63,6 +63,7 @@ def test_everything_is_written_out(resolved: Callable[[str], Resolved]) -> None:
             "after_each_step": False,
             "gates": {},
             "checks": [],
+            "gold": "",
             "images": True,
         },
         "sign": None,
@@ -71,7 +72,8 @@ def test_everything_is_written_out(resolved: Callable[[str], Resolved]) -> None:
 
 def written(name: str, label: str, prompts: list[str], kind: str = "object") -> dict[str, object]:
     return {
-        "id": name, "kind": kind, "name": label, "synonyms": [], "prompts": prompts, "paraphrases": [], "label": label
+        "id": name, "kind": kind, "name": label, "synonyms": [], "prompts": prompts, "paraphrases": [], "label": label,
+        "description": "", "images": [],
     }  # fmt: skip
 
 
@@ -303,3 +305,53 @@ def test_a_template_that_explodes_is_refused(
     objects = ("cigarette", *(f"thing {number}" for number in range(1002)))
     monkeypatch.setattr(catalog, "scorers", {"emoji": {"object": objects, "style": ("noto",)}})
     assert problems(SMALL) == ["8:17: the concept 'noto' gets more than 1000 prompts."]
+
+
+def with_images(names: str, **entry: str) -> str:
+    more = "".join(f", {key}: {value}" for key, value in entry.items())
+    return SMALL.replace("concepts: [cigarette]\n", f"concepts: [{{id: cigarette, images: [{names}]{more}}}]\n", 1)
+
+
+def test_reference_images_are_written_out_sorted_and_folders_stand_for_what_is_in_them(
+    resolved: Callable[[str], Resolved], tmp_path: Path
+) -> None:
+    (tmp_path / "more").mkdir()
+    for name in ("z.png", "more/b.JPG", "more/a.jpeg", "more/notes.txt"):
+        (tmp_path / name).touch()
+    found = concept(resolved(with_images("z.png, ./more, more/a.jpeg", description="a white stick")), "cigarette")
+    assert found.images == ("more/a.jpeg", "more/b.JPG", "z.png")
+    assert found.description == "a white stick"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("no.png", "there is no file 'no.png'."),
+        ("notes.txt", "'notes.txt' is no PNG or JPEG file."),
+        ("empty", "the folder 'empty' holds no image."),
+        ("/etc/x.png", "a manifest is published with the package, so '/etc/x.png' must not be a path of this machine."),
+        ("~/x.png", "a manifest is published with the package, so '~/x.png' must not be a path of this machine."),
+        ("'C:\\x.png'", "a manifest is published with the package, so 'C:\\x.png' must not be a path of this machine."),
+    ],
+)
+def test_reference_images_that_cannot_be_read_are_problems_with_their_line(
+    problems: Problems, tmp_path: Path, names: str, message: str
+) -> None:
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "empty").mkdir()
+    found = problems(with_images(names))
+    assert [problem.split(": ", 1)[1] for problem in found] == [message]
+    assert found[0].startswith("7:")
+
+
+def test_images_beside_the_manifests_folder_are_allowed(resolved: Callable[[str], Resolved], tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "x.png").touch()
+    assert concept(resolved(with_images("inner/../x.png")), "cigarette").images == ("inner/../x.png",)
+
+
+def test_a_gold_model_is_a_reference_like_the_model(resolved: Callable[[str], Resolved], problems: Problems) -> None:
+    text = SMALL.replace("{scorer: emoji}", "{scorer: emoji, gold: GOLD}")
+    assert resolved(text.replace("GOLD", "./gold")).verify.gold == "./gold"
+    assert problems(text.replace("GOLD", "ftp:x")) == ["10:31: 'gold': no plugin provides the source 'ftp'."]
+    assert "no path of this machine" in problems(text.replace("GOLD", "/srv/gold"))[0]

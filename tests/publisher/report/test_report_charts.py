@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from publisher.api import Curve, PermeabilityRow, PermeabilityTable
-from publisher.builtin.reports import charts, heat
+from publisher.builtin.reports import charts, heat, scales
 from publisher.builtin.reports.html_page import tabular
 
 
@@ -85,7 +85,7 @@ def test_words_say_first_last_lowest_and_highest() -> None:
     [(0.0, "0"), (0.000061, "6.1e−5"), (-0.5, "−0.5"), (1234.0, "1234"), (2e7, "2e7"), (0.12345, "0.123")],
 )
 def test_numbers_are_short(value: float, text: str) -> None:
-    assert charts.number(value) == text
+    assert scales.number(value) == text
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from publisher.builtin.attacks import ATTACKS
+from publisher.builtin.curves import CURVES
 from publisher.builtin.metrics import METRICS
 from publisher.verify.store import ImageStore
 from publisher.verify.tools import Arms, Setting, Tools
-from support.grey import GreyScorer, Painters, World, erased, write_model
+from support.grey import GreyScorer, Painters, Relearn, World, erased, write_model
 
 
 @pytest.fixture
@@ -18,8 +19,8 @@ def world(tmp_path: Path) -> World:
     """A base model that draws what it is asked for, and a hardened one that erased two concepts."""
     painters = Painters(erased)
     tools = Tools(
-        attacks={attack.name: attack() for attack in ATTACKS},
-        metrics={metric.name: metric() for metric in METRICS},
+        attacks={attack.name: attack() for attack in (*ATTACKS, Relearn)},
+        metrics={metric.name: metric() for metric in (*METRICS, *CURVES)},
         scorers={"grey": GreyScorer()},
         scorer="grey",
         executor=painters,

@@ -3,7 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 from publisher.api import ImageRequest
-from publisher.verify.batches import Wanted, batch_size, batches
+from publisher.runtime.drawing import batch_size
+from publisher.verify.batches import Wanted, batches
 
 
 def ask(seed: int, **changes: Any) -> ImageRequest:

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from publisher.api import Gate
-from publisher.verify.planning import images, plan_check
+from publisher.api import Check, Gate
+from publisher.verify.planning import CheckPlan, Models, images, plan_check
 from support.grey import World, check, kept
 
 
@@ -56,3 +56,56 @@ def test_images_without_membranes_are_counted_apart_and_the_base_models_once(wor
 def test_planning_loads_no_torch() -> None:
     code = "import sys, publisher.verify.planning, publisher.verify.tools; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
+
+
+def training(**changes: object) -> Check:
+    params = {"horizons": [0, 10, 20], "trials": 3, "probes": 4, "images": 6, **changes}
+    gate = Gate(lower_at_least=2.0)
+    return check(
+        attack="relearn", attack_params=params, metric="t50-ratio", gate=gate, concepts=("cigarette", "pistol")
+    )
+
+
+def plan_of(world: World, asked: Check, models: Models, step: str = "erase") -> CheckPlan:
+    return plan_check(asked, world.scope, world.tools, world.sampling, models, step)
+
+
+def test_a_plan_counts_trials_training_steps_and_images(world: World) -> None:
+    plan = plan_of(world, training(), Models(("dampen", "erase"), gold=True))
+    assert (plan.models, plan.trainings, plan.steps) == (4, 4 * 3 * 2, 4 * 3 * 2 * 20)
+    assert (plan.samples, plan.undecidable) == ({"cigarette": 3 * 3 * 4, "pistol": 3 * 3 * 4}, "")
+
+
+@pytest.mark.parametrize(
+    ("step", "gold", "models"),
+    [("erase", False, 3), ("dampen", False, 2), ("dampen", True, 3), ("manifest", False, 2)],
+)
+def test_equal_controls_are_counted_once(world: World, step: str, gold: bool, models: int) -> None:  # noqa: FBT001
+    assert plan_of(world, training(), Models(("dampen", "erase"), gold=gold), step).models == models
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"controls": ["later"]}, "there is no model 'later' to compare with: no step has this id"),
+        ({"captions": "description"}, "the attack 'relearn' has nothing to ask for 'cigarette'"),
+    ],
+)
+def test_a_training_that_can_never_be_made_is_said_beforehand(
+    world: World, changes: dict[str, object], reason: str
+) -> None:
+    assert plan_of(world, training(**changes), Models(("erase",))).undecidable == reason
+
+
+def test_too_few_named_images_are_said_beforehand(world: World) -> None:
+    named = world.scope.concepts[0].model_copy(update={"images": tuple(f"{i}.png" for i in range(18))})
+    world.scope = world.scope.model_copy(update={"concepts": (named, world.scope.concepts[1])})
+    found = plan_of(world, training(), Models(("erase",))).undecidable
+    assert found.startswith("10 reference images of 'cigarette' are needed")
+
+
+def test_images_of_trainings_are_no_images_of_the_other_checks(world: World) -> None:
+    assert images([training(), check(concepts=("cigarette",))], world.scope, world.tools, world.sampling) == {
+        "base": 60,
+        "on": 60,
+    }

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from publisher.verify.refusals import is_refused
+from publisher.runtime.refusals import is_refused
 from support.grey import concept
 
 CAT = concept("cat")

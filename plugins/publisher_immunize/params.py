@@ -1,0 +1,187 @@
+"""Parameters of the step ``immunize``, with the papers' symbols (IMMA, ECCV 2024; MIMA, AAAI 2025)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from publisher.api import Captions, Params
+from publisher.api.training import HORIZONS
+
+Inner = Literal["full", "cross-attention", "lora", "dreambooth", "textual-inversion"]
+Outer = Literal["cross-attention-kv", "cross-attention", "attention", "full"]
+Positive = Annotated[float, Field(gt=0, le=1)]
+
+
+class MergeParams(Params):
+    """The merging layer."""
+
+    texts: int = Field(default=2, ge=1, le=100)
+    """Captions of each concept in T: the first so many of a step's, as the authors take two."""
+    ridge: float = Field(default=1e-4, gt=0, le=1)
+    """Added to the diagonal of C, relative to its mean."""
+    tolerance: float = Field(default=1e-3, ge=0, le=0.5)
+    """Rows of T nearer than this, relative to their length, count as one; what it reads as is the concepts' mean."""
+    condition: float = Field(default=1e10, ge=10, le=1e14)
+    """Largest condition number of T C^-1 T^T; above it the step fails instead of writing round-off into weights."""
+
+
+class AutoParams(Params):
+    """``schedule: auto``: a small re-learning attack on held-out images says when it is enough."""
+
+    every: int = Field(default=25, ge=1, le=100_000)
+    """Outer steps between two probes."""
+    steps: int = Field(default=5, ge=1, le=1000)
+    """Training steps after which the model before immunisation sets the mark: its held-out loss there."""
+    lr: Positive = 1e-3
+    """Of the probe's LoRA."""
+    innocent: float = Field(default=0.02, gt=0, le=10)
+    """How much the denoising loss of kept images may rise, as a share; the last weights within it are taken."""
+
+
+class CheckParams(Params):
+    """How the claims about re-learning are tested; see ``publisher.api.TrainingParams``."""
+
+    captions: Captions = "name"
+    """What the attacker writes under the images of the concept."""
+    images: int = Field(default=20, ge=1, le=10_000)
+    """The attacker's."""
+    horizons: tuple[Annotated[int, Field(ge=0, le=1_000_000)], ...] = Field(default=HORIZONS, min_length=2)
+    """Training steps after which images are drawn, ascending, from 0."""
+    trials: int = Field(default=3, ge=1, le=100)
+    """Repetitions."""
+    batch: int = Field(default=4, ge=1, le=512)
+    """Images of one training step."""
+    probes: int = Field(default=12, ge=1, le=1000)
+    """Images drawn after each horizon of each trial."""
+    controls: tuple[str, ...] = ("before", "base", "gold")
+    """Models that are attacked alike."""
+    settings: dict[str, dict[str, bool | int | float | str]] = Field(default_factory=dict)
+    """Attack -> further parameters of its own, such as ``{lora: {lr: 1.0e-3}}``."""
+
+    def budget(self, attack: str, **other: Any) -> dict[str, Any]:
+        """Parameters of an attack."""
+        return {**self.model_dump(mode="json", exclude={"settings"}), **self.settings.get(attack, {}), **other}
+
+
+class ImmunizeParams(Params):
+    """Against which adaptations, by what objective, and how it is tested.
+
+    Where a default is None, the mode, the family and the size of the model say it: ``presets.py``.
+    """
+
+    concepts: tuple[str, ...] = ()
+    """Ids of the manifest's concepts to immunise against, all in one go; empty: all of them."""
+    mode: Literal["relearning", "personalization"] = "relearning"
+    """``relearning``: concepts that an earlier step erased. ``personalization``: concepts the model never lost."""
+    method: Literal["mima", "imma"] = "mima"
+    """``mima``: the outer loss sees one model merged of all adapted copies. ``imma``: each concept sees its own."""
+    inner: Inner | tuple[Inner, ...] = "full"
+    """The adaptation that is simulated (phi, theta'_n); of several, one is drawn for each outer step."""
+    inner_steps: int = Field(default=1, ge=1, le=1000)
+    """Its steps within one outer step."""
+    inner_lr: Positive | None = None
+    """Its learning rate."""
+    inner_rule: Literal["sgd", "normalised"] = "sgd"
+    """How keys and values step: plain SGD, as published (they hardly move), or scaled so that an entry moves by
+    ``inner_lr`` in root mean square, as with Adam. All other tensors, and adapters, always take Adam."""
+    inner_rank: int = Field(default=4, ge=1, le=256)
+    """Of ``lora``."""
+    restart: int = Field(default=1, ge=0, le=100_000)
+    """The simulated adaptation begins anew after so many outer steps, from the weights as they then are; 0: it goes on
+    to the end, as in the authors' code."""
+    outer: Outer = "cross-attention"
+    """Tensors that are trained and exported, the same set (theta, S_u)."""
+    objective: Literal["ascend", "hold"] = "ascend"
+    """``ascend``: after the adaptation the concept's loss is to be large, as published; without bound. ``hold``: after
+    it the model is to predict what the model before this step predicts without it."""
+    bound: float = Field(default=0.0, ge=0, le=1000)
+    """``ascend`` alone: a row whose loss is above this is left alone; 0: no bound, as published."""
+    strength: float = Field(default=1.0, ge=0, le=1e6)
+    """Weight of that term; 0: off."""
+    prior: float = Field(default=1.0, ge=0, le=1e6)
+    """Weight of the adapted model's denoising loss on kept images; 0: off."""
+    lam: float = Field(default=0.0, ge=0, le=1e6)
+    """Weight of what the model, not adapted, changes on kept prompts: MSE to what it predicted before; 0: off."""
+    mu: float = Field(default=0.0, ge=0, le=1e6)
+    """Weight of innocent learning: after the same adaptation to a kept concept under a rare word, MSE between the
+    predictions of this model and of the one before immunisation; 0: off."""
+    first_order: bool = False
+    """The adapted copies count as constants, as in the released code: the gradient skips the merge."""
+    inner_order: Literal[1, 2] = 1
+    """2: differentiate through the gradients of the inner steps too. 1: they count as constants."""
+    captions: tuple[Captions, ...] = Field(default=("name", "rare", "description", "synonym", "empty"), min_length=1)
+    """What the simulated attacker writes; a kind is drawn for each step. With its own captions alone, immunisation
+    loses most of its effect against others."""
+    rare: tuple[str, ...] = Field(default=("xjy", "qvz"), min_length=1)
+    """Rare words to train on. Attacks take another one ("sks")."""
+    images: int | None = Field(default=None, ge=2, le=10_000)
+    """Of each concept (x_n)."""
+    keep_concepts: int = Field(default=24, ge=1, le=10_000)
+    """Kept concepts that give images, spread evenly over the manifest's."""
+    keep_images: int | None = Field(default=None, ge=1, le=10_000)
+    """Images of each of them."""
+    keep_texts: int = Field(default=512, ge=1, le=100_000)
+    """Kept prompts that are encoded: the captions of the merge (K), and texts of ``lam``."""
+    steps: int | None = Field(default=None, ge=1, le=200_000)
+    """Outer steps; at most, with ``schedule: auto``."""
+    batch: int | None = Field(default=None, ge=1, le=256)
+    """Images of each concept in one step."""
+    prior_batch: int | None = Field(default=None, ge=1, le=256)
+    """Kept images beside them, for each concept."""
+    lr: Positive | None = None
+    """Outer learning rate of AdamW."""
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    """Of AdamW, towards the weights before this step."""
+    max_grad_norm: float = Field(default=1.0, ge=0, le=1e6)
+    """Clip the outer gradient to this norm; 0: off."""
+    merge: MergeParams = MergeParams()
+    """The merging layer."""
+    schedule: Literal["fixed", "auto"] = "fixed"
+    """``auto``: stop when a probe reaches ``delay``, or when kept images suffer."""
+    auto: AutoParams = AutoParams()
+    """``auto`` alone."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them."""
+    checkpoint_every: int = Field(default=50, ge=1, le=100_000)
+    """Steps between checkpoints; a run that was stopped goes on from the last one, to the same bytes."""
+    delay: float = Field(default=4.0, ge=1, le=1000)
+    """What is claimed: re-learning takes at least so many times the steps it took before this step."""
+    attacks: tuple[str, ...] = ("lora",)
+    """Attacks by training that the claims are tested with."""
+    innocents: int = Field(default=1, ge=0, le=100)
+    """Kept concepts of which it is claimed that they are learned as fast as by the base model."""
+    check: CheckParams = CheckParams()
+    """The attacks' budget."""
+
+    @property
+    def inners(self) -> tuple[Inner, ...]:
+        """The simulated adaptations."""
+        return (self.inner,) if isinstance(self.inner, str) else self.inner
+
+    @property
+    def tested(self) -> tuple[str, ...]:
+        """The attacks, each once."""
+        return tuple(dict.fromkeys(self.attacks))
+
+    @field_validator("concepts", "captions", "rare", "attacks")
+    @classmethod
+    def _no_repeats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("something is named twice")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.inner == () or len(set(self.inners)) < len(self.inners):
+            raise ValueError("inner names at least one adaptation, each once")
+        if self.inner_order == 2 and self.first_order:
+            raise ValueError("first_order and inner_order 2 contradict each other")
+        if self.inner_order == 2 and self.restart != 1:
+            raise ValueError("inner_order 2 differentiates the whole adaptation: set restart to 1")
+        if self.inner_order == 2 and self.gradient_checkpointing:
+            raise ValueError("inner_order 2 keeps the activations: set gradient_checkpointing to false")
+        if not self.strength + self.prior + self.lam + self.mu:
+            raise ValueError("every term of the objective is off")
+        return self

@@ -1,0 +1,69 @@
+"""The step ``immunize``: attention weights from which adaptation brings a concept back late."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from publisher.api import Claim, ModelInfo, Requirements, Scope, Step, StepContext, StepPlan
+from publisher_immunize.claims import immunize_claims
+from publisher_immunize.names import exported
+from publisher_immunize.params import ImmunizeParams
+from publisher_immunize.presets import resolve
+from publisher_immunize.selection import choose, choose_kept, notes
+
+FAMILIES = ("stable-diffusion-1", "stable-diffusion-2", "stable-diffusion-xl")
+
+
+class Immunize(Step[ImmunizeParams]):
+    """MIMA and IMMA: simulate adaptations to the concepts, and move the weights to where they fail."""
+
+    name = "immunize"
+    version = "1"
+    summary = "MIMA, IMMA: fine-tuning brings erased or protected concepts back late"
+    requires = Requirements(
+        families=FAMILIES, components=("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    )  # fmt: skip
+    references: ClassVar[bool] = True
+
+    def claims(self, params: ImmunizeParams, scope: Scope) -> Sequence[Claim]:
+        """Re-learned late, innocents learned as fast, kept concepts intact, and the row that copies weights back."""
+        return immunize_claims(choose(params, scope), scope, params)
+
+    def plan(self, params: ImmunizeParams, scope: Scope, model: ModelInfo) -> StepPlan:
+        """The tensors of the outer set, and what the user should know before.
+
+        Raises:
+            ModelError: cross-attention is not where the family has it.
+            UsageError: no concept, or nothing to keep where a term needs it.
+        """
+        chosen, _ = choose(params, scope), choose_kept(params, scope)
+        names = exported(model, params.outer)
+        return StepPlan(changes={model.anatomy.denoiser: names}, notes=notes(resolve(params, model), chosen))
+
+    def run(self, params: ImmunizeParams, ctx: StepContext) -> None:
+        """Train, write the weights, and say how it went.
+
+        Raises:
+            ModelError: a part of the model cannot be loaded.
+            UsageError: images are missing, texts are too long or cannot be merged, or the losses diverge.
+        """
+        from publisher_immunize import summary
+        from publisher_immunize.loop import COLUMNS
+        from publisher_immunize.training import train
+
+        full = resolve(params, ctx.model)
+        names = exported(ctx.model, params.outer)
+        trained = train(ctx, full, choose(params, ctx.scope), choose_kept(params, ctx.scope), names)
+        component = ctx.model.anatomy.denoiser
+        for name in names:
+            before = ctx.model.read(component, name)
+            ctx.write(component, name, trained.weights[name].cpu().to(before.dtype))
+        for warning in trained.warnings:
+            ctx.warn(warning)
+        if trained.log.stopped:
+            ctx.warn(trained.log.stopped)
+        for row in summary.numbers(COLUMNS, trained.log.losses):
+            ctx.record(*row)
+        for curve in summary.curves(COLUMNS, trained.log.losses, trained.log.probes):
+            ctx.curve(*curve)

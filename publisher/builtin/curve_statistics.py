@@ -1,0 +1,192 @@
+"""Curves of trials as arrays: pooling, the step where half is reached, areas, and their bootstrap. No torch.
+
+A curve is a rate at each horizon, relative to ``full``. Curves of one model are pooled over trials, then over concepts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from publisher.api import Interval, Trial
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[np.float64]]
+
+RESAMPLES = 2000
+TAIL = 2.5
+"""Percent beyond each end of an interval."""
+METHOD = "bootstrap over trials, rates from their Jeffreys posterior, percentile 95%"
+UNBOUNDED = 1e6
+"""The upper end of an interval whose true end lies beyond the last horizon: no gate from above may hold there."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The trials of one model, of all concepts."""
+
+    horizons: tuple[int, ...]
+    concepts: tuple[str, ...]
+    hits: tuple[tuple[tuple[int, ...], ...], ...]
+    """Concept, trial, horizon."""
+    probes: tuple[int, ...]
+    """Images of a horizon, for each concept."""
+    full: tuple[float, ...]
+    """What counts as 1, for each concept."""
+
+    @property
+    def trials(self) -> int:
+        """Of all concepts together."""
+        return sum(len(trials) for trials in self.hits)
+
+    def only(self, concept: str) -> Curves:
+        """The trials of one concept."""
+        i = self.concepts.index(concept)
+        return Curves(self.horizons, (concept,), (self.hits[i],), (self.probes[i],), (self.full[i],))
+
+    def relative(self) -> Array:
+        """The pooled curve, relative to ``full``: ``(1, horizons)``."""
+        import numpy as np
+
+        rates = [np.mean(hits, axis=0) / probes for hits, probes in zip(self.hits, self.probes, strict=True)]
+        pooled: Array = np.mean([rate / full for rate, full in zip(rates, self.full, strict=True)], axis=0)[None, :]
+        return pooled
+
+    def resampled(self, chosen: Sequence[Array], generator: np.random.Generator) -> Array:
+        """Pooled curves of resampled trials with resampled rates: ``(resamples, horizons)``.
+
+        A rate is drawn from its Jeffreys posterior, not from a binomial: that would be sure of 0 hits among 3 images.
+
+        Args:
+            chosen: for each concept ``(resamples, trials)``, which trials are taken.
+            generator: draws the rates.
+        """
+        import numpy as np
+
+        curves = []
+        for hits, probes, full, which in zip(self.hits, self.probes, self.full, chosen, strict=True):
+            seen = np.asarray(hits)[which]
+            curves.append(generator.beta(seen + 0.5, probes - seen + 0.5).mean(axis=1) / full)
+        pooled: Array = np.mean(curves, axis=0)
+        return pooled
+
+
+def curves_of(trials: Sequence[Trial], arm: str) -> Curves:
+    """The trials of one model.
+
+    Raises:
+        ValueError: there are none, they do not go together, or the base model never draws a concept when asked plainly.
+    """
+    own = [trial for trial in trials if trial.arm == arm]
+    if not own:
+        raise ValueError(f"there is no trial of the model {arm!r}")
+    problem = next((trial.problem for trial in own if trial.problem), "")
+    if problem or len({trial.horizons for trial in own}) > 1:
+        raise ValueError(f"the trials of the model {arm!r} have different horizons{problem and ': '}{problem}")
+    concepts = tuple(dict.fromkeys(trial.concept for trial in own))
+    grouped = [
+        sorted((trial for trial in own if trial.concept == name), key=lambda trial: trial.seed) for name in concepts
+    ]
+    for name, group in zip(concepts, grouped, strict=True):
+        if len({(trial.probes, trial.full) for trial in group}) > 1:
+            raise ValueError(f"the trials of {name!r} draw different numbers of images")
+        if not group[0].full:
+            raise ValueError(f"the base model never draws {name!r} when it is asked plainly: nothing can come back")
+    return Curves(
+        own[0].horizons, concepts, tuple(tuple(trial.hits for trial in group) for group in grouped),
+        tuple(group[0].probes for group in grouped), tuple(group[0].full for group in grouped),
+    )  # fmt: skip
+
+
+def pair_of(trials: Sequence[Trial], against: str) -> tuple[Curves, Curves]:
+    """The hardened model's and the control's trials: the same concepts, horizons and numbers.
+
+    Raises:
+        ValueError: they are not; or see :func:`curves_of`.
+    """
+    hardened, control = curves_of(trials, "hardened"), curves_of(trials, against)
+    numbers = [sorted((t.concept, t.seed) for t in trials if t.arm == arm) for arm in ("hardened", against)]
+    if numbers[0] != numbers[1] or hardened.horizons != control.horizons:
+        raise ValueError(f"the models 'hardened' and {against!r} have different trials")
+    return hardened, control
+
+
+def half_time(horizons: Sequence[int], curves: Array) -> tuple[Array, Array]:
+    """Steps until half of ``full`` is reached, linear between horizons, and whether it never is.
+
+    Args:
+        horizons: ascending, from 0.
+        curves: ``(n, horizons)``, relative to ``full``.
+
+    Returns:
+        ``(n,)`` steps, the last horizon where half is never reached, and ``(n,)`` booleans that say so.
+    """
+    import numpy as np
+
+    x = np.asarray(horizons, dtype=float)
+    above = curves >= 0.5
+    never = np.logical_not(above.any(axis=1))
+    after = np.where(never, len(x) - 1, above.argmax(axis=1))
+    before = np.maximum(after - 1, 0)
+    rows = np.arange(len(curves))
+    low, high = curves[rows, before], curves[rows, after]
+    share = np.divide(0.5 - low, high - low, out=np.zeros_like(low), where=high > low)
+    found = np.where(after == 0, 0.0, x[before] + share * (x[after] - x[before]))
+    return np.asarray(np.where(never, x[-1], found)), np.asarray(never)
+
+
+def area(horizons: Sequence[int], curves: Array) -> Array:
+    """Area under ``min(1, curve)`` as a share of the largest one, ``(n,)`` in [0, 1]."""
+    import numpy as np
+
+    x = np.asarray(horizons, dtype=float)
+    areas: Array = np.trapezoid(np.minimum(curves, 1.0), x, axis=1) / (x[-1] - x[0])
+    return areas
+
+
+def generator_of(purpose: str) -> np.random.Generator:
+    """The generator of one bootstrap, PCG64 seeded by its name."""
+    import numpy as np
+
+    digest = hashlib.sha256(f"publisher:{purpose}".encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:8], "big")))
+
+
+def resamples(models: Sequence[Curves], purpose: str) -> list[Array]:
+    """Pooled curves of resampled trials, for each model: trials with the same number are drawn together."""
+    import numpy as np
+
+    generator = generator_of(purpose)
+    counts = [len(trials) for trials in models[0].hits]
+    chosen: list[Any] = [generator.integers(0, count, (RESAMPLES, count)) for count in counts]
+    return [np.asarray(model.resampled(chosen, generator)) for model in models]
+
+
+def interval(value: float, lows: Array, highs: Array, n: int) -> Interval:
+    """The interval of resampled values.
+
+    Args:
+        value: of the trials as they are.
+        lows: resampled values; where one is only known to be larger, its lower bound.
+        highs: the same, where one is only known to be larger :data:`UNBOUNDED`.
+        n: trials.
+    """
+    import numpy as np
+
+    low, high = float(np.percentile(lows, TAIL)), float(np.percentile(highs, 100 - TAIL))
+    low, high = min(low, value), max(high, value)
+    return Interval(value=round(value, 6), low=round(low, 6), high=round(high, 6), n=n, method=METHOD)
+
+
+def of_curves(models: Sequence[Curves], statistic: Callable[[Array], Array], purpose: str) -> list[Interval]:
+    """A number of each model's pooled curve with its interval."""
+    drawn = resamples(models, purpose)
+    found = []
+    for model, curves in zip(models, drawn, strict=True):
+        values = statistic(curves)
+        found.append(interval(float(statistic(model.relative())[0]), values, values, model.trials))
+    return found

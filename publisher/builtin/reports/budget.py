@@ -1,0 +1,118 @@
+"""Checks by training in words and as a table: what an attack had, and what it took to break the hardening."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from publisher.api import CheckRecord
+from publisher.builtin.reports.relearning import (
+    HALF,
+    NEARLY_ALL,
+    Lesson,
+    arms_of,
+    control,
+    lessons,
+    repetitions,
+    title,
+)
+from publisher.builtin.reports.text import count, estimate, figure, span
+
+MOST_ROWS, MOST_ARMS = 400, 8
+NOT_RUN = ("\u2013", "\u2013")
+"""Cells of a model that a check did not attack."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One check on one concept."""
+
+    concept: str
+    attack: str
+    captions: str
+    images: str
+    trials: int
+    """Of the hardened model."""
+    cells: tuple[tuple[str, str], ...]
+    """For each model of the table: steps to one half, and to nine tenths."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """All checks by training."""
+
+    arms: tuple[str, ...]
+    """Headings."""
+    rows: tuple[Row, ...]
+    left_out: int
+    """Rows beyond the last one."""
+
+
+def budget(checks: Sequence[CheckRecord]) -> Budget:
+    """Steps to break, of every check by training on every concept and model."""
+    arms = arms_of(checks)[:MOST_ARMS]
+    rows = [_row(check, lesson, arms) for check in checks for lesson in lessons(check)]
+    return Budget(tuple(map(title, arms)), tuple(rows[:MOST_ROWS]), max(0, len(rows) - MOST_ROWS))
+
+
+def _row(check: CheckRecord, lesson: Lesson, arms: Sequence[str]) -> Row:
+    there = {arm.name: arm for arm in lesson.arms}
+    return Row(
+        concept=lesson.concept,
+        attack=f"{check.attack} (without membranes)" if check.guards == "off" else check.attack,
+        captions=str(check.attack_params.get("captions", "")),
+        images=str(check.attack_params.get("images", "")),
+        trials=len(there["hardened"].trials) if "hardened" in there else 0,
+        cells=tuple(
+            (there[arm].delay(HALF).brief, there[arm].delay(NEARLY_ALL).brief) if arm in there else NOT_RUN
+            for arm in arms
+        ),
+    )
+
+
+def line(check: CheckRecord) -> str:
+    """What was found, on one line: ``"t50 6.2x of before (3.9x to 9.1x), 3 trials"``."""
+    if check.measurement is None:
+        return f"not measured, {repetitions(check)}"
+    ends = span(check.measurement.hardened, check.unit, check.gate)
+    return f"{_found(check, estimate(check))} ({ends}){_beside(check)}, {repetitions(check)}"
+
+
+def alone(check: CheckRecord, concept: str) -> str:
+    """The same of one concept: ``"t50 6.2x of before (3.9x to 9.1x)"``; empty where it was not measured alone."""
+    found = check.measurement.by_concept.get(concept) if check.measurement else None
+    if found is None:
+        return ""
+    return f"{_found(check, figure(found.value, check.unit))} ({span(found, check.unit)})"
+
+
+def _found(check: CheckRecord, value: str) -> str:
+    details = check.measurement.details if check.measurement else {}
+    against, name = details.get("against"), details.get("name")
+    if check.unit == "times" and isinstance(against, str):
+        return f"{check.metric.removesuffix('-ratio')} {value} of {against}"
+    return f"{name if isinstance(name, str) else check.metric} {value}"
+
+
+def _beside(check: CheckRecord) -> str:
+    base = check.measurement.base if check.measurement else None
+    return f", {control(check)} {figure(base.value, check.unit, check.gate)}" if base else ""
+
+
+def steps(check: CheckRecord) -> list[str]:
+    """For each concept the steps to one half: ``"cigarette: hardened 60, before 8.12, gold not within 160"``."""
+    return [
+        f"{lesson.concept}: " + ", ".join(f"{arm.name} {arm.delay().words}" for arm in lesson.arms)
+        for lesson in lessons(check)
+    ]
+
+
+def attack(check: CheckRecord) -> str:
+    """What the attacker had: ``"attack lora, captions: rare, 20 images, batches of 4, at most 160 steps"``."""
+    given = check.attack_params
+    parts = [f"attack {check.attack}"]
+    parts += [f"captions: {given['captions']}"] if "captions" in given else []
+    parts += [count(given["images"], "image")] if isinstance(given.get("images"), int) else []
+    parts += [f"batches of {given['batch']}"] if isinstance(given.get("batch"), int) else []
+    last = max((trial.horizons[-1] for trial in check.trials if trial.horizons), default=0)
+    return ", ".join([*parts, f"at most {count(last, 'step')}"])

@@ -1,0 +1,184 @@
+"""Re-learning as drawings: the share that is back over training steps, and the held-out loss below it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from publisher.api import CheckRecord
+from publisher.builtin.reports.relearning import HALF, KNOWN, Arm, Delay, Lesson, Point, arms_of, lessons
+from publisher.builtin.reports.scales import LARGEST, Mark, Scale, number, path, scale
+from publisher.builtin.reports.text import figure
+
+WIDTH, HEIGHT, LOSS_HEIGHT = 400, 214, 96
+LEFT, RIGHT = 44, 388
+TOP, BOTTOM = 10, 178
+LOSS_TOP, LOSS_BOTTOM = 8, 74
+"""Sides of the two plots inside their drawings; around them stand the labels."""
+APART = 26
+"""Least distance of two labels below an axis."""
+SHAPES = {
+    "hardened": "m-4,0a4,4 0 1,0 8,0a4,4 0 1,0-8,0z",
+    "before": "m-3.5-3.5h7v7h-7z",
+    "base": "m0-5l5,5-5,5-5-5z",
+    "gold": "m0-5l4.7,8.4h-9.4z",
+    "other1": "m0,5l4.7-8.4h-9.4z",
+    "other2": "m-4.5,0h9m-4.5-4.5v9",
+    "other3": "m-3.6-3.6l7.2,7.2m0-7.2l-7.2,7.2",
+}
+"""A model's mark in SVG, drawn around the point that it begins at; they differ without their colours."""
+TALLEST = 2.0
+"""Share at which the vertical axis ends at the latest; what is above lies on its edge."""
+MOST = 60
+"""Horizons of one line."""
+BENDS = 4
+"""Straight pieces between two horizons."""
+MOST_DRAWINGS = 80
+"""Of one page."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model's curve, ready to be drawn."""
+
+    arm: Arm
+    style: str
+    """Key of :data:`SHAPES` and class in the style sheet."""
+    delay: Delay
+    mean: str
+    """Points of the line, as SVG has them."""
+    band: str
+    """Outline of the band from the lowest to the highest trial; empty of one trial."""
+    marks: str
+    """Path of all marks."""
+    half: float | None
+    """Where the mean reaches one half, on the horizontal axis."""
+    loss: str
+    """Points of the loss; empty where it cannot be drawn."""
+    says: str
+    """The points in words."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One concept of one check."""
+
+    concept: str
+    full: float
+    lines: tuple[Line, ...]
+    left_out: tuple[str, ...]
+    """Models for which there is no mark left."""
+    across: tuple[Mark, ...]
+    up: tuple[Mark, ...]
+    half: float
+    """Height of the line at one half."""
+    loss: Scale | None
+    problems: tuple[str, ...]
+
+
+def drawings(check: CheckRecord, most: int) -> list[Drawing]:
+    """A drawing for each concept of a check, ``most`` at most."""
+    styles = styles_of(arms_of([check]))
+    return [_drawing(lesson, styles) for lesson in lessons(check)[:most]]
+
+
+def galleries(checks: Sequence[CheckRecord]) -> tuple[list[list[Drawing]], int]:
+    """The drawings of each check, :data:`MOST_DRAWINGS` in all, and how many are missing."""
+    found: list[list[Drawing]] = []
+    for check in checks:
+        found.append(drawings(check, MOST_DRAWINGS - sum(map(len, found))))
+    missing = sum(len(lessons(check)) for check in checks) - sum(map(len, found))
+    return found, missing
+
+
+def styles_of(arms: Sequence[str]) -> dict[str, str]:
+    """Model -> style; the same for the whole check. Models beyond the last style have none."""
+    free = iter([name for name in SHAPES if name not in KNOWN])
+    found = {arm: arm if arm in KNOWN else next(free, "") for arm in arms}
+    return {arm: style for arm, style in found.items() if style}
+
+
+def _drawing(lesson: Lesson, styles: dict[str, str]) -> Drawing:
+    drawn = [arm for arm in lesson.arms if arm.name in styles and arm.points]
+    across, up = _across(drawn), _up(drawn)
+    loss = _losses(drawn)
+    return Drawing(
+        concept=lesson.concept,
+        full=lesson.full,
+        lines=tuple(_line(arm, styles[arm.name], across, up, loss) for arm in drawn),
+        left_out=tuple(arm.title for arm in lesson.arms if arm.name not in styles),
+        across=_step_marks(sorted({point.step for arm in drawn for point in arm.points}), across),
+        up=tuple(Mark(round(up(value), 1), figure(value, "share")) for value in _shares(drawn)),
+        half=round(up(HALF), 1),
+        loss=loss,
+        problems=lesson.problems,
+    )
+
+
+def _line(
+    arm: Arm, style: str, across: Callable[[float], float], up: Callable[[float], float], loss: Scale | None
+) -> Line:
+    points = arm.points[:: -(-len(arm.points) // MOST)]
+    fine = [between for some in pairwise(points) for between in _between(*some)] + list(points[-1:])
+    places = [(across(point.step), up(point.mean)) for point in points]
+    ends = [(across(p.step), up(p.high)) for p in fine] + [(across(p.step), up(p.low)) for p in reversed(fine)]
+    delay = arm.delay()
+    return Line(
+        arm=arm,
+        style=style,
+        delay=delay,
+        mean=path((across(p.step), up(p.mean)) for p in fine),
+        band=path(ends) if len(arm.trials) > 1 else "",
+        marks="".join(f"M{place.replace(',', ' ')}{SHAPES[style]}" for place in path(places).split()),
+        half=None if delay.mean is None else round(across(delay.mean), 1),
+        loss=path((across(p.step), loss.place(p.loss)) for p in points) if loss else "",
+        says=", ".join(f"{figure(p.mean, 'share')} at {number(p.step)}" for p in points),
+    )
+
+
+def _between(start: Point, end: Point) -> list[Point]:
+    """A straight line over the steps is bent on the axis: a few points of it, the last one left to what follows."""
+    parts = [part / BENDS for part in range(BENDS)]
+    mix = [[a + part * (b - a) for a, b in zip(start.numbers, end.numbers, strict=True)] for part in parts]
+    return [Point(*numbers) for numbers in mix]
+
+
+def _across(arms: Sequence[Arm]) -> Callable[[float], float]:
+    """Logarithmic from the first horizon on, and linear before: step 0 has a place, doublings look alike."""
+    steps = sorted({point.step for arm in arms for point in arm.points} | {0.0})
+    first = steps[1] if len(steps) > 1 else 1
+    whole = math.log1p(max(steps[-1], 1) / first)
+    return lambda step: LEFT + (RIGHT - LEFT) * math.log1p(step / first) / whole
+
+
+def _up(arms: Sequence[Arm]) -> Callable[[float], float]:
+    top = _top(arms)
+    return lambda share: BOTTOM + (TOP - BOTTOM) * min(max(share / top, 0.0), 1.0)
+
+
+def _top(arms: Sequence[Arm]) -> float:
+    highest = max((point.high for arm in arms for point in arm.points), default=1.0)
+    return min(max(1.0, highest), TALLEST)
+
+
+def _shares(arms: Sequence[Arm]) -> list[float]:
+    return [quarter / 4 for quarter in range(int(4 * _top(arms)) + 1)]
+
+
+def _losses(arms: Sequence[Arm]) -> Scale | None:
+    found = [point.loss for arm in arms for point in arm.points]
+    if not found or not all(abs(value) < LARGEST for value in found):
+        return None
+    return scale(min(found), max(found), LOSS_BOTTOM - 6, LOSS_TOP)
+
+
+def _step_marks(steps: Sequence[float], across: Callable[[float], float]) -> tuple[Mark, ...]:
+    """The horizons, without those whose labels would touch; the last one stays."""
+    found: list[Mark] = []
+    for step in reversed(steps):
+        place = round(across(step), 1)
+        if not found or found[-1].at - place >= APART or (step == 0 and found[-1].at - place >= APART / 2):
+            found.append(Mark(place, number(step)))
+    return tuple(reversed(found))

@@ -1,0 +1,229 @@
+"""How fast concepts were re-learned: the trials of attacks by training, read as shares and as steps. Draws nothing.
+
+The share is the rate at which the scorer sees the concept, divided by the rate at which the base model draws it when
+asked plainly: 1 is all of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
+
+from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, Trial
+from publisher.builtin.reports.scales import number
+from publisher.builtin.reports.text import count
+
+HALF, NEARLY_ALL = 0.5, 0.9
+LEAST = 1e-6
+"""Rate of the base model below which it does not draw the concept: there is nothing to compare with."""
+KNOWN = ("hardened", "before", "base", "gold")
+"""Models that every report may have, in the order in which they are shown."""
+NAMES = {
+    "hardened": "hardened model",
+    "before": "before the step",
+    "base": "base model",
+    "gold": "gold: never knew it",
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model after one horizon, over its trials."""
+
+    step: float
+    mean: float
+    """Share."""
+    low: float
+    """Least of the trials' shares."""
+    high: float
+    loss: float
+    """Mean held-out loss."""
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """All of them, in the order of the fields."""
+        return self.step, self.mean, self.low, self.high, self.loss
+
+
+@dataclass(frozen=True)
+class Delay:
+    """Training steps until a share is reached: by the mean over the trials, and by the fastest and slowest trial.
+
+    None stands for what did not get there, and is later than any number.
+    """
+
+    mean: float | None
+    """Of the mean curve, as the metric ``t50`` counts."""
+    fastest: float | None
+    slowest: float | None
+    trials: int
+    last: int
+    """The last horizon that all trials had."""
+    shares: bool
+    """The base model draws the concept, so that shares of it can be told."""
+
+    @property
+    def words(self) -> str:
+        """``"38"``; ``"not within 160"``; ``"nothing to compare with"``."""
+        if not self.shares:
+            return "nothing to compare with"
+        return f"not within {self.last}" if self.mean is None else number(self.mean)
+
+    @property
+    def brief(self) -> str:
+        """The same in a narrow column: ``">160"``."""
+        return self._brief(self.mean) if self.shares else "\u2013"
+
+    @property
+    def range(self) -> str:
+        """``"31 to >160"``; empty of one trial."""
+        return f"{self._brief(self.fastest)} to {self._brief(self.slowest)}" if self.shares and self.trials > 1 else ""
+
+    def _brief(self, value: float | None) -> str:
+        return f">{self.last}" if value is None else number(value)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One model that was attacked, with its trials on one concept."""
+
+    name: str
+    trials: tuple[Trial, ...]
+    points: tuple[Point, ...]
+    """Ascending by step; empty where nothing can be compared."""
+
+    @property
+    def title(self) -> str:
+        """What the report calls the model."""
+        return title(self.name)
+
+    @property
+    def highest(self) -> Point | None:
+        """Where the concept was strongest on average."""
+        return max(self.points, key=lambda point: point.mean, default=None)
+
+    def delay(self, share: float = HALF) -> Delay:
+        """Steps until ``share`` is back."""
+        found = sorted((crossing(_shares(trial), share) for trial in self.trials), key=_late)
+        return Delay(
+            mean=crossing([(point.step, point.mean) for point in self.points], share),
+            fastest=found[0],
+            slowest=found[-1],
+            trials=len(found),
+            last=min(trial.horizons[-1] if trial.horizons else 0 for trial in self.trials),
+            shares=bool(self.points),
+        )
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One concept of one check, with every model that was trained on it."""
+
+    concept: str
+    full: float
+    """Rate at which the base model draws it."""
+    arms: tuple[Arm, ...]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Trials that ended early, and why."""
+        return tuple(
+            f"{arm.title}, trial {trial.seed}: {trial.problem}"
+            for arm in self.arms
+            for trial in arm.trials
+            if trial.problem
+        )
+
+
+def crossing(curve: Sequence[tuple[float, float]], share: float) -> float | None:
+    """Steps until ``share`` is first reached, on a straight line between two horizons.
+
+    Args:
+        curve: steps, ascending, each with the share after it.
+        share: what is waited for.
+
+    Returns:
+        None: not within the horizons.
+    """
+    if curve and curve[0][1] >= share:
+        return float(curve[0][0])
+    for (before, low), (after, high) in pairwise(curve):
+        if high >= share:
+            return before + (after - before) * (share - low) / (high - low)
+    return None
+
+
+def trained(report: ReleaseReport) -> list[tuple[ClaimRecord, CheckRecord]]:
+    """The checks whose attack trained."""
+    return [(claim, check) for claim in report.claims for check in claim.checks if check.trials]
+
+
+def lessons(check: CheckRecord) -> list[Lesson]:
+    """A check's trials by concept and model, in the order of the record; the hardened model first."""
+    return [_lesson(concept, trials) for concept, trials in _grouped(check.trials, lambda trial: trial.concept).items()]
+
+
+def arms_of(checks: Iterable[CheckRecord]) -> list[str]:
+    """Names of all models that were attacked: the known ones first, then the others in the order of the record."""
+    return _ordered(dict.fromkeys(trial.arm for check in checks for trial in check.trials))
+
+
+def control(check: CheckRecord) -> str:
+    """What the control of a check's number is called: the base model, unless an attack by training says otherwise."""
+    against = check.measurement.details.get("against") if check.measurement and check.trials else None
+    return title(against) if isinstance(against, str) else NAMES["base"]
+
+
+def title(arm: str) -> str:
+    """What the report calls a model."""
+    return NAMES.get(arm, f"after {arm}")
+
+
+def repetitions(check: CheckRecord) -> str:
+    """``"3 trials"``: of the hardened model, on each concept; where they differ the fewest."""
+    found = [len(arm.trials) for lesson in lessons(check) for arm in lesson.arms if arm.name == "hardened"]
+    return count(min(found, default=0), "trial")
+
+
+def _lesson(concept: str, trials: Sequence[Trial]) -> Lesson:
+    found = _grouped(trials, lambda trial: trial.arm)
+    return Lesson(concept, trials[0].full, tuple(_arm(name, tuple(found[name])) for name in _ordered(found)))
+
+
+def _ordered(arms: Iterable[str]) -> list[str]:
+    seen = list(arms)
+    return [name for name in KNOWN if name in seen] + [name for name in seen if name not in KNOWN]
+
+
+def _grouped(trials: Iterable[Trial], key: Callable[[Trial], str]) -> dict[str, list[Trial]]:
+    found: dict[str, list[Trial]] = {}
+    for trial in trials:
+        found.setdefault(key(trial), []).append(trial)
+    return found
+
+
+def _arm(name: str, trials: tuple[Trial, ...]) -> Arm:
+    steps = sorted({step for trial in trials for step in trial.horizons})
+    return Arm(
+        name, trials, tuple(_point(step, trials) for step in steps if all(trial.full >= LEAST for trial in trials))
+    )
+
+
+def _point(step: int, trials: Sequence[Trial]) -> Point:
+    """Over the trials that got as far."""
+    there = [(trial, trial.horizons.index(step)) for trial in trials if step in trial.horizons]
+    shares = [trial.hits[at] / trial.probes / trial.full for trial, at in there]
+    return Point(step, fmean(shares), min(shares), max(shares), fmean(trial.losses[at] for trial, at in there))
+
+
+def _shares(trial: Trial) -> list[tuple[int, float]]:
+    if trial.full < LEAST:
+        return []
+    return [(step, hits / trial.probes / trial.full) for step, hits in zip(trial.horizons, trial.hits, strict=True)]
+
+
+def _late(steps: float | None) -> float:
+    return math.inf if steps is None else steps

@@ -1,0 +1,83 @@
+"""Attacks that put tensors of the base model back, and then ask in plain words. Nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from publisher.api import Concept, ImageRequest, Params, Sampling, WeightAttack
+from publisher.builtin.attacks import spread
+
+if TYPE_CHECKING:
+    import torch
+
+LAYERS = {"self": (".attn1.",), "cross": (".attn2.",), "both": (".attn1.", ".attn2.")}
+"""``which`` -> what the names of such tensors have in them, in diffusers' U-Nets."""
+
+
+class CopyAttentionParams(Params):
+    """Which attention."""
+
+    which: Literal["cross", "self", "both"] = "both"
+    """Tensors of cross-attention (``attn2``: all that MIMA and UCE change), self-attention (``attn1``), or both (all
+    that IMMA changes)."""
+
+
+class CopyAttention(WeightAttack[CopyAttentionParams]):
+    """Take attention from the base model: one line for whoever has it."""
+
+    name = "copy-attention"
+    version = "1"
+    summary = "the base model's attention weights put back"
+
+    def requests(self, params: CopyAttentionParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
+        """The concept's prompts, spread evenly."""
+        return spread(concept, concept.prompts, sampling)
+
+    def alter(
+        self,
+        params: CopyAttentionParams,
+        component: str,  # noqa: ARG002
+        name: str,
+        hardened: torch.Tensor,
+        base: torch.Tensor,
+    ) -> torch.Tensor:
+        """The base model's, if it is one of attention."""
+        return base if any(layer in name for layer in LAYERS[params.which]) else hardened
+
+
+class MergeParams(Params):
+    """How much of the base model."""
+
+    alpha: float = Field(default=0.3, gt=0, lt=1)
+    """Share of the base model in the mixture; 0.1, 0.3 and 0.5 are usual."""
+
+
+class MergeWithBase(WeightAttack[MergeParams]):
+    """Mix the weights with those of the base model, as people mix models."""
+
+    name = "merge-with-base"
+    version = "1"
+    summary = "weights mixed with the base model's"
+
+    def requests(self, params: MergeParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
+        """The concept's prompts, spread evenly."""
+        return spread(concept, concept.prompts, sampling)
+
+    def alter(
+        self,
+        params: MergeParams,
+        component: str,  # noqa: ARG002
+        name: str,  # noqa: ARG002
+        hardened: torch.Tensor,
+        base: torch.Tensor,
+    ) -> torch.Tensor:
+        """``(1 - alpha) hardened + alpha base``, computed in float32; tensors of whole numbers stay."""
+        if not hardened.is_floating_point():
+            return hardened
+        return hardened.float().lerp(base.float(), params.alpha).to(hardened.dtype)
+
+
+WEIGHT_ATTACKS: tuple[type[WeightAttack], ...] = (CopyAttention, MergeWithBase)  # type: ignore[type-arg]

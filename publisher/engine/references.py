@@ -1,0 +1,67 @@
+"""Reference images for steps: which files and which model they come from, and their part of a result's identity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from publisher.api import References, Sampling, Scope
+from publisher.errors import UsageError
+from publisher.model.digest import sha256_file
+from publisher.runtime.references import VERSION, Drawer, reference_images
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class ReferencePlan:
+    """Where a step's reference images come from."""
+
+    files: Mapping[str, tuple[Path, ...]]
+    """Concept's id -> its image files; empty: the base model draws."""
+    steps: int
+    """Sampling steps of what is drawn."""
+    guidance: float
+    """Classifier-free guidance scale of what is drawn."""
+
+    @classmethod
+    def of(cls, scope: Scope, sampling: Sampling, relative_to: Path) -> ReferencePlan:
+        """Of a step's concepts, whose image files are relative to the manifest's folder."""
+        concepts = (*scope.concepts, *scope.keep)
+        files = {concept.id: tuple(relative_to / name for name in concept.images) for concept in concepts}
+        return cls(files, sampling.steps, sampling.guidance)
+
+    def identity(self, base: str) -> dict[str, Any]:
+        """What the images depend on, as JSON.
+
+        Args:
+            base: digest of the base model.
+        """
+        files = {name: [sha256_file(path) for path in paths] for name, paths in self.files.items() if paths}
+        drawn = {"steps": self.steps, "guidance": self.guidance}
+        return {"version": VERSION, "base": base, "drawn": drawn, "files": files}
+
+    def source(
+        self, scope: Scope, base: Path, device: torch.device, dtype: torch.dtype
+    ) -> Callable[[str, int], References]:
+        """What a running step calls: concept's id and count to the publisher's half of its images.
+
+        Args:
+            scope: the step's.
+            base: folder of the base model.
+            device: where to draw.
+            dtype: of the networks that draw.
+        """
+        drawer = Drawer(base, device, dtype, self.steps, self.guidance)
+
+        def references(name: str, count: int) -> References:
+            try:
+                concept = scope.concept(name)
+            except KeyError as error:
+                raise UsageError(f"there is no concept {name!r} to have reference images of") from error
+            return reference_images(drawer, concept, count, "publisher", self.files[name])
+
+        return references

@@ -1,0 +1,62 @@
+"""Reference images that concepts name: files, or folders that stand for the images in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path as FilePath
+
+from publisher.manifest.places import Path, Problems
+
+TYPES = (".png", ".jpg", ".jpeg")
+MOST = 2000
+"""Images of one concept: more than any step or attack asks for."""
+_ABSOLUTE = re.compile(r"[/\\~]|[A-Za-z]:")
+
+
+def image_files(names: Sequence[str], folder: FilePath, path: Path, problems: Problems) -> tuple[str, ...]:
+    """Every image, relative to the manifest's folder, sorted and each once.
+
+    Args:
+        names: as the manifest has them.
+        folder: of the manifest.
+        path: of the concept in the manifest.
+        problems: gets what is not there, no image, or a path of this machine.
+    """
+    found: dict[str, None] = {}
+    for position, name in enumerate(names):
+        place = (*path, "images", position)
+        wrong = _wrong(name, folder)
+        if wrong:
+            hint = f"Name {', '.join(TYPES)} files, or folders of such files, as seen from the manifest's folder."
+            problems.at_value(place, wrong, hint)
+        else:
+            found |= dict.fromkeys(_expanded(name, folder))
+    if len(found) > MOST:
+        problems.at_value((*path, "images"), f"the concept has {len(found)} images; at most {MOST} are taken.")
+    return tuple(sorted(found))
+
+
+def _wrong(name: str, folder: FilePath) -> str:
+    if _ABSOLUTE.match(name):
+        return f"a manifest is published with the package, so '{name}' must not be a path of this machine."
+    path = folder / name
+    try:
+        if path.is_dir():
+            return "" if any(_expanded(name, folder)) else f"the folder '{name}' holds no image."
+        if not path.is_file():
+            return f"there is no file '{name}'."
+    except (OSError, ValueError) as error:
+        return f"'{name!a}' cannot be a file: {error}."
+    return "" if path.suffix.lower() in TYPES else f"'{name}' is no PNG or JPEG file."
+
+
+def _expanded(name: str, folder: FilePath) -> Iterator[str]:
+    """The name itself, or the images in the folder of that name; not those in folders inside it."""
+    path = FilePath(name)
+    if not (folder / path).is_dir():
+        yield path.as_posix()
+        return
+    for inside in (folder / path).iterdir():
+        if inside.suffix.lower() in TYPES and inside.is_file():
+            yield (path / inside.name).as_posix()

@@ -1,0 +1,40 @@
+"""The model card's section about training: how many steps it takes to bring a concept back."""
+
+from __future__ import annotations
+
+from publisher.api import CheckRecord, ReleaseReport
+from publisher.builtin.reports.budget import budget, line
+from publisher.builtin.reports.relearning import trained
+from publisher.builtin.reports.verdicts import title
+from publisher.package.text import markdown
+
+_TEXT = """Copies of this model and of the controls were trained alike on a few images of the concept. The table has the
+training steps until the concept is drawn half as often as the base model draws it when asked plainly, by the mean of
+the trials; ">160" means not within 160 steps. The curves are in `release/reports/index.html`.
+
+This delays, it does not prevent: whoever trains longer than the table says, trains in another way than was tried, or
+puts weights of the public base model back gets around it."""
+
+
+def relearning(report: ReleaseReport) -> str:
+    """Steps of the hardened model and of the controls, and who gets around it; empty where nothing was trained."""
+    checks = [check for _, check in trained(report)]
+    if not checks:
+        return ""
+    table = budget(checks)
+    heads = ["concept", "attack", "captions", "images", "trials", *map(markdown, table.arms)]
+    rows = [
+        [row.concept, row.attack, row.captions, row.images, str(row.trials), *(half for half, _ in row.cells)]
+        for row in table.rows
+    ]
+    lines = ["## Can training bring it back?", "", _TEXT, "", _line(heads), _line(["---"] * len(heads))]
+    lines += [_line([markdown(cell) for cell in row]) for row in rows]
+    return "\n".join([*lines, "", *map(_found, checks)])
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _found(check: CheckRecord) -> str:
+    return f"- {markdown(title(check))} ({check.verdict}): {markdown(line(check))}"

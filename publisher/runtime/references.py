@@ -1,0 +1,212 @@
+"""Reference images of a concept: what steps train on, and what attacks train on. Never the same ones.
+
+Where the manifest names files, the publisher has the 1st, 3rd, 5th... of them in sorted order, the attacker the others.
+Where it names none, the base model draws them from the concept's prompts: image i has the seed ``FIRST_SEED[who] + i``.
+The ranges lie above all seeds that a manifest can give to its checks (those are below 2**31), and are too far apart to
+meet. Nothing here writes to disk, so images of persons or of unsafe content stay in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from publisher.api import Concept, ImageRequest, References
+from publisher.errors import ModelError, UsageError
+from publisher.runtime.drawing import batch_size, draw, latent_size
+from publisher.runtime.refusals import is_refused
+from publisher.runtime.side_by_side import one_thread_each, workers_for
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+VERSION = "1"
+"""Raised when the same concept gets other images."""
+Who = Literal["publisher", "attacker", "prior"]
+"""``prior``: images of other things, which an attacker has beside those of the concept."""
+FIRST_SEED: dict[Who, int] = {"publisher": 0x9000_0000, "attacker": 0xB000_0000, "prior": 0xD000_0000}
+"""Below 2**32: the generator of the CPU takes no more of a seed than its last 32 bits."""
+MAX_PIXELS = 64_000_000
+"""Of an image file: more is refused before it is decoded."""
+MAX_FILE = 64 * 1024 * 1024
+"""Bytes of an image file."""
+
+
+@dataclass(frozen=True)
+class Drawer:
+    """How a base model draws reference images."""
+
+    folder: Path
+    """Of the base model."""
+    device: torch.device
+    dtype: torch.dtype
+    """Of the networks."""
+    steps: int
+    """Sampling steps."""
+    guidance: float
+    """Classifier-free guidance scale."""
+
+
+def reference_images(
+    drawer: Drawer, concept: Concept, count: int, half: Literal["publisher", "attacker"], files: Sequence[Path] = ()
+) -> References:
+    """The first ``count`` reference images of one half.
+
+    Args:
+        drawer: the base model, which draws where there are no files, and says how large the images are.
+        concept: whose prompts they show.
+        count: at least 1.
+        half: who asks.
+        files: the concept's image files as the manifest names them; empty: the model draws.
+
+    Raises:
+        ModelError: the model cannot draw them.
+        UsageError: too few files, a file that is no image, or a concept that nobody may draw.
+    """
+    if count < 1:
+        raise UsageError(f"{count} reference images of {concept.id!r} were asked for; ask for at least 1")
+    requests = reference_requests(concept, count, half, drawer.steps, drawer.guidance)
+    if files:
+        images = read_images(half_of(files, half, count, concept.id), image_size(drawer.folder))
+    else:
+        images = draw_images(drawer, requests)
+    return References(images, tuple(request.prompt for request in requests))
+
+
+def reference_requests(
+    concept: Concept, count: int, who: Who, steps: int, guidance: float
+) -> tuple[ImageRequest, ...]:  # fmt: skip
+    """What is drawn: the concept's prompts in turn, those left out that nobody may draw.
+
+    Raises:
+        UsageError: none is left.
+    """
+    prompts = [prompt for prompt in concept.prompts if not is_refused(prompt, concept)]
+    if not prompts:
+        raise UsageError(f"all prompts of {concept.id!r} combine sexual content with minors and are never drawn")
+    return tuple(
+        ImageRequest(
+            concept=concept.id,
+            prompt=prompts[i % len(prompts)],
+            seed=FIRST_SEED[who] + i,
+            steps=steps,
+            guidance=guidance,
+        )
+        for i in range(count)
+    )
+
+
+def half_of(
+    files: Sequence[Path], half: Literal["publisher", "attacker"], count: int, concept: str
+) -> tuple[Path, ...]:
+    """The first ``count`` files of one half.
+
+    Raises:
+        UsageError: there are fewer.
+    """
+    own = sorted(files)[0 if half == "publisher" else 1 :: 2]
+    if len(own) < count:
+        raise UsageError(
+            f"{count} reference images of {concept!r} are needed, and the {half}'s half of its {len(files)} files"
+            f" has {len(own)}",
+            hint="Name more under the concept's images, or ask for fewer.",
+        )
+    return tuple(own[:count])
+
+
+def image_size(base_folder: Path) -> tuple[int, int]:
+    """Height and width of the images that a model draws, from its configurations.
+
+    Raises:
+        ModelError: they cannot be read.
+    """
+    try:
+        height, width = latent_size(_config(base_folder / "unet"))
+        pixels = 2 ** (len(_config(base_folder / "vae")["block_out_channels"]) - 1)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"its image size cannot be read: {error}", where=str(base_folder)) from error
+    return height * pixels, width * pixels
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return found
+
+
+def read_images(files: Sequence[Path], size: tuple[int, int]) -> torch.Tensor:
+    """Image files as a model would have drawn them, ``(n, 3, height, width)`` float32 in [0, 1].
+
+    Args:
+        files: PNG or JPEG; transparent pixels become white. The middle square of another shape is taken.
+        size: height and width.
+
+    Raises:
+        UsageError: a file is not there, too large, or no image; the message names it.
+    """
+    import torch
+
+    return torch.stack([_pixels(path, size) for path in files])
+
+
+def _pixels(path: Path, size: tuple[int, int]) -> torch.Tensor:
+    import numpy as np
+    import torch
+    from PIL import ImageOps
+
+    fitted = ImageOps.fit(_opened(path), (size[1], size[0]))
+    return torch.from_numpy(np.asarray(fitted, dtype=np.float32) / 255).permute(2, 0, 1)
+
+
+def _opened(path: Path) -> Image.Image:
+    from PIL import Image, ImageOps
+
+    try:
+        if path.stat().st_size > MAX_FILE:
+            raise ValueError(f"more than {MAX_FILE // 2**20} MiB")  # noqa: TRY301 - one message for all
+        with warnings.catch_warnings(), Image.open(path, formats=("PNG", "JPEG")) as image:
+            warnings.simplefilter("ignore")  # what matters is an error; a warning tells of nothing that is read here
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels")  # noqa: TRY301
+            upright = ImageOps.exif_transpose(image).convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
+    except Exception as error:  # whatever the decoder makes of a hostile file
+        raise UsageError(
+            f"cannot be used as a reference image: {type(error).__name__}: {error}"[:300],
+            where=str(path),
+            hint=f"Give PNG or JPEG, at most {MAX_PIXELS:,} pixels.",
+        ) from error
+
+
+def draw_images(drawer: Drawer, requests: Sequence[ImageRequest]) -> torch.Tensor:
+    """Draw requests that go together, ``(n, 3, h, w)`` float32 in [0, 1]; small ones side by side, a thread a batch.
+
+    Raises:
+        ModelError: the model cannot be loaded, or draws no image.
+    """
+    import torch
+
+    from publisher.runtime.pipelines import load, twin
+
+    pipeline = load(drawer.folder, drawer.device, drawer.dtype)
+    latent = latent_size(pipeline.unet.config)
+    parts = list(_batches(requests, batch_size(latent)))
+    workers = workers_for(latent, drawer.device.type)
+    try:
+        if workers > 1:
+            drawn = one_thread_each(lambda part: draw(twin(pipeline), part), parts, workers)
+        else:
+            drawn = [draw(pipeline, part) for part in parts]
+    except Exception as error:
+        what = f"it drew no reference image: {type(error).__name__}: {error}"
+        raise ModelError(what, where=str(drawer.folder)) from error
+    return torch.cat(drawn).float().div(255)
+
+
+def _batches(requests: Sequence[ImageRequest], size: int) -> Iterator[Sequence[ImageRequest]]:
+    for start in range(0, len(requests), size):
+        yield requests[start : start + size]

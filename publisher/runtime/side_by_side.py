@@ -1,0 +1,46 @@
+"""Small work on several processor cores: one piece a thread, because one small matrix is no work for two."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from publisher.runtime.drawing import batch_size
+
+SMALL = 4096
+"""Latent pixels of a batch up to which batches are drawn side by side."""
+MOST_WORKERS = 8
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def workers_for(latent: tuple[int, int], device: str) -> int:
+    """How many batches of latents of this height and width to draw at the same time; 1: one by all threads."""
+    small = batch_size(latent) * latent[0] * latent[1] <= SMALL
+    return min(MOST_WORKERS, cores()) if small and device == "cpu" else 1
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS
+
+
+def one_thread_each(function: Callable[[T], R], items: Sequence[T], workers: int) -> list[R]:
+    """``function`` of each item, ``workers`` at a time, each with one torch thread; in the order of the items."""
+    import torch
+
+    before = torch.get_num_threads()
+
+    def alone(item: T) -> R:
+        torch.set_num_threads(1)  # of this thread
+        return function(item)
+
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(alone, items))
+    finally:
+        torch.set_num_threads(before)  # what threads started later begin with

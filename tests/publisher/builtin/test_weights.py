@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from publisher.api import Concept, Sampling
+from publisher.builtin.attacks import spread
+from publisher.builtin.weights import WEIGHT_ATTACKS, CopyAttention, CopyAttentionParams, MergeParams, MergeWithBase
+
+HARDENED, BASE = torch.tensor([1.0, 2.0]), torch.tensor([3.0, -2.0])
+CAT = Concept(id="cat", name="cat", label="cat", prompts=("a cat", "the cat"))
+SELF, CROSS, OTHER = (
+    f"down_blocks.0.attentions.0.{part}.weight" for part in ("x.attn1.to_q", "x.attn2.to_k", "proj_in")
+)
+
+
+@pytest.mark.parametrize(("which", "copied"), [("cross", {CROSS}), ("self", {SELF}), ("both", {SELF, CROSS})])
+def test_the_chosen_attention_comes_from_the_base_and_nothing_else(which: str, copied: set[str]) -> None:
+    params = CopyAttentionParams.parse({"which": which})
+    for name in (SELF, CROSS, OTHER):
+        expected = BASE if name in copied else HARDENED
+        assert CopyAttention().alter(params, "unet", name, HARDENED, BASE).equal(expected)
+
+
+def test_a_text_encoders_attention_is_none_of_the_denoisers() -> None:
+    name = "text_model.encoder.layers.0.self_attn.k_proj.weight"
+    assert CopyAttention().alter(CopyAttentionParams(), "text_encoder", name, HARDENED, BASE).equal(HARDENED)
+
+
+@pytest.mark.parametrize(("alpha", "mixed"), [(0.1, [1.2, 1.6]), (0.5, [2.0, 0.0])])
+def test_merging_moves_a_share_of_the_way_to_the_base(alpha: float, mixed: list[float]) -> None:
+    found = MergeWithBase().alter(MergeParams(alpha=alpha), "unet", OTHER, HARDENED, BASE)
+    torch.testing.assert_close(found, torch.tensor(mixed))
+
+
+def test_merging_computes_in_float32_and_keeps_the_dtype() -> None:
+    hardened, base = (tensor.to(torch.float16) * 20_000 for tensor in (HARDENED, BASE))
+    found = MergeWithBase().alter(MergeParams(alpha=0.1), "unet", OTHER, hardened, base)
+    assert found.dtype == torch.float16
+    assert found.equal((hardened.float() * 0.9 + base.float() * 0.1).half())
+
+
+def test_whole_numbers_are_not_mixed() -> None:
+    ids = torch.tensor([1, 2])
+    assert MergeWithBase().alter(MergeParams(), "text_encoder", "position_ids", ids, ids + 1).equal(ids)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1])
+def test_a_mixture_has_something_of_both(alpha: float) -> None:
+    with pytest.raises(ValidationError, match="alpha"):
+        MergeParams(alpha=alpha)
+
+
+@pytest.mark.parametrize("attack", WEIGHT_ATTACKS)
+def test_then_they_ask_in_plain_words(attack: type[CopyAttention | MergeWithBase]) -> None:
+    sampling = Sampling(images=5)
+    assert attack().requests(attack.Params(), CAT, sampling) == spread(CAT, CAT.prompts, sampling)  # type: ignore[arg-type]

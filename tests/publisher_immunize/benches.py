@@ -1,0 +1,86 @@
+"""A bench in memory: a tiny U-Net, invented texts and latents, in any dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from immunize_cases import CAT, GHOST, PIZZA, SKULL
+from tiny import tiny_unet
+from torch import Tensor
+
+from publisher.api import Concept
+from publisher.api.diffusion.denoiser import Denoiser
+from publisher.api.diffusion.latents import Noising
+from publisher.api.diffusion.text import Text
+from publisher_immunize.bench import Bench
+from publisher_immunize.host import Host
+from publisher_immunize.material import Album, Batch, Material
+from publisher_immunize.params import ImmunizeParams
+from publisher_immunize.selection import captions_of
+
+WIDTH, POSITIONS = 32, 8
+SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+FILLED = {
+    "inner": "cross-attention", "inner_lr": 1e-2, "lr": 1e-3, "steps": 3, "batch": 2, "prior_batch": 1, "images": 4,
+    "keep_images": 2, "captions": ["name"],
+}  # fmt: skip
+
+
+class Double(Denoiser):
+    """Float64 in and out."""
+
+    def __call__(self, x: Tensor, t: Tensor, text: Text) -> Tensor:
+        out: Tensor = self.network(x.to(self.dtype), t, text.states.to(self.dtype), return_dict=False)[0]
+        return out
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def material(concepts: tuple[Concept, ...] = (SKULL, PIZZA), dtype: torch.dtype = torch.float32) -> Material:
+    """Text states are random but for the start token, which all share; each text has five tokens of its own."""
+    generator = seeded(3)
+
+    def album(concept: Concept) -> Album:
+        prompts = [concept.prompts[i % len(concept.prompts)] for i in range(4)]
+        latents = torch.randn(4, 4, 8, 8, generator=generator, dtype=torch.float64).to(dtype)
+        kinds = ("name", "rare")
+        return Album(concept, latents, {kind: captions_of(concept, kind, prompts, "xjy") for kind in kinds})
+
+    albums, kept = tuple(map(album, concepts)), (album(GHOST), album(CAT))
+    own = (line for one in (*albums, *kept) for lines in one.captions.values() for line in lines)
+    keep_texts = (*GHOST.prompts, *CAT.prompts)
+    texts = dict.fromkeys((*keep_texts, *(p for concept in concepts for p in concept.prompts), *own))
+    start = torch.randn(1, WIDTH, generator=generator)
+    states = {
+        text: Text(torch.cat([start, torch.randn(POSITIONS - 1, WIDTH, generator=generator)])[None].to(dtype))
+        for text in texts
+    }
+    return Material(albums, kept, keep_texts, states, dict.fromkeys(texts, 5), Noising(SCHEDULER))
+
+
+def make_bench(
+    dtype: torch.dtype = torch.float32, concepts: tuple[Concept, ...] = (SKULL, PIZZA), **data: Any
+) -> Bench:
+    params = ImmunizeParams.parse({**FILLED, **data})
+    unet = tiny_unet(WIDTH)
+    if dtype != torch.float32:
+        unet = unet.to(dtype)
+    denoiser = (Double if dtype == torch.float64 else Denoiser)(unet)
+    host = Host(denoiser, second=params.inner_order == 2)
+    return Bench(host, material(concepts, torch.promote_types(dtype, torch.float32)), params)
+
+
+def theta_of(bench: Bench, *endings: str) -> dict[str, Tensor]:
+    """The weights whose names end so, ready to be trained."""
+    chosen = [name for name in bench.host.names if name.endswith(endings)]
+    return {name: bench.host.tensor(name).clone().requires_grad_() for name in chosen}
+
+
+def batch_of(bench: Bench, seed: int = 0, kept: int = 0, groups: int | None = None) -> Batch:
+    albums = bench.material.concepts[:groups]
+    drawn = bench.material.batch(albums, "name", (2, kept), seeded(seed))
+    noise = drawn.noise.to(bench.host.work)
+    return Batch(drawn.groups, drawn.own, drawn.x, noise, drawn.t, drawn.texts)

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from immunize_cases import SCOPE, SHORT, Killed, KillingAt, context, run
+
+from publisher.api import Concept, Model, ModelError, Scope, UsageError
+from publisher.api.diffusion.denoiser import Denoiser
+from publisher.model.state import Delta, State
+from publisher_immunize import publisher_register_steps
+from publisher_immunize.bench import Bench
+from publisher_immunize.host import NOTHING, Host
+from publisher_immunize.material import gather
+from publisher_immunize.params import ImmunizeParams
+from publisher_immunize.presets import resolve
+from publisher_immunize.step import Immunize
+from publisher_immunize.training import train
+
+OUTERS = {"cross-attention-kv": 8, "cross-attention": 20, "attention": 40}
+
+
+def test_it_is_registered_and_asks_for_references() -> None:
+    assert publisher_register_steps() == (Immunize,)
+    assert Immunize.references
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"inner": "full", "steps": 1},
+        {"inner": "lora", "objective": "hold", "mu": 1.0},
+        {"inner": "dreambooth", "steps": 1},
+        {"inner": "textual-inversion"},
+        {"inner": ["cross-attention", "lora"], "restart": 0},
+        {"method": "imma", "first_order": True},
+        {"inner_order": 2, "steps": 1},
+    ],
+    ids=str,
+)
+def test_every_way_moves_the_weights_that_the_plan_names(model: Model, tmp_path: Path, data: dict[str, Any]) -> None:
+    ctx = run(model, tmp_path, **data)
+    assert not any(torch.equal(value, model.read(*name)) for name, value in ctx.tensors.items())
+
+
+@pytest.mark.parametrize("outer", OUTERS)
+def test_the_outer_set_is_the_exported_set(model: Model, tmp_path: Path, outer: str) -> None:
+    ctx = run(model, tmp_path, outer=outer, steps=1)
+    assert len(ctx.changed()["unet"]) == OUTERS[outer]
+
+
+def test_the_full_outer_set_is_every_tensor_of_the_denoiser(model: Model) -> None:
+    plan = Immunize().plan(ImmunizeParams.parse({**SHORT, "outer": "full"}), SCOPE, model)
+    assert plan.changes == {"unet": sorted(model.tensors("unet"))}
+
+
+def test_sdxl_with_its_pooled_text_is_immunised(model_xl: Model, tmp_path: Path) -> None:
+    ctx = run(model_xl, tmp_path, images=2, keep_images=1, steps=1, merge={"texts": 1}, captions=["name"])
+    assert len(ctx.changed()["unet"]) == 5 * model_xl.anatomy.cross_attention
+
+
+def test_two_runs_give_the_same_bytes(model: Model, tmp_path: Path) -> None:
+    first, second = (run(model, tmp_path / name, mu=0.5).tensors for name in ("a", "b"))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"mu": 0.5},
+        {"inner": ["lora", "cross-attention"], "restart": 0},
+        pytest.param({"inner": "full", "restart": 2}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_a_killed_run_resumes_to_the_same_bytes(model: Model, tmp_path: Path, data: dict[str, Any]) -> None:
+    whole = run(model, tmp_path / "whole", steps=4, checkpoint_every=1, **data)
+    with pytest.raises(Killed):
+        run(model, tmp_path / "killed", progress=KillingAt(3), steps=4, checkpoint_every=1, **data)
+    resumed = run(model, tmp_path / "killed", steps=4, checkpoint_every=1, **data)
+    assert all(torch.equal(value, resumed.tensors[name]) for name, value in whole.tensors.items())
+    assert resumed.curves == whole.curves
+
+
+def test_a_checkpoint_of_another_run_is_not_used(model: Model, tmp_path: Path) -> None:
+    run(model, tmp_path / "one", checkpoint_every=1, lam=0.5)
+    ctx = run(model, tmp_path / "one", checkpoint_every=1)
+    fresh = run(model, tmp_path / "two", checkpoint_every=1)
+    assert any("training began anew" in warning for warning in ctx.warnings)
+    assert all(torch.equal(value, ctx.tensors[name]) for name, value in fresh.tensors.items())
+
+
+def test_the_exported_model_has_the_loss_of_the_trained_one(model: State, tmp_path: Path) -> None:
+    ctx = run(model, tmp_path)
+    ctx.save(tmp_path / "result")
+    exported = model.after(Delta.read(tmp_path / "result" / "delta"))
+    params = resolve(ImmunizeParams.parse(SHORT), model)
+    trained = train(
+        context(model, tmp_path / "again", params), params, SCOPE.concepts, SCOPE.keep, ctx.changed()["unet"]
+    )
+    losses = []
+    for state, weights in ((exported, {}), (model, trained.weights)):
+        host = Host(Denoiser.load(state, torch.device("cpu"), torch.float32))
+        bench = Bench(host, gather(params, SCOPE.concepts, SCOPE.keep, context(model, tmp_path, params)), params)
+        batch = bench.material.batch(bench.material.concepts, "name", (4, 2), torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            losses.append(float(host.run(weights, NOTHING, lambda b=bench, r=batch: b.losses(r)).mean()))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+def test_a_run_in_bfloat16_writes_what_it_trained_in_float32(model: Model, tmp_path: Path) -> None:
+    ctx = run(model, tmp_path, dtype="bfloat16", steps=1)
+    for name, value in ctx.tensors.items():
+        assert value.dtype == torch.float32
+        assert not torch.equal(value, value.bfloat16().float()), name
+
+
+def test_losses_and_gradients_are_in_the_report(model: Model, tmp_path: Path) -> None:
+    ctx = run(model, tmp_path, mu=1.0)
+    names = [curve.name for curve in ctx.curves]
+    assert names == ["concept loss", "prior loss", "keep loss", "innocent loss", "gradient norm", "inner loss"]
+    assert all(len(curve.x) == 3 for curve in ctx.curves)
+    assert "outer steps" in [number.name for number in ctx.numbers]
+
+
+def test_nothing_to_keep_is_refused_unless_nothing_needs_it(model: Model, tmp_path: Path) -> None:
+    alone = Scope(concepts=SCOPE.concepts)
+    with pytest.raises(UsageError, match="nothing to keep"):
+        Immunize().plan(ImmunizeParams(), alone, model)
+    run(model, tmp_path, scope=alone, steps=1, prior=0.0, lam=0.0)
+
+
+def test_a_concept_that_is_none_is_named_with_a_near_one(model: Model) -> None:
+    with pytest.raises(UsageError, match="skul") as error:
+        Immunize().plan(ImmunizeParams(concepts=("skul",)), SCOPE, model)
+    assert "Did you mean 'skull'?" in str(error.value)
+
+
+def test_texts_that_cannot_be_merged_end_the_run_before_it_trains(model: Model, tmp_path: Path) -> None:
+    long = " ".join(["cat pizza ghost skull dog fish sun moon tree car boat ball shoe"] * 2)
+    many = Concept(id="skull", name="skull", prompts=(f"a skull {long}"[:60], f"skull {long}"[5:65]), label="skull")
+    scope = SCOPE.model_copy(update={"concepts": (many,)})
+    with pytest.raises(UsageError, match="cannot tell"):
+        run(model, tmp_path, scope=scope, merge={"condition": 10, "ridge": 1e-12})
+
+
+def test_another_denoiser_than_the_family_says_is_refused(model: Model) -> None:
+    class Odd:
+        anatomy = model.anatomy
+
+        def tensors(self, component: str) -> dict[str, Any]:
+            return {}
+
+        def config(self, component: str) -> Any:
+            return model.config(component)
+
+    with pytest.raises(ModelError, match="0 key and value projections"):
+        Immunize().plan(ImmunizeParams(), SCOPE, Odd())  # type: ignore[arg-type]
