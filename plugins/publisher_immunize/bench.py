@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -41,17 +40,11 @@ class Bench:
         """The diffusion loss of every row, ``(N, r)``."""
         return rows(self.predict(batch, change) - self.target(batch), batch)
 
-    def frozen(self, batches: Sequence[Batch]) -> list[Tensor]:
-        """Predictions of the denoiser as it was, in one forward."""
-        if not batches:
-            return []
-        joined = replace(
-            batches[0], groups=1, x=torch.cat([b.x for b in batches]), noise=torch.cat([b.noise for b in batches]),
-            t=torch.cat([b.t for b in batches]), texts=tuple(text for b in batches for text in b.texts),
-        )  # fmt: skip
+    def frozen(self, batch: Batch) -> Tensor:
+        """Predictions of the denoiser as it was."""
         with torch.no_grad():
-            predicted: Tensor = self.host.run({}, NOTHING, lambda: self.predict(joined))
-        return list(torch.split(predicted, [len(batch.texts) for batch in batches]))
+            predicted: Tensor = self.host.run({}, NOTHING, lambda: self.predict(batch))
+        return predicted
 
     def _text(self, batch: Batch, change: Change) -> Text:
         text = self.material.text(batch.texts)

@@ -6,7 +6,8 @@ from publisher.api import Check, Claim, Concept, Gate, Scope
 from publisher_immunize.params import ImmunizeParams
 from publisher_immunize.selection import spread
 
-ALIKE = Gate(lower_at_least=0.8, upper_at_most=1.25)
+ALIKE = Gate(value_at_least=0.8, value_at_most=1.25, lower_at_least=0.5, upper_at_most=2.0)
+"""Within 20%, and surely not half as fast: a handful of trials cannot narrow a ratio further."""
 KEPT = Gate(value_at_least=-0.02, lower_at_least=-0.05)
 STATED = Gate(lower_at_least=0.0)
 """Every rate keeps it: the check passes when it was measured at all, and the figure is what the reader gets."""
@@ -50,11 +51,11 @@ def _learned(concept: Concept, params: ImmunizeParams) -> Claim:
     name, attack = f"{concept.id}.learned", params.tested[0]
     check = Check(
         id=name, attack=attack, attack_params=params.check.budget(attack, captions="rare"), metric="t50-ratio",
-        metric_params={"against": "base"}, concepts=(concept.id,), gate=ALIKE,
+        metric_params={"against": "before"}, concepts=(concept.id,), gate=ALIKE,
     )  # fmt: skip
     return Claim(
         id=name,
-        sentence=f"{concept.name}, under a new word, is learned as fast as by the base model, within 20%",
+        sentence=f"{concept.name}, under a new word, is learned as fast as before this step, within 20%",
         binds="in-weights",
         limits=(OTHERS, BUDGET),
         checks=(check,),

@@ -8,7 +8,7 @@ is below the last bit of such a weight).
     keys, values   Delta_n = -lr sum_s dY_ns^T X_ns     X_ns the texts of step s (r, D), dY_ns the loss's gradient at
                    the layer's output (r, o): found by differentiating with respect to zeros added there
     other tensors  one delta for all: the mean of the concepts' gradients, by Adam          (as in the released code)
-    adapters       A_n B_n, by Adam; on keys and values they merge as Delta_n, elsewhere their mean counts
+    adapters       A_n B_n, by Adam; on keys and values they merge as Delta_n, elsewhere their mean (or sum) counts
     words          what is added to the states of a concept's captions, by Adam
 
 ``full`` and ``cross-attention``: keys, values and other tensors. ``dreambooth``: full, with kept images in the loss.
@@ -44,18 +44,18 @@ class Adversary:
 
     def __init__(self, kind: Inner, groups: int, bench: Bench, generator: torch.Generator) -> None:
         self.kind, self.groups, self.bench = kind, groups, bench
-        host, params = bench.host, bench.params
+        host, params, rate = bench.host, bench.params, bench.params.rate(kind)
         self.parts: dict[str, Part] = {}
         if kind == "lora":
-            self.parts["adapters"] = Adapters(host, groups, params, generator)
+            self.parts["adapters"] = Adapters(host, groups, rate, params.inner_rank, generator, params.merge.rest)
         elif kind == "textual-inversion":
             some = next(iter(bench.material.states.values())).states
-            self.parts["words"] = Words((groups, *some.shape[1:]), host, params)
+            self.parts["words"] = Words((groups, *some.shape[1:]), host, rate)
         else:
             names = in_set(host.names, "cross-attention" if kind == "cross-attention" else "full")
             read = {f"{path}.weight" for path in host.keys_values}
-            self.parts["keys-values"] = KeysValues(host, groups, params)
-            self.parts["shared"] = Shared([name for name in names if name not in read], host, groups, params)
+            self.parts["keys-values"] = KeysValues(host, groups, rate, params.inner_rule)
+            self.parts["shared"] = Shared([name for name in names if name not in read], host, groups, rate)
 
     @property
     def kept_rows(self) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from publisher.api import Captions, UsageError
 from publisher.api.diffusion.checkpoints import Checkpoints, Unusable
+from publisher.api.diffusion.threads import Aside, at_once
 from publisher_immunize.bench import Bench
 from publisher_immunize.inner import Adversary
 from publisher_immunize.material import Album, Batch
@@ -48,14 +49,17 @@ class Run:
         progress: steps done, and a line to show. What it raises ends the run; the next one goes on from the last
             checkpoint.
         schedule: says when it is enough; None: after ``params.steps``.
+        second: a bench with a network of its own, and what starts work in another thread; None: all in this one.
     """
 
     def __init__(
         self, bench: Bench, theta: dict[str, Tensor], generator: Callable[[str], torch.Generator],
         checkpoints: Checkpoints, progress: Callable[[int, str], None], schedule: Schedule | None = None,
+        *, second: tuple[Bench, Aside] | None = None,
     ) -> None:  # fmt: skip
         params = bench.params
-        self.bench, self.params, self.outer = bench, params, Outer(bench)
+        beside, self.aside = second or (bench, at_once)
+        self.bench, self.params, self.outer = bench, params, Outer(bench, beside)
         self.checkpoints, self.progress = checkpoints, progress
         self.theta = {name: value.requires_grad_() for name, value in theta.items()}
         self.adam = torch.optim.AdamW(
@@ -92,12 +96,13 @@ class Run:
         return self.best or {name: value.detach() for name, value in self.theta.items()}
 
     def _step(self, done: int) -> None:
+        keep = self._keep()
+        kept = None if keep is None else self.aside(lambda: self.outer.keep(self.theta, keep))
         kind = self.params.inners[self._choose(len(self.params.inners))]
         adversary, inner = self._adapted(kind, done)
         sizes = (self.params.batch or 1, self.params.prior_batch or 1 if self.params.prior else 0)
         batch = self._draw(self.bench.material.concepts, sizes)
-        keep = self._keep()
-        found = self.outer(self.theta, adversary, batch, keep, self._innocent(kind))
+        found = self.outer(self.theta, adversary, batch, kept, self._innocent(kind))
         norm = self.move(found.gradients)
         row = [*found.losses, norm, inner]
         if not all(map(math.isfinite, row)):

@@ -31,13 +31,14 @@ import torch
 from torch import Tensor
 
 from publisher_immunize.bench import Bench, rows
-from publisher_immunize.host import NOTHING, Change, Term, combined
+from publisher_immunize.host import NOTHING, Change, Host, Term, combined
 from publisher_immunize.inner import Adversary
 from publisher_immunize.material import Batch
 from publisher_immunize.merge import Captions, Merge
 
 TERMS = ("concept", "prior", "keep", "innocent")
 Tensors = dict[str, Tensor]
+Kept = Callable[[], tuple[Tensors, float]]
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,15 @@ class Outer:
 
     Args:
         bench: what it works with.
+        beside: the same with a network of its own, for what another thread does; default: ``bench``.
     """
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
+    def __init__(self, bench: Bench, beside: Bench | None = None) -> None:
+        self.bench, self.beside = bench, beside or bench
         self.captions = Captions(bench.material.captions(), bench.params.merge.ridge)
 
     def __call__(
-        self, theta: Tensors, adversary: Adversary, batch: Batch, keep: Batch | None,
+        self, theta: Tensors, adversary: Adversary, batch: Batch, kept: Kept | None,
         innocent: tuple[Adversary, Adversary, Batch] | None,
     ) -> Found:  # fmt: skip
         """Gradients with respect to ``theta``.
@@ -71,7 +73,7 @@ class Outer:
             theta: name -> weight to publish, in the working dtype, that requires gradients.
             adversary: adapted from ``theta``.
             batch: N groups of the concepts' rows, with kept rows for the prior.
-            keep: kept rows; None: that term is off.
+            kept: waits for what :meth:`keep` gives; None: that term is off.
             innocent: adapted to a kept concept from ``theta`` and from the frozen weights, and rows of that concept;
                 None: that term is off.
 
@@ -79,14 +81,31 @@ class Outer:
             UsageError: the texts of the batch cannot be merged.
         """
         total = {name: torch.zeros_like(value) for name, value in theta.items()}
-        held = [batch] if self.bench.params.objective == "hold" else []
-        wanted = self.bench.frozen([*held, *([] if keep is None else [keep])])
-        losses = [*self._adapted(theta, adversary, batch, wanted[0] if held else None, total), 0.0, 0.0]
-        if keep is not None:
-            losses[2] = self._keep(theta, keep, wanted[-1], total)
+        wanted = self.bench.frozen(batch) if self.bench.params.objective == "hold" else None
+        losses = [*self._adapted(theta, adversary, batch, wanted, total), 0.0, 0.0]
+        if kept is not None:
+            gradients, losses[2] = kept()
+            for name, g in gradients.items():
+                total[name] += g
         if innocent is not None:
             losses[3] = self._innocent(theta, innocent, total)
         return Found(total, tuple(losses))
+
+    def keep(self, theta: Tensors, batch: Batch) -> tuple[Tensors, float]:
+        """Weighted gradients and loss of kept rows. Nothing of an adaptation is in them: they can be had beside it.
+
+        Args:
+            theta: as above.
+            batch: kept rows.
+        """
+        wanted = self.beside.frozen(batch)
+
+        def losses() -> Sequence[Tensor]:
+            return (rows(self.beside.predict(batch) - wanted, batch).mean(),)
+
+        total = {name: torch.zeros_like(value) for name, value in theta.items()}
+        (loss,) = _add(self.beside.host, (theta, theta, NOTHING), losses, (self.bench.params.lam,), total)
+        return total, loss
 
     def merge(self, batch: Batch) -> Merge:
         """The merging layer for the texts of a batch."""
@@ -142,13 +161,7 @@ class Outer:
             prior = true[:, batch.own :]
             return held[:, : batch.own].mean(), prior.mean() if prior.numel() else true.new_zeros(())
 
-        return self._add(theta, weights, change, losses, (params.strength, params.prior), total)
-
-    def _keep(self, theta: Tensors, batch: Batch, wanted: Tensor, total: Tensors) -> float:
-        def losses() -> Sequence[Tensor]:
-            return (rows(self.bench.predict(batch) - wanted, batch).mean(),)
-
-        return self._add(theta, theta, NOTHING, losses, (self.bench.params.lam,), total)[0]
+        return _add(self.bench.host, (theta, weights, change), losses, (params.strength, params.prior), total)
 
     def _innocent(self, theta: Tensors, innocent: tuple[Adversary, Adversary, Batch], total: Tensors) -> float:
         mine, other, batch = innocent
@@ -159,25 +172,35 @@ class Outer:
         def losses() -> Sequence[Tensor]:
             return (rows(self.bench.predict(batch, change) - wanted, batch).mean(),)
 
-        return self._add(theta, theta, change, losses, (self.bench.params.mu,), total)[0]
+        return _add(self.bench.host, (theta, theta, change), losses, (self.bench.params.mu,), total)[0]
 
-    def _add(
-        self, theta: Tensors, weights: Mapping[str, Tensor], change: Change, losses: Callable[[], Sequence[Tensor]],
-        scales: Sequence[float], total: Tensors,
-    ) -> list[float]:  # fmt: skip
-        """Add the gradient of the weighted sum to ``total``; the plain losses."""
 
-        def work() -> tuple[list[float], Sequence[Tensor | None]]:
-            found = losses()
-            whole = torch.stack([scale * loss for scale, loss in zip(scales, found, strict=True)]).sum()
-            gradients = torch.autograd.grad(whole, list(theta.values()), allow_unused=True)
-            return [float(loss.detach()) for loss in found], gradients
+def _add(
+    host: Host, model: tuple[Tensors, Mapping[str, Tensor], Change], losses: Callable[[], Sequence[Tensor]],
+    scales: Sequence[float], total: Tensors,
+) -> list[float]:  # fmt: skip
+    """Add the gradient of the weighted sum to ``total``; the plain losses.
 
-        values, gradients = self.bench.host.run(weights, change, work)
-        for name, g in zip(theta, gradients, strict=True):
-            if g is not None:
-                total[name] += g
-        return list(values)
+    Args:
+        host: forwards.
+        model: what is trained, the weights to forward with, and what is added to them.
+        losses: made inside.
+        scales: their weights.
+        total: gradients of what is trained, so far.
+    """
+    theta, weights, change = model
+
+    def work() -> tuple[list[float], Sequence[Tensor | None]]:
+        found = losses()
+        whole = torch.stack([scale * loss for scale, loss in zip(scales, found, strict=True)]).sum()
+        gradients = torch.autograd.grad(whole, list(theta.values()), allow_unused=True)
+        return [float(loss.detach()) for loss in found], gradients
+
+    values, gradients = host.run(weights, change, work)
+    for name, g in zip(theta, gradients, strict=True):
+        if g is not None:
+            total[name] += g
+    return list(values)
 
 
 def _term(merge: Merge, a: Tensor) -> Term:

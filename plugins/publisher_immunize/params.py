@@ -23,6 +23,9 @@ class MergeParams(Params):
     """Added to the diagonal of C, relative to its mean."""
     tolerance: float = Field(default=1e-3, ge=0, le=0.5)
     """Rows of T nearer than this, relative to their length, count as one; what it reads as is the concepts' mean."""
+    rest: Literal["mean", "sum"] = "mean"
+    """What the merged model has of adapters that are not on keys and values: the mean over the concepts, which halves
+    each of two, or the sum."""
     condition: float = Field(default=1e10, ge=10, le=1e14)
     """Largest condition number of T C^-1 T^T; above it the step fails instead of writing round-off into weights."""
 
@@ -81,8 +84,8 @@ class ImmunizeParams(Params):
     """The adaptation that is simulated (phi, theta'_n); of several, one is drawn for each outer step."""
     inner_steps: int = Field(default=1, ge=1, le=1000)
     """Its steps within one outer step."""
-    inner_lr: Positive | None = None
-    """Its learning rate."""
+    inner_lr: Positive | dict[Inner, Positive] | None = None
+    """Its learning rate: one, or one for each kind of adaptation."""
     inner_rule: Literal["sgd", "normalised"] = "sgd"
     """How keys and values step: plain SGD, as published (they hardly move), or scaled so that an entry moves by
     ``inner_lr`` in root mean square, as with Adam. All other tensors, and adapters, always take Adam."""
@@ -151,7 +154,7 @@ class ImmunizeParams(Params):
     attacks: tuple[str, ...] = ("lora",)
     """Attacks by training that the claims are tested with."""
     innocents: int = Field(default=1, ge=0, le=100)
-    """Kept concepts of which it is claimed that they are learned as fast as by the base model."""
+    """Kept concepts of which it is claimed that they are learned as fast as before this step."""
     check: CheckParams = CheckParams()
     """The attacks' budget."""
 
@@ -159,6 +162,10 @@ class ImmunizeParams(Params):
     def inners(self) -> tuple[Inner, ...]:
         """The simulated adaptations."""
         return (self.inner,) if isinstance(self.inner, str) else self.inner
+
+    def rate(self, kind: Inner) -> float:
+        """The learning rate of one kind of adaptation."""
+        return (self.inner_lr.get(kind) if isinstance(self.inner_lr, dict) else self.inner_lr) or 0.0
 
     @property
     def tested(self) -> tuple[str, ...]:
@@ -176,6 +183,8 @@ class ImmunizeParams(Params):
     def _consistent(self) -> Self:
         if self.inner == () or len(set(self.inners)) < len(self.inners):
             raise ValueError("inner names at least one adaptation, each once")
+        if isinstance(self.inner_lr, dict) and set(self.inner_lr) != set(self.inners):
+            raise ValueError("inner_lr names other adaptations than inner")
         if self.inner_order == 2 and self.first_order:
             raise ValueError("first_order and inner_order 2 contradict each other")
         if self.inner_order == 2 and self.restart != 1:

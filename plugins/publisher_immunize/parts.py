@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from publisher_immunize.host import Change, Host, Term
-from publisher_immunize.params import ImmunizeParams
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
@@ -105,12 +104,13 @@ class KeysValues(Part):
     Args:
         host: the denoiser.
         groups: N.
-        params: of the step.
+        rate: of learning.
+        rule: how far a step goes: ``inner_rule``.
     """
 
-    def __init__(self, host: Host, groups: int, params: ImmunizeParams) -> None:
+    def __init__(self, host: Host, groups: int, rate: float, rule: str) -> None:
         self.host, self.groups = host, groups
-        self.lr, self.rule = params.inner_lr or 0.0, params.inner_rule
+        self.lr, self.rule = rate, rule
         some = next(iter(host.keys_values.values())).weight
         self.empty = torch.zeros(0, dtype=host.work, device=some.device)
         self.x = self.empty.reshape(groups, 0, some.shape[1])
@@ -180,13 +180,13 @@ class Shared(Part):
         names: of the tensors.
         host: the denoiser.
         groups: N.
-        params: of the step.
+        rate: of learning.
     """
 
-    def __init__(self, names: Sequence[str], host: Host, groups: int, params: ImmunizeParams) -> None:
+    def __init__(self, names: Sequence[str], host: Host, groups: int, rate: float) -> None:
         self.groups = groups
         self.delta = {name: torch.zeros_like(host.tensor(name)) for name in names}
-        self.adam = Adam(params.inner_lr or 0.0)
+        self.adam = Adam(rate)
 
     def variables(self, states: Tensor) -> Tensors:  # noqa: ARG002 - the same for every batch
         """The deltas."""
@@ -222,19 +222,23 @@ class Adapters(Part):
     Args:
         host: the denoiser.
         groups: N.
-        params: of the step.
+        rate: of learning.
+        rank: of A and B.
         generator: draws A.
+        rest: what counts outside of keys and values: ``merge.rest``.
     """
 
-    def __init__(self, host: Host, groups: int, params: ImmunizeParams, generator: torch.Generator) -> None:
-        self.host, self.groups = host, groups
-        self.adam = Adam(params.inner_lr or 0.0)
+    def __init__(
+        self, host: Host, groups: int, rate: float, rank: int, generator: torch.Generator, rest: str = "mean"
+    ) -> None:
+        self.host, self.groups, self.count = host, groups, groups if rest == "mean" else 1
+        self.adam = Adam(rate)
         self.pairs: Tensors = {}
         for path, layer in host.projections.items():
-            shape = (groups, layer.in_features, params.inner_rank)
+            shape = (groups, layer.in_features, rank)
             drawn = (torch.rand(shape, generator=generator) * 2 - 1) / layer.in_features**0.5
             self.pairs[f"a.{path}"] = drawn.to(layer.weight.device, host.work)
-            self.pairs[f"b.{path}"] = self.pairs[f"a.{path}"].new_zeros(groups, params.inner_rank, layer.out_features)
+            self.pairs[f"b.{path}"] = self.pairs[f"a.{path}"].new_zeros(groups, rank, layer.out_features)
 
     def variables(self, states: Tensor) -> Tensors:  # noqa: ARG002 - the same for every batch
         """Both factors of every layer."""
@@ -251,9 +255,9 @@ class Adapters(Part):
         self.pairs = {name: value + steps[name] for name, value in self.pairs.items()}
 
     def shared(self) -> Change:
-        """Outside of keys and values: the mean of what the adapters add."""
+        """Outside of keys and values: the mean of what the adapters add, or the sum."""
         others = [path for path in self.host.projections if path not in self.host.keys_values]
-        return Change(terms={path: self._mean(path) for path in others})
+        return Change(terms={path: self._together(path) for path in others})
 
     def read(self, rows: Tensor) -> Tensors:
         """``(T A_n B_n)^T``."""
@@ -279,9 +283,9 @@ class Adapters(Part):
 
         return term
 
-    def _mean(self, path: str) -> Term:
+    def _together(self, path: str) -> Term:
         a, b = self.pairs[f"a.{path}"], self.pairs[f"b.{path}"]
-        return lambda x: (x @ a.transpose(0, 1).flatten(1)) @ b.flatten(0, 1) / self.groups
+        return lambda x: (x @ a.transpose(0, 1).flatten(1)) @ b.flatten(0, 1) / self.count
 
 
 class Words(Part):
@@ -290,12 +294,12 @@ class Words(Part):
     Args:
         shape: N, positions, width.
         host: the denoiser.
-        params: of the step.
+        rate: of learning.
     """
 
-    def __init__(self, shape: tuple[int, int, int], host: Host, params: ImmunizeParams) -> None:
+    def __init__(self, shape: tuple[int, int, int], host: Host, rate: float) -> None:
         self.words = torch.zeros(shape, dtype=host.work, device=host.denoiser.device)
-        self.adam = Adam(params.inner_lr or 0.0)
+        self.adam = Adam(rate)
 
     def variables(self, states: Tensor) -> Tensors:  # noqa: ARG002 - the same for every batch
         """The words."""

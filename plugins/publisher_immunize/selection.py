@@ -81,7 +81,8 @@ def _renamed(prompt: str, concept: Concept, words: Sequence[str], turn: int) -> 
 def notes(params: ImmunizeParams, chosen: Sequence[Concept]) -> tuple[str, ...]:
     """What the user should know before it is run; every None of the parameters replaced."""
     size = f"{params.batch} images of each of {len(chosen)} concepts"
-    found = [f"{params.steps} outer steps of {params.inner_steps} inner; {size}; lr {params.lr:g}, {params.inner_lr:g}"]
+    rates = ", ".join(f"{kind} {params.rate(kind):g}" for kind in params.inners)
+    found = [f"{params.steps} outer steps of {params.inner_steps} inner; {size}; lr {params.lr:g}, inner: {rates}"]
     if params.objective == "ascend" and params.strength and not params.bound:
         found.append("objective ascend is without bound: long runs destroy the model; set bound, or take hold")
     if "sks" in params.rare:

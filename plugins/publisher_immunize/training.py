@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from publisher.api import Concept, StepContext
 from publisher.api.diffusion.checkpoints import Checkpoints
 from publisher.api.diffusion.denoiser import Denoiser
-from publisher.api.diffusion.threads import is_small, one_thread_each
+from publisher.api.diffusion.threads import Aside, is_small, one_thread_each
 from publisher_immunize.bench import Bench
 from publisher_immunize.host import Host
 from publisher_immunize.loop import Log, Run
@@ -58,13 +58,17 @@ def train(
     denoiser = Denoiser.load(ctx.model, ctx.device, ctx.dtype)
     if params.gradient_checkpointing:
         denoiser.network.enable_gradient_checkpointing()  # type: ignore[operator]
-    with _threads(denoiser):
-        run = _run(ctx, params, material, denoiser, names)
+    with _threads(denoiser) as aside:
+        run = _run(ctx, params, material, denoiser, names, aside)
         weights = run()
     return Trained(weights, run.log, tuple(run.warnings))
 
 
-def _run(ctx: StepContext, params: ImmunizeParams, material: Material, denoiser: Denoiser, names: Sequence[str]) -> Run:
+def _run(
+    ctx: StepContext, params: ImmunizeParams, material: Material, denoiser: Denoiser, names: Sequence[str],
+    aside: Aside | None,
+) -> Run:  # fmt: skip
+    other = None if aside is None or params.inner_order == 2 else Host(_copy(denoiser))  # before hooks are on it
     host = Host(denoiser, second=params.inner_order == 2)
     component = ctx.model.anatomy.denoiser
     theta = {name: ctx.model.read(component, name).to(ctx.device, host.work) for name in names}
@@ -82,7 +86,13 @@ def _run(ctx: StepContext, params: ImmunizeParams, material: Material, denoiser:
         checkpoints,
         lambda done, text: ctx.progress(done, params.steps or 0, text),
         schedule,
+        second=None if aside is None or other is None else (replace(bench, host=other), aside),
     )
+
+
+def _copy(denoiser: Denoiser) -> Denoiser:
+    """One with a network of its own, for another thread."""
+    return Denoiser(copy.deepcopy(denoiser.network), denoiser.pixels)
 
 
 def _halves(material: Material) -> tuple[Material, Material]:
@@ -91,7 +101,7 @@ def _halves(material: Material) -> tuple[Material, Material]:
     return training, held
 
 
-def _threads(denoiser: Denoiser) -> AbstractContextManager[Any]:
+def _threads(denoiser: Denoiser) -> AbstractContextManager[Aside | None]:
     return one_thread_each() if is_small(denoiser.device, denoiser.size) else nullcontext()
 
 

@@ -34,7 +34,7 @@ def test_kept_concepts_are_attacked_under_a_new_word_and_compared_with_the_base(
     found = claims(innocents=2)
     (check,) = found["cat.learned"].checks
     assert check.attack_params["captions"] == "rare"
-    assert check.metric_params == {"against": "base"}
+    assert check.metric_params == {"against": "before"}
     assert (check.gate.lower_at_least, check.gate.upper_at_most) == (0.8, 1.25)
     assert "ghost.learned" in found
 

@@ -1,7 +1,7 @@
 """Processor threads for networks so small that several threads on one matrix cost more than they bring.
 
-One thread takes the forward with gradients, another one the frozen forward beside it. For the embedded model that is
-more than twice as fast as two threads on every operation (``docs/explanation/membranes.md``).
+One thread takes one part of a training step, another one what does not depend on it, such as the frozen forward. For
+the embedded model that is more than twice as fast as two threads on all (``docs/explanation/membranes.md``).
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
 
 SMALL = 256
 """Latent pixels of one image up to which a network counts as small, on a CPU."""
 
-Work = Callable[[], Tensor]
+Work = Callable[[], Any]
 Aside = Callable[[Work], Work]
 """Starts a function, and returns what waits for its result."""
 
