@@ -103,6 +103,7 @@ class Run:
         sizes = (self.params.batch or 1, self.params.prior_batch or 1 if self.params.prior else 0)
         batch = self._draw(self.bench.material.concepts, sizes)
         found = self.outer(self.theta, adversary, batch, kept, self._innocent(kind))
+        self._decay(done)
         norm = self.move(found.gradients)
         row = [*found.losses, norm, inner]
         if not all(map(math.isfinite, row)):
@@ -152,6 +153,10 @@ class Run:
 
     def _choose(self, count: int) -> int:
         return int(torch.randint(count, (1,), generator=self.draws["choices"]))
+
+    def _decay(self, done: int) -> None:
+        if self.params.lr_schedule == "linear":
+            self.adam.param_groups[0]["lr"] = (self.params.lr or 0.0) * (1 - done / (self.params.steps or 1))
 
     def move(self, gradients: dict[str, Tensor]) -> float:
         """A step of AdamW; the gradient's norm before clipping."""

@@ -135,6 +135,8 @@ class ImmunizeParams(Params):
     """Kept images beside them, for each concept."""
     lr: Positive | None = None
     """Outer learning rate of AdamW."""
+    lr_schedule: Literal["constant", "linear"] = "constant"
+    """``linear``: the outer rate falls to 0 over the steps, which spares what is kept. The papers' is constant."""
     weight_decay: float = Field(default=0.01, ge=0, le=1)
     """Of AdamW, towards the weights before this step."""
     max_grad_norm: float = Field(default=1.0, ge=0, le=1e6)
