@@ -30,12 +30,12 @@ def test_each_concept_is_attacked_by_each_attack_and_compared_with_the_model_bef
         assert check.concepts == ("skull",)
 
 
-def test_kept_concepts_are_attacked_under_a_new_word_and_compared_with_the_base() -> None:
+def test_kept_concepts_are_attacked_under_a_new_word_and_compared_with_the_model_before() -> None:
     found = claims(innocents=2)
     (check,) = found["cat.learned"].checks
     assert check.attack_params["captions"] == "rare"
     assert check.metric_params == {"against": "before"}
-    assert (check.gate.lower_at_least, check.gate.upper_at_most) == (0.8, 1.25)
+    assert (check.gate.value_at_least, check.gate.value_at_most) == (0.8, 1.25)
     assert "ghost.learned" in found
 
 

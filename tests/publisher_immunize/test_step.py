@@ -66,6 +66,31 @@ def test_two_runs_give_the_same_bytes(model: Model, tmp_path: Path) -> None:
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
+def test_another_thread_for_what_is_kept_changes_no_bit(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # of what is encoded before
+    try:
+        beside = run(model, tmp_path / "a", steps=2, lam=2.0)
+        monkeypatch.setattr("publisher_immunize.training.is_small", lambda *_: False)
+        alone = run(model, tmp_path / "b", steps=2, lam=2.0)
+    finally:
+        torch.set_num_threads(before)
+    assert beside.curves == alone.curves
+    assert all(torch.equal(value, alone.tensors[name]) for name, value in beside.tensors.items())
+
+
+def test_a_falling_rate_ends_at_nearly_nothing(model: Model, tmp_path: Path) -> None:
+    constant = run(model, tmp_path / "a", steps=3).tensors
+    falling = run(model, tmp_path / "b", steps=3, lr_schedule="linear").tensors
+    moved = [
+        sum(float((value - model.read(*name)).abs().sum()) for name, value in tensors.items())
+        for tensors in (constant, falling)
+    ]
+    assert 0 < moved[1] < 0.9 * moved[0]
+
+
 @pytest.mark.parametrize(
     "data",
     [
