@@ -113,11 +113,13 @@ class Material:
         return Batch(len(albums), own, x, noise, t, tuple(texts))
 
     def keep_batch(self, size: int, generator: torch.Generator) -> Batch:
-        """Kept images under their own prompts, every other one under any kept prompt."""
+        """Kept images under their own prompts, every other one under any kept prompt, every eighth under none."""
         chosen = [self.kept[i] for i in _some(len(self.kept), size, generator)]
         drawn = self.batch(chosen, "name", (1, 0), generator)
         others = _some(len(self.keep_texts), size, generator)
-        texts = [self.keep_texts[others[i]] if i % 2 else text for i, text in enumerate(drawn.texts)]
+        texts = [
+            "" if i % 8 == 7 else self.keep_texts[others[i]] if i % 2 else text for i, text in enumerate(drawn.texts)
+        ]
         return Batch(1, size, drawn.x, drawn.noise, drawn.t, tuple(texts))
 
 
