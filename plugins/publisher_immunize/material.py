@@ -68,6 +68,7 @@ class Material:
     concepts: tuple[Album, ...]
     kept: tuple[Album, ...]
     keep_texts: tuple[str, ...]
+    """The empty prompt first: it is half of every guided image."""
     states: Mapping[str, Text]
     """Text -> a batch of one."""
     lengths: Mapping[str, int]
@@ -113,12 +114,13 @@ class Material:
         return Batch(len(albums), own, x, noise, t, tuple(texts))
 
     def keep_batch(self, size: int, generator: torch.Generator) -> Batch:
-        """Kept images under their own prompts, every other one under any kept prompt, every eighth under none."""
+        """Kept images under their own prompts, every other one under any kept prompt, every eighth under the first."""
         chosen = [self.kept[i] for i in _some(len(self.kept), size, generator)]
         drawn = self.batch(chosen, "name", (1, 0), generator)
         others = _some(len(self.keep_texts), size, generator)
         texts = [
-            "" if i % 8 == 7 else self.keep_texts[others[i]] if i % 2 else text for i, text in enumerate(drawn.texts)
+            self.keep_texts[0] if i % 8 == 7 else self.keep_texts[others[i]] if i % 2 else text
+            for i, text in enumerate(drawn.texts)
         ]
         return Batch(1, size, drawn.x, drawn.noise, drawn.t, tuple(texts))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from publisher.api import Anatomy, Concept, Model, ModelInfo, Scope, StepContext, TensorInfo, TextEncoder
+from publisher.api import Anatomy, Concept, Model, ModelInfo, References, Scope, StepContext, TensorInfo, TextEncoder
 
 SD1 = Anatomy("stable-diffusion-1", "unet", (TextEncoder("text_encoder", "tokenizer", 8),), 8, 2)
 PARTS = ("text_encoder", "tokenizer", "unet")
@@ -63,6 +63,9 @@ class Context(StepContext):
 
     def generator(self, purpose: str) -> torch.Generator:
         raise AssertionError(f"the step draws nothing: {purpose}")
+
+    def references(self, concept: str, count: int) -> References:
+        raise AssertionError(f"the step looks at no image: {count} of {concept}")
 
     def progress(self, done: int, total: int, text: str = "") -> None:
         assert text
