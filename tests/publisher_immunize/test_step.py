@@ -56,6 +56,7 @@ def test_the_full_outer_set_is_every_tensor_of_the_denoiser(model: Model) -> Non
     assert plan.changes == {"unet": sorted(model.tensors("unet"))}
 
 
+@pytest.mark.slow
 def test_sdxl_with_its_pooled_text_is_immunised(model_xl: Model, tmp_path: Path) -> None:
     ctx = run(model_xl, tmp_path, images=2, keep_images=1, steps=1, merge={"texts": 1}, captions=["name"])
     assert len(ctx.changed()["unet"]) == 5 * model_xl.anatomy.cross_attention
@@ -66,6 +67,7 @@ def test_two_runs_give_the_same_bytes(model: Model, tmp_path: Path) -> None:
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
+@pytest.mark.slow
 def test_another_thread_for_what_is_kept_changes_no_bit(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +83,7 @@ def test_another_thread_for_what_is_kept_changes_no_bit(
     assert all(torch.equal(value, alone.tensors[name]) for name, value in beside.tensors.items())
 
 
+@pytest.mark.slow
 def test_a_falling_rate_ends_at_nearly_nothing(model: Model, tmp_path: Path) -> None:
     constant = run(model, tmp_path / "a", steps=3).tensors
     falling = run(model, tmp_path / "b", steps=3, lr_schedule="linear").tensors
@@ -91,12 +94,13 @@ def test_a_falling_rate_ends_at_nearly_nothing(model: Model, tmp_path: Path) -> 
     assert 0 < moved[1] < 0.9 * moved[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [
         {"mu": 0.5},
         {"inner": ["lora", "cross-attention"], "restart": 0},
-        pytest.param({"inner": "full", "restart": 2}, marks=pytest.mark.slow),
+        {"inner": "full", "restart": 2},
     ],
     ids=str,
 )
@@ -109,6 +113,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(model: Model, tmp_path: Path, da
     assert resumed.curves == whole.curves
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_run_is_not_used(model: Model, tmp_path: Path) -> None:
     run(model, tmp_path / "one", checkpoint_every=1, lam=0.5)
     ctx = run(model, tmp_path / "one", checkpoint_every=1)
@@ -117,6 +122,7 @@ def test_a_checkpoint_of_another_run_is_not_used(model: Model, tmp_path: Path) -
     assert all(torch.equal(value, ctx.tensors[name]) for name, value in fresh.tensors.items())
 
 
+@pytest.mark.slow
 def test_the_exported_model_has_the_loss_of_the_trained_one(model: State, tmp_path: Path) -> None:
     ctx = run(model, tmp_path)
     ctx.save(tmp_path / "result")
@@ -135,6 +141,7 @@ def test_the_exported_model_has_the_loss_of_the_trained_one(model: State, tmp_pa
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_in_bfloat16_writes_what_it_trained_in_float32(model: Model, tmp_path: Path) -> None:
     ctx = run(model, tmp_path, dtype="bfloat16", steps=1)
     for name, value in ctx.tensors.items():
