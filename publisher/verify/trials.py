@@ -19,7 +19,7 @@ from publisher.verify.asking import one_line
 if TYPE_CHECKING:
     import torch
 
-VERSION = "1"
+VERSION = "2"
 """Raised when the same trial gives other numbers."""
 TIMESTEPS = 8
 """At which the loss on each held-out image is measured, spread evenly."""
@@ -109,7 +109,8 @@ def _begin(task: TrialTask) -> _Begun:
         def latents(images: torch.Tensor) -> torch.Tensor:
             return encode_images(pipeline.vae, images.float().div(255)) if len(images) else _none(pipeline)
 
-        captions = tuple(task.captions[i % len(task.captions)] for i in range(len(task.images)))
+        first = len(task.held_out)  # captions go with the prompts that drew the images, and these come first
+        captions = tuple(task.captions[(first + i) % len(task.captions)] for i in range(len(task.images)))
         lesson = Lesson(latents(task.images), captions, latents(task.prior), task.prior_captions, task.concept)
         held_out = latents(task.held_out)
         with torch.random.fork_rng(devices=[]):  # whatever draws past the generator draws the same for every model

@@ -129,6 +129,13 @@ def test_the_lesson_has_the_images_as_latents_with_captions_in_turn(task: TrialT
     assert without.prior_latents.shape == (0, 4, 8, 8)
 
 
+def test_a_caption_stays_with_the_image_that_was_drawn_by_its_prompt(task: TrialTask) -> None:
+    Brightener.lessons.clear()
+    # Five images are drawn by three prompts in turn; the first two are held out, so the third prompt's comes first.
+    run(replace(task, params=SHORT, captions=("a cat", "a red cat", "a blue cat")))
+    assert Brightener.lessons[0].captions == ("a blue cat", "a cat", "a red cat")
+
+
 def test_what_runs_beside_a_trial_changes_nothing(task: TrialTask) -> None:
     tasks = [replace(task, seed=seed, params=SHORT) for seed in range(2)]
     together = run(*tasks)
