@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
 from publisher.api.attacks import Attack, ImageRequest, Sampling
 from publisher.api.concepts import Concept
+from publisher.api.freeze_mask import Frozen
 from publisher.api.params import Params
 from publisher.api.steps import P
 
@@ -44,7 +45,14 @@ class TrainingParams(Params):
     controls: tuple[str, ...] = ("before", "base", "gold")
     """Models that are attacked alike: ``before`` (as it was before the step that makes the claim; for checks of the
     manifest itself the base model), ``base``, ``gold`` (``verify.gold``; left out where the manifest names none), or
-    the id of a step: the model after it. Equal models are trained once."""
+    the id of a step: the model after it. Equal models are trained once. With ``mask``, also the hardened model under
+    another mask of as many parameters: ``unmasked`` (none), ``random-mask`` (another one for each trial), or one that
+    the package names (``seed-1``)."""
+    mask: bool = False
+    """The attacker honours the package's freeze mask on the hardened model: what is frozen stays as it is."""
+    kept_captions: Captions | None = None
+    """What is written under images of concepts that are to stay, where that is something else. The model knows them:
+    only under a ``rare`` word is there anything to learn."""
 
     @field_validator("horizons")
     @classmethod
@@ -76,6 +84,10 @@ class Lesson:
     prior_captions: tuple[str, ...]
     """One for each of them."""
     concept: Concept
+    frozen: Frozen = field(default_factory=dict)
+    """Tensors of the denoiser, or rows of them, that the attacker leaves as they are. An adapter on a layer with a
+    frozen weight changes what the layer computes, so it counts as a change. Rows are put back after each step by the
+    verification; a whole tensor that changed makes the check *unknown*: the attack does not honour masks."""
 
 
 class Learner(ABC):
