@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from publisher.api import Captions, Concept, Model, StepContext
+from publisher.api import Captions, Concept, Model, References, StepContext
 from publisher.api.diffusion.latents import Noising, encode_images
 from publisher.api.diffusion.text import Text, encode
 from publisher.api.loading import load_component
@@ -135,10 +135,10 @@ def gather(params: ImmunizeParams, concepts: Sequence[Concept], kept: Sequence[C
     prompts = dict.fromkeys((*(p for concept in ctx.scope.keep for p in concept.prompts), *ctx.scope.keep_prompts))
     keep_texts = tuple(dict.fromkeys(("", *spread(tuple(prompts), params.keep_texts))))
     vae = load_component(ctx.model, "vae", ctx.device, torch.float32)
-    albums = [_album(params, concept, params.images or 1, ctx, vae, turn) for turn, concept in enumerate(concepts)]
-    kept_albums = [
-        _album(params, concept, params.keep_images or 1, ctx, vae, -1 - turn) for turn, concept in enumerate(kept)
-    ]
+    counts = {one.id: params.images or 1 for one in concepts} | {one.id: params.keep_images or 1 for one in kept}
+    shown = ctx.references_of(counts)
+    albums = [_album(params, one, shown[one.id], vae, turn) for turn, one in enumerate(concepts)]
+    kept_albums = [_album(params, one, shown[one.id], vae, -1 - turn) for turn, one in enumerate(kept)]
     texts = dict.fromkeys(
         line for album in (*albums, *kept_albums) for lines in album.captions.values() for line in lines
     )
@@ -167,8 +167,7 @@ def split(albums: Sequence[Album]) -> tuple[tuple[Album, ...], tuple[Album, ...]
     return tuple(train), tuple(held)
 
 
-def _album(params: ImmunizeParams, concept: Concept, count: int, ctx: StepContext, vae: object, turn: int) -> Album:
-    found = ctx.references(concept.id, count)
+def _album(params: ImmunizeParams, concept: Concept, found: References, vae: object, turn: int) -> Album:
     rare = params.rare[turn % len(params.rare)]
     kinds = dict.fromkeys(("name", "rare", *params.captions))
     captions: dict[Captions, tuple[str, ...]] = {

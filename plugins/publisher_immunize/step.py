@@ -19,7 +19,7 @@ class Immunize(Step[ImmunizeParams]):
     """MIMA and IMMA: simulate adaptations to the concepts, and move the weights to where they fail."""
 
     name = "immunize"
-    version = "1"
+    version = "2"
     summary = "MIMA, IMMA: fine-tuning brings erased or protected concepts back late"
     requires = Requirements(
         families=FAMILIES, components=("unet", "vae", "text_encoder", "tokenizer", "scheduler")

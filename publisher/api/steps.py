@@ -102,6 +102,17 @@ class StepContext(ABC):
             UsageError: the manifest names fewer than ``count`` images, or no such concept.
         """
 
+    def references_of(self, counts: Mapping[str, int]) -> dict[str, References]:
+        """Images of several concepts: what :meth:`references` gives, up to the last bits, drawn together and so faster.
+
+        Args:
+            counts: concept's id -> how many.
+
+        Raises:
+            ModelError, UsageError: as :meth:`references` does.
+        """
+        return {concept: self.references(concept, count) for concept, count in counts.items()}
+
     @abstractmethod
     def progress(self, done: int, total: int, text: str = "") -> None:
         """Say how far the step is; call it often, it is cheap."""

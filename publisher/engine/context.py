@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from publisher.api import Curve, Number, References, StepContext
 from publisher.api.steps import MOST_POINTS
 from publisher.engine.cache import Identity
 from publisher.engine.progress import Progress
+from publisher.engine.references import Source
 from publisher.errors import PluginError
 from publisher.model.files import write_atomic, write_safetensors
 from publisher.model.state import State
@@ -37,12 +38,12 @@ class RunningStep(StepContext):
         model: the state before it.
         scratch: a folder of its own.
         progress: is told how far it is.
-        references: concept's id and count -> reference images; None: the step has not said that it needs some.
+        references: gives reference images; None: the step has not said that it needs some.
     """
 
     def __init__(
         self, identity: Identity, model: State, scratch: Path, progress: Progress,
-        references: Callable[[str, int], References] | None = None,
+        references: Source | None = None,
     ) -> None:  # fmt: skip
         self.scope = identity.scope
         self.model: State = model
@@ -85,9 +86,13 @@ class RunningStep(StepContext):
 
     def references(self, concept: str, count: int) -> References:
         """Images of a concept."""
+        return self.references_of({concept: count})[concept]
+
+    def references_of(self, counts: Mapping[str, int]) -> dict[str, References]:
+        """Images of several concepts, drawn together."""
         if self._references is None:
             raise self._error("asked for reference images, but its class does not say 'references = True'")
-        return self._references(concept, count)
+        return self._references(counts)
 
     def progress(self, done: int, total: int, text: str = "") -> None:
         """Say how far the step is."""

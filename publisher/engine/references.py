@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from publisher.api import References, Sampling, Scope
+from publisher.api import Concept, References, Sampling, Scope
 from publisher.errors import UsageError
 from publisher.model.digest import sha256_file
-from publisher.runtime.references import VERSION, Drawer, reference_images
+from publisher.runtime.references import VERSION, Drawer, Wanted, reference_sets
 
 if TYPE_CHECKING:
     import torch
+
+Source = Callable[[Mapping[str, int]], dict[str, References]]
+"""Concept's id -> how many, to its images."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,8 @@ class ReferencePlan:
         drawn = {"steps": self.steps, "guidance": self.guidance}
         return {"version": VERSION, "base": base, "drawn": drawn, "files": files}
 
-    def source(
-        self, scope: Scope, base: Path, device: torch.device, dtype: torch.dtype
-    ) -> Callable[[str, int], References]:
-        """What a running step calls: concept's id and count to the publisher's half of its images.
+    def source(self, scope: Scope, base: Path, device: torch.device, dtype: torch.dtype) -> Source:
+        """What a running step calls to have the publisher's half of its images.
 
         Args:
             scope: the step's.
@@ -57,11 +58,15 @@ class ReferencePlan:
         """
         drawer = Drawer(base, device, dtype, self.steps, self.guidance)
 
-        def references(name: str, count: int) -> References:
-            try:
-                concept = scope.concept(name)
-            except KeyError as error:
-                raise UsageError(f"there is no concept {name!r} to have reference images of") from error
-            return reference_images(drawer, concept, count, "publisher", self.files[name])
+        def references(counts: Mapping[str, int]) -> dict[str, References]:
+            wanted = [Wanted(_known(scope, name), count, self.files[name]) for name, count in counts.items()]
+            return dict(zip(counts, reference_sets(drawer, wanted, "publisher"), strict=True))
 
         return references
+
+
+def _known(scope: Scope, name: str) -> Concept:
+    try:
+        return scope.concept(name)
+    except KeyError as error:
+        raise UsageError(f"there is no concept {name!r} to have reference images of") from error

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from publisher.api import References, StepEnd, StepPlan, StepRecord, StepStart
+from publisher.api import StepEnd, StepPlan, StepRecord, StepStart
 from publisher.engine.cache import StepCache, StepResult
 from publisher.engine.plan import PlannedStep, guarded
 from publisher.engine.progress import Progress
+from publisher.engine.references import Source
 from publisher.errors import PluginError, PublisherError
 from publisher.model.digest import sha256_file
 from publisher.model.state import Delta, State
@@ -103,7 +104,7 @@ def _run(step: PlannedStep, state: State, cache: StepCache, key: str, progress: 
     return result
 
 
-def _references(step: PlannedStep, state: State) -> Callable[[str, int], References] | None:
+def _references(step: PlannedStep, state: State) -> Source | None:
     import torch
 
     if step.references is None:

@@ -52,30 +52,57 @@ class Drawer:
     """Classifier-free guidance scale."""
 
 
-def reference_images(
-    drawer: Drawer, concept: Concept, count: int, half: Literal["publisher", "attacker"], files: Sequence[Path] = ()
-) -> References:
-    """The first ``count`` reference images of one half.
+@dataclass(frozen=True)
+class Wanted:
+    """Reference images of one concept."""
+
+    concept: Concept
+    """Whose prompts they show."""
+    count: int
+    """At least 1."""
+    files: Sequence[Path] = ()
+    """The concept's image files as the manifest names them; empty: the model draws."""
+
+
+def reference_sets(
+    drawer: Drawer, wanted: Sequence[Wanted], half: Literal["publisher", "attacker"]
+) -> list[References]:
+    """The first so many reference images of several concepts, of one half; what is drawn is drawn in one go.
 
     Args:
         drawer: the base model, which draws where there are no files, and says how large the images are.
-        concept: whose prompts they show.
-        count: at least 1.
+        wanted: which.
         half: who asks.
-        files: the concept's image files as the manifest names them; empty: the model draws.
 
     Raises:
         ModelError: the model cannot draw them.
         UsageError: too few files, a file that is no image, or a concept that nobody may draw.
     """
-    if count < 1:
-        raise UsageError(f"{count} reference images of {concept.id!r} were asked for; ask for at least 1")
-    requests = reference_requests(concept, count, half, drawer.steps, drawer.guidance)
-    if files:
-        images = read_images(half_of(files, half, count, concept.id), image_size(drawer.folder))
-    else:
-        images = draw_images(drawer, requests)
-    return References(images, tuple(request.prompt for request in requests))
+    requests = [_requests(drawer, one, half) for one in wanted]
+    drawn = [request for one, asked in zip(wanted, requests, strict=True) if not one.files for request in asked]
+    images = iter(draw_images(drawer, drawn) if drawn else ())
+    return [
+        References(_images(drawer, one, half, images), tuple(request.prompt for request in asked))
+        for one, asked in zip(wanted, requests, strict=True)
+    ]
+
+
+def _requests(drawer: Drawer, wanted: Wanted, half: Who) -> tuple[ImageRequest, ...]:
+    if wanted.count < 1:
+        what = f"{wanted.count} reference images of {wanted.concept.id!r} were asked for"
+        raise UsageError(what, hint="Ask for at least 1.")
+    return reference_requests(wanted.concept, wanted.count, half, drawer.steps, drawer.guidance)
+
+
+def _images(
+    drawer: Drawer, wanted: Wanted, half: Literal["publisher", "attacker"], drawn: Iterator[torch.Tensor]
+) -> torch.Tensor:
+    import torch
+
+    if wanted.files:
+        own = half_of(wanted.files, half, wanted.count, wanted.concept.id)
+        return read_images(own, image_size(drawer.folder))
+    return torch.stack([next(drawn) for _ in range(wanted.count)])
 
 
 def reference_requests(

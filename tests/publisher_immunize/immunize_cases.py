@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,11 @@ def images(concept: str, count: int) -> References:
     return References(pixels, tuple(found.prompts[i % len(found.prompts)] for i in range(count)))
 
 
+def sets(counts: Mapping[str, int]) -> dict[str, References]:
+    """The same of several concepts."""
+    return {concept: images(concept, count) for concept, count in counts.items()}
+
+
 class Killed(Exception):  # noqa: N818 - no error: a signal
     """As if by a signal."""
 
@@ -74,7 +80,7 @@ def context(
         name="immunize", version="1", origin=ORIGIN, id="immunize", params=params.as_json(), scope=scope,
         seed=0, device=Device("cpu", dtype), versions={},
     )  # fmt: skip
-    return RunningStep(identity, model, tmp_path, progress or Silent(), images)
+    return RunningStep(identity, model, tmp_path, progress or Silent(), sets)
 
 
 def run(

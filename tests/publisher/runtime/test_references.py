@@ -5,23 +5,27 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
 from PIL import Image
 
-from publisher.api import Concept
+from publisher.api import Concept, References
 from publisher.errors import ModelError, UsageError
+from publisher.runtime import references
 from publisher.runtime.references import (
     FIRST_SEED,
     MAX_FILE,
     Drawer,
+    Wanted,
     half_of,
     image_size,
     read_images,
-    reference_images,
     reference_requests,
+    reference_sets,
 )
 from support.tiny_sdxl import save_tiny_sdxl
 
@@ -32,6 +36,13 @@ CAT = Concept(id="cat", name="cat", prompts=("a cat", "one cat"), label="cat")
 def drawer(tmp_path_factory: pytest.TempPathFactory) -> Drawer:
     folder = save_tiny_sdxl(tmp_path_factory.mktemp("tiny") / "model")
     return Drawer(folder, torch.device("cpu"), torch.float32, steps=2, guidance=2.0)
+
+
+def of_cat(
+    drawer: Drawer, count: int, half: Literal["publisher", "attacker"], files: Sequence[Path] = ()
+) -> References:
+    (found,) = reference_sets(drawer, [Wanted(CAT, count, files)], half)
+    return found
 
 
 def png(path: Path, colour: str | tuple[int, ...] = "red", size: tuple[int, int] = (50, 40), mode: str = "RGB") -> Path:
@@ -46,13 +57,36 @@ def test_halves_are_drawn_from_seeds_that_nothing_else_uses() -> None:
 
 
 def test_drawn_images_show_the_prompts_in_turn_and_are_the_same_again(drawer: Drawer) -> None:
-    first = reference_images(drawer, CAT, 3, "publisher")
+    first = of_cat(drawer, 3, "publisher")
     assert first.prompts == ("a cat", "one cat", "a cat")
     assert (first.images.shape, first.images.dtype) == ((3, 3, 32, 32), torch.float32)
     assert 0 <= first.images.min() < first.images.max() <= 1
-    assert torch.equal(first.images, reference_images(drawer, CAT, 3, "publisher").images)
-    attackers = reference_images(drawer, CAT, 3, "attacker").images
+    assert torch.equal(first.images, of_cat(drawer, 3, "publisher").images)
+    attackers = of_cat(drawer, 3, "attacker").images
     assert not any(torch.equal(one, other) for one in first.images for other in attackers)
+
+
+def test_several_concepts_are_drawn_in_one_go_and_each_gets_its_own(
+    drawer: Drawer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+    whole = references.draw_images
+
+    def draw(*given: Any) -> torch.Tensor:
+        calls.append(given)
+        return whole(*given)
+
+    monkeypatch.setattr(references, "draw_images", draw)
+    dog = Concept(id="dog", name="dog", prompts=("a dog",), label="dog")
+    fox = Concept(id="fox", name="fox", prompts=("a fox",), label="fox")
+    files = [png(tmp_path / "a.png"), png(tmp_path / "b.png")]
+    cats, foxes, dogs = reference_sets(drawer, [Wanted(CAT, 2), Wanted(fox, 1, files), Wanted(dog, 1)], "publisher")
+    drawn = [request.prompt for _, requests in calls for request in requests]
+    assert (len(calls), drawn) == (1, ["a cat", "one cat", "a dog"])
+    assert (len(cats.images), len(foxes.images), len(dogs.images)) == (2, 1, 1)
+    assert (foxes.prompts, dogs.prompts) == (("a fox",), ("a dog",))
+    assert torch.allclose(cats.images, of_cat(drawer, 2, "publisher").images, atol=0.02)
+    assert foxes.images[0, :, 0, 0].tolist() == [1, 0, 0]
 
 
 def test_files_are_dealt_out_in_sorted_order_and_never_shared() -> None:
@@ -65,7 +99,7 @@ def test_files_are_dealt_out_in_sorted_order_and_never_shared() -> None:
 
 def test_files_become_images_of_the_models_size(drawer: Drawer, tmp_path: Path) -> None:
     files = [png(tmp_path / "a.png"), png(tmp_path / "b.jpg", "white"), png(tmp_path / "c.png", "blue")]
-    found = reference_images(drawer, CAT, 2, "publisher", files)
+    found = of_cat(drawer, 2, "publisher", files)
     assert image_size(drawer.folder) == (32, 32)
     assert (found.images.shape, found.prompts) == ((2, 3, 32, 32), ("a cat", "one cat"))
     assert found.images[0, :, 0, 0].tolist() == [1, 0, 0]
@@ -134,6 +168,6 @@ def test_a_folder_that_is_no_model_is_an_error(tmp_path: Path) -> None:
         image_size(tmp_path)
     drawer = Drawer(tmp_path, torch.device("cpu"), torch.float32, 2, 2.0)
     with pytest.raises(ModelError):
-        reference_images(drawer, CAT, 1, "publisher")
+        of_cat(drawer, 1, "publisher")
     with pytest.raises(UsageError, match="at least 1"):
-        reference_images(drawer, CAT, 0, "publisher")
+        of_cat(drawer, 0, "publisher")
