@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from publisher.guarding import guard
     from publisher.loading import load
 
-__all__ = ["load"]
+__all__ = ["guard", "load"]
 __version__ = "0.1.0.dev0"
 
 
 def __getattr__(name: str) -> Any:
-    """``publisher.load``, imported when it is first asked for."""
-    if name != "load":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from publisher.loading import load
+    """``publisher.load`` and ``publisher.guard``, imported when they are first asked for."""
+    if name == "load":
+        from publisher.loading import load
 
-    return load
+        return load
+    if name == "guard":
+        from publisher.guarding import guard
+
+        return guard
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -55,7 +55,7 @@ def load(
     """
     folder = Path(package)
     if verify_key is not None:
-        _require_verified(folder, Path(verify_key))
+        require_verified(folder, Path(verify_key))
     where = _device(device)
     pipeline = load_pipeline(folder, where, _dtype(dtype, where), filters=True)
     released = read_release(folder / RELEASE)
@@ -63,7 +63,17 @@ def load(
     return pipeline
 
 
-def _require_verified(folder: Path, key: Path) -> None:
+def require_verified(folder: Path, key: Path) -> None:
+    """Refuse a package that is not what its publisher signed.
+
+    Args:
+        folder: the package.
+        key: the publisher's public key in PEM.
+
+    Raises:
+        NotVerifiedError: with everything that is wrong.
+        UsageError: package or key cannot be read.
+    """
     found = verify(folder, key)
     if not found.ok:
         raise NotVerifiedError(
