@@ -12,6 +12,7 @@ from publisher.api import TensorInfo
 from publisher.model.header import HeaderError, read_header
 from publisher.model.strict_json import JsonError, strict_json
 from publisher.package.codes import Code, Finding
+from publisher.package.freeze_mask import MASK, check_freeze_mask
 from publisher.package.layout import (
     CODE_TYPES,
     MAX_TEXT_BYTES,
@@ -32,7 +33,7 @@ diffusers."""
 CODE_KEYS = ("auto_map", "custom_pipeline", "custom_pipelines")
 _CLASS = re.compile(r"[A-Z][A-Za-z0-9]{0,99}")
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
-_INDEX = ".safetensors.index.json"
+INDEX_SUFFIX = ".safetensors.index.json"
 
 
 def check_names(paths: Iterable[str]) -> list[Finding]:
@@ -64,8 +65,9 @@ def check_content(tree: Tree) -> list[Finding]:
             findings += _weights(tree, path, tensors)
         elif suffix(path) in TEXT_TYPES:
             findings += _text(tree, path, documents)
-    findings += _model_index(documents.get(MODEL_INDEX), set(tree.digests))
+    findings += check_model_index(documents.get(MODEL_INDEX), set(tree.digests))
     findings += check_membranes(documents.get(INDEX), tree.digests, tensors)
+    findings += check_freeze_mask(documents.get(MASK), tree.digests, tensors, tree.root)
     for path in sorted(documents):
         findings += _document(path, documents[path], tensors)
     return findings
@@ -110,12 +112,17 @@ def _text(tree: Tree, path: str, documents: dict[str, Any]) -> list[Finding]:
 def _document(path: str, document: Any, tensors: Mapping[str, Mapping[str, TensorInfo]]) -> Iterator[Finding]:
     if path.startswith(f"{RELEASE}/"):
         return
+    yield from check_code(path, document)
+    if path.endswith(INDEX_SUFFIX):
+        yield from check_index(path, document, tensors)
+
+
+def check_code(path: str, document: Any) -> Iterator[Finding]:
+    """Whether a configuration, as JSON data, would load program code."""
     for key in sorted(_keys(document) & set(CODE_KEYS)):
         yield Finding(Code.CUSTOM_CODE, path, f"has {key!r}, which loads code")
     if isinstance(document, dict) and not isinstance(document.get("_class_name", ""), str):
         yield Finding(Code.CUSTOM_CODE, path, "names its class by a list, which loads code")
-    if path.endswith(_INDEX):
-        yield from _index(path, document, tensors)
 
 
 def _keys(document: Any) -> set[str]:
@@ -131,14 +138,21 @@ def _keys(document: Any) -> set[str]:
     return found
 
 
-def _index(path: str, document: Any, tensors: Mapping[str, Mapping[str, TensorInfo]]) -> Iterator[Finding]:
+def check_index(path: str, document: Any, tensors: Mapping[str, Mapping[str, TensorInfo]]) -> Iterator[Finding]:
+    """Whether an index of shards, as JSON data, says what is in the files beside it.
+
+    Args:
+        path: of the index.
+        document: its content.
+        tensors: file -> its tensors.
+    """
     folder = path.rpartition("/")[0]
     weight_map = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         yield Finding(Code.INCONSISTENT, path, "has no weight_map from tensors to files")
         return
     for name in sorted(set(weight_map.values())):
-        shard = f"{folder}/{name}"
+        shard = f"{folder}/{name}" if folder else name
         listed = {tensor for tensor, file in weight_map.items() if file == name}
         if "/" in name or path_problem(name):
             yield Finding(Code.PATH, path, f"names {name!r}, which is no file name")
@@ -148,7 +162,8 @@ def _index(path: str, document: Any, tensors: Mapping[str, Mapping[str, TensorIn
             yield Finding(Code.INCONSISTENT, path, f"lists other tensors than {name!r} holds")
 
 
-def _model_index(document: Any, paths: set[str]) -> Iterator[Finding]:
+def check_model_index(document: Any, paths: set[str]) -> Iterator[Finding]:
+    """Whether ``model_index.json``, as JSON data, names classes of the libraries, and the folders that there are."""
     if not isinstance(document, dict):
         if MODEL_INDEX not in paths or document is not None:
             yield Finding(Code.INCONSISTENT, MODEL_INDEX, "is not there or no JSON object")

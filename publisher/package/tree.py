@@ -75,6 +75,39 @@ def read_tree(folder: Path) -> Tree:
     return tree
 
 
+@dataclass
+class FileTree(Tree):
+    """One file; what lies beside it is not looked at."""
+
+    def recheck(self) -> list[Finding]:
+        """A finding if the file has changed since it was read."""
+        path = next(iter(self.stamps))
+        try:
+            same = self.stamps[path] == _stamp((self.root / path).lstat())
+        except OSError:
+            same = False
+        return [] if same else [Finding(Code.CHANGED_MEANWHILE, path, "changed while it was being read")]
+
+
+def read_file(path: Path) -> Tree:
+    """The same for a single regular file, which becomes the only one in the folder that holds it.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    tree = FileTree(path.parent)
+    try:
+        status = path.lstat()
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    tree.stamps[path.name] = _stamp(status)
+    if not stat.S_ISREG(status.st_mode):
+        tree.findings.append(Finding(Code.SPECIAL_FILE, path.name, "is no regular file"))
+    else:
+        _hash(tree, path.name, status)
+    return tree
+
+
 def _stamp(status: os.stat_result) -> Stamp:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 

@@ -71,7 +71,7 @@ def build_unsigned(
 ) -> None:
     data = report_data()
     change(data)
-    build.lay_out(folder, model, {"freeze-mask.json": b"{}\n"})
+    build.lay_out(folder, model, {"made.json": b"{}\n"})
     build.finish(
         folder, report=ReleaseReport.parse(data), views={"index.html": b"<!doctype html>\n"},
         evidence={"evidence.cigarette.plain.jsonl": EVIDENCE}, resolved=b"{}\n",

@@ -1,0 +1,295 @@
+"""Audit a fine-tuned model against a released package: did what its freeze mask names stay as it was published?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from publisher.api import TensorInfo
+from publisher.api.freeze_mask import FreezeMask, digests
+from publisher.errors import InconclusiveError
+from publisher.loading import NotVerifiedError
+from publisher.model.digest import sha256_file
+from publisher.model.header import read_header
+from publisher.package.freeze_mask import MASK
+from publisher.package.layout import MODEL_INDEX, RELEASE, TEXT_TYPES, suffix
+from publisher.package.text import printable
+from publisher.package.upload import Upload, read_upload
+from publisher.package.verify import Verification, verify
+from publisher.runtime.audit.comparing import Comparison, tally
+from publisher.runtime.audit.naming import Layers, Names, frozen_layers
+from publisher.runtime.audit.records import (
+    AdapterAudit,
+    Audit,
+    AuditedPackage,
+    ComponentAudit,
+    FreeTensors,
+    State,
+    Unexamined,
+    WeightsAudit,
+    verdict_of,
+)
+from publisher.runtime.audit.weights import Weights
+
+MOSTLY = 0.5
+"""Files with so much of the published network are a set of weights; with less of it they replace what they hold."""
+
+
+class NoMaskError(InconclusiveError):
+    """The package freezes nothing, so there is nothing to compare."""
+
+
+def audit(finetuned: str | Path, package: str | Path, key: str | Path, *, hub: bool = False) -> Audit:
+    """Compare a fine-tuned model with a package's freeze mask. Memory: one tensor and its difference.
+
+    Args:
+        finetuned: a diffusers pipeline, a denoiser's folder, a folder of adapters, or one ``.safetensors`` file.
+            Nothing of it is unpickled or run.
+        package: the released package that it was trained from.
+        key: the publisher's public key in PEM; from the publisher, never from the package or the upload.
+        hub: allow the ``.gitattributes`` that a hub adds to the package.
+
+    Raises:
+        NotVerifiedError: the package does not verify.
+        NoMaskError: it has no freeze mask.
+        UsageError: a folder, a file or the key cannot be read.
+    """
+    published = Published(Path(package), _verified(Path(package), Path(key), hub=hub))
+    published.check_digests()
+    upload, tree = read_upload(Path(finetuned))
+    auditor = Auditor(published, upload)
+    auditor.run()
+    for finding in tree.recheck():
+        upload.unexamined[finding.path] = finding.message
+    return auditor.record()
+
+
+def _verified(folder: Path, key: Path, *, hub: bool) -> Verification:
+    found = verify(folder, key, hub=hub)
+    if not found.ok:
+        raise NotVerifiedError(
+            "the package did not verify; nothing was compared with it",
+            where=str(folder),
+            hint="\n".join(printable(f"{finding}  {finding.code.remedy}") for finding in found.findings),
+        )
+    return found
+
+
+class Published:
+    """A verified package: what is compared with.
+
+    Args:
+        folder: the package.
+        verification: its good answer.
+
+    Raises:
+        NoMaskError: it has no mask.
+    """
+
+    def __init__(self, folder: Path, verification: Verification) -> None:
+        self.folder, self._verification = folder, verification
+        if not (folder / MASK).is_file():
+            raise NoMaskError(
+                "the package has no freeze mask", where=str(folder), hint="There is nothing that had to stay as it is."
+            )
+        self.mask = FreezeMask.parse(json.loads((folder / MASK).read_bytes()))
+        self.denoiser = self.weights(self.mask.component)
+
+    def weights(self, component: str) -> Weights:
+        """A component's tensors."""
+        files = {f"{component}/{path.name}": path for path in (self.folder / component).glob("*.safetensors")}
+        found = [info for name, path in sorted(files.items()) for info in read_header(path, name).values()]
+        return Weights({info.name: info for info in found}, files)
+
+    @cached_property
+    def components(self) -> tuple[str, ...]:
+        """Folders of the package's parts, sorted; without its own ``release``."""
+        return tuple(sorted(path.name for path in self.folder.iterdir() if path.is_dir() and path.name != RELEASE))
+
+    def texts(self, prefix: str) -> dict[str, Path]:
+        """Configurations and vocabularies right below a folder (``"unet/"``; empty: the root), by path."""
+        paths = (self.folder / prefix).iterdir() if (self.folder / prefix).is_dir() else ()
+        return {f"{prefix}{path.name}": path for path in paths if path.is_file() and suffix(path.name) in TEXT_TYPES}
+
+    def check_digests(self) -> None:
+        """Compare the mask's digests, of all casts, with the weights beside it.
+
+        Raises:
+            NotVerifiedError: one is of something else; its publisher signed a mask that cannot be kept.
+        """
+        for frozen in self.mask.frozen:
+            if digests(self.denoiser.read(frozen.name), frozen.rows) != dict(frozen.sha256):
+                raise NotVerifiedError(
+                    f"a digest of {frozen.name!r} is not that of the tensor, or of a cast of it",
+                    where=str(self.folder / MASK),
+                    hint="Tell the package's publisher; it was signed so.",
+                )
+
+    def record(self) -> AuditedPackage:
+        """What the audit's record says of it."""
+        summary = self._verification.summary
+        return AuditedPackage(
+            name=summary.name if summary else "",
+            version=summary.version if summary else "",
+            key_sha256=self._verification.key,
+            mask_sha256=sha256_file(self.folder / MASK),
+            component=self.mask.component,
+            granularity=self.mask.granularity,
+            tensors=self.mask.tensors,
+            parameters=self.mask.parameters,
+        )
+
+
+class Auditor:
+    """Compares what lies in an upload with what was published."""
+
+    def __init__(self, published: Published, upload: Upload) -> None:
+        self._published, self._upload = published, upload
+        self._mask = published.mask
+        self._layers = Layers(self._mask.component, published.denoiser.tensors)
+        self._weights: list[WeightsAudit] = []
+        self._adapters: list[AdapterAudit] = []
+        self._others: dict[str, list[list[str]]] = {}
+
+    def run(self) -> None:
+        """Compare everything; what cannot be is listed in the upload."""
+        known = (set(self._published.components) | set(self._named())) - {self._mask.component}
+        for files in self._upload.sets().values():
+            folder = files[0].partition("/")[0] if "/" in files[0] else ""
+            if folder == RELEASE and self._identical(files):
+                continue  # the package's own membranes, uploaded again
+            if self._upload.kind == "pipeline" and folder in known:
+                self._others.setdefault(folder, []).append(files)
+            else:
+                self._files(files, inside=folder == self._mask.component)
+        if self._upload.kind == "pipeline" and not self._inside():
+            self._weights.append(self._nothing(f"there are no safetensors weights in {self._mask.component}/"))
+
+    def record(self) -> Audit:
+        """The answer."""
+        pipeline = self._upload.kind == "pipeline"
+        weights, adapters = tuple(self._weights), tuple(self._adapters)
+        unexamined = tuple(Unexamined(path=path, reason=why) for path, why in sorted(self._upload.unexamined.items()))
+        if not (weights or adapters or unexamined):
+            weights = (self._nothing("there is no weights file"),)
+        return Audit(
+            verdict=verdict_of(weights, adapters, unexamined),
+            package=self._published.record(),
+            upload=self._upload.kind,
+            weights=weights,
+            adapters=adapters,
+            components=tuple(self._components() if pipeline else self._config("")),
+            unexamined=unexamined,
+        )
+
+    def _inside(self) -> bool:
+        return any(path.startswith(f"{self._mask.component}/") for path in self._upload.headers)
+
+    def _nothing(self, reason: str) -> WeightsAudit:
+        free = len(self._published.denoiser.tensors) - len(self._mask.frozen)
+        return WeightsAudit(files=(), comparable=False, reason=reason, free=FreeTensors(tensors=free))
+
+    def _files(self, files: list[str], *, inside: bool) -> None:
+        headers = self._upload.tensors(files)
+        names = self._layers.sort(headers)
+        for name in names.twice:
+            self._upload.unexamined[files[0]] = f"has two tensors that stand for {name!r}"
+        only_adapters = bool(names.adapters or names.text)
+        complete = len(names.tensors) >= MOSTLY * len(self._layers.tensors) or inside or not only_adapters
+        if complete or names.tensors:
+            self._compare(files, names, headers, complete=complete)
+        elif names.other:
+            self._upload.unexamined[files[0]] = f"has {len(names.other)} tensors of unknown layers: {names.other[0]}"
+        if only_adapters:
+            self._adapters.append(self._adapter(files, names))
+
+    def _compare(
+        self, files: list[str], names: Names, headers: Mapping[str, TensorInfo], *, complete: bool
+    ) -> None:  # fmt: skip
+        stored = {**names.tensors, **{name: name for name in names.other}}
+        found = Weights(
+            {name: headers[own] for name, own in stored.items()}, {file: self._upload.root / file for file in files}
+        )
+        comparison = Comparison(self._mask, self._published.denoiser, found)
+        self._weights.append(comparison.run(complete=complete))
+        for name in comparison.not_finite:
+            self._upload.unexamined[headers[stored[name]].file] = f"{name!r} holds NaN or infinity"
+
+    def _adapter(self, files: list[str], names: Names) -> AdapterAudit:
+        return AdapterAudit(
+            files=tuple(files),
+            layers=len(names.adapters),
+            frozen_layers=frozen_layers(names.adapters, self._mask.rows),
+            elsewhere=len(names.text),
+        )
+
+    def _named(self) -> Iterator[str]:
+        """Components that the upload's ``model_index.json`` names."""
+        index = self._upload.documents.get(MODEL_INDEX)
+        for name, value in index.items() if isinstance(index, dict) else ():
+            if isinstance(value, list) and value != [None, None]:
+                yield name
+
+    def _components(self) -> Iterator[ComponentAudit]:
+        if changed := self._texts("", "", only=MODEL_INDEX):
+            yield ComponentAudit(name=MODEL_INDEX, state="changed", files_changed=changed)
+        yield from self._config(f"{self._mask.component}/")
+        for name in sorted({*self._published.components, *self._named()} - {self._mask.component}):
+            yield self._component(name)
+
+    def _config(self, prefix: str) -> Iterator[ComponentAudit]:
+        """The denoiser's own configuration, which can change what its tensors do."""
+        if f"{prefix}config.json" not in self._upload.digests:
+            return
+        changed = self._texts(f"{self._mask.component}/", prefix, only=f"{self._mask.component}/config.json")
+        if changed:
+            yield ComponentAudit(name=self._mask.component, state="changed", files_changed=changed)
+
+    def _component(self, name: str) -> ComponentAudit:
+        here = any(path.startswith(f"{name}/") for path in self._upload.digests)
+        if not here or name not in self._published.components:
+            return ComponentAudit(name=name, state="added" if here else "missing")
+        texts = self._texts(f"{name}/", f"{name}/")
+        published = self._published.weights(name)
+        sets = self._others.get(name, [])
+        if not sets and published.tensors:
+            return ComponentAudit(
+                name=name, state="changed", files_changed=texts, tensors_changed=len(published.tensors)
+            )
+        counts = [self._tally(published, files) for files in sets if not self._identical(files)]
+        changed = max((one["changed"] + one["missing"] for one in counts), default=0)
+        state: State = "changed" if changed or texts else "cast" if any(one["cast"] for one in counts) else "same"
+        return ComponentAudit(name=name, state=state, files_changed=texts, tensors_changed=changed)
+
+    def _identical(self, files: Iterable[str]) -> bool:
+        paths = {file: self._published.folder / file for file in files}
+        return all(path.is_file() and sha256_file(path) == self._upload.digests[file] for file, path in paths.items())
+
+    def _tally(self, published: Weights, files: list[str]) -> Mapping[Any, int]:
+        found = Weights(self._upload.tensors(files), {file: self._upload.root / file for file in files})
+        return tally(published, found, sorted(published.tensors))
+
+    def _texts(self, ours: str, theirs: str, only: str = "") -> tuple[str, ...]:
+        """Text files of a folder that say something else in the upload, or are not there; named as published."""
+        changed = []
+        for name, path in sorted(self._published.texts(ours).items()):
+            own = theirs + name.removeprefix(ours)
+            if only in ("", name) and self._upload.digests.get(own) != sha256_file(path):
+                document = self._upload.documents.get(own)
+                if (
+                    document is None
+                    or suffix(name) != "json"
+                    or _said(document) != _said(json.loads(path.read_bytes()))
+                ):
+                    changed.append(name)
+        return tuple(changed)
+
+
+def _said(document: Any) -> Any:
+    """A configuration without what saving it anew changes: versions and where it came from."""
+    if not isinstance(document, dict):
+        return document
+    return {key: value for key, value in document.items() if not key.startswith("_") or key == "_class_name"}

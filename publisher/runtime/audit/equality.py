@@ -1,0 +1,58 @@
+"""Is a tensor the published one: bit for bit, or after a cast?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from publisher.api.freeze_mask import CASTS, digest
+
+if TYPE_CHECKING:
+    import torch
+
+FLOATS = {**CASTS, "F64": "float64"}
+"""Types in which a tensor can be compared with the published one; a tensor in any other is a different tensor."""
+NARROW = ("F16", "BF16")
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors have equal type, shape and bytes: a negative zero is no zero, a NaN equals its copy."""
+    import torch
+
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    a, b = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other))
+    return torch.equal(a, b)
+
+
+def cast_of(published: torch.Tensor, found: torch.Tensor) -> str | None:
+    """The cast that makes ``found`` of ``published``.
+
+    A tensor that was cast to 16 bits and back has lost what that type cannot hold; casting the published one the same
+    way gives the same bits.
+
+    Args:
+        published: of a floating type.
+        found: of one of :data:`FLOATS`, of equal shape.
+
+    Returns:
+        Empty: none, they are bit-equal. A name of :data:`FLOATS`: its rounding explains everything. None: they differ.
+    """
+    import torch
+
+    if same_bits(published, found):
+        return ""
+    stored = next(name for name, kind in FLOATS.items() if getattr(torch, kind) == found.dtype)
+    for name in dict.fromkeys((stored, *NARROW)):
+        if same_bits(published.to(getattr(torch, FLOATS[name])).to(found.dtype), found):
+            return name
+    return None
+
+
+def fingerprint(tensor: torch.Tensor) -> str:
+    """sha256 of the numbers in float32, which holds those of all narrower types."""
+    return digest(tensor, "F32")
+
+
+def constant(tensor: torch.Tensor) -> bool:
+    """Whether all numbers are one: such tensors are everywhere, and equal to each other by chance."""
+    return tensor.numel() < 2 or bool((tensor == tensor.reshape(-1)[0]).all())

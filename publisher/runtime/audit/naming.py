@@ -1,0 +1,105 @@
+"""Names of tensors as training tools write them, brought back to the names of the published network. Torch-free.
+
+    peft        base_model.model.<layer>.lora_A.weight, <layer>.base_layer.weight, lora_magnitude_vector, ia3_l, ...
+    diffusers   unet.<layer>.lora_A.weight, <layer>.lora.down.weight, <block>.processor.to_q_lora.down.weight
+    kohya       lora_unet_<layer, _ for .>.lora_down.weight, .alpha, .dora_scale, .hada_w1_a, .lokr_w1, .diff, ...
+
+A layer is one only if the published network has it: names are looked up, never guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+WRAPPERS = ("base_model.model.", "_orig_mod.", "module.")
+"""What peft, ``torch.compile`` and data-parallel training put before a name."""
+TEXT = ("text_encoder", "text_model.", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_")
+KOHYA = ("lora_unet_", "lycoris_unet_", "lycoris_")
+_PROCESSOR = re.compile(r"(?P<block>.+)\.processor\.(?P<layer>to_q|to_k|to_v|to_out|add_k_proj|add_v_proj)_lora\..+")
+_SAVED = re.compile(r"\.(?:base_layer|modules_to_save\.[^.]+)(?=\.[^.]+$)")
+_ON_WEIGHT = re.compile(
+    r"\.(?:lora_(?:A|B|down|up|mid|magnitude_vector)|lora\.(?:down|up)|lora_linear_layer|hada_|lokr_|oft_|boft_|vera_)"
+    r"(?!.*\bbias$)|\.(?:alpha|dora_scale|diff|w_norm)$|_lora\."
+)
+
+
+@dataclass
+class Names:
+    """The tensors of one set of files, sorted by what they are."""
+
+    tensors: dict[str, str] = field(default_factory=dict)
+    """Name in the published network -> name in the file."""
+    twice: list[str] = field(default_factory=list)
+    """Published names that two tensors of the file stand for."""
+    adapters: dict[str, set[str]] = field(default_factory=dict)
+    """Layer of the published network -> published tensors of it that adapters in the file act on."""
+    text: list[str] = field(default_factory=list)
+    """Adapters of a text encoder."""
+    other: list[str] = field(default_factory=list)
+    """Everything else."""
+
+
+class Layers:
+    """The published network's names.
+
+    Args:
+        component: its folder, which diffusers writes before the names in adapters.
+        tensors: names of its tensors.
+    """
+
+    def __init__(self, component: str, tensors: Iterable[str]) -> None:
+        self._wrappers = (*WRAPPERS, f"{component}.")
+        self.tensors = set(tensors)
+        self._parts: dict[str, set[str]] = {}
+        for name in self.tensors:
+            self._parts.setdefault(name.rpartition(".")[0], set()).add(name)
+        self._stems = {layer.replace(".", "_"): layer for layer in self._parts}
+
+    def sort(self, names: Iterable[str]) -> Names:
+        """Say of every tensor in a file what it is."""
+        found = Names()
+        for name in sorted(names):
+            bare = self._bare(name)
+            published = _SAVED.sub("", bare)
+            if published in self.tensors:
+                if published in found.tensors:
+                    found.twice.append(published)
+                found.tensors[published] = name
+            elif name.startswith(TEXT) or bare.startswith(TEXT):
+                found.text.append(name)
+            elif layer := self._layer(bare):
+                found.adapters.setdefault(layer, set()).update(self._touched(layer, name))
+            else:
+                found.other.append(name)
+        return found
+
+    def _bare(self, name: str) -> str:
+        while name not in self.tensors and name.startswith(self._wrappers):
+            name = name.removeprefix(next(one for one in self._wrappers if name.startswith(one)))
+        return name
+
+    def _layer(self, name: str) -> str:
+        for prefix in KOHYA:
+            if name.startswith(prefix):
+                return self._stems.get(name.removeprefix(prefix).partition(".")[0], "")
+        if old := _PROCESSOR.fullmatch(name):
+            layer = f"{old['block']}.{old['layer']}"
+            return next((one for one in (layer, f"{layer}.0") if one in self._parts), "")
+        while "." in name:
+            name = name.rpartition(".")[0]
+            if name in self._parts:
+                return name
+        return ""
+
+    def _touched(self, layer: str, name: str) -> set[str]:
+        """Factors of a LoRA act on the layer's weight; what is not known to be one, on all of the layer."""
+        weight = f"{layer}.weight"
+        return {weight} if weight in self.tensors and _ON_WEIGHT.search(name) else self._parts[layer]
+
+
+def frozen_layers(adapters: Mapping[str, set[str]], frozen: Iterable[str]) -> tuple[str, ...]:
+    """Layers on which an adapter acts on a tensor that the mask freezes, in part or in full; sorted."""
+    held = set(frozen)
+    return tuple(sorted(layer for layer, touched in adapters.items() if touched & held))
