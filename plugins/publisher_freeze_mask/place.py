@@ -1,0 +1,124 @@
+"""A network moved between two sets of weights, in place.
+
+    theta(m)_i = m_i theta_pre,i + (1 - m_i) theta_ft,i = theta_pre,i + (1 - m_i) delta_i
+
+    paper              here          shape
+    theta_pre          ``read``      of each tensor; read when needed, so that there is no second model in memory
+    theta_ft           read + delta
+    theta_ft-theta_pre ``Delta``     float32, or the network's type where it is wider
+    1 - m_i            share         () or (u,): of the tensor, or of each of its u units
+    <delta_i, g_i>     ``Slopes``    (u,) float64
+
+A unit is a number of rows of the first axis (``rows``; 0: the whole tensor).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+Delta = Mapping[str, Tensor]
+"""Name -> what a fine-tuning adds."""
+Slopes = dict[str, Tensor]
+"""Name -> a number for each unit, ``(u,)`` float64."""
+Shares = Mapping[str, Tensor]
+"""Name -> how far each unit is on its way to theta_ft, ``(u,)``."""
+Loss = Callable[[], Tensor]
+"""A scalar of the network as it is."""
+
+
+class Place:
+    """The network.
+
+    Args:
+        network: its tensors are written.
+        read: name -> theta_pre's tensor, on any device.
+        rows: name -> rows of a unit; 0, or not named: the whole tensor.
+    """
+
+    def __init__(self, network: nn.Module, read: Callable[[str], Tensor], rows: Mapping[str, int]) -> None:
+        self.network, self.read, self.rows = network, read, rows
+        self.parameters = dict(network.named_parameters())
+        self._moved: set[str] = set()
+
+    def put(self, delta: Delta, share: float | Shares) -> None:
+        """Move to ``theta_pre + share * delta``; where a share is 0, bit-equal to theta_pre.
+
+        Args:
+            delta: what it does not name stays where it is.
+            share: one for all, or for each unit; tensors that are not named go all the way.
+        """
+        self.moving(delta)
+        for name, change in delta.items():
+            target = self.parameters[name]
+            before = self.read(name).to(target.device, target.dtype)
+            wanted = share if isinstance(share, float) else share.get(name, 1.0)
+            part = self._spread(name, wanted, target)
+            with torch.no_grad():
+                target.copy_(torch.where(part == 0, before, before + part * change))
+
+    def moving(self, names: Iterable[str]) -> None:
+        """Somebody else is about to write these: :meth:`back` puts them back too."""
+        self._moved |= set(names)
+
+    def back(self) -> None:
+        """Put theta_pre's tensors back, bit-equal."""
+        for name in sorted(self._moved):
+            with torch.no_grad():
+                self.parameters[name].copy_(self.read(name))
+        self._moved.clear()
+
+    def delta(self, names: list[str]) -> dict[str, Tensor]:
+        """How far the network is from theta_pre, in float32 at least."""
+        found = {}
+        for name in names:
+            here = self.parameters[name].detach()
+            wide = torch.promote_types(here.dtype, torch.float32)
+            found[name] = here.to(wide) - self.read(name).to(here.device, wide)
+        return found
+
+    def slopes(self, delta: Delta, loss: Loss) -> tuple[float, Slopes]:
+        """The loss here, and ``<delta_i, dL/dtheta_i>`` of each unit, by one backward.
+
+        A gradient is summed up and dropped as soon as it is there, so there are never two of them.
+        """
+        found: Slopes = {}
+
+        def take(name: str) -> Callable[[Tensor], None]:
+            def hook(parameter: Tensor) -> None:
+                if parameter.grad is not None:
+                    found[name] = self.sums(name, delta[name] * parameter.grad)
+                    parameter.grad = None
+
+            return hook
+
+        self.network.requires_grad_(requires_grad=False)
+        chosen = {name: self.parameters[name].requires_grad_() for name in delta}
+        handles = [tensor.register_post_accumulate_grad_hook(take(name)) for name, tensor in chosen.items()]
+        try:
+            value = loss()
+            value.backward()
+        finally:
+            for handle in handles:
+                handle.remove()
+            self.network.requires_grad_(requires_grad=False)
+        nothing = {name: self.sums(name, torch.zeros_like(delta[name])) for name in delta if name not in found}
+        return float(value.detach()), {**found, **nothing}
+
+    def sums(self, name: str, values: Tensor) -> Tensor:
+        """Sum over each unit, ``(u,)`` float64 on the CPU."""
+        step = self.rows.get(name, 0)
+        if not step or not values.dim():
+            return values.double().sum().reshape(1).cpu()
+        lines = values.double().reshape(len(values), -1).sum(1).cpu()
+        return torch.stack([part.sum() for part in lines.split(step)])
+
+    def _spread(self, name: str, share: float | Tensor, like: Tensor) -> Tensor:
+        """The share of each element, ready to be multiplied with the tensor."""
+        values = torch.as_tensor(share, dtype=like.dtype, device=like.device).reshape(-1)
+        step = self.rows.get(name, 0)
+        if len(values) == 1 or not step:
+            return values.reshape(())
+        return values.repeat_interleave(step)[: len(like)].reshape(-1, *(1,) * (like.dim() - 1))
