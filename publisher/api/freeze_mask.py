@@ -90,6 +90,12 @@ class Share(Params):
     frozen: int = Field(ge=0)
     total: int = Field(ge=1)
 
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        if self.frozen > self.total:
+            raise ValueError("more is frozen than there is")
+        return self
+
     @property
     def value(self) -> float:
         """In [0, 1]."""

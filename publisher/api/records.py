@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from publisher.api.claims import Binding, Gate, Guards, Verdict
+from publisher.api.freeze_mask import FreezeMask, Share, count, jaccard
 from publisher.api.metrics import Measurement
 from publisher.api.params import Params
 from publisher.api.scorers import ScorerCard
@@ -189,6 +190,62 @@ class PermeabilityTable(Params):
     """Distinct prompts that were scored; ``rows`` may be a selection."""
 
 
+LARGEST = 10
+"""Frozen tensors that a report names."""
+
+
+class FrozenSize(Params):
+    """A frozen tensor and how much of it stays."""
+
+    name: str
+    frozen: int = Field(ge=0)
+    """Parameters."""
+    total: int = Field(ge=0)
+    """Parameters of the whole tensor."""
+
+
+class MaskRecord(Params):
+    """What the package's freeze mask freezes."""
+
+    component: str
+    granularity: str
+    """What is frozen as one: a tensor, the rows of a head, a row."""
+    tensors: Share
+    """Frozen tensors, in part or in full."""
+    parameters: Share
+    largest: tuple[FrozenSize, ...]
+    """The tensors of which most stays."""
+    others: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    """Mask to compare with -> Jaccard index with this one, counted in parameters."""
+
+    @classmethod
+    def of(cls, mask: FreezeMask) -> MaskRecord:
+        """The summary of a mask."""
+        others = {name: round(jaccard(mask.rows, rows, mask.candidates), 6) for name, rows in mask.others.items()}
+        return cls(
+            component=mask.component, granularity=mask.granularity, tensors=mask.tensors, parameters=mask.parameters,
+            largest=_largest(mask), others=others,
+        )  # fmt: skip
+
+    def describes(self, mask: FreezeMask) -> bool:
+        """Whether this is the summary of a mask that nobody vouches for.
+
+        Jaccard indices are not computed anew: a hostile mask could make that expensive.
+        """
+        ours = (self.component, self.granularity, self.tensors, self.parameters, self.largest, set(self.others))
+        return ours == (
+            mask.component, mask.granularity, mask.tensors, mask.parameters, _largest(mask), set(mask.others),
+        )  # fmt: skip
+
+
+def _largest(mask: FreezeMask) -> tuple[FrozenSize, ...]:
+    sizes = [
+        FrozenSize(name=name, frozen=count({name: rows}, mask.candidates), total=mask.candidates[name].parameters)
+        for name, rows in mask.rows.items()
+    ]
+    return tuple(sorted(sizes, key=lambda size: (-size.frozen, size.name))[:LARGEST])
+
+
 class ReleaseReport(Params):
     """Everything that a reader needs to judge a release. No times, no paths: the same release gives the same bytes."""
 
@@ -208,6 +265,8 @@ class ReleaseReport(Params):
     pairs: tuple[ImagePair, ...] = ()
     permeabilities: PermeabilityTable | None = None
     """None: no membrane opens by the prompt."""
+    freeze_mask: MaskRecord | None = None
+    """None: the package has none."""
     seed: int
     device: str
     """Device class and dtype, such as ``"cpu float32"``."""

@@ -87,6 +87,7 @@ def as_data(prepared: Prepared) -> dict[str, Any]:
         "gold": {"source": gold, "here": prepared.gold is not None} if gold else None,
         "device": str(prepared.device),
         "steps": [_step(step) for step in prepared.steps],
+        "warnings": list(prepared.warnings),
         "claims": claims,
         "images_of_each_model": prepared.images["base"],
         "images_without_membranes": prepared.images["off"],
@@ -130,6 +131,7 @@ def as_text(data: dict[str, Any]) -> str:
     lines += [f"device  {data['device']}", "", "steps"]
     for step in data["steps"]:
         lines += _step_lines(step)
+    lines += [f"  warning: {warning}" for warning in data["warnings"]]
     lines += ["", "claims"]
     for claim in data["claims"]:
         lines += _claim_lines(claim)

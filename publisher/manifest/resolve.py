@@ -39,6 +39,7 @@ class ResolvedVerify(Params):
     executor: str
     sampling: Sampling
     after_each_step: bool
+    trainings_after_each_step: bool
     gates: dict[str, Gate]
     """Check's id -> gate; the ids of the steps' own checks are known to the plan only."""
     checks: tuple[Check, ...]
@@ -128,6 +129,7 @@ def _verify(manifest: Manifest, catalog: Catalog) -> ResolvedVerify:
         checks.append(check.model_copy(update={"attack_params": attack, "metric_params": metric}))
     return ResolvedVerify(
         scorer=verify.scorer or "", executor=verify.executor, sampling=verify.sampling,
-        after_each_step=verify.after_each_step, gates=verify.gates, checks=tuple(checks), gold=verify.gold or "",
+        after_each_step=verify.after_each_step, trainings_after_each_step=verify.trainings_after_each_step,
+        gates=verify.gates, checks=tuple(checks), gold=verify.gold or "",
         images=verify.images,
     )  # fmt: skip

@@ -157,6 +157,9 @@ class Verify(Params):
     after_each_step: bool = False
     """Test the model before the first and after each step too, not only the package: the report then shows which step
     undid which claim."""
+    trainings_after_each_step: bool = False
+    """With ``after_each_step``: also repeat the attacks by training on earlier steps' claims. They are expensive;
+    trials of equal models are made once."""
     gates: dict[str, Gate] = Field(default_factory=dict)
     """Check's id -> the gate to use in place of its own; ``publisher plan`` lists the ids."""
     checks: tuple[Check, ...] = ()

@@ -10,6 +10,7 @@ import yaml
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport
 from publisher.builtin.reports.relearning import control
 from publisher.builtin.reports.text import unbounded
+from publisher.package.card_mask import freeze_mask
 from publisher.package.card_training import relearning
 from publisher.package.layout import BASE_CARD
 from publisher.package.text import markdown, printable
@@ -31,6 +32,7 @@ def render(report: ReleaseReport, *, base_card: bool) -> bytes:
         _what(report),
         _claims(report),
         relearning(report),
+        freeze_mask(report, _folder(report)),
         _limits(report),
         _verify(report),
         _load(report),

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from publisher.api import CheckRecord, ReleaseReport, Trial
+from publisher.api.freeze_mask import FILE, FreezeMask
 from publisher.api.params import Params
 from publisher.api.verdicts import judge, worst
 from publisher.model.strict_json import JsonError, strict_object
@@ -21,6 +22,7 @@ from publisher.package.layout import (
     DECISION,
     MAX_TEXT_BYTES,
     PROVENANCE,
+    RELEASE,
     REPORT,
     REPORTS,
     RESOLVED,
@@ -65,7 +67,7 @@ def check_reports(
     summary, problems = _read(tree, SUMMARY, ReleaseSummary)
     findings += problems
     if report is not None:
-        findings += [*_verdicts(report), *_evidence(report, digests), *_trials(tree, report)]
+        findings += [*_verdicts(report), *_evidence(report, digests), *_trials(tree, report), *_mask(tree, report)]
         findings += [*_attestations(tree, digests, report, key)]
         if summary is not None and summary != summarise(report):
             findings.append(Finding(Code.REPORT_OTHER, SUMMARY, "is not the summary of the report"))
@@ -147,6 +149,20 @@ def _trials(tree: Tree, report: ReleaseReport) -> Iterator[Finding]:
             yield Finding(Code.REPORT_OTHER, REPORTS + check.evidence, f"has other trials than check {check.id}")
         if any(trial.concept not in check.concepts for trial in check.trials):
             yield Finding(Code.REPORT_OTHER, REPORT, f"check {check.id} has trials of another concept")
+
+
+def _mask(tree: Tree, report: ReleaseReport) -> Iterator[Finding]:
+    """What a report says of the freeze mask is what the mask says; whether it fits the weights is not asked here."""
+    path = f"{RELEASE}/{FILE}"
+    if report.freeze_mask is None:
+        return
+    data = tree.read(path, MAX_TEXT_BYTES) if path in tree.digests else None
+    try:
+        described = data is not None and report.freeze_mask.describes(FreezeMask.parse(strict_object(data)))
+    except (JsonError, ValidationError):
+        described = False
+    if not described:
+        yield Finding(Code.REPORT_OTHER, REPORT, f"describes a freeze mask that {path} is not")
 
 
 def _recorded(tree: Tree, check: CheckRecord) -> tuple[Trial, ...] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,9 +21,11 @@ from publisher.api import (
     ReleaseStart,
     Verdict,
 )  # fmt: skip
-from publisher.api.membranes import FOLDER, INDEX
+from publisher.api.freeze_mask import FILE as MASK
+from publisher.api.membranes import FOLDER
 from publisher.engine.cache import StepResult
 from publisher.engine.device import require
+from publisher.engine.freezing import mask_of
 from publisher.engine.lock import locked
 from publisher.engine.progress import Progress
 from publisher.engine.run import Hardened, harden
@@ -89,9 +91,12 @@ def release(path: Path, out: Path, work: Path, key: PrivateKey, progress: Progre
         target = _target(prepared, out)
         prepared.require_decidable()
         require(prepared.device)
+        for warning in prepared.warnings:
+            progress.warn(warning)
         tell = _Teller(prepared, progress)
         tell("publisher_on_release_start", _start(prepared))
         hardened = harden(_base(prepared, work), prepared.steps, work, progress, tell)
+        mask = mask_of(hardened)
         with _temporary(target) as folder:
             _lay_out(hardened, folder, work)
             tell("publisher_on_package_built", _built(folder))
@@ -99,7 +104,7 @@ def release(path: Path, out: Path, work: Path, key: PrivateKey, progress: Progre
             found, matrix = _verify(prepared, hardened, folder, work, tell)
             seconds = {**hardened.seconds, "verify": time.monotonic() - began}
             formats = [entry.cls for entry in prepared.registry.all("report_format")]
-            report = make_report(prepared, hardened, found, matrix, formats)
+            report = make_report(prepared, hardened, found, matrix, formats, mask)
             views = render_all(report, formats)
             times = _times(seconds, hardened.cached, found)
             reports = _write_reports(target, {**views, **found.evidence, "timings.json": times})
@@ -169,11 +174,11 @@ def _artifacts(results: Sequence[StepResult]) -> dict[str, bytes]:
 
 
 def _guards(results: Sequence[StepResult], work: Path) -> Path | None:
-    """A folder with the membranes that these steps left, as the package would hold them below ``release/``."""
+    """A folder with the membranes and the mask that these steps left, as a package holds them below ``release/``."""
     artifacts = _artifacts(results)
-    if INDEX not in artifacts:
+    found = {name: data for name, data in artifacts.items() if name == MASK or name.startswith(f"{FOLDER}/")}
+    if not found:
         return None
-    found = {name: data for name, data in artifacts.items() if name.startswith(f"{FOLDER}/")}
     digest = sha256_list({name: hashlib.sha256(data).hexdigest() for name, data in found.items()})
     folder = work / "guards" / digest
     shutil.rmtree(folder, ignore_errors=True)
@@ -222,7 +227,11 @@ def _built(folder: Path) -> PackageBuilt:
 def _verify(
     prepared: Prepared, hardened: Hardened, folder: Path, work: Path, tell: _Teller
 ) -> tuple[VerifyResult, list[MatrixCell]]:
-    """Check the packaged model, and where the manifest asks for it the model before and after each step."""
+    """Check the packaged model, and where the manifest asks for it the model before and after each step.
+
+    Trainings are expensive: between the steps they are made only where the manifest asks for that too, and only for
+    claims of steps that have run.
+    """
     progress = tell.progress
     resolved = prepared.resolved
     store = ImageStore(work / "images", progress.warn)
@@ -235,23 +244,24 @@ def _verify(
     after = After(dict(zip(ids, hardened.states[1:], strict=True)))
     gold = Arm.of(prepared.gold.folder.path) if prepared.gold else None
 
-    def run(stage: str, arm: Arm, setting: Setting, *, trainings: bool = False) -> VerifyResult:
+    def run(stage: str, arm: Arm, setting: Setting, trained: Collection[str] | None) -> VerifyResult:
         setting = replace(setting, progress=lambda done, total, text: progress.update(stage, done, total, text))
         arms = Arms(base, arm, after, gold)
-        return run_checks(prepared.claims, scope, arms, prepared.tools, sampling, setting, trainings=trainings)
+        return run_checks(prepared.claims, scope, arms, prepared.tools, sampling, setting, trained=trained)
 
     cells: list[MatrixCell] = []
     if resolved.verify.after_each_step:
         for done, (name, state) in enumerate(zip(["base", *ids[:-1]], hardened.states[:-1], strict=True)):
             arm = Arm.of(state.folder, _guards(hardened.results[:done], work))
-            cells += matrix_column(run(f"verify {name}", arm, silent).claims, name)
+            trained = ids[:done] if resolved.verify.trainings_after_each_step else ()
+            cells += matrix_column(run(f"verify {name}", arm, silent, trained), name)
     loud = replace(
         silent,
         check_end=lambda claim, record, seconds: tell("publisher_on_check_end", CheckEnd(claim, record, seconds)),
     )
-    found = run("verify", Arm.of(folder, folder / RELEASE), loud, trainings=True)
+    found = run("verify", Arm.of(folder, folder / RELEASE), loud, None)
     if resolved.verify.after_each_step:
-        cells += matrix_column(found.claims, ids[-1])
+        cells += matrix_column(found, ids[-1])
     return found, cells
 
 

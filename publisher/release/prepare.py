@@ -10,6 +10,7 @@ from typing import Any
 
 from publisher.api import Check, Claim
 from publisher.engine.device import Device, choose
+from publisher.engine.orders import warnings
 from publisher.engine.plan import PlannedModel, PlannedStep, locate_model, plan_steps
 from publisher.errors import InconclusiveError, UsageError
 from publisher.manifest.resolve import Resolved, read
@@ -48,6 +49,8 @@ class Prepared:
     """Distinct images of the ``"base"`` model, and of the hardened one with membranes ``"on"`` and ``"off"``."""
     used: tuple[Contribution, ...]
     """Every plugin class that takes part, the report formats excepted."""
+    warnings: tuple[str, ...] = ()
+    """Orders of steps that are known to interfere."""
 
     @property
     def disk(self) -> int | None:
@@ -110,6 +113,7 @@ def prepare(path: Path, work: Path, *, fetch: bool) -> Prepared:
         ),
         images=images(checks, resolved.scope, tools, sampling),
         used=tuple(_once([*(step.contribution for step in steps), *used])),
+        warnings=warnings(steps, model.folder.anatomy.denoiser if model else ""),
     )  # fmt: skip
 
 

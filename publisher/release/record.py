@@ -6,7 +6,8 @@ import platform
 from collections.abc import Sequence
 
 from publisher import __version__
-from publisher.api import MatrixCell, ModelRecord, ReleaseReport, ReportFormat
+from publisher.api import MaskRecord, MatrixCell, ModelRecord, ReleaseReport, ReportFormat
+from publisher.api.freeze_mask import FreezeMask
 from publisher.engine.device import versions
 from publisher.engine.run import Hardened
 from publisher.release.prepare import Prepared
@@ -21,7 +22,7 @@ LIMITS = (
 
 def make_report(
     prepared: Prepared, hardened: Hardened, found: VerifyResult, matrix: Sequence[MatrixCell],
-    formats: Sequence[type[ReportFormat]],
+    formats: Sequence[type[ReportFormat]], mask: FreezeMask | None = None,
 ) -> ReleaseReport:  # fmt: skip
     """The record of a release. It holds no time and no path: the same release gives the same bytes."""
     resolved = prepared.resolved
@@ -40,6 +41,7 @@ def make_report(
         plugins=tuple(used),
         pairs=found.pairs if resolved.verify.images else (),
         permeabilities=found.permeabilities,
+        freeze_mask=MaskRecord.of(mask) if mask else None,
         seed=resolved.seed,
         device=str(prepared.device),
         versions={"python": platform.python_version(), "publisher": __version__, **versions()},

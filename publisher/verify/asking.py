@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from publisher.api import Attack, Check, Concept, ImageRequest, Params, Sampling, Scope, Scorer
+from publisher.api import Attack, Check, Concept, ImageRequest, Params, Sampling, Scope, Scorer, TrainingParams
 from publisher.runtime.refusals import is_refused
 from publisher.verify.tools import Tools, Unmeasured
 
@@ -44,7 +44,8 @@ def ask(check: Check, scope: Scope, tools: Tools, sampling: Sampling) -> Asked:
     refused = 0
     for concept in concepts(check, scope):
         sees(scorer, concept)
-        requests = _requests(attack, check, concept, _images(sampling, kept=concept in scope.keep))
+        params = params_for(parsed(type(attack).Params, check.attack_params, "attack"), concept, scope)
+        requests = _requests(attack, params, concept, _images(sampling, kept=concept in scope.keep))
         allowed = [request for request in requests if not is_refused(request.prompt, concept)]
         refused += len(requests) - len(allowed)
         if not allowed:
@@ -76,6 +77,18 @@ def parsed(model: type[_P], data: Mapping[str, object], kind: str) -> _P:
         return model.parse(data)
     except (ValidationError, TypeError, ValueError) as error:
         raise Unmeasured(f"the parameters of the {kind} are malformed: {one_line(error)}") from error
+
+
+def params_for(params: _P, concept: Concept, scope: Scope) -> _P:
+    """Parameters of an attack for one concept: under images of what stays, a training may write other captions.
+
+    Raises:
+        Unmeasured: the attack cannot have these captions.
+    """
+    if not isinstance(params, TrainingParams) or params.kept_captions is None or concept not in scope.keep:
+        return params
+    captions = {"captions": params.kept_captions, "kept_captions": None}
+    return parsed(type(params), params.as_json() | captions, "attack")
 
 
 def concepts(check: Check, scope: Scope) -> list[Concept]:
@@ -113,14 +126,13 @@ def _images(sampling: Sampling, *, kept: bool) -> Sampling:
     return sampling.model_copy(update={"images": sampling.kept_images}) if kept and sampling.kept_images else sampling
 
 
-def _requests(attack: Attack, check: Check, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # type: ignore[type-arg]
-    params = parsed(type(attack).Params, check.attack_params, "attack")
+def _requests(attack: Attack[Any], params: Params, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:
     try:
         requests = list(attack.requests(params, concept, sampling))
     except Exception as error:  # a plugin may raise anything; its check becomes unknown
-        raise Unmeasured(f"the attack {check.attack!r} crashed: {one_line(error)}") from error
+        raise Unmeasured(f"the attack {attack.name!r} crashed: {one_line(error)}") from error
     if not all(isinstance(request, ImageRequest) and request.concept == concept.id for request in requests):
-        raise Unmeasured(f"the attack {check.attack!r} returned something else than requests for {concept.id!r}")
+        raise Unmeasured(f"the attack {attack.name!r} returned something else than requests for {concept.id!r}")
     return requests
 
 

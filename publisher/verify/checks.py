@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from publisher.api import (
@@ -52,6 +52,8 @@ class VerifyResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Check of an attack by training -> seconds of one training step here. No part of the report: another machine has
     others."""
+    left_out: frozenset[str] = frozenset()
+    """Checks that nobody asked for here: their attacks train, and that is expensive."""
 
     @property
     def verdict(self) -> Verdict:
@@ -61,7 +63,7 @@ class VerifyResult:
 
 def run_checks(
     claims: Sequence[StepClaim], scope: Scope, arms: Arms, tools: Tools, sampling: Sampling, setting: Setting,
-    *, trainings: bool = True,
+    *, trained: Collection[str] | None = None,
 ) -> VerifyResult:  # fmt: skip
     """Draw, judge, measure and compare with the gates. What cannot be measured is *unknown*, never *passed*.
 
@@ -72,7 +74,8 @@ def run_checks(
         tools: the plugins' instances.
         sampling: how images are drawn.
         setting: device, store of images, and who is told.
-        trainings: make the attacks by training; False: their checks are *unknown*.
+        trained: make the attacks by training of the claims of these steps alone; the others' checks are *unknown*.
+            None: make all.
 
     Raises:
         UsageError: two checks have the same id.
@@ -85,7 +88,7 @@ def run_checks(
     for claim in claims:
         for check in claim.claim.checks:
             found = prepare(check, scope, tools, sampling, cards, claim.step)
-            prepared[check.id] = found if isinstance(found, Unmeasured) else _fit(found, arms, trainings=trainings)
+            prepared[check.id] = found if isinstance(found, Unmeasured) else _fit(found, arms, trained)
     good = [item for item in prepared.values() if isinstance(item, Prepared)]
     plain = [item for item in good if not item.trains and not item.alters]
     wanted = _wanted(plain)
@@ -103,6 +106,7 @@ def run_checks(
         permeabilities=_table(seen, wanted, scope),
         scorers={name: card for name, card in cards.items() if isinstance(card, ScorerCard)},
         seconds={name: found.seconds for name, found in trials.items() if isinstance(found, Relearned)},
+        left_out=frozenset(name for name, found in prepared.items() if isinstance(found, _LeftOut)),
     )
 
 
@@ -130,10 +134,14 @@ class _Bench:
         return record_of(prepared, Bench(self.scope, seen, self.sampler), self.evidence)
 
 
-def _fit(prepared: Prepared, arms: Arms, *, trainings: bool) -> Prepared | Unmeasured:
+class _LeftOut(Unmeasured):
+    """A check that nobody asked for."""
+
+
+def _fit(prepared: Prepared, arms: Arms, trained: Collection[str] | None) -> Prepared | Unmeasured:
     """Whoever changes weights has them, and drops the membranes: such a check is made, and recorded, without them."""
-    if prepared.trains and not trainings:
-        return Unmeasured("attacks by training are made on the packaged model alone, not after each step")
+    if prepared.trains and trained is not None and prepared.step not in trained:
+        return _LeftOut("its attack trains, and nobody asked for that after this step")
     if (prepared.trains or prepared.alters) and arms.hardened.guards:
         return replace(prepared, check=prepared.check.model_copy(update={"guards": "off"}))
     return prepared
@@ -164,21 +172,27 @@ def _altered(
     return found
 
 
-def matrix_column(claims: Sequence[ClaimRecord], after: str) -> tuple[MatrixCell, ...]:
+def matrix_column(found: VerifyResult, after: str) -> tuple[MatrixCell, ...]:
     """The claims' verdicts as cells of the claim x step matrix.
 
+    A claim of which checks were left out has a cell only where one of the others did not pass: it is *not measured*
+    otherwise, rather than *unknown*.
+
     Args:
-        claims: of a run on the model as it was after a step.
+        found: of a run on the model as it was after a step.
         after: the step's id, or ``"base"``.
     """
-    return tuple(
-        MatrixCell(claim=claim.id, after=after, verdict=claim.verdict, value=_worst_value(claim)) for claim in claims
-    )
+    cells = (_cell(claim, after, found.left_out) for claim in found.claims)
+    return tuple(cell for cell in cells if cell)
 
 
-def _worst_value(claim: ClaimRecord) -> float | None:
-    measured = [c.measurement.hardened.value for c in claim.checks if c.verdict == claim.verdict and c.measurement]
-    return measured[0] if measured else None
+def _cell(claim: ClaimRecord, after: str, left_out: Collection[str]) -> MatrixCell | None:
+    made = [check for check in claim.checks if check.id not in left_out]
+    verdict = worst(check.verdict for check in made)
+    if len(made) < len(claim.checks) and (not made or verdict == "passed"):
+        return None
+    values = [check.measurement.hardened.value for check in made if check.verdict == verdict and check.measurement]
+    return MatrixCell(claim=claim.id, after=after, verdict=verdict, value=values[0] if values else None)
 
 
 def _unique(ids: Sequence[str]) -> None:

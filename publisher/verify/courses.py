@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from publisher.api import Concept, ImageRequest, Sampling, Scope, Scorer, TrainingAttack, TrainingParams
+from publisher.api.freeze_mask import Frozen
 from publisher.model.digest import sha256_json
 from publisher.runtime.side_by_side import workers_for
-from publisher.verify.asking import one_line
+from publisher.verify.asking import one_line, params_for
+from publisher.verify.freezing import frozen_digest, is_masked, masks_of
 from publisher.verify.gallery import latents_of, machine
 from publisher.verify.lessons import HELD_OUT, Materials, captions_of, prior_of
 from publisher.verify.prepared import Prepared
@@ -31,11 +33,18 @@ class Course:
     prior: tuple[ImageRequest, ...]
     arms: Mapping[str, Arm]
     key: str
-    """What its trials depend on, besides the model and the trial's number."""
+    """What its trials depend on, besides the model, the trial's number and what is frozen."""
+    masks: Mapping[str, tuple[Frozen, ...]] = field(default_factory=dict)
+    """Model's name -> what each of its trials leaves as it is."""
 
-    def job(self, arm: Arm, number: int) -> str:
-        """The key of one trial."""
-        return sha256_json([self.key, arm.digest, number])
+    def frozen(self, name: str, number: int) -> Frozen:
+        """What one trial leaves as it is; empty: nothing."""
+        return self.masks[name][number] if name in self.masks else {}
+
+    def job(self, name: str, number: int) -> str:
+        """The key of one trial of a model; where nothing is frozen, whatever check it belongs to."""
+        digest = frozen_digest(self.frozen(name, number))
+        return sha256_json([self.key, self.arms[name].digest, number, *([digest] if digest else [])])
 
     @property
     def images(self) -> int:
@@ -54,7 +63,8 @@ class Job:
 
     key: str
     course: Course
-    arm: Arm
+    name: str
+    """Of the model."""
     number: int
 
 
@@ -99,20 +109,19 @@ class Desk:
         Raises:
             Unmeasured: something that its trials need is not there.
         """
-        attack, params = prepared.attack, prepared.attack_params
+        attack, params = prepared.attack, params_for(prepared.attack_params, concept, self.scope)
         if not isinstance(attack, TrainingAttack) or not isinstance(params, TrainingParams):
             raise Unmeasured(f"the attack {prepared.check.attack!r} does not train")
-        controls = {name: self.arms.control(name, prepared.step) for name in params.controls}
         requests = tuple(request for request in prepared.asked.requests if request.concept == concept.id)
         captions = captions_of(attack, params, concept)
         prior = self.materials.prior(prior_of(attack, params, concept, self.scope), concept)
         return Course(
             prepared, attack, params, concept, captions, requests, prior,
-            arms={"hardened": self.arms.hardened.bare, **{name: arm for name, arm in controls.items() if arm}},
+            arms=self._models(params, prepared.step), masks=masks_of(params, self.arms.hardened, self.sampling.seed),
             key=sha256_json({
                 "trial": VERSION,
                 "attack": [attack.name, attack.version],
-                "params": params.model_dump(mode="json", exclude={"controls", "trials"}),
+                "params": params.model_dump(mode="json", exclude={"controls", "trials", "mask", "kept_captions"}),
                 "concept": concept.model_dump(mode="json", exclude={"images"}),
                 "captions": captions,
                 "requests": [request.as_json() for request in requests],
@@ -123,6 +132,14 @@ class Desk:
                 "machine": machine(self.setting, self.workers),
             }),
         )  # fmt: skip
+
+    def _models(self, params: TrainingParams, step: str) -> dict[str, Arm]:
+        """The hardened model, and the controls that there are."""
+        hardened = self.arms.hardened.bare
+        found = {
+            name: hardened if is_masked(name, params) else self.arms.control(name, step) for name in params.controls
+        }
+        return {"hardened": hardened, **{name: arm for name, arm in found.items() if arm}}
 
     def _scorer_identity(self, name: str) -> list[str | bool]:
         scorer = self.tools.scorers[name]

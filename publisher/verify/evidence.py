@@ -58,6 +58,8 @@ class TrialRow(Params):
     check: str
     model: str
     """sha256 that names the weights that were attacked."""
+    frozen: str = ""
+    """sha256 that names what the attacker left as it was; empty: nothing."""
     captions: tuple[str, ...]
     """Written under the images, in turn."""
     prompts: tuple[str, ...]

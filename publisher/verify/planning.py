@@ -9,6 +9,7 @@ from publisher.api import Check, ImageRequest, Sampling, Scope, TrainingParams
 from publisher.api.verdicts import decide
 from publisher.verify.asking import one_line
 from publisher.verify.batches import drawing
+from publisher.verify.freezing import is_masked
 from publisher.verify.prepared import Prepared, settle
 from publisher.verify.tools import MANIFEST, Tools, Unmeasured
 
@@ -29,7 +30,7 @@ class Models:
             Unmeasured: one is no step.
         """
         for name in params.controls:
-            if name not in ("before", "base", "gold", *self.steps):
+            if name not in ("before", "base", "gold", *self.steps) and not is_masked(name, params):
                 raise Unmeasured(f"there is no model {name!r} to compare with: no step has this id")
         return tuple(name for name in params.controls if name != "gold" or self.gold)
 

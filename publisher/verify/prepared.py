@@ -20,7 +20,7 @@ from publisher.api import (
     TrainingParams,
     WeightAttack,
 )
-from publisher.verify.asking import Asked, ask, concepts, named, parsed
+from publisher.verify.asking import Asked, ask, concepts, named, params_for, parsed
 from publisher.verify.lessons import captions_of, prior_of, require_images
 from publisher.verify.tools import Tools, Unmeasured
 
@@ -74,9 +74,10 @@ def settle(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step: s
     params = prepared.attack_params
     if isinstance(attack, TrainingAttack) and isinstance(params, TrainingParams):
         for concept in prepared.concepts:
-            captions_of(attack, params, concept)
-            prior_of(attack, params, concept, scope)
-            require_images(concept, params)
+            suited = params_for(params, concept, scope)
+            captions_of(attack, suited, concept)
+            prior_of(attack, suited, concept, scope)
+            require_images(concept, suited)
     return prepared
 
 

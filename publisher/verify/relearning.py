@@ -15,6 +15,7 @@ from publisher.errors import PublisherError
 from publisher.verify.asking import one_line
 from publisher.verify.courses import Course, Desk, Job
 from publisher.verify.evidence import TrialRow, pixels_sha256
+from publisher.verify.freezing import frozen_digest
 from publisher.verify.judging import features, labelled
 from publisher.verify.lessons import HELD_OUT, Materials
 from publisher.verify.prepared import Prepared
@@ -114,14 +115,14 @@ class _School:
     def _missing(self, courses: Sequence[Course]) -> Iterator[Job]:
         seen = set()
         for course in courses:
-            for arm in course.arms.values():
+            for name in course.arms:
                 for number in range(course.params.trials):
-                    key = course.job(arm, number)
+                    key = course.job(name, number)
                     stored = None if key in seen else self.setting.store.note(key)
                     if stored is not None:
                         self.notes[key] = stored
                     elif key not in seen:
-                        yield Job(key, course, arm, number)
+                        yield Job(key, course, name, number)
                     seen.add(key)
 
     def _material(self, course: Course) -> _Material | None:
@@ -129,9 +130,9 @@ class _School:
             images = self.materials.attackers(course.concept, course.images)
             prior = self.materials.drawn(course.prior) if course.prior else images[:0]
         except (Unmeasured, PublisherError) as error:
-            for arm in course.arms.values():
+            for name in course.arms:
                 self.problems |= dict.fromkeys(
-                    (course.job(arm, number) for number in range(course.params.trials)), str(error)
+                    (course.job(name, number) for number in range(course.params.trials)), str(error)
                 )
             return None
         return _Material(images[HELD_OUT:], images[:HELD_OUT], prior)
@@ -190,15 +191,14 @@ class _School:
         except Unmeasured as error:
             return error
         seconds = [
-            self.notes[course.job(course.arms["hardened"], number)].get("seconds", 0.0)
+            self.notes[course.job("hardened", number)].get("seconds", 0.0)
             for course in courses
             for number in range(course.params.trials)
         ]
         return Relearned(tuple(rows), sum(seconds) / len(seconds))
 
     def _row(self, course: Course, name: str, number: int) -> TrialRow:
-        arm = course.arms[name]
-        key = course.job(arm, number)
+        key = course.job(name, number)
         if key not in self.notes:
             reason = self.problems.get(key, "it is missing")
             raise Unmeasured(f"trial {number} of {course.concept.id!r} on the model {name!r} failed: {reason}")
@@ -206,7 +206,8 @@ class _School:
         try:
             return TrialRow.parse({
                 "check": course.prepared.check.id,
-                "model": arm.digest,
+                "model": course.arms[name].digest,
+                "frozen": frozen_digest(course.frozen(name, number)),
                 "captions": course.captions,
                 "prompts": [request.prompt for request in course.requests],
                 "seeds": [request.seed for request in course.requests],
@@ -248,9 +249,11 @@ def _task(job: Job, material: Mapping[Course, _Material | None], school: _School
     if found is None:
         raise ValueError("a trial without images")
     return TrialTask(
-        job.arm.folder, school.setting.device, course.attack, course.params, course.concept, course.captions,
-        course.requests, found.images, found.held_out, found.prior, tuple(request.prompt for request in course.prior),
+        course.arms[job.name].folder, school.setting.device, course.attack, course.params, course.concept,
+        course.captions, course.requests, found.images, found.held_out, found.prior,
+        tuple(request.prompt for request in course.prior),
         seed_of("trial", school.sampling.seed, course.attack.name, course.concept.id, job.number),
+        course.frozen(job.name, job.number),
     )  # fmt: skip
 
 

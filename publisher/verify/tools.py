@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from publisher.api import Attack, CheckRecord, Claim, Executor, Metric, Scorer
+from publisher.api.freeze_mask import FILE as MASK
 from publisher.api.membranes import FOLDER, INDEX, MembraneIndex
 from publisher.model.digest import sha256_file, sha256_json, sha256_list
 from publisher.model.strict_json import JsonError, strict_object
@@ -36,6 +37,8 @@ class Arm:
     """A folder that holds ``membranes/``: they are attached as ``publisher.load`` does. None: the weights alone."""
     guards_digest: str = ""
     """sha256 that names the membranes and how they open."""
+    mask: Path | None = None
+    """File of its freeze mask; None: it has none. Images do not depend on it."""
 
     @classmethod
     def of(cls, folder: Path, guards: Path | None = None) -> Self:
@@ -43,17 +46,17 @@ class Arm:
 
         Args:
             folder: of the model.
-            guards: where ``membranes/`` may lie; without an index there, or with one that says they are merged into
-                the weights already, nothing is attached. An index that cannot be read counts as membranes: attaching
-                them fails, and with it the checks.
+            guards: where ``membranes/`` and a freeze mask may lie; without an index there, or with one that says they
+                are merged into the weights already, nothing is attached. An index that cannot be read counts as
+                membranes: attaching them fails, and with it the checks.
         """
         inside = [path for path in folder.glob("*/*") if path.suffix in _READ and path.parent.name != "release"]
         digest = _digest(folder, [folder / "model_index.json", *inside])
+        mask = guards / MASK if guards and (guards / MASK).is_file() else None
         if guards is None or not _open_by_prompt(guards / INDEX):
-            return cls(folder, digest)
-        return cls(
-            folder, digest, guards, _digest(guards, [path for path in (guards / FOLDER).rglob("*") if path.is_file()])
-        )
+            return cls(folder, digest, mask=mask)
+        membranes = [path for path in (guards / FOLDER).rglob("*") if path.is_file()]
+        return cls(folder, digest, guards, _digest(guards, membranes), mask)
 
     @property
     def bare(self) -> Self:

@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Concept, ImageRequest, Learner, Lesson, TrainingAttack, TrainingParams
+from publisher.api.freeze_mask import Frozen
 from publisher.model.digest import sha256_json
 from publisher.runtime.drawing import DrawError, batch_kind, batch_size, draw, latent_size
 from publisher.runtime.side_by_side import one_thread_each
 from publisher.verify.asking import one_line
+from publisher.verify.tools import Unmeasured
 
 if TYPE_CHECKING:
     import torch
+
+    from publisher.runtime.guard.arming import Armed
 
 VERSION = "2"
 """Raised when the same trial gives other numbers."""
@@ -47,6 +51,8 @@ class TrialTask:
     prior_captions: tuple[str, ...]
     seed: int
     """Of the learner's random numbers: the same for all models."""
+    frozen: Frozen = field(default_factory=dict)
+    """Of the denoiser: what the attacker leaves as it is."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,8 @@ class _Begun:
     learner: Learner | None = None
     held_out: torch.Tensor | None = None
     """Latents."""
+    armed: Armed | None = None
+    """What is frozen; None: nothing."""
     crash: str = ""
 
 
@@ -111,15 +119,46 @@ def _begin(task: TrialTask) -> _Begun:
 
         first = len(task.held_out)  # captions go with the prompts that drew the images, and these come first
         captions = tuple(task.captions[(first + i) % len(task.captions)] for i in range(len(task.images)))
-        lesson = Lesson(latents(task.images), captions, latents(task.prior), task.prior_captions, task.concept)
+        lesson = Lesson(
+            latents(task.images), captions, latents(task.prior), task.prior_captions, task.concept, task.frozen
+        )
         held_out = latents(task.held_out)
+        armed = _arm(pipeline.unet, task)
         with torch.random.fork_rng(devices=[]):  # whatever draws past the generator draws the same for every model
             torch.manual_seed(task.seed)
             generator = torch.Generator().manual_seed(task.seed)
             learner = task.attack.learner(task.params, pipeline, lesson, generator)
-        return _Begun(task, pipeline, learner, held_out)
+        _look(armed, task, adapters_alone=True)
+        return _Begun(task, pipeline, learner, held_out, armed)
+    except Unmeasured as error:
+        return _Begun(task, crash=str(error))
     except Exception as error:  # noqa: BLE001 - whatever the libraries or the attack raise, this trial is not there
         return _Begun(task, crash=one_line(error))
+
+
+def _arm(unet: Any, task: TrialTask) -> Armed | None:
+    """Keep what is frozen out of the training, before the attack sees the model."""
+    if not task.frozen:
+        return None
+    from publisher.runtime.guard.arming import arm
+
+    return arm(unet, task.frozen)
+
+
+def _look(armed: Armed | None, task: TrialTask, *, adapters_alone: bool = False) -> None:
+    """Find out whether the attack left alone what is frozen.
+
+    Raises:
+        Unmeasured: it did not.
+    """
+    if armed is None:
+        return
+    from publisher.runtime.guard.errors import MaskBrokenError
+
+    try:
+        armed.check(() if adapters_alone else None)
+    except MaskBrokenError as error:
+        raise Unmeasured(f"the attack {task.attack.name!r} does not honour masks: {one_line(error)}") from error
 
 
 def _none(pipeline: Any) -> torch.Tensor:
@@ -135,12 +174,15 @@ def _run(begun: _Begun) -> Trained:
         return done
     try:
         for horizon in begun.task.params.horizons:
-            _train(begun.learner, horizon - done.steps, done)
+            _train(begun, begun.learner, horizon - done.steps, done)
             images, loss = _drawn(begun), _loss(begun)
             if not math.isfinite(loss):
                 raise ArithmeticError("the loss on held-out images is not finite")  # noqa: TRY301 - like the learner's
             done.images.append(images)
             done.losses.append(round(loss, 6))
+        _look(begun.armed, begun.task)
+    except Unmeasured as error:
+        done.crash = str(error)
     except (ArithmeticError, DrawError) as error:
         done.problem = f"after {done.steps} steps: {one_line(error)}"
     except Exception as error:  # noqa: BLE001 - whatever the libraries or the attack raise, this trial is not there
@@ -148,11 +190,13 @@ def _run(begun: _Begun) -> Trained:
     return done
 
 
-def _train(learner: Learner, steps: int, done: Trained) -> None:
+def _train(begun: _Begun, learner: Learner, steps: int, done: Trained) -> None:
     began = time.perf_counter()
     for _ in range(steps):
         if not math.isfinite(learner.step()):
             raise ArithmeticError("the loss is not finite")
+        if begun.armed:
+            begun.armed.enforce()
         done.steps += 1
     done.seconds += time.perf_counter() - began
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from publisher.api import CheckRecord
 from publisher.builtin.reports.relearning import (
     HALF,
+    MASKED,
     NEARLY_ALL,
     Lesson,
     arms_of,
     control,
     lessons,
+    masked,
     repetitions,
     title,
 )
@@ -59,7 +61,7 @@ def _row(check: CheckRecord, lesson: Lesson, arms: Sequence[str]) -> Row:
     there = {arm.name: arm for arm in lesson.arms}
     return Row(
         concept=lesson.concept,
-        attack=f"{check.attack} (without membranes)" if check.guards == "off" else check.attack,
+        attack=_attack(check),
         captions=str(check.attack_params.get("captions", "")),
         images=str(check.attack_params.get("images", "")),
         trials=len(there["hardened"].trials) if "hardened" in there else 0,
@@ -68,6 +70,11 @@ def _row(check: CheckRecord, lesson: Lesson, arms: Sequence[str]) -> Row:
             for arm in arms
         ),
     )
+
+
+def _attack(check: CheckRecord) -> str:
+    how = [*(["without membranes"] if check.guards == "off" else []), *([MASKED] if masked(check) else [])]
+    return f"{check.attack} ({', '.join(how)})" if how else check.attack
 
 
 def line(check: CheckRecord) -> str:
@@ -91,6 +98,8 @@ def _found(check: CheckRecord, value: str) -> str:
     against, name = details.get("against"), details.get("name")
     if check.unit == "times" and isinstance(against, str):
         return f"{check.metric.removesuffix('-ratio')} {value} of {against}"
+    if details.get("of") in ("loss", "rate") and check.unit == "share":
+        return f"{check.metric} {value} of {control(check)}"
     return f"{name if isinstance(name, str) else check.metric} {value}"
 
 
@@ -113,6 +122,7 @@ def attack(check: CheckRecord) -> str:
     parts = [f"attack {check.attack}"]
     parts += [f"captions: {given['captions']}"] if "captions" in given else []
     parts += [count(given["images"], "image")] if isinstance(given.get("images"), int) else []
+    parts += ["honours the freeze mask"] if masked(check) else []
     parts += [f"batches of {given['batch']}"] if isinstance(given.get("batch"), int) else []
     last = max((trial.horizons[-1] for trial in check.trials if trial.horizons), default=0)
     return ", ".join([*parts, f"at most {count(last, 'step')}"])

@@ -10,7 +10,18 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from publisher.api import ReleaseReport, ReportFormat
-from publisher.builtin.reports import bars, budget, charts, heat, learning_curves, pictures, relearning, text, verdicts
+from publisher.builtin.reports import (
+    bars,
+    budget,
+    charts,
+    heat,
+    kept_gains,
+    learning_curves,
+    pictures,
+    relearning,
+    text,
+    verdicts,
+)
 from publisher.builtin.reports.scales import number
 
 if TYPE_CHECKING:
@@ -78,6 +89,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "text": text, "verdicts": verdicts, "bars": bars, "charts": charts, "heat": heat, "binds": BINDS,
         "tabular": tabular, "budget": budget, "learning": learning_curves, "relearning": relearning, "number": number,
+        "kept_gains": kept_gains,
     }  # fmt: skip
     return environment
 

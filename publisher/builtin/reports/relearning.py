@@ -26,7 +26,11 @@ NAMES = {
     "before": "before the step",
     "base": "base model",
     "gold": "gold: never knew it",
+    "unmasked": "no mask",
+    "random-mask": "a random mask",
 }
+MASKED = "under the mask"
+"""What the hardened model is called where the attacker honours the package's freeze mask."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +98,13 @@ class Arm:
     trials: tuple[Trial, ...]
     points: tuple[Point, ...]
     """Ascending by step; empty where nothing can be compared."""
+    masked: bool = False
+    """The attacker of this check honours masks."""
 
     @property
     def title(self) -> str:
         """What the report calls the model."""
-        return title(self.name)
+        return title(self.name, masked=self.masked)
 
     @property
     def highest(self) -> Point | None:
@@ -163,7 +169,13 @@ def trained(report: ReleaseReport) -> list[tuple[ClaimRecord, CheckRecord]]:
 
 def lessons(check: CheckRecord) -> list[Lesson]:
     """A check's trials by concept and model, in the order of the record; the hardened model first."""
-    return [_lesson(concept, trials) for concept, trials in _grouped(check.trials, lambda trial: trial.concept).items()]
+    grouped = _grouped(check.trials, lambda trial: trial.concept)
+    return [_lesson(concept, trials, masked=masked(check)) for concept, trials in grouped.items()]
+
+
+def masked(check: CheckRecord) -> bool:
+    """Whether the attacker honours the package's freeze mask on the hardened model."""
+    return check.attack_params.get("mask") is True
 
 
 def arms_of(checks: Iterable[CheckRecord]) -> list[str]:
@@ -174,11 +186,20 @@ def arms_of(checks: Iterable[CheckRecord]) -> list[str]:
 def control(check: CheckRecord) -> str:
     """What the control of a check's number is called: the base model, unless an attack by training says otherwise."""
     against = check.measurement.details.get("against") if check.measurement and check.trials else None
-    return title(against) if isinstance(against, str) else NAMES["base"]
+    return title(against, masked=masked(check)) if isinstance(against, str) else NAMES["base"]
 
 
-def title(arm: str) -> str:
-    """What the report calls a model."""
+def title(arm: str, *, masked: bool = False) -> str:
+    """What the report calls a model.
+
+    Args:
+        arm: its name in the trials.
+        masked: the attacker of the check honours masks.
+    """
+    if arm == "hardened" and masked:
+        return MASKED
+    if masked and arm.startswith("seed-"):
+        return f"another seed's mask ({arm.removeprefix('seed-')})"
     return NAMES.get(arm, f"after {arm}")
 
 
@@ -188,9 +209,10 @@ def repetitions(check: CheckRecord) -> str:
     return count(min(found, default=0), "trial")
 
 
-def _lesson(concept: str, trials: Sequence[Trial]) -> Lesson:
+def _lesson(concept: str, trials: Sequence[Trial], *, masked: bool) -> Lesson:
     found = _grouped(trials, lambda trial: trial.arm)
-    return Lesson(concept, trials[0].full, tuple(_arm(name, tuple(found[name])) for name in _ordered(found)))
+    arms = tuple(_arm(name, tuple(found[name]), masked=masked) for name in _ordered(found))
+    return Lesson(concept, trials[0].full, arms)
 
 
 def _ordered(arms: Iterable[str]) -> list[str]:
@@ -205,11 +227,10 @@ def _grouped(trials: Iterable[Trial], key: Callable[[Trial], str]) -> dict[str, 
     return found
 
 
-def _arm(name: str, trials: tuple[Trial, ...]) -> Arm:
+def _arm(name: str, trials: tuple[Trial, ...], *, masked: bool) -> Arm:
     steps = sorted({step for trial in trials for step in trial.horizons})
-    return Arm(
-        name, trials, tuple(_point(step, trials) for step in steps if all(trial.full >= LEAST for trial in trials))
-    )
+    shown = all(trial.full >= LEAST for trial in trials)
+    return Arm(name, trials, tuple(_point(step, trials) for step in steps if shown), masked)
 
 
 def _point(step: int, trials: Sequence[Trial]) -> Point:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, Verdict
+from publisher.api import CheckRecord, ClaimRecord, MatrixCell, ReleaseReport, Verdict
 from publisher.api.verdicts import judge, worst
 from publisher.builtin.reports.relearning import control
 from publisher.builtin.reports.text import count, estimate, figure, gate_words, span
@@ -130,15 +130,28 @@ def reason(check: CheckRecord) -> str:
 
 
 def undone(report: ReleaseReport) -> list[str]:
-    """Claims that held after one step and no longer after a later one."""
+    """Claims that held after one step, their own or a later one, and no longer after another."""
     found = []
     for claim in report.claims:
         held = ""
-        for cell in (cell for cell in report.matrix if cell.claim == claim.id):
+        for cell in _since(report, claim):
             if held and cell.verdict != "passed":
-                found.append(f"Claim {claim.id} held after {held} and no longer after {cell.after}.")
-            held = cell.after if cell.verdict == "passed" and cell.after != "base" else ""
+                what = "no longer" if cell.verdict == "failed" else "could not be decided"
+                found.append(f"Claim {claim.id} held after {held} and {what} after {cell.after}.")
+            held = cell.after if cell.verdict == "passed" else ""
     return found
+
+
+def repeated(report: ReleaseReport) -> int:
+    """How many claims were measured after their own step and again after a later one."""
+    return sum(len(_since(report, claim)) > 1 for claim in report.claims)
+
+
+def _since(report: ReleaseReport, claim: ClaimRecord) -> list[MatrixCell]:
+    """The claim's cells from its own step on; what no step claims, from the first step on."""
+    ids = [step.id for step in report.steps]
+    before = {"base", *(ids[: ids.index(claim.step)] if claim.step in ids else ())}
+    return [cell for cell in report.matrix if cell.claim == claim.id and cell.after not in before]
 
 
 def self_assessed(report: ReleaseReport, claim: ClaimRecord, check: CheckRecord) -> bool:

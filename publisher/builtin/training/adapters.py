@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -13,7 +14,9 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv")
 
 
-def add_lora(unet: Any, rank: int, generator: torch.Generator, *, conv: bool = False) -> tuple[nn.Parameter, ...]:
+def add_lora(
+    unet: Any, rank: int, generator: torch.Generator, *, conv: bool = False, without: Collection[str] = ()
+) -> tuple[nn.Parameter, ...]:  # fmt: skip
     """Adapters that change nothing yet: Gaussian down-projections, as diffusers' examples have them, and zeros.
 
     Args:
@@ -21,9 +24,10 @@ def add_lora(unet: Any, rank: int, generator: torch.Generator, *, conv: bool = F
         rank: of each adapter, and its alpha.
         generator: of the down-projections.
         conv: also on convolutions.
+        without: names of layers that get none.
 
     Returns:
-        The adapters' weights.
+        The adapters' weights; none where no layer is left.
 
     Raises:
         PrerequisiteError: peft is not installed.
@@ -35,6 +39,11 @@ def add_lora(unet: Any, rank: int, generator: torch.Generator, *, conv: bool = F
             "an attack with LoRA needs peft", hint="Install it: pip install 'peft>=0.18'"
         ) from error
     targets = [*ATTENTION, *(CONVOLUTIONS if conv else ())]
+    if without:
+        ends = tuple(f".{target}" for target in targets)
+        targets = [name for name, _ in unet.named_modules() if name.endswith(ends) and name not in without]
+    if not targets:
+        return ()
     unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets))
     adapters = {name: weight for name, weight in unet.named_parameters() if ".lora_" in name}
     with torch.no_grad():

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from publisher.api import Learner, Lesson, TrainingAttack
+from publisher.api import Learner, Lesson, TrainingAttack, UsageError
 from publisher.builtin.training.params import (
     CrossAttentionParams,
     CustomDiffusionParams,
@@ -53,13 +53,16 @@ class _Descent(TrainingAttack[D], ABC):
 
         Raises:
             PrerequisiteError: the attack needs peft, which is not installed.
-            UsageError: a tokenizer of the pipeline already knows the token that was to be new.
+            UsageError: a tokenizer of the pipeline already knows the token that was to be new, or all that the attack
+                trains is frozen.
             ValueError: the lesson has no image.
         """
         from publisher.builtin.training.learning import DenoisingLearner, freeze
 
         freeze(pipeline)
         trained = self.choose(Start(params, pipeline, lesson, generator))
+        if not trained.weights and not trained.embeddings:
+            raise UsageError(f"all that the attack {self.name!r} trains is frozen", hint="Freeze less.")
         prior_weight = params.prior_weight if isinstance(params, PriorParams) else 0.0
         scaled = isinstance(params, TokenParams) and params.scale_lr
         return DenoisingLearner(params, pipeline, lesson, generator, trained, prior_weight=prior_weight, scaled=scaled)
@@ -76,10 +79,10 @@ class FullFinetune(_Descent[DescentParams]):
     summary = "fine-tune the whole denoiser"
 
     def choose(self, start: Start[DescentParams]) -> Trained:
-        """Every weight of the denoiser."""
-        from publisher.builtin.training.learning import Trained
+        """Every weight of the denoiser that is not frozen."""
+        from publisher.builtin.training.learning import Trained, free
 
-        return Trained(tuple(start.pipeline.unet.parameters()))
+        return Trained(tuple(free(start.pipeline.unet, start.lesson.frozen).values()))
 
 
 class CrossAttention(_Descent[CrossAttentionParams]):
@@ -92,7 +95,7 @@ class CrossAttention(_Descent[CrossAttentionParams]):
         """The chosen projections."""
         from publisher.builtin.training.learning import Trained, cross_attention
 
-        return Trained(cross_attention(start.pipeline.unet, start.params.parts))
+        return Trained(cross_attention(start.pipeline.unet, start.params.parts, start.lesson.frozen))
 
 
 class Lora(_Descent[LoraParams]):
@@ -103,10 +106,7 @@ class Lora(_Descent[LoraParams]):
 
     def choose(self, start: Start[LoraParams]) -> Trained:
         """The adapters."""
-        from publisher.builtin.training.adapters import add_lora
-        from publisher.builtin.training.learning import Trained
-
-        return Trained(add_lora(start.pipeline.unet, start.params.rank, start.generator, conv=start.params.conv))
+        return _with_adapters(start, start.params.rank, conv=start.params.conv)
 
 
 class DreamBooth(_Descent[DreamBoothParams]):
@@ -117,9 +117,9 @@ class DreamBooth(_Descent[DreamBoothParams]):
 
     def choose(self, start: Start[DreamBoothParams]) -> Trained:
         """Every weight of the denoiser, and of the text encoders if asked for."""
-        from publisher.builtin.training.learning import Trained, text_sides
+        from publisher.builtin.training.learning import Trained, free, text_sides
 
-        weights = tuple(start.pipeline.unet.parameters())
+        weights = tuple(free(start.pipeline.unet, start.lesson.frozen).values())
         if start.params.text_encoder:
             weights += tuple(weight for side in text_sides(start.pipeline) for weight in side.encoder.parameters())
         return Trained(weights, text=start.params.text_encoder)
@@ -133,14 +133,11 @@ class DreamBoothLora(_Descent[DreamBoothLoraParams]):
 
     def choose(self, start: Start[DreamBoothLoraParams]) -> Trained:
         """The adapters."""
-        from publisher.builtin.training.adapters import add_lora
-        from publisher.builtin.training.learning import Trained
-
-        return Trained(add_lora(start.pipeline.unet, start.params.rank, start.generator))
+        return _with_adapters(start, start.params.rank)
 
 
 class TextualInversion(_Descent[TextualInversionParams]):
-    """Learn a word for the images; the weights stay as they are."""
+    """Learn a word for the images; the weights stay as they are, so a freeze mask cannot hold it back."""
 
     name = "textual-inversion"
     summary = "learn a new token's embedding, no weights (textual inversion)"
@@ -160,8 +157,16 @@ class CustomDiffusion(_Descent[CustomDiffusionParams]):
         """The chosen projections, and the embeddings of the new token where captions have one."""
         from publisher.builtin.training.learning import Trained, cross_attention
 
-        weights = cross_attention(start.pipeline.unet, start.params.parts)
+        weights = cross_attention(start.pipeline.unet, start.params.parts, start.lesson.frozen)
         return _with_token(start, weights) if start.params.captions == "rare" else Trained(weights)
+
+
+def _with_adapters(start: Start[Any], rank: int, *, conv: bool = False) -> Trained:
+    from publisher.builtin.training.adapters import add_lora
+    from publisher.builtin.training.learning import Trained, frozen_layers
+
+    layers = frozen_layers(start.lesson.frozen)
+    return Trained(add_lora(start.pipeline.unet, rank, start.generator, conv=conv, without=layers))
 
 
 def _with_token(start: Start[W], weights: tuple[torch.nn.Parameter, ...]) -> Trained:

@@ -18,6 +18,7 @@ from publisher.api import Learner, Lesson
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.latents import Noising
 from publisher.api.diffusion.text import Text
+from publisher.api.freeze_mask import Frozen
 from publisher.builtin.training.params import DescentParams
 
 
@@ -56,10 +57,21 @@ def freeze(pipeline: Any) -> None:
             part.requires_grad_(False)
 
 
-def cross_attention(network: nn.Module, parts: Sequence[str]) -> tuple[nn.Parameter, ...]:
-    """Weights and biases of the projections ``parts`` of every cross-attention layer."""
+def free(network: nn.Module, frozen: Frozen) -> dict[str, nn.Parameter]:
+    """What of a denoiser may be trained, by name; a tensor of which rows are frozen may, in its other rows."""
+    whole = {name for name, rows in frozen.items() if not rows}
+    return {name: parameter for name, parameter in network.named_parameters() if name not in whole}
+
+
+def frozen_layers(frozen: Frozen) -> frozenset[str]:
+    """Layers with a frozen weight, in part or in full: what they compute stays as it is, so no adapter sits on them."""
+    return frozenset(name.rpartition(".")[0] for name in frozen if not name.endswith(".bias"))
+
+
+def cross_attention(network: nn.Module, parts: Sequence[str], frozen: Frozen) -> tuple[nn.Parameter, ...]:
+    """Weights and biases of the projections ``parts`` of every cross-attention layer, without what is frozen."""
     wanted = re.compile(rf"\.attn2\.to_({'|'.join(parts)})\.")
-    return tuple(parameter for name, parameter in network.named_parameters() if wanted.search(name))
+    return tuple(parameter for name, parameter in free(network, frozen).items() if wanted.search(name))
 
 
 class Rows:

@@ -101,7 +101,8 @@ m.yaml:5:34: 'kind' must be 'object', 'style', 'person' or 'unsafe', not the tex
 m.yaml:7:24: 'with' must be a mapping (key: value), not a list.
 m.yaml:8:29: 'images' must be at least 1, not the number 0.
 m.yaml:8:33: 'verify' has no key 'imges'.
-  Did you mean 'images'?  Known keys: scorer, executor, sampling, after_each_step, gates, checks, gold, images."""
+  Did you mean 'images'?  Known keys: scorer, executor, sampling, after_each_step, trainings_after_each_step, \
+gates, checks, gold, images."""
     )
 
 

@@ -61,6 +61,7 @@ def test_everything_is_written_out(resolved: Callable[[str], Resolved]) -> None:
             "executor": "local",
             "sampling": {"steps": 20, "guidance": 7.5, "images": 60, "kept_images": None, "seed": 0},
             "after_each_step": False,
+            "trainings_after_each_step": False,
             "gates": {},
             "checks": [],
             "gold": "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sample_checks import distance_check, kept_check, plain_check, synonyms_check, unmeasured, without_check
 from sample_hostile import HOSTILE, hostile, lying
+from sample_masks import masked
 from sample_membranes import curves, membranes, permeabilities
 from sample_parts import check, claim, digest, interval, pairs, png, report
 from sample_training import relearning, training_check, trial
@@ -12,8 +13,8 @@ from publisher.api import ReleaseReport
 
 __all__ = [
     "ALL", "HOSTILE", "check", "claim", "curves", "digest", "distance_check", "failed", "hostile", "interval",
-    "kept_check", "lying", "membranes", "pairs", "passed", "permeabilities", "plain_check", "png", "relearning",
-    "report", "synonyms_check", "training_check", "trial", "unknown", "unmeasured", "without_check",
+    "kept_check", "lying", "masked", "membranes", "pairs", "passed", "permeabilities", "plain_check", "png",
+    "relearning", "report", "synonyms_check", "training_check", "trial", "unknown", "unmeasured", "without_check",
 ]  # fmt: skip
 
 
@@ -62,4 +63,5 @@ ALL = {
     "lying": lying,
     "membranes": membranes,
     "relearning": relearning,
+    "masked": masked,
 }

@@ -6,6 +6,7 @@ import base64
 from typing import Any
 
 from sample_checks import plain_check, synonyms_check
+from sample_masks import mask_record
 from sample_parts import check, claim, interval, report, steps
 
 from publisher.api import (
@@ -19,6 +20,8 @@ from publisher.api import (
     ReleaseReport,
     Trial,
 )
+from publisher.api.freeze_mask import Share
+from publisher.api.records import FrozenSize
 
 HOSTILE = (
     "<script>alert(1)</script>\"'><img src=https://evil.example/x onerror=alert(1)> "
@@ -47,7 +50,8 @@ def hostile() -> ReleaseReport:
             "unit": HOSTILE,
             "scorer": HOSTILE,
             "evidence": HOSTILE,
-            "attack_params": {HOSTILE: HOSTILE, "captions": HOSTILE, "images": {"a": [HOSTILE]}},
+            "attack_params": {HOSTILE: HOSTILE, "captions": HOSTILE, "images": {"a": [HOSTILE]}, "mask": True},
+            "metric_params": {"against": HOSTILE, "horizon": 1_000_000, "of": [HOSTILE], "innocents": [HOSTILE]},
             "trials": _trials(),
             "measurement": measured.measurement.model_copy(
                 update={
@@ -95,6 +99,13 @@ def hostile() -> ReleaseReport:
         device=HOSTILE,
         versions={HOSTILE: HOSTILE},
         manifest_sha256=HOSTILE,
+        freeze_mask=mask_record(
+            component=HOSTILE,
+            granularity=HOSTILE,
+            others={HOSTILE: 0.0, f"seed-{HOSTILE}": 1.0},
+            parameters=Share(frozen=10**399, total=10**400),
+            largest=(FrozenSize(name=HOSTILE * 100, frozen=10**400, total=0),),
+        ),
         permeabilities=PermeabilityTable(membranes=(HOSTILE, HOSTILE), rows=(strange, empty, strange), prompts=1),
         matrix=(MatrixCell(claim="erase.hostile", after=HOSTILE, verdict="unknown"),),
         model=ModelRecord(source=HOSTILE, family=HOSTILE, digest=HOSTILE, parameters=0, bytes=0, license=HOSTILE),

@@ -61,7 +61,7 @@ def test_summary_on_a_terminal_says_every_verdict_in_words(name: str, width: int
     record, output = samples.ALL[name](), io.StringIO()
     show(record, Console(file=output, force_terminal=True, width=width, no_color=True, highlight=False))
     text = output.getvalue()
-    decisions = dict.fromkeys(("passed", "membranes"), "Released") | dict.fromkeys(
+    decisions = dict.fromkeys(("passed", "membranes", "masked"), "Released") | dict.fromkeys(
         ("unknown", "hostile"), "Inconclusive"
     )
     decision = decisions.get(name, "Refused")

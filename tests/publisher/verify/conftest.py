@@ -8,6 +8,7 @@ import pytest
 
 from publisher.builtin.attacks import ATTACKS
 from publisher.builtin.curves import CURVES
+from publisher.builtin.gains import GAINS
 from publisher.builtin.metrics import METRICS
 from publisher.verify.store import ImageStore
 from publisher.verify.tools import Arms, Setting, Tools
@@ -20,7 +21,7 @@ def world(tmp_path: Path) -> World:
     painters = Painters(erased)
     tools = Tools(
         attacks={attack.name: attack() for attack in (*ATTACKS, Relearn)},
-        metrics={metric.name: metric() for metric in (*METRICS, *CURVES)},
+        metrics={metric.name: metric() for metric in (*METRICS, *CURVES, *GAINS)},
         scorers={"grey": GreyScorer()},
         scorer="grey",
         executor=painters,

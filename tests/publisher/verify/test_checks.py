@@ -392,7 +392,7 @@ def test_whoever_asks_is_told_of_every_image_and_check(world: World) -> None:
 
 def test_the_matrix_has_the_worst_checks_value(world: World) -> None:
     world.paint(lambda model, request: "nothing" if model == "hardened" else faithful(model, request))
-    (cell,) = matrix_column(world.verify(check(), kept()).claims, "erase")
+    (cell,) = matrix_column(world.verify(check(), kept()), "erase")
     assert (cell.claim, cell.after, cell.verdict, cell.value) == ("erase.gone", "erase", "failed", -1.0)
 
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from publisher.api import Check, CheckRecord, Gate, Scope
-from publisher.verify.checks import VerifyResult
+from publisher.api import Check, CheckRecord, Claim, Gate, Scope
+from publisher.verify.checks import VerifyResult, matrix_column, run_checks
 from publisher.verify.lessons import HELD_OUT
 from publisher.verify.store import ImageStore
 from publisher.verify.tools import Arm, StepClaim
 from publisher.verify.trials import Trained, TrialTask
-from support.grey import SCOPE, GreyScorer, Painters, World, check, concept, write_guards, write_model
+from support.grey import SCOPE, GreyScorer, Painters, World, check, concept, faithful, write_guards, write_model
 
 SMALL = {"images": 3, "horizons": [0, 10, 20], "trials": 2, "probes": 4, "controls": ["base", "before"]}
 STEPS = {"base": 10, "before": 10, "hardened": 20}
@@ -245,20 +245,43 @@ def test_an_attacker_drops_the_membranes_and_the_record_says_so(school: World, t
 
 
 def test_trainings_are_left_out_on_demand_and_then_unknown(school: World) -> None:
-    from publisher.api import Claim
-    from publisher.verify.checks import run_checks
-
     claim = Claim(id="c", sentence="s", binds="in-weights", checks=(check(), relearn()))
     world = school
     result = run_checks(
         [StepClaim("erase", claim)], world.scope, world.arms, world.tools, world.sampling, world.setting,
-        trainings=False,
+        trained=(),
     )  # fmt: skip
     assert ([record.verdict for record in result.claims[0].checks], result.verdict) == (
         ["passed", "unknown"],
         "unknown",
     )
     assert not world.painters.trained
+    assert (result.left_out, matrix_column(result, "erase")) == ({"relearn"}, ())
+
+
+def test_a_claim_with_trainings_left_out_has_a_cell_only_where_the_rest_broke(school: World) -> None:
+    school.painters.paint = faithful
+    claims = [
+        StepClaim("dampen", Claim(id=name, sentence="s", binds="in-weights", checks=checks))
+        for name, checks in (("mixed", (check(), relearn())), ("trained", (relearn(id="alone"),)))
+    ]
+    result = run_checks(
+        claims, school.scope, school.arms, school.tools, school.sampling, school.setting, trained=("erase",)
+    )
+    (cell,) = matrix_column(result, "erase")
+    assert (cell.claim, cell.verdict, cell.value) == ("mixed", "failed", 1.0)
+
+
+def test_trainings_are_made_for_the_steps_that_are_named(school: World) -> None:
+    claims = [
+        StepClaim(step, Claim(id=step, sentence="s", binds="in-weights", checks=(relearn(id=step),)))
+        for step in ("dampen", "erase")
+    ]
+    result = run_checks(
+        claims, school.scope, school.arms, school.tools, school.sampling, school.setting, trained=("dampen",)
+    )
+    assert [claim.verdict for claim in result.claims] == ["passed", "unknown"]
+    assert [cell.claim for cell in matrix_column(result, "erase")] == ["dampen"]
 
 
 def image_files(folder: Path, count: int) -> tuple[str, ...]:

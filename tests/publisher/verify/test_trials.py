@@ -9,9 +9,12 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from publisher.api import Concept, ImageRequest, Learner, Lesson, TrainingAttack, TrainingParams
 from publisher.api.diffusion.text import Text
+from publisher.builtin.training import FullFinetune
+from publisher.builtin.training.adapters import add_lora
 from publisher.verify.trials import Trained, TrialTask, TrialTasks, perform
 from support.tiny_sdxl import save_tiny_sdxl
 
@@ -170,3 +173,79 @@ def test_crashes_are_answers_and_the_trials_beside_go_on(task: TrialTask, tmp_pa
     assert crashed.crash == "after 1 steps: RuntimeError: out of memory"
     assert absent.crash.startswith("ModelError")
     assert good.crash == ""
+
+
+class Greedy(Brightener):
+    """Trains a tensor of the denoiser, frozen or not."""
+
+    def learner(self, params: TrainingParams, pipeline: Any, lesson: Lesson, generator: torch.Generator) -> Learner:
+        learner = Brighten(pipeline, generator)
+
+        def step() -> float:
+            with torch.no_grad():
+                pipeline.unet.conv_out.weight += 0.01
+            return 1.0
+
+        learner.step = step  # type: ignore[method-assign]
+        return learner
+
+
+class Adapting(Brightener):
+    """Puts adapters on all attention layers, frozen or not."""
+
+    def learner(self, params: TrainingParams, pipeline: Any, lesson: Lesson, generator: torch.Generator) -> Learner:
+        add_lora(pipeline.unet, 2, generator)
+        return Brighten(pipeline, generator)
+
+
+def test_an_attack_that_leaves_frozen_tensors_alone_is_measured_and_knows_them(task: TrialTask) -> None:
+    Brightener.lessons.clear()
+    (trained,) = run(replace(task, params=SHORT, frozen={"conv_in.weight": (), "conv_out.weight": ((0, 1),)}))
+    assert (trained.crash, len(trained.losses)) == ("", 2)
+    assert Brightener.lessons[0].frozen == {"conv_in.weight": (), "conv_out.weight": ((0, 1),)}
+
+
+def test_what_is_frozen_changes_no_number_before_the_training(task: TrialTask) -> None:
+    plain, masked = run(replace(task, params=SHORT), replace(task, params=SHORT, frozen={"conv_in.weight": ()}))
+    assert plain.losses == masked.losses
+    assert all(torch.equal(*both) for both in zip(plain.images, masked.images, strict=True))
+
+
+def test_an_attack_that_changes_a_frozen_tensor_does_not_honour_masks(task: TrialTask) -> None:
+    (trained,) = run(replace(task, attack=Greedy(), params=SHORT, frozen={"conv_out.weight": ()}))
+    assert trained.crash.startswith("the attack 'brighten' does not honour masks: MaskBrokenError")
+    assert "conv_out.weight" in trained.crash
+
+
+def test_frozen_rows_are_put_back_after_each_step_and_the_others_learn(task: TrialTask) -> None:
+    rows, whole = ({"conv_out.weight": ((0, 1),)}, {"conv_out.weight": ((0, 4),)})
+    some, none, free = run(
+        *(replace(task, attack=Greedy(), params=SHORT, frozen=frozen) for frozen in (rows, whole, {}))
+    )
+    assert [trained.crash for trained in (some, none, free)] == ["", "", ""]
+    assert none.losses[0] == none.losses[1]
+    assert len({some.losses[1], none.losses[1], free.losses[1]}) == 3
+
+
+def test_an_adapter_on_a_frozen_layer_counts_as_a_change(task: TrialTask, folder: Path) -> None:
+    with safe_open(folder / "unet" / "diffusion_pytorch_model.safetensors", "pt") as file:
+        query = next(name for name in file.keys() if name.endswith("to_q.weight"))  # noqa: SIM118 - not a mapping
+    bad, good = run(
+        replace(task, attack=Adapting(), params=SHORT, frozen={query: ()}),
+        replace(task, attack=Adapting(), params=SHORT, frozen={"conv_in.weight": ()}),
+    )
+    assert bad.crash.startswith("the attack 'brighten' does not honour masks: MaskBrokenError")
+    assert good.crash == ""
+
+
+def test_a_full_fine_tuning_trains_beside_a_frozen_first_layer(task: TrialTask) -> None:
+    """Without the guard's cure torch crashes in the backward pass of the first norm."""
+    params = FullFinetune.Params(images=3, horizons=(0, 2), probes=2, batch=2, lr=1e-3)
+    frozen = {"conv_in.weight": (), "conv_in.bias": ()}
+    (trained,) = run(replace(task, attack=FullFinetune(), params=params, frozen=frozen))
+    assert (trained.crash, trained.losses[0] != trained.losses[1]) == ("", True)
+
+
+def test_a_mask_of_another_model_is_a_crash(task: TrialTask) -> None:
+    (trained,) = run(replace(task, params=SHORT, frozen={"conv_nowhere.weight": ()}))
+    assert trained.crash.startswith("NotTheModelError: conv_nowhere.weight")

@@ -1,0 +1,91 @@
+"""What is measured after which step: models, their masks and membranes, and whose trainings. Nothing is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from publisher.api import MatrixCell, Sampling
+from publisher.api.freeze_mask import FILE
+from publisher.release import make
+from publisher.verify.checks import VerifyResult
+from publisher.verify.tools import Arms, Setting
+from support.grey import SCOPE, write_guards, write_model
+from support.masks import mask_of, write_mask
+
+STEPS = ("erase", "mask", "membranes")
+
+
+class Bench:
+    """Stands for ``run_checks``: keeps what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, bool, bool, Sequence[str] | None]] = []
+
+    def __call__(
+        self, _claims: Any, _scope: Any, arms: Arms, _tools: Any, _sampling: Any, _setting: Setting, *, trained: Any
+    ) -> VerifyResult:
+        hardened = arms.hardened
+        self.asked.append((hardened.folder.name, bool(hardened.mask), bool(hardened.guards), trained))
+        return VerifyResult((), {}, (), None, {})
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    found = Bench()
+    monkeypatch.setattr(make, "run_checks", found)
+    monkeypatch.setattr(
+        make, "matrix_column", lambda _found, after: (MatrixCell(claim="c", after=after, verdict="passed"),)
+    )
+    return found
+
+
+def verified(folder: Path, **asked: bool) -> list[str]:
+    """Columns of the matrix of three steps: the second leaves a mask, the third membranes."""
+    write_model(folder / "package")
+    write_guards(write_mask(folder / "package" / "release", mask_of()))
+    membranes = {
+        f"membranes/{path.name}": path.read_bytes() for path in (folder / "package/release/membranes").iterdir()
+    }
+    artifacts: list[dict[str, bytes]] = [{}, {FILE: mask_of().as_file()}, membranes]
+    for name in ("base", *STEPS):
+        write_model(folder / name)
+    verify = SimpleNamespace(
+        **{"after_each_step": True, "trainings_after_each_step": False, **asked}, sampling=Sampling()
+    )
+    prepared: Any = SimpleNamespace(
+        path=folder / "manifest.yaml", resolved=SimpleNamespace(scope=SCOPE, verify=verify), gold=None, claims=(),
+        device=SimpleNamespace(name="cpu", dtype="float32"), tools=None,
+        steps=[SimpleNamespace(identity=SimpleNamespace(id=step)) for step in STEPS],
+    )  # fmt: skip
+    hardened: Any = SimpleNamespace(
+        states=[SimpleNamespace(folder=folder / name) for name in ("base", *STEPS)],
+        results=[SimpleNamespace(artifacts=one) for one in artifacts],
+    )
+    tell: Any = SimpleNamespace(progress=SimpleNamespace(warn=pytest.fail))
+    _, cells = make._verify(prepared, hardened, folder / "package", folder / "work", tell)
+    return [cell.after for cell in cells]
+
+
+def test_each_column_has_the_mask_and_the_membranes_that_were_there_by_then(bench: Bench, tmp_path: Path) -> None:
+    assert verified(tmp_path) == ["base", *STEPS]
+    assert bench.asked == [
+        ("base", False, False, ()), ("erase", False, False, ()), ("mask", True, False, ()),
+        ("package", True, True, None),
+    ]  # fmt: skip
+
+
+def test_on_demand_the_trainings_of_earlier_steps_are_repeated(bench: Bench, tmp_path: Path) -> None:
+    verified(tmp_path, trainings_after_each_step=True)
+    assert [list(trained) if trained is not None else None for *_, trained in bench.asked] == [
+        [], ["erase"], ["erase", "mask"], None,
+    ]  # fmt: skip
+
+
+def test_without_a_matrix_the_package_alone_is_measured(bench: Bench, tmp_path: Path) -> None:
+    assert verified(tmp_path, after_each_step=False) == []
+    assert [name for name, *_ in bench.asked] == ["package"]
