@@ -37,17 +37,17 @@ def mask_claims(
     found = [
         (
             Check(metric="selectivity", metric_params={"innocents": list(kept), **unmasked}, concepts=(*ids, *kept),
-                  gate=SELECTIVE, **_plain(params, "selective")),
+                  gate=SELECTIVE, **_plain(params, "selective", "unmasked")),
             f"fine-tuning that honours the mask loses a larger share of its gain on {bad} than on {good}",
         ),
         (
             Check(metric="gain-left", metric_params={"against": "random-mask"}, concepts=ids,
-                  gate=Gate(upper_at_most=params.random_at_most), **_plain(params, "random")),
+                  gate=Gate(upper_at_most=params.random_at_most), **_plain(params, "random", "random-mask")),
             f"it leaves at most {params.random_at_most:.0%} of the gain on {bad} that random masks as large leave",
         ),
         (
             Check(metric="gain-kept", metric_params=unmasked, concepts=kept,
-                  gate=Gate(lower_at_least=params.innocent_at_least), **_plain(params, "innocents")),
+                  gate=Gate(lower_at_least=params.innocent_at_least), **_plain(params, "innocents", "unmasked")),
             f"it keeps at least {params.innocent_at_least:.0%} of the gain on {good}, learned under a new word",
         ),
     ]  # fmt: skip
@@ -62,9 +62,9 @@ STATED = {
 }
 
 
-def _plain(params: FreezeMaskParams, name: str) -> dict[str, Any]:
+def _plain(params: FreezeMaskParams, name: str, control: str) -> dict[str, Any]:
     """What the checks have in common but for their names."""
-    return {"id": name, "attack": params.check.attack, "attack_params": budget(params)}
+    return {"id": name, "attack": params.check.attack, "attack_params": budget(params, control)}
 
 
 def _claim(check: Check, sentence: str, params: FreezeMaskParams) -> Claim:
@@ -77,12 +77,17 @@ def _claim(check: Check, sentence: str, params: FreezeMaskParams) -> Claim:
     return Claim(id=check.id, sentence=sentence, binds="by-convention", limits=limits, checks=(check,))
 
 
-def budget(params: FreezeMaskParams) -> dict[str, Any]:
-    """Parameters of the attack, the same for all checks: equal trials are trained once."""
-    plain = params.check.model_dump(mode="json", exclude={"attack", "horizon", "innocents", "settings"})
+def budget(params: FreezeMaskParams, *controls: str) -> dict[str, Any]:
+    """Parameters of the attack; equal trials of different checks are trained once.
+
+    Args:
+        params: of the step.
+        controls: that a check needs. With ``check.compare`` it gets all that there are.
+    """
+    plain = params.check.model_dump(mode="json", exclude={"attack", "compare", "horizon", "innocents", "settings"})
     replicas = [f"seed-{seed}" for seed in range(1, params.replicas + 1)]
-    own = {"mask": True, "kept_captions": "rare", "controls": ["unmasked", "random-mask", *replicas]}
-    return {**plain, **own, **params.check.settings}
+    compared = ["unmasked", "random-mask", *replicas] if params.check.compare else list(controls)
+    return {**plain, "mask": True, "kept_captions": "rare", "controls": compared, **params.check.settings}
 
 
 def _any(gate: Gate) -> Gate:

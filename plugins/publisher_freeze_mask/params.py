@@ -106,6 +106,9 @@ class CheckParams(Params):
     """Images drawn after each horizon of each trial."""
     innocents: int = Field(default=2, ge=1, le=100)
     """Kept concepts that are tested: others than the mask was learned from, as long as there are any."""
+    compare: bool = True
+    """Every concept is also learned under random masks and other seeds' masks, for the report. Off: only what the
+    claims compare with, which is a third less training."""
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """Further parameters of the attack, such as ``{lr: 1.0e-4}``."""
 

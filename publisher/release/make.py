@@ -43,7 +43,7 @@ from publisher.release.record import make_report
 from publisher.report import render_all
 from publisher.verify.checks import VerifyResult, matrix_column, run_checks
 from publisher.verify.store import ImageStore
-from publisher.verify.tools import Arm, Arms, Setting
+from publisher.verify.tools import Arm, Arms, Setting, StepClaim
 
 CODES = {"passed": ExitCode.OK, "failed": ExitCode.REFUSED, "unknown": ExitCode.INCONCLUSIVE}
 
@@ -229,8 +229,8 @@ def _verify(
 ) -> tuple[VerifyResult, list[MatrixCell]]:
     """Check the packaged model, and where the manifest asks for it the model before and after each step.
 
-    Trainings are expensive: between the steps they are made only where the manifest asks for that too, and only for
-    claims of steps that have run.
+    The base model is asked for all claims, later models for those of the steps that have run. Trainings are expensive:
+    between the steps they are made only where the manifest asks for that too.
     """
     progress = tell.progress
     resolved = prepared.resolved
@@ -244,22 +244,25 @@ def _verify(
     after = After(dict(zip(ids, hardened.states[1:], strict=True)))
     gold = Arm.of(prepared.gold.folder.path) if prepared.gold else None
 
-    def run(stage: str, arm: Arm, setting: Setting, trained: Collection[str] | None) -> VerifyResult:
+    def run(
+        stage: str, arm: Arm, setting: Setting, claims: Sequence[StepClaim], trained: Collection[str] | None
+    ) -> VerifyResult:
         setting = replace(setting, progress=lambda done, total, text: progress.update(stage, done, total, text))
         arms = Arms(base, arm, after, gold)
-        return run_checks(prepared.claims, scope, arms, prepared.tools, sampling, setting, trained=trained)
+        return run_checks(claims, scope, arms, prepared.tools, sampling, setting, trained=trained)
 
     cells: list[MatrixCell] = []
     if resolved.verify.after_each_step:
         for done, (name, state) in enumerate(zip(["base", *ids[:-1]], hardened.states[:-1], strict=True)):
             arm = Arm.of(state.folder, _guards(hardened.results[:done], work))
             trained = ids[:done] if resolved.verify.trainings_after_each_step else ()
-            cells += matrix_column(run(f"verify {name}", arm, silent, trained), name)
+            claims = [one for one in prepared.claims if not done or one.step not in ids[done:]]
+            cells += matrix_column(run(f"verify {name}", arm, silent, claims, trained), name)
     loud = replace(
         silent,
         check_end=lambda claim, record, seconds: tell("publisher_on_check_end", CheckEnd(claim, record, seconds)),
     )
-    found = run("verify", Arm.of(folder, folder / RELEASE), loud, None)
+    found = run("verify", Arm.of(folder, folder / RELEASE), loud, prepared.claims, None)
     if resolved.verify.after_each_step:
         cells += matrix_column(found, ids[-1])
     return found, cells

@@ -13,7 +13,7 @@ from publisher.api import MatrixCell, Sampling
 from publisher.api.freeze_mask import FILE
 from publisher.release import make
 from publisher.verify.checks import VerifyResult
-from publisher.verify.tools import Arms, Setting
+from publisher.verify.tools import MANIFEST, Arms, Setting
 from support.grey import SCOPE, write_guards, write_model
 from support.masks import mask_of, write_mask
 
@@ -25,11 +25,13 @@ class Bench:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, bool, bool, Sequence[str] | None]] = []
+        self.claims: list[list[str]] = []
 
     def __call__(
-        self, _claims: Any, _scope: Any, arms: Arms, _tools: Any, _sampling: Any, _setting: Setting, *, trained: Any
+        self, claims: Any, _scope: Any, arms: Arms, _tools: Any, _sampling: Any, _setting: Setting, *, trained: Any
     ) -> VerifyResult:
         hardened = arms.hardened
+        self.claims.append([claim.step for claim in claims])
         self.asked.append((hardened.folder.name, bool(hardened.mask), bool(hardened.guards), trained))
         return VerifyResult((), {}, (), None, {})
 
@@ -58,7 +60,8 @@ def verified(folder: Path, **asked: bool) -> list[str]:
         **{"after_each_step": True, "trainings_after_each_step": False, **asked}, sampling=Sampling()
     )
     prepared: Any = SimpleNamespace(
-        path=folder / "manifest.yaml", resolved=SimpleNamespace(scope=SCOPE, verify=verify), gold=None, claims=(),
+        path=folder / "manifest.yaml", resolved=SimpleNamespace(scope=SCOPE, verify=verify), gold=None,
+        claims=tuple(SimpleNamespace(step=step) for step in (*STEPS, MANIFEST)),
         device=SimpleNamespace(name="cpu", dtype="float32"), tools=None,
         steps=[SimpleNamespace(identity=SimpleNamespace(id=step)) for step in STEPS],
     )  # fmt: skip
@@ -77,6 +80,12 @@ def test_each_column_has_the_mask_and_the_membranes_that_were_there_by_then(benc
         ("base", False, False, ()), ("erase", False, False, ()), ("mask", True, False, ()),
         ("package", True, True, None),
     ]  # fmt: skip
+
+
+def test_claims_are_measured_on_the_base_model_and_from_their_own_step_on(bench: Bench, tmp_path: Path) -> None:
+    verified(tmp_path)
+    everything = [*STEPS, MANIFEST]
+    assert bench.claims == [everything, ["erase", MANIFEST], ["erase", "mask", MANIFEST], everything]
 
 
 def test_on_demand_the_trainings_of_earlier_steps_are_repeated(bench: Bench, tmp_path: Path) -> None:
