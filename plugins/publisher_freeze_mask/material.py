@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from publisher.api import Captions, Concept, StepContext
+from publisher.api.choosing import captions_of
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.latents import Noising, encode_images
 from publisher.api.diffusion.text import Text, encode
 from publisher.api.loading import load_component
 from publisher_freeze_mask.params import FreezeMaskParams
-from publisher_freeze_mask.selection import captions_of
 
 Draw = tuple[Tensor, Tensor, Tensor]
 """Rows ``(B,)``, noise ``(B, c, h, w)``, timesteps ``(B,)``."""

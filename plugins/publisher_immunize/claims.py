@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from publisher.api import Check, Claim, Concept, Gate, Scope
+from publisher.api.choosing import spread
 from publisher_immunize.params import ImmunizeParams
-from publisher_immunize.selection import spread
 
 ALIKE = Gate(value_at_least=0.8, value_at_most=1.25, lower_at_least=0.5, upper_at_most=2.0)
 """Within 20%, and surely not half as fast: a handful of trials cannot narrow a ratio further."""

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from publisher.api import Captions, Concept, Model, References, StepContext
+from publisher.api.choosing import captions_of, spread
 from publisher.api.diffusion.latents import Noising, encode_images
 from publisher.api.diffusion.text import Text, encode
 from publisher.api.loading import load_component
 from publisher_immunize.params import ImmunizeParams
-from publisher_immunize.selection import captions_of, spread
 
 HELD_OUT = 4
 """Every fourth image is kept from training, for the probes of ``schedule: auto``."""

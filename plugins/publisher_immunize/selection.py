@@ -1,15 +1,12 @@
-"""From the manifest's concepts to what is trained on: which concepts, which captions. Imports no torch."""
+"""From the manifest's concepts to what is trained on: which concepts. Imports no torch."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
-from typing import TypeVar
 
-from publisher.api import Captions, Concept, Scope, UsageError
+from publisher.api import Concept, Scope, UsageError
+from publisher.api.choosing import named, spread
 from publisher_immunize.params import ImmunizeParams
-
-T = TypeVar("T")
 
 
 def choose(params: ImmunizeParams, scope: Scope) -> tuple[Concept, ...]:
@@ -18,15 +15,7 @@ def choose(params: ImmunizeParams, scope: Scope) -> tuple[Concept, ...]:
     Raises:
         UsageError: none, or a name that the manifest's concepts to go do not have.
     """
-    ids = [concept.id for concept in scope.concepts]
-    for name in params.concepts:
-        if name not in ids:
-            near = difflib.get_close_matches(name, ids, 1)
-            raise UsageError(
-                f"'concepts' names {name!r}, which is no concept of this step",
-                hint=f"Did you mean {near[0]!r}?" if near else f"They are: {', '.join(ids)}.",
-            )
-    chosen = tuple(concept for concept in scope.concepts if not params.concepts or concept.id in params.concepts)
+    chosen = named("concepts", params.concepts, scope.concepts) if params.concepts else scope.concepts
     if not chosen:
         raise UsageError("there is no concept to immunise against", hint="Name at least one under 'concepts'.")
     return chosen
@@ -44,38 +33,6 @@ def choose_kept(params: ImmunizeParams, scope: Scope) -> tuple[Concept, ...]:
             hint="List concepts under 'keep'; or set prior, lam and mu to 0, and see what is left of the model.",
         )
     return spread(scope.keep, params.keep_concepts)
-
-
-def spread(items: Sequence[T], count: int) -> tuple[T, ...]:
-    """At most ``count`` of them, at even distances, the first among them."""
-    if len(items) <= count:
-        return tuple(items)
-    return tuple(items[i * len(items) // count] for i in range(count))
-
-
-def captions_of(concept: Concept, kind: Captions, prompts: Sequence[str], rare: str) -> tuple[str, ...]:
-    """What somebody writes under images of a concept who calls it so; the prompts themselves where it has no such text.
-
-    Args:
-        concept: of the images.
-        kind: of caption.
-        prompts: one for each image, that the image shows.
-        rare: word for ``rare``.
-    """
-    match kind:
-        case "rare":
-            return tuple(_renamed(prompt, concept, (rare,), i) for i, prompt in enumerate(prompts))
-        case "synonym":
-            return tuple(_renamed(prompt, concept, concept.synonyms, i) for i, prompt in enumerate(prompts))
-        case "description":
-            return (concept.description,) * len(prompts) if concept.description else tuple(prompts)
-        case "empty":
-            return ("",) * len(prompts)
-    return tuple(prompts)
-
-
-def _renamed(prompt: str, concept: Concept, words: Sequence[str], turn: int) -> str:
-    return prompt.replace(concept.name, words[turn % len(words)]) if words else prompt
 
 
 def notes(params: ImmunizeParams, chosen: Sequence[Concept]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from tiny import tiny_unet
 from torch import Tensor
 
 from publisher.api import Concept
+from publisher.api.choosing import captions_of
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.latents import Noising
 from publisher.api.diffusion.text import Text
@@ -17,7 +18,6 @@ from publisher_immunize.bench import Bench
 from publisher_immunize.host import Host
 from publisher_immunize.material import Album, Batch, Material
 from publisher_immunize.params import ImmunizeParams
-from publisher_immunize.selection import captions_of
 
 WIDTH, POSITIONS = 32, 8
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

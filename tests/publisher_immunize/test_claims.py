@@ -8,10 +8,10 @@ from immunize_cases import SCOPE, SKULL
 from pydantic import ValidationError
 
 from publisher.api import Claim, Scope
+from publisher.api.choosing import captions_of, spread
 from publisher.api.training import TrainingParams
 from publisher_immunize.params import ImmunizeParams
 from publisher_immunize.presets import FAMILIES, MODES, SMALL
-from publisher_immunize.selection import captions_of, spread
 from publisher_immunize.step import Immunize
 
 
