@@ -19,11 +19,13 @@ from types import ModuleType
 import click
 
 import publisher
-from publisher import api, errors
-from publisher.api import hookspecs, loading, membranes
+from publisher import api, auditing, errors
+from publisher.api import Params, choosing, freeze_mask, hookspecs, loading, membranes
 from publisher.api.diffusion import checkpoints, denoiser, latents, text, threads
 from publisher.cli import main
 from publisher.runtime.attached import Attached, Scored
+from publisher.runtime.audit.records import Audit
+from publisher.runtime.guard.guard import Guard
 
 REFERENCE = Path(__file__).parent / "reference"
 MADE = "<!-- Made by docs/make_reference.py from the code; do not edit. -->\n\n"
@@ -116,7 +118,7 @@ def api_page() -> str:
             parts += _class_lines(value)
         elif inspect.isfunction(value):
             parts += _function_lines(value)
-    for module in (text, denoiser, latents, threads, checkpoints):
+    for module in (choosing, freeze_mask, text, denoiser, latents, threads, checkpoints):
         parts += [f"# `{module.__name__}`\n", f"```text\n{inspect.cleandoc(module.__doc__ or '')}\n```\n"]
         for value in _own(module):
             parts += _class_lines(value) if isinstance(value, type) else _function_lines(value)
@@ -145,6 +147,26 @@ def load_page() -> str:
         *_class_lines(Scored),
     ]
     return "\n".join(parts)
+
+
+def masks_page() -> str:
+    """What a user of freeze masks calls from Python."""
+    parts = [
+        f"{MADE}# Freeze masks\n",
+        "How to use them: [fine-tune with the guard](../how-to/fine-tune-with-the-guard.md),",
+        "[audit a fine-tuned model](../how-to/audit-a-fine-tuned-model.md). Schemas: of",
+        "[`release/freeze-mask.json`](freeze-mask.schema.json), of [`publisher audit --json`](audit.schema.json).\n",
+        *_function_lines(publisher.guard, "publisher.guard"),
+        *_class_lines(Guard),
+        *_function_lines(auditing.audit, "publisher.auditing.audit"),
+        *_class_lines(Audit),
+    ]
+    return "\n".join(parts)
+
+
+def _schema(model: type[Params]) -> str:
+    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
+    return json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _function_lines(function: Callable[..., object], name: str = "") -> list[str]:
@@ -197,7 +219,8 @@ def pages() -> dict[str, str]:
     from publisher.report import schema
 
     made = {"cli.md": cli_page(), "exit-codes.md": exit_codes_page(), "hooks.md": hooks_page(), "api.md": api_page()}
-    made |= {"load.md": load_page()}
+    made |= {"load.md": load_page(), "freeze-masks.md": masks_page()}
+    made |= {"freeze-mask.schema.json": _schema(freeze_mask.FreezeMask), "audit.schema.json": _schema(Audit)}
     catalog = load_registry().catalog()
     made |= {"manifest.md": reference_page(catalog), "manifest.schema.json": schema_text(catalog)}
     made["report.schema.json"] = json.dumps(schema(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
