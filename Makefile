@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# Of the tests: two, each with one thread. `make test WORKERS=` is one process with two.
+WORKERS := --numprocesses 2 --dist worksteal
 
 .PHONY: quickstart test test-fast check lint types contracts reference format clean
 
@@ -10,10 +12,10 @@ quickstart: $(READY)  ## release the embedded model without two objects and a st
 	$(BIN)/publisher release manifests/quickstart.yaml --out out/quickstart --throwaway-key
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-fast: $(READY)  ## the everyday part of the tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 check:  ## what CI runs
 	bash .ci/run

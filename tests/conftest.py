@@ -1,4 +1,4 @@
-"""Shared by all tests: two threads, and the embedded model loaded once."""
+"""Shared by all tests: how many threads, and the embedded model loaded once."""
 
 from __future__ import annotations
 
@@ -49,8 +49,25 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _two_threads() -> Iterator[None]:
-    """Figures in the documentation are of two threads; so are the tests."""
+def _threads() -> Iterator[None]:
+    """Two threads in all, for figures in the documentation are of two: one in each of pytest-xdist's two workers.
+
+    Processes that tests start have as many: the last bits of a sum depend on it.
+    """
+    import torch
+
+    threads = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", str(threads))
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """For tests of what sets the number of threads: it must differ from one before."""
     import torch
 
     before = torch.get_num_threads()

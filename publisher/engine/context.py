@@ -100,7 +100,8 @@ class RunningStep(StepContext):
 
     def record(self, name: str, value: float, unit: str = "") -> None:
         """A number for the report."""
-        self.numbers.append(Number(name=name, value=float(value), unit=unit))
+        # The last digits depend on how many threads summed it, and a result must not.
+        self.numbers.append(Number(name=name, value=float(f"{value:.9g}"), unit=unit))
 
     def curve(self, name: str, x: Sequence[float], y: Sequence[float], unit: str = "") -> None:
         """A curve for the report."""

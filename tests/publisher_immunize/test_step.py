@@ -68,6 +68,7 @@ def test_two_runs_give_the_same_bytes(model: Model, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("two_threads")
 def test_another_thread_for_what_is_kept_changes_no_bit(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,6 +124,7 @@ def test_a_membrane_of_another_width_is_refused_by_the_plan_already(embedded: Mo
     assert stem in str(caught.value)
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bytes(embedded: Model, tmp_path: Path) -> None:
     first = run(embedded, tmp_path / "a", **SHORT).artifacts
     second = run(embedded, tmp_path / "b", **SHORT).artifacts

@@ -39,7 +39,15 @@ def content(trained: Trained) -> list[bytes]:
     return [membrane_bytes(membrane) for membrane in trained.membranes.values()]
 
 
-@pytest.mark.parametrize(("trainer", "step"), [("pool", 1), ("pool", 5), ("exact", 5), ("exact", 11)])
+@pytest.mark.parametrize(
+    ("trainer", "step"),
+    [
+        ("pool", 1),
+        pytest.param("pool", 5, marks=pytest.mark.slow),
+        ("exact", 5),
+        pytest.param("exact", 11, marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_run_goes_on_to_the_same_bytes(tiny_sd: Path, tmp_path: Path, trainer: str, step: int) -> None:
     params = quick(trainer=trainer, checkpoint_every=3, steps=7)
     targets, model = [CAT, DOG], model_of(tiny_sd)
@@ -71,10 +79,18 @@ def test_how_often_checkpoints_are_made_does_not_matter(tiny_sd: Path, tmp_path:
     assert len(list((tmp_path / "1").iterdir())) == 2
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """What a run with a checkpoint every 2 steps gives."""
+    folder = tmp_path_factory.mktemp("whole")
+    return content(train(model_of(tiny_sd), [CAT], [], quick(checkpoint_every=2), session(folder)))
+
+
 @pytest.mark.parametrize("damage", ["tensors", "index", "missing", "foreign"])
-def test_a_checkpoint_that_is_damaged_or_foreign_is_ignored_aloud(tiny_sd: Path, tmp_path: Path, damage: str) -> None:
+def test_a_checkpoint_that_is_damaged_or_foreign_is_ignored_aloud(
+    tiny_sd: Path, tmp_path: Path, undisturbed: list[bytes], damage: str
+) -> None:
     model, params = model_of(tiny_sd), quick(checkpoint_every=2)
-    whole = train(model, [CAT], [], params, session(tmp_path / "whole"))
     earlier = quick(checkpoint_every=2, lr=1e-3) if damage == "foreign" else params
     with pytest.raises(Stopped):
         train(model, [CAT], [], earlier, session(tmp_path / "part", stop_at(5)))
@@ -87,7 +103,7 @@ def test_a_checkpoint_that_is_damaged_or_foreign_is_ignored_aloud(tiny_sd: Path,
     elif damage == "missing":
         tensors.unlink()
     resumed = train(model, [CAT], [], params, session(tmp_path / "part"))
-    assert content(resumed) == content(whole)
+    assert content(resumed) == undisturbed
     assert "training began anew" in resumed.warnings[0]
 
 
@@ -111,7 +127,12 @@ def test_sdxl_trains_with_pooled_text_and_time_ids(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trainer", "dtype"), [("exact", torch.bfloat16), ("pool", torch.bfloat16), ("pool", torch.float16)]
+    ("trainer", "dtype"),
+    [
+        pytest.param("exact", torch.bfloat16, marks=pytest.mark.slow),
+        ("pool", torch.bfloat16),
+        pytest.param("pool", torch.float16, marks=pytest.mark.slow),
+    ],
 )
 def test_over_half_precision_factors_stay_float32(
     tiny_sd: Path, tmp_path: Path, trainer: str, dtype: torch.dtype

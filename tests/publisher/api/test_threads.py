@@ -15,6 +15,7 @@ def test_small_is_a_matter_of_the_cpu_and_of_the_latents() -> None:
     assert not is_small(torch.device("cuda"), 8)
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_what_is_put_aside_runs_in_another_thread_on_one_processor_thread() -> None:
     before = torch.get_num_threads()
     seen: list[tuple[bool, int]] = []

@@ -37,6 +37,7 @@ def guards(embedded: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return write(tmp_path_factory.mktemp("release"), artifacts(embedded, ("cat", "tree")))
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_membranes_side_by_side_give_the_bytes_of_one_thread(guards: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -69,7 +70,8 @@ def test_a_folder_without_membranes_is_an_answer_and_no_model_without_guards(tmp
     assert (drawn.images, "there are no membranes to attach" in drawn.problem) == (None, True)
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("family", ["sd1", pytest.param("sdxl", marks=pytest.mark.slow)])
 def test_side_by_side_gives_the_bytes_of_one_thread(family: str, tmp_path: Path) -> None:
     folder = model_folder() if family == "sd1" else save_tiny_sdxl(tmp_path)
     threads = torch.get_num_threads()
