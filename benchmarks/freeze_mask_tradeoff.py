@@ -22,17 +22,17 @@ from publisher.cli import main as publisher
 MANIFEST = Path(__file__).parent.parent / "manifests" / "freeze-mask.yaml"
 BRIEF: dict[str, Any] = {"replicas": 0, "swap": False}
 WAYS: dict[str, dict[str, Any]] = {
-    "30%": {},
+    "30%, lam 1": {"lam": 1},
     "30%, lam 0.5": {**BRIEF, "lam": 0.5},
-    "70%": {**BRIEF, "ratio": 0.7},
+    "70%, lam 1": {**BRIEF, "lam": 1, "ratio": 0.7},
     "30%, lam 0.25": {**BRIEF, "lam": 0.25},
-    "30%, erased only": BRIEF,
-    "70%, lam 0.5": {**BRIEF, "ratio": 0.7, "lam": 0.5},
-    "30%, rows": {**BRIEF, "granularity": "row"},
+    "30%, lam 1, erased only": {**BRIEF, "lam": 1},
+    "70%, lam 0.5": {**BRIEF, "lam": 0.5, "ratio": 0.7},
+    "30%, lam 1, rows": {**BRIEF, "lam": 1, "granularity": "row"},
     "30% of the tensors, as released": {**BRIEF, "recipe": "released", "count": "tensors"},
-    "30%, refined": {**BRIEF, "recipe": "refined"},
-    "10%": {**BRIEF, "ratio": 0.1},
-    "50%": {**BRIEF, "ratio": 0.5},
+    "30%, lam 1, refined": {**BRIEF, "lam": 1, "recipe": "refined"},
+    "10%, lam 1": {**BRIEF, "lam": 1, "ratio": 0.1},
+    "50%, lam 1": {**BRIEF, "lam": 1, "ratio": 0.5},
 }
 
 
@@ -42,7 +42,7 @@ def manifest(name: str, way: str) -> dict[str, Any]:
     found["release"]["name"] = name
     erase, immunize, mask = found["steps"]
     mask["with"] |= WAYS[way]
-    if WAYS[way]:
+    if "swap" in WAYS[way]:
         mask["with"]["check"] |= {"compare": False, "horizons": [0, 20, 40]}
     found["steps"] = [erase, mask] if way.endswith("erased only") else [erase, immunize, mask]
     return found
