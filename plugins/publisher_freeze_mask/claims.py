@@ -33,22 +33,23 @@ def mask_claims(
     """
     ids, kept = tuple(one.id for one in illegal), tuple(one.id for one in innocents)
     bad, good = _listed(illegal), _listed(innocents)
+    follows = "fine-tuning that honours the mask"
     unmasked: dict[str, Any] = {"against": "unmasked"}
     found = [
         (
             Check(metric="selectivity", metric_params={"innocents": list(kept), **unmasked}, concepts=(*ids, *kept),
                   gate=SELECTIVE, **_plain(params, "selective", "unmasked")),
-            f"fine-tuning that honours the mask loses a larger share of its gain on {bad} than on {good}",
+            f"{follows} loses a larger share of its gain on {bad} than on {good}",
         ),
         (
             Check(metric="gain-left", metric_params={"against": "random-mask"}, concepts=ids,
                   gate=Gate(upper_at_most=params.random_at_most), **_plain(params, "random", "random-mask")),
-            f"it leaves at most {params.random_at_most:.0%} of the gain on {bad} that random masks as large leave",
+            f"{follows} has at most {params.random_at_most:.0%} of the gain on {bad} that random masks as large leave",
         ),
         (
             Check(metric="gain-kept", metric_params=unmasked, concepts=kept,
                   gate=Gate(lower_at_least=params.innocent_at_least), **_plain(params, "innocents", "unmasked")),
-            f"it keeps at least {params.innocent_at_least:.0%} of the gain on {good}, learned under a new word",
+            f"{follows} keeps at least {params.innocent_at_least:.0%} of the gain on {good}, learned under a new word",
         ),
     ]  # fmt: skip
     return tuple(_claim(check, sentence, params) for check, sentence in found)
