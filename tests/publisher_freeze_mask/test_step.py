@@ -153,7 +153,7 @@ def test_the_report_gets_both_ratios_and_whether_the_scores_add_up(model: Model,
     ctx = run(model, tmp_path, score={"points": 1, "tolerance": 1e-9})
     found = {number.name: number.value for number in ctx.numbers}
     mask = mask_of(ctx)
-    assert found["parameters frozen"] == mask.parameters.value
+    assert found["parameters frozen"] == pytest.approx(mask.parameters.value, rel=1e-8)
     assert found["tensors frozen"] == mask.tensors.value
     for side in ("illegal", "innocent"):
         assert found[f"{side}: loss fell by"] > 0
