@@ -154,7 +154,7 @@ def test_the_report_gets_both_ratios_and_whether_the_scores_add_up(model: Model,
     found = {number.name: number.value for number in ctx.numbers}
     mask = mask_of(ctx)
     assert found["parameters frozen"] == pytest.approx(mask.parameters.value, rel=1e-8)
-    assert found["tensors frozen"] == mask.tensors.value
+    assert found["tensors frozen"] == pytest.approx(mask.tensors.value, rel=1e-8)
     for side in ("illegal", "innocent"):
         assert found[f"{side}: loss fell by"] > 0
         assert f"{side}: scores add up to" in found
