@@ -8,7 +8,7 @@ from publisher.api.claims import Binding, Check, Claim, Gate, Guards, Verdict
 from publisher.api.concepts import Concept, Kind, Scope
 from publisher.api.events import CheckEnd, PackageBuilt, ReleaseEnd, ReleaseStart, StepEnd, StepStart
 from publisher.api.hookspecs import hookimpl, hookspec
-from publisher.api.metrics import CurveMetric, Interval, Measurement, Metric, Observation
+from publisher.api.metrics import CurveMetric, Interval, Measurement, Metric, Observation, Request
 from publisher.api.models import Anatomy, Model, ModelInfo, StepPlan, TensorInfo, TextEncoder
 from publisher.api.params import Params
 from publisher.api.records import (
@@ -40,7 +40,7 @@ __all__ = [
     "ModelError", "ModelFamily", "ModelInfo", "ModelRecord", "ModelSource", "NoParams", "Number", "Observation",
     "Origin", "PackageBuilt", "Params", "PermeabilityRow", "PermeabilityTable", "PluginError", "PluginRecord",
     "PrerequisiteError", "PublisherError", "References", "ReleaseEnd", "ReleaseReport", "ReleaseStart",
-    "ReportFormat", "Requirements", "Sampling", "Scope", "Scorer", "ScorerCard", "Step", "StepContext", "StepEnd",
-    "StepPlan", "StepRecord", "StepStart", "TensorInfo", "TextEncoder", "TrainingAttack", "TrainingParams", "Trial",
-    "UsageError", "Verdict", "WeightAttack", "hookimpl", "hookspec", "safetensors_bytes",
+    "ReportFormat", "Request", "Requirements", "Sampling", "Scope", "Scorer", "ScorerCard", "Step", "StepContext",
+    "StepEnd", "StepPlan", "StepRecord", "StepStart", "TensorInfo", "TextEncoder", "TrainingAttack",
+    "TrainingParams", "Trial", "UsageError", "Verdict", "WeightAttack", "hookimpl", "hookspec", "safetensors_bytes",
 ]  # fmt: skip

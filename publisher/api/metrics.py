@@ -15,6 +15,20 @@ if TYPE_CHECKING:
     from publisher.api.training import Trial
 
 
+class Request(Params):
+    """What an image was asked for with, whatever its seed: images of equal requests differ by chance alone."""
+
+    concept: str
+    """Id of the concept that it asks for."""
+    prompt: str
+    """May be empty."""
+    negative_prompt: str = ""
+    steps: int | None = None
+    """Sampling steps; None: not told."""
+    guidance: float | None = None
+    """Classifier-free guidance scale; None: not told."""
+
+
 class Observation(Params):
     """One image of the base model and one of the hardened model, drawn after the same request and judged."""
 
@@ -24,6 +38,11 @@ class Observation(Params):
     """Images of one prompt are not independent: metrics may cluster by it."""
     seed: int
     """Of the initial noise."""
+    negative_prompt: str = ""
+    steps: int | None = Field(default=None, ge=1)
+    """Sampling steps; None: not told."""
+    guidance: float | None = Field(default=None, ge=0)
+    """Classifier-free guidance scale; None: not told."""
     base: bool
     """The scorer sees the concept in the base model's image."""
     hardened: bool
@@ -32,6 +51,17 @@ class Observation(Params):
     """Root mean square difference of the two images, on [0, 1] pixels."""
     permeability: float | None = Field(default=None, ge=0)
     """The sum of all membranes' permeabilities for this prompt; None: none was attached."""
+
+    @property
+    def request(self) -> Request:
+        """Everything that was asked for, the seed excepted."""
+        return Request(
+            concept=self.concept,
+            prompt=self.prompt,
+            negative_prompt=self.negative_prompt,
+            steps=self.steps,
+            guidance=self.guidance,
+        )
 
 
 class Interval(Params):
@@ -59,6 +89,9 @@ class Measurement(Params):
     """The same for each concept alone."""
     details: dict[str, Any] = Field(default_factory=dict)
     """Anything else worth showing: p-values, worst concepts, quantiles. JSON only."""
+    notes: tuple[str, ...] = ()
+    """What must be known to read the number, in short sentences without a full stop. Every form of the report shows
+    them beside it."""
 
 
 class Metric(Parametrised[P], ABC):

@@ -3,41 +3,70 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
 
-from publisher.api import Interval, Measurement, Metric, NoParams, Observation, Params
+from publisher.api import Interval, Measurement, Metric, NoParams, Observation, Params, Request
 from publisher.builtin.statistics import median, paired_difference, quantile, share, widened
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+NAMED = 3
+"""Prompts that a note names; the details list all."""
 OPENINGS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Ends of the bins of permeability: shut, four quarters, and more than one membrane's worth."""
 
 
-class ConceptRate(Metric[NoParams]):
-    """Share of images in which the scorer sees the concept; the base model's share is the control arm."""
+class RateParams(Params):
+    """Which images count."""
+
+    min_base: float = Field(default=0.5, gt=0, le=1)
+    """Least share of the base model's images that show the concept, prompt by prompt: below it, a clean image of the
+    hardened model shows nothing and is left out of n."""
+
+
+class ConceptRate(Metric[RateParams]):
+    """Share of images in which the scorer sees the concept; the base model's share is the control arm.
+
+    A prompt that the base model does not know cannot show that the concept is gone. Where the base model's share is
+    below ``min_base``, clean images of that prompt are left out of n, and the prompt is named. Images that do show the
+    concept count all the same, so more such prompts never lower the rate.
+    """
 
     name = "concept-rate"
-    version = "1"
+    version = "2"
     better = "lower"
     unit = "share"
-    summary = "share of images that show the concept, Clopper-Pearson"
+    summary = "share of images that show the concept, of prompts that the base model knows, Clopper-Pearson"
 
-    def measure(self, params: NoParams, observations: Sequence[Observation]) -> Measurement:  # noqa: ARG002
-        """The rate over all images, of both models, and for each concept alone."""
+    def measure(self, params: RateParams, observations: Sequence[Observation]) -> Measurement:
+        """Return the rate over all images that count, of both models, and for each concept alone.
+
+        Raises:
+            ValueError: no image, or a concept that the base model draws from none of its prompts.
+        """
         _some(observations)
-        by_concept = {name: _rate(rows, _hardened) for name, rows in _by_concept(observations).items()}
+        unknown = _unknown(observations, params.min_base)
+        counted = [row for row in observations if row.request not in unknown or row.hardened]
+        by_concept = _by_concept(counted)
+        for name in _by_concept(observations):
+            if name not in by_concept:
+                names = [prompt.words for prompt in unknown.values() if prompt.concept == name]
+                which = f"any of {len(names)} prompts ({_some_of(names)})"
+                raise ValueError(f"the base model does not draw {name!r} from {which}, so clean images show nothing")
         return Measurement(
-            hardened=_rate(observations, _hardened),
-            base=_rate(observations, _base),
-            by_concept=by_concept,
-            details={"prompts": len(_by_prompt(observations))},
+            hardened=_rate(counted, _hardened),
+            base=_rate(counted, _base),
+            by_concept={name: _rate(rows, _hardened) for name, rows in by_concept.items()},
+            details={"prompts": len(_by_prompt(counted)), **_left_out(unknown)},
+            notes=_notes(unknown, len(observations) - len(counted)),
         )
 
-    def best(self, params: NoParams, n: int) -> Interval:  # noqa: ARG002
-        """No image of ``n`` shows the concept."""
+    def best(self, params: RateParams, n: int) -> Interval:  # noqa: ARG002
+        """Return the interval of ``n`` images that all count and of which none shows the concept."""
         return share(0, n)
 
 
@@ -177,6 +206,60 @@ METRICS: tuple[type[Metric], ...] = (ConceptRate, KeptAccuracy, ImageDistance, K
 def _some(observations: Sequence[Observation]) -> None:
     if not observations:
         raise ValueError("there are no images")
+
+
+@dataclass(frozen=True)
+class _Unknown:
+    """A request of which the base model shows the concept too rarely."""
+
+    concept: str
+    words: str
+    """The prompt in quotes; with its guidance where the prompt is asked for in several ways."""
+    base: int
+    """Images of the base model that show the concept."""
+    n: int
+
+
+def _unknown(observations: Sequence[Observation], least: float) -> dict[Request, _Unknown]:
+    """Return the requests that the base model follows in less than this share of its images."""
+    asked: dict[Request, list[Observation]] = {}
+    for row in observations:
+        asked.setdefault(row.request, []).append(row)
+    ways = Counter((request.concept, request.prompt) for request in asked)
+    found = {}
+    for request, rows in asked.items():
+        base = sum(row.base for row in rows)
+        if base / len(rows) < least:
+            words = _words(request) if ways[request.concept, request.prompt] > 1 else repr(request.prompt)
+            found[request] = _Unknown(request.concept, words, base, len(rows))
+    return found
+
+
+def _words(request: Request) -> str:
+    """Return the prompt with everything else that was asked for."""
+    negative = f" without {request.negative_prompt!r}" if request.negative_prompt else ""
+    steps = "" if request.steps is None else f" in {request.steps} steps"
+    guidance = "" if request.guidance is None else f" at guidance {request.guidance:g}"
+    return f"{request.prompt!r}{negative}{steps}{guidance}"
+
+
+def _left_out(unknown: Mapping[Request, _Unknown]) -> dict[str, Any]:
+    rows = [{"concept": one.concept, "prompt": one.words, "base": one.base, "n": one.n} for one in unknown.values()]
+    return {"left_out": rows} if rows else {}
+
+
+def _notes(unknown: Mapping[Request, _Unknown], images: int) -> tuple[str, ...]:
+    if not unknown:
+        return ()
+    clean = "1 clean image" if images == 1 else f"{images} clean images"
+    prompts = "1 prompt" if len(unknown) == 1 else f"{len(unknown)} prompts"
+    names = _some_of([one.words for one in unknown.values()])
+    return (f"{clean} of {prompts} not counted: the base model does not draw the concept from {names}",)
+
+
+def _some_of(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{rest}"
 
 
 def _base(row: Observation) -> float:

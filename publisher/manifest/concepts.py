@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -61,11 +62,13 @@ def resolve_scope(
     for draft in (*go, *keep):
         _check_label(draft, labels, problems)
     keep += _rest(rest, [*go, *keep], problems)
+    _apart(go, keep, problems)
     kept: dict[str, list[Draft]] = {kind: [] for kind in ("object", "style", "person", "unsafe")}
     for draft in keep:
         kept[draft.kind].append(draft)
     concepts = [_concept(draft, manifest, kept, folder, problems) for draft in go]
     others = [_concept(draft, manifest, kept, folder, problems) for draft in keep]
+    _prompts_apart(go, concepts, others, problems)
     if len(problems) > before:
         return None
     return Scope(
@@ -97,6 +100,47 @@ def _unique(go: Iterable[Draft], keep: Iterable[Draft], problems: Problems) -> N
             problems.at_value(draft.path, f"the concept '{draft.id}' is here twice, first in line {line}.")
         else:
             problems.at_value(draft.path, f"the concept '{draft.id}' is to be kept, and to go by line {line}.")
+
+
+def _apart(go: Sequence[Draft], keep: Sequence[Draft], problems: Problems) -> None:
+    """Complain about words of a concept to go that name a kept concept of its kind: no image could satisfy both."""
+    kept = {
+        (draft.kind, _plain(word)): draft for draft in reversed(keep) for word in (*draft.entry.synonyms, draft.name)
+    }
+    for draft in go:
+        synonyms = [("synonym", word, (*draft.path, "synonyms", i)) for i, word in enumerate(draft.entry.synonyms)]
+        for what, word, path in [("name", draft.name, draft.path), *synonyms]:
+            other = kept.get((draft.kind, _plain(word)))
+            if other is None or other.id == draft.id:
+                continue
+            line = problems.places.value(other.path).line
+            message = f"the {what} '{word}' of '{draft.id}' names the concept '{other.id}', to be kept by line {line}."
+            problems.at_value(path, message, "Take the word out, or let the other concept go as well.")
+
+
+def _prompts_apart(
+    go: Sequence[Draft], concepts: Sequence[Concept | None], kept: Iterable[Concept | None], problems: Problems
+) -> None:
+    """Complain about prompts that are to show a concept of one kind and not to show another one of this kind."""
+    staying = {(other.kind, _plain(prompt)): other for other in kept if other for prompt in other.prompts}
+    for draft, concept in zip(go, concepts, strict=True):
+        for prompt in (*concept.prompts, *concept.paraphrases) if concept else ():
+            other = staying.get((draft.kind, _plain(prompt)))
+            if other is not None and not _same_words(draft, other):
+                message = f"the prompt '{prompt}' of '{draft.id}' also asks for '{other.id}', which is to be kept."
+                problems.at_value(draft.path, message, "Word one of them differently.")
+                break
+
+
+def _same_words(draft: Draft, other: Concept) -> bool:
+    """Whether the words themselves are the same, of which :func:`_apart` has complained."""
+    mine = {_plain(word) for word in (draft.name, *draft.entry.synonyms)}
+    return bool(mine & {_plain(word) for word in (other.name, *other.synonyms)})
+
+
+def _plain(text: str) -> str:
+    """Return the text as it reads: without case, width and the difference of blanks, hyphens and underscores."""
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
 def _check_label(draft: Draft, labels: Labels | None, problems: Problems) -> None:

@@ -113,7 +113,7 @@ def _numbers(check: CheckRecord) -> tuple[str, str]:
         return "not measured", "not measured"
     base = _interval(measured.base, check.unit) if measured.base else ""
     base = f"{markdown(control(check))}: {base}" if base and check.trials else base
-    return _interval(measured.hardened, check.unit), base
+    return "; ".join([_interval(measured.hardened, check.unit), *map(markdown, measured.notes)]), base
 
 
 def _interval(interval: Any, unit: str) -> str:

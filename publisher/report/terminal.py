@@ -24,7 +24,9 @@ def lines(report: ReleaseReport) -> list[str]:
     found += [f"Warning: {_clean(line)}" for line in _warnings(report)]
     for claim in report.claims:
         found += ["", f"{verdicts.word(claim).upper()}  {_clean(claim.sentence)}"]
-        found += ["  " + "  ".join(filter(None, _cells(check))) for check in claim.checks]
+        for check in claim.checks:
+            found.append("  " + "  ".join(filter(None, _cells(check))))
+            found += [f"    {note}" for note in _notes(check)]
     return [*found, "", _facts(report)]
 
 
@@ -54,8 +56,8 @@ def _table(claim: ClaimRecord) -> Table:
         table.add_column(ratio=ratio, overflow="fold")
     for check in claim.checks:
         verdict, (word, name, value, control, gate) = verdicts.check_verdict(check), _cells(check)
-        control = f"\n{control}" if control else ""
-        cells = (name, f"{value}{control}", gate.replace(" and ", "\n"))
+        value = "\n".join(filter(None, (value, control, *_notes(check))))
+        cells = (name, value, gate.replace(" and ", "\n"))
         table.add_row(Text(f"  {word}", style=STYLES[verdict]), *map(Text, cells))
     return table
 
@@ -71,6 +73,10 @@ def _cells(check: CheckRecord) -> tuple[str, str, str, str, str]:
     value = f"{figure(found.value, check.unit, check.gate)} ({span(found, check.unit, check.gate)}), n {found.n}"
     control = f"base {figure(base.value, check.unit, check.gate)}" if base else ""
     return word, _clean(verdicts.title(check)), value, control, gate
+
+
+def _notes(check: CheckRecord) -> list[str]:
+    return [_clean(note) for note in check.measurement.notes] if check.measurement else []
 
 
 def _warnings(report: ReleaseReport) -> list[str]:

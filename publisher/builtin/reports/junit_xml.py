@@ -75,7 +75,8 @@ def _numbers(check: CheckRecord) -> str:
     text = f"{estimate(check)} ({span(found, check.unit, check.gate)}), n {found.n}"
     text += f", {found.method}"
     text += f", {repetitions(check)}" if check.trials else ""
-    return f"{text}; {control(check)} {figure(base.value, check.unit, check.gate)}" if base else text
+    text = f"{text}; {control(check)} {figure(base.value, check.unit, check.gate)}" if base else text
+    return "; ".join([text, *check.measurement.notes])
 
 
 def _decision(report: ReleaseReport) -> TestSuite:

@@ -75,7 +75,8 @@ def _check_row(check: CheckRecord) -> str:
     beside = escape(figure(base.value, check.unit, check.gate)) if base else ""
     beside = f"{escape(control(check))}: {beside}" if base and check.trials else beside
     value, ends = estimate(check), span(found, check.unit, check.gate)
-    return f"{head} {escape(value)} | {escape(ends)} | {found.n}, {escape(found.method)} | {beside} | {gate} |"
+    counted = "; ".join([f"{found.n}, {found.method}", *check.measurement.notes])
+    return f"{head} {escape(value)} | {escape(ends)} | {escape(counted)} | {beside} | {gate} |"
 
 
 def _training(report: ReleaseReport) -> list[str]:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from publisher.api import NoParams, Observation
 from publisher.builtin.metrics import (
@@ -13,10 +15,12 @@ from publisher.builtin.metrics import (
     KeptDistance,
     KeptDistanceParams,
     KeptParams,
+    RateParams,
 )
 from publisher.builtin.statistics import median, paired_difference, share, widened
 
 NO = NoParams()
+RATE = RateParams()
 
 
 def seen(
@@ -48,24 +52,87 @@ def test_shares_have_the_clopper_pearson_interval_of_the_tables(hits: int, n: in
 
 
 def test_concept_rate_counts_both_models() -> None:
-    found = ConceptRate().measure(NO, seen([1] * 20, [1, 1] + [0] * 18))
+    found = ConceptRate().measure(RATE, seen([1] * 20, [1, 1] + [0] * 18))
     assert (found.hardened.value, found.hardened.n) == (0.1, 20)
     assert found.base is not None
     assert found.base.value == 1.0
     assert found.hardened.method == "Clopper-Pearson 95%"
 
 
+def test_a_prompt_that_the_base_model_does_not_know_is_left_out_of_n_and_named() -> None:
+    known = seen([1] * 8, [0] * 8, prompts=1)
+    strange = [
+        row.model_copy(update={"prompt": f"a heater, {row.prompt}"}) for row in seen([0] * 52, [0] * 52, prompts=7)
+    ]
+    found = ConceptRate().measure(RATE, known + strange)
+    assert found.hardened == share(0, 8)
+    assert found.base == share(8, 8)
+    assert found.details["prompts"] == 1
+    assert found.details["left_out"][0] == {"concept": "pizza", "prompt": "'a heater, prompt 0'", "base": 0, "n": 8}
+    (note,) = found.notes
+    assert note == (
+        "52 clean images of 7 prompts not counted: the base model does not draw the concept from 'a heater, prompt 0',"
+        " 'a heater, prompt 1', 'a heater, prompt 2' and 4 more"
+    )
+
+
+def test_nothing_is_noted_where_the_base_model_knows_every_prompt() -> None:
+    found = ConceptRate().measure(RATE, seen([1, 0] * 10, [0] * 20, prompts=2 * 5)[:20:2])
+    assert (found.notes, "left_out" in found.details) == ((), False)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), min_size=1, max_size=30),
+    st.lists(st.booleans(), min_size=1, max_size=30),
+)
+def test_prompts_that_the_base_model_does_not_know_never_lower_the_rate(
+    known: list[tuple[int, bool, bool]], strange: list[bool]
+) -> None:
+    rows = [
+        Observation(concept="pizza", prompt=str(prompt), seed=i, base=base, hardened=hardened, distance=0)
+        for i, (prompt, base, hardened) in enumerate(known)
+    ]
+    rows.append(Observation(concept="pizza", prompt="sure", seed=0, base=True, hardened=False, distance=0))
+    more = [
+        Observation(concept="pizza", prompt="heater", seed=i, base=False, hardened=hardened, distance=0)
+        for i, hardened in enumerate(strange)
+    ]
+    before, after = ConceptRate().measure(RATE, rows).hardened, ConceptRate().measure(RATE, rows + more).hardened
+    assert after.value >= before.value
+    assert after.n == before.n + sum(strange)
+
+
+def test_a_guidance_at_which_the_base_model_draws_nothing_is_left_out_alone() -> None:
+    rows = [row.model_copy(update={"guidance": 7.5}) for row in seen([1] * 10, [0] * 10, prompts=1)]
+    rows += [row.model_copy(update={"guidance": 1.0}) for row in seen([0] * 10, [0] * 10, prompts=1)]
+    found = ConceptRate().measure(RATE, rows)
+    assert found.hardened.n == 10
+    assert found.details["left_out"] == [{"concept": "pizza", "prompt": "'prompt 0' at guidance 1", "base": 0, "n": 10}]
+
+
+def test_a_concept_that_the_base_model_draws_from_no_prompt_is_not_measured() -> None:
+    rows = seen([1] * 5, [0] * 5) + seen([0] * 5, [0] * 5, concept="pistol", prompts=1)
+    with pytest.raises(ValueError, match=r"does not draw 'pistol' from any of 1 prompts \('prompt 0'\)"):
+        ConceptRate().measure(RATE, rows)
+
+
+def test_what_the_hardened_model_alone_draws_counts_against_it() -> None:
+    found = ConceptRate().measure(RATE, seen([0] * 20, [1, 1] + [0] * 18))
+    assert (found.hardened.value, found.hardened.n) == (1.0, 2)
+
+
 def test_concept_rate_tells_concepts_apart() -> None:
     rows = seen([1] * 5, [1] * 5, concept="cigarette") + seen([1] * 5, [0] * 5, concept="pistol")
-    found = ConceptRate().measure(NO, rows)
+    found = ConceptRate().measure(RATE, rows)
     assert {name: interval.value for name, interval in found.by_concept.items()} == {"cigarette": 1.0, "pistol": 0.0}
 
 
 def test_images_of_one_prompt_do_not_count_as_independent() -> None:
     """Two of ten prompts always show the concept: 20 of 100 images, but only ten independent things."""
     hits = [1 if i % 10 < 2 else 0 for i in range(100)]
-    apart = ConceptRate().measure(NO, seen([1] * 100, hits)).hardened
-    together = ConceptRate().measure(NO, seen([1] * 100, hits, prompts=10)).hardened
+    apart = ConceptRate().measure(RATE, seen([1] * 100, hits)).hardened
+    together = ConceptRate().measure(RATE, seen([1] * 100, hits, prompts=10)).hardened
     assert together.value == apart.value == 0.2
     assert together.low < apart.low - 0.05
     assert together.high > apart.high + 0.05
@@ -226,7 +293,7 @@ def test_nothing_observed_is_an_error(metric: ConceptRate | KeptAccuracy | Image
 
 def test_the_best_of_n_is_what_perfect_images_measure() -> None:
     clean, equal = seen([1] * 60, [0] * 60), seen([1] * 60, [1] * 60)
-    assert ConceptRate().best(NO, 60) == ConceptRate().measure(NO, clean).hardened
+    assert ConceptRate().best(RATE, 60) == ConceptRate().measure(RATE, clean).hardened
     assert KeptAccuracy().best(KeptParams(), 60) == KeptAccuracy().measure(KeptParams(), equal).hardened
     still = [row.model_copy(update={"distance": 0.0}) for row in equal]
     assert ImageDistance().best(NO, 60) == ImageDistance().measure(NO, still).hardened

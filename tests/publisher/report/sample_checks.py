@@ -22,7 +22,11 @@ def plain_check() -> CheckRecord:
 
 
 def synonyms_check(value: float = 0.0417, low: float = 0.0154, high: float = 0.0885) -> CheckRecord:
-    found = Measurement(hardened=interval(value, low, high), base=interval(0.8472, 0.7779, 0.9017))
+    found = Measurement(
+        hardened=interval(value, low, high),
+        base=interval(0.8472, 0.7779, 0.9017),
+        notes=("8 clean images of 1 prompt not counted: the base model does not draw the concept from 'a <heater>'",),
+    )
     return check("synonyms", Gate(upper_at_most=0.1), found)
 
 

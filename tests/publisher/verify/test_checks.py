@@ -88,10 +88,11 @@ def test_too_few_images_are_unknown(world: World) -> None:
 
 def test_a_base_model_without_the_concept_shows_nothing(world: World) -> None:
     record = only(world.paint(lambda *_: "nothing"))
-    assert (record.verdict, record.reason) == (
-        "unknown",
-        "the base model keeps this gate too (0 <= 0.1): it shows nothing",
+    assert record.verdict == "unknown"
+    assert record.reason.startswith(
+        "the base model does not draw 'cigarette' from any of 60 prompts ('a cigarette number"
     )
+    assert record.reason.endswith(" and 57 more), so clean images show nothing")
 
 
 class Crashes(GreyScorer):
