@@ -1,4 +1,4 @@
-"""One run at a time on one work folder."""
+"""One run at a time on one work folder, and on one name of a package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from publisher.errors import BusyError
+from publisher.errors import BusyError, UsageError
 
 
 @contextmanager
@@ -17,16 +17,41 @@ def locked(work: Path) -> Iterator[None]:
 
     Raises:
         BusyError: another run holds it.
+        UsageError: the folder or its lock cannot be made.
     """
-    work.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work / "lock")
+    with _held(lock, "another run is using this work folder", work, "Wait for it, or give another folder with --work."):
+        yield
+
+
+@contextmanager
+def named(target: Path) -> Iterator[None]:
+    """Hold the name of a package, whatever work folder makes it; the lock's file is gone afterwards.
+
+    Raises:
+        BusyError: another run makes a package of this name.
+        UsageError: its folder or the lock cannot be made.
+    """
+    path = target.with_name(f".{target.name}.lock")
+    what = "another run is making a package of this name"
+    with _held(FileLock(path), what, target, "Wait for it, or give another folder with --out."):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(lock: FileLock, what: str, where: Path, hint: str) -> Iterator[None]:
+    path = Path(lock.lock_file)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise BusyError(
-            "another run is using this work folder",
-            where=str(work),
-            hint="Wait for it, or give another folder with --work.",
+        raise BusyError(what, where=str(where), hint=hint) from error
+    except OSError as error:
+        raise UsageError(
+            f"cannot be locked: {error.strerror or error}", where=str(path), hint="Give a folder that you can write to."
         ) from error
     try:
         yield

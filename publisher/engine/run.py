@@ -84,12 +84,12 @@ def _run(step: PlannedStep, state: State, cache: StepCache, key: str, progress: 
 
     identity = step.identity
     context = RunningStep(identity, state, cache.scratch(key), progress, _references(step, state))
-    before = _stamps(state)
+    before = stamps(state)
     plan = guarded(identity, lambda: step.step.plan(step.params, identity.scope, state))
     for note in plan.notes:
         context.warn(note)
     guarded(identity, lambda: step.step.run(step.params, context))
-    if _stamps(state) != before:
+    if stamps(state) != before:
         raise PluginError(f"step {identity.id!r} changed the files of its input", hint="A step may only use ctx.write.")
     _check_plan(identity.id, plan, context)
     read = {name: sha256_file(path) for name, path in step.step.files.items()}
@@ -144,6 +144,7 @@ def _counts(changes: dict[str, list[str]]) -> str:
     return ", ".join(f"{len(names)} of {component}" for component, names in sorted(changes.items())) or "none"
 
 
-def _stamps(state: State) -> dict[str, tuple[int, int, int]]:
+def stamps(state: State) -> dict[str, tuple[int, int, int]]:
+    """Return size, mtime and ctime of each file of the base model: other ones mean that somebody wrote to it."""
     stats = {name: path.stat() for name, path in state.base.files.items()}
     return {name: (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats.items()}

@@ -55,24 +55,44 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 @contextmanager
+def partial(target: Path) -> Iterator[Path]:
+    """A new folder beside ``target``, under a name that no other run has; gone when the block ends.
+
+    Raises:
+        PublisherError: it cannot be made.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{partial_prefix(target)}-"))
+        folder.chmod(0o755)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def partial_prefix(target: Path) -> str:
+    """How the names of its unfinished folders begin."""
+    return f".{target.name}.partial"
+
+
+@contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A folder to fill, beside ``target``; it gets that name when the block ends, and is gone if the block fails.
 
     Raises:
         UsageError: there is something under that name already.
     """
-    if target.exists():
+    if os.path.lexists(target):
         raise UsageError("is there already", where=str(target), hint="Give another name, or move it away.")
-    folder = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir(parents=True)
-        yield folder
-        folder.rename(target)
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with partial(target) as folder:
+        try:
+            yield folder
+            folder.rename(target)
+        except OSError as error:
+            raise _cannot_write(target, error) from error
 
 
 def json_bytes(data: Any) -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Anatomy, Model, TensorInfo
+from publisher.errors import PublisherError
 from publisher.model.digest import sha256_file, sha256_json
 from publisher.model.files import rewrite_safetensors
 from publisher.model.folder import ModelFolder
@@ -36,6 +37,20 @@ class Delta:
         files = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
         digests = {component: sha256_file(path) for component, path in files.items()}
         return cls(folder, digests, {component: read_header(path) for component, path in files.items()})
+
+    def require_unchanged(self) -> None:
+        """Hash the files again.
+
+        Raises:
+            PublisherError: one is not what was read.
+        """
+        for component, digest in self.digests.items():
+            if sha256_file(self.path(component)) != digest:
+                raise PublisherError(
+                    "a step's result was changed during the release",
+                    where=str(self.path(component)),
+                    hint="Let nothing else write into the work folder, and run it again.",
+                )
 
     def path(self, component: str) -> Path:
         """The file with the changed tensors of a component."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from publisher.api import ReleaseReport
@@ -26,7 +27,7 @@ from publisher.package.layout import (
     type_problem,
 )  # fmt: skip
 from publisher.package.summary import checks, summarise
-from publisher.package.tree import read_tree
+from publisher.package.tree import Tree, read_tree
 
 RESERVED = (SUMMARY, RESOLVED, BOM, SUMS, BASE_CARD)
 _CHUNK = 1 << 24
@@ -36,7 +37,7 @@ class PackageError(PublisherError):
     """A package cannot be built or signed."""
 
 
-def lay_out(folder: Path, model_files: Mapping[str, Path], artifacts: Mapping[str, bytes]) -> None:
+def lay_out(folder: Path, model_files: Mapping[str, Path], artifacts: Mapping[str, bytes]) -> Tree:
     """Copy a model into an empty folder. Content only: no links, no times, mode 0644, on disk when it returns.
 
     The model's own ``README.md`` is kept as ``release/base-model-card.md``; the package gets a card of its own.
@@ -45,6 +46,9 @@ def lay_out(folder: Path, model_files: Mapping[str, Path], artifacts: Mapping[st
         folder: empty, or not there yet.
         model_files: POSIX path inside the package -> file to copy.
         artifacts: path below ``release/`` -> content.
+
+    Returns:
+        Digests and time stamps of all that was laid out.
 
     Raises:
         ModelError: a file of the model does not belong into a package.
@@ -61,6 +65,7 @@ def lay_out(folder: Path, model_files: Mapping[str, Path], artifacts: Mapping[st
         _copy(source, folder / (BASE_CARD if path == CARD else path))
     for name, data in sorted(artifacts.items()):
         write_atomic(folder / RELEASE / name, data)
+    return _read(folder)
 
 
 def finish(
@@ -70,7 +75,8 @@ def finish(
     views: Mapping[str, bytes],
     evidence: Mapping[str, bytes],
     resolved: bytes,
-) -> None:
+    laid: Mapping[str, str] | None = None,
+) -> dict[str, str]:
     """Add report, evidence, summary, bill of materials, card, and at last the list of digests.
 
     Args:
@@ -79,9 +85,14 @@ def finish(
         views: file name -> other forms of the report; a ``report.json`` among them must hold the same record.
         evidence: file name -> JSON lines, as the report's checks name them.
         resolved: the manifest with defaults, without secrets.
+        laid: digests of what :func:`lay_out` left and was judged; None: of what lies there now.
+
+    Returns:
+        Path of each payload file -> sha256, as ``SHA256SUMS`` lists them.
 
     Raises:
-        PackageError: the parts do not belong together, or one does not belong into a package.
+        PackageError: the parts do not belong together, one does not belong into a package, or the folder holds
+            something else than what was laid out and written.
         PublisherError: a file cannot be written.
     """
     record = json_bytes(report.as_json())
@@ -97,7 +108,37 @@ def finish(
         write_atomic(folder / path, data)
     digests = _digests(folder)
     _refuse_other_evidence(report, digests)
+    if laid is not None:
+        written = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
+        refuse_exchanged(folder, {**laid, **written}, digests)
     write_atomic(folder / SUMS, sums.render(digests))
+    return digests
+
+
+def refuse_exchanged(folder: Path, expected: Mapping[str, str], found: Mapping[str, str]) -> None:
+    """Make sure that a package holds what was judged and nothing else.
+
+    Args:
+        folder: the package.
+        expected: path -> sha256.
+        found: the same, of what lies there now.
+
+    Raises:
+        PackageError: it does not.
+    """
+    differing = sorted(path for path in {*expected, *found} if expected.get(path) != found.get(path))
+    if differing:
+        raise exchanged(folder, differing)
+
+
+def exchanged(folder: Path, paths: Sequence[str]) -> PackageError:
+    """The error that names what is not as it was judged."""
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return PackageError(
+        f"something changed the package while it was being made: {', '.join(paths[:3])}{more}",
+        where=str(folder),
+        hint="It is not what was judged, so it was thrown away. Let nothing else write there, and run it again.",
+    )
 
 
 def _refuse_model_files(files: Mapping[str, Path]) -> None:
@@ -129,10 +170,14 @@ def _refuse_other_evidence(report: ReleaseReport, digests: Mapping[str, str]) ->
 
 
 def _digests(folder: Path) -> dict[str, str]:
+    return {path: digest for path, digest in _read(folder).digests.items() if is_payload(path)}
+
+
+def _read(folder: Path) -> Tree:
     tree = read_tree(folder)
     if tree.findings:
         raise PackageError(str(tree.findings[0]), where=str(folder))
-    return {path: digest for path, digest in tree.digests.items() if is_payload(path)}
+    return tree
 
 
 def _copy(source: Path, target: Path) -> None:

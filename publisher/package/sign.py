@@ -19,13 +19,15 @@ from publisher.api import ReleaseReport
 from publisher.errors import PublisherError, UsageError
 from publisher.model.files import write_atomic
 from publisher.package import dsse, oms, sums
-from publisher.package.build import PackageError
+from publisher.package.build import PackageError, refuse_exchanged
 from publisher.package.keys import PrivateKey
 from publisher.package.layout import ATTESTATIONS, REPORT, SIGNATURE, SUMS
 from publisher.package.statements import statements
 
 
-def sign(folder: Path, key: PrivateKey, *, created: datetime | None = None) -> None:
+def sign(
+    folder: Path, key: PrivateKey, *, created: datetime | None = None, expected: Mapping[str, str] | None = None
+) -> None:
     """Sign a package that :func:`publisher.package.build.finish` has completed.
 
     The digests are those of ``SHA256SUMS``; verify the package afterwards, as everybody else will.
@@ -34,9 +36,10 @@ def sign(folder: Path, key: PrivateKey, *, created: datetime | None = None) -> N
         folder: the package.
         key: the publisher's.
         created: the time in the decision's statement; default ``SOURCE_DATE_EPOCH``, or now.
+        expected: the digests that :func:`publisher.package.build.finish` returned; nothing else is signed.
 
     Raises:
-        PackageError: not finished, or signed already.
+        PackageError: not finished, signed already, or not what was expected.
         PublisherError: signing or writing failed; the package is unsigned as before.
     """
     if not (folder / SUMS).is_file():
@@ -44,7 +47,7 @@ def sign(folder: Path, key: PrivateKey, *, created: datetime | None = None) -> N
     if (folder / SIGNATURE).exists() or (folder / ATTESTATIONS).exists():
         raise PackageError("is signed already", where=str(folder))
     try:
-        _sign(folder, key, created or _now())
+        _sign(folder, key, created or _now(), expected)
     except BaseException as error:
         shutil.rmtree(folder / ATTESTATIONS, ignore_errors=True)
         (folder / SIGNATURE).unlink(missing_ok=True)
@@ -53,11 +56,12 @@ def sign(folder: Path, key: PrivateKey, *, created: datetime | None = None) -> N
         raise PackageError(f"cannot be signed: {type(error).__name__}: {error}", where=str(folder)) from error
 
 
-def _sign(folder: Path, key: PrivateKey, created: datetime) -> None:
-    listed = (folder / SUMS).read_bytes()
+def _sign(folder: Path, key: PrivateKey, created: datetime, expected: Mapping[str, str] | None) -> None:
+    listed, record = (folder / SUMS).read_bytes(), (folder / REPORT).read_bytes()
     digests = sums.parse(listed)
+    refuse_exchanged(folder, digests if expected is None else expected, {**digests, REPORT: _sha256(record)})
     digests_signed = {**digests, SUMS: _sha256(listed)}
-    report = ReleaseReport.model_validate_json((folder / REPORT).read_bytes())
+    report = ReleaseReport.model_validate_json(record)
     for path, statement in statements(report, digests_signed[SUMS], digests, created).items():
         data = _attest(statement, key)
         write_atomic(folder / path, data)

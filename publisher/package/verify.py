@@ -7,7 +7,8 @@ more a look at every file's time stamps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
@@ -38,6 +39,8 @@ class Verification:
     """sha256 of the public key that was asked for."""
     summary: ReleaseSummary | None
     """What the package says it is: only if the signature is good and covers the summary."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Path of each file -> sha256, as it was looked at."""
 
     @property
     def ok(self) -> bool:
@@ -81,7 +84,7 @@ def verify(
         findings += _expected(summary, expect_name, lowest)
     findings += tree.findings + tree.recheck()
     return Verification(
-        tuple(sorted(set(findings), key=lambda found: found.order)), len(tree.digests), key.hint, summary
+        tuple(sorted(set(findings), key=lambda found: found.order)), len(tree.digests), key.hint, summary, tree.digests
     )
 
 

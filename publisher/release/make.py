@@ -6,7 +6,6 @@ import hashlib
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,18 +25,20 @@ from publisher.api.membranes import FOLDER
 from publisher.engine.cache import StepResult
 from publisher.engine.device import require
 from publisher.engine.freezing import mask_of
-from publisher.engine.lock import locked
+from publisher.engine.lock import locked, named
 from publisher.engine.progress import Progress
-from publisher.engine.run import Hardened, harden
-from publisher.errors import ExitCode, PublisherError, UsageError
+from publisher.engine.run import Hardened, harden, stamps
+from publisher.errors import ExitCode, PublisherError
 from publisher.model.digest import sha256_file, sha256_list
 from publisher.model.files import json_bytes, write_atomic
 from publisher.model.state import State
 from publisher.package import build
 from publisher.package.keys import PrivateKey
-from publisher.package.layout import RELEASE
+from publisher.package.layout import BASE_CARD, CARD, RELEASE, is_payload
 from publisher.package.sign import sign
+from publisher.package.tree import Tree
 from publisher.package.verify import verify
+from publisher.release.places import Places, place, reports_of, target_of
 from publisher.release.prepare import Prepared, prepare
 from publisher.release.record import make_report
 from publisher.report import render_all
@@ -88,34 +89,44 @@ def release(path: Path, out: Path, work: Path, key: PrivateKey, progress: Progre
     """
     with locked(work):
         prepared = prepare(path, work, fetch=True)
-        target = _target(prepared, out)
+        target = target_of(prepared.resolved.release, out)
         prepared.require_decidable()
         require(prepared.device)
         for warning in prepared.warnings:
             progress.warn(warning)
-        tell = _Teller(prepared, progress)
-        tell("publisher_on_release_start", _start(prepared))
-        hardened = harden(_base(prepared, work), prepared.steps, work, progress, tell)
-        mask = mask_of(hardened)
-        with _temporary(target) as folder:
-            _lay_out(hardened, folder, work)
-            tell("publisher_on_package_built", _built(folder))
-            began = time.monotonic()
-            found, matrix = _verify(prepared, hardened, folder, work, tell)
-            seconds = {**hardened.seconds, "verify": time.monotonic() - began}
-            formats = [entry.cls for entry in prepared.registry.all("report_format")]
-            report = make_report(prepared, hardened, found, matrix, formats, mask)
-            views = render_all(report, formats)
-            times = _times(seconds, hardened.cached, found)
-            reports = _write_reports(target, {**views, **found.evidence, "timings.json": times})
-            passed = report.decision == "passed"
-            if passed:
-                resolved = json_bytes(prepared.resolved.as_json())
-                build.finish(folder, report=report, views=views, evidence=found.evidence, resolved=resolved)
-                _sign(folder, key, prepared.resolved.release.date, work)
-                folder.rename(target)
-        tell("publisher_on_release_end", ReleaseEnd(report.decision, report, str(target) if passed else ""))
-        return Outcome(report, target if passed else None, reports, seconds, hardened.cached)
+        with named(target), place(target) as folder:
+            return _make(prepared, Places(target, folder, work), key, progress)
+
+
+def _make(prepared: Prepared, places: Places, key: PrivateKey, progress: Progress) -> Outcome:
+    target, folder, work = places.target, places.folder, places.work
+    tell = _Teller(prepared, progress)
+    tell("publisher_on_release_start", _start(prepared))
+    base = _base(prepared, work)
+    before = stamps(base)
+    hardened = harden(base, prepared.steps, work, progress, tell)
+    mask = mask_of(hardened)
+    laid = _lay_out(hardened, folder, work)
+    tell("publisher_on_package_built", _built(folder))
+    began = time.monotonic()
+    found, matrix = _verify(prepared, hardened, folder, work, tell)
+    seconds = {**hardened.seconds, "verify": time.monotonic() - began}
+    _require_untouched(laid, base, before)
+    formats = [entry.cls for entry in prepared.registry.all("report_format")]
+    report = make_report(prepared, hardened, found, matrix, formats, mask)
+    views = render_all(report, formats)
+    times = _times(seconds, hardened.cached, found)
+    reports = _write_reports(target, {**views, **found.evidence, "timings.json": times})
+    passed = report.decision == "passed"
+    if passed:
+        resolved = json_bytes(prepared.resolved.as_json())
+        digests = build.finish(
+            folder, report=report, views=views, evidence=found.evidence, resolved=resolved, laid=laid.digests
+        )
+        _sign(folder, key, prepared.resolved.release.date, work, digests)
+        folder.rename(target)
+    tell("publisher_on_release_end", ReleaseEnd(report.decision, report, str(target) if passed else ""))
+    return Outcome(report, target if passed else None, reports, seconds, hardened.cached)
 
 
 class _Teller:
@@ -130,15 +141,6 @@ class _Teller:
             self.progress.warn(problem)
 
 
-def _target(prepared: Prepared, out: Path) -> Path:
-    name = f"{prepared.resolved.release.name}-{prepared.resolved.release.version}"
-    if (out / name).exists():
-        raise UsageError(
-            "is there already", where=str(out / name), hint="Raise release.version, or give another folder with --out."
-        )
-    return out / name
-
-
 def _start(prepared: Prepared) -> ReleaseStart:
     about = prepared.resolved.release
     return ReleaseStart(about.name, about.version, tuple(step.identity.id for step in prepared.steps))
@@ -148,18 +150,6 @@ def _base(prepared: Prepared, work: Path) -> State:
     if prepared.model is None:
         raise PublisherError("the source gave no model", where=prepared.resolved.model)
     return State(prepared.model.folder, (), work / "states")
-
-
-@contextmanager
-def _temporary(target: Path) -> Iterator[Path]:
-    """A folder beside the target, gone when the block ends, unless it was renamed."""
-    folder = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir(parents=True)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _artifacts(results: Sequence[StepResult]) -> dict[str, bytes]:
@@ -206,17 +196,38 @@ class After(Mapping[str, Arm]):
         return len(self._states)
 
 
-def _lay_out(hardened: Hardened, folder: Path, work: Path) -> None:
+def _lay_out(hardened: Hardened, folder: Path, work: Path) -> Tree:
+    """Put the hardened model and the artifacts into the package's folder: digests and stamps of what lies there."""
     artifacts = _artifacts(hardened.results)
     changed = work / "changed"
     shutil.rmtree(changed, ignore_errors=True)
     base = hardened.final.base
     files = hardened.final.files(changed)
-    build.lay_out(folder, files, artifacts)
+    for delta in hardened.final.deltas:
+        delta.require_unchanged()
+    expected = {f"{RELEASE}/{name}": hashlib.sha256(data).hexdigest() for name, data in artifacts.items()}
     for name, source in files.items():
-        if source == base.files[name] and "/" in name and sha256_file(folder / name) != base.digests[name]:
-            raise PublisherError("the base model changed during the release", where=str(source), hint="Run it again.")
+        digest = base.digests[name] if source == base.files[name] else sha256_file(source)
+        expected[BASE_CARD if name == CARD else name] = digest
+    laid = build.lay_out(folder, files, artifacts)
+    build.refuse_exchanged(folder, expected, laid.digests)
     shutil.rmtree(changed, ignore_errors=True)
+    return laid
+
+
+def _require_untouched(laid: Tree, base: State, before: Mapping[str, object]) -> None:
+    """Make sure that what was judged is what was laid out, and was it all the time.
+
+    Raises:
+        PublisherError: somebody wrote to the package's folder or to the base model.
+    """
+    touched = [finding.path for finding in laid.recheck()]
+    if touched:
+        raise build.exchanged(laid.root, touched)
+    if stamps(base) != before:
+        raise PublisherError(
+            "the base model changed during the release", where=str(base.base.path), hint="Run it again."
+        )
 
 
 def _built(folder: Path) -> PackageBuilt:
@@ -278,17 +289,18 @@ def _times(seconds: Mapping[str, float], cached: Sequence[str], found: VerifyRes
 
 
 def _write_reports(target: Path, files: Mapping[str, bytes]) -> Path:
-    """All forms of the report, the evidence, and the times, in ``<package>.report``."""
-    folder = target.with_name(f"{target.name}.report")
+    """Write all forms of the report, the evidence, and the times into ``<package>.report``."""
+    folder = reports_of(target)
     shutil.rmtree(folder, ignore_errors=True)
     for name, data in files.items():
         write_atomic(folder / name, data)
     return folder
 
 
-def _sign(folder: Path, key: PrivateKey, day: str | None, work: Path) -> None:
-    """Sign the package, then verify it as everybody else will."""
-    sign(folder, key, created=datetime.fromisoformat(day).replace(tzinfo=UTC) if day else None)
+def _sign(folder: Path, key: PrivateKey, day: str | None, work: Path, digests: Mapping[str, str]) -> None:
+    """Sign the package with these payload digests, then verify it as everybody else will."""
+    created = datetime.fromisoformat(day).replace(tzinfo=UTC) if day else None
+    sign(folder, key, created=created, expected=digests)
     write_atomic(work / "signing.pub", key.public.pem)
     checked = verify(folder, work / "signing.pub")
     if not checked.ok:
@@ -297,3 +309,4 @@ def _sign(folder: Path, key: PrivateKey, day: str | None, work: Path) -> None:
             where=str(folder),
             hint="\n".join(str(finding) for finding in checked.findings),
         )
+    build.refuse_exchanged(folder, digests, {path: one for path, one in checked.digests.items() if is_payload(path)})
