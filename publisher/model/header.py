@@ -17,6 +17,8 @@ from publisher.model.strict_json import JsonError, strict_object
 MAX_HEADER = 8 * 1024 * 1024
 MAX_TENSORS = 50_000
 MAX_NAME = 512
+MAX_ENTRIES = 16 * MAX_TENSORS
+"""JSON values of a header: its tensors, their fields, and as many sizes and offsets as tensors usually have."""
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
     "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
@@ -53,7 +55,7 @@ def read_header(path: Path, file: str = "") -> dict[str, TensorInfo]:
 
 def _parse(raw: bytes) -> dict[str, Any]:
     try:
-        header = strict_object(raw)
+        header = strict_object(raw, MAX_ENTRIES)
     except JsonError as error:
         raise HeaderError(f"the header {error}") from None
     if not raw.startswith(b"{"):
@@ -89,12 +91,13 @@ def _tensor(name: str, entry: Any, file: str) -> tuple[int, int, TensorInfo]:
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not _counts(shape) or not _counts(offsets) or len(offsets) != 2 or len(shape) > 16:
         raise HeaderError(f"tensor {name!r} has a malformed shape or data_offsets")
-    if entry["dtype"] not in BITS:
-        raise HeaderError(f"tensor {name!r} has the unknown dtype {entry['dtype']!r}")
+    dtype = entry["dtype"]
+    if not isinstance(dtype, str) or dtype not in BITS:
+        raise HeaderError(f"tensor {name!r} has the unknown dtype {str(dtype)[:80]!r}")
     begin, end = offsets
-    if (end - begin) * 8 != math.prod(shape) * BITS[entry["dtype"]]:
+    if (end - begin) * 8 != math.prod(shape) * BITS[dtype]:
         raise HeaderError(f"tensor {name!r} has {end - begin} bytes, which is not its shape times its dtype")
-    return begin, end, TensorInfo(name, tuple(shape), entry["dtype"], file)
+    return begin, end, TensorInfo(name, tuple(shape), dtype, file)
 
 
 def _counts(values: Any) -> bool:

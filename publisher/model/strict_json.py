@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, NoReturn
 
 MAX_JSON_DEPTH = 64
+MAX_JSON_ENTRIES = 3_000_000
+"""Values of one document. The largest tokenizers in use have two millions; each takes up to 100 bytes of memory."""
 
 
 class JsonError(ValueError):
     """Not JSON as we accept it; the message says why."""
 
 
-def strict_json(data: bytes) -> Any:
-    """JSON without duplicate keys, NaN, infinities, byte order mark or deep nesting.
+def strict_json(data: bytes, entries: int = MAX_JSON_ENTRIES) -> Any:
+    """Parse JSON without duplicate keys, NaN, infinities, byte order mark or deep nesting.
+
+    Args:
+        data: the document.
+        entries: how many values it may hold at most, as :func:`count_entries` counts them.
 
     Raises:
         JsonError: it is none.
     """
+    if (count := count_entries(data)) > entries:
+        raise JsonError(f"holds {count} values; at most {entries} are read")
     try:
-        found = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        found = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
     except JsonError:
         raise
     except (ValueError, RecursionError) as error:
@@ -29,13 +38,18 @@ def strict_json(data: bytes) -> Any:
     return found
 
 
-def strict_object(data: bytes) -> dict[str, Any]:
-    """A JSON object, by the rules of :func:`strict_json`.
+def count_entries(data: bytes) -> int:
+    """Return how many values a document holds at most, without parsing it: marks inside of texts count as well."""
+    return 1 + data.count(b"{") + data.count(b"[") + data.count(b",")
+
+
+def strict_object(data: bytes, entries: int = MAX_JSON_ENTRIES) -> dict[str, Any]:
+    """Parse a JSON object by the rules of :func:`strict_json`.
 
     Raises:
         JsonError: it is none.
     """
-    found = strict_json(data)
+    found = strict_json(data, entries)
     if not isinstance(found, dict):
         raise JsonError("is not a JSON object")
     return found
@@ -50,6 +64,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise JsonError(f"holds {name}")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise JsonError("holds a number that is too large")
+    return value
 
 
 def _shallow(value: Any) -> bool:

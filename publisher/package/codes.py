@@ -57,7 +57,7 @@ class Code(Enum):
     REPORT_ABSENT = "V030", "A required report or attestation is absent or not valid", "Tell the publisher."
     REPORT_OTHER = "V031", "A report or attestation is about something else", "Do not believe it; tell the publisher."
     REPORT_CONTRADICTS = "V032", "A verdict contradicts its own numbers", "Do not believe it; tell the publisher."
-    NOT_EXPECTED = "V033", "Another name, version or age than asked for, or revoked", "Get the release that you expect."
+    NOT_EXPECTED = "V033", "Another name or version than asked for", "Get the release that you expect."
     NOT_PASSED = "V034", "The release's own decision is not 'passed'", "Read its report; it was never approved."
     LIMIT = "V040", "A limit on count, depth or size is exceeded", "Do not use the package."
 

@@ -30,7 +30,19 @@ from publisher.package.tree import Tree
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
 """What ``model_index.json`` may take classes from; ``stable_diffusion`` is the folder of the safety checker inside
 diffusers."""
-CODE_KEYS = ("auto_map", "custom_pipeline", "custom_pipelines")
+CODE_KEYS = frozenset({"auto_map", "custom_pipeline", "custom_pipelines", "custom_generate"})
+"""Keys of a configuration that name program code."""
+SWITCHES = frozenset({"trust_remote_code", "use_kernels", "use_pretrained_backbone"})
+"""Keys that make loaders fetch code or weights from elsewhere, unless they are false or null."""
+IMPLEMENTATIONS = re.compile(r"_?(attn|experts)_implementation(_internal)?")
+BUILT_IN = frozenset({"eager", "sdpa", "flex_attention", "batched_mm", "grouped_mm"})
+"""Implementations that torch brings. For any other name, ``flash_attention_2`` included, loaders may fetch a kernel."""
+QUANTIZED = frozenset({"bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit", "torchao", "quanto"})
+"""Methods of quantization whose kernels are installed and not fetched."""
+FILE_KEYS = frozenset({"vocab_file", "merges_file", "tokenizer_file", "spm_file", "transformers_weights"})
+"""Keys whose value loaders open as a file: a name without a folder, so that it lies in the package."""
+ADAPTER = "adapter_config.json"
+"""Beside a network's weights it makes loaders fetch the model, and import the library, that it names."""
 _CLASS = re.compile(r"[A-Z][A-Za-z0-9]{0,99}")
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -113,29 +125,56 @@ def _document(path: str, document: Any, tensors: Mapping[str, Mapping[str, Tenso
     if path.startswith(f"{RELEASE}/"):
         return
     yield from check_code(path, document)
+    if path.rpartition("/")[2] == ADAPTER:
+        yield Finding(Code.CUSTOM_CODE, path, "makes loaders fetch another model, or import a library that it names")
     if path.endswith(INDEX_SUFFIX):
         yield from check_index(path, document, tensors)
 
 
 def check_code(path: str, document: Any) -> Iterator[Finding]:
-    """Whether a configuration, as JSON data, would load program code."""
-    for key in sorted(_keys(document) & set(CODE_KEYS)):
-        yield Finding(Code.CUSTOM_CODE, path, f"has {key!r}, which loads code")
+    """Find what in a configuration, as JSON data, makes loaders run or fetch code, or read outside of its folder."""
+    problems = {f"has {key!r}, {problem}" for key, value in _items(document) if (problem := _key_problem(key, value))}
+    for problem in sorted(problems):
+        yield Finding(Code.CUSTOM_CODE, path, problem)
     if isinstance(document, dict) and not isinstance(document.get("_class_name", ""), str):
         yield Finding(Code.CUSTOM_CODE, path, "names its class by a list, which loads code")
 
 
-def _keys(document: Any) -> set[str]:
-    found: set[str] = set()
+def _key_problem(key: str, value: Any) -> str:
+    """Return what a key of a configuration does that it must not, or an empty text."""
+    if key in CODE_KEYS:
+        return "which loads code"
+    if key in SWITCHES and value not in (False, None):
+        return "which makes loaders fetch code or weights"
+    if IMPLEMENTATIONS.fullmatch(key) and not _built_in(value):
+        return f"which may make loaders fetch a kernel (allowed: {', '.join(sorted(BUILT_IN))})"
+    if key == "quantization_config" and not _quantized(value):
+        return f"which may make loaders fetch a kernel (allowed: {', '.join(sorted(QUANTIZED))})"
+    if key in FILE_KEYS and isinstance(value, str) and ("/" in value or "\\" in value):
+        return "which names a file outside of its folder"
+    return ""
+
+
+def _built_in(value: Any) -> bool:
+    """Whether an implementation, or one for each part of a model, comes with torch."""
+    values = value.values() if isinstance(value, dict) else [value]
+    return all(one is None or (isinstance(one, str) and one in BUILT_IN) for one in values)
+
+
+def _quantized(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and str(value.get("quant_method")) in QUANTIZED)
+
+
+def _items(document: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every key of a document with its value, however deep."""
     pending = [document]
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
-            found |= value.keys()
+            yield from value.items()
             pending += value.values()
         elif isinstance(value, list):
             pending += value
-    return found
 
 
 def check_index(path: str, document: Any, tensors: Mapping[str, Mapping[str, TensorInfo]]) -> Iterator[Finding]:

@@ -101,10 +101,13 @@ def _decode(text: Any) -> bytes:
 def open_statement(data: bytes, key: PublicKey) -> dict[str, Any]:
     """The statement in a bundle, once its signature has been verified.
 
+    A publisher writes a bundle in one way. The same statement with other white space, another key id, or the twin of
+    its ECDSA signature, is refused: the digest of a signature file then means something.
+
     Raises:
         KeyHintError: it names another key.
         SignatureError: the signature is not of this key over these bytes.
-        BundleError: bundle or statement is malformed.
+        BundleError: bundle or statement is malformed, or not written in the one way.
     """
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
@@ -116,6 +119,10 @@ def open_statement(data: bytes, key: PublicKey) -> dict[str, Any]:
         key.key.verify(signature, pae(payload), ECDSA(key.hash))
     except InvalidSignature:
         raise SignatureError("the signature does not fit the statement") from None
+    if signature != key.low(signature):
+        raise BundleError("holds the twin of the signature that its publisher makes")
+    if data != bundle(payload, signature, hint):
+        raise BundleError("is not written in the one way that a publisher writes it: somebody rewrote it")
     return statement(payload)
 
 

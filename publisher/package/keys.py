@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
-CURVES = ("secp256r1", "secp384r1", "secp521r1")
+CURVES = {
+    "secp256r1": 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
+    "secp384r1": int("F" * 48 + "C7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973", 16),
+    "secp521r1": int("1" + "F" * 65 + "A51868783BF2F966B7FCC0148F709A5D03BB5C9B8899C47AEBB6FB71E91386409", 16),
+}
+"""Curve -> order of its group."""
 MAX_KEY_BYTES = 64 * 1024
 
 
@@ -52,6 +57,17 @@ class PublicKey:
 
         fitting: dict[int, HashAlgorithm] = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}
         return fitting[self.key.curve.key_size]
+
+    def low(self, signature: bytes) -> bytes:
+        """Return the smaller one of the two signatures that are equally good: (r, s) and (r, order - s).
+
+        Raises:
+            ValueError: these are no two numbers in DER.
+        """
+        from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+
+        r, s = decode_dss_signature(signature)
+        return encode_dss_signature(r, min(s, CURVES[self.key.curve.name] - s))
 
 
 @dataclass(frozen=True)

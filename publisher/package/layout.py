@@ -24,7 +24,7 @@ MAX_FILES: Final = 10_000
 MAX_DEPTH: Final = 8
 MAX_PATH: Final = 400
 MAX_FILE_BYTES: Final = 1 << 40
-MAX_SIGNATURE_BYTES: Final = 16 * 1024 * 1024
+MAX_SIGNATURE_BYTES: Final = 8 * 1024 * 1024
 MAX_TEXT_BYTES: Final = 64 * 1024 * 1024
 
 ROOT_FILES: Final = frozenset({

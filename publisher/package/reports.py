@@ -20,6 +20,7 @@ from publisher.package.layout import (
     BOM,
     CARD,
     DECISION,
+    MAX_SIGNATURE_BYTES,
     MAX_TEXT_BYTES,
     PROVENANCE,
     RELEASE,
@@ -219,7 +220,7 @@ def _made_here(predicate: Mapping[str, Any], report: ReleaseReport) -> bool:
 def _attestation(
     tree: Tree, path: str, key: PublicKey, about: list[dict[str, Any]], expectation: Expectation
 ) -> Iterator[Finding]:
-    data = tree.read(path, MAX_TEXT_BYTES)
+    data = tree.read(path, MAX_SIGNATURE_BYTES)
     if data is None:
         return
     try:

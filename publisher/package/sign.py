@@ -1,7 +1,7 @@
 """Signing a finished package: attestations, then ``model.sig`` over everything. Only here is a private key used.
 
 Order, so that nothing refers to itself: ``SHA256SUMS`` lists the payload; attestations are about ``SHA256SUMS`` and
-the payload; ``model.sig`` covers all of these. Attestations are signed deterministically (RFC 6979).
+the payload; ``model.sig`` covers all of these. All are signed deterministically (RFC 6979).
 """
 
 from __future__ import annotations
@@ -70,15 +70,22 @@ def _sign(folder: Path, key: PrivateKey, created: datetime, expected: Mapping[st
 
 
 def _attest(statement: Mapping[str, Any], key: PrivateKey) -> bytes:
+    return _bundle(dsse.canonical(dict(statement)), key)
+
+
+def _bundle(payload: bytes, key: PrivateKey) -> bytes:
+    """Sign a payload; equal payloads give equal bytes."""
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 
-    payload = dsse.canonical(dict(statement))
     signature = key.key.sign(dsse.pae(payload), ECDSA(key.public.hash, deterministic_signing=True))
-    return dsse.bundle(payload, signature, key.public.hint)
+    return dsse.bundle(payload, key.public.low(signature), key.public.hint)
 
 
 def _sign_model(name: str, digests: Mapping[str, str], key: PrivateKey) -> bytes:
-    """The bytes of ``model.sig``; the library reads the key's file once more."""
+    """Return the bytes of ``model.sig``: the library's statement, signed and written as all other bundles are.
+
+    The library reads the key's file once more. Its own signature is random and may be either of two twins.
+    """
     from model_signing import signing
 
     config = signing.Config()  # type: ignore[no-untyped-call]
@@ -87,7 +94,8 @@ def _sign_model(name: str, digests: Mapping[str, str], key: PrivateKey) -> bytes
     config.use_elliptic_key_signer(private_key=key.path, password=key.passphrase)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         config.sign(folder, Path(folder) / SIGNATURE)
-        return (Path(folder) / SIGNATURE).read_bytes()
+        payload, _, _ = dsse.parse((Path(folder) / SIGNATURE).read_bytes())
+    return _bundle(payload, key)
 
 
 def _sha256(data: bytes) -> str:

@@ -54,6 +54,19 @@ def test_what_is_wrong_is_said(tmp_path: Path, header: Any, data: bytes, message
         read_header(write(tmp_path / "x.safetensors", header, data))
 
 
+VALUES = [None, True, 0, -1, 2.5, 1e300, 2**70, "", "F32", "\ud800", [], [[]], ["F32"], [0, 8], {}, {"a": 1}, [{}, {}]]
+
+
+def test_any_malformed_value_gives_the_typed_error(tmp_path: Path) -> None:
+    headers: list[Any] = [{"a": value} for value in VALUES]
+    headers += [{"__metadata__": value} for value in VALUES if value != {}]
+    headers += [{"a": {**ENTRY, field: value}} for field in ENTRY for value in VALUES if value != ENTRY[field]]
+    headers += [{"a": {**ENTRY, field: [value, value]}} for field in ("shape", "data_offsets") for value in VALUES]
+    for header in headers:
+        with pytest.raises(HeaderError):
+            read_header(write(tmp_path / "x.safetensors", header, bytes(8)))
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rfc8785
 
 from publisher.errors import UsageError
-from publisher.package import keys
+from publisher.package import dsse, keys
 from publisher.package.verify import verify
-from support.verifying import UNET, Make, codes, places, resign
+from support.verifying import UNET, Make, codes, places, release_again, resign
 
 
 def test_a_good_package_verifies_and_says_what_it_is(signed: Path, public: Path) -> None:
@@ -100,7 +101,7 @@ def test_a_malformed_signature_is_found(package: Path, public: Path, data: bytes
 
 def test_a_huge_signature_is_not_read(package: Path, public: Path) -> None:
     with (package / "model.sig").open("r+b") as file:
-        file.truncate(17 * 1024 * 1024)
+        file.truncate(9 * 1024 * 1024)
     assert codes(verify(package, public)) == {"V040"}
 
 
@@ -118,6 +119,58 @@ def test_a_signature_under_a_false_hint_is_found(package: Path, public: Path, tm
     data["verificationMaterial"]["publicKey"]["hint"] = keys.load_public(public).hint
     (package / "model.sig").write_text(json.dumps(data))
     assert codes(verify(package, public)) == {"V003"}
+
+
+def twin(signature: bytes) -> bytes:
+    """The other signature that ECDSA accepts for the same statement."""
+    from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+
+    r, s = decode_dss_signature(signature)
+    return encode_dss_signature(r, keys.CURVES["secp256r1"] - s)
+
+
+def rewritten(data: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
+    bundle = json.loads(data)
+    change(bundle)
+    return rfc8785.dumps(bundle) + b"\n"
+
+
+def with_twin(data: bytes) -> bytes:
+    payload, signature, hint = dsse.parse(data)
+    return dsse.bundle(payload, twin(signature), hint)
+
+
+@pytest.mark.parametrize("file", ["model.sig", "release/attestations/svr.sigstore.json"])
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        lambda data: data + b"\n",
+        lambda data: data[:-2] + b" " * 1_000_000 + data[-2:],
+        lambda data: json.dumps(json.loads(data)).encode(),
+        lambda data: rewritten(data, lambda bundle: bundle["dsseEnvelope"]["signatures"][0].update(keyid="other")),
+        lambda data: rewritten(data, lambda bundle: bundle["dsseEnvelope"]["signatures"][0].pop("keyid")),
+        lambda data: rewritten(data, lambda bundle: bundle["verificationMaterial"].pop("tlogEntries")),
+        lambda data: rewritten(data, lambda bundle: bundle.update(more=1)),
+        with_twin,
+    ],
+    ids=["line end", "spaces", "other json", "keyid", "no keyid", "no log", "another field", "twin signature"],
+)
+def test_a_bundle_can_be_written_in_one_way_only(
+    package: Path, key_pair: tuple[Path, Path], file: str, rewrite: Callable[[bytes], bytes]
+) -> None:
+    data = (package / file).read_bytes()
+    (package / file).write_bytes(rewrite(data))
+    if file == "model.sig":
+        assert codes(verify(package, key_pair[1])) == {"V002"}
+    else:
+        resign(package, key_pair[0])
+        assert places(verify(package, key_pair[1]), "V030") == {file}
+
+
+def test_signing_twice_gives_the_same_bytes(package: Path, key_pair: tuple[Path, Path]) -> None:
+    before = (package / "model.sig").read_bytes()
+    release_again(package, key_pair[0])
+    assert (package / "model.sig").read_bytes() == before
 
 
 @pytest.mark.parametrize("key", [{}, {"hint": None}, {"hint": ""}, {"hint": 1}, None])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from publisher.package.upload import read_upload
 from publisher.package.verify import verify
 from support.verifying import UNET, codes, places, resign
 
@@ -57,6 +59,17 @@ def test_truncated_weights_are_refused(package: Path, key_pair: tuple[Path, Path
     assert places(verify(package, key_pair[1]), "V020") == {UNET}
 
 
+def test_a_header_of_other_types_is_malformed_weights_for_verify_and_audit(
+    package: Path, key_pair: tuple[Path, Path]
+) -> None:
+    header = b'{"a": {"dtype": ["F32"], "shape": [2], "data_offsets": [0, 8]}}'
+    (package / UNET).write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    resign(package, key_pair[0])
+    assert places(verify(package, key_pair[1]), "V020") == {UNET}
+    upload, _ = read_upload(package / "unet")
+    assert "unknown dtype" in upload.unexamined["model.safetensors"]
+
+
 @pytest.mark.parametrize(
     ("path", "content"),
     [
@@ -78,7 +91,59 @@ def test_custom_code_is_refused_even_if_signed(
     assert places(verify(package, key_pair[1]), "V022") == {path}
 
 
-@pytest.mark.parametrize("content", ['{"a": 1, "a": 2}', '{"a": Infinity}', "[" * 500 + "]" * 500, "\0", "no"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"attn_implementation": "org/kernel"}',
+        '{"_attn_implementation": "kernels-community/flash-attn"}',
+        '{"text_config": {"attn_implementation": {"vision": "org/kernel:name"}}}',
+        '{"attn_implementation": "flash_attention_2"}',
+        '{"attn_implementation": ["sdpa"]}',
+        '{"experts_implementation": "org/kernel"}',
+        '{"trust_remote_code": true}',
+        '{"deep": [{"trust_remote_code": 1}]}',
+        '{"custom_generate": "org/repository"}',
+        '{"use_kernels": true}',
+        '{"use_pretrained_backbone": true, "backbone": "org/network"}',
+        '{"quantization_config": {"quant_method": "mxfp4"}}',
+        '{"quantization_config": {"quant_method": ["torchao"]}}',
+        '{"transformers_weights": "../vae/model.safetensors"}',
+        '{"vocab_file": "/etc/passwd"}',
+    ],
+)
+def test_a_configuration_that_makes_loaders_fetch_code_or_read_elsewhere_is_refused(
+    package: Path, key_pair: tuple[Path, Path], content: str
+) -> None:
+    (package / "unet/config.json").write_text(content)
+    resign(package, key_pair[0])
+    assert places(verify(package, key_pair[1]), "V022") == {"unet/config.json"}
+
+
+def test_an_adapter_beside_weights_is_refused(package: Path, key_pair: tuple[Path, Path]) -> None:
+    (package / "unet/adapter_config.json").write_text('{"base_model_name_or_path": "org/name"}')
+    resign(package, key_pair[0])
+    assert places(verify(package, key_pair[1]), "V022") == {"unet/adapter_config.json"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"_attn_implementation": "sdpa", "text_config": {"attn_implementation": {"": "eager", "vision": null}}}',
+        '{"trust_remote_code": false, "use_kernels": null, "quantization_config": null}',
+        '{"quantization_config": {"quant_method": "bitsandbytes"}}',
+        '{"special_tokens_map_file": "./special_tokens_map.json", "name_or_path": "openai/clip-vit-large-patch14"}',
+        '{"vocab_file": "vocab.json", "tokenizer_file": null}',
+    ],
+)
+def test_what_ordinary_configurations_say_is_accepted(package: Path, key_pair: tuple[Path, Path], content: str) -> None:
+    (package / "unet/config.json").write_text(content)
+    resign(package, key_pair[0])
+    assert "V022" not in codes(verify(package, key_pair[1]))
+
+
+@pytest.mark.parametrize(
+    "content", ['{"a": 1, "a": 2}', '{"a": 1e999}', '{"a": Infinity}', "[" * 500 + "]" * 500, "\0", "no"]
+)
 def test_json_that_is_none_is_refused(package: Path, key_pair: tuple[Path, Path], content: str) -> None:
     (package / "unet/config.json").write_text(content)
     resign(package, key_pair[0])
