@@ -1,33 +1,51 @@
 """Results of steps, addressed by everything they depend on.
 
 ``<work>/steps/<key>/`` holds ``delta/<component>.safetensors``, ``artifacts/<name>`` and ``result.json``. The folder
-gets its name by a rename when it is complete, so a key that exists is whole; on use its files are hashed again.
+gets its name by a rename when it is complete, so a key that exists is whole. ``result.json`` lists all other files by
+digest, and carries a digest of its own; on use the files are hashed again, and one that is not listed counts as damage.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from publisher.api import Origin, Params, Scope, StepRecord
 from publisher.engine.device import Device
+from publisher.errors import PublisherError
 from publisher.model.digest import sha256_file, sha256_json
 from publisher.model.files import json_bytes, write_atomic
 from publisher.model.state import Delta
+from publisher.package.tree import read_tree
+
+RESULT = "result.json"
 
 
 class Stored(Params):
-    """``result.json``."""
+    """Content of ``result.json``."""
 
+    key: str
+    """Name of the entry."""
     record: StepRecord
-    files: dict[str, str] = Field(default_factory=dict)
-    """Path inside the entry -> sha256."""
+    files: dict[str, str]
+    """Path inside the entry -> sha256; there is no other file."""
+    digest: str = ""
+    """sha256 of all of the above."""
+
+    def sealed(self) -> Stored:
+        """Return the same with its digest."""
+        return self.model_copy(update={"digest": sha256_json(self.as_json() | {"digest": ""})})
+
+    def names(self) -> set[str]:
+        """Return the files that the record speaks of."""
+        deltas = {f"delta/{component}.safetensors" for component in self.record.changed}
+        return deltas | {f"artifacts/{name}" for name in self.record.artifacts}
 
 
 @dataclass(frozen=True)
@@ -81,21 +99,37 @@ class StepCache:
     def load(self, key: str) -> StepResult | None:
         """The result, every file hashed again; None if it is not there or was changed."""
         folder = self._steps / key
-        try:
-            stored = Stored.model_validate_json((folder / "result.json").read_bytes())
-            if any(sha256_file(folder / name) != digest for name, digest in stored.files.items()):
-                return None
-            artifacts = {name: (folder / "artifacts" / name).read_bytes() for name in stored.record.artifacts}
-            return StepResult(stored.record, Delta.read(folder / "delta"), artifacts)
-        except (OSError, ValidationError, ValueError):
+        stored = self._stored(key)
+        if stored is None:
             return None
+        try:
+            tree = read_tree(folder)
+            if tree.findings or {name: one for name, one in tree.digests.items() if name != RESULT} != stored.files:
+                return None
+            record = stored.record
+            artifacts = {name: (folder / "artifacts" / name).read_bytes() for name in record.artifacts}
+            digests = {part: stored.files[f"delta/{part}.safetensors"] for part in record.changed}
+            delta = Delta.of(folder / "delta", digests)
+        except (OSError, PublisherError, ValueError):
+            return None
+        same = all(sha256(data).hexdigest() == stored.files[f"artifacts/{name}"] for name, data in artifacts.items())
+        counts = {part: len(names) for part, names in delta.tensors.items()}
+        return StepResult(record, delta, artifacts) if same and counts == record.changed else None
 
     def peek(self, key: str) -> StepRecord | None:
         """The record of an entry, without hashing its files; for plans."""
+        stored = self._stored(key)
+        return stored.record if stored else None
+
+    def _stored(self, key: str) -> Stored | None:
+        """Read ``result.json``; None if it is not what was written there."""
         try:
-            return Stored.model_validate_json((self._steps / key / "result.json").read_bytes()).record
+            stored = Stored.model_validate_json((self._steps / key / RESULT).read_bytes())
         except (OSError, ValidationError):
             return None
+        return (
+            stored if stored == stored.sealed() and stored.key == key and set(stored.files) == stored.names() else None
+        )
 
     def discard(self, key: str) -> None:
         """Remove a damaged entry."""
@@ -111,15 +145,14 @@ class StepCache:
         """An empty folder to build the entry in."""
         folder = self._steps / f".{key}.partial"
         shutil.rmtree(folder, ignore_errors=True)
-        (folder / "delta").mkdir(parents=True)
-        (folder / "artifacts").mkdir()
+        folder.mkdir(parents=True)
         return folder
 
     def commit(self, key: str, folder: Path, record: StepRecord) -> None:
         """Make the entry visible, and forget the step's checkpoints."""
-        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-        stored = Stored(record=record, files={name: sha256_file(folder / name) for name in names})
-        write_atomic(folder / "result.json", json_bytes(json.loads(stored.model_dump_json())))
+        stored = Stored(key=key, record=record, files={})
+        files = {name: sha256_file(folder / name) for name in sorted(stored.names())}
+        write_atomic(folder / RESULT, json_bytes(stored.model_copy(update={"files": files}).sealed().as_json()))
         shutil.rmtree(self._steps / key, ignore_errors=True)
         folder.rename(self._steps / key)
         shutil.rmtree(self._scratch / key, ignore_errors=True)

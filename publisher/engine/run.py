@@ -53,7 +53,7 @@ def harden(base: State, steps: Sequence[PlannedStep], work: Path, progress: Prog
     for step in steps:
         start = time.monotonic()
         key = step.identity.key(states[-1].digest)
-        result = _reuse(cache, key, step.identity.id, progress)
+        result = _reuse(cache, key, step, states[-1], progress)
         if result is None:
             notify("publisher_on_step_start", StepStart(step.identity.id, step.identity.name))
             result = _run(step, states[-1], cache, key, progress)
@@ -68,14 +68,26 @@ def harden(base: State, steps: Sequence[PlannedStep], work: Path, progress: Prog
     return Hardened(tuple(states), tuple(results), seconds, tuple(cached))
 
 
-def _reuse(cache: StepCache, key: str, step: str, progress: Progress) -> StepResult | None:
+def _reuse(cache: StepCache, key: str, step: PlannedStep, state: State, progress: Progress) -> StepResult | None:
     if not cache.has(key):
         return None
     result = cache.load(key)
-    if result is None:
-        progress.warn(f"{step}: the cached result was changed or damaged; it is thrown away and computed anew")
+    if result is None or not _fits(result, step, state):
+        where = step.identity.id
+        progress.warn(f"{where}: the cached result was changed or damaged; it is thrown away and computed anew")
         cache.discard(key)
+        return None
     return result
+
+
+def _fits(result: StepResult, step: PlannedStep, state: State) -> bool:
+    """Tell whether a cached result says of itself what the step would, and holds what the plan promises."""
+    record, identity = result.record, step.identity
+    if (record.id, record.name, record.params) != (identity.id, identity.name, identity.params):
+        return False
+    if step.plan and _promised(step.plan) != {part: sorted(names) for part, names in result.delta.tensors.items()}:
+        return False
+    return (record.input, record.output) == (state.digest, state.after(result.delta).digest)
 
 
 def _run(step: PlannedStep, state: State, cache: StepCache, key: str, progress: Progress) -> StepResult:
@@ -97,7 +109,8 @@ def _run(step: PlannedStep, state: State, cache: StepCache, key: str, progress: 
         raise PublisherError(f"a file that step {identity.id!r} reads changed meanwhile", hint="Run it again.")
     folder = cache.begin(key)
     context.save(folder)
-    cache.commit(key, folder, _record(context, state, Delta.read(folder / "delta")))
+    written = {part: sha256_file(folder / "delta" / f"{part}.safetensors") for part in context.changed()}
+    cache.commit(key, folder, _record(context, state, Delta.of(folder / "delta", written)))
     result = cache.load(key)
     if result is None:
         raise PublisherError(f"the result of step {identity.id!r} cannot be read back", where=str(folder.parent / key))
@@ -131,13 +144,17 @@ def _record(context: RunningStep, state: State, delta: Delta) -> StepRecord:
 
 
 def _check_plan(step: str, plan: StepPlan, context: RunningStep) -> None:
-    promised = {component: sorted(names) for component, names in plan.changes.items() if names}
+    promised = _promised(plan)
     if promised != context.changed() or sorted(plan.artifacts) != sorted(context.artifacts):
         raise PluginError(
             f"step {step!r} did something else than its plan says",
             hint=f"Planned tensors: {_counts(promised)}; written: {_counts(context.changed())}. "
             f"Planned artifacts: {sorted(plan.artifacts)}; written: {sorted(context.artifacts)}.",
         )
+
+
+def _promised(plan: StepPlan) -> dict[str, list[str]]:
+    return {component: sorted(names) for component, names in plan.changes.items() if names}
 
 
 def _counts(changes: dict[str, list[str]]) -> str:

@@ -32,11 +32,19 @@ class Delta:
     """Component -> header."""
 
     @classmethod
-    def read(cls, folder: Path) -> Delta:
-        """Read and hash a delta's files."""
-        files = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
-        digests = {component: sha256_file(path) for component, path in files.items()}
-        return cls(folder, digests, {component: read_header(path) for component, path in files.items()})
+    def of(cls, folder: Path, digests: Mapping[str, str]) -> Delta:
+        """Read the headers of a delta's files; what else lies in the folder is no part of it.
+
+        Args:
+            folder: that holds the files.
+            digests: component -> sha256 of its file.
+
+        Raises:
+            HeaderError: a file is malformed.
+            OSError: a file cannot be read.
+        """
+        headers = {part: read_header(folder / f"{part}.safetensors") for part in sorted(digests)}
+        return cls(folder, dict(sorted(digests.items())), headers)
 
     def require_unchanged(self) -> None:
         """Hash the files again.

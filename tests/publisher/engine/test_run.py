@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 
 from publisher import api
 from publisher.api import PluginError
+from publisher.engine.cache import Stored
 from publisher.engine.lock import locked
 from publisher.engine.plan import PlannedStep
 from publisher.engine.run import Hardened, harden
@@ -94,6 +97,79 @@ def test_a_cached_result_that_was_edited_is_computed_anew(base: State, planned: 
     second = run(base, [planned()], tmp_path / "work", progress)
     assert second.final.digest == first.final.digest
     assert "changed or damaged" in progress.lines[0]
+
+
+def damage_an_artifact(entry: Path) -> None:
+    (entry / "artifacts/made.json").write_text("[]")
+
+
+def add_a_component(entry: Path) -> None:
+    shutil.copyfile(entry / "delta/unet.safetensors", entry / "delta/vae.safetensors")
+
+
+def add_it_to_the_list(entry: Path) -> None:
+    add_a_component(entry)
+    said = json.loads((entry / "result.json").read_text())
+    said["files"]["delta/vae.safetensors"] = said["files"]["delta/unet.safetensors"]
+    (entry / "result.json").write_text(json.dumps(said))
+
+
+def add_it_with_the_right_digest(entry: Path) -> None:
+    add_it_to_the_list(entry)
+    stored = Stored.model_validate_json((entry / "result.json").read_bytes())
+    (entry / "result.json").write_text(stored.sealed().model_dump_json())
+
+
+def tell_of_it_in_the_record(entry: Path) -> None:
+    add_it_to_the_list(entry)
+    stored = Stored.model_validate_json((entry / "result.json").read_bytes())
+    record = stored.record.model_copy(update={"changed": {"unet": 1, "vae": 1}})
+    (entry / "result.json").write_text(stored.model_copy(update={"record": record}).sealed().model_dump_json())
+
+
+def edit_a_number(entry: Path) -> None:
+    said = (entry / "result.json").read_text()
+    (entry / "result.json").write_text(said.replace("0.5", "0.1"))
+
+
+def link_a_file(entry: Path) -> None:
+    delta = entry / "delta/unet.safetensors"
+    delta.rename(entry.parent / "elsewhere")
+    delta.symlink_to(entry.parent / "elsewhere")
+
+
+def hide_a_file(entry: Path) -> None:
+    (entry / "delta/.hidden").touch()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        damage_an_artifact, add_a_component, add_it_to_the_list, add_it_with_the_right_digest, tell_of_it_in_the_record,
+        edit_a_number, link_a_file, hide_a_file,
+    ],
+)  # fmt: skip
+def test_a_cached_result_holds_what_its_list_says_and_nothing_else(
+    base: State, planned: Make, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    first = run(base, [planned()], tmp_path / "work")
+    change(first.results[0].delta.folder.parent)
+    progress = Recorder()
+    second = run(base, [planned()], tmp_path / "work", progress)
+    assert (Add.runs, second.cached, second.final.digest) == (2, (), first.final.digest)
+    assert second.results[0].record.numbers[0].value == 0.5
+    assert list(second.results[0].delta.digests) == ["unet"]
+    assert "changed or damaged" in progress.lines[0]
+
+
+def test_a_cached_result_of_another_run_is_not_taken_under_a_copied_name(
+    base: State, planned: Make, tmp_path: Path
+) -> None:
+    entries = [run(base, [planned(by=by)], tmp_path / "work").results[0].delta.folder.parent for by in (1.0, 2.0)]
+    shutil.rmtree(entries[0])
+    shutil.copytree(entries[1], entries[0])
+    again = run(base, [planned(by=1.0)], tmp_path / "work")
+    assert (again.cached, again.results[0].record.params) == ((), {"by": 1.0})
 
 
 def broken(body: Callable[[api.StepContext], object]) -> type[Add]:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from publisher.api import Anatomy
+from publisher.model.digest import sha256_file
 from publisher.model.folder import ModelFolder
 from publisher.model.state import Delta, State
 
@@ -18,7 +19,7 @@ KEY, VALUE = "attn2.to_k.weight", "attn2.to_v.weight"
 def delta(folder: Path, **tensors: torch.Tensor) -> Delta:
     folder.mkdir()
     save_file(dict(tensors), folder / "unet.safetensors")
-    return Delta.read(folder)
+    return Delta.of(folder, {"unet": sha256_file(folder / "unet.safetensors")})
 
 
 @pytest.fixture
