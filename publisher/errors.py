@@ -25,6 +25,25 @@ class ExitCode(IntEnum):
     """Stopped by SIGTERM; the same command resumes."""
 
 
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+INTERRUPTS = (KeyboardInterrupt, Terminated)
+"""The user's wish to stop. Whatever else a plugin raises, ``SystemExit`` included, is a failure of the plugin."""
+
+
+def in_words(error: BaseException) -> str:
+    """Return the kind and the text of an exception, also where its own ``__str__`` fails."""
+    try:
+        text = str(error)
+    except INTERRUPTS:
+        raise
+    except BaseException:  # noqa: BLE001  # a plugin's exception can do anything
+        text = "(its text cannot be read)"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 class PublisherError(Exception):
     """An error that is shown as one paragraph: what is wrong, where, what to do next."""
 

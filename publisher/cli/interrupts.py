@@ -10,10 +10,7 @@ import signal
 from types import FrameType
 from typing import NoReturn
 
-
-class Terminated(BaseException):
-    """SIGTERM arrived."""
-
+from publisher.errors import Terminated
 
 RAISES: dict[int, type[BaseException]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 _arrived: list[int] = []

@@ -16,8 +16,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from publisher import __version__
 from publisher.cli import interrupts
-from publisher.cli.interrupts import Terminated
-from publisher.errors import ExitCode, PublisherError
+from publisher.errors import ExitCode, PublisherError, Terminated, in_words
 
 COMMANDS = {
     "release": "Harden a model after a manifest, attack the result, sign the package.",
@@ -69,6 +68,7 @@ class Commands(click.Group):
         kwargs |= {"args": [word for word in given if word != "--debug"], "standalone_mode": False}
         interrupts.listen()
         logging.basicConfig(level=logging.ERROR, format="%(message)s")
+        logging.getLogger("publisher.registry").setLevel(logging.WARNING)  # slow imports, families that crash
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that torchvision is not there
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin lose to whatever else wants the cores
         sys.exit(run(lambda: super(Commands, self).main(**kwargs), debug=debug))
@@ -80,7 +80,7 @@ def run(command: Callable[[], Any], *, debug: bool) -> int:
         return int(command() or ExitCode.OK)
     except click.exceptions.Exit as error:
         return error.exit_code
-    except (Exception, KeyboardInterrupt, Terminated) as error:  # noqa: BLE001  # the one place where all of them end
+    except BaseException as error:  # noqa: BLE001  # the one place where all of them end, a plugin's SystemExit too
         if debug:
             traceback.print_exc()
         message, code = ending(error)
@@ -104,7 +104,7 @@ def ending(error: BaseException) -> tuple[str, ExitCode]:
         case Terminated():
             return "Terminated. The same command resumes.", ExitCode.TERMINATED
         case _:
-            return f"Error: {type(error).__name__}: {error}\n  {ISSUES}", ExitCode.UNDECIDED
+            return f"Error: {in_words(error)}\n  {ISSUES}", ExitCode.UNDECIDED
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

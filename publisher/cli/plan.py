@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from publisher.cli.options import out_option, work_option
+from publisher.cli.plugins import aside_line, set_aside
 from publisher.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ MANY_STEPS = 2000
 def plan(manifest: Path, *, out: Path, work: Path | None, as_json: bool) -> int:
     """Show what a release would do: steps, changed tensors, what is cached, checks, samples, disk.
 
-    Nothing is fetched and no weights are loaded. A gate that so few images cannot decide is named, and the exit code
-    is then 4: such a release could not pass.
+    Nothing is fetched and no weights are loaded. Plugins that were set aside are named with the reason. A gate that so
+    few images cannot decide is named, and the exit code is then 4: such a release could not pass.
 
     \b
     Examples:
@@ -88,6 +89,7 @@ def as_data(prepared: Prepared) -> dict[str, Any]:
         "device": str(prepared.device),
         "steps": [_step(step) for step in prepared.steps],
         "warnings": list(prepared.warnings),
+        "set_aside": set_aside(prepared.registry),
         "claims": claims,
         "images_of_each_model": prepared.images["base"],
         "images_without_membranes": prepared.images["off"],
@@ -132,6 +134,7 @@ def as_text(data: dict[str, Any]) -> str:
     for step in data["steps"]:
         lines += _step_lines(step)
     lines += [f"  warning: {warning}" for warning in data["warnings"]]
+    lines += ["", "plugins", *(f"  {aside_line(one)}" for one in data["set_aside"])] if data["set_aside"] else []
     lines += ["", "claims"]
     for claim in data["claims"]:
         lines += _claim_lines(claim)

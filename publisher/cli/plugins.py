@@ -52,15 +52,26 @@ def as_data(registry: Registry) -> dict[str, Any]:
     """The registry as JSON data."""
     return {
         "plugins": [{**entry.record().as_json(), "summary": entry.summary} for entry in registry.contributions],
-        "set_aside": [
-            {"plugin": broken.plugin, "origin": broken.origin.as_json(), "reason": broken.reason}
-            for broken in registry.broken
-        ],
+        "set_aside": set_aside(registry),
         "collisions": [
             {"kind": kind, "name": name, "origins": [entry.origin.as_json() for entry in entries]}
             for (kind, name), entries in registry.collisions().items()
         ],
     }
+
+
+def set_aside(registry: Registry) -> list[dict[str, Any]]:
+    """Return the plugins that cannot be used as JSON data: origin and reason."""
+    return [
+        {"plugin": broken.plugin, "origin": broken.origin.as_json(), "reason": broken.reason}
+        for broken in registry.broken
+    ]
+
+
+def aside_line(broken: dict[str, Any]) -> str:
+    """Return one line about a plugin that cannot be used."""
+    origin = broken["origin"]
+    return f"set aside: {broken['plugin']} ({origin['module']} of {origin['distribution']}): {broken['reason']}"
 
 
 def as_text(registry: Registry) -> str:
@@ -71,10 +82,9 @@ def as_text(registry: Registry) -> str:
         for entry in registry.contributions
     ]
     lines = _table([header, *rows])
-    for broken in registry.broken:
-        lines.append(f"set aside: {broken.plugin} ({broken.origin.module}): {broken.reason}")
+    lines += map(aside_line, set_aside(registry))
     for (kind, name), entries in registry.collisions().items():
-        origins = " and ".join(entry.origin.module for entry in entries)
+        origins = " and ".join(entry.place for entry in entries)
         lines.append(f"collision: {kind} {name!r} is provided by {origins}; neither can be used")
     return "\n".join(lines)
 

@@ -62,8 +62,9 @@ def locate_model(reference: str, registry: Registry, relative_to: Path, *, fetch
         PrerequisiteError: it cannot be fetched.
     """
     source = registry.source_for(reference)
-    adapter = source.cls()
-    path = (adapter.fetch if fetch else adapter.locate)(reference, relative_to)
+    adapter = source.make()
+    with source.asked("for the model"):
+        path = (adapter.fetch if fetch else adapter.locate)(reference, relative_to)
     if path is None:
         return None
     configs = read_configs(path)
@@ -107,7 +108,7 @@ class _World:
 
 def _plan_step(step: ResolvedStep, entry: Contribution, resolved: Resolved, world: _World) -> PlannedStep:
     scope = resolved.scope_of(step)
-    instance: Step[Params] = entry.cls()
+    instance: Step[Params] = entry.make()
     params = entry.cls.Params.parse(step.params)
     identity = Identity(
         name=entry.name, version=entry.version, origin=entry.origin, id=step.id, params=params.as_json(), scope=scope,

@@ -29,3 +29,6 @@ class Catalog(Protocol):
 
     def excuse(self, kind: str, name: str) -> str | None:
         """Why a plugin that may have provided this name was set aside, or None."""
+
+    def conflict(self, kind: str, name: str) -> str | None:
+        """Which plugins claim this name, as a message that names their origins; None: at most one does."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from publisher.errors import UsageError
+from publisher.errors import INTERRUPTS, in_words
 from publisher.manifest.catalog import Catalog
 from publisher.manifest.messages import add_errors
 from publisher.manifest.nearest import suggestion
@@ -77,7 +77,10 @@ class _Look:
             return False  # absent, or the form is wrong, which the schema says
         known = self.catalog.names(kind)
         if name in known:
-            return True
+            if conflict := self.catalog.conflict(kind, name):
+                message, _, hint = conflict.partition("\n")
+                self.problems.at_value(path, _sentence(message), hint.strip())
+            return not conflict
         excuse = self.catalog.excuse(kind, name)
         hints = [_sentence(excuse[:1].upper() + excuse[1:])] if excuse else []
         hints += [suggestion(name, known, f"Installed {kind}s"), _SEE]
@@ -87,15 +90,15 @@ class _Look:
     def params(self, kind: str, name: str, values: Any, path: Path) -> None:
         if not isinstance(values, dict):
             return  # the schema says so
-        try:
-            model = self.catalog.params(kind, name)
-        except UsageError as error:  # two plugins have this name
-            self.problems.at_value(path[:-1], _sentence(error.what), error.hint)
-            return
+        model = self.catalog.params(kind, name)
         try:
             model.parse(values)
         except ValidationError as error:
             add_errors(error, model, self.problems, path)
+        except INTERRUPTS:
+            raise
+        except BaseException as error:  # noqa: BLE001  # a plugin's validators are foreign code
+            self.problems.at_value(path, f"the {kind} '{name}' cannot read its parameters: {in_words(error)}.")
 
 
 def _sentence(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from publisher.api import Params
 from publisher.errors import UsageError
+from publisher.registry.registry import collision
 
 if TYPE_CHECKING:
     from publisher.registry.registry import Registry
@@ -29,16 +30,27 @@ class Catalog:
 
     def labels(self, scorer: str) -> Mapping[str, Sequence[str]]:
         """Kind -> labels that the scorer can give."""
-        labels: Mapping[str, Sequence[str]] = self._registry.get("scorer", scorer).cls.labels()
+        entry = self._registry.get("scorer", scorer)
+        with entry.asked("for its labels"):
+            labels: Mapping[str, Sequence[str]] = {
+                str(kind): tuple(map(str, names)) for kind, names in entry.cls.labels().items()
+            }
         return labels
 
     def source_problem(self, reference: str) -> str | None:
         """What is wrong with a model reference, or None."""
         try:
-            problem: str | None = self._registry.source_for(reference).cls().check(reference)
+            entry = self._registry.source_for(reference)
+            with entry.asked("about a reference"):
+                problem: str | None = entry.cls().check(reference)
         except UsageError as error:
             return str(error)
         return problem
+
+    def conflict(self, kind: str, name: str) -> str | None:
+        """Return the origins of a name that several plugins claim, as a message; None: at most one does."""
+        entries = self._registry.collisions().get((kind, name))
+        return str(collision(entries)) if entries else None
 
     def excuse(self, kind: str, name: str) -> str | None:
         """Why a plugin that might provide this was set aside, for a better message."""

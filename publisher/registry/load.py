@@ -1,15 +1,19 @@
 """Entry points, one by one behind a guard: a broken plugin is a line in ``publisher plugins``, never a traceback.
 
-pluggy calls the plugin registered last first, and one raising implementation loses the results of all; so each plugin
-is asked alone.
+pluggy calls the plugin registered last first, one raising implementation loses the results of all, and a second plugin
+of one name is refused; so each plugin has a manager of its own.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions
+from itertools import islice
+from threading import Timer
 from typing import Any
 
 import pluggy
@@ -21,13 +25,17 @@ from publisher.api import (
     ModelFamily,
     ModelSource,
     Origin,
+    Params,
     ReportFormat,
     Scorer,
     Step,
     hookspecs,
 )
-from publisher.registry.origin import origin_of
+from publisher.errors import INTERRUPTS, in_words
+from publisher.registry.origin import named, origin_of
 from publisher.registry.registry import Broken, Contribution, Registry
+
+log = logging.getLogger(__name__)
 
 GROUP = "publisher"
 KINDS: dict[str, tuple[str, type]] = {
@@ -40,44 +48,94 @@ KINDS: dict[str, tuple[str, type]] = {
     "executor": ("publisher_register_executors", Executor),
     "report_format": ("publisher_register_report_formats", ReportFormat),
 }
+WITH_PARAMS = ("step", "attack", "metric")
+SLOW_S = 2.0
+"""Seconds after which the user is told whose import they are waiting for."""
+MOST = 1000
+"""Classes that one hook may return."""
 
 
 class _RefusedError(Exception):
     """Why a plugin is set aside."""
 
+    def __str__(self) -> str:
+        return str(self.args[0])
+
 
 @cache
 def load_registry() -> Registry:
-    """The registry of everything installed in this environment; made once a process."""
-    return build_registry(entry_points(group=GROUP))
+    """Return the registry of everything installed in this environment; made once a process."""
+    points, broken = installed(distributions())
+    return build_registry(points, broken)
 
 
-def build_registry(points: Iterable[EntryPoint]) -> Registry:
-    """A registry of these entry points, asked in the order of their names."""
+def installed(found: Iterable[Distribution]) -> tuple[list[EntryPoint], list[Broken]]:
+    """Return the entry points of our group, and the distributions whose entry points cannot be read.
+
+    The first distribution of a name hides later ones, as it does for imports.
+    """
+    points: list[EntryPoint] = []
+    broken: list[Broken] = []
+    seen = set()
+    for distribution in found:
+        name, version = named(distribution)
+        key = name.lower().replace("_", "-").replace(".", "-")
+        if key in seen and key != "unknown":
+            continue
+        seen.add(key)
+        try:
+            points += distribution.entry_points.select(group=GROUP)
+        except INTERRUPTS:
+            raise
+        except BaseException as error:  # noqa: BLE001  # whatever stands in a foreign folder
+            origin = Origin(distribution=name, version=version, module="entry_points.txt", digest="")
+            broken.append(Broken(name, origin, f"its entry points cannot be read: {in_words(error)}"))
+    return points, broken
+
+
+def build_registry(points: Iterable[EntryPoint], broken: Iterable[Broken] = ()) -> Registry:
+    """Return a registry of these entry points, asked in the order of their names."""
+    observers: list[tuple[str, Any]] = []
+    contributions: list[Contribution] = []
+    aside = list(broken)
+    for point in sorted(points, key=lambda point: (point.name, point.value)):
+        with _told_when_slow(point):
+            origin = origin_of(point)
+            try:
+                plugin, brought = _admit(point, origin)
+            except INTERRUPTS:
+                raise
+            except BaseException as error:  # noqa: BLE001  # whatever a foreign module raises when imported or asked
+                reason = str(error) if isinstance(error, _RefusedError) else in_words(error)
+                aside.append(Broken(point.name, origin, reason))
+            else:
+                observers.append((point.name, plugin))
+                contributions += brought
+    return Registry(tuple(observers), tuple(contributions), tuple(aside))
+
+
+@contextmanager
+def _told_when_slow(point: EntryPoint) -> Iterator[None]:
+    text = f"importing the plugin {point.name!r} ({point.value}) takes more than {SLOW_S:g} s ..."
+    timer = Timer(SLOW_S, log.warning, ("%s", text))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _admit(point: EntryPoint, origin: Origin) -> tuple[Any, list[Contribution]]:
+    """Import a plugin and ask it what it brings. Nothing of it counts unless all of it is sound."""
+    if not EntryPoint.pattern.match(point.value):
+        raise _RefusedError(f"its entry point {point.value!r} is neither 'module' nor 'module:object'")
+    plugin = point.load()
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    contributions: list[Contribution] = []
-    broken: list[Broken] = []
-    for point in sorted(points, key=lambda point: (point.name, point.value)):
-        origin = origin_of(point)
-        try:
-            contributions += _admit(manager, point, origin)
-        except _RefusedError as refusal:
-            broken.append(Broken(point.name, origin, str(refusal)))
-        except Exception as error:  # noqa: BLE001  # whatever a foreign module raises when it is imported or asked
-            broken.append(Broken(point.name, origin, f"{type(error).__name__}: {error}"))
-    return Registry(manager, tuple(contributions), tuple(broken))
-
-
-def _admit(manager: pluggy.PluginManager, point: EntryPoint, origin: Origin) -> list[Contribution]:
-    plugin = point.load()
     _check_hooks(manager, plugin)
-    manager.register(plugin, name=point.name)
-    try:
-        return [entry for kind in KINDS for entry in _ask(manager, plugin, kind, point.name, origin)]
-    except BaseException:
-        manager.unregister(plugin)
-        raise
+    manager.register(plugin, name="plugin")
+    return plugin, [entry for kind in KINDS for entry in _ask(manager, kind, point.name, origin)]
 
 
 def _check_hooks(manager: pluggy.PluginManager, plugin: Any) -> None:
@@ -98,11 +156,11 @@ def _check_hooks(manager: pluggy.PluginManager, plugin: Any) -> None:
         raise _RefusedError("it implements no hook")
 
 
-def _ask(manager: pluggy.PluginManager, plugin: Any, kind: str, point: str, origin: Origin) -> list[Contribution]:
+def _ask(manager: pluggy.PluginManager, kind: str, point: str, origin: Origin) -> list[Contribution]:
     hook, base = KINDS[kind]
-    others = [other for other in manager.get_plugins() if other is not plugin]
-    answers = manager.subset_hook_caller(hook, others)()
-    classes = [cls for answer in answers for cls in answer]
+    classes = [cls for answer in getattr(manager.hook, hook)() for cls in islice(answer, MOST + 1)]
+    if len(classes) > MOST:
+        raise _RefusedError(f"{hook} returns more than {MOST} classes")
     return [_contribution(cls, base, kind, point, origin) for cls in classes]
 
 
@@ -117,8 +175,14 @@ def _contribution(cls: Any, base: type, kind: str, point: str, origin: Origin) -
     for attribute in ("name", "version"):
         if not isinstance(getattr(cls, attribute, None), str) or not getattr(cls, attribute):
             raise _RefusedError(f"{kind} {cls.__name__} has no {attribute}")
+    if not isinstance(cls.summary, str) or not isinstance(cls.__doc__ or "", str):
+        raise _RefusedError(f"the summary or the docstring of {kind} {cls.__name__} is no text")
+    if kind in WITH_PARAMS:
+        if not _derives(getattr(cls, "Params", None), Params):
+            raise _RefusedError(f"the Params of {kind} {cls.__name__} are no publisher.api.Params")
+        cls.Params.model_json_schema()
     where = origin.model_copy(update={"module": f"{cls.__module__}:{cls.__qualname__}"})
-    return Contribution(kind, cls.name, cls.version, getattr(cls, "summary", ""), cls, where, point)
+    return Contribution(kind, cls.name, cls.version, cls.summary, cls, where, point)
 
 
 def _derives(cls: Any, base: type) -> bool:

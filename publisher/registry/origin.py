@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 import hashlib
-from importlib.metadata import EntryPoint
+from importlib.metadata import Distribution, EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 
 from publisher.api import Origin
+from publisher.errors import INTERRUPTS
 
 
 def origin_of(point: EntryPoint) -> Origin:
-    """The origin of an entry point. Never raises: a plugin whose source cannot be found has an empty digest."""
-    name, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "")
-    return Origin(distribution=name, version=version, module=point.value, digest=_source_digest(point.module))
+    """Return the origin of an entry point. Looking up a dotted one imports its parent package.
+
+    Never raises: what cannot be found is empty.
+    """
+    name, version = named(point.dist) if point.dist else ("unknown", "")
+    return Origin(distribution=name, version=version, module=point.value, digest=_source_digest(point))
 
 
-def _source_digest(module: str) -> str:
+def named(distribution: Distribution) -> tuple[str, str]:
+    """Return a distribution's name and version; ``("unknown", "")`` where its metadata cannot be read."""
     try:
-        spec = find_spec(module)
-    except (ImportError, ValueError):
+        return str(distribution.name or "unknown"), str(distribution.version or "")
+    except INTERRUPTS:
+        raise
+    except BaseException:  # noqa: BLE001  # whatever stands in a foreign folder
+        return "unknown", ""
+
+
+def _source_digest(point: EntryPoint) -> str:
+    try:
+        spec = find_spec(point.module)
+        if spec is None or spec.origin is None:
+            return ""
+        file = Path(spec.origin)
+        sources = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+        lines = [f"{_sha256(source)}  {source.relative_to(file.parent)}\n" for source in sources]
+        return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+    except INTERRUPTS:
+        raise
+    except BaseException:  # noqa: BLE001  # the parent of a dotted module is foreign code, and runs here
         return ""
-    if spec is None or spec.origin is None:
-        return ""
-    file = Path(spec.origin)
-    sources = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
-    total = hashlib.sha256()
-    for source in sources:
-        total.update(f"{hashlib.sha256(source.read_bytes()).hexdigest()}  {source.relative_to(file.parent)}\n".encode())
-    return total.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pluggy
-
 from publisher.api import Anatomy, Origin, PluginRecord
-from publisher.errors import ModelError, UsageError
+from publisher.errors import INTERRUPTS, ModelError, PluginError, PublisherError, UsageError, in_words
 
 if TYPE_CHECKING:
     from publisher.registry.catalog import Catalog
@@ -36,6 +35,37 @@ class Contribution:
         """For the report."""
         return PluginRecord(kind=self.kind, name=self.name, version=self.version, origin=self.origin)
 
+    @property
+    def place(self) -> str:
+        """Module and distribution, for messages."""
+        return f"{self.origin.module} of {self.origin.distribution}"
+
+    @contextmanager
+    def asked(self, what: str) -> Iterator[None]:
+        """Ask the plugin's class something inside this block.
+
+        Raises:
+            PluginError: it raised something that is not one of our errors; the message names its origin.
+        """
+        try:
+            yield
+        except (PublisherError, *INTERRUPTS):
+            raise
+        except BaseException as error:
+            raise PluginError(
+                f"the {self.kind.replace('_', ' ')} {self.name!r} crashed when asked {what}: {in_words(error)}",
+                hint=f"It is {self.place} {self.origin.version}. Run again with --debug for the traceback.",
+            ) from error
+
+    def make(self) -> Any:
+        """Return an instance of the class.
+
+        Raises:
+            PluginError: it cannot be made.
+        """
+        with self.asked("for an instance"):
+            return self.cls()
+
 
 @dataclass(frozen=True)
 class Broken:
@@ -50,10 +80,15 @@ class Registry:
     """Everything that the installed plugins contribute."""
 
     def __init__(
-        self, manager: pluggy.PluginManager, contributions: tuple[Contribution, ...], broken: tuple[Broken, ...]
+        self,
+        observers: tuple[tuple[str, Any], ...],
+        contributions: tuple[Contribution, ...],
+        broken: tuple[Broken, ...],
     ) -> None:
-        self._manager = manager
-        self.contributions = tuple(sorted(contributions, key=lambda entry: (entry.kind, entry.name, entry.plugin)))
+        self.observers = observers
+        self.contributions = tuple(
+            sorted(contributions, key=lambda entry: (entry.kind, entry.name, entry.plugin, entry.place))
+        )
         self.broken = broken
 
     def all(self, kind: str) -> tuple[Contribution, ...]:
@@ -79,8 +114,7 @@ class Registry:
         """
         found = [entry for entry in self.all(kind) if entry.name == name]
         if len(found) > 1:
-            origins = " and ".join(f"{entry.origin.module} of {entry.origin.distribution}" for entry in found)
-            raise UsageError(f"the {kind} {name!r} is provided by {origins}", hint="Uninstall one of them.")
+            raise collision(found)
         if not found:
             near = difflib.get_close_matches(name, self.names(kind), 1)
             hint = f"Did you mean {near[0]!r}?  " if near else ""
@@ -92,16 +126,27 @@ class Registry:
 
     def source_for(self, reference: str) -> Contribution:
         """The source of a model reference: by the whole, by the part before the colon, else a folder."""
-        names = self.names("source")
-        scheme = reference.split(":", 1)[0]
-        if reference in names:
-            return self.get("source", reference)
-        if ":" in reference and not reference.startswith((".", "/", "~")):
-            same = [name for name in names if name.startswith(f"{scheme}:")]
-            if same:
-                raise UsageError(f"there is no model {reference!r}", hint=f"There are: {', '.join(same)}.")
-            return self.get("source", scheme)
-        return self.get("source", "folder")
+        if ":" not in reference or reference.startswith((".", "/", "~")):
+            return self.get("source", "folder")
+        names, scheme = self.names("source"), reference.split(":", 1)[0]
+        claimed = [self.get("source", name) for name in (reference, scheme) if name in names]
+        if len(claimed) > 1:
+            raise collision(claimed)
+        same = [name for name in names if name.startswith(f"{scheme}:")]
+        if same and not claimed:
+            raise UsageError(f"there is no model {reference!r}", hint=f"There are: {', '.join(same)}.")
+        return claimed[0] if claimed else self.get("source", scheme)
+
+    def require_single(self, kind: str) -> tuple[Contribution, ...]:
+        """Return all contributions of a kind, for what uses all of them.
+
+        Raises:
+            UsageError: two plugins claim one name.
+        """
+        for (found, _), entries in self.collisions().items():
+            if found == kind:
+                raise collision(entries)
+        return self.all(kind)
 
     def recognise(self, configs: Mapping[str, Mapping[str, Any]], where: str) -> tuple[Contribution, Anatomy]:
         """The family of a model and its parts.
@@ -109,36 +154,45 @@ class Registry:
         Raises:
             ModelError: no family, or several, recognise it.
         """
-        found = []
+        found: list[tuple[Contribution, Anatomy]] = []
+        reasons: list[tuple[Contribution, str]] = []
+        refusals: list[PublisherError] = []
         for entry in self.all("family"):
-            anatomy = entry.cls().recognise(configs)
-            if anatomy is not None:
-                found.append((entry, anatomy))
+            try:
+                with entry.asked("whether it knows this model"):
+                    found += [(entry, anatomy)] if (anatomy := _anatomy(entry, configs)) else []
+                    reasons.append((entry, "" if anatomy else str(entry.cls().why_not(configs))))
+            except PluginError as error:
+                reasons.append((entry, error.what))
+                log.warning("%s", error)
+            except PublisherError as error:
+                refusals.append(error)
         if len(found) == 1:
             return found[0]
-        if not found:
-            pipeline = configs.get("model_index", {}).get("_class_name")
-            parts = ", ".join(sorted(set(configs) - {"model_index"}))
-            reasons = [(entry.name, entry.cls().why_not(configs)) for entry in self.all("family")]
-            lines = [f"{name}: {reason}" for name, reason in reasons if reason]
-            lines.append(f"Known families: {', '.join(self.names('family'))}. A plugin can bring another.")
-            raise ModelError(
-                f"{pipeline} with the components {parts} is of no known family", where=where, hint="\n".join(lines)
-            )
-        names = ", ".join(entry.name for entry, _ in found)
-        raise ModelError(f"several families recognise this model: {names}", where=where)
+        if found:
+            names = ", ".join(f"{entry.name} ({entry.place})" for entry, _ in found)
+            raise ModelError(f"several families recognise this model: {names}", where=where)
+        if refusals:
+            raise refusals[0]
+        pipeline = configs.get("model_index", {}).get("_class_name")
+        parts = ", ".join(sorted(set(configs) - {"model_index"}))
+        lines = [f"{entry.name}: {reason}" for entry, reason in reasons if reason]
+        lines.append(f"Known families: {', '.join(self.names('family'))}. A plugin can bring another.")
+        raise ModelError(
+            f"{pipeline} with the components {parts} is of no known family", where=where, hint="\n".join(lines)
+        )
 
     def notify(self, hook: str, event: Any) -> list[str]:
         """Tell observers; what they raise is returned as text and changes nothing."""
         problems = []
-        for name, plugin in self._manager.list_name_plugin():
-            if plugin is None or not hasattr(plugin, hook):
-                continue
+        for name, plugin in self.observers:
             try:
-                getattr(plugin, hook)(event)
-            except Exception as error:  # noqa: BLE001  # an observer cannot stop a release
-                problems.append(f"observer {name}: {hook} raised {type(error).__name__}: {error}")
-                log.warning("%s", problems[-1])
+                if told := getattr(plugin, hook, None):
+                    told(event)
+            except INTERRUPTS:
+                raise
+            except BaseException as error:  # noqa: BLE001  # an observer cannot stop a release
+                problems.append(f"observer {name}: {hook} raised {in_words(error)}")
         return problems
 
     def catalog(self) -> Catalog:
@@ -146,3 +200,18 @@ class Registry:
         from publisher.registry.catalog import Catalog
 
         return Catalog(self)
+
+
+def collision(entries: Sequence[Contribution]) -> UsageError:
+    """Return the error for two plugins that claim one name."""
+    first, places = entries[0], " and ".join(entry.place for entry in entries)
+    return UsageError(
+        f"the {first.kind.replace('_', ' ')} {first.name!r} is provided by {places}", hint="Uninstall one of them."
+    )
+
+
+def _anatomy(entry: Contribution, configs: Mapping[str, Mapping[str, Any]]) -> Anatomy | None:
+    anatomy = entry.cls().recognise(configs)
+    if anatomy is None or isinstance(anatomy, Anatomy):
+        return anatomy
+    raise TypeError(f"recognise returned {type(anatomy).__name__}, not an Anatomy")

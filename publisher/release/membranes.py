@@ -32,11 +32,13 @@ def open_model(reference: str) -> ModelFolder:
         PublisherError: it is not there, malformed, or of no known family.
     """
     registry = load_registry()
-    adapter = registry.source_for(reference).cls()
-    problem = adapter.check(reference)
+    problem = registry.catalog().source_problem(reference)
     if problem:
         raise UsageError(problem, where=reference)
-    path = adapter.fetch(reference, Path())
+    source = registry.source_for(reference)
+    adapter = source.make()
+    with source.asked("for the model"):
+        path = adapter.fetch(reference, Path())
     configs = read_configs(path)
     _, anatomy = registry.recognise(configs, str(path))
     return ModelFolder(path, anatomy, configs)

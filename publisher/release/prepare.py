@@ -100,6 +100,7 @@ def prepare(path: Path, work: Path, *, fetch: bool) -> Prepared:
     steps = plan_steps(resolved, registry, device, model, work, path.parent)
     claims = tuple(collect_claims(resolved, steps))
     checks = [check for item in claims for check in item.claim.checks]
+    registry.require_single("report_format")  # every release renders all of them
     tools, used = collect_tools(resolved, registry, checks)
     for found in (model, gold):
         used += [found.source, found.family] if found else []
@@ -150,8 +151,9 @@ def collect_tools(resolved: Resolved, registry: Registry, checks: list[Check]) -
         for kind, names in (("attack", attacks), ("metric", metrics), ("scorer", scorers))
     }
     executor = registry.get("executor", resolved.verify.executor)
-    instances = {kind: {name: entry.cls() for name, entry in entries.items()} for kind, entries in found.items()}
-    tools = Tools(instances["attack"], instances["metric"], instances["scorer"], resolved.verify.scorer, executor.cls())
+    instances = {kind: {name: entry.make() for name, entry in entries.items()} for kind, entries in found.items()}
+    runs = executor.make()
+    tools = Tools(instances["attack"], instances["metric"], instances["scorer"], resolved.verify.scorer, runs)
     return tools, [*(entry for entries in found.values() for entry in entries.values()), executor]
 
 

@@ -74,6 +74,9 @@ class FakeCatalog:
     def excuse(self, kind: str, name: str) -> str | None:
         return f"the plugin 'broken', which may provide this {kind}, was set aside: no x" if name == "broken" else None
 
+    def conflict(self, kind: str, name: str) -> str | None:
+        return None
+
 
 SMALL = """\
 manifest: 1

@@ -11,7 +11,7 @@ import pytest
 
 from publisher.cli import interrupts
 from publisher.cli.console import Terminal
-from publisher.cli.interrupts import Terminated
+from publisher.errors import Terminated
 
 
 @pytest.fixture(autouse=True)

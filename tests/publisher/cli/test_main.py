@@ -12,7 +12,6 @@ from click.testing import CliRunner
 
 from publisher import __version__
 from publisher.cli import main
-from publisher.cli.interrupts import Terminated
 from publisher.cli.main import COMMANDS, ending, run
 from publisher.errors import (
     BusyError,
@@ -24,6 +23,7 @@ from publisher.errors import (
     PrerequisiteError,
     Problem,
     PublisherError,
+    Terminated,
     UsageError,
 )  # fmt: skip
 
@@ -77,6 +77,8 @@ def test_a_missing_argument_says_where_help_is() -> None:
         (BusyError("busy"), 3),
         (PublisherError("disk"), 3),
         (ZeroDivisionError("bug"), 3),
+        (SystemExit(0), 3),
+        (GeneratorExit(), 3),
         (InconclusiveError("too few"), 4),
         (KeyboardInterrupt(), 130),
         (Terminated(), 143),

@@ -40,6 +40,6 @@ def test_show_of_an_unknown_name_lists_all() -> None:
 def test_a_plugin_that_was_set_aside_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     good = load_registry()
     origin = Origin(distribution="x", version="1", module="bad")
-    registry = Registry(good._manager, good.contributions, (Broken("bad", origin, "ImportError: no"),))
+    registry = Registry(good.observers, good.contributions, (Broken("bad", origin, "ImportError: no"),))
     monkeypatch.setattr(command, "load_registry", lambda: registry)
-    assert "set aside: bad (bad): ImportError: no" in CliRunner().invoke(main, ["plugins"]).output
+    assert "set aside: bad (bad of x): ImportError: no" in CliRunner().invoke(main, ["plugins"]).output

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from publisher.api import Concept
-from publisher.errors import ManifestError, UsageError
+from publisher.errors import ManifestError
 from publisher.manifest import Resolved, read
 from support.fake_catalog import SMALL, FakeCatalog
 
@@ -202,18 +202,22 @@ def test_a_step_of_a_plugin_that_was_set_aside_says_why(write: Write, catalog: F
     ]
 
 
-def test_a_name_that_two_plugins_claim_is_refused_where_it_is_used(
+def test_names_that_two_plugins_claim_are_refused_where_they_are_used(
     write: Write, catalog: FakeCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def params(kind: str, name: str) -> None:
-        raise UsageError(f"the {kind} '{name}' is provided by a and b", hint="Uninstall one of them.")
+    def conflict(kind: str, name: str) -> str | None:
+        return f"the {kind} '{name}' is provided by a and b\n  Uninstall one of them."
 
-    monkeypatch.setattr(catalog, "params", params)
+    monkeypatch.setattr(catalog, "conflict", conflict)
     with pytest.raises(ManifestError) as caught:
-        read(write(SMALL), catalog)
-    assert str(caught.value).startswith(
-        "m.yaml:9:9: the step 'erase' is provided by a and b.\n  Uninstall one of them."
-    )
+        read(write(SMALL.replace("{scorer: emoji}", "{scorer: emoji, executor: local}")), catalog)
+    assert [(problem.line, problem.message) for problem in caught.value.problems] == [
+        (8, "the scorer 'emoji' is provided by a and b."),
+        (9, "the step 'erase' is provided by a and b."),
+        (10, "the scorer 'emoji' is provided by a and b."),
+        (10, "the executor 'local' is provided by a and b."),
+    ]
+    assert {problem.hint for problem in caught.value.problems} == {"Uninstall one of them."}
 
 
 def test_wrong_form_and_wrong_names_are_reported_together(problems: Problems) -> None:

@@ -63,7 +63,7 @@ def _toy_step(monkeypatch: pytest.MonkeyPatch) -> None:
         replace(entry, cls=Toy) if (entry.kind, entry.name) == ("step", Toy.name) else entry
         for entry in real.contributions
     )
-    registry = Registry(real._manager, entries, ())
+    registry = Registry(real.observers, entries, ())
     monkeypatch.setattr(import_module("publisher.release.prepare"), "load_registry", lambda: registry)
 
 
