@@ -40,17 +40,30 @@ def read_header(path: Path, file: str = "") -> dict[str, TensorInfo]:
         HeaderError: truncated, extended, over the limits, duplicate or odd names, unknown dtype, overlapping data.
         OSError: the file cannot be read.
     """
+    length = header_length(path)
     with path.open("rb") as stream:
-        start = stream.read(8)
-        if len(start) < 8:
-            raise HeaderError("shorter than a header")
-        (length,) = struct.unpack("<Q", start)
-        if length > MAX_HEADER:
-            raise HeaderError(f"header of {length} bytes; at most {MAX_HEADER} are allowed")
+        stream.seek(8)
         raw = stream.read(length)
     if len(raw) < length:
         raise HeaderError("truncated header")
     return _tensors(_parse(raw), path.stat().st_size - 8 - length, file or path.name)
+
+
+def header_length(path: Path) -> int:
+    """Return how many bytes the header of a safetensors file has.
+
+    Raises:
+        HeaderError: the file is too short to say, or they are too many.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(8)
+    if len(start) < 8:
+        raise HeaderError("shorter than a header")
+    length = int(struct.unpack("<Q", start)[0])
+    if length > MAX_HEADER:
+        raise HeaderError(f"header of {length} bytes; at most {MAX_HEADER} are allowed")
+    return length
 
 
 def _parse(raw: bytes) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from publisher.api import TensorInfo
-from publisher.model.header import HeaderError, read_header
-from publisher.model.strict_json import JsonError, strict_json
+from publisher.model.header import HeaderError, header_length, read_header
+from publisher.model.strict_json import JsonError, count_entries, strict_json
 from publisher.package.codes import Code, Finding
 from publisher.package.freeze_mask import MASK, check_freeze_mask
 from publisher.package.layout import (
@@ -18,7 +19,8 @@ from publisher.package.layout import (
     MAX_TEXT_BYTES,
     MODEL_INDEX,
     RELEASE,
-    SIGNATURE,
+    REPORT,
+    SUMMARY,
     TEXT_TYPES,
     path_problem,
     suffix,
@@ -65,30 +67,45 @@ def check_names(paths: Iterable[str]) -> list[Finding]:
     return findings
 
 
-def check_content(tree: Tree) -> list[Finding]:
-    """The content of weights, configurations and other text files of acceptable name."""
+def check_content(tree: Tree, signed: Mapping[str, str]) -> tuple[list[Finding], dict[str, Any]]:
+    """Check weights, configurations and other text files of acceptable name.
+
+    Args:
+        tree: the folder; only files with a digest are opened, which are those that are what was signed.
+        signed: path -> sha256 of all files that were signed.
+
+    Returns:
+        What is wrong, and the content of the release's report and summary, where they are JSON.
+    """
     findings: list[Finding] = []
     tensors: dict[str, Mapping[str, TensorInfo]] = {}
-    documents: dict[str, Any] = {}
-    for path in sorted(tree.digests):
-        if path == SIGNATURE or path_problem(path) or type_problem(path):
-            continue
+    kept: dict[str, Any] = {}
+    paths = [path for path in sorted(tree.digests) if path in signed and not (path_problem(path) or type_problem(path))]
+    for path in paths:
         if suffix(path) == "safetensors":
             findings += _weights(tree, path, tensors)
-        elif suffix(path) in TEXT_TYPES:
-            findings += _text(tree, path, documents)
-    findings += check_model_index(documents.get(MODEL_INDEX), set(tree.digests))
-    findings += check_membranes(documents.get(INDEX), tree.digests, tensors)
-    findings += check_freeze_mask(documents.get(MASK), tree.digests, tensors, tree.root)
-    for path in sorted(documents):
-        findings += _document(path, documents[path], tensors)
-    return findings
+    if MODEL_INDEX not in signed:
+        findings += check_model_index(None, set(signed))
+    if INDEX not in signed:
+        findings += check_membranes(None, signed, tensors)
+    for path in paths:
+        if suffix(path) not in TEXT_TYPES:
+            continue
+        document, problems = _text(tree, path)
+        findings += problems
+        if suffix(path) == "json" and not problems:
+            findings += _document(path, document, signed, tensors, tree.root)
+            if path in (REPORT, SUMMARY):
+                kept[path] = document
+    return findings, kept
 
 
 def _weights(tree: Tree, path: str, tensors: dict[str, Mapping[str, TensorInfo]]) -> list[Finding]:
     file = tree.root / path
     try:
-        tensors[path] = read_header(file, path)
+        if not tree.charge(path, "bytes of headers", header_length(file)) or not tree.charge(path, "tensors", 0):
+            return []
+        found = read_header(file, path)
     except HeaderError as error:
         with file.open("rb") as stream:
             pickle = _PICKLE.match(stream.read(2))
@@ -97,38 +114,69 @@ def _weights(tree: Tree, path: str, tensors: dict[str, Mapping[str, TensorInfo]]
         return [Finding(Code.WEIGHTS, path, str(error))]
     except OSError:
         return [Finding(Code.CHANGED_MEANWHILE, path, "cannot be read any more")]
+    if tree.charge(path, "tensors", len(found)):
+        tensors[path] = found
     return []
 
 
-def _text(tree: Tree, path: str, documents: dict[str, Any]) -> list[Finding]:
-    data = tree.read(path, MAX_TEXT_BYTES)
-    if data is None:
-        return []
+def _text(tree: Tree, path: str) -> tuple[Any, list[Finding]]:
+    """Read a text file.
+
+    Returns:
+        Its content if it is one JSON document, otherwise None; and what is wrong.
+    """
+    before = len(tree.findings)
+    data = tree.read(path, MAX_TEXT_BYTES) if tree.charge(path, "bytes of text", tree.size(path)) else None
+    if data is None or not _within(tree, path, data):
+        return None, tree.findings[before:]
+    if b"\0" in data:
+        return None, [Finding(Code.FILE_TYPE, path, "is not text")]
     try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return [Finding(Code.FILE_TYPE, path, "is not UTF-8 text")]
-    if "\0" in text:
-        return [Finding(Code.FILE_TYPE, path, "is not text")]
-    try:
+        data.decode()
         if suffix(path) == "json":
-            documents[path] = strict_json(data)
-        elif suffix(path) == "jsonl":
-            for line in data.splitlines():
+            return strict_json(data), []
+        if suffix(path) == "jsonl":
+            for line in json_lines(data):
                 strict_json(line)
+    except UnicodeDecodeError:
+        return None, [Finding(Code.FILE_TYPE, path, "is not UTF-8 text")]
     except JsonError as error:
-        return [Finding(Code.FILE_TYPE, path, str(error))]
-    return []
+        return None, [Finding(Code.FILE_TYPE, path, str(error))]
+    return None, []
 
 
-def _document(path: str, document: Any, tensors: Mapping[str, Mapping[str, TensorInfo]]) -> Iterator[Finding]:
+def json_lines(data: bytes) -> list[bytes]:
+    """Return the lines of a file with one JSON document a line. Only a line feed ends a line."""
+    return data.removesuffix(b"\n").split(b"\n") if data else []
+
+
+def _within(tree: Tree, path: str, data: bytes) -> bool:
+    """Whether a file keeps the limits of what is parsed, all files before it included."""
+    if suffix(path) == "jsonl" and not tree.charge(path, "lines of JSON", data.count(b"\n")):
+        return False
+    return suffix(path) not in ("json", "jsonl") or tree.charge(path, "JSON values", count_entries(data))
+
+
+def _document(
+    path: str,
+    document: Any,
+    signed: Mapping[str, str],
+    tensors: Mapping[str, Mapping[str, TensorInfo]],
+    root: Path,
+) -> Iterator[Finding]:
+    if path == INDEX:
+        yield from check_membranes(document, signed, tensors)
+    elif path == MASK:
+        yield from check_freeze_mask(document, signed, tensors, root)
     if path.startswith(f"{RELEASE}/"):
         return
     yield from check_code(path, document)
+    if path == MODEL_INDEX:
+        yield from check_model_index(document, set(signed))
     if path.rpartition("/")[2] == ADAPTER:
         yield Finding(Code.CUSTOM_CODE, path, "makes loaders fetch another model, or import a library that it names")
     if path.endswith(INDEX_SUFFIX):
-        yield from check_index(path, document, tensors)
+        yield from check_index(path, document, tensors, signed.keys() - tensors.keys())
 
 
 def check_code(path: str, document: Any) -> Iterator[Finding]:
@@ -177,27 +225,37 @@ def _items(document: Any) -> Iterator[tuple[str, Any]]:
             pending += value
 
 
-def check_index(path: str, document: Any, tensors: Mapping[str, Mapping[str, TensorInfo]]) -> Iterator[Finding]:
-    """Whether an index of shards, as JSON data, says what is in the files beside it.
+def check_index(
+    path: str,
+    document: Any,
+    tensors: Mapping[str, Mapping[str, TensorInfo]],
+    unread: Collection[str] = (),
+) -> Iterator[Finding]:
+    """Find where an index of shards, as JSON data, says something else than the files beside it.
 
     Args:
         path: of the index.
         document: its content.
         tensors: file -> its tensors.
+        unread: files that were not read, and have a finding that says why.
     """
     folder = path.rpartition("/")[0]
     weight_map = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         yield Finding(Code.INCONSISTENT, path, "has no weight_map from tensors to files")
         return
-    for name in sorted(set(weight_map.values())):
+    listed: dict[str, set[str]] = {}
+    for tensor, name in weight_map.items():
+        listed.setdefault(name, set()).add(tensor)
+    for name in sorted(listed):
         shard = f"{folder}/{name}" if folder else name
-        listed = {tensor for tensor, file in weight_map.items() if file == name}
         if "/" in name or path_problem(name):
             yield Finding(Code.PATH, path, f"names {name!r}, which is no file name")
+        elif shard in unread:
+            continue
         elif shard not in tensors:
             yield Finding(Code.INCONSISTENT, path, f"names {name!r}, which is not there or malformed")
-        elif tensors[shard].keys() != listed:
+        elif tensors[shard].keys() != listed[name]:
             yield Finding(Code.INCONSISTENT, path, f"lists other tensors than {name!r} holds")
 
 

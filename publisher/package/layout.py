@@ -26,6 +26,17 @@ MAX_PATH: Final = 400
 MAX_FILE_BYTES: Final = 1 << 40
 MAX_SIGNATURE_BYTES: Final = 8 * 1024 * 1024
 MAX_TEXT_BYTES: Final = 64 * 1024 * 1024
+TOTALS: Final = {
+    "bytes": 1 << 40,
+    "bytes of text": 512 * 1024 * 1024,
+    "JSON values": 6_000_000,
+    "lines of JSON": 200_000,
+    "bytes of headers": 64 * 1024 * 1024,
+    "tensors": 100_000,
+}
+"""What is counted over all files of a package -> the most that is examined."""
+MAX_FINDINGS: Final = 200
+"""Findings that are listed."""
 
 ROOT_FILES: Final = frozenset({
     SIGNATURE, MODEL_INDEX, CARD, "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt",

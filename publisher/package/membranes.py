@@ -6,6 +6,7 @@ Decided from the index, the digests and the files' headers; no tensor is read.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ def check_membranes(document: Any, digests: Mapping[str, str], headers: Headers)
     for path in sorted(present - {PLACE + entry.file for entry in index.entries}):
         yield Finding(Code.INCONSISTENT, path, f"is not named in {INDEX}")
     for names in ([entry.concept for entry in index.entries], [entry.file for entry in index.entries]):
-        for twice in sorted({name for name in names if names.count(name) > 1}):
+        for twice in sorted(name for name, count in Counter(names).items() if count > 1):
             yield Finding(Code.INCONSISTENT, INDEX, f"has two entries for {twice!r}")
     for entry in index.entries:
         yield from _entry(entry, digests, headers)

@@ -14,6 +14,7 @@ from publisher.api.verdicts import judge, worst
 from publisher.model.strict_json import JsonError, strict_object
 from publisher.package import dsse, sums
 from publisher.package.codes import Code, Finding
+from publisher.package.content import json_lines
 from publisher.package.keys import PublicKey
 from publisher.package.layout import (
     ATTESTATIONS,
@@ -49,40 +50,48 @@ REQUIRED = (SUMS, SUMMARY, REPORT, RESOLVED, BOM, CARD)
 
 
 def check_reports(
-    tree: Tree, digests: Mapping[str, str], key: PublicKey
+    tree: Tree, signed: Mapping[str, str], documents: Mapping[str, Any], key: PublicKey
 ) -> tuple[ReleaseSummary | None, list[Finding]]:
-    """Everything that the package says about itself.
+    """Check everything that the package says about itself.
+
+    What was signed is compared with what was signed: a file that was changed afterwards is a finding of its own, and
+    what depends on it is not asked.
 
     Args:
-        tree: the folder.
-        digests: path -> sha256 of its files; the caller has compared them with the signature.
+        tree: the folder; only files with a digest are opened.
+        signed: path -> sha256 of all files that were signed.
+        documents: report and summary as JSON data, where they could be read.
         key: the trust anchor, which must have signed the attestations too.
 
     Returns:
         The summary, if it can be read; and what is wrong.
     """
-    findings = [Finding(Code.REPORT_ABSENT, path, "is not there") for path in REQUIRED if path not in digests]
-    findings += _sums(tree, digests)
-    report, problems = _read(tree, REPORT, ReleaseReport)
+    findings = [Finding(Code.REPORT_ABSENT, path, "is not there") for path in REQUIRED if path not in signed]
+    findings += _sums(tree, signed)
+    report, problems = _record(documents, REPORT, ReleaseReport)
     findings += problems
-    summary, problems = _read(tree, SUMMARY, ReleaseSummary)
+    summary, problems = _record(documents, SUMMARY, ReleaseSummary)
     findings += problems
     if report is not None:
-        findings += [*_verdicts(report), *_evidence(report, digests), *_trials(tree, report), *_mask(tree, report)]
-        findings += [*_attestations(tree, digests, report, key)]
+        findings += [
+            *_verdicts(report),
+            *_evidence(report, signed),
+            *_trials(tree, report),
+            *_mask(tree, signed, report),
+        ]
+        findings += [*_attestations(tree, signed, report, key)]
         if summary is not None and summary != summarise(report):
             findings.append(Finding(Code.REPORT_OTHER, SUMMARY, "is not the summary of the report"))
     return summary, findings
 
 
-def _read(tree: Tree, path: str, kind: type[T]) -> tuple[T | None, list[Finding]]:
-    data = tree.read(path, MAX_TEXT_BYTES) if path in tree.digests else None
-    if data is None:
+def _record(documents: Mapping[str, Any], path: str, kind: type[T]) -> tuple[T | None, list[Finding]]:
+    if path not in documents:
         return None, []
     try:
-        return kind.parse(strict_object(data)), []
-    except (JsonError, ValidationError) as error:
-        reason = str(error) if isinstance(error, JsonError) else _first(error)
+        return kind.parse(documents[path]), []
+    except (ValidationError, TypeError) as error:
+        reason = _first(error) if isinstance(error, ValidationError) else "is not a JSON object"
         return None, [Finding(Code.REPORT_ABSENT, path, f"cannot be read as a record: {reason}")]
 
 
@@ -91,7 +100,7 @@ def _first(error: ValidationError) -> str:
     return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
 
 
-def _sums(tree: Tree, digests: Mapping[str, str]) -> list[Finding]:
+def _sums(tree: Tree, signed: Mapping[str, str]) -> list[Finding]:
     data = tree.read(SUMS, MAX_TEXT_BYTES) if SUMS in tree.digests else None
     if data is None:
         return []
@@ -99,9 +108,12 @@ def _sums(tree: Tree, digests: Mapping[str, str]) -> list[Finding]:
         listed = sums.parse(data)
     except ValueError as error:
         return [Finding(Code.REPORT_ABSENT, SUMS, str(error))]
-    payload = {path: digest for path, digest in digests.items() if is_payload(path)}
+    payload = {path: digest for path, digest in signed.items() if is_payload(path)}
     differing = sorted(path for path in {*listed, *payload} if listed.get(path) != payload.get(path))
-    return [Finding(Code.REPORT_OTHER, SUMS, f"does not agree on {path!r}") for path in differing]
+    if not differing:
+        return []
+    more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+    return [Finding(Code.REPORT_OTHER, SUMS, f"does not agree on {differing[0]!r}{more}")]
 
 
 def _verdicts(report: ReleaseReport) -> Iterator[Finding]:
@@ -135,27 +147,28 @@ def _check_problem(check: CheckRecord) -> str | None:
     return f"by its numbers it is {expected!r} ({reason})"
 
 
-def _evidence(report: ReleaseReport, digests: Mapping[str, str]) -> Iterator[Finding]:
+def _evidence(report: ReleaseReport, signed: Mapping[str, str]) -> Iterator[Finding]:
     for check in checks(report):
         if check.measurement is not None and not check.evidence:
             yield Finding(Code.REPORT_ABSENT, REPORT, f"check {check.id} has numbers and no evidence")
-        elif check.evidence and digests.get(REPORTS + check.evidence) != check.evidence_sha256:
+        elif check.evidence and signed.get(REPORTS + check.evidence) != check.evidence_sha256:
             yield Finding(Code.REPORT_ABSENT, REPORTS + check.evidence, f"is not the evidence of check {check.id}")
 
 
 def _trials(tree: Tree, report: ReleaseReport) -> Iterator[Finding]:
     """Trials are in the report for its curves and in the evidence with their images: both must say the same."""
     for check in checks(report):
-        if check.trials and check.trials != _recorded(tree, check):
+        readable = REPORTS + check.evidence in tree.digests
+        if check.trials and readable and check.trials != _recorded(tree, check):
             yield Finding(Code.REPORT_OTHER, REPORTS + check.evidence, f"has other trials than check {check.id}")
         if any(trial.concept not in check.concepts for trial in check.trials):
             yield Finding(Code.REPORT_OTHER, REPORT, f"check {check.id} has trials of another concept")
 
 
-def _mask(tree: Tree, report: ReleaseReport) -> Iterator[Finding]:
+def _mask(tree: Tree, signed: Mapping[str, str], report: ReleaseReport) -> Iterator[Finding]:
     """What a report says of the freeze mask is what the mask says; whether it fits the weights is not asked here."""
     path = f"{RELEASE}/{FILE}"
-    if report.freeze_mask is None:
+    if report.freeze_mask is None or (path in signed and path not in tree.digests):
         return
     data = tree.read(path, MAX_TEXT_BYTES) if path in tree.digests else None
     try:
@@ -168,24 +181,24 @@ def _mask(tree: Tree, report: ReleaseReport) -> Iterator[Finding]:
 
 def _recorded(tree: Tree, check: CheckRecord) -> tuple[Trial, ...] | None:
     """The trials of a check's evidence, in its order; None: it cannot be read as such."""
-    data = tree.read(REPORTS + check.evidence, MAX_TEXT_BYTES) if REPORTS + check.evidence in tree.digests else None
+    data = tree.read(REPORTS + check.evidence, MAX_TEXT_BYTES)
     try:
-        return tuple(Trial.parse(strict_object(row)["trial"]) for row in (data or b"").splitlines())
+        return tuple(Trial.parse(strict_object(row)["trial"]) for row in json_lines(data or b""))
     except (JsonError, ValidationError, KeyError, TypeError):
         return None
 
 
-def _attestations(tree: Tree, digests: Mapping[str, str], report: ReleaseReport, key: PublicKey) -> Iterator[Finding]:
+def _attestations(tree: Tree, signed: Mapping[str, str], report: ReleaseReport, key: PublicKey) -> Iterator[Finding]:
     required = set(attestations(report))
-    present = {path for path in tree.digests if path.startswith(ATTESTATIONS)}
+    present = {path for path in signed if path.startswith(ATTESTATIONS)}
     for path in sorted(required - present):
         yield Finding(Code.REPORT_ABSENT, path, "is not there")
     for path in sorted(present - required):
         yield Finding(Code.REPORT_OTHER, path, "belongs to no check of the report")
-    payload = {path: digest for path, digest in digests.items() if is_payload(path)}
-    about = subjects(digests.get(SUMS, ""), payload)
+    payload = {path: digest for path, digest in signed.items() if is_payload(path)}
+    about = subjects(signed.get(SUMS, ""), payload)
     expectations = _expectations(report)
-    for path in sorted(required & present):
+    for path in sorted(required & present & tree.digests.keys()):
         yield from _attestation(tree, path, key, about, expectations[path])
 
 

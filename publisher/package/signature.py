@@ -20,28 +20,39 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _RESOURCE = {"name", "algorithm", "digest"}
 
 
-def check_signature(tree: Tree, digests: Mapping[str, str], key: PublicKey) -> tuple[dict[str, str], list[Finding]]:
-    """Compare a folder with its signature.
+def check_signature(tree: Tree, key: PublicKey) -> tuple[dict[str, str], list[Finding]]:
+    """Read what was signed; the files themselves are not looked at.
 
     Args:
-        tree: the folder, for ``model.sig`` itself.
-        digests: path -> sha256 of every file that should have been signed.
+        tree: the folder, for ``model.sig``.
         key: the trust anchor.
 
     Returns:
         Path -> sha256 as signed, empty unless key, signature and statement are good; and what is wrong.
     """
-    if SIGNATURE not in tree.digests:
+    if SIGNATURE not in tree.files:
         return {}, [Finding(Code.NO_SIGNATURE, SIGNATURE, "is not there")]
-    data = tree.read(SIGNATURE, MAX_SIGNATURE_BYTES)
+    if tree.size(SIGNATURE) > MAX_SIGNATURE_BYTES:
+        return {}, [Finding(Code.LIMIT, SIGNATURE, f"is larger than {MAX_SIGNATURE_BYTES} bytes")]
+    tree.hash(SIGNATURE)
+    data = tree.read(SIGNATURE, MAX_SIGNATURE_BYTES) if SIGNATURE in tree.digests else None
     if data is None:
         return {}, []
     if not data:
         return {}, [Finding(Code.NO_SIGNATURE, SIGNATURE, "is empty")]
     signed, finding = _signed(data, key)
-    if finding:
-        return {}, [finding]
-    return _compare(data, signed, digests, key)
+    if finding is None:
+        finding = _disagreement(data, signed, key)
+    return ({}, [finding]) if finding else (signed, [])
+
+
+def _disagreement(data: bytes, signed: Mapping[str, str], key: PublicKey) -> Finding | None:
+    """Ask the library, which must find the same files signed."""
+    try:
+        same = oms.verify(data, signed, key)
+    except oms.OmsError as error:
+        return Finding(Code.MALFORMED_SIGNATURE, SIGNATURE, f"model-signing refuses it: {error}")
+    return None if same else Finding(Code.STATEMENT, SIGNATURE, "model-signing finds other files signed")
 
 
 def _signed(data: bytes, key: PublicKey) -> tuple[dict[str, str], Finding | None]:
@@ -87,19 +98,6 @@ def _resource_problem(entry: Any) -> str | None:
     if entry["name"] == SIGNATURE or path_problem(entry["name"]):
         return f"lists {entry['name']!r}, which cannot be a path of a package"
     return None
-
-
-def _compare(
-    data: bytes, signed: dict[str, str], digests: Mapping[str, str], key: PublicKey
-) -> tuple[dict[str, str], list[Finding]]:
-    findings = differences(signed, digests)
-    try:
-        same = oms.verify(data, digests, key)
-    except oms.OmsError as error:
-        return {}, [Finding(Code.MALFORMED_SIGNATURE, SIGNATURE, f"model-signing refuses it: {error}"), *findings]
-    if not same and not findings:
-        findings.append(Finding(Code.STATEMENT, SIGNATURE, "model-signing finds the files and the signature different"))
-    return signed, findings
 
 
 def differences(signed: Mapping[str, str], found: Mapping[str, str]) -> list[Finding]:

@@ -6,13 +6,15 @@ import errno
 import hashlib
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from publisher.errors import UsageError
 from publisher.package.codes import Code, Finding
-from publisher.package.layout import MAX_DEPTH, MAX_FILE_BYTES, MAX_FILES
+from publisher.package.layout import MAX_DEPTH, MAX_FILE_BYTES, MAX_FILES, TOTALS
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -25,17 +27,58 @@ class Tree:
 
     root: Path
     digests: dict[str, str] = field(default_factory=dict)
-    """Path of each regular file -> sha256 in hex."""
+    """Path of each regular file that was hashed -> sha256 in hex."""
     stamps: dict[str, Stamp] = field(default_factory=dict)
     """Path of each file and folder -> device, inode, size, mtime and ctime."""
+    files: set[str] = field(default_factory=set)
+    """Paths of the regular files."""
     findings: list[Finding] = field(default_factory=list)
+    seen: int = 0
+    """Entries of folders that were looked at, links and special files included."""
+    used: Counter[str] = field(default_factory=Counter)
+    """What counts towards a limit of the whole folder -> how much of it was used."""
+
+    def size(self, path: str) -> int:
+        """Return a file's bytes."""
+        return self.stamps[path][2]
+
+    def charge(self, path: str, what: str, amount: int) -> bool:
+        """Count something towards a limit of the whole folder (:data:`publisher.package.layout.TOTALS`).
+
+        Returns:
+            Whether the limit is kept; otherwise there is a finding that names it.
+        """
+        self.used[what] += amount
+        if self.used[what] <= TOTALS[what]:
+            return True
+        self.findings.append(
+            Finding(Code.LIMIT, path, f"is not examined: all files together have more than {TOTALS[what]} {what}")
+        )
+        return False
+
+    def hash(self, path: str) -> None:
+        """Hash a file from the descriptor that was checked, unless that would exceed a limit."""
+        if self.size(path) > MAX_FILE_BYTES:
+            self.findings.append(Finding(Code.LIMIT, path, f"is larger than {MAX_FILE_BYTES} bytes"))
+            return
+        if not self.charge(path, "bytes", self.size(path)):
+            return
+        try:
+            with os.fdopen(_open_inside(self.root, path), "rb") as file:
+                if _stamp(os.fstat(file.fileno())) != self.stamps[path]:
+                    message = "was replaced while it was being opened"
+                    self.findings.append(Finding(Code.CHANGED_MEANWHILE, path, message))
+                    return
+                self.digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            _vanished(self, path, error)
 
     def read(self, path: str, limit: int) -> bytes | None:
         """Content of a file if it is at most ``limit`` bytes and still what was hashed; otherwise None, and a finding.
 
         Links are not followed, in no part of the path.
         """
-        if self.stamps[path][2] > limit:
+        if self.size(path) > limit:
             self.findings.append(Finding(Code.LIMIT, path, f"is larger than {limit} bytes"))
             return None
         try:
@@ -59,8 +102,8 @@ class Tree:
         return [Finding(Code.CHANGED_MEANWHILE, path, "changed while it was being verified") for path in differing]
 
 
-def read_tree(folder: Path) -> Tree:
-    """Walk a folder and hash each regular file from the descriptor that was checked.
+def walk_tree(folder: Path) -> Tree:
+    """Walk a folder and hash nothing.
 
     Links, devices, pipes and hard links are findings and are never opened for reading.
 
@@ -71,7 +114,19 @@ def read_tree(folder: Path) -> Tree:
     for path, status in _walk(tree):
         tree.stamps[path] = _stamp(status)
         if stat.S_ISREG(status.st_mode):
-            _hash(tree, path, status)
+            tree.files.add(path)
+    return tree
+
+
+def read_tree(folder: Path) -> Tree:
+    """Walk a folder and hash each regular file.
+
+    Raises:
+        UsageError: the folder itself cannot be read.
+    """
+    tree = walk_tree(folder)
+    for path in sorted(tree.files):
+        tree.hash(path)
     return tree
 
 
@@ -104,7 +159,8 @@ def read_file(path: Path) -> Tree:
     if not stat.S_ISREG(status.st_mode):
         tree.findings.append(Finding(Code.SPECIAL_FILE, path.name, "is no regular file"))
     else:
-        _hash(tree, path.name, status)
+        tree.files.add(path.name)
+        tree.hash(path.name)
     return tree
 
 
@@ -129,15 +185,17 @@ def _walk(tree: Tree) -> Iterator[tuple[str, os.stat_result]]:
 
 def _walk_folder(tree: Tree, descriptor: int, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
     try:
-        names = sorted(os.listdir(descriptor))
+        with os.scandir(descriptor) as entries:
+            names = sorted(entry.name for entry in islice(entries, MAX_FILES + 1 - tree.seen))
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", where=str(tree.root / prefix)) from error
     if not names and prefix:
         tree.findings.append(Finding(Code.EXTRA, prefix.rstrip("/"), "is an empty folder"))
     for name in names:
         path = prefix + name
-        if len(tree.stamps) > MAX_FILES:
-            tree.findings.append(Finding(Code.LIMIT, "", f"more than {MAX_FILES} files and folders"))
+        tree.seen += 1
+        if tree.seen > MAX_FILES:
+            tree.findings.append(Finding(Code.LIMIT, "", f"more than {MAX_FILES} files, folders and links"))
             return
         try:
             status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
@@ -181,20 +239,6 @@ def _open_inside(root: Path, path: str) -> int:
         return os.open(name, _OPEN, dir_fd=descriptor)
     finally:
         os.close(descriptor)
-
-
-def _hash(tree: Tree, path: str, status: os.stat_result) -> None:
-    if status.st_size > MAX_FILE_BYTES:
-        tree.findings.append(Finding(Code.LIMIT, path, f"is larger than {MAX_FILE_BYTES} bytes"))
-        return
-    try:
-        with os.fdopen(_open_inside(tree.root, path), "rb") as file:
-            if _stamp(os.fstat(file.fileno())) != _stamp(status):
-                tree.findings.append(Finding(Code.CHANGED_MEANWHILE, path, "was replaced while it was being opened"))
-                return
-            tree.digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        _vanished(tree, path, error)
 
 
 def _vanished(tree: Tree, path: str, error: OSError) -> None:

@@ -1,13 +1,14 @@
 """The strict check of a package: what ``publisher verify`` does, and the last step of every release.
 
-Nothing inside the package is believed before the signature has been checked against the given key, nothing of it is
-loaded or run, and all failures are collected. The order: walk and hash, names, signature, content, reports, and once
-more a look at every file's time stamps.
+Nothing of the package is loaded or run, and all failures are collected. The order: names; the signature against the
+given key; digests of the files that it lists; the content of those that are what was signed; reports; and once more a
+look at every file's time stamps. What the signature does not list, or what was changed, is a finding and is not opened:
+nobody vouches for it. Counts, sizes and findings have limits, for each file and for all together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,11 +18,11 @@ from publisher.errors import UsageError
 from publisher.package.codes import Code, Finding
 from publisher.package.content import check_content, check_names
 from publisher.package.keys import PublicKey, WeakKeyError, load_public
-from publisher.package.layout import SIGNATURE, SUMMARY
+from publisher.package.layout import MAX_FINDINGS, MAX_TEXT_BYTES, SIGNATURE, SUMMARY, TEXT_TYPES, suffix
 from publisher.package.reports import check_reports
-from publisher.package.signature import check_signature
+from publisher.package.signature import check_signature, differences
 from publisher.package.summary import ReleaseSummary
-from publisher.package.tree import Tree, read_tree
+from publisher.package.tree import Tree, walk_tree
 
 HUB_FILE = ".gitattributes"
 MAX_HUB_FILE = 64 * 1024
@@ -32,7 +33,7 @@ class Verification:
     """The answer."""
 
     findings: tuple[Finding, ...]
-    """Everything that is wrong, sorted by code and path."""
+    """Everything that is wrong, sorted by code and path; at most :data:`publisher.package.layout.MAX_FINDINGS`."""
     files: int
     """Files that were looked at, the signature included."""
     key: str
@@ -40,7 +41,7 @@ class Verification:
     summary: ReleaseSummary | None
     """What the package says it is: only if the signature is good and covers the summary."""
     digests: Mapping[str, str] = field(default_factory=dict)
-    """Path of each file -> sha256, as it was looked at."""
+    """Path of each file that is what was signed -> sha256."""
 
     @property
     def ok(self) -> bool:
@@ -76,27 +77,51 @@ def verify(
         key = load_public(public_key)
     except WeakKeyError as error:
         return Verification((Finding(Code.WEAK_KEY, "", error.what),), 0, "", None)
-    tree = read_tree(folder)
+    tree = walk_tree(folder)
     if hub:
         _accept_hub_file(tree)
     findings, summary = _check(tree, key)
     if summary is not None:
         findings += _expected(summary, expect_name, lowest)
     findings += tree.findings + tree.recheck()
-    return Verification(
-        tuple(sorted(set(findings), key=lambda found: found.order)), len(tree.digests), key.hint, summary, tree.digests
-    )
+    return Verification(_listed(findings), len(tree.files), key.hint, summary, tree.digests)
 
 
 def _check(tree: Tree, key: PublicKey) -> tuple[list[Finding], ReleaseSummary | None]:
-    findings = check_names(tree.digests)
-    digests = {path: digest for path, digest in tree.digests.items() if path != SIGNATURE}
-    signed, problems = check_signature(tree, digests, key)
-    findings += problems + check_content(tree)
+    findings = check_names(tree.files)
+    signed, problems = check_signature(tree, key)
+    findings += problems
     if not signed:
-        return findings, None  # whoever wrote the reports, it was not shown to be the publisher
-    summary, problems = check_reports(tree, digests, key)
-    return findings + problems, summary if signed.get(SUMMARY) == digests.get(SUMMARY) else None
+        return findings, None
+    findings += _compare(tree, signed)
+    problems, documents = check_content(tree, signed)
+    summary, more = check_reports(tree, signed, documents, key)
+    return findings + problems + more, summary
+
+
+def _compare(tree: Tree, signed: Mapping[str, str]) -> list[Finding]:
+    """Hash the files that were signed, and forget those that are not what was signed."""
+    for path in sorted(signed.keys() & tree.files):
+        if suffix(path) in TEXT_TYPES and tree.size(path) > MAX_TEXT_BYTES:
+            tree.findings.append(Finding(Code.LIMIT, path, f"is larger than {MAX_TEXT_BYTES} bytes"))
+        else:
+            tree.hash(path)
+    hashed = {path: digest for path, digest in tree.digests.items() if path != SIGNATURE}
+    unhashed = {path: signed[path] for path in signed.keys() & tree.files - hashed.keys()}  # each has a finding
+    extra = dict.fromkeys(tree.files - signed.keys() - {SIGNATURE}, "")
+    findings = differences(signed, {**extra, **unhashed, **hashed})
+    for path in [path for path, digest in hashed.items() if digest != signed[path]]:
+        del tree.digests[path]
+    return findings
+
+
+def _listed(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return the findings in order, each once, and where there are too many how many are not listed."""
+    found = sorted(set(findings), key=lambda finding: finding.order)
+    if len(found) <= MAX_FINDINGS:
+        return tuple(found)
+    more = f"{len(found) - MAX_FINDINGS + 1} more findings are not listed; at most {MAX_FINDINGS} are"
+    return (*found[: MAX_FINDINGS - 1], Finding(Code.LIMIT, "", more))
 
 
 def _expected(summary: ReleaseSummary, name: str | None, lowest: Version | None) -> list[Finding]:
@@ -124,11 +149,13 @@ def _version(text: str | None) -> Version | None:
 
 def _accept_hub_file(tree: Tree) -> None:
     """Forget a root ``.gitattributes`` that holds nothing but filter lines; leave any other in, to be refused."""
-    if HUB_FILE not in tree.digests:
+    if HUB_FILE not in tree.files or tree.size(HUB_FILE) > MAX_HUB_FILE:
         return
-    data = tree.read(HUB_FILE, MAX_HUB_FILE)
+    tree.hash(HUB_FILE)
+    data = tree.read(HUB_FILE, MAX_HUB_FILE) if HUB_FILE in tree.digests else None
+    tree.digests.pop(HUB_FILE, None)
     if data is not None and all(_is_filter(line) for line in data.decode(errors="replace").splitlines()):
-        del tree.digests[HUB_FILE]
+        tree.files.remove(HUB_FILE)
 
 
 def _is_filter(line: str) -> bool:

@@ -68,7 +68,7 @@ def test_what_cannot_be_read_is_exit_2(signed: Path, public: Path, tmp_path: Pat
 
 
 def test_a_crash_is_exit_3(signed: Path, public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("publisher.package.verify.check_content", lambda _tree: 1 / 0)
+    monkeypatch.setattr("publisher.package.verify.check_content", lambda *_: 1 / 0)
     result = call("verify", signed, "--key", public)
     assert result.exit_code == 3
     assert result.stdout == ""

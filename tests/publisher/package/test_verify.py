@@ -13,9 +13,12 @@ import pytest
 import rfc8785
 
 from publisher.errors import UsageError
-from publisher.package import dsse, keys
+from publisher.package import dsse, keys, tree
+from publisher.package.layout import MAX_FINDINGS, TOTALS
 from publisher.package.verify import verify
 from support.verifying import UNET, Make, codes, places, release_again, resign
+
+CHANGED = "is not what was signed"
 
 
 def test_a_good_package_verifies_and_says_what_it_is(signed: Path, public: Path) -> None:
@@ -37,8 +40,67 @@ def test_every_single_flipped_byte_of_a_file_is_found(package: Path, public: Pat
             data = path.read_bytes()
             path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
             found = verify(package, public)
-            assert places(found, "V010") == {path.relative_to(package).as_posix()}
+            assert [str(finding) for finding in found.findings] == [f"V010 {path.relative_to(package)}: {CHANGED}"]
             path.write_bytes(data)
+
+
+def test_every_missing_file_is_one_finding(package: Path, public: Path) -> None:
+    for path in sorted(package.rglob("*")):
+        if path.is_file() and path.name != "model.sig":
+            data = path.read_bytes()
+            path.unlink()
+            found = verify(package, public)
+            assert [(finding.code.value, finding.path) for finding in found.findings] == [
+                ("V011", path.relative_to(package).as_posix())
+            ]
+            path.write_bytes(data)
+
+
+def test_what_was_not_signed_is_named_and_not_opened(
+    package: Path, public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (package / "unet/more.safetensors").write_bytes(b"no weights")
+    (package / "unet/more.json").write_text("no JSON")
+    opened: list[str] = []
+    original = tree._open_inside
+    monkeypatch.setattr(tree, "_open_inside", lambda root, path: opened.append(path) or original(root, path))
+    assert codes(verify(package, public)) == {"V012"}
+    assert UNET in opened
+    assert not {"unet/more.safetensors", "unet/more.json"} & set(opened)
+
+
+@pytest.mark.parametrize(
+    ("what", "most", "place"),
+    [
+        ("bytes", 2000, None),
+        ("bytes of text", 2000, None),
+        ("JSON values", 30, None),
+        ("lines of JSON", 0, "release/reports/evidence.cigarette.plain.jsonl"),
+        ("bytes of headers", 20, UNET),
+        ("tensors", 0, UNET),
+    ],
+)
+def test_a_limit_of_all_files_together_is_named(
+    signed: Path, public: Path, monkeypatch: pytest.MonkeyPatch, what: str, most: int, place: str | None
+) -> None:
+    monkeypatch.setitem(TOTALS, what, most)
+    found = verify(signed, public)
+    assert codes(found) == {"V040"}
+    assert all(f"more than {most} {what}" in finding.message for finding in found.findings)
+    assert place is None or places(found, "V040") == {place}
+
+
+def test_links_count_as_files_and_findings_have_a_limit(
+    package: Path, public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(300):
+        (package / f"unet/{number}.json").symlink_to("config.json")
+    found = verify(package, public)
+    assert len(found.findings) == MAX_FINDINGS
+    assert "101 more findings are not listed" in found.findings[-1].message
+    monkeypatch.setattr("publisher.package.tree.MAX_FILES", 50)
+    assert len(verify(package, public).findings) <= 52
+    assert "V040" in codes(verify(package, public))
 
 
 def test_any_changed_byte_of_the_signature_is_found(package: Path, public: Path) -> None:
