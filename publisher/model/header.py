@@ -17,7 +17,7 @@ from publisher.model.strict_json import JsonError, strict_object
 MAX_HEADER = 8 * 1024 * 1024
 MAX_TENSORS = 50_000
 MAX_NAME = 512
-MAX_ENTRIES = 16 * MAX_TENSORS
+MAX_ENTRIES = 32 * MAX_TENSORS
 """JSON values of a header: its tensors, their fields, and as many sizes and offsets as tensors usually have."""
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,

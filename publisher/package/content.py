@@ -154,7 +154,7 @@ def _within(tree: Tree, path: str, data: bytes) -> bool:
     """Whether a file keeps the limits of what is parsed, all files before it included."""
     if suffix(path) == "jsonl" and not tree.charge(path, "lines of JSON", data.count(b"\n")):
         return False
-    return suffix(path) not in ("json", "jsonl") or tree.charge(path, "JSON values", count_entries(data))
+    return suffix(path) not in ("json", "jsonl") or tree.charge(path, "JSON keys and values", count_entries(data))
 
 
 def _document(

@@ -29,9 +29,9 @@ MAX_TEXT_BYTES: Final = 64 * 1024 * 1024
 TOTALS: Final = {
     "bytes": 1 << 40,
     "bytes of text": 512 * 1024 * 1024,
-    "JSON values": 6_000_000,
+    "JSON keys and values": 20_000_000,
     "lines of JSON": 200_000,
-    "bytes of headers": 64 * 1024 * 1024,
+    "bytes of headers": 32 * 1024 * 1024,
     "tensors": 100_000,
 }
 """What is counted over all files of a package -> the most that is examined."""

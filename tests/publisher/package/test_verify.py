@@ -74,7 +74,7 @@ def test_what_was_not_signed_is_named_and_not_opened(
     [
         ("bytes", 2000, None),
         ("bytes of text", 2000, None),
-        ("JSON values", 30, None),
+        ("JSON keys and values", 30, None),
         ("lines of JSON", 0, "release/reports/evidence.cigarette.plain.jsonl"),
         ("bytes of headers", 20, UNET),
         ("tensors", 0, UNET),
