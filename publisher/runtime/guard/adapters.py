@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
 
 from publisher.runtime.guard.errors import MaskBrokenError
+from publisher.runtime.guard.foreign import hosts_of, require_no_parts, require_own_forward
 from publisher.runtime.guard.names import canonical
 
 HINT = "Leave frozen layers out: LoraConfig(..., exclude_modules=guard.exclude_modules()), or unload the adapter."
@@ -20,12 +21,13 @@ def layers_of(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(stems - {""}))
 
 
-def require_no_adapter(unet: nn.Module, layers: Iterable[str]) -> None:
-    """Refuse adapters of peft on frozen layers, and layers that diffusers fused.
+def require_no_adapter(unet: nn.Module, layers: Iterable[str], kinds: Mapping[str, type] | None = None) -> None:
+    """Refuse adapters of every kind on frozen layers, and layers that diffusers fused.
 
     Args:
         unet: the denoiser.
         layers: from :func:`layers_of`.
+        kinds: layer -> its class when it was frozen; default: the one that it has.
 
     Raises:
         MaskBrokenError: there is one; the message says of which kind, and where.
@@ -35,6 +37,9 @@ def require_no_adapter(unet: nn.Module, layers: Iterable[str]) -> None:
         hit = next((layer for layer in sorted(frozen) if layer == name or layer.startswith(f"{name}.")), None)
         if hit is not None:
             raise MaskBrokenError(f"{kind} sits on a layer that the mask freezes", where=hit, hint=HINT)
+    hosts = hosts_of(unet, frozen)
+    require_own_forward(hosts, kinds or {})
+    require_no_parts(unet, hosts)
     if any(type(one).__name__.startswith("Fused") for one in getattr(unet, "attn_processors", {}).values()):
         raise MaskBrokenError("the projections of the denoiser are fused", hint="Call unet.unfuse_qkv_projections().")
 

@@ -18,6 +18,7 @@ from publisher.api.freeze_mask import FreezeMask, Frozen, Rows, part
 from publisher.errors import UsageError
 from publisher.runtime.guard.adapters import layers_of, require_no_adapter
 from publisher.runtime.guard.errors import MaskBrokenError, NotTheModelError
+from publisher.runtime.guard.foreign import hosts_of
 from publisher.runtime.guard.names import parameters_of, unwrapped
 from publisher.runtime.guard.norms import cure
 from publisher.runtime.guard.stay import Stay
@@ -86,6 +87,8 @@ class Armed:
         self.layers = layers_of(stays)
         """Layers that no adapter may sit on."""
         require_no_adapter(unet, self.layers)
+        self.kinds = {name: type(host) for name, host in hosts_of(unet, self.layers).items()}
+        """Class of each of these layers."""
         tensors = parameters_of(unet)
         self._kept = {
             name: part(tensors[name].detach(), stay.rows).clone() for name, stay in stays.items() if stay.rows
@@ -133,7 +136,7 @@ class Armed:
         Raises:
             MaskBrokenError: says of which kind, and where.
         """
-        require_no_adapter(self.unet, self.layers)
+        require_no_adapter(self.unet, self.layers, self.kinds)
 
     def check(self, names: Iterable[str] | None = None) -> None:
         """Look at frozen tensors bit by bit, and for adapters on their layers.

@@ -18,6 +18,7 @@ from publisher.errors import ModelError, UsageError
 from publisher.model.files import write_atomic
 from publisher.runtime.guard.arming import arm_published
 from publisher.runtime.guard.errors import MaskBrokenError
+from publisher.runtime.guard.foreign import hosts_of, parameters_on, require_own_forward
 from publisher.runtime.guard.record import erase, record
 from publisher.runtime.guard.watching import Paths, require_untrained, watch_optimizers
 
@@ -52,6 +53,8 @@ class Guard:
             record(self._unet, mask)
             self._look()
             self._steps = 0
+            self._unseen = False
+            """An optimizer came that may train an adapter; nobody has looked for one since."""
             self._optimizers: weakref.WeakSet[Optimizer] = weakref.WeakSet()
             self._turn = itertools.cycle(self._armed.stays)
             watch_optimizers(self, undo)
@@ -71,12 +74,13 @@ class Guard:
         return list(self._armed.layers)
 
     def trains(self, optimizer: Optimizer) -> bool:
-        """Whether an optimizer has tensors of the denoiser, or of an adapter in it."""
+        """Whether an optimizer has tensors of the denoiser, of an adapter in it, or of code on its frozen layers."""
         if optimizer not in self._optimizers:
-            ours = {id(one) for one in self._unet.parameters()}
+            ours = {id(one) for one in (*self._unet.parameters(), *parameters_on(self._hosts))}
             if ours.isdisjoint(id(one) for group in optimizer.param_groups for one in group["params"]):
                 return False
             self._optimizers.add(optimizer)
+            self._unseen = True
         return True
 
     def before_step(self) -> None:
@@ -88,8 +92,10 @@ class Guard:
         if not self._paths.intact():
             self._armed.check()
             self._look()
-        if self._paths.wrapped:
+        if self._paths.wrapped or self._unseen:
+            self._unseen = False
             self._armed.require_no_adapter()
+        require_own_forward(self._hosts, self._armed.kinds)
         require_untrained(self._whole)
 
     def on_step_end(self) -> None:
@@ -152,6 +158,7 @@ class Guard:
         """Remember where the frozen tensors are."""
         self._paths = Paths(self._unet, self._armed.stays)
         tensors = self._armed.tensors()
+        self._hosts = hosts_of(self._unet, self._armed.layers)
         self._whole = [(name, tensors[name]) for name, stay in self._armed.stays.items() if not stay.rows]
 
 

@@ -78,6 +78,12 @@ class Watcher(Protocol):
         """It has."""
 
 
+_watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
+_hooked: list[object] = []
+"""Handles of torch's hooks. They stay: taking one away while torch calls its hooks, as the end of a watcher's life may,
+would break the step of an optimizer that has nothing to do with it."""
+
+
 def watch_optimizers(watcher: Watcher, undo: ExitStack) -> None:
     """Tell somebody of each step of every torch optimizer that concerns him, as long as he lives.
 
@@ -85,16 +91,21 @@ def watch_optimizers(watcher: Watcher, undo: ExitStack) -> None:
         watcher: is not kept alive.
         undo: is told how to end it.
     """
-    alive = weakref.ref(watcher)
+    if not _hooked:
+        _hooked.extend((register_optimizer_step_pre_hook(_before), register_optimizer_step_post_hook(_after)))
+    _watchers.add(watcher)
+    undo.callback(_watchers.discard, watcher)
 
-    def before(optimizer: Optimizer, *_: object) -> None:
-        if (found := alive()) and found.trains(optimizer):
-            found.before_step()
 
-    def after(optimizer: Optimizer, *_: object) -> None:
-        if (found := alive()) and found.trains(optimizer):
-            found.on_step_end()
+def _before(optimizer: Optimizer, *_: object) -> None:
+    for watcher in _concerned(optimizer):
+        watcher.before_step()
 
-    for handle in (register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)):
-        undo.callback(handle.remove)
-        weakref.finalize(watcher, handle.remove)
+
+def _after(optimizer: Optimizer, *_: object) -> None:
+    for watcher in _concerned(optimizer):
+        watcher.on_step_end()
+
+
+def _concerned(optimizer: Optimizer) -> list[Watcher]:
+    return [watcher for watcher in list(_watchers) if watcher.trains(optimizer)]
