@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from glob import escape
 from pathlib import Path
+from typing import Any
 
-from publisher.api import ModelError, ModelSource, PrerequisiteError
+from publisher.api import ModelError, ModelSource, PrerequisiteError, PublisherError
+from publisher.api.model_files import CARRIED, INDEX, model_parts, select_texts, select_weights, under
 
 PINNED = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})", re.ASCII)
-PATTERNS = ("*.safetensors", "*.json", "*.txt")
-"""What is fetched: weights as safetensors, configurations, tokenizers. Never code, never pickles."""
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)
 
 
 class Folder(ModelSource):
@@ -28,21 +32,36 @@ class Folder(ModelSource):
         return None
 
     def locate(self, reference: str, relative_to: Path) -> Path:
-        """The folder.
+        """Return the folder.
 
         Raises:
             ModelError: there is no such folder, or it is no diffusers model; nothing could fetch it.
         """
         folder = relative_to / Path(reference.removeprefix("folder:")).expanduser()
-        if (folder / "model_index.json").is_file():
+        if (folder / INDEX).is_file():
             return folder.resolve()
-        what = "there is no model_index.json in this folder" if folder.is_dir() else "there is no such folder"
-        hint = "Give the folder of a diffusers model, relative to the manifest: the one that holds model_index.json."
+        what, hint = _no_folder(reference, folder)
         raise ModelError(what, where=str(folder), hint=hint)
 
     def fetch(self, reference: str, relative_to: Path) -> Path:
         """The same: there is nothing to fetch."""
         return self.locate(reference, relative_to)
+
+
+def _no_folder(reference: str, folder: Path) -> tuple[str, str]:
+    """Return what is wrong with a model that is no diffusers folder, and what to do."""
+    if folder.is_file():
+        return "this is a file, and a model is a folder in the layout of diffusers", (
+            "Convert a one-file checkpoint once, in Python, and give the new folder:\n"
+            "  from diffusers import StableDiffusionPipeline  # StableDiffusionXLPipeline for SDXL\n"
+            f"  StableDiffusionPipeline.from_single_file({folder.name!r}).save_pretrained('model')"
+        )
+    if not folder.exists() and _REPOSITORY.fullmatch(reference):
+        return "there is no such folder", (
+            f"If this is a repository of the Hugging Face hub, write hf:{reference}@ and the 40 hex digits of a commit."
+        )
+    what = "there is no model_index.json in this folder" if folder.is_dir() else "there is no such folder"
+    return what, "Give the folder of a diffusers model, relative to the manifest: the one that holds model_index.json."
 
 
 class Hub(ModelSource):
@@ -64,81 +83,94 @@ class Hub(ModelSource):
         )
 
     def locate(self, reference: str, relative_to: Path) -> Path | None:  # noqa: ARG002
-        """The snapshot in the hub's cache, if it was fetched completely."""
-        from huggingface_hub.errors import LocalEntryNotFoundError
-
-        try:
-            folder = _snapshot(reference, local_only=True)
-        except LocalEntryNotFoundError:
-            return None
-        return folder if _complete(folder) else None
-
-    def fetch(self, reference: str, relative_to: Path) -> Path:
-        """The snapshot, from the cache or the hub.
+        """Return the snapshot in the hub's cache; None unless every file that the release packages is there.
 
         Raises:
-            PrerequisiteError: it is in neither, the hub cannot be reached, or it is no diffusers model.
+            ModelError: what is there shows that it is no model with safetensors weights.
+        """
+        from huggingface_hub import get_cached_repo_tree
+        from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
+
+        repository, revision = _pinned(reference)
+        try:
+            names = {file.path for file in get_cached_repo_tree(repository, revision=revision)}
+            folder = _snapshot(reference, [INDEX], local_only=True)
+            wanted = list(_wanted(reference, folder, names, lambda name: folder / name))
+        except (CachedRepoTreeNotFoundError, LocalEntryNotFoundError, FileNotFoundError):
+            return None
+        return folder if all((folder / name).is_file() for name in wanted) else None
+
+    def fetch(self, reference: str, relative_to: Path) -> Path:
+        """Return the snapshot, from the cache or the hub, with every file that the release packages and no other.
+
+        Raises:
+            ModelError: it is no model with safetensors weights.
+            PrerequisiteError: it is in neither, or the hub cannot be reached.
         """
         found = self.locate(reference, relative_to)
         if found is not None:
             return found
+        from huggingface_hub import get_cached_repo_tree
+
+        repository, revision = _pinned(reference)
         try:
-            folder = _snapshot(reference, local_only=False)
+            folder = _snapshot(reference, [INDEX])
+            names = {file.path for file in get_cached_repo_tree(repository, revision=revision)}
+            wanted = _wanted(reference, folder, names, lambda name: _snapshot(reference, [name]) / name)
+            _snapshot(reference, list(wanted))
+        except PublisherError:
+            raise
         except Exception as error:  # whatever the hub, the network or the disk says
             raise PrerequisiteError(_first_line(error), where=reference, hint=_HINT) from error
-        if not _complete(folder):
-            raise PrerequisiteError(
-                "the repository is not a diffusers model with safetensors weights", where=reference, hint=_HINT
-            )
         return folder
 
 
 _HINT = (
-    "Fetch it once on a machine with network and access: "
-    "hf download ORG/NAME --revision COMMIT --include '*.safetensors' --include '*.json' --include '*.txt'\n"
+    "Fetch it once on a machine with network and access, with any version 1.32 or later of huggingface_hub, so that "
+    "the cache also knows which files the repository has: hf download ORG/NAME --revision COMMIT\n"
     "HF_HUB_OFFLINE=1 keeps to what is in the cache; HF_HOME says where that is."
 )
-
-_OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
-"""Parts that a release does without."""
 
 SOURCES: tuple[type[ModelSource], ...] = (Folder, Hub)
 
 
-def _snapshot(reference: str, *, local_only: bool) -> Path:
-    from huggingface_hub import snapshot_download
-
+def _pinned(reference: str) -> tuple[str, str]:
+    """Return repository and commit."""
     match = PINNED.fullmatch(reference)
     if match is None:
         raise PrerequisiteError("not a pinned reference", where=reference, hint=_HINT)
-    return Path(
-        snapshot_download(
-            match["repository"],
-            revision=match["revision"],
-            allow_patterns=list(PATTERNS),
-            local_files_only=local_only,
-        )
-    )
+    return match["repository"], match["revision"]
 
 
-def _complete(folder: Path) -> bool:
-    """Whether every part that the index names is there; a download may have been interrupted."""
+def _snapshot(reference: str, names: Sequence[str], *, local_only: bool = False) -> Path:
+    """Fetch these files and return the folder that they are in."""
+    from huggingface_hub import snapshot_download
+
+    repository, revision = _pinned(reference)
+    patterns = [escape(name) for name in names]
+    return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=local_only))
+
+
+def _wanted(reference: str, folder: Path, names: AbstractSet[str], get: Callable[[str], Path]) -> Iterator[str]:
+    """Yield every file of the model that a release packages, or that tells that it is a package."""
+    with under(reference):
+        if INDEX not in names:
+            raise ModelError("the repository has no such file, so it is no diffusers model", where=INDEX)
+        parts = model_parts(_read(folder / INDEX, INDEX))
+        yield from select_texts(names, parts)
+        yield from (name for name in CARRIED if name in names)
+        for part in parts:
+            yield from select_weights(names, part, parts, lambda name: _read(get(name), name))
+
+
+def _read(path: Path, name: str) -> dict[str, Any]:
     try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        named = [name for name, entry in index.items() if isinstance(entry, list) and entry[1:2] not in ([], [None])]
-        return bool(named) and all(_has_part(folder / name) for name in named if name not in _OPTIONAL)
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def _has_part(folder: Path) -> bool:
-    """A network has a ``config.json`` and weights, all shards of them; anything else has some file."""
-    shards: set[str] = set()
-    for path in folder.glob("*.safetensors.index.json"):
-        shards |= set(json.loads(path.read_text(encoding="utf-8")).get("weight_map", {}).values())
-    present = {path.name for path in folder.glob("*")}
-    weights = any(name.endswith(".safetensors") for name in present) or "config.json" not in present
-    return bool(present) and weights and shards <= present
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"cannot be read as JSON: {error}", where=name) from error
+    if not isinstance(data, dict):
+        raise ModelError("must hold a JSON object", where=name)
+    return data
 
 
 def _first_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ from publisher.errors import PluginError, PublisherError, UsageError
 from publisher.manifest.resolve import Resolved, ResolvedStep
 from publisher.model.digest import sha256_file
 from publisher.model.folder import ModelFolder, read_configs
+from publisher.model.libraries import require_libraries
 from publisher.registry import Contribution, Registry
 
 T = TypeVar("T")
@@ -59,7 +60,7 @@ def locate_model(reference: str, registry: Registry, relative_to: Path, *, fetch
 
     Raises:
         ModelError: not usable, or of no known family.
-        PrerequisiteError: it cannot be fetched.
+        PrerequisiteError: it cannot be fetched, or needs a library that is not installed.
     """
     source = registry.source_for(reference)
     adapter = source.make()
@@ -69,6 +70,7 @@ def locate_model(reference: str, registry: Registry, relative_to: Path, *, fetch
         return None
     configs = read_configs(path)
     family, anatomy = registry.recognise(configs, str(path))
+    require_libraries(configs, reference)
     return PlannedModel(source, reference, family, ModelFolder(path, anatomy, configs))
 
 

@@ -112,11 +112,11 @@ def _found(error: ErrorDetails, path: Path, problems: Problems) -> tuple[str, st
     """What stands there instead, as it was written, and what may help."""
     value = error["input"]
     written = problems.places.value(path).text
+    wants_text = error["type"] == "string_type" or "'" in error.get("ctx", {}).get("expected", "")
     if value is None:
-        return "nothing", ""
+        return "nothing", f'If it is a word, put it in quotes: "{written}"' if wants_text and written.isalpha() else ""
     if isinstance(value, bool | int | float):
         number = "" if isinstance(value, bool) else "the number "
-        wants_text = error["type"] == "string_type" or "'" in error.get("ctx", {}).get("expected", "")
         return f"{number}{written or value}", f'Put it in quotes: "{written or value}"' if wants_text else ""
     if isinstance(value, str):
         hint = _choice(value, error) if error["type"] == "literal_error" else ""

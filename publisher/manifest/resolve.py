@@ -58,6 +58,7 @@ class Resolved(Params):
     release: Release
     model: str
     """The reference as written."""
+    base_safeguards: Literal["refuse", "drop"] = "refuse"
     seed: int
     device: str
     dtype: str
@@ -98,8 +99,9 @@ def resolve(document: Document, catalog: Catalog) -> Resolved:
     if scope is None or len(problems):
         raise ManifestError(str(document.path), list(problems))
     return Resolved(
-        manifest_sha256=document.sha256, release=manifest.release, model=manifest.model, seed=manifest.seed,
-        device=manifest.device, dtype=manifest.dtype, scope=scope, steps=tuple(_steps(manifest, scope, catalog)),
+        manifest_sha256=document.sha256, release=manifest.release, model=manifest.model,
+        base_safeguards=manifest.base_safeguards, seed=manifest.seed, device=manifest.device,
+        dtype=manifest.dtype, scope=scope, steps=tuple(_steps(manifest, scope, catalog)),
         verify=_verify(manifest, catalog), sign=manifest.sign,
     )  # fmt: skip
 

@@ -51,7 +51,8 @@ def _kind_template(text: str) -> str:
 def _from_short_form(entry: Any) -> Any:
     if isinstance(entry, dict):  # has left pydantic's JSON mode, in which a list may stand for a tuple
         return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-    return {"id": entry} if isinstance(entry, str) else entry
+    scalar = entry is None or isinstance(entry, str | int | float)
+    return {"id": entry} if scalar else entry  # a number hears of the quotes that it needs where ids are checked
 
 
 Text = Annotated[str, Field(min_length=1)]
@@ -189,6 +190,9 @@ class Manifest(Params):
     model: Annotated[str, Field(min_length=1), AfterValidator(_reference)]
     """The base model: ``embedded:emoji``; a diffusers folder as seen from the manifest, such as ``./model``; or a
     pinned hub revision, ``hf:organisation/name@`` and the 40 hexadecimal digits of a commit."""
+    base_safeguards: Literal["refuse", "drop"] = "refuse"
+    """Where the base model is a released package: its membranes, its freeze mask and its claims are not carried on, so
+    it is refused; ``drop`` gives them up knowingly, and the report says so."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """All random draws of the steps derive from it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

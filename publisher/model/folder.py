@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from publisher.api import Anatomy, ModelInfo, TensorInfo
+from publisher.api.model_files import (
+    BASE_CARD,
+    CARD,
+    CARRIED,
+    HEAVY,
+    INDEX,
+    OPTIONAL,
+    is_hidden,
+    model_parts,
+    select_texts,
+    select_weights,
+    under,
+    without,
+)
 from publisher.errors import ModelError
 from publisher.model.digest import sha256_file, sha256_list
-from publisher.model.header import HeaderError, read_header
+from publisher.model.header import POINTER, PULL, HeaderError, read_header
 
 MAX_JSON = 16 * 1024 * 1024
-ROOT_FILES = ("model_index.json", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "README.md")
-TEXT_TYPES = (".json", ".txt", ".model")
-VARIANT = re.compile(
-    r"\.(fp16|bf16|fp32|non_ema|ema)(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$|\.(fp16|bf16|non_ema)\."
-)
-WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "prior", "controlnet")
 CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
 QUANTISED = ("quantization_config",)
 
@@ -34,7 +41,10 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_JSON:
             raise ModelError(f"is larger than {MAX_JSON} bytes", where=str(path))
-        data = json.loads(path.read_text(encoding="utf-8"))
+        raw = path.read_bytes()
+        if raw.startswith(POINTER):
+            raise ModelError("is a Git LFS pointer, not the file", where=str(path), hint=f"To get it, {PULL}.")
+        data = json.loads(raw.decode())
     except FileNotFoundError:
         raise ModelError("is not there", where=str(path), hint="Is this a complete diffusers folder?") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
@@ -52,31 +62,23 @@ def read_configs(folder: Path) -> dict[str, dict[str, Any]]:
     """
     if not folder.is_dir():
         raise ModelError("there is no such folder", where=str(folder))
-    if not (folder / "model_index.json").is_file():
+    if not (folder / INDEX).is_file():
         raise ModelError(
             "has no model_index.json", where=str(folder), hint="publisher works on diffusers folders, not single files."
         )
-    index = read_json(folder / "model_index.json")
-    configs: dict[str, dict[str, Any]] = {"model_index": index}
-    for name, value in sorted(index.items()):
-        if name.startswith("_") or not isinstance(value, list):
-            continue
-        library, kind = (*value, None, None)[:2]
-        if kind is None:
-            continue
-        if library not in ("diffusers", "transformers", "stable_diffusion") or "/" in name or not name.isidentifier():
-            raise ModelError(
-                f"component {name!r} is of {library}.{kind}, which is custom code",
-                where=str(folder / "model_index.json"),
-                hint="Only classes of diffusers and transformers can be released.",
-            )
-        configs[name] = _config(folder / name)
-    return configs
+    index = read_json(folder / INDEX)
+    with under(str(folder)):
+        parts = model_parts(index)
+    return {"model_index": index} | {name: _config(folder / name) for name in parts}
 
 
 def _config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
-        raise ModelError("model_index.json names this component, but its folder is missing", where=str(folder))
+        name = folder.name
+        hint = (
+            f"Put the folder back. {without(name)}" if name in OPTIONAL else "The model is incomplete: copy it again."
+        )
+        raise ModelError(f"{INDEX} names this component, but its folder is missing", where=str(folder), hint=hint)
     for name in CONFIGS:
         if (folder / name).is_file():
             return read_json(folder / name)
@@ -115,6 +117,11 @@ class ModelFolder(ModelInfo):
         return self._configs[component]
 
     @cached_property
+    def carried(self) -> tuple[str, ...]:
+        """Files by which the folder is a released package, or a part of one; empty for a plain model."""
+        return tuple(name for name in CARRIED if (self.path / name).is_file())
+
+    @cached_property
     def _headers(self) -> dict[str, dict[str, TensorInfo]]:
         return {component: self._read_headers(component) for component in self.components}
 
@@ -144,50 +151,26 @@ class ModelFolder(ModelInfo):
         return sha256_list(inside)
 
     def _select(self) -> dict[str, Path]:
-        chosen = {name: self.path / name for name in ROOT_FILES if (self.path / name).is_file()}
+        parts, names = model_parts(self._configs["model_index"]), self._names()
         for component in self.components:
-            chosen |= self._select_component(component)
-        return dict(sorted(chosen.items()))
+            if any(key in self._configs[component] for key in QUANTISED):
+                where = str(self.path / component)
+                raise ModelError("the component is quantised", where=where, hint="Release the weights it was made of.")
+        with under(str(self.path)):
+            chosen = list(select_texts(names, parts))
+            for part in parts:
+                chosen += select_weights(names, part, parts, lambda name: read_json(self.path / name))
+        return dict(sorted((CARD if name == BASE_CARD else name, self.path / name) for name in chosen))
 
-    def _select_component(self, component: str) -> dict[str, Path]:
-        folder = self.path / component
-        if any(key in self._configs[component] for key in QUANTISED):
-            raise ModelError(
-                "the component is quantised", where=str(folder), hint="Release the unquantised weights, quantise later."
-            )
-        names = sorted(path.name for path in folder.iterdir() if path.is_file())
-        texts = [name for name in names if name.endswith(TEXT_TYPES) and not VARIANT.search(name)]
-        weights = [name for name in names if name.endswith(".safetensors") and not VARIANT.search(name)]
-        weights = self._shards(folder, weights)
-        if not weights and component in WEIGHTED:
-            others = [name for name in names if name.endswith((".bin", ".ckpt", ".pt", ".safetensors"))]
-            raise ModelError(
-                "has no plain .safetensors weights" + (f", only {', '.join(others)}" if others else ""),
-                where=str(folder),
-                hint="Save the pipeline anew with save_pretrained(..., safe_serialization=True), without a variant.",
-            )
-        return {f"{component}/{name}": folder / name for name in (*texts, *weights)}
-
-    def _shards(self, folder: Path, weights: list[str]) -> list[str]:
-        indexes = [path for path in sorted(folder.glob("*.safetensors.index.json")) if not VARIANT.search(path.name)]
-        if not indexes:
-            if len(weights) > 1:
-                raise ModelError(
-                    f"holds several weight files ({', '.join(weights)}) and no index that joins them",
-                    where=str(folder),
-                    hint="Keep the one that belongs to the model.",
-                )
-            return weights
-        named = sorted(set(read_json(indexes[0]).get("weight_map", {}).values()))
-        missing = [name for name in named if name not in weights]
-        if missing or len(indexes) > 1:
-            raise ModelError(f"the index names shards that are not there: {', '.join(missing)}", where=str(folder))
-        return named
+    def _names(self) -> set[str]:
+        """Return the files that can be of the model or tell that it is a package: none deeper than its parts."""
+        folders = [self.path, *(self.path / component for component in self.components)]
+        names = {path.relative_to(self.path).as_posix() for folder in folders for path in folder.iterdir()}
+        return {name for name in (*names, *CARRIED) if (self.path / name).is_file()}
 
     def _ignored(self) -> tuple[str, ...]:
-        inside = [path for path in self.path.rglob("*") if path.is_file() and not _hidden(path, self.path)]
-        names = {path.relative_to(self.path).as_posix() for path in inside}
-        heavy = {name for name in names if name.endswith((".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".pkl"))}
+        names = {path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file()}
+        heavy = {name for name in names if name.endswith(HEAVY) and not is_hidden(name)}
         return tuple(sorted(heavy - set(self.files)))
 
     def _read_headers(self, component: str) -> dict[str, TensorInfo]:
@@ -203,7 +186,3 @@ class ModelFolder(ModelInfo):
                     raise ModelError(f"tensor {twice[0]!r} is in two shards", where=str(path))
                 found |= header
         return dict(sorted(found.items()))
-
-
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)

@@ -19,6 +19,9 @@ MAX_TENSORS = 50_000
 MAX_NAME = 512
 MAX_ENTRIES = 32 * MAX_TENSORS
 """JSON values of a header: its tensors, their fields, and as many sizes and offsets as tensors usually have."""
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that Git LFS has left in place of the real one."""
+PULL = "run 'git lfs pull' where it was cloned, or fetch the file itself"
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
     "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
@@ -57,10 +60,12 @@ def header_length(path: Path) -> int:
         OSError: the file cannot be read.
     """
     with path.open("rb") as stream:
-        start = stream.read(8)
+        start = stream.read(len(POINTER))
+    if start == POINTER:
+        raise HeaderError(f"a Git LFS pointer in place of the weights: {PULL}")
     if len(start) < 8:
         raise HeaderError("shorter than a header")
-    length = int(struct.unpack("<Q", start)[0])
+    length = int(struct.unpack("<Q", start[:8])[0])
     if length > MAX_HEADER:
         raise HeaderError(f"header of {length} bytes; at most {MAX_HEADER} are allowed")
     return length

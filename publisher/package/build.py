@@ -59,7 +59,7 @@ def lay_out(folder: Path, model_files: Mapping[str, Path], artifacts: Mapping[st
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise PackageError("is not empty", where=str(folder))
-    _refuse_model_files(model_files)
+    require_packable(model_files)
     _refuse_artifacts(artifacts)
     for path, source in sorted(model_files.items()):
         _copy(source, folder / (BASE_CARD if path == CARD else path))
@@ -141,13 +141,27 @@ def exchanged(folder: Path, paths: Sequence[str]) -> PackageError:
     )
 
 
-def _refuse_model_files(files: Mapping[str, Path]) -> None:
+def require_packable(files: Mapping[str, Path]) -> None:
+    """Refuse a model with a file that no package can hold.
+
+    Args:
+        files: POSIX path inside the package -> file to copy.
+
+    Raises:
+        ModelError: the first file of such a name, place or type.
+    """
+    seen: dict[str, str] = {}
     for path in files:
         problem = path_problem(path) or type_problem(path)
+        other = seen.setdefault(path.casefold(), path)
+        if not problem and other != path:
+            problem = f"and {other} are one name to some file systems"
         if not problem and path.startswith(f"{RELEASE}/"):
             problem = "lies where the release's own files go"
         if problem:
-            raise ModelError(problem, where=path, hint="Leave the file out of the base model, or rename it.")
+            raise ModelError(
+                problem, where=str(files[path]), hint="Leave the file out of the base model, or rename it."
+            )
 
 
 def _refuse_artifacts(artifacts: Mapping[str, bytes]) -> None:

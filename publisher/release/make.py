@@ -38,6 +38,7 @@ from publisher.package.layout import BASE_CARD, CARD, RELEASE, is_payload
 from publisher.package.sign import sign
 from publisher.package.tree import Tree
 from publisher.package.verify import verify
+from publisher.release.loadable import require_loadable
 from publisher.release.places import Places, place, reports_of, target_of
 from publisher.release.prepare import Prepared, prepare
 from publisher.release.record import make_report
@@ -123,6 +124,7 @@ def _make(prepared: Prepared, places: Places, key: PrivateKey, progress: Progres
         digests = build.finish(
             folder, report=report, views=views, evidence=found.evidence, resolved=resolved, laid=laid.digests
         )
+        require_loadable(folder)
         _sign(folder, key, prepared.resolved.release.date, work, digests)
         folder.rename(target)
     tell("publisher_on_release_end", ReleaseEnd(report.decision, report, str(target) if passed else ""))

@@ -16,6 +16,7 @@ from publisher.errors import InconclusiveError, UsageError
 from publisher.manifest.resolve import Resolved, read
 from publisher.model.files import nbytes
 from publisher.registry import Contribution, Registry, load_registry
+from publisher.release.base import require_base
 from publisher.verify.planning import CheckPlan, Models, images, plan_check
 from publisher.verify.tools import MANIFEST, StepClaim, Tools
 
@@ -49,8 +50,10 @@ class Prepared:
     """Distinct images of the ``"base"`` model, and of the hardened one with membranes ``"on"`` and ``"off"``."""
     used: tuple[Contribution, ...]
     """Every plugin class that takes part, the report formats excepted."""
+    dropped: tuple[str, ...] = ()
+    """Safeguards of the base model that the release does without, as the manifest says; one sentence each."""
     warnings: tuple[str, ...] = ()
-    """Orders of steps that are known to interfere."""
+    """Those, and orders of steps that are known to interfere."""
 
     @property
     def disk(self) -> int | None:
@@ -97,6 +100,7 @@ def prepare(path: Path, work: Path, *, fetch: bool) -> Prepared:
     device = choose(resolved.device, resolved.dtype)
     model = locate_model(resolved.model, registry, path.parent, fetch=fetch)
     gold = locate_model(resolved.verify.gold, registry, path.parent, fetch=fetch) if resolved.verify.gold else None
+    dropped = require_base(model.folder, resolved.base_safeguards) if model else ()
     steps = plan_steps(resolved, registry, device, model, work, path.parent)
     claims = tuple(collect_claims(resolved, steps))
     checks = [check for item in claims for check in item.claim.checks]
@@ -114,7 +118,8 @@ def prepare(path: Path, work: Path, *, fetch: bool) -> Prepared:
         ),
         images=images(checks, resolved.scope, tools, sampling),
         used=tuple(_once([*(step.contribution for step in steps), *used])),
-        warnings=warnings(steps, model.folder.anatomy.denoiser if model else ""),
+        dropped=dropped,
+        warnings=(*dropped, *warnings(steps, model.folder.anatomy.denoiser if model else "")),
     )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def make_report(
         device=str(prepared.device),
         versions={"python": platform.python_version(), "publisher": __version__, **versions()},
         manifest_sha256=resolved.manifest_sha256,
-        limits=LIMITS,
+        limits=(*LIMITS, *prepared.dropped),
     )
 
 

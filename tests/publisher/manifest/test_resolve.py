@@ -32,6 +32,7 @@ def test_everything_is_written_out(resolved: Callable[[str], Resolved]) -> None:
         "manifest_sha256": hashlib.sha256(SMALL.encode()).hexdigest(),
         "release": {"name": "emoji-clean", "version": "1.0.0", "license": "CC-BY-4.0", "date": None},
         "model": "embedded:emoji",
+        "base_safeguards": "refuse",
         "seed": 0,
         "device": "auto",
         "dtype": "auto",

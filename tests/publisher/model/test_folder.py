@@ -54,25 +54,68 @@ def test_weights_in_pickles_only_are_refused_with_the_way_out(toy: Path, anatomy
 def test_sharded_weights_are_one_component(toy: Path, anatomy: Anatomy) -> None:
     whole = toy / "unet" / "diffusion_pytorch_model.safetensors"
     whole.unlink()
-    save_file({"a": torch.zeros(1)}, toy / "unet" / "m-00001-of-00002.safetensors")
-    save_file({"b": torch.zeros(1)}, toy / "unet" / "m-00002-of-00002.safetensors")
-    weights = {"a": "m-00001-of-00002.safetensors", "b": "m-00002-of-00002.safetensors"}
-    (toy / "unet" / "m.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+    save_file({"a": torch.zeros(1)}, toy / "unet" / "diffusion_pytorch_model-00001-of-00002.safetensors")
+    save_file({"b": torch.zeros(1)}, toy / "unet" / "diffusion_pytorch_model-00002-of-00002.safetensors")
+    weights = {
+        "a": "diffusion_pytorch_model-00001-of-00002.safetensors",
+        "b": "diffusion_pytorch_model-00002-of-00002.safetensors",
+    }
+    (toy / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
     model = ModelFolder(toy, anatomy)
     assert {name: info.file for name, info in model.tensors("unet").items()} == {
-        "a": "unet/m-00001-of-00002.safetensors",
-        "b": "unet/m-00002-of-00002.safetensors",
+        "a": "unet/diffusion_pytorch_model-00001-of-00002.safetensors",
+        "b": "unet/diffusion_pytorch_model-00002-of-00002.safetensors",
     }
 
 
-def test_two_weight_files_without_an_index_are_refused(toy: Path, anatomy: Anatomy) -> None:
-    save_file({"a": torch.zeros(1)}, toy / "unet" / "other.safetensors")
-    with pytest.raises(ModelError, match="no index that joins them"):
+def test_weights_that_the_loader_does_not_read_are_left_out(toy: Path, anatomy: Anatomy) -> None:
+    beside = ("unet/pytorch_lora_weights.safetensors", "unet/diffusion_pytorch_model.ema_only.safetensors")
+    for name in beside:
+        save_file({"a": torch.zeros(1)}, toy / name)
+    model = ModelFolder(toy, anatomy)
+    assert sorted(model.ignored) == sorted(beside)
+    assert list(model.tensors("unet")) == ["attn2.to_k.weight", "attn2.to_v.weight", "bias"]
+
+
+@pytest.mark.parametrize(("part", "file"), [("unet", "diffusion_pytorch_model"), ("text_encoder", "model")])
+def test_of_one_file_and_shards_those_are_taken_that_the_loader_takes(
+    toy: Path, anatomy: Anatomy, part: str, file: str
+) -> None:
+    save_file({"a": torch.zeros(1)}, toy / part / "shard.safetensors")
+    (toy / part / f"{file}.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "shard.safetensors"}}))
+    weights = sorted(name for name in ModelFolder(toy, anatomy).files if name.startswith(part) and "safetens" in name)
+    shards = [f"{part}/{file}.safetensors.index.json", f"{part}/shard.safetensors"]
+    assert weights == (shards if part == "unet" else [f"{part}/{file}.safetensors"])
+
+
+def test_a_part_that_no_step_knows_is_refused_without_weights_and_can_be_taken_out(toy: Path, anatomy: Anatomy) -> None:
+    (toy / "safety_checker").mkdir()
+    (toy / "safety_checker" / "config.json").write_text("{}")
+    (toy / "safety_checker" / "pytorch_model.bin").write_bytes(b"pickle")
+    plain = json.loads((toy / "model_index.json").read_text())
+    index = plain | {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}
+    (toy / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"only pytorch_model\.bin") as caught:
         ModelFolder(toy, anatomy)
+    assert caught.value.where == str(toy / "safety_checker")
+    assert 'write "safety_checker": [null, null] in model_index.json' in caught.value.hint
+    (toy / "model_index.json").write_text(json.dumps(plain))
+    assert not [name for name in ModelFolder(toy, anatomy).files if name.startswith("safety_checker")]
+
+
+def test_hidden_files_are_of_no_model(toy: Path, anatomy: Anatomy) -> None:
+    plain = ModelFolder(toy, anatomy)
+    for name in ("unet/._config.json", "unet/._diffusion_pytorch_model.safetensors", "unet/.x/model.safetensors"):
+        (toy / name).parent.mkdir(exist_ok=True)
+        (toy / name).write_bytes(b"\0\5\x16\7")
+    hidden = ModelFolder(toy, anatomy)
+    assert (hidden.files, hidden.ignored) == (plain.files, ())
 
 
 def test_an_index_that_names_a_missing_shard_is_refused(toy: Path, anatomy: Anatomy) -> None:
-    (toy / "unet" / "m.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "gone.safetensors"}}))
+    (toy / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "gone.safetensors"}})
+    )
     with pytest.raises(ModelError, match=r"gone\.safetensors"):
         ModelFolder(toy, anatomy)
 
@@ -96,6 +139,7 @@ def test_malformed_weights_are_refused_when_they_are_asked_for(toy: Path, anatom
         ({"unet": ["my_code", "Net"]}, "custom code"),
         ({"../unet": ["diffusers", "Net"]}, "custom code"),
         ({"vae": ["diffusers", "AutoencoderKL"]}, "its folder is missing"),
+        ({"safety_checker": ["stable_diffusion", "Checker"]}, r'write "safety_checker": \[null, null\]'),
     ],
 )
 def test_indexes_that_would_run_or_miss_something_are_refused(

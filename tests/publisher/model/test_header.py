@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from publisher.errors import ModelError
+from publisher.model.folder import read_json
 from publisher.model.header import HeaderError, read_header
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
@@ -92,3 +94,12 @@ def test_truncated_files_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.safetensors").write_bytes(content)
     with pytest.raises(HeaderError, match=r"shorter|truncated"):
         read_header(tmp_path / "x.safetensors")
+
+
+def test_a_pointer_of_git_lfs_is_called_that_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12\n")
+    with pytest.raises(HeaderError, match="a Git LFS pointer in place of the weights: run 'git lfs pull'"):
+        read_header(path)
+    with pytest.raises(ModelError, match=r"Git LFS pointer(.|\n)*git lfs pull"):
+        read_json(path)
