@@ -29,6 +29,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from publisher.api.diffusion.latents import Noising, encode_images
+from publisher.api.diffusion.process import read_process
 from publisher.api.freeze_mask import Candidate
 from publisher_freeze_mask.params import ReleasedParams
 from publisher_freeze_mask.place import Loss, Place
@@ -98,7 +99,7 @@ def scene(dtype: torch.dtype) -> Scene:
     )  # fmt: skip
     parts = [part.to(dtype).eval().requires_grad_(requires_grad=False) for part in (network, vae, text)]
     delta = {name: 0.01 * torch.randn_like(tensor) for name, tensor in parts[0].named_parameters()}
-    return Scene(*parts, delta, Noising(SCHEDULER), dtype)
+    return Scene(*parts, delta, Noising(read_process("DDIMScheduler", SCHEDULER)), dtype)
 
 
 @dataclass

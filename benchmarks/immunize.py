@@ -33,6 +33,7 @@ from publisher.api import Concept
 from publisher.api.diffusion.checkpoints import Checkpoints
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.latents import Noising
+from publisher.api.diffusion.process import read_process
 from publisher.api.diffusion.text import Text
 from publisher_immunize.bench import Bench
 from publisher_immunize.host import Host
@@ -114,7 +115,14 @@ def material(known: Texts, dtype: torch.dtype) -> Material:
     states = {text: Text(known.encode(text)[None]) for text in known.ids}
     keep = tuple(text for text in states if not text.startswith("a "))
     concepts = (album("a first"), album("a second"))
-    return Material(concepts, (album("kept"),), keep, states, dict.fromkeys(states, LENGTH), Noising(SCHEDULER))
+    return Material(
+        concepts,
+        (album("kept"),),
+        keep,
+        states,
+        dict.fromkeys(states, LENGTH),
+        Noising(read_process("DDIMScheduler", SCHEDULER)),
+    )
 
 
 @dataclass

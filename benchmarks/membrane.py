@@ -23,6 +23,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from publisher.api.diffusion.denoiser import Denoiser
+from publisher.api.diffusion.process import read_process
 from publisher.api.diffusion.text import Text
 from publisher_membrane_bundle.branch import Membranes
 from publisher_membrane_bundle.ddim import Ddim
@@ -104,7 +105,7 @@ def _ours(name: str, params: MembraneParams, size: int, seed: int) -> Contender:
     membranes = Membranes(find_layers(denoiser.network), ["target"], 1, 1.0, CPU)
     membranes.draw(0, torch.Generator().manual_seed(seed))
     objective = Objective(denoiser, membranes, known, params.eta, params.lam, params.anchors.uncond)
-    ddim = Ddim(SCHEDULER, params.denoising_steps, params.denoising_guidance)
+    ddim = Ddim(read_process("DDIMScheduler", SCHEDULER), params.denoising_steps, params.denoising_guidance)
     anchors, said = AnchorMix(params.anchors, (), known), [Sentence("target", "", "target")]
     draws = torch.Generator().manual_seed(seed)
     if name == "exact":
@@ -129,7 +130,7 @@ def _ours(name: str, params: MembraneParams, size: int, seed: int) -> Contender:
 
 def quality(opened: Callable[[Tensor, Tensor, Text], Tensor], size: int) -> tuple[float, float]:
     """Erase residual and change of other texts, at 12 noisy latents of the frozen network's own trajectories."""
-    frozen, known, ddim = Denoiser(tiny_unet(size)), texts(), Ddim(SCHEDULER, 30, 3.0)
+    frozen, known, ddim = Denoiser(tiny_unet(size)), texts(), Ddim(read_process("DDIMScheduler", SCHEDULER), 30, 3.0)
     x = torch.randn(4, 4, size, size, generator=torch.Generator().manual_seed(2))
     residual, start, changed, effect = 0.0, 0.0, 0.0, 0.0
     for place in range(30):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from publisher.api import ModelError, ModelInfo, TensorInfo
+from publisher.api import ModelError, ModelInfo, TensorInfo, cross_attention
 
-SUFFIXES = (".attn2.to_k.weight", ".attn2.to_v.weight")
+PROJECTIONS = ("to_k", "to_v")
 FLOATS = ("F64", "F32", "F16", "BF16")
 TRAPS = (
     (
@@ -37,8 +37,8 @@ def find_projections(model: ModelInfo) -> tuple[str, ...]:
     """Names of all tensors that the edit changes, sorted. Reads headers only.
 
     Raises:
-        ModelError: another count than the architecture has, another width, or a denoiser for which the edit would not
-            do what it says; see :data:`TRAPS`.
+        ModelError: no cross-attention, a layer with keys or values alone, another width, or a denoiser for which the
+            edit would not do what it says; see :data:`TRAPS`.
     """
     anatomy = model.anatomy
     where = anatomy.denoiser
@@ -46,14 +46,7 @@ def find_projections(model: ModelInfo) -> tuple[str, ...]:
     _refuse_traps(tensors, where)
     if model.config(where).get("encoder_hid_dim_type"):
         raise ModelError("projects its text embeddings before cross-attention (encoder_hid_dim_type)", where=where)
-    found = tuple(sorted(name for name in tensors if name.endswith(SUFFIXES)))
-    expected = 2 * anatomy.cross_attention
-    if not found or len(found) != expected:
-        raise ModelError(
-            f"has {len(found)} cross-attention key and value projections (attn2.to_k, attn2.to_v), expected {expected}",
-            where=where,
-            hint="Only UNets whose text enters through attn2 can be edited.",
-        )
+    found = tuple(sorted(f"{layer}.{part}.weight" for layer in cross_attention(model) for part in PROJECTIONS))
     for name in found:
         _check_tensor(tensors[name], anatomy.text_width, where)
     return found

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from publisher.api import Concept, StepContext
 from publisher.api.diffusion.denoiser import Denoiser
+from publisher.api.diffusion.process import latent_size
 from publisher.api.diffusion.threads import is_small, one_thread_each
 from publisher.api.freeze_mask import (
     Candidate,
@@ -134,7 +135,7 @@ def _reader(ctx: StepContext, denoiser: Denoiser) -> Callable[[str], Tensor]:
 
 
 def _threads(ctx: StepContext) -> AbstractContextManager[Any]:
-    size = int(ctx.model.config(ctx.model.anatomy.denoiser).get("sample_size", 64))
+    size = latent_size(ctx.model.config(ctx.model.anatomy.denoiser))
     return one_thread_each() if is_small(ctx.device, size) else nullcontext()
 
 

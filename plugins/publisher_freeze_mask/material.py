@@ -12,6 +12,7 @@ from publisher.api import Captions, Concept, StepContext
 from publisher.api.choosing import captions_of
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.latents import Noising, encode_images
+from publisher.api.diffusion.process import process_of
 from publisher.api.diffusion.text import Text, encode
 from publisher.api.loading import load_component
 from publisher_freeze_mask.params import FreezeMaskParams
@@ -97,9 +98,7 @@ def gather(
     texts = dict.fromkeys(
         line for one in (*(a for ones in albums.values() for a in ones), *kept) for line in one.captions
     )
-    return Material(
-        albums, tuple(kept), encode(ctx.model, tuple(texts), ctx.device), Noising(ctx.model.config("scheduler"))
-    )
+    return Material(albums, tuple(kept), encode(ctx.model, tuple(texts), ctx.device), Noising(process_of(ctx.model)))
 
 
 def _word(params: FreezeMaskParams, turn: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from publisher.api import ModelInfo
+from publisher.api.diffusion.process import latent_size
 from publisher_freeze_mask.params import FreezeMaskParams
 
 LARGE: dict[str, Any] = {"lr": 1e-5, "steps": 2000}
@@ -19,7 +20,7 @@ SMALL_SIZE = 32
 
 def resolve(params: FreezeMaskParams, model: ModelInfo) -> FreezeMaskParams:
     """The parameters with every None replaced."""
-    size = int(model.config(model.anatomy.denoiser).get("sample_size", 64))
-    known = SMALL if size <= SMALL_SIZE else LARGE
+    height, width = latent_size(model.config(model.anatomy.denoiser))
+    known = SMALL if height * width <= SMALL_SIZE**2 else LARGE
     missing = {name: value for name, value in known.items() if getattr(params.adapt, name) is None}
     return params.model_copy(update={"adapt": params.adapt.model_copy(update=missing)})

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from publisher.api import Claim, ModelInfo, Requirements, Scope, Step, StepContext, StepPlan
+from publisher.api.diffusion.process import require_trainable
 from publisher.api.freeze_mask import FILE
 from publisher_freeze_mask.claims import mask_claims
 from publisher_freeze_mask.names import candidates
@@ -36,12 +37,15 @@ class FreezeMaskStep(Step[FreezeMaskParams]):
         """Changes nothing; the artifact, and what the user should know before.
 
         Raises:
-            ModelError: heads are asked for and do not divide a projection.
+            ModelError: heads are asked for and do not divide a projection, or the model was trained in a way that is
+                not known here.
             UsageError: no concept, nothing to keep, or a name that is neither.
         """
         choose(params, scope)
         choose_innocents(params, scope)
         candidates(params, model)
+        if params.recipe != "random":
+            require_trainable(model, images=True)
         return StepPlan(changes={}, artifacts=(FILE,), notes=_notes(resolve(params, model), model))
 
     def run(self, params: FreezeMaskParams, ctx: StepContext) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from publisher.api import Captions, Concept, Model, References, StepContext
 from publisher.api.choosing import captions_of, spread
 from publisher.api.diffusion.latents import Noising, encode_images
+from publisher.api.diffusion.process import process_of
 from publisher.api.diffusion.text import Text, encode
 from publisher.api.loading import load_component
 from publisher_immunize.params import ImmunizeParams
@@ -146,7 +147,7 @@ def gather(params: ImmunizeParams, concepts: Sequence[Concept], kept: Sequence[C
     distinct = tuple(dict.fromkeys((*keep_texts, *own, *texts)))
     return Material(
         tuple(albums), tuple(kept_albums), keep_texts, encode(ctx.model, distinct, ctx.device),
-        lengths(ctx.model, distinct), Noising(ctx.model.config("scheduler")),
+        lengths(ctx.model, distinct), Noising(process_of(ctx.model)),
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from publisher.api import ModelError, ModelInfo
+from publisher.api import ModelInfo, cross_attention
 from publisher_immunize.params import Outer
 
 KEYS_VALUES = re.compile(r"\.attn2\.to_[kv]$")
@@ -31,11 +31,5 @@ def exported(model: ModelInfo, kind: Outer) -> list[str]:
     Raises:
         ModelError: cross-attention is not where the family has it.
     """
-    names = model.tensors(model.anatomy.denoiser)
-    layers = len(in_set(names, "cross-attention-kv"))
-    if layers != 2 * model.anatomy.cross_attention:
-        raise ModelError(
-            f"has {layers} key and value projections, expected {2 * model.anatomy.cross_attention}",
-            where=model.anatomy.denoiser,
-        )
-    return in_set(names, kind)
+    cross_attention(model)
+    return in_set(model.tensors(model.anatomy.denoiser), kind)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from publisher.api import ModelInfo
+from publisher.api.diffusion.process import latent_size
 from publisher_immunize.params import ImmunizeParams
 
 MODES: dict[str, dict[str, Any]] = {
@@ -32,8 +33,8 @@ SMALL_SIZE = 32
 
 def resolve(params: ImmunizeParams, model: ModelInfo) -> ImmunizeParams:
     """The parameters with every None replaced."""
-    size = int(model.config(model.anatomy.denoiser).get("sample_size", 64))
-    small = SMALL if size <= SMALL_SIZE else {}
+    height, width = latent_size(model.config(model.anatomy.denoiser))
+    small = SMALL if height * width <= SMALL_SIZE**2 else {}
     known = EVERY | MODES[params.mode] | FAMILIES.get(model.anatomy.family, {}) | small
     missing = {name: value for name, value in known.items() if getattr(params, name) is None}
     return params.model_copy(update=missing)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from publisher.api import Claim, ModelInfo, Requirements, Scope, Step, StepContext, StepPlan
+from publisher.api.diffusion.process import require_trainable
 from publisher_immunize.claims import immunize_claims
 from publisher_immunize.names import exported
 from publisher_immunize.params import ImmunizeParams
@@ -34,11 +35,13 @@ class Immunize(Step[ImmunizeParams]):
         """The tensors of the outer set, and what the user should know before.
 
         Raises:
-            ModelError: cross-attention is not where the family has it.
+            ModelError: cross-attention is not where the family has it, or the model was trained in a way that is not
+                known here.
             UsageError: no concept, or nothing to keep where a term needs it.
         """
         chosen, _ = choose(params, scope), choose_kept(params, scope)
         names = exported(model, params.outer)
+        require_trainable(model, images=True)
         return StepPlan(changes={model.anatomy.denoiser: names}, notes=notes(resolve(params, model), chosen))
 
     def run(self, params: ImmunizeParams, ctx: StepContext) -> None:

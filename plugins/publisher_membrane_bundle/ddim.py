@@ -13,38 +13,29 @@ The grid has ``leading`` spacing without offset, whatever sampler the model ship
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
 from publisher.api import ModelError
-
-_BETAS = ("beta_end", "beta_schedule", "beta_start", "num_train_timesteps", "rescale_betas_zero_snr", "trained_betas")
-_KINDS = ("epsilon", "v_prediction")
+from publisher.api.diffusion.process import NoiseProcess
 
 
 class Ddim:
     """A grid of ``steps`` timesteps over the model's noise schedule.
 
     Args:
-        config: of the model's scheduler.
+        process: that the model was trained on.
         steps: of the grid.
         guidance: scale w.
 
     Raises:
-        ModelError: the model predicts neither noise nor velocity.
+        ModelError: the process has fewer timesteps.
     """
 
-    def __init__(self, config: Mapping[str, Any], steps: int, guidance: float) -> None:
-        self.kind = str(config.get("prediction_type", "epsilon"))
-        if self.kind not in _KINDS:
-            raise ModelError(
-                f"predicts {self.kind!r}; membranes are trained on {' or '.join(_KINDS)}", where="scheduler"
-            )
-        made = DDIMScheduler(**{key: config[key] for key in _BETAS if key in config})
+    def __init__(self, process: NoiseProcess, steps: int, guidance: float) -> None:
+        self.kind = process.prediction
+        made = DDIMScheduler(**process.betas)
         self.alphas: Tensor = made.alphas_cumprod.double()
         self.train_steps = len(self.alphas)
         self.steps, self.guidance = steps, guidance

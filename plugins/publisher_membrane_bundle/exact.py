@@ -77,8 +77,7 @@ class Exact:
 
     def _denoised(self, target: str, k: int) -> Tensor:
         denoiser, membranes = self.objective.denoiser, self.objective.membranes
-        size = denoiser.size
-        height, width = ((size * self._draw(4, 8) // 8 if self.dynamic else size) for _ in "hw")
+        height, width = ((size * self._draw(4, 8) // 8 if self.dynamic else size) for size in denoiser.size)
         x = torch.randn(1, denoiser.channels, height, width, generator=self.generator).to(denoiser.device)
         text = Text.join([self.objective.texts[target], self.objective.texts[""]])
         with membranes.folded() if membranes.foldable else membranes.open():

@@ -102,7 +102,7 @@ class Pool:
 
     def _noise(self) -> Tensor:
         denoiser = self.objective.denoiser
-        shape = (1, denoiser.channels, denoiser.size, denoiser.size)
+        shape = (1, denoiser.channels, *denoiser.size)
         return torch.randn(shape, generator=self.generator).to(denoiser.device)
 
     def _said(self, j: int, concept: int) -> Sentence:

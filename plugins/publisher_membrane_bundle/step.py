@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from publisher.api import Claim, Concept, ModelInfo, Requirements, Scope, Step, StepContext, StepPlan
+from publisher.api.diffusion.process import require_trainable
 from publisher.api.membranes import (
     FOLDER,
     INDEX,
@@ -51,12 +52,15 @@ class MembraneBundle(Step[MembraneParams]):
         """Files of membranes; in mode ``merge`` also the weights they change. Files to reuse are checked for shape.
 
         Raises:
-            ModelError: the denoiser's layers are not those of its architecture, or a file does not fit them.
+            ModelError: the denoiser's layers are not those of its architecture, a file does not fit them, or the model
+                was trained in a way that is not known here.
             UsageError: no concept, a name that is none, or a text that is its own surrogate.
         """
         chosen = choose(params, scope)
         wanted = targets(params, chosen)
         hosts = find_hosts(model)
+        if wanted:
+            require_trainable(model)
         stems = set(hosts) if wanted else set()
         for name in self.inputs(params):
             sizes = read_sizes(self.files[name])

@@ -15,6 +15,7 @@ from torch import Tensor
 from publisher.api import Model
 from publisher.api.diffusion.checkpoints import Checkpoints
 from publisher.api.diffusion.denoiser import Denoiser
+from publisher.api.diffusion.process import process_of
 from publisher.api.diffusion.text import Text, encode
 from publisher.api.diffusion.threads import Aside, at_once, is_small, one_thread_each
 from publisher.api.membranes import Membrane, find_hosts
@@ -88,7 +89,7 @@ def train(
     named = [text for target in targets for one in (target.texts, target.surrogates, target.positives) for text in one]
     texts = encode(model, ["", *named, *kept], session.device)
     anchors = AnchorMix(params.anchors, kept, texts)
-    ddim = Ddim(model.config("scheduler"), params.denoising_steps, params.denoising_guidance)
+    ddim = Ddim(process_of(model), params.denoising_steps, params.denoising_guidance)
     denoiser = Denoiser.load(model, session.device, session.dtype)
     layers = match_hosts(denoiser.network, hosts)
     bench = _Bench(denoiser, layers, texts, anchors, ddim, params, session)

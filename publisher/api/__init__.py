@@ -9,7 +9,7 @@ from publisher.api.concepts import Concept, Kind, Scope
 from publisher.api.events import CheckEnd, PackageBuilt, ReleaseEnd, ReleaseStart, StepEnd, StepStart
 from publisher.api.hookspecs import hookimpl, hookspec
 from publisher.api.metrics import CurveMetric, Interval, Measurement, Metric, Observation, Request
-from publisher.api.models import Anatomy, Model, ModelInfo, StepPlan, TensorInfo, TextEncoder
+from publisher.api.models import Anatomy, Model, ModelInfo, StepPlan, TensorInfo, TextEncoder, cross_attention
 from publisher.api.params import Params
 from publisher.api.records import (
     CheckRecord,
@@ -42,5 +42,6 @@ __all__ = [
     "PrerequisiteError", "PublisherError", "References", "ReleaseEnd", "ReleaseReport", "ReleaseStart",
     "ReportFormat", "Request", "Requirements", "Sampling", "Scope", "Scorer", "ScorerCard", "Step", "StepContext",
     "StepEnd", "StepPlan", "StepRecord", "StepStart", "TensorInfo", "TextEncoder", "TrainingAttack",
-    "TrainingParams", "Trial", "UsageError", "Verdict", "WeightAttack", "hookimpl", "hookspec", "safetensors_bytes",
+    "TrainingParams", "Trial", "UsageError", "Verdict", "WeightAttack", "cross_attention", "hookimpl",
+    "hookspec", "safetensors_bytes",
 ]  # fmt: skip

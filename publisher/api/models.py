@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from publisher.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,8 +38,6 @@ class Anatomy:
     """In the order in which their hidden states are concatenated."""
     text_width: int
     """Size of the vectors that cross-attention reads."""
-    cross_attention: int
-    """How many cross-attention layers the denoiser has; each has one ``attn2.to_k`` and one ``attn2.to_v``."""
     penultimate: bool = False
     """Prompts are the hidden states before the last layer, without the final norm (SDXL)."""
     pooled_text: bool = False
@@ -79,7 +79,7 @@ class ModelInfo(ABC):
 
     @abstractmethod
     def config(self, component: str) -> Mapping[str, Any]:
-        """The component's ``config.json`` (or scheduler, or tokenizer configuration).
+        """The component's ``config.json`` (or scheduler, or tokenizer configuration); ``"model_index"``: the index.
 
         Raises:
             KeyError: no such component.
@@ -88,6 +88,25 @@ class ModelInfo(ABC):
     @abstractmethod
     def tensors(self, component: str) -> Mapping[str, TensorInfo]:
         """Header of every tensor of a component, sorted by name."""
+
+
+def cross_attention(model: ModelInfo) -> tuple[str, ...]:
+    """Return the paths of the denoiser's cross-attention layers, sorted: read from the names of its weights.
+
+    Raises:
+        ModelError: there is none, or one has keys without values or values without keys.
+    """
+    denoiser = model.anatomy.denoiser
+    found = {part: _paths(model.tensors(denoiser), f".attn2.to_{part}.weight") for part in "kv"}
+    odd = sorted(found["k"] ^ found["v"])
+    if odd or not found["k"]:
+        what = f"{odd[0]!r} has keys or values alone" if odd else "has no layer attn2, where text would enter"
+        raise ModelError(what, where=denoiser, hint="Only UNets whose text enters through attn2 are known.")
+    return tuple(sorted(found["k"]))
+
+
+def _paths(names: Iterable[str], ending: str) -> set[str]:
+    return {f"{name.removesuffix(ending)}.attn2" for name in names if name.endswith(ending)}
 
 
 class Model(ModelInfo):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from publisher.api import Anatomy, ModelFamily, TextEncoder
@@ -62,15 +62,26 @@ class StableDiffusion(ModelFamily):
             return (
                 f"its unet reads {channels} channels, not 4: it cannot draw from words alone, so it cannot be checked"
             )
-        if unet.get("addition_embed_type") != self.addition:
-            return f"its unet has the additional embedding {unet.get('addition_embed_type')!r}, not {self.addition!r}"
-        if unet.get("dual_cross_attention") or unet.get("encoder_hid_dim_type"):
-            return "its unet has a cross-attention of another make (dual, or with a projection before it)"
-        blocks = [*unet.get("down_block_types", ()), unet.get("mid_block_type"), *unet.get("up_block_types", ())]
+        middle = unet.get("mid_block_type", "UNetMidBlock2DCrossAttn")
+        blocks = [*unet.get("down_block_types", ()), middle, *unet.get("up_block_types", ())]
         odd = sorted({block for block in blocks if block not in _BLOCKS})
         if odd:
             return f"its unet has blocks of another make: {', '.join(odd)}"
-        return "" if cross_attention_layers(unet) else "its unet has no cross-attention"
+        if not any(block in _CROSS for block in blocks):
+            return "its unet has no cross-attention"
+        return self._conditioning(unet)
+
+    def _conditioning(self, unet: Mapping[str, Any]) -> str:
+        if unet.get("addition_embed_type") != self.addition:
+            return f"its unet has the additional embedding {unet.get('addition_embed_type')!r}, not {self.addition!r}"
+        if any(unet.get(key) for key in ("dual_cross_attention", "encoder_hid_dim", "encoder_hid_dim_type")):
+            return "its unet has a cross-attention of another make (dual, or with a projection before it)"
+        alone = unet.get("only_cross_attention") or False
+        if alone if isinstance(alone, bool) else any(alone):
+            return "its unet has a cross-attention of another make (attn1 reads the text too)"
+        if unet.get("class_embed_type") or unet.get("num_class_embeds"):
+            return "its unet reads a class beside the text, which no prompt gives"
+        return ""
 
     def _fit(self, configs: Configs) -> str:
         read, written = _text_width(configs), sum(_width(configs, name) for name in self.encoders)
@@ -83,7 +94,6 @@ class StableDiffusion(ModelFamily):
             denoiser="unet",
             text_encoders=tuple(TextEncoder(name, _tokenizer(name), _width(configs, name)) for name in self.encoders),
             text_width=_text_width(configs),
-            cross_attention=cross_attention_layers(configs["unet"]),
             penultimate=wide,
             pooled_text=wide,
         )
@@ -129,27 +139,7 @@ class StableDiffusionXL(StableDiffusion):
 FAMILIES: tuple[type[ModelFamily], ...] = (StableDiffusion1, StableDiffusion2, StableDiffusionXL)
 
 _CROSS = ("CrossAttnDownBlock2D", "UNetMidBlock2DCrossAttn", "CrossAttnUpBlock2D")
-_BLOCKS = (*_CROSS, "DownBlock2D", "UpBlock2D", None)
-
-
-def cross_attention_layers(unet: Mapping[str, Any]) -> int:
-    """How many cross-attention layers (``attn2``) a ``UNet2DConditionModel`` has, from its configuration.
-
-    A down block has one transformer a layer, an up block one more than its mirror image, the middle one; each
-    transformer has as many cross-attention layers as ``transformer_layers_per_block`` says. 16 for SD 1.x, 70 for SDXL.
-    """
-    down, up = list(unet.get("down_block_types", ())), list(unet.get("up_block_types", ()))
-    layers = _per_block(unet.get("layers_per_block", 2), len(down))
-    depth = _per_block(unet.get("transformer_layers_per_block", 1), len(down))
-    mirrored = unet.get("reverse_transformer_layers_per_block")
-    above = _per_block(mirrored, len(up)) if mirrored is not None else depth[::-1]
-    count = sum(n * deep for block, n, deep in zip(down, layers, depth, strict=True) if block in _CROSS)
-    count += sum((n + 1) * deep for block, n, deep in zip(up, layers[::-1], above, strict=True) if block in _CROSS)
-    return count + (depth[-1] if unet.get("mid_block_type", _CROSS[1]) in _CROSS else 0)
-
-
-def _per_block(value: int | Sequence[int], blocks: int) -> list[int]:
-    return [value] * blocks if isinstance(value, int) else list(value)
+_BLOCKS = (*_CROSS, "DownBlock2D", "UNetMidBlock2D", "UpBlock2D", None)
 
 
 def _class(configs: Configs, component: str) -> str | None:

@@ -17,6 +17,7 @@ from publisher.model.digest import sha256_file
 from publisher.model.folder import ModelFolder, read_configs
 from publisher.model.libraries import require_libraries
 from publisher.registry import Contribution, Registry
+from publisher.runtime.drawable import require_drawable
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ def locate_model(reference: str, registry: Registry, relative_to: Path, *, fetch
         fetch: get it where it is not on this machine.
 
     Raises:
-        ModelError: not usable, or of no known family.
+        ModelError: not usable, of no known family, or of a kind that no pipeline can draw with.
         PrerequisiteError: it cannot be fetched, or needs a library that is not installed.
     """
     source = registry.source_for(reference)
@@ -71,7 +72,9 @@ def locate_model(reference: str, registry: Registry, relative_to: Path, *, fetch
     configs = read_configs(path)
     family, anatomy = registry.recognise(configs, str(path))
     require_libraries(configs, reference)
-    return PlannedModel(source, reference, family, ModelFolder(path, anatomy, configs))
+    folder = ModelFolder(path, anatomy, configs)
+    require_drawable(folder)
+    return PlannedModel(source, reference, family, folder)
 
 
 def plan_steps(

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from publisher.api import Check, Claim
+from publisher.api.diffusion.process import require_trainable
 from publisher.engine.device import Device, choose
 from publisher.engine.orders import warnings
 from publisher.engine.plan import PlannedModel, PlannedStep, locate_model, plan_steps
-from publisher.errors import InconclusiveError, UsageError
+from publisher.errors import InconclusiveError, ModelError, UsageError
 from publisher.manifest.resolve import Resolved, read
 from publisher.model.files import nbytes
 from publisher.registry import Contribution, Registry, load_registry
@@ -71,15 +72,28 @@ class Prepared:
         """Refuse to spend hours on a release that cannot pass.
 
         Raises:
-            InconclusiveError: a claim has no check, or a gate cannot be decided with so few images.
+            InconclusiveError: a claim has no check, or a check cannot be measured, or not with so few images.
         """
         problems = [f"{check.check}: {check.undecidable}" for check in self.checks if check.undecidable]
         problems += [f"{item.claim.id}: the claim has no check" for item in self.claims if not item.claim.checks]
         if problems:
+            few = any(check.too_few for check in self.checks)
             raise InconclusiveError(
-                "this release could only end as unknown: too little would be measured",
+                "this release could only end as unknown: "
+                + ("too little" if few else "not everything")
+                + " would be measured",
                 where=str(self.path),
-                hint="\n".join([*problems, "Raise verify.sampling.images, or see all with: publisher plan"]),
+                hint="\n".join(
+                    [
+                        *problems,
+                        *(
+                            ["Where images or trials are too few, raise verify.sampling.images or trials."]
+                            if few
+                            else []
+                        ),
+                        "See all checks with: publisher plan",
+                    ]
+                ),
             )
 
 
@@ -109,7 +123,8 @@ def prepare(path: Path, work: Path, *, fetch: bool) -> Prepared:
     for found in (model, gold):
         used += [found.source, found.family] if found else []
     sampling = resolved.verify.sampling
-    models = Models(tuple(step.identity.id for step in steps), gold=bool(resolved.verify.gold))
+    ids, trained = tuple(step.identity.id for step in steps), [found for found in (model, gold) if found]
+    models = Models(ids, gold=bool(resolved.verify.gold), untrainable=_untrainable(trained))
     return Prepared(
         path=path, resolved=resolved, registry=registry, device=device, model=model, gold=gold, steps=steps,
         claims=claims, tools=tools, checks=tuple(
@@ -121,6 +136,16 @@ def prepare(path: Path, work: Path, *, fetch: bool) -> Prepared:
         dropped=dropped,
         warnings=(*dropped, *warnings(steps, model.folder.anatomy.denoiser if model else "")),
     )  # fmt: skip
+
+
+def _untrainable(models: Iterable[PlannedModel]) -> str:
+    """Return why attacks by training cannot train one of these models; empty: they can."""
+    try:
+        for model in models:
+            require_trainable(model.folder, images=True)
+    except ModelError as error:
+        return f"{error.where}: {error.what}"
+    return ""
 
 
 def collect_claims(resolved: Resolved, steps: Iterable[PlannedStep]) -> list[StepClaim]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from publisher.api import ImageRequest
+from publisher.api.diffusion.process import latent_size
 from publisher.errors import PublisherError
 
 if TYPE_CHECKING:
@@ -45,10 +46,13 @@ def draw(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest]) -> torch
 
     steps, guidance, negative = _common(requests)
     generators = [torch.Generator().manual_seed(request.seed) for request in requests]
+    height, width = (size * pipeline.vae_scale_factor for size in latent_size(pipeline.unet.config))
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         pixels = pipeline(
             prompt=[request.prompt for request in requests],
             negative_prompt=[request.negative_prompt for request in requests] if negative else None,
+            height=height,
+            width=width,
             num_inference_steps=steps,
             guidance_scale=guidance,
             latents=_noise(pipeline, generators),
@@ -71,12 +75,6 @@ def _common(requests: Sequence[ImageRequest]) -> tuple[int, float, bool]:
 def batch_kind(request: ImageRequest) -> tuple[int, float, bool]:
     """What requests of one batch have in common: steps, guidance, whether there is a negative prompt."""
     return request.steps, request.guidance, bool(request.negative_prompt)
-
-
-def latent_size(config: Any) -> tuple[int, int]:
-    """Height and width of the latents, from the denoiser's configuration (its ``sample_size``)."""
-    size = config["sample_size"]
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def batch_size(latent: tuple[int, int]) -> int:

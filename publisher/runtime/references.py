@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from publisher.api import Concept, ImageRequest, References
+from publisher.api.diffusion.process import latent_size
 from publisher.errors import ModelError, UsageError
-from publisher.runtime.drawing import batch_size, draw, latent_size
+from publisher.runtime.drawing import batch_size, draw
 from publisher.runtime.refusals import is_refused
 from publisher.runtime.side_by_side import one_thread_each, workers_for
 
@@ -155,7 +156,7 @@ def image_size(base_folder: Path) -> tuple[int, int]:
     try:
         height, width = latent_size(_config(base_folder / "unet"))
         pixels = 2 ** (len(_config(base_folder / "vae")["block_out_channels"]) - 1)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
         raise ModelError(f"its image size cannot be read: {error}", where=str(base_folder)) from error
     return height * pixels, width * pixels
 

@@ -39,7 +39,7 @@ def ask(check: Check, scope: Scope, tools: Tools, sampling: Sampling) -> Asked:
     attack = named(tools.attacks, check.attack, "attack")
     scorer = named(tools.scorers, check.scorer or tools.scorer, "scorer")
     if not check.concepts:
-        raise Unmeasured("the check names no concept")
+        raise Unmeasured("the check names no concept, so nothing is asked: list ids under its 'concepts'")
     wanted: dict[ImageRequest, None] = {}
     refused = 0
     for concept in concepts(check, scope):

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from publisher.api import Executor, ImageRequest
+from publisher.api.diffusion.process import latent_size
 from publisher.errors import PublisherError
 from publisher.model.digest import sha256_json
-from publisher.runtime.drawing import VERSION, draw, latent_size
+from publisher.runtime.drawing import VERSION, draw
 from publisher.runtime.side_by_side import one_thread_each, workers_for
 from publisher.verify.asking import one_line
 from publisher.verify.batches import Batch
@@ -186,7 +187,8 @@ def latents_of(folder: Path) -> tuple[int, int]:
     """Height and width of a model's latents, from its configuration.
 
     Raises:
-        OSError, ValueError, KeyError: the configuration cannot be read.
+        OSError, ValueError: the configuration cannot be read.
+        ModelError: it says no size.
     """
     return latent_size(json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8")))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import TypedDict
 
 from publisher.api import Check, ImageRequest, Sampling, Scope, TrainingParams
 from publisher.api.verdicts import decide
@@ -22,6 +23,8 @@ class Models:
     """Ids of the steps, in their order."""
     gold: bool = False
     """There is one that never knew the concepts."""
+    untrainable: str = ""
+    """Why attacks cannot train the base model; empty: they can."""
 
     def controls(self, params: TrainingParams) -> tuple[str, ...]:
         """The controls that there are, as :meth:`publisher.verify.tools.Arms.control` finds them.
@@ -56,12 +59,21 @@ class CheckPlan:
     """Requests that nobody may draw."""
     undecidable: str = ""
     """Why the verdict can only be *unknown*, in one sentence; empty: it can be decided."""
+    too_few: bool = False
+    """More images or trials would decide it."""
     trainings: int = 0
     """Trials of an attack by training, on all models together; equal ones of other checks are made once."""
     steps: int = 0
     """Training steps of all of them."""
     models: int = 2
     """That are asked."""
+
+
+class _Lack(TypedDict):
+    """Why a check cannot be decided, as :class:`CheckPlan` has it."""
+
+    undecidable: str
+    too_few: bool
 
 
 def plan_check(
@@ -91,7 +103,7 @@ def _drawings(found: Prepared) -> CheckPlan:
         samples=dict(Counter(request.concept for request in requests)),
         prompts=len({request.prompt for request in requests}),
         refused=found.asked.refused,
-        undecidable=_undecidable(found, len(requests), "images"),
+        **_undecidable(found, len(requests), "images"),
     )
 
 
@@ -99,6 +111,8 @@ def _trainings(found: Prepared, models: Models) -> CheckPlan:
     params = found.attack_params
     if not isinstance(params, TrainingParams):
         raise Unmeasured(f"the attack {found.check.attack!r} has no parameters of a training")
+    if models.untrainable:
+        raise Unmeasured(f"the attack {found.check.attack!r} trains: {models.untrainable}")
     count = models.distinct(params, found.step)
     asked = Counter(request.concept for request in found.asked.requests)
     trainings = count * params.trials * len(found.concepts)
@@ -107,7 +121,7 @@ def _trainings(found: Prepared, models: Models) -> CheckPlan:
         samples={name: probes * params.trials * len(params.horizons) for name, probes in asked.items()},
         prompts=len({request.prompt for request in found.asked.requests}),
         refused=found.asked.refused,
-        undecidable=_undecidable(found, params.trials * len(found.concepts), "trials of a model"),
+        **_undecidable(found, params.trials * len(found.concepts), "trials of a model"),
         trainings=trainings,
         steps=trainings * params.horizons[-1],
         models=count,
@@ -134,12 +148,12 @@ def images(checks: list[Check], scope: Scope, tools: Tools, sampling: Sampling) 
     return Counter(how if isinstance(how, str) else "altered" for _, how in wanted)
 
 
-def _undecidable(found: Prepared, n: int, what: str) -> str:
+def _undecidable(found: Prepared, n: int, what: str) -> _Lack:
     try:
         best = found.metric.best(found.metric_params, n)
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything
-        return f"{n} {what}: {one_line(error)}"
-    if best is None:
-        return ""
-    verdict, reason = decide(found.check.gate, best)
-    return "" if verdict == "passed" else f"{n} {what} cannot show it, even at best: {reason}"
+        return {"undecidable": f"{n} {what}: {one_line(error)}", "too_few": True}
+    verdict, reason = ("passed", "") if best is None else decide(found.check.gate, best)
+    if verdict == "passed":
+        return {"undecidable": "", "too_few": False}
+    return {"undecidable": f"{n} {what} cannot show it, even at best: {reason}", "too_few": True}

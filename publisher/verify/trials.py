@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Concept, ImageRequest, Learner, Lesson, TrainingAttack, TrainingParams
+from publisher.api.diffusion.process import latent_size
 from publisher.api.freeze_mask import Frozen
 from publisher.model.digest import sha256_json
-from publisher.runtime.drawing import DrawError, batch_kind, batch_size, draw, latent_size
+from publisher.runtime.drawing import DrawError, batch_kind, batch_size, draw
 from publisher.runtime.side_by_side import one_thread_each
 from publisher.verify.asking import one_line
 from publisher.verify.tools import Unmeasured
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from publisher.runtime.guard.arming import Armed
 
-VERSION = "2"
+VERSION = "3"
 """Raised when the same trial gives other numbers."""
 TIMESTEPS = 8
 """At which the loss on each held-out image is measured, spread evenly."""
@@ -226,7 +227,7 @@ def _loss(begun: _Begun) -> float:
     x, pipeline, task = begun.held_out, begun.pipeline, begun.task
     if x is None or begun.learner is None:
         raise ValueError("the trial has not begun")
-    noising = Noising(dict(pipeline.scheduler.config))
+    noising = Noising.of(pipeline)
     denoiser = Denoiser(pipeline.unet, pipeline.vae_scale_factor)
     generator = torch.Generator().manual_seed(seed_of("held-out", task.concept.id))
     losses = []

@@ -11,7 +11,7 @@ import torch
 
 from publisher.api import Anatomy, Concept, Model, ModelInfo, References, Scope, StepContext, TensorInfo, TextEncoder
 
-SD1 = Anatomy("stable-diffusion-1", "unet", (TextEncoder("text_encoder", "tokenizer", 8),), 8, 2)
+SD1 = Anatomy("stable-diffusion-1", "unet", (TextEncoder("text_encoder", "tokenizer", 8),), 8)
 PARTS = ("text_encoder", "tokenizer", "unet")
 KEY, VALUE = ".attn2.to_k.weight", ".attn2.to_v.weight"
 

@@ -83,7 +83,7 @@ def xl(tmp_path: Path) -> Xl:
         _tiny(tmp_path / f"text_encoder{end}", kinds[f"text_encoder{end}"], width)
         (tmp_path / f"tokenizer{end}").symlink_to(model_folder() / "tokenizer")
         parts.append(TextEncoder(f"text_encoder{end}", f"tokenizer{end}", width))
-    anatomy = Anatomy("stable-diffusion-xl", "unet", tuple(parts), 10, 70, penultimate=True, pooled_text=True)
+    anatomy = Anatomy("stable-diffusion-xl", "unet", tuple(parts), 10, penultimate=True, pooled_text=True)
     return Xl(folder=tmp_path, anatomy=anatomy, kinds=kinds)
 
 
@@ -114,7 +114,7 @@ def test_an_encoder_of_another_class_is_refused(xl: Xl) -> None:
 
 def test_an_encoder_of_another_width_is_refused(xl: Xl) -> None:
     parts = (TextEncoder("text_encoder", "tokenizer", 5),)
-    xl.anatomy = Anatomy("stable-diffusion-1", "unet", parts, 5, 1)
+    xl.anatomy = Anatomy("stable-diffusion-1", "unet", parts, 5)
     with pytest.raises(ModelError, match="is 4 wide, not 5"):
         Encoders(xl, CPU)  # type: ignore[arg-type]
 
@@ -124,7 +124,7 @@ def test_half_precision_encoders_are_widened(xl: Xl) -> None:
 
     path = xl.folder / "text_encoder" / "model.safetensors"
     save_file({name: tensor.half() for name, tensor in load_file(path).items()}, path, {"format": "pt"})
-    xl.anatomy = Anatomy("stable-diffusion-1", "unet", xl.anatomy.text_encoders[:1], 4, 1)
+    xl.anatomy = Anatomy("stable-diffusion-1", "unet", xl.anatomy.text_encoders[:1], 4)
     found = Encoders(xl, CPU)  # type: ignore[arg-type]
     (one,) = found.embed([found.tokens("a pizza")])
     assert one.hidden.dtype == torch.float64

@@ -148,7 +148,7 @@ def test_warnings_of_the_plan_are_given_by_the_run_as_well(embedded: Model) -> N
 
 
 def test_the_pooled_vector_is_named_as_a_leak() -> None:
-    xl = Anatomy("stable-diffusion-xl", "unet", (TextEncoder("text_encoder", "tokenizer", 8),), 8, 2, pooled_text=True)
+    xl = Anatomy("stable-diffusion-xl", "unet", (TextEncoder("text_encoder", "tokenizer", 8),), 8, pooled_text=True)
     notes = Erase().plan(EraseParams(), SCOPE, Headers(anatomy=xl)).notes
     assert any("pooled text vector" in note for note in notes)
 

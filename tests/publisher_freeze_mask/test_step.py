@@ -10,6 +10,7 @@ from mask_cases import SCOPE, Killed, KillingAt, mask_of, parse, run
 
 from publisher.api import Model, Scope, UsageError
 from publisher.api.diffusion.latents import Noising
+from publisher.api.diffusion.process import read_process
 from publisher.api.freeze_mask import FILE, Candidate, architecture_sha256, count, random_mask
 from publisher_freeze_mask import publisher_register_steps
 from publisher_freeze_mask.jobs import jobs
@@ -164,7 +165,12 @@ def test_the_report_gets_both_ratios_and_whether_the_scores_add_up(model: Model,
 
 def test_each_concept_caption_and_seed_has_a_fine_tuning_of_its_own() -> None:
     album = Album(torch.zeros(1, 4, 8, 8), ("a skull",))
-    material = Material({"name": (album,) * 2, "description": (album,) * 2}, (album,) * 3, {}, Noising({}))
+    material = Material(
+        {"name": (album,) * 2, "description": (album,) * 2},
+        (album,) * 3,
+        {},
+        Noising(read_process("DDIMScheduler", {})),
+    )
     labels = [job.label for job in jobs(parse(adapt={"seeds": 2}), material)]
     assert len(labels) == len(set(labels)) == 2 * (2 * 2 + 3)
     together = [job.label for job in jobs(parse(adapt={"learn": "together"}), material)]

@@ -13,6 +13,7 @@ from publisher.api import Concept
 from publisher.api.choosing import captions_of
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.latents import Noising
+from publisher.api.diffusion.process import read_process
 from publisher.api.diffusion.text import Text
 from publisher_immunize.bench import Bench
 from publisher_immunize.host import Host
@@ -58,7 +59,9 @@ def material(concepts: tuple[Concept, ...] = (SKULL, PIZZA), dtype: torch.dtype 
         text: Text(torch.cat([start, torch.randn(POSITIONS - 1, WIDTH, generator=generator)])[None].to(dtype))
         for text in texts
     }
-    return Material(albums, kept, keep_texts, states, dict.fromkeys(texts, 5), Noising(SCHEDULER))
+    return Material(
+        albums, kept, keep_texts, states, dict.fromkeys(texts, 5), Noising(read_process("DDIMScheduler", SCHEDULER))
+    )
 
 
 def make_bench(

@@ -8,6 +8,7 @@ from tiny_sd import CAT, DOG, model_of, quick, seeded, session
 
 from publisher.api import UsageError
 from publisher.api.diffusion.denoiser import Denoiser
+from publisher.api.diffusion.process import process_of
 from publisher.api.diffusion.text import encode
 from publisher.api.membranes import find_hosts
 from publisher_membrane_bundle.branch import Membranes
@@ -37,7 +38,7 @@ class Bench:
             self.membranes.flat.normal_(0, 0.1, generator=seeded("factors"))
         self.objective = Objective(self.denoiser, self.membranes, self.texts, 1.0, 10.0, uncond)
         self.anchors = AnchorMix(Anchors(uncond=uncond), (), self.texts)
-        self.ddim = Ddim(model.config("scheduler"), 6, 3.0)
+        self.ddim = Ddim(process_of(model), 6, 3.0)
 
     def point(self, said: tuple[Sentence, ...], owner: int = 0) -> Point:
         draws = seeded("point")

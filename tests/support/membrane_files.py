@@ -25,12 +25,11 @@ SDXL = {
 class Headers(ModelInfo):
     """A UNet of the configuration, without weights."""
 
-    def __init__(self, config: Mapping[str, Any], cross_attention: int, without: str = "") -> None:
+    def __init__(self, config: Mapping[str, Any], without: str = "") -> None:
         from diffusers import UNet2DConditionModel
 
         with torch.device("meta"):
             weights = UNet2DConditionModel(**config).state_dict()
-        self._cross_attention = cross_attention
         self._tensors = {
             name: TensorInfo(name, tuple(weight.shape), "F32", "unet/x.safetensors")
             for name, weight in weights.items()
@@ -39,7 +38,7 @@ class Headers(ModelInfo):
 
     @property
     def anatomy(self) -> Anatomy:
-        return Anatomy("any", "unet", (), 768, self._cross_attention)
+        return Anatomy("any", "unet", (), 768)
 
     @property
     def components(self) -> tuple[str, ...]:

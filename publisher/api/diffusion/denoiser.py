@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from publisher.api.diffusion.process import latent_size, require_plain
 from publisher.api.diffusion.text import Text
 from publisher.api.loading import load_component
 from publisher.api.models import Model
@@ -18,13 +19,18 @@ class Denoiser:
     Args:
         network: a ``UNet2DConditionModel``, frozen.
         pixels: pixels a latent, for SDXL's time ids.
+
+    Raises:
+        ModelError: it reads more than latents, timesteps and text, or nothing says how large its latents are.
     """
 
     def __init__(self, network: Any, pixels: int = 8) -> None:
+        require_plain(network.config)
         self.network: nn.Module = network
         self.pixels = pixels
         self.channels = int(network.config.in_channels)
-        self.size = int(network.config.sample_size)
+        self.size = latent_size(network.config)
+        """Height and width of the latents."""
         weight = next(network.parameters())
         self.dtype, self.device = weight.dtype, weight.device
 

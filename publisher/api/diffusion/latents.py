@@ -6,7 +6,6 @@ L   = || target - eps_theta(x_t, t, c) ||^2                          eq. 14; noi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from publisher.api.diffusion.denoiser import Denoiser
+from publisher.api.diffusion.process import LATENTS, NoiseProcess, read_process
 from publisher.api.diffusion.text import Text
 from publisher.errors import ModelError
 
@@ -24,20 +24,32 @@ BATCH = 8
 def encode_images(vae: Any, images: Tensor) -> Tensor:
     """The mean of the autoencoder's posterior, scaled as the denoiser expects it.
 
+    Where the autoencoder has ``latents_mean`` and ``latents_std``, each channel is normalised by them: what the
+    pipeline undoes before it decodes.
+
     Args:
         vae: an ``AutoencoderKL``.
         images: ``(n, 3, h, w)`` in [0, 1].
 
     Returns:
         ``(n, c, h / f, w / f)`` float32 on the autoencoder's device.
+
+    Raises:
+        ModelError: it is another autoencoder.
     """
+    if type(vae).__name__ != "AutoencoderKL":
+        raise ModelError(f"is {type(vae).__name__}; images are encoded by AutoencoderKL alone", where="vae")
     weight = next(vae.parameters())
     means = []
     for start in range(0, len(images), BATCH):
         pixels = images[start : start + BATCH].to(weight.device, weight.dtype) * 2 - 1
         means.append(vae.encode(pixels).latent_dist.mean.float())
     shift = vae.config.get("shift_factor") or 0.0
-    latents: Tensor = (torch.cat(means) - shift) * vae.config.scaling_factor
+    spread: Tensor | float = 1.0
+    if all(vae.config.get(key) is not None for key in LATENTS):
+        mean, spread = (torch.tensor(vae.config[key], device=weight.device)[:, None, None] for key in LATENTS)
+        shift = shift + mean
+    latents: Tensor = (torch.cat(means) - shift) * vae.config.scaling_factor / spread
     return latents
 
 
@@ -45,21 +57,23 @@ class Noising:
     """A model's forward process and what its denoiser was trained to predict.
 
     Args:
-        config: of the scheduler (``scheduler_config.json``).
-
-    Raises:
-        ModelError: it predicts something else than noise or velocity.
+        process: of the model, such as :func:`publisher.api.diffusion.process.process_of` reads it.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, process: NoiseProcess) -> None:
         from diffusers import DDPMScheduler
 
-        known = {key: value for key, value in config.items() if not key.startswith("_")}
-        self.scheduler = DDPMScheduler.from_config(known)
-        self.prediction = str(self.scheduler.config.prediction_type)
-        self.steps = int(self.scheduler.config.num_train_timesteps)
-        if self.prediction not in ("epsilon", "v_prediction"):
-            raise ModelError(f"the model predicts {self.prediction!r}; known are epsilon and v_prediction")
+        self.scheduler = DDPMScheduler(**process.betas, prediction_type=process.prediction)
+        self.prediction, self.steps = process.prediction, process.steps
+
+    @classmethod
+    def of(cls, pipeline: Any) -> Noising:
+        """Return that of a loaded pipeline.
+
+        Raises:
+            ModelError: its scheduler is of another process.
+        """
+        return cls(read_process(type(pipeline.scheduler).__name__, pipeline.scheduler.config))
 
     def noisy(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """``x_t``: ``x`` and ``noise`` ``(B, c, h, w)``, ``t (B,)``."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from publisher.api.diffusion.process import reads_nothing_as_zeros
 from publisher.api.loading import load_component
 from publisher.api.models import Model, TextEncoder
 from publisher.errors import ModelError, UsageError
@@ -39,6 +40,8 @@ class Text:
 def encode(model: Model, texts: Iterable[str], device: torch.device) -> dict[str, Text]:
     """Every distinct text as a batch of one, in float32; the encoders are let go.
 
+    The empty text stands for no prompt: where the pipeline draws with zeros in its place, it is zeros here too.
+
     Raises:
         UsageError: the pipeline would silently cut a text.
         ModelError: an encoder cannot be loaded, or the model pools text and no encoder gives a pooled vector.
@@ -54,6 +57,10 @@ def encode(model: Model, texts: Iterable[str], device: torch.device) -> dict[str
     elif pooled is None:
         raise ModelError("no text encoder gives the pooled vector that the denoiser reads")
     joined = torch.cat(states, dim=-1)
+    if "" in distinct and reads_nothing_as_zeros(model):
+        for read in (joined, pooled):
+            if read is not None:
+                read[distinct.index("")] = 0
     return {
         text: Text(joined[i : i + 1], None if pooled is None else pooled[i : i + 1]) for i, text in enumerate(distinct)
     }

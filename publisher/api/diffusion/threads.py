@@ -21,9 +21,9 @@ Aside = Callable[[Work], Work]
 """Starts a function, and returns what waits for its result."""
 
 
-def is_small(device: torch.device, size: int) -> bool:
-    """Whether a denoiser of ``size`` x ``size`` latents is to be run by one thread at a time."""
-    return device.type == "cpu" and size * size <= SMALL
+def is_small(device: torch.device, size: tuple[int, int]) -> bool:
+    """Whether a denoiser of latents of this height and width is to be run by one thread at a time."""
+    return device.type == "cpu" and size[0] * size[1] <= SMALL
 
 
 def at_once(work: Work) -> Work:

@@ -11,7 +11,10 @@ from publisher.api.membranes.parts import Host, Membrane, MembraneFileError
 from publisher.api.models import ModelInfo
 from publisher.errors import ModelError
 
-_HOST = re.compile(r"(?P<transformer>(?:(?:down|up)_blocks\.\d+|mid_block)\.attentions\.\d+)\.(?P<rest>.+)\.weight")
+_HOST = re.compile(
+    r"(?P<transformer>(?:(?:down|up)_blocks\.\d+|mid_block)\.attentions\.\d+)"
+    r"(?P<block>\.transformer_blocks\.\d+)?\.(?P<rest>.+)\.weight"
+)
 _PER_BLOCK, _PER_TRANSFORMER = 10, 2
 
 
@@ -22,20 +25,22 @@ def find_hosts(model: ModelInfo) -> dict[str, Host]:
     out of two attentions, two of the feed-forward layer).
 
     Raises:
-        ModelError: another number than the architecture has.
+        ModelError: none, or a block with more or fewer than these.
     """
     denoiser = model.anatomy.denoiser
-    hosts, transformers = {}, set()
+    hosts, transformers, blocks = {}, set(), set()
     for name, info in model.tensors(denoiser).items():
         found = _HOST.fullmatch(name)
         if found and len(info.shape) in (2, 4):
             host = Host(name.removesuffix(".weight"), info.shape)
             hosts[host.stem] = host
             transformers.add(found["transformer"])
-    expected = _PER_TRANSFORMER * len(transformers) + _PER_BLOCK * model.anatomy.cross_attention
+            blocks |= {found["transformer"] + found["block"]} if found["block"] else set()
+    expected = _PER_TRANSFORMER * len(transformers) + _PER_BLOCK * len(blocks)
     if len(hosts) != expected or not hosts:
         raise ModelError(
-            f"the denoiser has {len(hosts)} layers that can carry a membrane, its architecture says {expected}",
+            f"the denoiser has {len(hosts)} layers that can carry a membrane; {len(transformers)} transformers of "
+            f"{len(blocks)} blocks have {expected}",
             where=denoiser,
             hint="The layers may have other names or be wrapped by an adapter; save the plain model.",
         )

@@ -155,7 +155,7 @@ class DenoisingLearner(Learner):
         self._rows = Rows(len(lesson.latents), generator)
         prior = len(lesson.prior_latents) if prior_weight else 0
         self._prior_rows = Rows(prior, generator) if prior else None
-        self._noising = Noising(pipeline.scheduler.config)
+        self._noising = Noising.of(pipeline)
         self._denoiser = Denoiser(pipeline.unet, pipeline.vae_scale_factor)
         self._texts = Texts(pipeline, changing=trained.text)
         self._trained = [parameter.requires_grad_() for parameter in (*trained.weights, *trained.embeddings)]

@@ -43,18 +43,16 @@ STEM = "lora_unet_mid_block_attentions_0_ff"
 
 @pytest.fixture(scope="module")
 def sd1() -> dict[str, Host]:
-    return find_hosts(Headers(SD1, 16))
+    return find_hosts(Headers(SD1))
 
 
 @pytest.mark.parametrize(
-    ("config", "cross_attention", "layers", "parameters"),
-    [(SD1, 16, 192, 423_936), (SD2, 16, 192, 432_128), (SDXL, 70, 722, 2_659_840)],
+    ("config", "layers", "parameters"),
+    [(SD1, 192, 423_936), (SD2, 192, 432_128), (SDXL, 722, 2_659_840)],
     ids=["SD1", "SD2", "SDXL"],
 )
-def test_the_hosts_of_the_real_architectures(
-    config: dict[str, object], cross_attention: int, layers: int, parameters: int
-) -> None:
-    hosts = find_hosts(Headers(config, cross_attention))
+def test_the_hosts_of_the_real_architectures(config: dict[str, object], layers: int, parameters: int) -> None:
+    hosts = find_hosts(Headers(config))
     assert len(hosts) == layers
     assert sum(host.shape[0] + host.shape[1] for host in hosts.values()) == parameters
 
@@ -72,8 +70,10 @@ def test_stems_are_those_of_the_published_files(sd1: dict[str, Host]) -> None:
 
 
 def test_a_model_with_layers_under_other_names_is_refused() -> None:
-    odd = Headers(SD1, 16, without="mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight")
-    with pytest.raises(ModelError, match="has 191 layers that can carry a membrane, its architecture says 192"):
+    odd = Headers(SD1, without="mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight")
+    with pytest.raises(
+        ModelError, match="has 191 layers that can carry a membrane; 16 transformers of 16 blocks have 192"
+    ):
         find_hosts(odd)
 
 
@@ -191,13 +191,13 @@ def test_a_truncated_file_a_folder_and_no_file_are_refused_by_name(
 
 
 def test_a_membrane_of_another_family_does_not_fit(sd1: dict[str, Host]) -> None:
-    sd2 = random_membrane(find_hosts(Headers(SD2, 16)))
+    sd2 = random_membrane(find_hosts(Headers(SD2)))
     assert len(misfits(sizes_of(sd2), sd1)) == 32 + 32  # width of the text in k and v, linear projections
     with pytest.raises(MembraneFileError, match="64 of 192 layers differ") as caught:
         require_fit(sd2, sd1, "sd2.safetensors")
     assert "made for a linear layer, the model's is a convolution" in str(caught.value)
     assert "... and 61 more" in str(caught.value)
-    sdxl = random_membrane(find_hosts(Headers(SDXL, 70)))
+    sdxl = random_membrane(find_hosts(Headers(SDXL)))
     assert any("no such layer" in problem for problem in misfits(sizes_of(sdxl), sd1))
 
 

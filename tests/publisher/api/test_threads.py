@@ -10,9 +10,9 @@ from publisher.api.diffusion.threads import at_once, is_small, one_thread_each
 
 
 def test_small_is_a_matter_of_the_cpu_and_of_the_latents() -> None:
-    assert is_small(torch.device("cpu"), 8)
-    assert not is_small(torch.device("cpu"), 64)
-    assert not is_small(torch.device("cuda"), 8)
+    assert is_small(torch.device("cpu"), (8, 32))
+    assert not is_small(torch.device("cpu"), (8, 64))
+    assert not is_small(torch.device("cuda"), (8, 8))
 
 
 @pytest.mark.usefixtures("two_threads")

@@ -115,7 +115,7 @@ def test_inspect_warns_of_a_small_scale_and_of_no_prompts(hosts: dict[str, Host]
 
 
 def test_inspect_shows_why_a_file_does_not_fit(tmp_path: Path) -> None:
-    path = save(tmp_path / "sd1.safetensors", random_membrane(find_hosts(Headers(SD1, 16))))
+    path = save(tmp_path / "sd1.safetensors", random_membrane(find_hosts(Headers(SD1))))
     result = membranes("inspect", path, "--model", "embedded:emoji")
     assert (result.exit_code, "does not fit" in result.stdout) == (0, True)
     assert "made for a layer 320 x 320, the model's is" in result.stdout
@@ -287,7 +287,7 @@ def test_convert_to_diffusers_needs_a_model_and_refuses_one_that_does_not_fit(
 ) -> None:
     result = membranes("convert", files[0], "--to", "diffusers", "--out", tmp_path / "out")
     assert (result.exit_code, "Give the model with --model." in result.stderr) == (2, True)
-    other = save(tmp_path / "sd1.safetensors", random_membrane(find_hosts(Headers(SD1, 16))))
+    other = save(tmp_path / "sd1.safetensors", random_membrane(find_hosts(Headers(SD1))))
     result = membranes("convert", other, "--model", "embedded:emoji", "--out", tmp_path / "out")
     assert (result.exit_code, f"{other}: the membrane does not fit this model" in result.stderr) == (2, True)
     assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from publisher.api import Anatomy, TextEncoder
 
-ANATOMY = Anatomy("toy", "unet", (TextEncoder("text_encoder", "tokenizer", 4),), 4, 1)
+ANATOMY = Anatomy("toy", "unet", (TextEncoder("text_encoder", "tokenizer", 4),), 4)
 INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "_diffusers_version": "0.42.1",

@@ -157,7 +157,7 @@ def test_shards_are_merged_each_in_its_place_and_dtype(
 
 
 def sd1(_membrane: Membrane) -> Membrane:
-    return random_membrane(find_hosts(Headers(SD1, 16)))
+    return random_membrane(find_hosts(Headers(SD1)))
 
 
 def huge(membrane: Membrane) -> Membrane:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from publisher.api import ImageRequest, ModelError
-from publisher.runtime.drawing import DrawError, draw, latent_size
+from publisher.runtime.drawing import DrawError, draw
 from publisher.runtime.pipelines import load, read_index
 from publisher_emoji import model_folder
 
@@ -79,11 +79,6 @@ def test_a_broken_network_draws_nothing_rather_than_black() -> None:
     broken.unet.conv_out.weight.data.fill_(float("nan"))
     with pytest.raises(DrawError, match="NaN"):
         draw(broken, [ask()])
-
-
-@pytest.mark.parametrize(("size", "expected"), [(64, (64, 64)), ([96, 128], (96, 128))])
-def test_latents_have_the_denoisers_sample_size(size: Any, expected: tuple[int, int]) -> None:
-    assert latent_size({"sample_size": size}) == expected
 
 
 def test_a_safety_checker_in_the_folder_is_left_out(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from publisher.api import ImageRequest
+from publisher.api import ImageRequest, cross_attention
 from publisher.builtin.families import StableDiffusionXL
-from publisher.model.folder import read_configs
+from publisher.model.folder import ModelFolder, read_configs
 from publisher.runtime.drawing import draw
 from publisher.runtime.pipelines import load
 from support.tiny_sdxl import save_tiny_sdxl
@@ -23,7 +23,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_sdxl_is_recognised_and_draws(folder: Path) -> None:
     anatomy = StableDiffusionXL().recognise(read_configs(folder))
     assert anatomy is not None
-    assert (anatomy.text_width, anatomy.cross_attention) == (32, 2 + 2 + 4)
+    assert anatomy.text_width == 32
+    assert len(cross_attention(ModelFolder(folder, anatomy))) == 2 + 2 + 4
     request = ImageRequest(concept="x", prompt="a cat emoji", seed=1, steps=2, guidance=3.0)
     pipeline = load(folder, torch.device("cpu"), torch.float32)
     images = draw(pipeline, [request])

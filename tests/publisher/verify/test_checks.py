@@ -242,7 +242,7 @@ def test_a_metric_that_does_not_measure_makes_it_unknown(world: World, metric: t
         ({"metric": "fid"}, "there is no metric 'fid'"),
         ({"scorer": "clip"}, "there is no scorer 'clip'"),
         ({"concepts": ("dog",)}, "no concept has the id 'dog'"),
-        ({"concepts": ()}, "the check names no concept"),
+        ({"concepts": ()}, "the check names no concept, so nothing is asked: list ids under its 'concepts'"),
         ({"attack": "paraphrase"}, "the attack 'paraphrase' has nothing to ask for 'cigarette'"),
     ],
 )

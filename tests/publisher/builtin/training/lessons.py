@@ -75,7 +75,7 @@ def changed(before: dict[str, Tensor], pipeline: Any) -> set[str]:
 
 def loss_on(pipeline: Any, learner: Any, latents: Tensor, texts: tuple[str, ...]) -> float:
     """The denoising loss with noise that is always the same."""
-    noising = Noising(pipeline.scheduler.config)
+    noising = Noising.of(pipeline)
     noise, t = noising.draw(latents, seeded(3))
     with torch.no_grad():
         denoiser = Denoiser(pipeline.unet, pipeline.vae_scale_factor)

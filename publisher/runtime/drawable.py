@@ -1,0 +1,37 @@
+"""Whether a pipeline can draw with a model, as far as its configurations say: known before anything is loaded."""
+
+from __future__ import annotations
+
+from publisher.api import TextEncoder
+from publisher.api.diffusion.process import latent_size
+from publisher.errors import ModelError
+from publisher.model.folder import ModelFolder, read_json
+
+LENGTHS = ("model_max_length", "max_len")
+"""Keys of a tokenizer that say how long a prompt may be."""
+
+
+def require_drawable(model: ModelFolder) -> None:
+    """Refuse a model that says neither how large its images nor how long its prompts are.
+
+    Raises:
+        ModelError: nobody's pipeline could draw with it; the message says which file to complete.
+    """
+    latent_size(model.config(model.anatomy.denoiser))
+    for part in model.anatomy.text_encoders:
+        _require_length(model, part)
+
+
+def _require_length(model: ModelFolder, part: TextEncoder) -> None:
+    """Pipelines pad every prompt to the tokenizer's length, and the encoder has so many positions."""
+    positions = model.config(part.component).get("max_position_embeddings", 77)
+    path = model.path / part.tokenizer / "tokenizer_config.json"
+    config = read_json(path) if path.is_file() else {}
+    said = [config[key] for key in LENGTHS if config.get(key) is not None]
+    if not said or not 2 < said[0] <= positions:
+        found = f"{LENGTHS[0]} is {said[0]:.4g}" if said else f"there is no {LENGTHS[0]}"
+        raise ModelError(
+            f"{found}, and the {part.component} reads {positions} tokens: pipelines cannot pad a prompt",
+            where=str(path),
+            hint=f'Write "{LENGTHS[0]}": {positions} into it.',
+        )

@@ -1,0 +1,206 @@
+"""One place reads what a model was trained on, and refuses what it does not know."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from publisher.api import Anatomy, ModelError, ModelInfo, TensorInfo, cross_attention
+from publisher.api.diffusion.process import (
+    SCHEDULERS,
+    latent_size,
+    process_of,
+    read_process,
+    require_plain,
+    require_trainable,
+)
+
+Configs = dict[str, dict[str, Any]]
+
+
+class Configured(ModelInfo):
+    """A model that is its configurations alone, and the names of its denoiser's weights."""
+
+    def __init__(self, configs: Configs, names: tuple[str, ...] = (), *, xl: bool = False) -> None:
+        self.configs, self.names = configs, names
+        self.xl = xl
+
+    @property
+    def anatomy(self) -> Anatomy:
+        return Anatomy("any", "unet", (), 8, pooled_text=self.xl)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        return tuple(sorted(set(self.configs) - {"model_index"}))
+
+    def config(self, component: str) -> Mapping[str, Any]:
+        return self.configs[component]
+
+    def tensors(self, component: str) -> Mapping[str, TensorInfo]:
+        return {name: TensorInfo(name, (8, 8), "F32", f"{component}/x.safetensors") for name in self.names}
+
+
+def configs(**changes: dict[str, Any]) -> Configs:
+    plain: Configs = {
+        "model_index": {"scheduler": ["diffusers", "DDIMScheduler"], "vae": ["diffusers", "AutoencoderKL"]},
+        "scheduler": {},
+        "unet": {"sample_size": 8, "in_channels": 4, "out_channels": 4, "time_cond_proj_dim": None},
+        "vae": {"scaling_factor": 0.5, "shift_factor": None, "latents_mean": None},
+    }
+    return {name: config | changes.get(name, {}) for name, config in plain.items()}
+
+
+def scheduled(name: str) -> dict[str, Any]:
+    return {"model_index": {"scheduler": ["diffusers", name], "vae": ["diffusers", "AutoencoderKL"]}}
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULERS))
+def test_the_betas_of_a_bare_configuration_are_the_classs_own(name: str) -> None:
+    import diffusers
+    from diffusers.utils import is_torchsde_available
+
+    same = {} if is_torchsde_available() else {"DPMSolverSDEScheduler": "KDPM2DiscreteScheduler"}  # by one author
+    arguments = inspect.signature(getattr(diffusers, same.get(name, name)).__init__).parameters
+    betas = read_process(name, {}).betas
+    assert {key: arguments[key].default for key in betas if key in arguments} == {
+        key: value for key, value in betas.items() if key in arguments
+    }
+    assert arguments["prediction_type"].default == "epsilon"
+
+
+def test_a_process_has_the_cumulated_alphas_of_the_scheduler_that_draws() -> None:
+    import diffusers
+
+    from publisher.api.diffusion.latents import Noising
+
+    for name, config in (
+        ("TCDScheduler", {}),
+        ("LCMScheduler", {}),
+        ("EulerDiscreteScheduler", {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 50}),
+        ("DDIMScheduler", {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}),
+        ("PNDMScheduler", {"trained_betas": [0.1, 0.2, 0.3], "skip_prk_steps": True}),
+    ):
+        noising = Noising(read_process(name, config))
+        drawing = getattr(diffusers, name)(**config)
+        assert torch.equal(noising.scheduler.alphas_cumprod, drawing.alphas_cumprod), name
+        assert noising.steps == len(drawing.alphas_cumprod)
+
+
+def test_at_zero_terminal_snr_the_last_timestep_is_noise_alone_and_its_target_the_image() -> None:
+    from publisher.api.diffusion.latents import Noising
+
+    noising = Noising(
+        read_process("DDIMScheduler", {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True})
+    )
+    x, noise, last = torch.full((1, 1, 1, 1), 3.0), torch.full((1, 1, 1, 1), 5.0), torch.tensor([noising.steps - 1])
+    assert torch.equal(noising.noisy(x, noise, last), noise)
+    assert torch.equal(noising.target(x, noise, last), -x)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "what"),
+    [
+        ("EDMEulerScheduler", {}, "noise process of EDMEulerScheduler is not known"),
+        ("FlowMatchEulerDiscreteScheduler", {}, "noise process of FlowMatchEulerDiscreteScheduler is not known"),
+        ("DDIMInventedScheduler", {}, "noise process of DDIMInventedScheduler is not known"),
+        ("", {}, "a scheduler without a class"),
+        ("DPMSolverMultistepScheduler", {"use_flow_sigmas": True}, "use_flow_sigmas = True makes another"),
+        ("EulerDiscreteScheduler", {"timestep_type": "continuous"}, "timestep_type = 'continuous'"),
+        ("DDPMScheduler", {"variance_type": "learned_range"}, "variance_type = 'learned_range'"),
+        ("DDIMScheduler", {"prediction_type": "sample"}, "predicts 'sample'"),
+        ("UniPCMultistepScheduler", {"prediction_type": "flow_prediction"}, "predicts 'flow_prediction'"),
+        ("HeunDiscreteScheduler", {"beta_schedule": "exp"}, "beta_schedule = 'exp'"),
+    ],
+)
+def test_another_process_is_refused_with_its_reason(name: str, config: dict[str, Any], what: str) -> None:
+    with pytest.raises(ModelError, match=what) as caught:
+        read_process(name, config)
+    assert "do not train work on it" in caught.value.hint
+
+
+def test_the_index_decides_which_class_it_is() -> None:
+    model = Configured(configs(**scheduled("EDMEulerScheduler"), scheduler={"_class_name": "DDIMScheduler"}))
+    with pytest.raises(ModelError, match="EDMEulerScheduler"):
+        process_of(model)
+    del model.configs["model_index"]["scheduler"]
+    assert process_of(model).prediction == "epsilon"
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        (scheduled("EDMDPMSolverMultistepScheduler"), "EDMDPMSolverMultistepScheduler"),
+        ({"unet": {"time_cond_proj_dim": 256}}, r"guidance scale .* \(time_cond_proj_dim = 256\)"),
+        ({"unet": {"class_embed_type": "timestep"}}, "class_embed_type"),
+        ({"unet": {"encoder_hid_dim": 64}}, "encoder_hid_dim"),
+        ({"unet": {"addition_embed_type": "image"}}, "additional embedding"),
+        ({"unet": {"out_channels": 8}}, "reads 4 channels and writes 8"),
+        ({"unet": {"sample_size": None}}, "sample_size is None"),
+        ({"model_index": {"vae": ["diffusers", "AutoencoderTiny"]}}, "the autoencoder is AutoencoderTiny"),
+        ({"vae": {"shift_factor": 0.1}}, "has shift_factor, which the model's pipeline does not read"),
+        ({"vae": {"latents_mean": [1.0] * 4, "latents_std": [2.0] * 4}}, "has latents_mean and latents_std"),
+    ],
+)
+def test_a_key_that_changes_what_the_network_means_is_refused(changes: Configs, what: str) -> None:
+    require_trainable(Configured(configs()), images=True)
+    broken = configs(**changes)
+    broken["model_index"].setdefault("scheduler", ["diffusers", "DDIMScheduler"])
+    with pytest.raises(ModelError, match=what):
+        require_trainable(Configured(broken), images=True)
+
+
+def test_normalised_latents_are_those_of_sdxl_and_a_step_without_images_needs_none() -> None:
+    normalised = configs(vae={"latents_mean": [1.0] * 4, "latents_std": [2.0] * 4})
+    require_trainable(Configured(normalised, xl=True), images=True)
+    require_trainable(Configured(normalised))
+
+
+def test_images_are_encoded_to_what_the_pipeline_of_sdxl_decodes() -> None:
+    from diffusers import AutoencoderKL, AutoencoderTiny
+
+    from publisher.api.diffusion.latents import encode_images
+
+    torch.manual_seed(0)
+    mean, std = [-1.5, 2.0, -1.0, 2.5], [8.0, 6.0, 6.5, 5.0]
+    vae = AutoencoderKL(
+        block_out_channels=(8,), norm_num_groups=4, scaling_factor=0.5, latents_mean=mean, latents_std=std
+    )
+    latents = encode_images(vae, torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+    # As the pipeline writes it: latents * latents_std / scaling_factor + latents_mean.
+    undone = latents * torch.tensor(std).view(1, 4, 1, 1) / 0.5 + torch.tensor(mean).view(1, 4, 1, 1)
+    with torch.no_grad():
+        images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+        assert torch.allclose(undone, vae.encode(images * 2 - 1).latent_dist.mean, atol=1e-5)
+    with pytest.raises(ModelError, match="AutoencoderTiny"):
+        encode_images(AutoencoderTiny(encoder_block_out_channels=(8,), decoder_block_out_channels=(8,),
+            num_encoder_blocks=(1,), num_decoder_blocks=(1,)), images)  # fmt: skip
+
+
+@pytest.mark.parametrize(("size", "expected"), [(32, (32, 32)), ([16, 24], (16, 24)), ((16, 24), (16, 24))])
+def test_latents_have_the_denoisers_sample_size(size: Any, expected: tuple[int, int]) -> None:
+    assert latent_size({"sample_size": size}) == expected
+
+
+@pytest.mark.parametrize("size", [None, [], [8], [8, 8, 8], [8.0, 8.0], "8", True, 0, [8, -8]])
+def test_a_size_that_is_none_is_refused(size: Any) -> None:
+    with pytest.raises(ModelError, match="nothing says how large"):
+        latent_size({"sample_size": size})
+    with pytest.raises(ModelError, match="nothing says how large"):
+        latent_size({})
+
+
+def test_sdxls_own_embedding_is_plain() -> None:
+    require_plain({"addition_embed_type": "text_time", "in_channels": 4, "out_channels": 4})
+
+
+def test_cross_attention_is_read_from_the_names_of_the_weights() -> None:
+    names = tuple(f"{path}.attn2.to_{part}.weight" for path in ("mid", "down.1", "down.0") for part in "kvq")
+    assert cross_attention(Configured(configs(), names)) == ("down.0.attn2", "down.1.attn2", "mid.attn2")
+    with pytest.raises(ModelError, match=r"'up\.attn2' has keys or values alone"):
+        cross_attention(Configured(configs(), (*names, "up.attn2.to_v.weight")))
+    with pytest.raises(ModelError, match="no layer attn2"):
+        cross_attention(Configured(configs(), ("mid.attn1.to_k.weight",)))
