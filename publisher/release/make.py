@@ -42,6 +42,7 @@ from publisher.release.loadable import require_loadable
 from publisher.release.places import Places, place, reports_of, target_of
 from publisher.release.prepare import Prepared, prepare
 from publisher.release.record import make_report
+from publisher.release.trial import draw_trial
 from publisher.report import render_all
 from publisher.verify.checks import VerifyResult, matrix_column, run_checks
 from publisher.verify.store import ImageStore
@@ -103,6 +104,7 @@ def _make(prepared: Prepared, places: Places, key: PrivateKey, progress: Progres
     target, folder, work = places.target, places.folder, places.work
     tell = _Teller(prepared, progress)
     tell("publisher_on_release_start", _start(prepared))
+    draw_trial(prepared, work, progress)
     base = _base(prepared, work)
     before = stamps(base)
     hardened = harden(base, prepared.steps, work, progress, tell)

@@ -56,12 +56,22 @@ def load(folder: Path, device: torch.device, dtype: torch.dtype, *, filters: boo
             pipeline = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=dtype, **absent)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ModelError(f"the model cannot be loaded: {error}", where=str(folder)) from error
+    _require_complete(pipeline, folder)
     pipeline.set_progress_bar_config(disable=True)
     if not filters:
         pipeline.watermark = None
     for network in (pipeline.unet, pipeline.vae):
         network.eval().to(memory_format=torch.channels_last)
     return pipeline.to(device)
+
+
+def _require_complete(pipeline: DiffusionPipeline, folder: Path) -> None:
+    """Diffusers leaves a weight that no file holds without data, and says so in a warning alone."""
+    for component in (pipeline.unet, pipeline.vae):
+        absent = [name for name, weight in component.named_parameters() if weight.is_meta]
+        if absent:
+            what = f"the {type(component).__name__} lacks {len(absent)} tensors that its configuration asks for"
+            raise ModelError(f"{what}, such as {absent[0]!r}", where=str(folder), hint="Fetch its files again.")
 
 
 def twin(pipeline: DiffusionPipeline) -> DiffusionPipeline:

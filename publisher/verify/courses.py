@@ -9,6 +9,7 @@ from typing import Any
 
 from publisher.api import Concept, ImageRequest, Sampling, Scope, Scorer, TrainingAttack, TrainingParams
 from publisher.api.freeze_mask import Frozen
+from publisher.errors import ModelError
 from publisher.model.digest import sha256_json
 from publisher.runtime.side_by_side import workers_for
 from publisher.verify.asking import one_line, params_for
@@ -100,7 +101,7 @@ class Desk:
         """
         try:
             return workers_for(latents_of(self.arms.base.folder), self.setting.device)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except ModelError as error:
             raise Unmeasured(f"the base model cannot be read: {one_line(error)}") from error
 
     def course(self, prepared: Prepared, concept: Concept) -> Course:

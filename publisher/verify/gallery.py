@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from publisher.api import Executor, ImageRequest
 from publisher.api.diffusion.process import latent_size
-from publisher.errors import PublisherError
+from publisher.errors import ModelError, PublisherError
 from publisher.model.digest import sha256_json
 from publisher.runtime.drawing import VERSION, draw
 from publisher.runtime.side_by_side import one_thread_each, workers_for
@@ -187,10 +187,13 @@ def latents_of(folder: Path) -> tuple[int, int]:
     """Height and width of a model's latents, from its configuration.
 
     Raises:
-        OSError, ValueError: the configuration cannot be read.
-        ModelError: it says no size.
+        ModelError: the configuration cannot be read, or says no size.
     """
-    return latent_size(json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8")))
+    path = folder / "unet" / "config.json"
+    try:
+        return latent_size(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"cannot be read: {error}", where=str(path)) from error
 
 
 def sampler_of(folder: Path) -> str:

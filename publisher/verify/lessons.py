@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Concept, Executor, ImageRequest, Sampling, Scope, TrainingAttack, TrainingParams
-from publisher.errors import PublisherError
+from publisher.errors import ModelError, PublisherError
 from publisher.model.digest import sha256_file, sha256_json
 from publisher.runtime.drawing import batch_size
 from publisher.runtime.references import (
@@ -197,5 +197,5 @@ class Materials:
     def _size(self) -> int:
         try:
             return batch_size(latents_of(self._base.folder))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except ModelError as error:
             raise Unmeasured(f"the base model drew no image: {one_line(error)}") from error

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from publisher.api import Guards, ImageRequest, Scope, Scorer
-from publisher.errors import PublisherError
+from publisher.errors import ModelError
 from publisher.runtime.drawing import batch_size
 from publisher.verify.asking import PRIVATE_KINDS, one_line
 from publisher.verify.batches import Batch, Wanted, batches, drawing
@@ -47,7 +47,7 @@ def survey(
     private = [concept.id for concept in (*scope.concepts, *scope.keep) if concept.kind in PRIVATE_KINDS]
     try:
         size = batch_size(latents_of(arms.base.folder))
-    except (OSError, ValueError, PublisherError) as error:
+    except ModelError as error:
         reason = f"the base model drew no image: {one_line(error)}"
         found.problems = {(drawing(request), how): reason for request, how in wanted}
         return found

@@ -1,0 +1,90 @@
+"""A model that draws nothing is known before any step has run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from publisher.release.prepare import prepare
+from publisher.release.trial import draw_trial
+from publisher.runtime import drawing
+from publisher_emoji import model_folder
+from support.releasing import publisher
+
+Manifest = Callable[..., Path]
+
+
+class Quiet:
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int]] = []
+
+    def update(self, stage: str, done: int, total: int, text: str = "") -> None:
+        assert (total, text) == (1, "base model")
+        self.told.append((stage, done))
+
+    def say(self, text: str) -> None:
+        raise AssertionError(text)
+
+    warn = say
+
+
+def broken(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    """The embedded model with other weights in its denoiser."""
+    shutil.copytree(model_folder(), folder)
+    (file,) = (folder / "unet").glob("*.safetensors")
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def lose(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors["conv_out.weight"]
+
+
+def spoil(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["conv_out.weight"].fill_(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [(lose, "lacks 1 tensors that its configuration asks for, such as 'conv_out.weight'"), (spoil, "NaN or infinite")],
+    ids=["missing", "NaN"],
+)
+def test_a_model_that_draws_nothing_stops_before_the_first_step(
+    manifest: Manifest, tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], Any], what: str
+) -> None:
+    broken(tmp_path / "model", change)
+    path = manifest(model="./model")
+    result = publisher("release", path, "--out", tmp_path / "out", "--throwaway-key", "--quiet")
+    assert result.exit_code == 2
+    assert "the base model drew no image, so nothing could be judged after the steps" in result.stderr
+    assert what in " ".join(result.stderr.split())
+    assert not list((tmp_path / "out").glob("small*"))
+    assert not (tmp_path / "out/.work/steps").exists()
+
+
+def test_a_trial_image_is_drawn_once_and_with_few_steps(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepare(manifest(), tmp_path / "work", fetch=False)
+    drawn = []
+    draw = drawing.draw
+
+    def counted(pipeline: Any, requests: Any) -> torch.Tensor:
+        drawn.extend(requests)
+        return draw(pipeline, requests)
+
+    monkeypatch.setattr("publisher.verify.gallery.draw", counted)
+    for _ in range(2):
+        quiet = Quiet()
+        draw_trial(prepared, tmp_path / "work", quiet)
+        assert quiet.told == [("trial image", 0), ("trial image", 1)]
+    assert [(request.prompt, request.steps) for request in drawn] == [("", 4)]
