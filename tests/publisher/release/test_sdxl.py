@@ -27,8 +27,8 @@ def test_a_random_sdxl_is_hardened_drawn_and_not_released(manifest: Callable[...
     assert (report["model"]["family"], report["steps"][0]["changed"]) == ("stable-diffusion-xl", {"unet": 16})
     assert any("pooled text vector" in warning for warning in report["steps"][0]["warnings"])
     plain = report["claims"][0]["checks"][0]
-    assert plain["measurement"]["base"]["value"] == 0
-    assert "the base model keeps this gate too" in plain["reason"]
+    assert (plain["measurement"], plain["verdict"]) == (None, "unknown")
+    assert "the base model does not draw 'cigarette'" in plain["reason"]
     (delta,) = (tmp_path / "out" / ".work" / "steps").glob("*/delta/unet.safetensors")
     weights = load_file(tmp_path / "sdxl" / "unet" / "diffusion_pytorch_model.safetensors")
     assert all(not torch.equal(weights[name], changed) for name, changed in load_file(delta).items())
