@@ -100,11 +100,17 @@ def ending(error: BaseException) -> tuple[str, ExitCode]:
             hint = f"\n  See: {context.command_path} --help" if context else ""
             return f"Error: {error.format_message()}{hint}", ExitCode.USAGE
         case KeyboardInterrupt() | click.Abort():
-            return "Interrupted. The same command resumes.", ExitCode.INTERRUPTED
+            return f"Interrupted. {_after(error)}", ExitCode.INTERRUPTED
         case Terminated():
-            return "Terminated. The same command resumes.", ExitCode.TERMINATED
+            return f"Terminated. {_after(error)}", ExitCode.TERMINATED
         case _:
             return f"Error: {in_words(error)}\n  {ISSUES}", ExitCode.UNDECIDED
+
+
+def _after(error: BaseException) -> str:
+    """Return what there is to know after an interruption: a command that has done its work says so in a note."""
+    notes = [note for one in (error, error.__cause__) for note in getattr(one, "__notes__", ())]  # click wraps Ctrl-C
+    return " ".join(notes) or "The same command resumes."
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

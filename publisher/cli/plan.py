@@ -38,7 +38,7 @@ def plan(manifest: Path, *, out: Path, work: Path | None, as_json: bool) -> int:
     """
     from publisher.release.prepare import prepare
 
-    prepared = prepare(manifest, work or out / ".work", fetch=False)
+    prepared = prepare(manifest, work or out / ".work", fetch=False, out=out)
     data = as_data(prepared)
     click.echo(json.dumps(data, indent=2) if as_json else as_text(data))
     return ExitCode.INCONCLUSIVE if data["undecidable"] else ExitCode.OK

@@ -6,6 +6,9 @@ import json
 import os
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +31,11 @@ if TYPE_CHECKING:
     "--key", type=click.Path(path_type=Path), help="Private key that signs, in place of the manifest's sign.key_env."
 )
 @click.option("--passphrase-env", metavar="VARIABLE", help="Environment variable with the key's passphrase.")
-@click.option("--throwaway-key", is_flag=True, help="Sign with a key made for this work folder: for trying it out.")
+@click.option(
+    "--throwaway-key",
+    is_flag=True,
+    help="Sign with a new key that is thrown away when the run ends: for trying it out.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def release(
@@ -53,31 +60,50 @@ def release(
     from publisher.manifest.resolve import read
     from publisher.registry import load_registry
     from publisher.release import release as make_release
+    from publisher.release.places import complete
 
+    if key and throwaway_key:
+        raise UsageError("--key and --throwaway-key exclude each other")
     work = work or out / ".work"
     resolved = read(manifest, load_registry().catalog())
-    with Terminal(quiet=quiet) as terminal:
-        signing = _signing_key(resolved, key, passphrase_env, work if throwaway_key else None)
+    with Terminal(quiet=quiet) as terminal, ExitStack() as stack:
         if throwaway_key:
-            terminal.say(f"signing with a throwaway key of this work folder: {signing.path}")
-        outcome = make_release(manifest, out, work, signing, terminal)
-    beside = signing.path.with_suffix(".pub")
-    public = str(beside) if beside.is_file() else "PUBLIC_KEY"
-    click.echo(json.dumps(as_data(outcome), indent=2) if as_json else as_text(outcome, public))
+            signing = stack.enter_context(_throwaway_key())
+        else:
+            signing = _signing_key(resolved, key, passphrase_env)
+        outcome = make_release(manifest, out, work, signing, terminal, give_key=throwaway_key)
+    with complete(outcome.package):
+        public = _public_key(outcome, signing, thrown_away=throwaway_key)
+        text = as_text(outcome, public or "PUBLIC_KEY", thrown_away=throwaway_key)
+        click.echo(json.dumps(as_data(outcome, public), indent=2) if as_json else text)
     return outcome.code
 
 
-def _signing_key(resolved: Resolved, path: Path | None, passphrase_env: str | None, work: Path | None) -> PrivateKey:
-    """The key of the command line, a throwaway one, or the manifest's: read before anything is computed."""
+def _public_key(outcome: Outcome, signing: PrivateKey, *, thrown_away: bool) -> str | None:
+    """Return the file with the public half of the key that signed; None: nobody knows where it is."""
+    from publisher.release.places import key_of
+
+    if thrown_away:
+        return str(key_of(outcome.package)) if outcome.package else None
+    beside = signing.path.with_suffix(".pub")
+    return str(beside) if beside.is_file() else None
+
+
+@contextmanager
+def _throwaway_key() -> Iterator[PrivateKey]:
+    """Make a key in a private temporary folder: nobody can sign with it, or upload it, once the block has ended."""
     from publisher.package import keys
 
-    if work is not None:
-        if path is not None:
-            raise UsageError("--key and --throwaway-key exclude each other")
-        path = work / "throwaway" / "publisher.key"
-        if not path.is_file():
-            keys.generate(path, path.with_suffix(".pub"), None)
-        return keys.load_private(path)
+    with tempfile.TemporaryDirectory(prefix="publisher-key-") as folder:
+        path = Path(folder) / "publisher.key"
+        keys.generate(path, path.with_suffix(".pub"), None)
+        yield keys.load_private(path)
+
+
+def _signing_key(resolved: Resolved, path: Path | None, passphrase_env: str | None) -> PrivateKey:
+    """Return the key of the command line, or the manifest's: read before anything is computed."""
+    from publisher.package import keys
+
     if path is None and resolved.sign is not None:
         path = Path(_environment(resolved.sign.key_env, "sign.key_env"))
         passphrase_env = passphrase_env or resolved.sign.passphrase_env
@@ -100,8 +126,8 @@ def _environment(variable: str, where: str) -> str:
     return value
 
 
-def as_data(outcome: Outcome) -> dict[str, Any]:
-    """The outcome as JSON data."""
+def as_data(outcome: Outcome, public: str | None) -> dict[str, Any]:
+    """The outcome as JSON data; ``public`` is the file of the public key."""
     report = outcome.report
     return {
         "decision": outcome.decision,
@@ -109,6 +135,7 @@ def as_data(outcome: Outcome) -> dict[str, Any]:
         "name": report.name,
         "version": report.version,
         "package": str(outcome.package) if outcome.package else None,
+        "public_key": public,
         "reports": str(outcome.reports),
         "claims": [
             {
@@ -137,8 +164,8 @@ def _program() -> str:
     return "publisher" if shutil.which("publisher") else sys.argv[0]
 
 
-def as_text(outcome: Outcome, public: str) -> str:
-    """The verdict, the claims, and what to do next."""
+def as_text(outcome: Outcome, public: str, *, thrown_away: bool = False) -> str:
+    """The verdict, the claims, and what to do next; the key may be one that exists no more."""
     from publisher.report.terminal import lines
 
     text = [*lines(outcome.report), ""]
@@ -150,6 +177,7 @@ def as_text(outcome: Outcome, public: str) -> str:
             *text,
             f"Package:   {outcome.package}",
             f"Report:    {page}",
+            *(["Key:       thrown away; this signature is for trying it out"] if thrown_away else []),
             f"Verify it: {_program()} verify {outcome.package} --key {public}",
             *_loading(outcome, public),
         ]

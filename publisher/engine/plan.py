@@ -14,6 +14,7 @@ from publisher.engine.references import ReferencePlan
 from publisher.errors import PluginError, PublisherError, UsageError
 from publisher.manifest.resolve import Resolved, ResolvedStep
 from publisher.model.digest import sha256_file
+from publisher.model.files import FULL, cannot_write
 from publisher.model.folder import ModelFolder, read_configs
 from publisher.model.libraries import require_libraries
 from publisher.registry import Contribution, Registry
@@ -171,6 +172,8 @@ def guarded(identity: Identity, action: Callable[[], T]) -> T:
     except PublisherError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise cannot_write(error.filename or f"step {identity.id!r}", error) from error
         origin = identity.origin
         raise PluginError(
             f"step {identity.id!r} crashed: {type(error).__name__}: {error}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -28,7 +29,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -38,14 +39,26 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         Path(temporary).replace(path)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
-def _cannot_write(path: Path, error: OSError) -> PublisherError:
-    return PublisherError(f"cannot write: {error.strerror or error}", where=str(path), hint="Nothing was left behind.")
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The device has no room, or the user has used up theirs."""
+_NEXT = {
+    **dict.fromkeys(FULL, "Make room there and run the same command again: what was finished is kept."),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Make it writable, or give another folder."),
+    errno.EFBIG: "Raise the limit for the size of a file (ulimit -f), or give a folder on another file system.",
+}
+
+
+def cannot_write(path: Path | str, error: OSError) -> PublisherError:
+    """Return the error for what the system would not do: what, where, and what to do next."""
+    what = error.strerror or str(error)
+    hint = _NEXT.get(error.errno or 0, "Nothing was left behind.")
+    return PublisherError(f"cannot write: {what}", where=str(path), hint=hint)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -66,7 +79,7 @@ def partial(target: Path) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{partial_prefix(target)}-"))
         folder.chmod(0o755)
     except OSError as error:
-        raise _cannot_write(target, error) from error
+        raise cannot_write(target, error) from error
     try:
         yield folder
     finally:
@@ -92,7 +105,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             yield folder
             folder.rename(target)
         except OSError as error:
-            raise _cannot_write(target, error) from error
+            raise cannot_write(target, error) from error
 
 
 def json_bytes(data: Any) -> bytes:

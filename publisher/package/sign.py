@@ -24,6 +24,9 @@ from publisher.package.keys import PrivateKey
 from publisher.package.layout import ATTESTATIONS, REPORT, SIGNATURE, SUMS
 from publisher.package.statements import statements
 
+LAST_SECOND = 253_402_300_799
+"""Of the year 9999."""
+
 
 def sign(
     folder: Path, key: PrivateKey, *, created: datetime | None = None, expected: Mapping[str, str] | None = None
@@ -47,7 +50,7 @@ def sign(
     if (folder / SIGNATURE).exists() or (folder / ATTESTATIONS).exists():
         raise PackageError("is signed already", where=str(folder))
     try:
-        _sign(folder, key, created or _now(), expected)
+        _sign(folder, key, created or now(), expected)
     except BaseException as error:
         shutil.rmtree(folder / ATTESTATIONS, ignore_errors=True)
         (folder / SIGNATURE).unlink(missing_ok=True)
@@ -102,11 +105,20 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _now() -> datetime:
+def now() -> datetime:
+    """Return the time that a signature states where the manifest names none: ``SOURCE_DATE_EPOCH``, or the clock's.
+
+    Raises:
+        UsageError: the variable holds no such time.
+    """
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     if epoch is None:
         return datetime.now(UTC)
-    try:
+    if epoch.isascii() and epoch.isdigit() and len(epoch) <= 12 and int(epoch) <= LAST_SECOND:
         return datetime.fromtimestamp(int(epoch), UTC)
-    except (ValueError, OverflowError, OSError):
-        raise UsageError(f"SOURCE_DATE_EPOCH is {epoch!r}, not a number of seconds") from None
+    digits = epoch.lstrip("-").isdigit()
+    raise UsageError(
+        "is a time outside of the years 1970 to 9999" if digits else "is no whole number of seconds since 1970",
+        where=f"SOURCE_DATE_EPOCH={epoch[:40]!r}",
+        hint="Set it to a number such as 1767323045, unset it, or give the manifest a release.date.",
+    )

@@ -28,9 +28,9 @@ from publisher.engine.freezing import mask_of
 from publisher.engine.lock import locked, named
 from publisher.engine.progress import Progress
 from publisher.engine.run import Hardened, harden, stamps
-from publisher.errors import ExitCode, PublisherError
+from publisher.errors import ExitCode, PluginError, PublisherError
 from publisher.model.digest import sha256_file, sha256_list
-from publisher.model.files import json_bytes, write_atomic
+from publisher.model.files import json_bytes, partial, write_atomic
 from publisher.model.state import State
 from publisher.package import build
 from publisher.package.keys import PrivateKey
@@ -39,11 +39,11 @@ from publisher.package.sign import sign
 from publisher.package.tree import Tree
 from publisher.package.verify import verify
 from publisher.release.loadable import require_loadable
-from publisher.release.places import Places, place, reports_of, target_of
+from publisher.release.places import Places, complete, key_of, place, reports_of, require_writable, target_of, told
 from publisher.release.prepare import Prepared, prepare
 from publisher.release.record import make_report
 from publisher.release.trial import draw_trial
-from publisher.report import render_all
+from publisher.report import TIMINGS, render_each
 from publisher.verify.checks import VerifyResult, matrix_column, run_checks
 from publisher.verify.store import ImageStore
 from publisher.verify.tools import Arm, Arms, Setting, StepClaim
@@ -76,7 +76,9 @@ class Outcome:
         return CODES[self.decision]
 
 
-def release(path: Path, out: Path, work: Path, key: PrivateKey, progress: Progress) -> Outcome:
+def release(
+    path: Path, out: Path, work: Path, key: PrivateKey, progress: Progress, *, give_key: bool = False
+) -> Outcome:
     """Plan, harden, package, verify, report, sign.
 
     Args:
@@ -85,28 +87,30 @@ def release(path: Path, out: Path, work: Path, key: PrivateKey, progress: Progre
         work: finished steps and images stay here; a run that was stopped goes on from it.
         key: signs the package.
         progress: is told how far it is.
+        give_key: put the public key beside the package, as ``<name>-<version>.pub``.
 
     Raises:
         PublisherError: it could not be decided; nothing is under the package's name.
     """
-    with locked(work):
-        prepared = prepare(path, work, fetch=True)
+    require_writable(out, work)
+    with told(), locked(work):
+        prepared = prepare(path, work, fetch=True, out=out)
         target = target_of(prepared.resolved.release, out)
         prepared.require_decidable()
         require(prepared.device)
         for warning in prepared.warnings:
             progress.warn(warning)
         with named(target), place(target) as folder:
-            return _make(prepared, Places(target, folder, work), key, progress)
+            return _make(prepared, Places(target, folder, work, give_key=give_key), key, progress)
 
 
 def _make(prepared: Prepared, places: Places, key: PrivateKey, progress: Progress) -> Outcome:
     target, folder, work = places.target, places.folder, places.work
     tell = _Teller(prepared, progress)
     tell("publisher_on_release_start", _start(prepared))
-    draw_trial(prepared, work, progress)
     base = _base(prepared, work)
     before = stamps(base)
+    draw_trial(prepared, work, progress)
     hardened = harden(base, prepared.steps, work, progress, tell)
     mask = mask_of(hardened)
     laid = _lay_out(hardened, folder, work)
@@ -117,9 +121,15 @@ def _make(prepared: Prepared, places: Places, key: PrivateKey, progress: Progres
     _require_untouched(laid, base, before)
     formats = [entry.cls for entry in prepared.registry.all("report_format")]
     report = make_report(prepared, hardened, found, matrix, formats, mask)
-    views = render_all(report, formats)
+    views, problems = render_each(report, formats)
     times = _times(seconds, hardened.cached, found)
-    reports = _write_reports(target, {**views, **found.evidence, "timings.json": times})
+    reports = _write_reports(target, {**views, **found.evidence, TIMINGS: times})
+    if problems:
+        raise PluginError(
+            problems[0].what,
+            where=str(reports),
+            hint=f"{problems[0].hint}\nThe other forms of the report are there; nothing was signed.".strip(),
+        )
     passed = report.decision == "passed"
     if passed:
         resolved = json_bytes(prepared.resolved.as_json())
@@ -128,9 +138,12 @@ def _make(prepared: Prepared, places: Places, key: PrivateKey, progress: Progres
         )
         require_loadable(folder)
         _sign(folder, key, prepared.resolved.release.date, work, digests)
+        if places.give_key:
+            write_atomic(key_of(target), key.public.pem)
         folder.rename(target)
-    tell("publisher_on_release_end", ReleaseEnd(report.decision, report, str(target) if passed else ""))
-    return Outcome(report, target if passed else None, reports, seconds, hardened.cached)
+    with complete(target if passed else None):
+        tell("publisher_on_release_end", ReleaseEnd(report.decision, report, str(target) if passed else ""))
+        return Outcome(report, target if passed else None, reports, seconds, hardened.cached)
 
 
 class _Teller:
@@ -295,9 +308,11 @@ def _times(seconds: Mapping[str, float], cached: Sequence[str], found: VerifyRes
 def _write_reports(target: Path, files: Mapping[str, bytes]) -> Path:
     """Write all forms of the report, the evidence, and the times into ``<package>.report``."""
     folder = reports_of(target)
-    shutil.rmtree(folder, ignore_errors=True)
-    for name, data in files.items():
-        write_atomic(folder / name, data)
+    with partial(target) as new:
+        for name, data in files.items():
+            write_atomic(new / name, data)
+        shutil.rmtree(folder, ignore_errors=True)
+        new.rename(folder)
     return folder
 
 

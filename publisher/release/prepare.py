@@ -18,6 +18,8 @@ from publisher.manifest.resolve import Resolved, read
 from publisher.model.files import nbytes
 from publisher.registry import Contribution, Registry, load_registry
 from publisher.release.base import require_base
+from publisher.release.ends import require_ends
+from publisher.release.places import require_writable
 from publisher.verify.planning import CheckPlan, Models, images, plan_check
 from publisher.verify.tools import MANIFEST, StepClaim, Tools
 
@@ -97,20 +99,22 @@ class Prepared:
             )
 
 
-def prepare(path: Path, work: Path, *, fetch: bool) -> Prepared:
+def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> Prepared:
     """Read a manifest, find its model and its plugins, and plan.
 
     Args:
         path: of the manifest.
         work: the work folder, for what is cached; it need not exist.
         fetch: get the model where it is not on this machine.
+        out: where a package is going to be made; None: none is.
 
     Raises:
         ManifestError: with all that is wrong in the manifest.
-        PublisherError: the model or a step cannot be used.
+        PublisherError: the model, a step, a report format, a folder or the time to sign with cannot be used.
     """
     registry = load_registry()
     resolved = read(path, registry.catalog())
+    require_writable(*(folder for folder in (work, out) if folder))
     device = choose(resolved.device, resolved.dtype)
     model = locate_model(resolved.model, registry, path.parent, fetch=fetch)
     gold = locate_model(resolved.verify.gold, registry, path.parent, fetch=fetch) if resolved.verify.gold else None
@@ -125,7 +129,7 @@ def prepare(path: Path, work: Path, *, fetch: bool) -> Prepared:
     sampling = resolved.verify.sampling
     ids, trained = tuple(step.identity.id for step in steps), [found for found in (model, gold) if found]
     models = Models(ids, gold=bool(resolved.verify.gold), untrainable=_untrainable(trained))
-    return Prepared(
+    prepared = Prepared(
         path=path, resolved=resolved, registry=registry, device=device, model=model, gold=gold, steps=steps,
         claims=claims, tools=tools, checks=tuple(
             plan_check(check, resolved.scope, tools, sampling, models, item.step)
@@ -136,6 +140,9 @@ def prepare(path: Path, work: Path, *, fetch: bool) -> Prepared:
         dropped=dropped,
         warnings=(*dropped, *warnings(steps, model.folder.anatomy.denoiser if model else "")),
     )  # fmt: skip
+    if out is not None:
+        require_ends(prepared)
+    return prepared
 
 
 def _untrainable(models: Iterable[PlannedModel]) -> str:

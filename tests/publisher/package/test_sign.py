@@ -75,10 +75,10 @@ def test_each_attestation_says_its_part(signed: Path) -> None:
 
 def test_the_time_of_the_decision_can_be_set_for_reproducible_releases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767323045")
-    assert sign._now() == CREATED
+    assert sign.now() == CREATED
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
     with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH"):
-        sign._now()
+        sign.now()
 
 
 def test_an_unfinished_package_is_not_signed(tmp_path: Path, key_pair: tuple[Path, Path]) -> None:

@@ -116,4 +116,8 @@ def test_what_a_killed_run_has_left_is_removed(again: Callable[[], Result], tmp_
     left.mkdir(parents=True)
     (left / "model.sig").touch()
     assert again().exit_code == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["small-1.0.0", "small-1.0.0.report"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "small-1.0.0",
+        "small-1.0.0.pub",
+        "small-1.0.0.report",
+    ]

@@ -75,5 +75,5 @@ def test_a_release_with_a_training_check_is_resumed_and_verifies(manifest: Manif
     assert [trial["arm"] for trial in check["trials"]] == ["hardened"] * 2 + ["before"] * 2 + ["base"] * 2 + [
         "gold"
     ] * 2
-    key = tmp_path / "work" / "throwaway" / "publisher.pub"
+    key = tmp_path / "one" / "small-1.0.0.pub"
     assert publisher("verify", tmp_path / "one" / "small-1.0.0", "--key", key).exit_code == 0

@@ -23,7 +23,7 @@ from publisher_emoji import model_folder, vocabulary
 Released = tuple[Path, Result]
 Manifest = Callable[..., Path]
 OTHERS = [thing.name for thing in vocabulary().objects if thing.name not in ("cigarette", "bomb", "pizza")]
-PUBLIC = Path(".work/throwaway/publisher.pub")
+PUBLIC = Path("small-1.0.0.pub")
 
 
 def publisher(*words: object) -> Result:
