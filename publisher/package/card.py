@@ -170,9 +170,28 @@ pipeline = DiffusionPipeline.from_pretrained("{folder}", use_safetensors=True)
 def _load(report: ReleaseReport) -> str:
     table, folder = report.permeabilities, _folder(report)
     if table is None:
-        return "## How to load\n\n" + _PLAIN.format(folder=folder)
+        return "## How to load\n\n" + _PLAIN.format(folder=folder) + _loaded_with(report)
     concepts = ", ".join(map(_code, table.membranes))
-    return "## How to load\n\n" + _GUARDED.format(folder=folder, concepts=concepts) + _without(report)
+    return (
+        "## How to load\n\n"
+        + _GUARDED.format(folder=folder, concepts=concepts)
+        + _without(report)
+        + _loaded_with(report)
+    )
+
+
+_LIBRARIES = ("diffusers", "transformers", "torch")
+
+
+def _loaded_with(report: ReleaseReport) -> str:
+    """Return the versions of the libraries that are known to load the package."""
+    found = [f"{name} {printable(report.versions[name])}" for name in _LIBRARIES if name in report.versions]
+    if not found:
+        return ""
+    return f"""
+
+Before it was signed it was loaded with {", ".join(found)}: those versions load it, others were not tried.
+An older transformers than the one that saved a text encoder may draw its weights at random and only warn."""
 
 
 def _without(report: ReleaseReport) -> str:

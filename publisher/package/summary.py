@@ -44,6 +44,7 @@ class ReleaseSummary(Params):
     family: str
     claims: tuple[ClaimSummary, ...]
     versions: dict[str, str]
+    """Python and libraries that made the package, and loaded it before it was signed."""
     manifest_sha256: str
     attestations: tuple[str, ...]
     """Paths of the attestations that must be in the package, each signed by its publisher."""

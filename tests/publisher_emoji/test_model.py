@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors import safe_open
+from transformers import CLIPTokenizer
 
 from publisher_emoji import caption, model_folder, vocabulary
+from publisher_emoji.captions import all_captions
 from publisher_emoji.generate import generate
 from publisher_emoji.training.config import load_config
 from publisher_emoji.training.tokenizer import build_tokenizer
@@ -49,9 +54,9 @@ def test_the_prompt_decides_the_prediction(pipeline: StableDiffusionPipeline) ->
     torch.testing.assert_close(same[0], same[1])
 
 
-def test_only_safetensors_json_and_at_most_60_mb_on_disk() -> None:
+def test_only_safetensors_texts_and_at_most_60_mb_on_disk() -> None:
     files = [path for path in model_folder().rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {".safetensors", ".json"}
+    assert {path.suffix for path in files} == {".safetensors", ".json", ".txt"}
     assert sum(path.stat().st_size for path in files) < 60e6
 
 
@@ -79,6 +84,18 @@ def test_any_text_has_tokens(pipeline: StableDiffusionPipeline) -> None:
 def test_the_shipped_tokenizer_is_what_the_script_builds(pipeline: StableDiffusionPipeline) -> None:
     built = build_tokenizer(vocabulary(), load_config().tokenizer)
     assert built.get_vocab() == pipeline.tokenizer.get_vocab()
+
+
+def test_older_libraries_find_the_text_encoders_weights_and_the_tokenizers_tables(
+    pipeline: StableDiffusionPipeline, tmp_path: Path
+) -> None:
+    with safe_open(model_folder() / "text_encoder" / "model.safetensors", "pt") as weights:
+        assert all(name.startswith("text_model.") for name in weights.keys())  # noqa: SIM118
+    for name in ("tokenizer_config.json", "vocab.json", "merges.txt"):
+        shutil.copy(model_folder() / "tokenizer" / name, tmp_path)
+    older = CLIPTokenizer.from_pretrained(tmp_path)
+    texts = [*all_captions(vocabulary())[::40], "Zigarrete \u00e9\u00df 7!", ""]
+    assert older(texts).input_ids == pipeline.tokenizer(texts).input_ids
 
 
 def test_the_shipped_weights_come_from_the_recipe() -> None:

@@ -24,6 +24,7 @@ from publisher_emoji.training import evaluate
 from publisher_emoji.training.artwork import Artwork, load_artwork
 from publisher_emoji.training.config import CONFIG_FILE, Config, load_config
 from publisher_emoji.training.diffusion import train_diffusion
+from publisher_emoji.training.older import write_for_older
 from publisher_emoji.training.scorer import save_scorer, train_scorer
 from publisher_emoji.training.tokenizer import build_tokenizer
 from publisher_emoji.training.vae import train_vae
@@ -104,6 +105,8 @@ def save(trained: Any, folder: Path) -> None:
                 for parameter in part.parameters():
                     parameter.copy_(parameter.half().float())
     trained.save_pretrained(folder, safe_serialization=True)
+    if isinstance(trained, StableDiffusionPipeline):
+        write_for_older(folder)
     for note in folder.rglob("config.json"):
         facts = json.loads(note.read_text(encoding="utf-8"))
         facts.pop("_name_or_path", None)  # diffusers notes the builder's own folder here

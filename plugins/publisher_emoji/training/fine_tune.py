@@ -23,6 +23,7 @@ from publisher_emoji.training.artwork import augment, load_artwork
 from publisher_emoji.training.config import CONFIG_FILE, load_config
 from publisher_emoji.training.diffusion import build_scheduler
 from publisher_emoji.training.loop import step_generator
+from publisher_emoji.training.older import write_for_older
 from publisher_emoji.training.vae import encode
 
 BATCH, RATE, SEED = 32, 3e-4, 20261123
@@ -90,6 +91,7 @@ def main(style: str, steps: int, out: Path) -> None:
     if out.exists():
         raise click.UsageError(f"{out} is there already.")
     fine_tune(style, steps).save_pretrained(out)
+    write_for_older(out)
     click.echo(f"Wrote {out}")
 
 

@@ -281,3 +281,11 @@ def test_a_release_without_checks_or_steps_can_still_be_written(make: Callable[.
     folder = make(lambda data: data.update(steps=[], claims=[], decision="unknown", plugins=[]))
     assert "Nothing: no step was run." in (folder / "README.md").read_text()
     assert not (folder / "release/attestations/svr.sigstore.json").exists()
+
+
+def test_the_card_names_the_versions_that_are_known_to_load_the_package() -> None:
+    data = report_data()
+    data["versions"] |= {"diffusers": "0.42.1", "transformers": "5.23.0"}
+    text = card.render(ReleaseReport.parse(data), base_card=False).decode()
+    assert "it was loaded with diffusers 0.42.1, transformers 5.23.0, torch 2.10: those versions load it" in text
+    assert "it was loaded with torch 2.10: " in with_membranes()
