@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from publisher.model.header import read_header
 from publisher.package.freeze_mask import MASK
 from publisher.package.layout import MODEL_INDEX, RELEASE, TEXT_TYPES, suffix
 from publisher.package.text import printable
-from publisher.package.upload import Upload, read_upload
+from publisher.package.upload import Upload, WeightSet, read_upload
 from publisher.package.verify import Verification, verify
 from publisher.runtime.audit.comparing import Comparison, tally
-from publisher.runtime.audit.naming import Layers, Names, frozen_layers
+from publisher.runtime.audit.equality import counts
+from publisher.runtime.audit.naming import COUNTING, Layers, Names, frozen_layers, pair
 from publisher.runtime.audit.records import (
     AdapterAudit,
     Audit,
@@ -152,19 +154,22 @@ class Auditor:
         self._layers = Layers(self._mask.component, published.denoiser.tensors)
         self._weights: list[WeightsAudit] = []
         self._adapters: list[AdapterAudit] = []
-        self._others: dict[str, list[list[str]]] = {}
+        self._others: dict[str, list[WeightSet]] = {}
 
     def run(self) -> None:
         """Compare everything; what cannot be is listed in the upload."""
         known = (set(self._published.components) | set(self._named())) - {self._mask.component}
-        for files in self._upload.sets().values():
-            folder = files[0].partition("/")[0] if "/" in files[0] else ""
-            if folder == RELEASE and self._identical(files):
+        denoisers = []
+        for one in self._upload.sets():
+            folder = posixpath.basename(posixpath.dirname(one.files[0]))
+            if one.files[0].startswith(f"{RELEASE}/") and self._identical(one.files):
                 continue  # the package's own membranes, uploaded again
             if self._upload.kind == "pipeline" and folder in known:
-                self._others.setdefault(folder, []).append(files)
+                self._others.setdefault(folder, []).append(one)
             else:
-                self._files(files, inside=folder == self._mask.component)
+                denoisers.append((one, self._layers.sort(self._upload.tensors(one.files))))
+        for one, names in denoisers:
+            self._files(one if one.absent else one._replace(absent=self._beside(one, names, denoisers)), names)
         if self._upload.kind == "pipeline" and not self._inside():
             self._weights.append(self._nothing(f"there are no safetensors weights in {self._mask.component}/"))
 
@@ -172,7 +177,7 @@ class Auditor:
         """The answer."""
         pipeline = self._upload.kind == "pipeline"
         weights, adapters = tuple(self._weights), tuple(self._adapters)
-        unexamined = tuple(Unexamined(path=path, reason=why) for path, why in sorted(self._upload.unexamined.items()))
+        unexamined = _listed(self._upload.unexamined)
         if not (weights or adapters or unexamined):
             weights = (self._nothing("there is no weights file"),)
         return Audit(
@@ -183,6 +188,7 @@ class Auditor:
             adapters=adapters,
             components=tuple(self._components() if pipeline else self._config("")),
             unexamined=unexamined,
+            aside=_listed(self._upload.aside),
         )
 
     def _inside(self) -> bool:
@@ -192,23 +198,37 @@ class Auditor:
         free = len(self._published.denoiser.tensors) - len(self._mask.frozen)
         return WeightsAudit(files=(), comparable=False, reason=reason, free=FreeTensors(tensors=free))
 
-    def _files(self, files: list[str], *, inside: bool) -> None:
-        headers = self._upload.tensors(files)
-        names = self._layers.sort(headers)
+    def _beside(self, one: WeightSet, names: Names, all_sets: Sequence[tuple[WeightSet, Names]]) -> str:
+        """Return a file beside a set that holds what it lacks of the mask, and nothing that it has; and note that."""
+        lacking = set(self._mask.rows) - set(names.tensors)
+        if not names.tensors or not lacking:
+            return ""
+        folder = posixpath.dirname(one.files[0])
+        for other, others in all_sets:
+            apart = not set(names.tensors) & set(others.tensors)
+            if posixpath.dirname(other.files[0]) == folder and lacking & set(others.tensors) and apart:
+                why = f"lacks what {other.files[0]} beside it holds, and no index says if they belong together"
+                self._upload.unexamined[one.files[0]] = why
+                return other.files[0]
+        return ""
+
+    def _files(self, one: WeightSet, names: Names) -> None:
+        first, inside = one.files[0], one.files[0].startswith(f"{self._mask.component}/")
+        headers = self._upload.tensors(one.files)
         for name in names.twice:
-            self._upload.unexamined[files[0]] = f"has two tensors that stand for {name!r}"
+            self._upload.unexamined[first] = f"has two tensors that stand for {name!r}"
         only_adapters = bool(names.adapters or names.text)
         complete = len(names.tensors) >= MOSTLY * len(self._layers.tensors) or inside or not only_adapters
         if complete or names.tensors:
-            self._compare(files, names, headers, complete=complete)
+            self._compare(one.files, names, headers, complete=complete and not one.absent)
         elif names.other:
-            self._upload.unexamined[files[0]] = f"has {len(names.other)} tensors of unknown layers: {names.other[0]}"
+            self._upload.unexamined[first] = f"has {len(names.other)} tensors of unknown layers: {names.other[0]}"
         if only_adapters:
-            self._adapters.append(self._adapter(files, names))
+            self._adapters.append(self._adapter(one.files, names))
 
     def _compare(
-        self, files: list[str], names: Names, headers: Mapping[str, TensorInfo], *, complete: bool
-    ) -> None:  # fmt: skip
+        self, files: Sequence[str], names: Names, headers: Mapping[str, TensorInfo], *, complete: bool
+    ) -> None:
         stored = {**names.tensors, **{name: name for name in names.other}}
         found = Weights(
             {name: headers[own] for name, own in stored.items()}, {file: self._upload.root / file for file in files}
@@ -218,7 +238,7 @@ class Auditor:
         for name in comparison.not_finite:
             self._upload.unexamined[headers[stored[name]].file] = f"{name!r} holds NaN or infinity"
 
-    def _adapter(self, files: list[str], names: Names) -> AdapterAudit:
+    def _adapter(self, files: Sequence[str], names: Names) -> AdapterAudit:
         return AdapterAudit(
             files=tuple(files),
             layers=len(names.adapters),
@@ -255,22 +275,37 @@ class Auditor:
         texts = self._texts(f"{name}/", f"{name}/")
         published = self._published.weights(name)
         sets = self._others.get(name, [])
+        if not sets and any(path.startswith(f"{name}/") for path in self._upload.unexamined):
+            return ComponentAudit(name=name, state="unexamined", files_changed=texts)
         if not sets and published.tensors:
             return ComponentAudit(
                 name=name, state="changed", files_changed=texts, tensors_changed=len(published.tensors)
             )
-        counts = [self._tally(published, files) for files in sets if not self._identical(files)]
-        changed = max((one["changed"] + one["missing"] for one in counts), default=0)
-        state: State = "changed" if changed or texts else "cast" if any(one["cast"] for one in counts) else "same"
-        return ComponentAudit(name=name, state=state, files_changed=texts, tensors_changed=changed)
+        found = [self._tally(published, one) for one in sets if not self._identical(one.files)]
+        changed = max((one["changed"] + one["missing"] for one in found), default=0)
+        kept: tuple[State, ...] = ("cast", "renamed")
+        state: State = next((kind for kind in kept if any(one[kind] for one in found)), "same")
+        return ComponentAudit(
+            name=name,
+            state="changed" if changed or texts else state,
+            files_changed=texts,
+            tensors_changed=changed,
+            tensors_renamed=max((one["renamed"] for one in found), default=0),
+        )
 
     def _identical(self, files: Iterable[str]) -> bool:
         paths = {file: self._published.folder / file for file in files}
         return all(path.is_file() and sha256_file(path) == self._upload.digests[file] for file, path in paths.items())
 
-    def _tally(self, published: Weights, files: list[str]) -> Mapping[Any, int]:
-        found = Weights(self._upload.tensors(files), {file: self._upload.root / file for file in files})
-        return tally(published, found, sorted(published.tensors))
+    def _tally(self, published: Weights, one: WeightSet) -> Mapping[Any, int]:
+        headers = self._upload.tensors(one.files)
+        files = {file: self._upload.root / file for file in one.files}
+        names = pair(published.tensors, headers)
+        found = Weights({name: headers[own] for name, own in names.items()}, files)
+        kinds = tally(published, found, sorted(names if one.absent else published.tensors))
+        beside = {name: headers[name] for name in set(headers) - set(names.values()) if name.endswith(COUNTING)}
+        kinds["changed"] += sum(not counts(Weights(beside, files).read(name)) for name in beside)
+        return kinds
 
     def _texts(self, ours: str, theirs: str, only: str = "") -> tuple[str, ...]:
         """Text files of a folder that say something else in the upload, or are not there; named as published."""
@@ -286,6 +321,10 @@ class Auditor:
                 ):
                     changed.append(name)
         return tuple(changed)
+
+
+def _listed(files: Mapping[str, str]) -> tuple[Unexamined, ...]:
+    return tuple(Unexamined(path=path, reason=why) for path, why in sorted(files.items()))
 
 
 def _said(document: Any) -> Any:

@@ -52,9 +52,10 @@ WORST = ("changed", "renamed", "missing", "cast", "equal")
 def audit(finetuned: Path, *, package: Path, key: Path, hub: bool, most: int, as_json: bool) -> int:
     """Check whether a fine-tuned model kept what a package's freeze mask names.
 
-    FINETUNED is a diffusers pipeline, the folder of its denoiser, a folder of adapters, or one .safetensors file. The
-    package is verified first. Every frozen tensor is compared bit for bit and with 16-bit casts of the published one;
-    adapters are known by their names. Nothing in FINETUNED is unpickled or run; one tensor at a time is in memory.
+    FINETUNED is a diffusers pipeline, the folder of its denoiser or of adapters, the output folder of a training, or
+    one .safetensors file. The package is verified first. Every frozen tensor is compared bit for bit and with 16-bit
+    casts of the published one; adapters are known by their names, other files by their bytes. Nothing in FINETUNED is
+    unpickled or run; one tensor at a time is in memory.
 
     \b
     Examples:
@@ -62,7 +63,7 @@ def audit(finetuned: Path, *, package: Path, key: Path, hub: bool, most: int, as
       publisher audit lora.safetensors --against package --key publisher.pub --json
 
     Exit codes: 0 complies; 1 does not, or the package does not verify; 2 no key, or something is not there; 3 could not
-    decide, because files could not be examined; 4 not comparable, or the package has no mask.
+    decide, because files could not be examined or shards are not there; 4 not comparable, or the package has no mask.
     """
     from publisher.auditing import audit as audit_model
 
@@ -81,6 +82,9 @@ def as_text(found: Audit, upload: Path, most: int) -> str:
     if found.unexamined:
         lines += ["", "Not examined, so that there is no positive answer:"]
         lines += _first([f"  {one.path}: {one.reason}" for one in found.unexamined], most)
+    if found.aside:
+        lines += ["", "Left aside, as no pipeline loads it:"]
+        lines += _first([f"  {one.path}: {one.reason}" for one in found.aside], most)
     other = [_component(one) for one in found.components if one.state != "same"]
     lines += ["", "Other parts, of which a mask does not speak:", *_first(other, most)] if other else []
     if found.verdict == "complies":
@@ -166,7 +170,12 @@ def _change(change: Change) -> str:
 
 
 def _component(one: ComponentAudit) -> str:
-    texts = {"cast": "equal after a cast", "missing": "is not there", "added": "is not in the package"}
+    texts = {
+        "cast": "equal after a cast",
+        "renamed": "equal, under older names",
+        "missing": "is not there",
+        "added": "is not in the package",
+    }
     if one.state != "changed":
         return f"  {one.name}: {texts[one.state]}"
     what = [_many(one.tensors_changed, "tensor")] if one.tensors_changed else []

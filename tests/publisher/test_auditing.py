@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import random
 import shutil
 import struct
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from publisher.auditing import Auditor, NoMaskError, audit
 from publisher.errors import UsageError
@@ -116,6 +117,74 @@ def test_shards_with_an_index_are_one_set(tmp_path: Path, check: Check) -> None:
     found = check(tmp_path / "unet")
     assert found.verdict == "complies"
     assert found.weights[0].files == tuple(names)
+
+
+LAYOUTS = {
+    "plain": ("m-{:05d}-of-00002.safetensors", "m.safetensors.index.json"),
+    "variant": ("m.fp16-{:05d}-of-00002.safetensors", "m.safetensors.index.fp16.json"),
+    "older variant": ("m-{:05d}-of-00002.fp16.safetensors", "m.safetensors.index.fp16.json"),
+    "no digits that anybody knows": ("part{}.safetensors", "m.safetensors.index.json"),
+}
+
+
+def write_shards(folder: Path, layout: str, tensors: Mapping[str, torch.Tensor], *, index: bool = True) -> list[Path]:
+    """Two halves of a network in a folder."""
+    pattern, index_name = LAYOUTS[layout]
+    names = [pattern.format(number) for number in (1, 2)]
+    parts = [dict(list(tensors.items())[:3]), dict(list(tensors.items())[3:])]
+    if index:
+        listed = {key: name for name, part in zip(names, parts, strict=True) for key in part}
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / index_name).write_text(json.dumps({"weight_map": listed}))
+    return [save(folder / name, part) for name, part in zip(names, parts, strict=True)]
+
+
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_shards_of_every_spelling_are_one_set(pipeline: Path, check: Check, layout: str, *, index: bool) -> None:
+    (pipeline / UNET).unlink()
+    shards = write_shards(pipeline / "unet", layout, trained(), index=index)
+    found = check(pipeline)
+    if layout in list(LAYOUTS)[:3] or index:
+        assert found.verdict == "complies"
+        assert found.weights[0].files == tuple(path.relative_to(pipeline).as_posix() for path in shards)
+    else:
+        assert found.verdict == "undecided"  # nobody says that they are one set; nothing is missing either
+        assert {one.status for weights in found.weights for one in weights.frozen} == {"equal"}
+
+
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("layout", list(LAYOUTS)[:3])
+def test_a_set_that_is_incomplete_as_given_is_undecided_and_nothing_of_it_is_missing(
+    pipeline: Path, check: Check, layout: str, *, index: bool
+) -> None:
+    (pipeline / UNET).unlink()
+    first, second = write_shards(pipeline / "unet", layout, trained(), index=index)
+    second.unlink()
+    for upload in (pipeline, first):
+        found = check(upload)
+        assert found.verdict == "undecided"
+        assert found.weights[0].violations == ()
+        assert "is a part of a set that is not complete" in reasons(found)[found.weights[0].files[0]]
+    save(first, merged(dict(list(trained().items())[:3]), (K,), 2))
+    assert check(pipeline).verdict == "does-not-comply"
+
+
+def test_shards_of_a_text_encoder_or_vae_are_one_set(signed: tuple[Path, Path, Path], pipeline: Path) -> None:
+    tensors = {f"decoder.{i}.weight": torch.randn(4, 4) for i in range(6)}
+    base = write_pipeline(pipeline.parent / "base", network())
+    save(base / "vae/diffusion_pytorch_model.safetensors", tensors)
+    package = write_package(
+        pipeline.parent / "package", base, signed[2], {"freeze-mask.json": mask_of(network(), FROZEN).as_file()}
+    )
+    (pipeline / "vae/diffusion_pytorch_model.safetensors").unlink()
+    _, second = write_shards(
+        pipeline / "vae", "older variant", {name: tensor.half() for name, tensor in tensors.items()}
+    )
+    assert {one.name: one.state for one in audit(pipeline, package, signed[1]).components} == {"vae": "cast"}
+    second.unlink()
+    found = audit(pipeline, package, signed[1])
+    assert (found.verdict, {one.name: one.tensors_changed for one in found.components}) == ("undecided", {"vae": 0})
 
 
 def test_names_of_wrappers_do_not_matter(tmp_path: Path, check: Check) -> None:
@@ -346,6 +415,164 @@ def test_saving_anew_changes_nothing_and_casting_is_said(pipeline: Path, check: 
 def test_a_part_that_is_not_there_is_said(pipeline: Path, check: Check) -> None:
     shutil.rmtree(pipeline / "vae")
     assert {one.name: one.state for one in check(pipeline).components} == {"vae": "missing"}
+
+
+TEXT = {"embeddings.weight": (6, 4), "encoder.layers.0.q.weight": (4, 4), "final_layer_norm.weight": (4,)}
+AUTOENCODER = {f"mid.attentions.0.{layer}.weight": (4, 4) for layer in ("to_q", "to_k", "to_v", "to_out.0")}
+OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+
+def older(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same tensors as libraries of 2023 save them."""
+    found = {}
+    for name, tensor in tensors.items():
+        layer = next((layer for layer in OLD if f".{layer}." in name), "")
+        found[name.replace(f".{layer}.", f".{OLD[layer]}.") if layer else f"text_model.{name}"] = tensor
+    return found
+
+
+@pytest.fixture
+def parts(signed: tuple[Path, Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+    """A package with a text encoder and an autoencoder, and its pipeline, to be changed."""
+    random = torch.Generator().manual_seed(3)
+    base = write_pipeline(tmp_path / "base", network())
+    index = INDEX | {"text_encoder": ["transformers", "CLIPTextModel"]}
+    (base / "model_index.json").write_text(json.dumps(index))
+    for folder, shapes in (("text_encoder", TEXT), ("vae", AUTOENCODER)):
+        tensors = {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}
+        shutil.rmtree(base / folder, ignore_errors=True)
+        save(base / folder / "model.safetensors", tensors)
+        (base / folder / "config.json").write_text("{}")
+    mask = mask_of(network(), FROZEN)
+    package = write_package(tmp_path / "package", base, signed[2], {"freeze-mask.json": mask.as_file()})
+    return package, Path(shutil.copytree(base, tmp_path / "up"))
+
+
+def states(found: Audit) -> dict[str, tuple[str, int, int]]:
+    return {one.name: (one.state, one.tensors_changed, one.tensors_renamed) for one in found.components}
+
+
+def test_older_names_of_a_text_encoder_and_an_autoencoder_are_renamed_and_not_changed(
+    signed: tuple[Path, Path, Path], parts: tuple[Path, Path]
+) -> None:
+    package, up = parts
+    old = {folder: older(load_file(up / folder / "model.safetensors")) for folder in ("text_encoder", "vae")}
+    old["text_encoder"]["text_model.embeddings.position_ids"] = torch.arange(6)[None]
+    for folder, tensors in old.items():
+        save(up / folder / "model.safetensors", tensors)
+    found = audit(up, package, signed[1])
+    assert found.verdict == "complies"
+    assert states(found) == {"text_encoder": ("renamed", 0, 3), "vae": ("renamed", 0, 4)}
+    old["text_encoder"]["text_model.embeddings.position_ids"] = torch.arange(6)[None].flip(1)
+    old["vae"]["mid.attentions.0.key.weight"] += 1
+    for folder, tensors in old.items():
+        save(up / folder / "model.safetensors", tensors)
+    assert states(audit(up, package, signed[1])) == {"text_encoder": ("changed", 1, 3), "vae": ("changed", 1, 3)}
+
+
+def test_a_part_whose_weights_cannot_be_read_is_not_called_changed(pipeline: Path, check: Check) -> None:
+    (pipeline / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"no header")
+    found = check(pipeline)
+    assert (found.verdict, states(found)["vae"][0]) == ("undecided", "unexamined")
+
+
+# What training leaves behind
+
+
+def leave_logs(folder: Path) -> None:
+    """Write what the example scripts, accelerate, TensorBoard and a model hub put into an output folder."""
+    event = b"\x09" + bytes(8) + b"\x10\x01"
+    record = struct.pack("<QI", len(event), 7) + event + bytes(4)
+    files = {
+        "logs/run/events.out.tfevents.1764280000.host.4242.0": record * 3 + record[:9],
+        "logs/run/hparams.yml": b"lr: 1e-4\n",
+        "run.log": b"\x1b[32m 10%\x1b[0m\r 20%\n",
+        "README.md": "Ünï".encode(),
+        "LICENSE": "§ 1".encode("latin-1"),
+        "notes.txt": "log".encode("utf-16"),
+        "image_0.png": b"\x89PNG\r\n\x1a\n\0",
+        "photo.JPG": b"\xff\xd8\xff\xe0\0",
+        "clip.mp4": b"\0\0\0\x20ftypisom\0",
+        "data.parquet": b"PAR1\x15\x04\0PAR1",
+        ".gitattributes": b"*.safetensors filter=lfs\n",
+        ".DS_Store": b"\0\0\0\1Bud1\0",
+        "spiece.model": b"\x0a\x0e\x0a\x05<unk>\x15\0\0\0\0\x18\2\x12\2\x18\1",
+        ".cache/huggingface/download/a.metadata": b"0\n",
+    }
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    (folder / "latest.log").symlink_to("run.log")
+
+
+def leave_checkpoint(folder: Path) -> Path:
+    """Write what accelerate saves of an optimizer, a schedule and generators."""
+    layer = torch.nn.Linear(3, 3)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(3)).sum().backward()
+    optimizer.step()
+    folder.mkdir(parents=True)
+    torch.save(optimizer.state_dict(), folder / "optimizer.bin")
+    torch.save({"base_lrs": [0.1], "last_epoch": 3}, folder / "scheduler.bin")
+    torch.save({"random_state": random.getstate(), "torch": torch.get_rng_state()}, folder / "random_states_0.pkl")
+    return folder
+
+
+def test_the_output_folder_of_a_training_is_decided(pipeline: Path, check: Check) -> None:
+    leave_logs(pipeline)
+    state = leave_checkpoint(pipeline / "checkpoint-500")
+    save(state / "unet/diffusion_pytorch_model.safetensors", trained())
+    save(state / "vae/diffusion_pytorch_model.safetensors", {"decoder.weight": torch.ones(4, 4)})
+    found = check(pipeline)
+    assert reasons(found) == {}
+    assert found.verdict == "complies"
+    assert [weights.files[0] for weights in found.weights] == [f"checkpoint-500/{UNET}", UNET]
+    names = ("optimizer.bin", "random_states_0.pkl", "scheduler.bin")
+    assert [one.path for one in found.aside] == [f"checkpoint-500/{name}" for name in names]
+    save(state / "unet/diffusion_pytorch_model.safetensors", merged(network(), (K,), 2))
+    assert check(pipeline).verdict == "does-not-comply"
+
+
+def test_weights_under_the_name_of_an_optimizer_are_not_left_aside(pipeline: Path, check: Check) -> None:
+    state = leave_checkpoint(pipeline / "checkpoint-500")
+    torch.save(network(), state / "optimizer.bin")
+    found = check(pipeline)
+    assert (found.verdict, list(reasons(found))) == ("undecided", ["checkpoint-500/optimizer.bin"])
+
+
+def test_the_store_of_git_is_left_aside_and_a_folder_of_that_name_is_not(pipeline: Path, check: Check) -> None:
+    (pipeline / ".git/objects").mkdir(parents=True)
+    (pipeline / ".git/objects/pack").write_bytes(b"PACK\0\0")
+    assert list(reasons(check(pipeline))) == [".git/objects/pack"]
+    (pipeline / ".git/HEAD").write_text("ref: refs/heads/main\n")
+    found = check(pipeline)
+    assert (found.verdict, [one.path for one in found.aside]) == ("complies", [".git/"])
+
+
+# What may hold weights
+
+
+@pytest.mark.parametrize("name", ["weights", ".hidden", "unet/.cache/x.txt", "tokenizer.model", "x.gguf"])
+def test_what_was_not_looked_at_is_named_and_then_it_is_undecided(pipeline: Path, check: Check, name: str) -> None:
+    (pipeline / name).parent.mkdir(exist_ok=True)
+    (pipeline / name).write_bytes(b"GGUF\3\0\0\0" if name == "x.gguf" else pickle.dumps(1))
+    found = check(pipeline)
+    assert (found.verdict, list(reasons(found))) == ("undecided", [name])
+
+
+def test_weights_without_a_suffix_are_compared(pipeline: Path, check: Check) -> None:
+    save(pipeline / "unet/.backup", merged(network(), (K,), 2))
+    found = check(pipeline)
+    assert (found.verdict, found.weights[0].files) == ("does-not-comply", ("unet/.backup",))
+
+
+def test_a_pointer_of_git_lfs_is_told_from_a_file(pipeline: Path, check: Check) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    for name in ("unet/model.bin", "image.png"):
+        (pipeline / name).write_text(pointer)
+    found = check(pipeline)
+    assert (found.verdict, list(reasons(found))) == ("undecided", ["unet/model.bin"])
+    assert "git lfs pull" in reasons(found)["unet/model.bin"]
 
 
 # Hostile files

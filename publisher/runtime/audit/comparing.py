@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal
 from publisher.api import TensorInfo
 from publisher.api.freeze_mask import FreezeMask, Rows, part
 from publisher.runtime.audit.difference import change
-from publisher.runtime.audit.equality import FLOATS, NARROW, cast_of, constant, fingerprint, same_bits
+from publisher.runtime.audit.equality import FLOATS, NARROW, cast_of, constant, counts, fingerprint, same_bits
+from publisher.runtime.audit.naming import COUNTING
 from publisher.runtime.audit.records import FreeTensors, FrozenVerdict, WeightsAudit
 from publisher.runtime.audit.weights import Weights
 
@@ -181,21 +182,29 @@ def _incomparable(published: TensorInfo, found: TensorInfo) -> str:
     return "" if found.dtype in FLOATS else f"is stored as {found.dtype}, which is no cast that a mask knows"
 
 
-def tally(published: Weights, found: Weights, names: Sequence[str]) -> Counter[Kind]:
-    """How many of a component's tensors are equal, equal after a cast, changed or missing."""
-    kinds: Counter[Kind] = Counter()
+def tally(published: Weights, found: Weights, names: Sequence[str]) -> Counter[str]:
+    """Return how many of a component's tensors are equal, equal after a cast, changed or missing.
+
+    Under ``renamed`` those of the first two kinds are counted again that have another name in the file.
+    """
+    kinds: Counter[str] = Counter()
     for name in names:
-        info = found.tensors.get(name)
-        if info is None:
-            kinds["missing"] += 1
-        elif info.dtype not in FLOATS or published.tensors[name].dtype not in FLOATS:
-            kinds["equal" if _same(published, found, name) else "changed"] += 1
-        elif info.shape != published.tensors[name].shape:
-            kinds["changed"] += 1
-        else:
-            cast = cast_of(published.read(name), found.read(name))
-            kinds["changed" if cast is None else "cast" if cast else "equal"] += 1
+        kind = _kind(published, found, name)
+        kinds[kind] += 1
+        kinds["renamed"] += kind in ("equal", "cast") and name in found.tensors and found.tensors[name].name != name
     return kinds
+
+
+def _kind(published: Weights, found: Weights, name: str) -> Kind:
+    info = found.tensors.get(name)
+    if info is None:
+        return "equal" if name.endswith(COUNTING) and counts(published.read(name)) else "missing"
+    if info.dtype not in FLOATS or published.tensors[name].dtype not in FLOATS:
+        return "equal" if _same(published, found, name) else "changed"
+    if info.shape != published.tensors[name].shape:
+        return "changed"
+    cast = cast_of(published.read(name), found.read(name))
+    return "changed" if cast is None else "cast" if cast else "equal"
 
 
 def _same(published: Weights, found: Weights, name: str) -> bool:

@@ -56,3 +56,10 @@ def fingerprint(tensor: torch.Tensor) -> str:
 def constant(tensor: torch.Tensor) -> bool:
     """Whether all numbers are one: such tensors are everywhere, and equal to each other by chance."""
     return tensor.numel() < 2 or bool((tensor == tensor.reshape(-1)[0]).all())
+
+
+def counts(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor counts from 0: then it says nothing that its length does not."""
+    import torch
+
+    return torch.equal(tensor.reshape(-1).double(), torch.arange(tensor.numel(), dtype=torch.float64))

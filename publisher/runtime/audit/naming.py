@@ -2,6 +2,7 @@
 
     peft        base_model.model.<layer>.lora_A.weight, <layer>.base_layer.weight, lora_magnitude_vector, ia3_l, ...
     diffusers   unet.<layer>.lora_A.weight, <layer>.lora.down.weight, <block>.processor.to_q_lora.down.weight
+    others      diffusion_model.<layer>.lora_A.weight, lora_unet.<layer>.lora_down.weight
     kohya       lora_unet_<layer, _ for .>.lora_down.weight, .alpha, .dora_scale, .hada_w1_a, .lokr_w1, .diff, ...
 
 A layer is one only if the published network has it: names are looked up, never guessed.
@@ -13,10 +14,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-WRAPPERS = ("base_model.model.", "_orig_mod.", "module.")
-"""What peft, ``torch.compile`` and data-parallel training put before a name."""
+WRAPPERS = ("base_model.model.", "_orig_mod.", "module.", "model.diffusion_model.", "diffusion_model.", "lora_unet.")
+"""What peft, ``torch.compile``, data-parallel training and other programs put before a name."""
 TEXT = ("text_encoder", "text_model.", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_")
 KOHYA = ("lora_unet_", "lycoris_unet_", "lycoris_")
+OLDER = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+"""Layers of an autoencoder's attention as they were called until 2023 -> as they are called."""
+COUNTING = ".position_ids"
+"""End of the name of a tensor that counts from 0: older text encoders save it, newer ones make it."""
 _PROCESSOR = re.compile(r"(?P<block>.+)\.processor\.(?P<layer>to_q|to_k|to_v|to_out|add_k_proj|add_v_proj)_lora\..+")
 _SAVED = re.compile(r"\.(?:base_layer|modules_to_save\.[^.]+)(?=\.[^.]+$)")
 _ON_WEIGHT = re.compile(
@@ -97,6 +102,22 @@ class Layers:
         """Factors of a LoRA act on the layer's weight; what is not known to be one, on all of the layer."""
         weight = f"{layer}.weight"
         return {weight} if weight in self.tensors and _ON_WEIGHT.search(name) else self._parts[layer]
+
+
+def modern(name: str) -> str:
+    """Return the name that current libraries give a tensor of a text encoder or an autoencoder."""
+    for old, new in OLDER.items():
+        name = name.replace(old, new)
+    return name.removeprefix("text_model.")
+
+
+def pair(published: Iterable[str], found: Iterable[str]) -> dict[str, str]:
+    """Return published names and those in a file that stand for them, older names of the same tensors included."""
+    own = sorted(found)
+    older = {modern(name): name for name in own}
+    exact = dict.fromkeys(own)
+    pairs = {name: name if name in exact else older.get(modern(name), "") for name in published}
+    return {name: there for name, there in pairs.items() if there}
 
 
 def frozen_layers(adapters: Mapping[str, set[str]], frozen: Iterable[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from publisher.api.freeze_mask import Rows, Share
 from publisher.api.params import Params
 
 Verdict = Literal["complies", "does-not-comply", "undecided", "not-comparable"]
-State = Literal["same", "cast", "changed", "missing", "added"]
+State = Literal["same", "cast", "renamed", "changed", "missing", "added", "unexamined"]
 Status = Literal["equal", "cast", "changed", "renamed", "missing"]
 
 PROVES = (
@@ -111,8 +111,11 @@ class ComponentAudit(Params):
 
     name: str
     state: State
-    """``cast``: all tensors are equal after a cast."""
+    """``cast``: all tensors are equal after a cast. ``renamed``: all are equal, some under older names.
+    ``unexamined``: its weights could not be read; the audit's list says why."""
     tensors_changed: int = 0
+    tensors_renamed: int = 0
+    """Equal, or equal after a cast, under the name that older versions of the libraries gave them."""
     files_changed: tuple[str, ...] = ()
     """Configuration and vocabulary; keys that begin with ``_`` do not count."""
 
@@ -153,6 +156,8 @@ class Audit(Params):
     components: tuple[ComponentAudit, ...] = ()
     unexamined: tuple[Unexamined, ...] = ()
     """Not empty: the verdict cannot be ``complies``."""
+    aside: tuple[Unexamined, ...] = ()
+    """What no pipeline loads: states of a training, known by name and content, and the store of git."""
     proves: str = PROVES
     """What the verdict ``complies`` says."""
     limits: tuple[str, ...] = LIMITS

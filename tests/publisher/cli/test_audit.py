@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -113,11 +114,22 @@ def test_what_is_not_there_is_exit_2(package: Path, tmp_path: Path, what: str) -
 
 def test_what_could_not_be_examined_is_exit_3(package: Path, tmp_path: Path) -> None:
     save(tmp_path / "up/m.safetensors", network())
-    (tmp_path / "up/a\x1b[2J.bin").write_bytes(b"x")
+    (tmp_path / "up/a\x1b[2J.bin").write_bytes(b"\0")
     result = call(tmp_path / "up", package)
     assert result.exit_code == 3
-    assert "Not examined, so that there is no positive answer:\n  a\\x1b[2J.bin: is of type .bin" in result.stdout
+    assert (
+        "Not examined, so that there is no positive answer:\n  a\\x1b[2J.bin: is data of the type .bin" in result.stdout
+    )
     assert "\x1b" not in result.stdout
+
+
+def test_what_no_pipeline_loads_is_named_and_changes_no_answer(package: Path, tmp_path: Path) -> None:
+    save(tmp_path / "up/m.safetensors", network())
+    (tmp_path / "up/checkpoint-1").mkdir()
+    (tmp_path / "up/checkpoint-1/optimizer.bin").write_bytes(pickle.dumps({"state": {}, "param_groups": []}))
+    result = call(tmp_path / "up", package)
+    assert result.exit_code == 0
+    assert "Left aside, as no pipeline loads it:\n  checkpoint-1/optimizer.bin: the state of a" in result.stdout
 
 
 def test_a_crash_is_exit_3(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
