@@ -56,7 +56,9 @@ class PublisherError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        head = f"{self.where}: {self.what}" if self.where else self.what
+        what = self.what.replace("\n", "\n  ")
+        place = self.where.replace("\r", "\\r").replace("\n", "\\n")  # a file's name can hold anything
+        head = f"{place}: {what}" if place else what
         return head + "".join(f"\n  {line}" for line in self.hint.splitlines())
 
 
@@ -90,10 +92,14 @@ class ManifestError(UsageError):
         self.problems = tuple(sorted(problems))
         super().__init__("\n".join(self._lines()))
 
+    def __str__(self) -> str:
+        return self.what
+
     def _lines(self) -> list[str]:
         lines = []
+        path = self.path.replace("\r", "\\r").replace("\n", "\\n")
         for problem in self.problems:
-            lines.append(f"{self.path}:{problem.line}:{problem.column}: {problem.message}")
+            lines.append(f"{path}:{problem.line}:{problem.column}: {problem.message}")
             lines += [f"  {line}" for line in problem.hint.splitlines()]
         return lines
 

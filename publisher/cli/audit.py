@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from publisher.cli import output
 from publisher.errors import ExitCode
 from publisher.package.text import printable
 
@@ -68,7 +68,10 @@ def audit(finetuned: Path, *, package: Path, key: Path, hub: bool, most: int, as
     from publisher.auditing import audit as audit_model
 
     found = audit_model(finetuned, package, key, hub=hub)
-    click.echo(json.dumps(found.as_json(), indent=2, sort_keys=True) if as_json else as_text(found, finetuned, most))
+    if as_json:
+        output.document(found.as_json(), sort_keys=True)
+    else:
+        output.result(as_text(found, finetuned, most))
     return EXITS[found.verdict]
 
 

@@ -21,7 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from publisher.cli import interrupts
+from publisher.cli import interrupts, output
+from publisher.package.text import printable
 
 LOG_EVERY_S = 15.0
 
@@ -48,17 +49,23 @@ class Terminal:
     """Shows a release's progress. A context manager: the bars end with it."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self.console = Console(file=output.raw_stderr(), quiet=quiet, highlight=False)
         self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(),
-            MemoryColumn(), TextColumn("{task.fields[note]}", style="dim"), console=self.console,
-        )  # fmt: skip
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            MemoryColumn(),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
+            console=self.console,
+        )
         self._tasks: dict[str, TaskID] = {}
         self._said: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
             self._bars.start()
+            sys.stdout, sys.stderr = output.cleaned(sys.stdout), output.cleaned(sys.stderr)  # ended with the bars
         return self
 
     def __exit__(
@@ -70,6 +77,7 @@ class Terminal:
     def update(self, stage: str, done: int, total: int, text: str = "") -> None:
         """Move a stage's bar, or log a line now and then; ends the command if it was told to end."""
         interrupts.check()
+        stage, text = output.clean(printable(stage)), output.clean(printable(text))
         if self.console.is_terminal:
             if stage not in self._tasks:
                 self._tasks[stage] = self._bars.add_task(stage, total=total, note=text)
@@ -86,8 +94,8 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """A line worth keeping."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(output.clean(text), markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """A line to act on."""
-        self.console.print(f"Warning: {text}", style="yellow", markup=False, soft_wrap=True)
+        self.console.print(output.clean(f"Warning: {text}"), style="yellow", markup=False, soft_wrap=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
+import shlex
 from pathlib import Path
 
 import click
 
+from publisher.cli import output
+from publisher.cli.options import passphrase
 from publisher.errors import UsageError
 from publisher.package import keys
+from publisher.program import command
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -31,22 +34,12 @@ def keygen(*, out: Path, name: str, passphrase_env: str | None) -> None:
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no file name", where="--name", hint="Letters, digits and ._- only.")
     private, public = out / f"{name}.key", out / f"{name}.pub"
-    keys.generate(private, public, _passphrase(passphrase_env))
+    keys.generate(private, public, passphrase(passphrase_env, "--passphrase-env"))
     hint = keys.load_public(public).hint
-    click.echo(f"private key: {private}\npublic key:  {public}\nsha256 of the public key: {hint}")
+    output.result(f"private key: {private}\npublic key:  {public}\nsha256 of the public key: {hint}")
     closed = "encrypted" if passphrase_env else "not encrypted: --passphrase-env would do that"
-    click.echo(
+    output.note(
         f"\nThe private key is readable by you alone and {closed}. Keep a copy where no machine can reach it;\n"
         f"name it in the manifest under 'sign'. Give {public.name} to whoever has to verify, by another way than\n"
-        f"the package: publisher verify PACKAGE --key {public}",
-        err=True,
+        f"the package: {command(f'verify PACKAGE --key {shlex.quote(str(public))}')}"
     )
-
-
-def _passphrase(variable: str | None) -> bytes | None:
-    if variable is None:
-        return None
-    value = os.environ.get(variable, "")
-    if not value:
-        raise UsageError(f"the environment variable {variable} is not set", where="--passphrase-env")
-    return value.encode()

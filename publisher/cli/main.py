@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,8 +16,9 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from publisher import __version__
-from publisher.cli import interrupts
+from publisher.cli import interrupts, output
 from publisher.errors import ExitCode, PublisherError, Terminated, in_words
+from publisher.program import NAME, program
 
 COMMANDS = {
     "release": "Harden a model after a manifest, attack the result, sign the package.",
@@ -32,6 +34,21 @@ COMMANDS = {
 ISSUES = "This is an error in publisher or in a plugin. Run again with --debug for the traceback."
 
 
+class Context(click.Context):
+    """Runs a command with stdout kept for its result, and shows its examples as they can be pasted."""
+
+    def invoke(self, callback: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the command; a group that goes on to a command of its own has no result."""
+        if self.invoked_subcommand:
+            return super().invoke(callback, *args, **kwargs)
+        with output.stdout_for_results():
+            return super().invoke(callback, *args, **kwargs)
+
+    def get_help(self) -> str:
+        """Return the help, its examples with the words that started this program."""
+        return pasteable(super().get_help())
+
+
 class Commands(click.Group):
     """Loads a command's module when it is used; lists them in the order of use."""
 
@@ -44,6 +61,8 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(import_module(f"publisher.cli.{cmd_name}"), cmd_name)
+        for one in (command, *getattr(command, "commands", {}).values()):
+            one.context_class = Context
         return command
 
     def resolve_command(
@@ -66,12 +85,15 @@ class Commands(click.Group):
         given = list(sys.argv[1:] if words is None else words)
         debug = "--debug" in given
         kwargs |= {"args": [word for word in given if word != "--debug"], "standalone_mode": False}
+        kwargs.setdefault("prog_name", program())
         interrupts.listen()
-        logging.basicConfig(level=logging.ERROR, format="%(message)s")
-        logging.getLogger("publisher.registry").setLevel(logging.WARNING)  # slow imports, families that crash
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that torchvision is not there
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin lose to whatever else wants the cores
-        sys.exit(run(lambda: super(Commands, self).main(**kwargs), debug=debug))
+        with output.clean_stderr():
+            logging.basicConfig(level=logging.ERROR, format="%(message)s")
+            logging.getLogger("publisher.registry").setLevel(logging.WARNING)  # slow imports, families that crash
+            code = run(lambda: super(Commands, self).main(**kwargs), debug=debug)
+        sys.exit(code)
 
 
 def run(command: Callable[[], Any], *, debug: bool) -> int:
@@ -84,8 +106,13 @@ def run(command: Callable[[], Any], *, debug: bool) -> int:
         if debug:
             traceback.print_exc()
         message, code = ending(error)
-        click.echo(message, err=True)
+        output.note(message)
         return code
+
+
+def pasteable(help_text: str) -> str:
+    """Return a help text whose examples begin with the words that started this program."""
+    return re.sub(rf"^( +){NAME} ", lambda start: f"{start[1]}{program()} ", help_text, flags=re.MULTILINE)
 
 
 def ending(error: BaseException) -> tuple[str, ExitCode]:
@@ -98,13 +125,20 @@ def ending(error: BaseException) -> tuple[str, ExitCode]:
         case click.ClickException():
             context = getattr(error, "ctx", None)
             hint = f"\n  See: {context.command_path} --help" if context else ""
-            return f"Error: {error.format_message()}{hint}", ExitCode.USAGE
+            return f"Error: {_message(error)}{hint}", ExitCode.USAGE
         case KeyboardInterrupt() | click.Abort():
             return f"Interrupted. {_after(error)}", ExitCode.INTERRUPTED
         case Terminated():
             return f"Terminated. {_after(error)}", ExitCode.TERMINATED
         case _:
-            return f"Error: {in_words(error)}\n  {ISSUES}", ExitCode.UNDECIDED
+            text = in_words(error).replace("\n", "\n  ")
+            return f"Error: {text}\n  {ISSUES}", ExitCode.UNDECIDED
+
+
+def _message(error: click.ClickException) -> str:
+    """Return click's message; a word too many is not repeated, for it can be a passphrase behind its option."""
+    message = error.format_message()
+    return re.sub(r"^(Got unexpected extra arguments?) \(.*\)$", r"\1.", message, flags=re.DOTALL)
 
 
 def _after(error: BaseException) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from publisher.cli import output
 from publisher.errors import UsageError
 from publisher.package.text import printable
 
@@ -63,7 +63,10 @@ def inspect(file: Path, *, model: str | None, as_json: bool) -> None:
     found = [describe(portion, base) for portion in open_membranes([file])]
     digest = base.digest if base else None
     data = {"index": index.as_json() if index else None, "model": digest, "files": [as_data(one) for one in found]}
-    click.echo(json.dumps(data, indent=2) if as_json else as_text(found, index))
+    if as_json:
+        output.document(data)
+    else:
+        output.result(as_text(found, index))
 
 
 def as_data(found: Description) -> dict[str, Any]:
@@ -172,7 +175,7 @@ def merge(model: str, files: tuple[Path, ...], *, out: Path, permeabilities: tup
         for name in done.left_out:
             terminal.say(f"left out: {printable(name)}")
     lines = [f"{out}: {done.tensors} weights changed by {done.change:.3%} of their norm", *map(_portion, portions)]
-    click.echo("\n".join(map(printable, lines)))
+    output.result("\n".join(map(printable, lines)))
 
 
 def _portion(portion: Portion) -> str:
@@ -216,7 +219,7 @@ def convert(
     portions = open_membranes(files, permeabilities)
     together = write_lora(portions, out, form, getattr(torch, dtype), open_model(model) if model else None)
     lines = [f"{out}: rank {together.rank}, {len(together.branches)} layers, {form} names", *map(_portion, portions)]
-    click.echo("\n".join(map(printable, lines)))
+    output.result("\n".join(map(printable, lines)))
 
 
 @membranes.command()
@@ -248,11 +251,11 @@ def train(manifest: Path, *, out: Path, work: Path, as_json: bool, quiet: bool) 
         terminal.warn("nothing was verified: whether these membranes do what they are for is not known yet")
     if as_json:
         steps = [summary(record) for record in done.records]
-        click.echo(json.dumps({"files": [str(path) for path in done.files], "steps": steps}, indent=2))
+        output.document({"files": [str(path) for path in done.files], "steps": steps})
         return
     lines = [f"{path}" for path in done.files]
     for record in done.records:
         cached = ", taken from the cache" if record.id in done.cached else f", {done.seconds[record.id]:.0f} s"
         lines += ["", f"{record.id}{cached}; loss curves in training.json"]
         lines += [f"  {number.name}: {number.value:.4g} {number.unit}".rstrip() for number in record.numbers]
-    click.echo("\n".join(map(printable, lines)))
+    output.result("\n".join(map(printable, lines)))

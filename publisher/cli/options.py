@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
+
+from publisher.cli import output
+from publisher.errors import PrerequisiteError
 
 out_option = click.option(
     "--out",
@@ -16,3 +20,30 @@ out_option = click.option(
 work_option = click.option(
     "--work", type=click.Path(path_type=Path), help="Folder for finished steps and images.  [default: OUT/.work]"
 )
+
+
+def environment(variable: str, where: str) -> str:
+    """Return what an environment variable holds. Neither that nor the variable's name is shown in an error.
+
+    What was given as the name can be the secret itself: ``--passphrase-env "$PASSPHRASE"``.
+
+    Raises:
+        PrerequisiteError: there is no such variable, or it is empty.
+    """
+    value = os.environ.get(variable, "")
+    if not value:
+        raise PrerequisiteError(
+            "the environment variable that it names is not set",
+            where=where,
+            hint="Give the name of a variable, not what it holds: export NAME=..., and write NAME here.",
+        )
+    return value
+
+
+def passphrase(variable: str | None, where: str) -> bytes | None:
+    """Return the passphrase that an environment variable holds; from here on no message can show it."""
+    if variable is None:
+        return None
+    value = environment(variable, where)
+    output.hide(value)
+    return value.encode()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from publisher.cli import output
 from publisher.cli.options import out_option, work_option
 from publisher.cli.plugins import aside_line, set_aside
 from publisher.errors import ExitCode
+from publisher.package.text import printable
 
 if TYPE_CHECKING:
     from publisher.engine.plan import PlannedStep
@@ -40,7 +41,10 @@ def plan(manifest: Path, *, out: Path, work: Path | None, as_json: bool) -> int:
 
     prepared = prepare(manifest, work or out / ".work", fetch=False, out=out)
     data = as_data(prepared)
-    click.echo(json.dumps(data, indent=2) if as_json else as_text(data))
+    if as_json:
+        output.document(data)
+    else:
+        output.result(as_text(data))
     return ExitCode.INCONCLUSIVE if data["undecidable"] else ExitCode.OK
 
 
@@ -150,7 +154,7 @@ def as_text(data: dict[str, Any]) -> str:
         lines.append(f"disk    {_size(data['disk_bytes'])} for the package and the steps' results, and the images")
     if data["undecidable"]:
         lines += ["", f"Cannot be decided: {', '.join(data['undecidable'])}. This release could not pass."]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _training_lines(data: dict[str, Any]) -> list[str]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from publisher.cli import output
+from publisher.package.text import printable
 from publisher.registry import Contribution, Registry, load_registry
 
 
@@ -25,7 +27,10 @@ def plugins(ctx: click.Context, *, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is None:
         registry = load_registry()
-        click.echo(json.dumps(as_data(registry), indent=2) if as_json else as_text(registry))
+        if as_json:
+            output.document(as_data(registry))
+        else:
+            output.result(as_text(registry))
 
 
 @plugins.command()
@@ -45,7 +50,10 @@ def show(name: str, *, as_json: bool) -> None:
         kinds = sorted({entry.name for entry in registry.contributions})
         raise click.UsageError(f"nothing is called {name!r}. Installed: {', '.join(kinds)}.")
     data = [_details(entry) for entry in found]
-    click.echo(json.dumps(data, indent=2) if as_json else "\n\n".join(_details_text(entry) for entry in data))
+    if as_json:
+        output.document(data)
+    else:
+        output.result("\n\n".join(_details_text(entry) for entry in data))
 
 
 def as_data(registry: Registry) -> dict[str, Any]:
@@ -71,7 +79,8 @@ def set_aside(registry: Registry) -> list[dict[str, Any]]:
 def aside_line(broken: dict[str, Any]) -> str:
     """Return one line about a plugin that cannot be used."""
     origin = broken["origin"]
-    return f"set aside: {broken['plugin']} ({origin['module']} of {origin['distribution']}): {broken['reason']}"
+    place = f"{origin['module']} of {origin['distribution']}"
+    return printable(f"set aside: {broken['plugin']} ({place}): {broken['reason']}")
 
 
 def as_text(registry: Registry) -> str:
@@ -81,11 +90,11 @@ def as_text(registry: Registry) -> str:
         (entry.kind, entry.name, entry.version, f"{entry.origin.distribution} {entry.origin.version}", entry.summary)
         for entry in registry.contributions
     ]
-    lines = _table([header, *rows])
+    lines = _table([header, *(tuple(map(printable, row)) for row in rows)])
     lines += map(aside_line, set_aside(registry))
     for (kind, name), entries in registry.collisions().items():
         origins = " and ".join(entry.place for entry in entries)
-        lines.append(f"collision: {kind} {name!r} is provided by {origins}; neither can be used")
+        lines.append(printable(f"collision: {kind} {name!r} is provided by {origins}; neither can be used"))
     return "\n".join(lines)
 
 
@@ -110,7 +119,7 @@ def _details_text(data: dict[str, Any]) -> str:
     parameters = data.get("parameters", {}).get("properties", {})
     if parameters:
         lines += ["", "parameters:", *_parameters(parameters.items())]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _parameters(items: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import sys
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from publisher.cli.options import out_option, work_option
-from publisher.errors import PrerequisiteError, UsageError
+from publisher.cli import output
+from publisher.cli.options import environment, out_option, passphrase, work_option
+from publisher.errors import UsageError
+from publisher.program import command
 
 if TYPE_CHECKING:
     from publisher.manifest.resolve import Resolved
@@ -74,8 +74,10 @@ def release(
         outcome = make_release(manifest, out, work, signing, terminal, give_key=throwaway_key)
     with complete(outcome.package):
         public = _public_key(outcome, signing, thrown_away=throwaway_key)
-        text = as_text(outcome, public or "PUBLIC_KEY", thrown_away=throwaway_key)
-        click.echo(json.dumps(as_data(outcome, public), indent=2) if as_json else text)
+        if as_json:
+            output.document(as_data(outcome, public))
+        else:
+            output.result(as_text(outcome, public or "PUBLIC_KEY", thrown_away=throwaway_key))
     return outcome.code
 
 
@@ -104,26 +106,29 @@ def _signing_key(resolved: Resolved, path: Path | None, passphrase_env: str | No
     """Return the key of the command line, or the manifest's: read before anything is computed."""
     from publisher.package import keys
 
+    where = "--passphrase-env"
     if path is None and resolved.sign is not None:
-        path = Path(_environment(resolved.sign.key_env, "sign.key_env"))
-        passphrase_env = passphrase_env or resolved.sign.passphrase_env
+        path = _named_key(environment(resolved.sign.key_env, "sign.key_env"))
+        if passphrase_env is None:
+            passphrase_env, where = resolved.sign.passphrase_env, "sign.passphrase_env"
     if path is None:
         raise UsageError(
             "there is no key to sign with",
-            hint="Give --key FILE, or 'sign: {key_env: VARIABLE}' in the manifest; publisher keygen makes one.\n"
-            "To try it out: --throwaway-key",
+            hint="Give --key FILE, or 'sign: {key_env: VARIABLE}' in the manifest. To make one: "
+            f"{command('keygen --out keys')}\nTo try it out: --throwaway-key",
         )
-    passphrase = _environment(passphrase_env, "passphrase").encode() if passphrase_env else None
-    return keys.load_private(path, passphrase)
+    return keys.load_private(path, passphrase(passphrase_env, where))
 
 
-def _environment(variable: str, where: str) -> str:
-    value = os.environ.get(variable)
-    if not value:
-        raise PrerequisiteError(
-            f"the environment variable {variable} is not set", where=where, hint=f"export {variable}=..."
+def _named_key(value: str) -> Path:
+    """Return the path that a variable holds. What is no file's path can be the key itself, and is never shown."""
+    if not os.path.isfile(value):  # noqa: PTH113  # Path.is_file raises for a name as long as a key
+        raise UsageError(
+            "the environment variable that it names does not hold the path of a key file",
+            where="sign.key_env",
+            hint="It must hold the path of the file, not the key itself.",
         )
-    return value
+    return Path(value)
 
 
 def as_data(outcome: Outcome, public: str | None) -> dict[str, Any]:
@@ -159,11 +164,6 @@ def as_data(outcome: Outcome, public: str | None) -> dict[str, Any]:
     }
 
 
-def _program() -> str:
-    """How the user can call publisher: by name, or by the path that was used if it is not on the PATH."""
-    return "publisher" if shutil.which("publisher") else sys.argv[0]
-
-
 def as_text(outcome: Outcome, public: str, *, thrown_away: bool = False) -> str:
     """The verdict, the claims, and what to do next; the key may be one that exists no more."""
     from publisher.report.terminal import lines
@@ -178,7 +178,7 @@ def as_text(outcome: Outcome, public: str, *, thrown_away: bool = False) -> str:
             f"Package:   {outcome.package}",
             f"Report:    {page}",
             *(["Key:       thrown away; this signature is for trying it out"] if thrown_away else []),
-            f"Verify it: {_program()} verify {outcome.package} --key {public}",
+            f"Verify it: {command(shlex.join(['verify', str(outcome.package), '--key', public]))}",
             *_loading(outcome, public),
         ]
     )

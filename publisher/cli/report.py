@@ -8,9 +8,12 @@ from tempfile import mkdtemp
 
 import click
 
+from publisher.cli.output import file as print_file
+from publisher.cli.output import note, result, result_is_seen, results_stream
 from publisher.errors import PrerequisiteError, UsageError
+from publisher.program import command
 
-UNSIGNED = "The signature was not checked. To check it: publisher verify PACKAGE --key PUBLISHER.pub"
+CHECK = "verify PACKAGE --key PUBLISHER.pub"
 
 
 @click.command()
@@ -44,7 +47,7 @@ def report(package: Path, form: str | None, output: Path | None, *, browse: bool
         _summary(package)
     else:
         _convert(package, form, output)
-    click.echo(UNSIGNED, err=True)
+    note(f"The signature was not checked. To check it: {command(CHECK)}")
 
 
 def _summary(package: Path) -> None:
@@ -53,17 +56,17 @@ def _summary(package: Path) -> None:
     from publisher.report import load
     from publisher.report.terminal import lines, show
 
-    record, console = load(package), Console(highlight=False)
-    if console.is_terminal:
-        show(record, console)
+    record = load(package)
+    if result_is_seen():
+        show(record, Console(file=results_stream(), highlight=False))
     else:
-        click.echo("\n".join(lines(record)))
+        result("\n".join(lines(record)))
 
 
 def _convert(package: Path, form: str, output: Path | None) -> None:
     data = _render(package, form)
     if output is None:
-        click.echo(data, nl=False)
+        print_file(data)
     else:
         _write(output, data)
 
@@ -74,7 +77,7 @@ def _browse(package: Path, output: Path | None) -> None:
     _write(page, data)
     if not webbrowser.open(page.resolve().as_uri()):
         raise PrerequisiteError("no browser was found on this machine", hint=f"The page is here: {page}")
-    click.echo(f"Opened {page}", err=True)
+    note(f"Opened {page}")
 
 
 def _render(package: Path, form: str) -> bytes:

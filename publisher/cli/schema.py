@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 import click
+
+from publisher.cli import output
 
 
 def _manifest() -> dict[str, Any]:
@@ -38,4 +39,4 @@ def schema(document: str) -> None:
       publisher schema manifest > manifest.schema.json
       publisher schema report
     """
-    click.echo(json.dumps(SCHEMAS[document](), indent=2, ensure_ascii=False))
+    output.document(SCHEMAS[document]())

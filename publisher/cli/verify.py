@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from publisher.cli import output
 from publisher.errors import ExitCode
 from publisher.package.text import printable
 from publisher.package.verify import Verification
@@ -37,7 +37,10 @@ def verify(directory: Path, *, key: Path, name: str | None, min_version: str | N
     Exit codes: 0 verified; 1 not verified; 2 no key, or key or folder cannot be read; 3 could not decide.
     """
     found = verify_package(directory, key, hub=hub, expect_name=name, min_version=min_version)
-    click.echo(json.dumps(as_data(found), indent=2) if as_json else as_text(found, directory))
+    if as_json:
+        output.document(as_data(found))
+    else:
+        output.result(as_text(found, directory))
     return ExitCode.OK if found.ok else ExitCode.REFUSED
 
 

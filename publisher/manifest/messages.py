@@ -79,8 +79,9 @@ def _add(error: ErrorDetails, schema: Mapping[str, Any], problems: Problems, pre
         known = _properties(schema, error["loc"][:-1])
         hint = suggestion(str(path[-1]), known, "Known keys") + (f"\n{_NO_SECRETS}" if path[0] == "sign" else "")
         problems.at_key(path, f"{_what(path[:-1])} has no key {_quote(str(path[-1]))}.", hint)
-    elif path[0] == "sign" and len(path) > 1:
-        problems.at_value(path, f"{what} must be the name of an environment variable.", _NO_SECRETS)
+    elif path[0] == "sign":  # what stands there can be a secret
+        form = "the name of an environment variable" if len(path) > 1 else "a mapping (key: value)"
+        problems.at_value(path, f"{what} must be {form}.", _NO_SECRETS)
     elif error["type"] in _WORDS:
         found, hint = _found(error, path, problems)
         problems.at_value(path, f"{_WORDS[error['type']](what, error)}, not {found}.", hint)

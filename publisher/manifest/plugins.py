@@ -16,8 +16,7 @@ from publisher.manifest.catalog import Catalog
 from publisher.manifest.messages import add_errors
 from publisher.manifest.nearest import suggestion
 from publisher.manifest.places import Path, Problems
-
-_SEE = "See what is installed with: publisher plugins"
+from publisher.program import command
 
 
 def add_plugin_problems(data: dict[str, Any], problems: Problems, catalog: Catalog) -> None:
@@ -83,7 +82,7 @@ class _Look:
             return not conflict
         excuse = self.catalog.excuse(kind, name)
         hints = [_sentence(excuse[:1].upper() + excuse[1:])] if excuse else []
-        hints += [suggestion(name, known, f"Installed {kind}s"), _SEE]
+        hints += [suggestion(name, known, f"Installed {kind}s"), f"See what is installed with: {command('plugins')}"]
         self.problems.at_value(path, f"{who} '{name}', which no plugin provides.", "\n".join(hints))
         return False
 

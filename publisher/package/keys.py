@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from publisher.errors import UsageError
+from publisher.program import command
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
@@ -151,7 +152,7 @@ def load_private(path: Path, passphrase: bytes | None = None) -> PrivateKey:
         raise KeyFileError(
             "is no private key in PEM, or the passphrase is wrong",
             where=str(path),
-            hint="Make a key pair with: publisher keygen --out DIR",
+            hint=f"Make a key pair with: {command('keygen --out DIR')}",
         ) from None
     if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in CURVES:
         raise _weak(path)
@@ -187,7 +188,7 @@ def _weak(path: Path) -> WeakKeyError:
     return WeakKeyError(
         "is not an EC key on P-256, P-384 or P-521",
         where=str(path),
-        hint="Make a key pair with: publisher keygen --out DIR",
+        hint=f"Make a key pair with: {command('keygen --out DIR')}",
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from publisher.api import Anatomy, Origin, PluginRecord
 from publisher.errors import INTERRUPTS, ModelError, PluginError, PublisherError, UsageError, in_words
+from publisher.program import command
 
 if TYPE_CHECKING:
     from publisher.registry.catalog import Catalog
@@ -119,7 +120,7 @@ class Registry:
             near = difflib.get_close_matches(name, self.names(kind), 1)
             hint = f"Did you mean {near[0]!r}?  " if near else ""
             hint += (
-                f"Installed: {', '.join(self.names(kind)) or 'none'}.\nSee what is installed with: publisher plugins"
+                f"Installed: {', '.join(self.names(kind)) or 'none'}.\nSee what is installed with: {command('plugins')}"
             )
             raise UsageError(f"no plugin provides the {kind.replace('_', ' ')} {name!r}", hint=hint)
         return found[0]

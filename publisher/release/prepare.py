@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from publisher.engine.plan import PlannedModel, PlannedStep, locate_model, plan_
 from publisher.errors import InconclusiveError, ModelError, UsageError
 from publisher.manifest.resolve import Resolved, read
 from publisher.model.files import nbytes
+from publisher.program import command
 from publisher.registry import Contribution, Registry, load_registry
 from publisher.release.base import require_base
 from publisher.release.ends import require_ends
@@ -80,22 +82,13 @@ class Prepared:
         problems += [f"{item.claim.id}: the claim has no check" for item in self.claims if not item.claim.checks]
         if problems:
             few = any(check.too_few for check in self.checks)
+            raise_them = ["Where images or trials are too few, raise verify.sampling.images or trials."] if few else []
             raise InconclusiveError(
                 "this release could only end as unknown: "
                 + ("too little" if few else "not everything")
                 + " would be measured",
                 where=str(self.path),
-                hint="\n".join(
-                    [
-                        *problems,
-                        *(
-                            ["Where images or trials are too few, raise verify.sampling.images or trials."]
-                            if few
-                            else []
-                        ),
-                        "See all checks with: publisher plan",
-                    ]
-                ),
+                hint="\n".join([*problems, *raise_them, f"See all checks with: {_plan(self.path)}"]),
             )
 
 
@@ -155,6 +148,10 @@ def _untrainable(models: Iterable[PlannedModel]) -> str:
     return ""
 
 
+def _plan(path: Path) -> str:
+    return command(f"plan {shlex.quote(str(path))}")
+
+
 def collect_claims(resolved: Resolved, steps: Iterable[PlannedStep]) -> list[StepClaim]:
     """Every claim of the release: the steps' with the manifest's gates, then the manifest's own checks.
 
@@ -169,7 +166,7 @@ def collect_claims(resolved: Resolved, steps: Iterable[PlannedStep]) -> list[Ste
     for name in gates:
         if name not in ids:
             near = difflib.get_close_matches(name, ids, 1)
-            hint = (f"Did you mean {near[0]!r}?\n" if near else "") + "See all checks with: publisher plan"
+            hint = (f"Did you mean {near[0]!r}?\n" if near else "") + f"See all checks with: {command('plan MANIFEST')}"
             raise UsageError(f"verify.gates names the check {name!r}, which no step makes", hint=hint)
     return [StepClaim(item.step, _with_gates(item.claim, gates)) for item in claims]
 

@@ -18,6 +18,7 @@ from publisher.api.membranes import (
 )
 from publisher.errors import ModelError
 from publisher.model.strict_json import JsonError, strict_object
+from publisher.program import command
 
 MAX_INDEX_BYTES = 4 * 1024 * 1024
 
@@ -82,7 +83,7 @@ def _read_file(path: Path, entry: MembraneEntry) -> Membrane:
         raise ModelError(
             f"is not the membrane that the index names: sha256 {digest[:12]}..., expected {entry.sha256[:12]}...",
             where=str(path),
-            hint="The file was changed or exchanged. Fetch the package again and run: publisher verify",
+            hint=f"The file was changed or exchanged. Fetch the package again and run: {command('verify')}",
         )
     membrane = parse_membrane_bytes(data, str(path))
     if membrane.rank != entry.rank:

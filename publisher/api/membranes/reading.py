@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from publisher.api.membranes.parts import PREFIX, Branch, Membrane, MembraneFileError
+from publisher.program import command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,7 +82,7 @@ def _why_none(names: set[str]) -> str:
     if any(name.startswith(("lora_te", "text_encoder")) for name in names):
         return "It changes the text encoder too; a membrane is of the UNet alone."
     if any(".lora_A." in name for name in names):
-        return "It has the keys of diffusers; make it a membrane file with: publisher membranes convert"
+        return f"It has the keys of diffusers; make it a membrane file with: {command('membranes convert')}"
     return f"Each layer needs {PREFIX}*.lora_down.weight, .lora_up.weight and .alpha."
 
 
