@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from publisher.cli import output
-from publisher.errors import PrerequisiteError
+from publisher.errors import PrerequisiteError, UsageError
 
 out_option = click.option(
     "--out",
@@ -28,11 +28,13 @@ def environment(variable: str, where: str) -> str:
     What was given as the name can be the secret itself: ``--passphrase-env "$PASSPHRASE"``.
 
     Raises:
-        PrerequisiteError: there is no such variable, or it is empty.
+        UsageError: an option names a variable that is not there, or empty.
+        PrerequisiteError: the manifest does.
     """
     value = os.environ.get(variable, "")
     if not value:
-        raise PrerequisiteError(
+        kind = UsageError if where.startswith("--") else PrerequisiteError
+        raise kind(
             "the environment variable that it names is not set",
             where=where,
             hint="Give the name of a variable, not what it holds: export NAME=..., and write NAME here.",

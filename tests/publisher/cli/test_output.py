@@ -232,7 +232,7 @@ def test_a_passphrase_given_in_place_of_its_variable_is_not_shown(
     words = {"release": [str(signed_by), "--key", str(tmp_path / "k.key")], "keygen": ["--name", "other"]}[command]
     for extra in (["--passphrase-env", SECRET], [f"--passphrase-env={SECRET}", "--debug"], [SECRET, SECRET]):
         result = CliRunner().invoke(main, [command, *words, "--out", str(tmp_path), *extra])
-        assert (result.exit_code, SECRET in result.output) == (2 if extra[0] == SECRET else 3, False)
+        assert (result.exit_code, SECRET in result.output) == (2, False)
 
 
 def test_a_key_in_place_of_its_path_is_not_shown(tmp_path: Path, signed_by: Path) -> None:
