@@ -52,6 +52,8 @@ class Context(click.Context):
 class Commands(click.Group):
     """Loads a command's module when it is used; lists them in the order of use."""
 
+    context_class = Context
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Names in the order of use."""
         return list(COMMANDS)
