@@ -2,19 +2,20 @@
 
 Nothing of the package is loaded or run, and all failures are collected. The order: names; the signature against the
 given key; digests of the files that it lists; the content of those that are what was signed; reports; and once more a
-look at every file's time stamps. What the signature does not list, or what was changed, is a finding and is not opened:
+look at every file's time stamps. What the signature does not list, or what was changed, is a finding and is not parsed:
 nobody vouches for it. Counts, sizes and findings have limits, for each file and for all together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
 from publisher.errors import UsageError
+from publisher.model.header import POINTER, PULL
 from publisher.package.codes import Code, Finding
 from publisher.package.content import check_content, check_names
 from publisher.package.keys import PublicKey, WeakKeyError, load_public
@@ -26,6 +27,8 @@ from publisher.package.tree import Tree, walk_tree
 
 HUB_FILE = ".gitattributes"
 MAX_HUB_FILE = 64 * 1024
+MAX_POINTER = 1024
+"""Bytes of a pointer of Git LFS, at most."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +112,19 @@ def _compare(tree: Tree, signed: Mapping[str, str]) -> list[Finding]:
     hashed = {path: digest for path, digest in tree.digests.items() if path != SIGNATURE}
     unhashed = {path: signed[path] for path in signed.keys() & tree.files - hashed.keys()}  # each has a finding
     extra = dict.fromkeys(tree.files - signed.keys() - {SIGNATURE}, "")
-    findings = differences(signed, {**extra, **unhashed, **hashed})
+    findings = [_pointed(tree, one) for one in differences(signed, {**extra, **unhashed, **hashed})]
     for path in [path for path, digest in hashed.items() if digest != signed[path]]:
         del tree.digests[path]
     return findings
+
+
+def _pointed(tree: Tree, finding: Finding) -> Finding:
+    """Return the finding, and of a changed file that Git LFS has left in place of the real one how to get that."""
+    if finding.code is not Code.CHANGED or tree.size(finding.path) > MAX_POINTER:
+        return finding
+    if not (tree.read(finding.path, MAX_POINTER) or b"").startswith(POINTER):
+        return finding
+    return replace(finding, message=f"is a Git LFS pointer in place of what was signed: {PULL}")
 
 
 def _listed(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -44,6 +44,12 @@ def test_every_single_flipped_byte_of_a_file_is_found(package: Path, public: Pat
             path.write_bytes(data)
 
 
+def test_a_pointer_of_git_lfs_is_told_from_a_changed_file(package: Path, public: Path) -> None:
+    (package / UNET).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12\n")
+    (finding,) = verify(package, public).findings
+    assert str(finding).startswith(f"V010 {UNET}: is a Git LFS pointer in place of what was signed: run 'git lfs pull'")
+
+
 def test_every_missing_file_is_one_finding(package: Path, public: Path) -> None:
     for path in sorted(package.rglob("*")):
         if path.is_file() and path.name != "model.sig":
