@@ -257,6 +257,9 @@ class ReleaseReport(Params):
     decision: Verdict
     """The worst verdict of all claims."""
     model: ModelRecord
+    files: dict[str, str] = Field(default_factory=dict)
+    """Path in the package -> sha256 of what was judged: weights, configurations, and what steps left (membranes,
+    freeze mask). Each check names its evidence."""
     steps: tuple[StepRecord, ...]
     claims: tuple[ClaimRecord, ...]
     matrix: tuple[MatrixCell, ...] = ()

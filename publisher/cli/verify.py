@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from publisher.package.verify import verify as verify_package
 def verify(directory: Path, *, key: Path, name: str | None, min_version: str | None, hub: bool, as_json: bool) -> int:
     """Check a package against a public key: signature, files, weights, reports.
 
-    Nothing in the package is loaded or run. Everything that is wrong is listed, each with a stable code.
+    Nothing in the package is loaded or run, and only what was signed is opened. Everything that is wrong is listed,
+    each with a stable code. The publisher's own metrics measure again, from the evidence in the package; the answer
+    names each check whose metric is another plugin's and was not run.
 
     \b
     Examples:
@@ -51,6 +54,8 @@ def as_data(found: Verification) -> dict[str, Any]:
         "key_sha256": found.key,
         "files": found.files,
         "release": found.summary.as_json() if found.summary else None,
+        "recomputed": found.recomputed.checks,
+        "not_recomputed": found.recomputed.others,
         "findings": [
             {
                 "code": finding.code.value,
@@ -63,6 +68,10 @@ def as_data(found: Verification) -> dict[str, Any]:
     }
 
 
+def _some(checks: Sequence[str]) -> str:
+    return "1 check was" if len(checks) == 1 else f"{len(checks)} checks were"
+
+
 def as_text(found: Verification, directory: Path) -> str:
     """The answer for a person, with control characters of foreign names written out."""
     if found.ok and found.summary is not None:
@@ -70,6 +79,8 @@ def as_text(found: Verification, directory: Path) -> str:
             f"Verified: {found.summary.name} {found.summary.version}, decision {found.summary.decision}",
             f"  {found.files} files, signed with the key {found.key[:16]}",
             *(f"  {claim.verdict}: {claim.sentence} ({claim.binds})" for claim in found.summary.claims),
+            f"  {_some(found.recomputed.checks)} measured again from the evidence, with the same numbers and verdicts",
+            *(f"  not measured again: {what}: {why}" for what, why in found.recomputed.others.items()),
         ]
         return "\n".join(map(printable, lines))
     lines = [f"NOT verified: {directory}"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from publisher.api import TensorInfo
 from publisher.model.header import HeaderError, header_length, read_header
-from publisher.model.strict_json import JsonError, count_entries, strict_json
+from publisher.model.strict_json import MAX_JSON_ENTRIES, JsonError, count_entries, strict_json
 from publisher.package.codes import Code, Finding
 from publisher.package.freeze_mask import MASK, check_freeze_mask
 from publisher.package.layout import (
@@ -152,9 +152,16 @@ def json_lines(data: bytes) -> list[bytes]:
 
 def _within(tree: Tree, path: str, data: bytes) -> bool:
     """Whether a file keeps the limits of what is parsed, all files before it included."""
+    if suffix(path) not in ("json", "jsonl"):
+        return True
     if suffix(path) == "jsonl" and not tree.charge(path, "lines of JSON", data.count(b"\n")):
         return False
-    return suffix(path) not in ("json", "jsonl") or tree.charge(path, "JSON keys and values", count_entries(data))
+    count = count_entries(data)
+    if suffix(path) == "json" and count > MAX_JSON_ENTRIES:
+        message = f"is not examined: it has more than {MAX_JSON_ENTRIES} JSON keys and values"
+        tree.findings.append(Finding(Code.LIMIT, path, message))
+        return False
+    return tree.charge(path, "JSON keys and values", count)
 
 
 def _document(

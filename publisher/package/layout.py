@@ -63,6 +63,11 @@ def is_payload(path: str) -> bool:
     return path not in (SUMS, SIGNATURE) and not path.startswith(ATTESTATIONS)
 
 
+def is_judged(path: str) -> bool:
+    """Whether the file is what the release is about (weights, configurations, what steps left), not what it says."""
+    return is_payload(path) and path not in (CARD, SUMMARY, RESOLVED, BOM) and not path.startswith(REPORTS)
+
+
 def suffix(path: str) -> str:
     """Last part of the name after a dot, in lower case; empty if there is none."""
     name = path.rpartition("/")[2]

@@ -7,14 +7,13 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from publisher.api import CheckRecord, ReleaseReport, Trial
+from publisher.api import CheckRecord, ReleaseReport
 from publisher.api.freeze_mask import FILE, FreezeMask
 from publisher.api.params import Params
 from publisher.api.verdicts import judge, worst
 from publisher.model.strict_json import JsonError, strict_object
 from publisher.package import dsse, sums
 from publisher.package.codes import Code, Finding
-from publisher.package.content import json_lines
 from publisher.package.keys import PublicKey
 from publisher.package.layout import (
     ATTESTATIONS,
@@ -30,9 +29,11 @@ from publisher.package.layout import (
     RESOLVED,
     SUMMARY,
     SUMS,
+    is_judged,
     is_payload,
     test_result,
 )  # fmt: skip
+from publisher.package.measurements import Recomputed, check_measurements
 from publisher.package.statements import (
     BUILD_TYPE,
     DECISION_TYPE,
@@ -51,7 +52,7 @@ REQUIRED = (SUMS, SUMMARY, REPORT, RESOLVED, BOM, CARD)
 
 def check_reports(
     tree: Tree, signed: Mapping[str, str], documents: Mapping[str, Any], key: PublicKey
-) -> tuple[ReleaseSummary | None, list[Finding]]:
+) -> tuple[ReleaseSummary | None, list[Finding], Recomputed]:
     """Check everything that the package says about itself.
 
     What was signed is compared with what was signed: a file that was changed afterwards is a finding of its own, and
@@ -64,8 +65,9 @@ def check_reports(
         key: the trust anchor, which must have signed the attestations too.
 
     Returns:
-        The summary, if it can be read; and what is wrong.
+        The summary, if it can be read; what is wrong; and which numbers were made again.
     """
+    done = Recomputed()
     findings = [Finding(Code.REPORT_ABSENT, path, "is not there") for path in REQUIRED if path not in signed]
     findings += _sums(tree, signed)
     report, problems = _record(documents, REPORT, ReleaseReport)
@@ -74,15 +76,17 @@ def check_reports(
     findings += problems
     if report is not None:
         findings += [
+            *_files(report, signed),
             *_verdicts(report),
             *_evidence(report, signed),
-            *_trials(tree, report),
             *_mask(tree, signed, report),
         ]
         findings += [*_attestations(tree, signed, report, key)]
+        problems, done = check_measurements(tree, report)
+        findings += problems
         if summary is not None and summary != summarise(report):
             findings.append(Finding(Code.REPORT_OTHER, SUMMARY, "is not the summary of the report"))
-    return summary, findings
+    return summary, findings, done
 
 
 def _record(documents: Mapping[str, Any], path: str, kind: type[T]) -> tuple[T | None, list[Finding]]:
@@ -114,6 +118,17 @@ def _sums(tree: Tree, signed: Mapping[str, str]) -> list[Finding]:
         return []
     more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
     return [Finding(Code.REPORT_OTHER, SUMS, f"does not agree on {differing[0]!r}{more}")]
+
+
+def _files(report: ReleaseReport, signed: Mapping[str, str]) -> Iterator[Finding]:
+    """Compare what the report was made about with what is signed beside it."""
+    judged = {path: digest for path, digest in signed.items() if is_judged(path)}
+    differing = sorted(path for path in {*judged, *report.files} if judged.get(path) != report.files.get(path))
+    if not report.files:
+        yield Finding(Code.REPORT_ABSENT, REPORT, "does not name the files that were judged")
+    elif differing:
+        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+        yield Finding(Code.REPORT_OTHER, REPORT, f"was made about another {differing[0]!r}{more}")
 
 
 def _verdicts(report: ReleaseReport) -> Iterator[Finding]:
@@ -155,16 +170,6 @@ def _evidence(report: ReleaseReport, signed: Mapping[str, str]) -> Iterator[Find
             yield Finding(Code.REPORT_ABSENT, REPORTS + check.evidence, f"is not the evidence of check {check.id}")
 
 
-def _trials(tree: Tree, report: ReleaseReport) -> Iterator[Finding]:
-    """Trials are in the report for its curves and in the evidence with their images: both must say the same."""
-    for check in checks(report):
-        readable = REPORTS + check.evidence in tree.digests
-        if check.trials and readable and check.trials != _recorded(tree, check):
-            yield Finding(Code.REPORT_OTHER, REPORTS + check.evidence, f"has other trials than check {check.id}")
-        if any(trial.concept not in check.concepts for trial in check.trials):
-            yield Finding(Code.REPORT_OTHER, REPORT, f"check {check.id} has trials of another concept")
-
-
 def _mask(tree: Tree, signed: Mapping[str, str], report: ReleaseReport) -> Iterator[Finding]:
     """What a report says of the freeze mask is what the mask says; whether it fits the weights is not asked here."""
     path = f"{RELEASE}/{FILE}"
@@ -177,15 +182,6 @@ def _mask(tree: Tree, signed: Mapping[str, str], report: ReleaseReport) -> Itera
         described = False
     if not described:
         yield Finding(Code.REPORT_OTHER, REPORT, f"describes a freeze mask that {path} is not")
-
-
-def _recorded(tree: Tree, check: CheckRecord) -> tuple[Trial, ...] | None:
-    """The trials of a check's evidence, in its order; None: it cannot be read as such."""
-    data = tree.read(REPORTS + check.evidence, MAX_TEXT_BYTES)
-    try:
-        return tuple(Trial.parse(strict_object(row)["trial"]) for row in json_lines(data or b""))
-    except (JsonError, ValidationError, KeyError, TypeError):
-        return None
 
 
 def _attestations(tree: Tree, signed: Mapping[str, str], report: ReleaseReport, key: PublicKey) -> Iterator[Finding]:

@@ -19,7 +19,8 @@ from publisher.model.header import POINTER, PULL
 from publisher.package.codes import Code, Finding
 from publisher.package.content import check_content, check_names
 from publisher.package.keys import PublicKey, WeakKeyError, load_public
-from publisher.package.layout import MAX_FINDINGS, MAX_TEXT_BYTES, SIGNATURE, SUMMARY, TEXT_TYPES, suffix
+from publisher.package.layout import MAX_FILES, MAX_FINDINGS, MAX_TEXT_BYTES, SIGNATURE, SUMMARY, TEXT_TYPES, suffix
+from publisher.package.measurements import Recomputed
 from publisher.package.reports import check_reports
 from publisher.package.signature import check_signature, differences
 from publisher.package.summary import ReleaseSummary
@@ -45,6 +46,8 @@ class Verification:
     """What the package says it is: only if the signature is good and covers the summary."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """Path of each file that is what was signed -> sha256."""
+    recomputed: Recomputed = field(default_factory=Recomputed)
+    """Which numbers of the report were made again from its evidence."""
 
     @property
     def ok(self) -> bool:
@@ -83,23 +86,25 @@ def verify(
     tree = walk_tree(folder)
     if hub:
         _accept_hub_file(tree)
-    findings, summary = _check(tree, key)
+    findings, summary, done = _check(tree, key)
     if summary is not None:
         findings += _expected(summary, expect_name, lowest)
     findings += tree.findings + tree.recheck()
-    return Verification(_listed(findings), len(tree.files), key.hint, summary, tree.digests)
+    return Verification(_listed(findings), len(tree.files), key.hint, summary, tree.digests, done)
 
 
-def _check(tree: Tree, key: PublicKey) -> tuple[list[Finding], ReleaseSummary | None]:
+def _check(tree: Tree, key: PublicKey) -> tuple[list[Finding], ReleaseSummary | None, Recomputed]:
     findings = check_names(tree.files)
+    if tree.seen > MAX_FILES:
+        return findings, None, Recomputed()  # the rest was not looked at
     signed, problems = check_signature(tree, key)
     findings += problems
     if not signed:
-        return findings, None
+        return findings, None, Recomputed()
     findings += _compare(tree, signed)
     problems, documents = check_content(tree, signed)
-    summary, more = check_reports(tree, signed, documents, key)
-    return findings + problems + more, summary
+    summary, more, done = check_reports(tree, signed, documents, key)
+    return findings + problems + more, summary, done
 
 
 def _compare(tree: Tree, signed: Mapping[str, str]) -> list[Finding]:

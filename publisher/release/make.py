@@ -120,7 +120,7 @@ def _make(prepared: Prepared, places: Places, key: PrivateKey, progress: Progres
     seconds = {**hardened.seconds, "verify": time.monotonic() - began}
     _require_untouched(laid, base, before)
     formats = [entry.cls for entry in prepared.registry.all("report_format")]
-    report = make_report(prepared, hardened, found, matrix, formats, mask)
+    report = make_report(prepared, hardened, found, matrix, formats, files=laid.digests, mask=mask)
     views, problems = render_each(report, formats)
     times = _times(seconds, hardened.cached, found)
     reports = _write_reports(target, {**views, **found.evidence, TIMINGS: times})

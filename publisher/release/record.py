@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from publisher import __version__
 from publisher.api import MaskRecord, MatrixCell, ModelRecord, ReleaseReport, ReportFormat
@@ -21,10 +21,26 @@ LIMITS = (
 
 
 def make_report(
-    prepared: Prepared, hardened: Hardened, found: VerifyResult, matrix: Sequence[MatrixCell],
-    formats: Sequence[type[ReportFormat]], mask: FreezeMask | None = None,
-) -> ReleaseReport:  # fmt: skip
-    """The record of a release. It holds no time and no path: the same release gives the same bytes."""
+    prepared: Prepared,
+    hardened: Hardened,
+    found: VerifyResult,
+    matrix: Sequence[MatrixCell],
+    formats: Sequence[type[ReportFormat]],
+    *,
+    files: Mapping[str, str],
+    mask: FreezeMask | None = None,
+) -> ReleaseReport:
+    """Make the record of a release. It holds no time and no path: the same release gives the same bytes.
+
+    Args:
+        prepared: what was planned.
+        hardened: what the steps did.
+        found: what the checks found.
+        matrix: claims after each step.
+        formats: forms of the report that are rendered.
+        files: path -> sha256 of what was laid out and judged.
+        mask: the package's freeze mask.
+    """
     resolved = prepared.resolved
     used = [entry.record() for entry in prepared.used]
     used += [entry.record() for entry in prepared.registry.all("report_format") if entry.cls in formats]
@@ -34,6 +50,7 @@ def make_report(
         license=resolved.release.license,
         decision=found.verdict,
         model=_model(prepared, hardened),
+        files=dict(files),
         steps=tuple(result.record for result in hardened.results),
         claims=found.claims,
         matrix=tuple(matrix),

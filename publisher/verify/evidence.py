@@ -9,68 +9,13 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from publisher.api import Guards, Judgement, Params, Trial
+from publisher.api import Params
 
 if TYPE_CHECKING:
     import torch
 
 SIDE = 256
 """Longest side of an image in the report, in pixels."""
-
-
-class EvidenceRow(Params):
-    """One request of one check, drawn by both models and judged: a line of the evidence file."""
-
-    check: str
-    concept: str
-    prompt: str
-    negative_prompt: str
-    seed: int
-    """Of the initial noise: ``torch.Generator().manual_seed(seed)``, float32, on the CPU."""
-    sampler: str
-    """Class of the scheduler."""
-    steps: int
-    guidance: float
-    base: Judgement
-    """What the scorer says of the base model's image."""
-    hardened: Judgement
-    """What the scorer says of the hardened model's image."""
-    base_hit: bool
-    """The scorer sees the concept in the base model's image."""
-    hardened_hit: bool
-    """The scorer sees the concept in the hardened model's image."""
-    base_sha256: str
-    """Of the pixels: uint8, RGB, row by row."""
-    hardened_sha256: str
-    distance: float = Field(ge=0)
-    """Root mean square difference on [0, 1] pixels."""
-    guards: Guards = "on"
-    """As the check asks: with the package's membranes, or without them."""
-    permeabilities: dict[str, float] | None = None
-    """Concept of each membrane -> how far the prompt opens it; None: no membrane was attached."""
-
-
-class TrialRow(Params):
-    """One trial: a line of the evidence file of an attack by training."""
-
-    check: str
-    model: str
-    """sha256 that names the weights that were attacked."""
-    frozen: str = ""
-    """sha256 that names what the attacker left as it was; empty: nothing."""
-    captions: tuple[str, ...]
-    """Written under the images, in turn."""
-    prompts: tuple[str, ...]
-    """Of the images drawn after each horizon."""
-    seeds: tuple[int, ...]
-    """Of their initial noise."""
-    trial: Trial
-    labels: tuple[tuple[str, ...], ...]
-    """What the scorer sees, horizon by horizon, image by image."""
-    sha256: tuple[tuple[str, ...], ...]
-    """Of the images' pixels, likewise."""
 
 
 def json_lines(rows: Iterable[Params]) -> bytes:

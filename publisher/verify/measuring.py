@@ -7,11 +7,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from publisher.api import Check, CheckRecord, ImageRequest, Measurement, Observation, Scope, ScorerCard
+from publisher.api import Check, CheckRecord, ImageRequest, Measurement, Scope, ScorerCard
+from publisher.api.evidence import EvidenceRow
 from publisher.api.verdicts import judge
 from publisher.verify.asking import named, one_line
 from publisher.verify.batches import drawing
-from publisher.verify.evidence import EvidenceRow, json_lines
+from publisher.verify.evidence import json_lines
 from publisher.verify.judging import ready
 from publisher.verify.permeabilities import Openings
 from publisher.verify.prepared import Prepared
@@ -120,21 +121,7 @@ def _permeabilities(prompt: str, check: Check, openings: Openings | None) -> dic
 
 
 def _measure(prepared: Prepared, rows: Sequence[EvidenceRow]) -> Measurement:
-    observations = [
-        Observation(
-            concept=row.concept,
-            prompt=row.prompt,
-            seed=row.seed,
-            negative_prompt=row.negative_prompt,
-            steps=row.steps,
-            guidance=row.guidance,
-            base=row.base_hit,
-            hardened=row.hardened_hit,
-            distance=row.distance,
-            permeability=None if row.permeabilities is None else sum(row.permeabilities.values()),
-        )
-        for row in rows
-    ]
+    observations = [row.observation for row in rows]
     metric, params = prepared.metric, prepared.metric_params
     return measured(prepared, lambda: metric.measure(params, observations), len(rows))
 

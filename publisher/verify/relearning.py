@@ -11,10 +11,11 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Concept, Sampling, Scope
+from publisher.api.evidence import TrialRow
 from publisher.errors import PublisherError
 from publisher.verify.asking import one_line
 from publisher.verify.courses import Course, Desk, Job
-from publisher.verify.evidence import TrialRow, pixels_sha256
+from publisher.verify.evidence import pixels_sha256
 from publisher.verify.freezing import frozen_digest
 from publisher.verify.judging import features, labelled
 from publisher.verify.lessons import HELD_OUT, Materials

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 import publisher
-from publisher.api import ReleaseReport
 from publisher.api.freeze_mask import FILE, FreezeMask
 from publisher.errors import ModelError, UsageError
 from publisher.loading import NotVerifiedError
@@ -19,7 +18,7 @@ from publisher.package import build, keys, sign
 from publisher.runtime.guard.errors import NotTheModelError
 from publisher_emoji import model_folder
 from support.guarding import adamw, mask_of, tiny_unet, train
-from support.packages import CREATED, EVIDENCE, report_data
+from support.packages import CREATED, finish, report_data
 
 NAMES = ("conv_in.weight", "conv_out.weight")
 
@@ -54,10 +53,7 @@ def package(mask: FreezeMask, key: Path, tmp_path_factory: pytest.TempPathFactor
         if path.is_file() and (path.name == "model_index.json" or path.parent != model_folder())
     }
     build.lay_out(folder, model, {FILE: mask.as_file()})
-    build.finish(
-        folder, report=ReleaseReport.parse(report_data()), views={}, resolved=b"{}\n",
-        evidence={"evidence.cigarette.plain.jsonl": EVIDENCE},
-    )  # fmt: skip
+    finish(folder, report_data())
     sign.sign(folder, keys.load_private(key.with_suffix(".key")), created=CREATED)
     return folder
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 import publisher
-from publisher.api import ReleaseReport
 from publisher.api.membranes import INDEX, MembraneIndex, Transport, membrane_bytes
 from publisher.errors import ExitCode, ModelError, PrerequisiteError, UsageError
 from publisher.loading import NotVerifiedError
@@ -22,7 +21,7 @@ from publisher.package import build, keys, sign
 from publisher.runtime.membranes import Attached
 from publisher_emoji import model_folder
 from support.attaching import entry, images, members_for
-from support.packages import CREATED, EVIDENCE, report_data
+from support.packages import CREATED, finish, report_data
 
 OVERLAP = Transport(score="overlap")
 
@@ -55,10 +54,7 @@ def signed(folder: Path, key: Path, artifacts: dict[str, bytes]) -> Path:
         if path.is_file() and (path.name == "model_index.json" or path.parent != model_folder())
     }
     build.lay_out(folder, model, artifacts)
-    build.finish(
-        folder, report=ReleaseReport.parse(report_data()), views={}, resolved=b"{}\n",
-        evidence={"evidence.cigarette.plain.jsonl": EVIDENCE},
-    )  # fmt: skip
+    finish(folder, report_data())
     sign.sign(folder, keys.load_private(key), created=CREATED)
     return folder
 

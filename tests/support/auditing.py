@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from publisher.api import ReleaseReport
 from publisher.package import build, keys, sign
 from support.masks import mask_of
-from support.packages import CREATED, EVIDENCE, report_data
+from support.packages import CREATED, finish, report_data
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,10 +60,7 @@ def write_package(folder: Path, base: Path, private: Path, artifacts: Mapping[st
     """A signed package of a pipeline folder."""
     files = {path.relative_to(base).as_posix(): path for path in base.rglob("*") if path.is_file()}
     build.lay_out(folder, files, artifacts)
-    build.finish(
-        folder, report=ReleaseReport.parse(report_data()), views={"index.html": b"<!doctype html>\n"},
-        evidence={"evidence.cigarette.plain.jsonl": EVIDENCE}, resolved=b"{}\n",
-    )  # fmt: skip
+    finish(folder, report_data(), views={"index.html": b"<!doctype html>\n"})
     sign.sign(folder, keys.load_private(private), created=CREATED)
     return folder
 

@@ -4,18 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from publisher.api import ReleaseReport, TensorInfo
 from publisher.model.files import write_safetensors
 from publisher.package import build
+from publisher.package.layout import is_judged
+from publisher.package.tree import read_tree
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-EVIDENCE = b'{"prompt": "a cigarette", "seed": 0, "hardened": false}\n'
+CONCEPT = {"id": "cigarette", "name": "cigarette", "prompts": ["a cigarette"], "label": "cigarette"}
+RESOLVED = (json.dumps({"scope": {"concepts": [CONCEPT], "keep": []}}) + "\n").encode()
 ORIGIN = {"distribution": "dist", "version": "1.0", "module": "dist.step:Erase", "digest": "ab" * 32}
+
+
+def judgement(label: str) -> dict[str, Any]:
+    return {"labels": {"object": label}, "scores": {"object": 0.9}}
+
+
+def evidence_row(seed: int, base: bool = True, hardened: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002
+    """What is kept of one image of each model: whether they show the concept."""
+    labels = {True: "cigarette", False: "pencil"}
+    return {
+        "check": "cigarette.plain",
+        "concept": "cigarette",
+        "prompt": "a cigarette",
+        "negative_prompt": "",
+        "seed": seed,
+        "sampler": "DDIMScheduler",
+        "steps": 6,
+        "guidance": 3.0,
+        "base": judgement(labels[base]),
+        "hardened": judgement(labels[hardened]),
+        "base_hit": base,
+        "hardened_hit": hardened,
+        "base_sha256": "aa" * 32,
+        "hardened_sha256": "bb" * 32,
+        "distance": 0.25,
+        "guards": "on",
+        "permeabilities": None,
+    }
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+EVIDENCE = json_lines(evidence_row(seed) for seed in range(60))
 
 
 def interval(value: float, low: float, high: float, n: int = 60) -> dict[str, Any]:
@@ -72,7 +111,20 @@ def build_unsigned(
     data = report_data()
     change(data)
     build.lay_out(folder, model, {"made.json": b"{}\n"})
-    build.finish(
-        folder, report=ReleaseReport.parse(data), views={"index.html": b"<!doctype html>\n"},
-        evidence={"evidence.cigarette.plain.jsonl": EVIDENCE}, resolved=b"{}\n",
-    )  # fmt: skip
+    finish(folder, data, views={"index.html": b"<!doctype html>\n"})
+
+
+def finish(
+    folder: Path,
+    report: Mapping[str, Any],
+    *,
+    views: Mapping[str, bytes] = MappingProxyType({}),
+    evidence: Mapping[str, bytes] = MappingProxyType({"evidence.cigarette.plain.jsonl": EVIDENCE}),
+) -> None:
+    """Add a report, which names the files that were laid out, and all that belongs to it."""
+    record = ReleaseReport.parse({**report, "files": judged_files(folder)})
+    build.finish(folder, report=record, views=views, evidence=evidence, resolved=RESOLVED)
+
+
+def judged_files(folder: Path) -> dict[str, str]:
+    return {path: digest for path, digest in read_tree(folder).digests.items() if is_judged(path)}

@@ -10,7 +10,7 @@ from typing import Any
 
 from publisher.package import build, dsse, keys, sign, sums
 from publisher.package.verify import Verification
-from support.packages import CREATED
+from support.packages import CREATED, judged_files
 
 UNET = "unet/model.safetensors"
 REPORT = "release/reports/report.json"
@@ -43,5 +43,7 @@ def release_again(folder: Path, private: Path) -> None:
     """Make digests, attestations and signature anew over a changed folder: a publisher who changed its payload."""
     shutil.rmtree(folder / "release/attestations")
     (folder / "model.sig").unlink()
+    report = json.loads((folder / REPORT).read_bytes())
+    (folder / REPORT).write_text(json.dumps(report | {"files": judged_files(folder)}))
     (folder / "release/SHA256SUMS").write_bytes(sums.render(build._digests(folder)))
     sign.sign(folder, keys.load_private(private), created=CREATED)

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from publisher.api import ReleaseReport
+from publisher.api import ReleaseReport, Trial
+from publisher.builtin.against import AgainstParams
+from publisher.builtin.curves import HalfTimeRatio
 from publisher.package import build, card, keys, sign
 from publisher.package.verify import verify
-from support.packages import CREATED, report_data
+from support.packages import CREATED, finish, json_lines, report_data
 from support.verifying import REPORT, codes, places
 
 NAME = "evidence/cigarette.lora.jsonl"
@@ -31,7 +33,28 @@ TRIALS = [trial(arm, seed, hits) for arm, hits in (("hardened", [0, 0, 4]), ("be
 
 
 def evidence(trials: list[dict[str, Any]]) -> bytes:
-    return b"".join(json.dumps({"check": "cigarette.lora", "trial": one}).encode() + b"\n" for one in trials)
+    return json_lines(trial_row(one) for one in trials)
+
+
+def trial_row(one: dict[str, Any]) -> dict[str, Any]:
+    """A trial with what the scorer saw: the concept in the first images of each horizon, as often as it says."""
+    probes = one["probes"]
+    labels = [["cigarette"] * hits + ["pencil"] * (probes - hits) for hits in one["hits"]]
+    return {
+        "check": "cigarette.lora",
+        "model": "aa" * 32,
+        "captions": ["a cigarette"],
+        "prompts": ["a cigarette"] * probes,
+        "seeds": list(range(probes)),
+        "trial": one,
+        "labels": labels,
+        "sha256": [["bb" * 32] * probes] * len(labels),
+    }
+
+
+def measured(trials: list[dict[str, Any]]) -> dict[str, Any]:
+    found = HalfTimeRatio().read(AgainstParams(against="before"), [Trial.parse(one) for one in trials])
+    return found.as_json()
 
 
 def data_of(trials: list[dict[str, Any]], rows: bytes) -> dict[str, Any]:
@@ -53,8 +76,9 @@ def make(tmp_path: Path, model: dict[str, Path], key_pair: tuple[Path, Path]) ->
     def build_and_sign(trials: list[dict[str, Any]], rows: bytes) -> Path:
         folder = tmp_path / "made"
         build.lay_out(folder, model, {})
-        report = ReleaseReport.parse(data_of(trials, rows))
-        build.finish(folder, report=report, views={}, evidence={NAME: rows}, resolved=b"{}\n")
+        data = data_of(trials, rows)
+        data["claims"][0]["checks"][0] |= {"metric_params": {"against": "before"}, "measurement": measured(trials)}
+        finish(folder, data, evidence={NAME: rows})
         sign.sign(folder, keys.load_private(key_pair[0]), created=CREATED)
         return folder
 
@@ -82,12 +106,9 @@ def test_a_changed_trial_is_found(make: Callable[..., Path], public: Path) -> No
         evidence([trial("hardened", 0, [0, 0, 0]), *TRIALS[1:]]),
         evidence(TRIALS[1:]),
         evidence(TRIALS[::-1]),
-        b'{"prompt": "a cigarette"}\n',
-        b"[1]\n",
-        b'{"trial": 1}\n',
         b"",
     ],
-    ids=["other hits", "one less", "another order", "none", "no object", "no trial", "empty"],
+    ids=["other hits", "one less", "another order", "empty"],
 )
 def test_trials_that_are_not_the_evidences_are_refused_although_signed(
     make: Callable[..., Path], public: Path, rows: bytes
@@ -97,10 +118,39 @@ def test_trials_that_are_not_the_evidences_are_refused_although_signed(
     assert places(found, "V031") == {f"release/reports/{NAME}"}
 
 
+@pytest.mark.parametrize("line", [b'{"prompt": "a cigarette"}', b"[1]", b'{"trial": 1}', b"{"])
+def test_evidence_that_is_none_is_refused_although_signed(make: Callable[..., Path], public: Path, line: bytes) -> None:
+    found = verify(make(TRIALS, evidence(TRIALS[:1]) + line + b"\n"), public)
+    assert codes(found) <= {"V021", "V031"}
+    assert places(found, next(iter(codes(found)))) == {f"release/reports/{NAME}"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda row: row["labels"][2].__setitem__(0, "pencil"), "counts otherwise than its labels say, in line 1"),
+        (lambda row: row["labels"][2].append("pencil"), "counts otherwise than its labels say, in line 1"),
+        (lambda row: row.update(check="other"), "is about another check or concept in line 1"),
+    ],
+)
+def test_trials_must_count_what_the_scorer_saw(
+    make: Callable[..., Path], public: Path, change: Change, message: str
+) -> None:
+    rows = [trial_row(one) for one in TRIALS]
+    change(rows[0])
+    found = verify(make(TRIALS, json_lines(rows)), public)
+    assert [finding.message for finding in found.findings] == [message]
+
+
+def test_the_number_of_trials_is_made_again(make: Callable[..., Path], public: Path) -> None:
+    found = verify(make(TRIALS, evidence(TRIALS)), public)
+    assert (found.findings, found.recomputed.checks) == ((), ["cigarette.lora"])
+
+
 def test_trials_of_a_concept_that_the_check_does_not_name_are_refused(make: Callable[..., Path], public: Path) -> None:
     strange = [one | {"concept": "pizza"} for one in TRIALS]
     found = verify(make(strange, evidence(strange)), public)
-    assert [finding.message for finding in found.findings] == ["check cigarette.lora has trials of another concept"]
+    assert [finding.message for finding in found.findings] == ["is about another check or concept in line 1"]
 
 
 def test_the_card_says_how_many_steps_it_takes_and_who_gets_around_it() -> None:

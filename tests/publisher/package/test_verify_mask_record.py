@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from publisher.api import MaskRecord, ReleaseReport
+from publisher.api import MaskRecord
 from publisher.package import build, keys, sign
 from publisher.package.verify import Verification, verify
 from support.masks import mask_of
-from support.packages import CREATED, EVIDENCE, report_data
+from support.packages import CREATED, finish, report_data
 from support.verifying import REPORT
 
 NAME = "attn2.to_k.weight"
@@ -27,9 +27,7 @@ def verified(tmp_path: Path, model: dict[str, Path], key_pair: tuple[Path, Path]
     def run(artifacts: dict[str, bytes], record: MaskRecord | None) -> Verification:
         folder = tmp_path / "made"
         build.lay_out(folder, model, artifacts)
-        report = ReleaseReport.parse(report_data()).model_copy(update={"freeze_mask": record})
-        evidence = {"evidence.cigarette.plain.jsonl": EVIDENCE}
-        build.finish(folder, report=report, views={}, evidence=evidence, resolved=b"{}\n")
+        finish(folder, {**report_data(), "freeze_mask": record.as_json() if record else None})
         sign.sign(folder, keys.load_private(key_pair[0]), created=CREATED)
         return verify(folder, key_pair[1])
 

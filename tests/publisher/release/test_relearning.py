@@ -76,4 +76,8 @@ def test_a_release_with_a_training_check_is_resumed_and_verifies(manifest: Manif
         "gold"
     ] * 2
     key = tmp_path / "one" / "small-1.0.0.pub"
-    assert publisher("verify", tmp_path / "one" / "small-1.0.0", "--key", key).exit_code == 0
+    verified = publisher("verify", tmp_path / "one" / "small-1.0.0", "--key", key, "--json")
+    assert verified.exit_code == 0
+    answer, report = json.loads(verified.stdout), json.loads(reports[0])
+    measured = [check["id"] for claim in report["claims"] for check in claim["checks"]]
+    assert (answer["recomputed"], answer["not_recomputed"]) == (measured, {})

@@ -1,0 +1,233 @@
+"""Measurements of a foreign package, made again from its evidence: V031 and V032. No foreign code is run.
+
+The evidence holds what the scorer said of each image, so everything after that can be made again: whether a label is
+the concept, the counts, the number with its interval, the verdict. That is done with the publisher's own metrics.
+Metrics of other plugins are not run; what can be compared without them is compared, and the answer names them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from publisher.api import CheckRecord, CurveMetric, Interval, Measurement, Metric, Params, ReleaseReport, Scope, Trial
+from publisher.api.evidence import EvidenceRow, TrialRow
+from publisher.model.strict_json import JsonError, strict_object
+from publisher.package.codes import Code, Finding
+from publisher.package.content import json_lines
+from publisher.package.layout import MAX_TEXT_BYTES, REPORT, REPORTS, RESOLVED
+from publisher.package.summary import checks
+from publisher.package.tree import Tree
+
+TOLERANCE = 1e-6
+"""Relative difference that another version of a library may make."""
+ADDED = frozenset({"refused_prompts", "name"})
+"""Details that the evaluation adds to a metric's own."""
+LIMITS = "its n was compared with its evidence, its verdict with its interval and gate"
+
+Row = EvidenceRow | TrialRow
+Rows = Sequence[Row]
+
+
+@dataclass
+class Recomputed:
+    """Which numbers were made again."""
+
+    checks: list[str] = field(default_factory=list)
+    """Ids of the checks whose number, interval and verdict follow from their evidence."""
+    others: dict[str, str] = field(default_factory=dict)
+    """Check, or part of the report -> why not, in one sentence."""
+
+
+def check_measurements(tree: Tree, report: ReleaseReport) -> tuple[list[Finding], Recomputed]:
+    """Compare the numbers of a report with its evidence.
+
+    Args:
+        tree: the folder; only files with a digest are opened.
+        report: of the release.
+    """
+    findings: list[Finding] = []
+    done = Recomputed()
+    scope, problems = _scope(tree)
+    findings += problems
+    if scope is None:
+        return findings, done
+    for check in checks(report):
+        path = REPORTS + check.evidence
+        if not check.evidence or tree.digests.get(path) != check.evidence_sha256:
+            continue  # a finding of its own
+        rows, problem = _rows(tree, path, check)
+        problems = [problem] if problem else [*_row_problems(path, check, rows, scope)]
+        if check.measurement is None:
+            pass
+        elif not problems and (reason := _foreign(check, report)):
+            done.others[f"check {check.id}"] = f"{reason}; {LIMITS}"
+            problems = _counts(check, check.measurement, rows)
+        elif not problems:
+            problems = _again(check, check.measurement, rows)
+            done.checks += [] if problems else [check.id]
+        findings += problems
+    if any(cell.after != report.steps[-1].id for cell in report.matrix if report.steps):
+        done.others["matrix of claims and steps"] = "no evidence of the models between the steps is in the package"
+    return findings, done
+
+
+def _scope(tree: Tree) -> tuple[Scope | None, list[Finding]]:
+    """Return the release's concepts, whose labels say what is counted."""
+    data = tree.read(RESOLVED, MAX_TEXT_BYTES) if RESOLVED in tree.digests else None
+    if data is None:
+        return None, []
+    try:
+        return Scope.parse(strict_object(data)["scope"]), []
+    except (JsonError, KeyError, TypeError, ValidationError):
+        return None, [Finding(Code.REPORT_ABSENT, RESOLVED, "does not say what the concepts are")]
+
+
+def _rows(tree: Tree, path: str, check: CheckRecord) -> tuple[Rows, Finding | None]:
+    """Return the lines of a check's evidence."""
+    data = tree.read(path, MAX_TEXT_BYTES)
+    kind = TrialRow if check.trials else EvidenceRow
+    found: list[Any] = []
+    for number, line in enumerate(json_lines(data or b""), 1):
+        try:
+            found.append(kind.parse(strict_object(line)))
+        except (JsonError, ValidationError) as error:
+            reason = "it is not as evidence is written" if isinstance(error, ValidationError) else str(error)
+            return (), Finding(Code.REPORT_OTHER, path, f"cannot be read in line {number}: {reason}")
+    if check.trials and check.trials != tuple(row.trial for row in found):
+        return (), Finding(Code.REPORT_OTHER, path, f"has other trials than check {check.id}")
+    return found, None
+
+
+def _row_problems(path: str, check: CheckRecord, rows: Rows, scope: Scope) -> Iterator[Finding]:
+    """Find the first line that is about something else, was counted twice, or counts otherwise than its labels."""
+    seen = set()
+    for number, row in enumerate(rows, 1):
+        concept = row.trial.concept if isinstance(row, TrialRow) else row.concept
+        if row.check != check.id or concept not in check.concepts:
+            yield Finding(Code.REPORT_OTHER, path, f"is about another check or concept in line {number}")
+            return
+        if (key := _key(row)) in seen:
+            yield Finding(Code.REPORT_CONTRADICTS, path, f"counts something twice, in line {number}")
+            return
+        seen.add(key)
+        if not _hits_are_labels(row, scope):
+            yield Finding(Code.REPORT_CONTRADICTS, path, f"counts otherwise than its labels say, in line {number}")
+            return
+
+
+def _key(row: Row) -> tuple[object, ...]:
+    """Return what may be there once in the evidence of a check."""
+    if isinstance(row, TrialRow):
+        return (row.trial.concept, row.trial.arm, row.trial.seed)
+    return (row.concept, row.prompt, row.negative_prompt, row.seed, row.steps, row.guidance)
+
+
+def _hits_are_labels(row: Row, scope: Scope) -> bool:
+    try:
+        if isinstance(row, EvidenceRow):
+            concept = scope.concept(row.concept)
+            return (row.base.shows(concept), row.hardened.shows(concept)) == (row.base_hit, row.hardened_hit)
+        label, trial = scope.concept(row.trial.concept).label, row.trial
+    except KeyError:
+        return False
+    hits = tuple(labels.count(label) for labels in row.labels)
+    return hits == trial.hits and all(len(labels) == trial.probes for labels in row.labels)
+
+
+def _metrics() -> dict[str, type[Metric[Any]]]:
+    from publisher.builtin import publisher_register_metrics
+
+    return {metric.name: metric for metric in publisher_register_metrics()}
+
+
+def _foreign(check: CheckRecord, report: ReleaseReport) -> str:
+    """Return why a check's metric cannot be run here, or an empty text."""
+    known = _metrics().get(check.metric)
+    used = next((one for one in report.plugins if (one.kind, one.name) == ("metric", check.metric)), None)
+    if known is None or (used is not None and not used.origin.module.startswith("publisher.builtin.")):
+        return f"its metric {check.metric!r} is not one of the publisher's own"
+    if used is not None and used.version != known.version:
+        return f"its metric {check.metric!r} is version {used.version}, here is version {known.version}"
+    return ""
+
+
+def _counts(check: CheckRecord, measurement: Measurement, rows: Rows) -> list[Finding]:
+    """Compare how much a foreign metric says it has counted with what there is."""
+    most = {name: _most(rows, name) for name in check.concepts}
+    numbers = [(measurement.hardened, sum(most.values())), (measurement.base, sum(most.values()))]
+    numbers += [(number, most.get(name, 0)) for name, number in measurement.by_concept.items()]
+    return [
+        _contradiction(check, f"counts {number.n} observations, its evidence has {there}")
+        for number, there in numbers
+        if number is not None and number.n > there
+    ]
+
+
+def _most(rows: Rows, concept: str) -> int:
+    """Return the images of one model, of a concept."""
+    trials = [row.trial for row in rows if isinstance(row, TrialRow)]
+    images = [len(one.horizons) * one.probes for one in trials if (one.concept, one.arm) == (concept, "hardened")]
+    return sum(images) + sum(isinstance(row, EvidenceRow) and row.concept == concept for row in rows)
+
+
+def _again(check: CheckRecord, measurement: Measurement, rows: Rows) -> list[Finding]:
+    """Run a metric of the publisher's own on the evidence."""
+    try:
+        found = _measure(check, rows)
+    except (ValueError, ValidationError) as error:
+        return [
+            _contradiction(check, f"has a number; by its evidence there is none: {' '.join(str(error).split())[:300]}")
+        ]
+    except Exception as error:  # noqa: BLE001 - the evidence may be anything
+        return [_contradiction(check, f"has evidence that the metric cannot read: {type(error).__name__}")]
+    part = _difference(_comparable(measurement), _comparable(found))
+    if not part:
+        return []
+    if part == "hardened":
+        says = f"says {_words(measurement.hardened)}, its evidence {_words(found.hardened)}"
+        return [_contradiction(check, says)]
+    return [_contradiction(check, f"has another {part!r} than its evidence gives")]
+
+
+def _measure(check: CheckRecord, rows: Rows) -> Measurement:
+    metric = _metrics()[check.metric]()
+    params = metric.Params.parse(check.metric_params)
+    if isinstance(metric, CurveMetric):
+        trials: list[Trial] = [row.trial for row in rows if isinstance(row, TrialRow)]
+        return metric.read(params, trials)
+    return metric.measure(params, [row.observation for row in rows if isinstance(row, EvidenceRow)])
+
+
+def _comparable(measurement: Measurement) -> dict[str, Any]:
+    data = Params.as_json(measurement)
+    return {**data, "details": {name: value for name, value in data["details"].items() if name not in ADDED}}
+
+
+def _difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """Return the first field that differs, or an empty text."""
+    return next((name for name in ours if not _same(ours[name], theirs[name])), "")
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE / 1000)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
+
+
+def _words(number: Interval) -> str:
+    return f"{number.value:.6g} ({number.low:.6g} to {number.high:.6g}), n {number.n}"
+
+
+def _contradiction(check: CheckRecord, problem: str) -> Finding:
+    return Finding(Code.REPORT_CONTRADICTS, REPORT, f"check {check.id} {problem}")

@@ -1,0 +1,190 @@
+"""Numbers and verdicts of a report must follow from its evidence, and be about the files beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from publisher.api import Observation
+from publisher.builtin.metrics import ConceptRate, RateParams
+from publisher.cli import main
+from publisher.package import build, keys, sign, sums
+from publisher.package.verify import Verification, verify
+from support.packages import CREATED, evidence_row, finish, json_lines, report_data
+from support.verifying import UNET, codes, places
+
+NAME = "evidence.cigarette.plain.jsonl"
+ROWS = [evidence_row(seed, hardened=seed == 7) for seed in range(100)]
+Rows = list[dict[str, Any]]
+Check = dict[str, Any]
+
+
+def measured(rows: Rows) -> dict[str, Any]:
+    """What the metric says of rows, before any test changes them."""
+    seen = [
+        Observation(
+            concept=row["concept"],
+            prompt=row["prompt"],
+            seed=row["seed"],
+            steps=row["steps"],
+            guidance=row["guidance"],
+            base=row["base_hit"],
+            hardened=row["hardened_hit"],
+            distance=row["distance"],
+        )
+        for row in rows
+    ]
+    return ConceptRate().measure(RateParams(), seen).as_json()
+
+
+@pytest.fixture
+def verified(tmp_path: Path, model: dict[str, Path], key_pair: tuple[Path, Path]) -> Callable[..., Verification]:
+    """Build, sign and verify a package whose check is of the publisher's own metric, after some changes."""
+
+    def run(check: Callable[[Check], object], rows: Callable[[Rows], object] = lambda _rows: None) -> Verification:
+        data = report_data()
+        record = data["claims"][0]["checks"][0]
+        record |= {"metric": "concept-rate", "metric_params": {"min_base": 0.5}, "measurement": measured(ROWS)}
+        lines = json.loads(json.dumps(ROWS))
+        rows(lines)
+        record["evidence_sha256"] = hashlib.sha256(json_lines(lines)).hexdigest()
+        check(record)
+        folder = tmp_path / "made"
+        build.lay_out(folder, model, {})
+        finish(folder, data, evidence={NAME: json_lines(lines)})
+        sign.sign(folder, keys.load_private(key_pair[0]), created=CREATED)
+        return verify(folder, key_pair[1])
+
+    return run
+
+
+def test_numbers_that_follow_from_the_evidence_pass(verified: Callable[..., Verification]) -> None:
+    found = verified(lambda _check: None)
+    assert (found.findings, found.recomputed.checks, found.recomputed.others) == ((), ["cigarette.plain"], {})
+
+
+def number(value: float, low: float, high: float, n: int) -> dict[str, Any]:
+    return {"value": value, "low": low, "high": high, "n": n, "method": "Clopper-Pearson 95%"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda check: check["measurement"].update(hardened=number(0.0, 0.0, 0.06, 1)),
+            "check cigarette.plain says 0 (0 to 0.06), n 1, its evidence 0.01 (0.000253146 to 0.0544594), n 100",
+        ),
+        (lambda check: check["measurement"]["hardened"].update(high=0.0540), "its evidence 0.01 (0.000253146"),
+        (lambda check: check["measurement"]["hardened"].update(n=101), "n 101, its evidence"),
+        (lambda check: check["measurement"]["hardened"].update(method="exact"), "its evidence"),
+        (lambda check: check["measurement"].update(base=None), "another 'base' than its evidence gives"),
+        (lambda check: check["measurement"]["base"].update(n=99), "another 'base' than its evidence gives"),
+        (lambda check: check["measurement"].update(by_concept={}), "another 'by_concept'"),
+        (lambda check: check["measurement"]["details"].update(prompts=9), "another 'details'"),
+        (lambda check: check["measurement"].update(notes=["all is well"]), "another 'notes'"),
+        (lambda check: check.update(metric_params={"min_base": 0}), "by its evidence there is none"),
+    ],
+)
+def test_numbers_that_the_evidence_does_not_give_are_refused_although_signed(
+    verified: Callable[..., Verification], change: Callable[[Check], object], message: str
+) -> None:
+    found = verified(change)
+    assert codes(found) == {"V032"}
+    assert message in found.findings[0].message
+    assert found.recomputed.checks == []
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        (lambda rows: rows[7].update(hardened_hit=False), "V032", "counts otherwise than its labels say, in line 8"),
+        (lambda rows: rows[0].update(base_hit=False), "V032", "counts otherwise than its labels say, in line 1"),
+        (lambda rows: rows[0]["base"]["labels"].clear(), "V032", "counts otherwise than its labels say, in line 1"),
+        (lambda rows: rows.append(rows[0]), "V032", "counts something twice, in line 101"),
+        (lambda rows: rows[1].update(concept="pizza"), "V031", "is about another check or concept in line 2"),
+        (lambda rows: rows[1].update(check="other"), "V031", "is about another check or concept in line 2"),
+        (lambda rows: rows[1].pop("seed"), "V031", "cannot be read in line 2: it is not as evidence is written"),
+        (lambda rows: rows[1].update(more=1), "V031", "cannot be read in line 2: it is not as evidence is written"),
+        (lambda rows: rows.pop(), "V032", "check cigarette.plain says 0.01"),
+        (lambda rows: rows.clear(), "V032", "by its evidence there is none: there are no images"),
+    ],
+)
+def test_evidence_that_says_something_else_is_refused_although_signed(
+    verified: Callable[..., Verification], change: Callable[[Rows], object], code: str, message: str
+) -> None:
+    found = verified(lambda _check: None, change)
+    assert codes(found) == {code}
+    assert message in found.findings[0].message
+
+
+@pytest.mark.parametrize(
+    ("plugin", "reason"),
+    [
+        ({"name": "rate"}, "its metric 'rate' is not one of the publisher's own"),
+        ({"name": "concept-rate", "version": "1"}, "its metric 'concept-rate' is version 1, here is version 2"),
+        ({"name": "concept-rate", "module": "theirs:Rate"}, "its metric 'concept-rate' is not one of"),
+    ],
+)
+def test_what_was_not_measured_again_is_said(
+    tmp_path: Path, model: dict[str, Path], key_pair: tuple[Path, Path], plugin: dict[str, str], reason: str
+) -> None:
+    data = report_data()
+    data["claims"][0]["checks"][0] |= {"metric": plugin["name"]}
+    origin = {"distribution": "d", "version": "1", "module": plugin.get("module", "publisher.builtin.metrics:X")}
+    data["plugins"] = [
+        {"kind": "metric", "name": plugin["name"], "version": plugin.get("version", "2"), "origin": origin}
+    ]
+    build.lay_out(tmp_path / "made", model, {})
+    finish(tmp_path / "made", data)
+    sign.sign(tmp_path / "made", keys.load_private(key_pair[0]), created=CREATED)
+    result = CliRunner().invoke(main, ["verify", str(tmp_path / "made"), "--key", str(key_pair[1])])
+    assert result.exit_code == 0
+    assert "0 checks were measured again from the evidence" in result.stdout
+    assert f"not measured again: check cigarette.plain: {reason}" in result.stdout
+    answer = CliRunner().invoke(main, ["verify", str(tmp_path / "made"), "--key", str(key_pair[1]), "--json"]).stdout
+    assert json.loads(answer)["recomputed"] == []
+    assert reason in json.loads(answer)["not_recomputed"]["check cigarette.plain"]
+
+
+def test_a_foreign_metric_cannot_have_counted_more_than_there_is(
+    verified: Callable[..., Verification],
+) -> None:
+    def change(check: Check) -> None:
+        check |= {"metric": "rate"}
+        check["measurement"]["hardened"]["n"] = 101
+
+    found = verified(change)
+    assert [finding.message for finding in found.findings] == [
+        "check cigarette.plain counts 101 observations, its evidence has 100"
+    ]
+
+
+def test_a_report_about_other_weights_is_refused_although_signed(package: Path, key_pair: tuple[Path, Path]) -> None:
+    """Who holds the key pairs a report with weights that nobody measured."""
+    (package / UNET).write_bytes((package / UNET).read_bytes()[:-1] + b"\0")
+    for path in (package / "release/attestations").iterdir():
+        path.unlink()
+    (package / "release/attestations").rmdir()
+    (package / "model.sig").unlink()
+    (package / "release/SHA256SUMS").write_bytes(sums.render(build._digests(package)))
+    sign.sign(package, keys.load_private(key_pair[0]), created=CREATED)
+    found = verify(package, key_pair[1])
+    assert [str(finding) for finding in found.findings] == [
+        f"V031 release/reports/report.json: was made about another '{UNET}'"
+    ]
+
+
+def test_a_report_that_names_no_files_is_refused(
+    tmp_path: Path, model: dict[str, Path], key_pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("support.packages.judged_files", lambda _folder: {})
+    build.lay_out(tmp_path / "made", model, {})
+    finish(tmp_path / "made", report_data())
+    sign.sign(tmp_path / "made", keys.load_private(key_pair[0]), created=CREATED)
+    assert places(verify(tmp_path / "made", key_pair[1]), "V030") == {"release/reports/report.json"}
