@@ -4,8 +4,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 # Of the tests: two, each with one thread. `make test WORKERS=` is one process with two.
 WORKERS := --numprocesses 2 --dist worksteal
+FUZZ ?= 5000
+FUZZ_SEED ?= 20261128
 
-.PHONY: quickstart test test-fast check lint types contracts reference format clean
+.PHONY: quickstart test test-fast fuzz check lint types contracts reference format clean
 
 quickstart: $(READY)  ## release the embedded model without two objects and a style
 	rm -rf out/quickstart/emoji-clean-1.0.0
@@ -16,6 +18,9 @@ test: $(READY)  ## all tests
 
 test-fast: $(READY)  ## the everyday part of the tests
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
+
+fuzz: $(READY)  ## the verifier against many damaged and hostile packages; FUZZ=5000 of each kind, FUZZ_SEED=1
+	FUZZ=$(FUZZ) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m pytest tests/publisher/package/test_fuzz.py
 
 check:  ## what CI runs
 	bash .ci/run

@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from publisher_emoji.scorer import Scorer
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what long tests have counted (``record_property("counted", ...)``), also of pytest-xdist's workers."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    counted = [value for report in reports for name, value in report.user_properties if name == "counted"]
+    if counted:
+        terminalreporter.section("counted")
+    for line in counted:
+        terminalreporter.write_line(str(line))
+
+
 @pytest.fixture(scope="session")
 def pipeline() -> StableDiffusionPipeline:
     """The embedded model."""
