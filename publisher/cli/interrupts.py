@@ -7,13 +7,15 @@ code it is printed or replaced and the work goes on. So the signal is remembered
 from __future__ import annotations
 
 import signal
+import time
 from types import FrameType
-from typing import NoReturn
 
 from publisher.errors import Terminated
 
 RAISES: dict[int, type[BaseException]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
-_arrived: list[int] = []
+TWICE_S = 1.0
+"""Seconds in which a second signal is the same wish: Ctrl-C reaches this process and its parent, which passes it on."""
+_arrived: list[tuple[int, float]] = []
 
 
 def listen() -> None:
@@ -30,9 +32,12 @@ def check() -> None:
         KeyboardInterrupt, Terminated: the signal arrived, now or earlier.
     """
     if _arrived:
-        raise RAISES[_arrived[-1]]
+        raise RAISES[_arrived[-1][0]]
 
 
-def _handle(number: int, _frame: FrameType | None) -> NoReturn:
-    _arrived.append(number)
+def _handle(number: int, _frame: FrameType | None) -> None:
+    now = time.monotonic()
+    if _arrived and now - _arrived[-1][1] < TWICE_S:
+        return
+    _arrived.append((number, now))
     raise RAISES[number]

@@ -17,6 +17,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from publisher import __version__
 from publisher.cli import interrupts, output
+from publisher.cli.supervised import supervised
 from publisher.errors import ExitCode, PublisherError, Terminated, in_words
 from publisher.program import NAME, program
 
@@ -80,6 +81,10 @@ class Commands(click.Group):
         """Names and summaries, without importing a command."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Run as a program of its own: nothing but the command decides that it succeeded."""
+        os._exit(supervised(lambda: self.main(*args, **kwargs)))  # the child has closed what there was to close
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run a command; every way it can end has its exit code. ``--debug`` may stand anywhere."""
