@@ -33,6 +33,10 @@ INTERRUPTS = (KeyboardInterrupt, Terminated)
 """The user's wish to stop. Whatever else a plugin raises, ``SystemExit`` included, is a failure of the plugin."""
 
 
+CRASHES = (Exception, SystemExit, GeneratorExit)
+"""What foreign code may raise where its failure is an answer, not the end of the command."""
+
+
 def in_words(error: BaseException) -> str:
     """Return the kind and the text of an exception, also where its own ``__str__`` fails."""
     try:

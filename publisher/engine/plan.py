@@ -11,7 +11,7 @@ from publisher.api import Claim, ModelError, Params, Scope, Step, StepPlan
 from publisher.engine.cache import Identity, StepCache
 from publisher.engine.device import Device, versions
 from publisher.engine.references import ReferencePlan
-from publisher.errors import PluginError, PublisherError, UsageError
+from publisher.errors import CRASHES, PluginError, PublisherError, UsageError, in_words
 from publisher.manifest.resolve import Resolved, ResolvedStep
 from publisher.model.digest import sha256_file
 from publisher.model.files import FULL, cannot_write
@@ -113,7 +113,7 @@ class _World:
 
 
 def _plan_step(step: ResolvedStep, entry: Contribution, resolved: Resolved, world: _World) -> PlannedStep:
-    scope = resolved.scope_of(step)
+    scope = resolved.scope_of(step).model_copy(deep=True)  # the step may keep it; the checks have their own
     instance: Step[Params] = entry.make()
     params = entry.cls.Params.parse(step.params)
     identity = Identity(
@@ -171,12 +171,12 @@ def guarded(identity: Identity, action: Callable[[], T]) -> T:
         return action()
     except PublisherError:
         raise
-    except Exception as error:
+    except CRASHES as error:
         if isinstance(error, OSError) and error.errno in FULL:
             raise cannot_write(error.filename or f"step {identity.id!r}", error) from error
         origin = identity.origin
         raise PluginError(
-            f"step {identity.id!r} crashed: {type(error).__name__}: {error}",
+            f"step {identity.id!r} crashed: {in_words(error)}",
             hint=f"It is {origin.module} of {origin.distribution} {origin.version}. Run again with --debug for the "
             "traceback; the steps before it are kept.",
         ) from error
@@ -184,5 +184,6 @@ def guarded(identity: Identity, action: Callable[[], T]) -> T:
 
 def prefixed(step: str, claim: Claim) -> Claim:
     """The claim with its id and its checks' ids under the step's id, so that they are unique in a release."""
-    checks = tuple(check.model_copy(update={"id": f"{step}.{check.id}"}) for check in claim.checks)
-    return claim.model_copy(update={"id": f"{step}.{claim.id}", "checks": checks})
+    own = claim.model_copy(deep=True)  # the step may keep what it returned
+    checks = tuple(check.model_copy(update={"id": f"{step}.{check.id}"}) for check in own.checks)
+    return own.model_copy(update={"id": f"{step}.{claim.id}", "checks": checks})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -184,12 +185,16 @@ class Registry:
         )
 
     def notify(self, hook: str, event: Any) -> list[str]:
-        """Tell observers; what they raise is returned as text and changes nothing."""
+        """Tell observers, each with a copy: nothing that they do to it changes the release.
+
+        Returns:
+            What they raised, as text.
+        """
         problems = []
         for name, plugin in self.observers:
             try:
                 if told := getattr(plugin, hook, None):
-                    told(event)
+                    told(copy.deepcopy(event))
             except INTERRUPTS:
                 raise
             except BaseException as error:  # noqa: BLE001  # an observer cannot stop a release

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from publisher.api import PluginError, ReleaseReport, ReportFormat
+from publisher.errors import CRASHES, in_words
 from publisher.package.layout import REPORTS, path_problem, type_problem
 
 TIMINGS = "timings.json"
@@ -85,8 +86,8 @@ def render(report: ReleaseReport, form: type[ReportFormat]) -> bytes:
         data = form().render(report.model_copy(deep=True))
     except PluginError:
         raise
-    except Exception as error:
-        raise PluginError(f"report format {form.name!r} crashed: {type(error).__name__}: {error}") from error
+    except CRASHES as error:
+        raise PluginError(f"report format {form.name!r} crashed: {in_words(error)}") from error
     if not isinstance(data, bytes):
         raise PluginError(f"report format {form.name!r} gave {type(data).__name__}, not bytes")
     return data

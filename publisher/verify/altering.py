@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Attack, Params, WeightAttack
-from publisher.errors import PublisherError
+from publisher.errors import CRASHES, PublisherError
 from publisher.model.digest import sha256_json
 from publisher.model.files import rewrite_safetensors
 from publisher.model.header import read_header
@@ -98,7 +98,7 @@ def _caller(attack: WeightAttack[Any], params: Params) -> Alter:
             found = attack.alter(params, component, name, hardened, base)
         except PublisherError:
             raise
-        except Exception as error:  # a plugin may raise anything; its checks become unknown
+        except CRASHES as error:  # a plugin may raise anything; its checks become unknown
             raise Unmeasured(f"the attack {attack.name!r} crashed: {one_line(error)}") from error
         if not isinstance(found, torch.Tensor) or found.shape != hardened.shape or found.dtype != hardened.dtype:
             what = f"{dtype_name(hardened)} {tuple(hardened.shape)}"

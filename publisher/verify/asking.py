@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from publisher.api import Attack, Check, Concept, ImageRequest, Params, Sampling, Scope, Scorer, TrainingParams
+from publisher.errors import CRASHES
 from publisher.runtime.refusals import is_refused
 from publisher.verify.tools import Tools, Unmeasured
 
@@ -128,8 +129,8 @@ def _images(sampling: Sampling, *, kept: bool) -> Sampling:
 
 def _requests(attack: Attack[Any], params: Params, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:
     try:
-        requests = list(attack.requests(params, concept, sampling))
-    except Exception as error:  # a plugin may raise anything; its check becomes unknown
+        requests = list(attack.requests(params, concept.model_copy(deep=True), sampling))
+    except CRASHES as error:  # a plugin may raise anything; its check becomes unknown
         raise Unmeasured(f"the attack {attack.name!r} crashed: {one_line(error)}") from error
     if not all(isinstance(request, ImageRequest) and request.concept == concept.id for request in requests):
         raise Unmeasured(f"the attack {attack.name!r} returned something else than requests for {concept.id!r}")

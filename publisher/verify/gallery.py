@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from publisher.api import Executor, ImageRequest
 from publisher.api.diffusion.process import latent_size
-from publisher.errors import ModelError, PublisherError
+from publisher.errors import CRASHES, ModelError, PublisherError
 from publisher.model.digest import sha256_json
 from publisher.runtime.drawing import VERSION, draw
 from publisher.runtime.side_by_side import one_thread_each, workers_for
@@ -56,7 +56,7 @@ def perform(task: DrawTask) -> list[Drawn]:
 
     try:
         pipeline, _ = opened(task.folder, task.guards, task.device, task.dtype)
-    except Exception as error:  # noqa: BLE001 - whatever the libraries raise, these images are not there
+    except CRASHES as error:  # whatever the libraries raise, these images are not there
         return [Drawn(None, one_line(error))] * len(task.batches)
     if task.workers == 1:
         return [_draw(pipeline, batch) for batch in task.batches]
@@ -66,7 +66,7 @@ def perform(task: DrawTask) -> list[Drawn]:
 def _draw(pipeline: DiffusionPipeline, batch: tuple[ImageRequest, ...]) -> Drawn:
     try:
         return Drawn(draw(pipeline, batch))
-    except Exception as error:  # noqa: BLE001 - whatever the libraries raise, these images are not there
+    except CRASHES as error:  # whatever the libraries raise, these images are not there
         return Drawn(None, one_line(error))
 
 

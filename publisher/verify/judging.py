@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from publisher.api import Concept, Judgement, Scorer, ScorerCard
+from publisher.errors import CRASHES
 from publisher.verify.asking import one_line
 from publisher.verify.evidence import distance, pixels_sha256
 from publisher.verify.tools import Unmeasured
@@ -37,7 +38,7 @@ def ready(scorer: Scorer, device: str) -> ScorerCard:
     try:
         card = scorer.card()
         scorer.load(torch.device(device))
-    except Exception as error:  # a plugin may raise anything; its checks become unknown
+    except CRASHES as error:  # a plugin may raise anything; its checks become unknown
         raise Unmeasured(f"the scorer {scorer.name!r} crashed: {one_line(error)}") from error
     if not card.calibration.strip():
         raise Unmeasured(f"the scorer {scorer.name!r} is uncalibrated: nothing is known of its errors")
@@ -84,7 +85,7 @@ def _opinion(scorer: Scorer, images: torch.Tensor) -> list[Judgement] | str:
         return _judge(scorer, images)
     except Unmeasured as error:
         return str(error)
-    except Exception as error:  # noqa: BLE001 - a plugin may raise anything; its checks become unknown
+    except CRASHES as error:  # a plugin may raise anything; its checks become unknown
         return f"the scorer {scorer.name!r} crashed: {one_line(error)}"
 
 

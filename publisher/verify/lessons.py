@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Concept, Executor, ImageRequest, Sampling, Scope, TrainingAttack, TrainingParams
-from publisher.errors import ModelError, PublisherError
+from publisher.errors import CRASHES, ModelError, PublisherError
 from publisher.model.digest import sha256_file, sha256_json
 from publisher.runtime.drawing import batch_size
 from publisher.runtime.references import (
@@ -41,7 +41,7 @@ def captions_of(attack: TrainingAttack[Any], params: TrainingParams, concept: Co
     """
     try:
         captions = tuple(attack.captions(params, concept))
-    except Exception as error:  # a plugin may raise anything; its check becomes unknown
+    except CRASHES as error:  # a plugin may raise anything; its check becomes unknown
         raise Unmeasured(f"the attack {attack.name!r} crashed: {one_line(error)}") from error
     if not all(isinstance(text, str) for text in captions):
         raise Unmeasured(f"the attack {attack.name!r} gave something else than texts as captions")
@@ -62,7 +62,7 @@ def prior_of(attack: TrainingAttack[Any], params: TrainingParams, concept: Conce
     """
     try:
         count = attack.prior_images(params)
-    except Exception as error:  # a plugin may raise anything; its check becomes unknown
+    except CRASHES as error:  # a plugin may raise anything; its check becomes unknown
         raise Unmeasured(f"the attack {attack.name!r} crashed: {one_line(error)}") from error
     if not count:
         return ()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from publisher.api import Check, CheckRecord, ImageRequest, Measurement, Scope, ScorerCard
 from publisher.api.evidence import EvidenceRow
 from publisher.api.verdicts import judge
+from publisher.errors import CRASHES
 from publisher.verify.asking import named, one_line
 from publisher.verify.batches import drawing
 from publisher.verify.evidence import json_lines
@@ -142,11 +143,11 @@ def measured(prepared: Prepared, measure: Callable[[], Measurement], most: int) 
         measurement = measure()
     except ValueError as error:
         raise Unmeasured(str(error)) from error
-    except Exception as error:  # a plugin may raise anything
+    except CRASHES as error:  # a plugin may raise anything
         raise Unmeasured(f"the metric {name!r} crashed: {one_line(error)}") from error
     if not isinstance(measurement, Measurement):
         raise Unmeasured(f"the metric {name!r} returned no measurement")
-    _sound(name, measurement)
+    measurement = _sound(name, measurement)
     if measurement.hardened.n > most:
         raise Unmeasured(f"the metric {name!r} counts {measurement.hardened.n} images, there are {most}")
     if prepared.asked.refused:
@@ -155,9 +156,9 @@ def measured(prepared: Prepared, measure: Callable[[], Measurement], most: int) 
     return measurement
 
 
-def _sound(name: str, measurement: Measurement) -> None:
-    """Validate anew: a plugin can build a record past the validation."""
+def _sound(name: str, measurement: Measurement) -> Measurement:
+    """Return a validated copy: a plugin can build a record past the validation, or change it later."""
     try:
-        Measurement.parse(json.loads(json.dumps(measurement.model_dump(), allow_nan=False)))
+        return Measurement.parse(json.loads(json.dumps(measurement.model_dump(), allow_nan=False)))
     except (TypeError, ValueError) as error:
         raise Unmeasured(f"the metric {name!r} gave a number that is not finite, or no JSON") from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from publisher.api import Concept, Executor, ImageRequest, PermeabilityRow, PermeabilityTable, Scope
+from publisher.errors import CRASHES
 from publisher.model.digest import sha256_json
 from publisher.verify.asking import one_line
 from publisher.verify.gallery import machine, opened
@@ -75,7 +76,7 @@ def rate(task: ScoreTask) -> Openings:
         if attached is None:
             return Openings(problem="there is no membrane")
         return _openings(attached.concepts, task.prompts, attached.permeabilities(task.prompts).tolist())
-    except Exception as error:  # noqa: BLE001 - whatever the libraries raise, these numbers are not there
+    except CRASHES as error:  # whatever the libraries raise, these numbers are not there
         return Openings(problem=one_line(error))
 
 

@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from publisher.api import Check, ImageRequest, Sampling, Scope, TrainingParams
 from publisher.api.verdicts import decide
+from publisher.errors import CRASHES
 from publisher.verify.asking import one_line
 from publisher.verify.batches import drawing
 from publisher.verify.freezing import is_masked
@@ -151,7 +152,7 @@ def images(checks: list[Check], scope: Scope, tools: Tools, sampling: Sampling) 
 def _undecidable(found: Prepared, n: int, what: str) -> _Lack:
     try:
         best = found.metric.best(found.metric_params, n)
-    except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+    except CRASHES as error:  # a plugin may raise anything
         return {"undecidable": f"{n} {what}: {one_line(error)}", "too_few": True}
     verdict, reason = ("passed", "") if best is None else decide(found.check.gate, best)
     if verdict == "passed":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from publisher.api import Concept, Sampling, Scope
 from publisher.api.evidence import TrialRow
-from publisher.errors import PublisherError
+from publisher.errors import CRASHES, PublisherError
 from publisher.verify.asking import one_line
 from publisher.verify.courses import Course, Desk, Job
 from publisher.verify.evidence import pixels_sha256
@@ -149,7 +149,7 @@ class _School:
         self.notes[job.key] = {**note, "similarity": []}
         try:
             self.notes[job.key]["similarity"] = self._similarity(job.course, trained.images)
-        except Exception as error:  # noqa: BLE001 - a plugin may raise anything; metrics that read it become unknown
+        except CRASHES as error:  # a plugin may raise anything; metrics that read it become unknown
             self.setting.warn(f"the scorer {job.course.prepared.scorer!r} gave no features: {one_line(error)}")
         else:
             self.setting.store.put_note(job.key, self.notes[job.key])

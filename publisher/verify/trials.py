@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from publisher.api import Concept, ImageRequest, Learner, Lesson, TrainingAttack, TrainingParams
 from publisher.api.diffusion.process import latent_size
 from publisher.api.freeze_mask import Frozen
+from publisher.errors import CRASHES
 from publisher.model.digest import sha256_json
 from publisher.runtime.drawing import DrawError, batch_kind, batch_size, draw
 from publisher.runtime.side_by_side import one_thread_each
@@ -133,7 +134,7 @@ def _begin(task: TrialTask) -> _Begun:
         return _Begun(task, pipeline, learner, held_out, armed)
     except Unmeasured as error:
         return _Begun(task, crash=str(error))
-    except Exception as error:  # noqa: BLE001 - whatever the libraries or the attack raise, this trial is not there
+    except CRASHES as error:  # whatever the libraries or the attack raise, this trial is not there
         return _Begun(task, crash=one_line(error))
 
 
@@ -186,7 +187,7 @@ def _run(begun: _Begun) -> Trained:
         done.crash = str(error)
     except (ArithmeticError, DrawError) as error:
         done.problem = f"after {done.steps} steps: {one_line(error)}"
-    except Exception as error:  # noqa: BLE001 - whatever the libraries or the attack raise, this trial is not there
+    except CRASHES as error:  # whatever the libraries or the attack raise, this trial is not there
         done.crash = f"after {done.steps} steps: {one_line(error)}"
     return done
 

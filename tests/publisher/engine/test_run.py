@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from publisher import api
 from publisher.api import PluginError
 from publisher.engine.cache import Stored
 from publisher.engine.lock import locked
-from publisher.engine.plan import PlannedStep
+from publisher.engine.plan import PlannedStep, prefixed
 from publisher.engine.run import Hardened, harden
 from publisher.errors import BusyError, ExitCode
 from publisher.model.state import State
-from support.toys import KEY, Add, AddParams, Silent
+from support.toys import CONCEPT, KEY, Add, AddParams, Silent
 
 Make = Callable[..., PlannedStep]
 
@@ -187,6 +188,7 @@ def broken(body: Callable[[api.StepContext], object]) -> type[Add]:
     ("body", "message"),
     [
         (lambda ctx: 1 / 0, "crashed: ZeroDivisionError"),
+        (lambda ctx: sys.exit(0), "crashed: SystemExit: 0"),
         (lambda ctx: ctx.write("unet", KEY, torch.full((4, 4), float("nan"))), "wrote NaN or infinity into unet/attn2"),
         (lambda ctx: ctx.write("unet", KEY, torch.zeros(4, 3)), r"the model has F32 \(4, 4\)"),
         (lambda ctx: ctx.write("unet", KEY, torch.zeros(4, 4, dtype=torch.float16)), r"as F16 \(4, 4\)"),
@@ -205,6 +207,13 @@ def test_a_step_that_breaks_its_contract_leaves_no_result(
         run(base, [planned(broken(body))], tmp_path / "work")
     assert caught.value.exit_code == ExitCode.UNDECIDED
     assert [path.name for path in (tmp_path / "work").glob("steps/*")] == []
+
+
+def test_a_step_that_keeps_its_claim_cannot_change_the_gate_later() -> None:
+    claim = Add().claims(AddParams(), api.Scope(concepts=(CONCEPT,)))[0]
+    planned_claim = prefixed("add", claim)
+    object.__setattr__(claim.checks[0].gate, "upper_at_most", 1.0)
+    assert planned_claim.checks[0].gate.upper_at_most == 0.1
 
 
 def test_what_an_observer_is_told(base: State, planned: Make, tmp_path: Path) -> None:

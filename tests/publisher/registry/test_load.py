@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from publisher.api import ModelError, StepEnd, UsageError, hookspecs
+from publisher.api import ModelError, StepEnd, StepRecord, UsageError, hookspecs
 from publisher.registry.load import build_registry
 from publisher.registry.registry import Registry
+from support.toys import ORIGIN
 
 Install = Callable[..., Registry]
 GOOD = """
@@ -115,6 +116,35 @@ def test_an_observer_that_raises_is_reported_and_stops_nobody(install: Install) 
         "observer a_bad: publisher_on_step_end raised ValueError: no"
     ]
     assert sys.modules["b_good"].seen == [event]
+
+
+def test_an_observer_cannot_change_what_it_is_told(install: Install) -> None:
+    observer = """
+        from publisher import api
+        seen = []
+        @api.hookimpl
+        def publisher_on_step_end(event):
+            seen.append((event.record.output, dict(event.record.params), event.cached))
+            object.__setattr__(event.record, "output", "forged")
+            object.__setattr__(event, "cached", True)
+            event.record.params["by"] = 2.0
+    """
+    registry = install(first=observer, second=observer)
+    record = StepRecord(
+        id="add",
+        name="add",
+        version="1",
+        origin=ORIGIN,
+        params={"by": 1.0},
+        input="a",
+        output="b",
+        changed={},
+        changed_parameters=0,
+    )
+    event = StepEnd(record=record, cached=False, seconds=1.0)
+    assert registry.notify("publisher_on_step_end", event) == []
+    assert (record.output, record.params, event.cached) == ("b", {"by": 1.0}, False)
+    assert sys.modules["first"].seen == sys.modules["second"].seen == [("b", {"by": 1.0}, False)]
 
 
 def test_a_model_that_no_family_knows_is_refused_with_what_it_is(install: Install) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -57,8 +58,13 @@ def test_a_form_that_crashes_is_named() -> None:
     def crash(_self: ReportFormat, _report: ReleaseReport) -> bytes:
         raise RuntimeError("out of ink")
 
+    def leave(_self: ReportFormat, _report: ReleaseReport) -> bytes:
+        sys.exit(0)
+
     with pytest.raises(PluginError, match="report format 'card' crashed: RuntimeError: out of ink"):
         render_all(samples.passed(), [form(render=crash)])
+    with pytest.raises(PluginError, match="report format 'card' crashed: SystemExit: 0"):
+        render_all(samples.passed(), [form(render=leave)])
 
 
 def test_a_form_that_gives_no_bytes_is_named() -> None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -100,6 +101,16 @@ class Crashes(GreyScorer):
         raise RuntimeError("no kernel image")
 
 
+class Exits(GreyScorer):
+    def judge(self, images: Any) -> Sequence[Judgement]:
+        sys.exit(0)
+
+
+class ExitsWhileLoading(GreyScorer):
+    def load(self, device: Any) -> None:
+        sys.exit(0)
+
+
 class Forgets(GreyScorer):
     def judge(self, images: Any) -> Sequence[Judgement]:
         return super().judge(images)[1:]
@@ -151,6 +162,8 @@ class HasNeverSeenOne(GreyScorer):
     ("scorer", "reason"),
     [
         (Crashes, "the scorer 'grey' crashed: RuntimeError: no kernel image"),
+        (Exits, "the scorer 'grey' crashed: SystemExit: 0"),
+        (ExitsWhileLoading, "the scorer 'grey' crashed: SystemExit: 0"),
         (Forgets, "the scorer 'grey' gave 31 judgements of 32 images"),
         (Mumbles, "the scorer 'grey' gave something else than judgements"),
         (SaysNaN, "the scorer gave a score that is no number in [0, 1]"),
@@ -178,6 +191,11 @@ class AsksForAnother(Plain):
         return [request.model_copy(update={"concept": "x"}) for request in super().requests(params, concept, sampling)]
 
 
+class ExitsAttack(Plain):
+    def requests(self, params: Any, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:
+        sys.exit(0)
+
+
 class AsksForOneOnly(Plain):
     def requests(self, params: Any, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:
         return [super().requests(params, concept, sampling)[0]] * 60
@@ -188,6 +206,7 @@ class AsksForOneOnly(Plain):
     [
         (RaisesAttack, "the attack 'plain' crashed: KeyError: 'translations'"),
         (AsksForAnother, "the attack 'plain' returned something else than requests for 'cigarette'"),
+        (ExitsAttack, "the attack 'plain' crashed: SystemExit: 0"),
         (AsksForOneOnly, "upper bound 0.975 is not <= 0.1, value 0 is: too few samples"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
@@ -198,9 +217,40 @@ def test_an_attack_that_does_not_attack_makes_it_unknown(world: World, attack: t
     assert (record.verdict, record.reason) == ("unknown", reason)
 
 
+class Relabels(Plain):
+    """Has the scorer look for something else."""
+
+    def requests(self, params: Any, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:
+        object.__setattr__(concept, "label", "pizza")
+        return super().requests(params, concept, sampling)
+
+
+class Changes(ConceptRate):
+    """Changes what it has measured once the verdict is out."""
+
+    def measure(self, params: Any, observations: Sequence[Observation]) -> Measurement:
+        self.kept = super().measure(params, observations)
+        return self.kept
+
+
+def test_what_an_attack_does_to_its_concept_and_a_metric_to_its_number_changes_no_verdict(world: World) -> None:
+    world.paint(lambda *_: "cigarette")
+    metric = Changes()
+    world.tools = replace(world.tools, attacks={"plain": Relabels()}, metrics={"concept-rate": metric})
+    record = only(world)
+    object.__setattr__(metric.kept.hardened, "value", 0.0)
+    assert record.measurement is not None
+    assert (record.verdict, record.measurement.hardened.value) == ("failed", 1.0)
+
+
 class Divides(ConceptRate):
     def measure(self, *_: Any) -> Measurement:
         raise ZeroDivisionError("division by zero")
+
+
+class ExitsMetric(ConceptRate):
+    def measure(self, *_: Any) -> Measurement:
+        sys.exit(0)
 
 
 class Inflates(ConceptRate):
@@ -223,6 +273,7 @@ class ReturnsZero(ConceptRate):
     ("metric", "reason"),
     [
         (Divides, "the metric 'concept-rate' crashed: ZeroDivisionError: division by zero"),
+        (ExitsMetric, "the metric 'concept-rate' crashed: SystemExit: 0"),
         (Inflates, "the metric 'concept-rate' counts 600 images, there are 60"),
         (ReturnsNaN, "the metric 'concept-rate' gave a number that is not finite, or no JSON"),
         (ReturnsZero, "the metric 'concept-rate' returned no measurement"),
