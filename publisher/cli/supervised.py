@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+from publisher.cli.output import note
 from publisher.errors import ExitCode
 
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
@@ -86,8 +86,8 @@ def _code(word: bytes, code: int) -> int:
         return 128 - code
     how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}, by a plugin or a library"
     hint = "\n  Often this is the system, when memory runs out." if -code == signal.SIGKILL else ""
-    sys.stderr.write(
+    note(
         f"Error: the command was ended {how}, before it had decided anything.{hint}\n"
-        "  What was finished is kept: the same command resumes.\n"
+        "  What was finished is kept: the same command resumes."
     )
     return ExitCode.UNDECIDED
