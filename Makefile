@@ -7,7 +7,10 @@ WORKERS := --numprocesses 2 --dist worksteal
 FUZZ ?= 5000
 FUZZ_SEED ?= 20261128
 
-.PHONY: quickstart test test-fast fuzz check lint types contracts reference format clean
+.PHONY: help quickstart test test-fast fuzz coverage check lint types contracts package reference format clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 quickstart: $(READY)  ## release the embedded model without two objects and a style
 	rm -rf out/quickstart/emoji-clean-1.0.0
@@ -22,28 +25,39 @@ test-fast: $(READY)  ## the everyday part of the tests
 fuzz: $(READY)  ## the verifier against many damaged and hostile packages; FUZZ=5000 of each kind, FUZZ_SEED=1
 	FUZZ=$(FUZZ) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m pytest tests/publisher/package/test_fuzz.py
 
+coverage: $(READY)  ## all tests, with the lines that none of them runs
+	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term:skip-covered
+
 check:  ## what CI runs
 	bash .ci/run
 
-lint: $(READY)
+lint: $(READY)  ## format and style
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(READY)
+types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
 
-contracts: $(READY)
+contracts: $(READY)  ## imports go down only
 	$(BIN)/lint-imports
 
-reference: $(READY)  ## write the reference pages anew from the code
+package: $(READY)  ## build sdist and wheel, install the wheel elsewhere, and use it there
+	rm -rf dist build/wheel
+	$(BIN)/python -m hatchling build -d dist
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-index --target build/wheel dist/*.whl
+	cd build && PYTHONPATH=wheel ../$(BIN)/python -c 'import publisher, sys; sys.exit("wheel" not in publisher.__file__)'
+	cd build && PYTHONPATH=wheel ../$(BIN)/python -m publisher plugins
+	cd build && PYTHONPATH=wheel ../$(BIN)/python -m publisher plan ../manifests/quickstart.yaml --work work
+
+reference: $(READY)  ## make the reference pages from the code
 	$(BIN)/python docs/make_reference.py
 
-format: $(READY)
+format: $(READY)  ## put format and order of imports right
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:
-	rm -rf .venv out
+clean:  ## remove the environment and everything that was made
+	rm -rf .venv out build dist
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"publisher needs Python 3.11 or newer; {sys.executable} is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12")'
