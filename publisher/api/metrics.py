@@ -133,6 +133,8 @@ class Metric(Parametrised[P], ABC):
 class CurveMetric(Metric[P], ABC):
     """Turns the trials of an attack by training into a measurement. Checks pair it with such an attack alone."""
 
+    least_trials: ClassVar[int] = 1
+    """Trials of each concept that it needs: with fewer, ``plan`` says that the check cannot be decided."""
     features: ClassVar[bool] = False
     """It reads :attr:`Trial.similarity`, which needs a scorer that has features."""
 

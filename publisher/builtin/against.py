@@ -20,7 +20,8 @@ class AgainstParams(Params):
 class AgainstControl(CurveMetric[AgainstParams]):
     """What the metrics have in common."""
 
-    version = "1"
+    version = "2"
+    least_trials = 2
 
     def best(self, params: AgainstParams, n: int) -> Interval | None:  # noqa: ARG002
         """Nothing can be said beforehand: it depends on the horizons and on the control."""

@@ -5,24 +5,17 @@ A curve is a rate at each horizon, relative to ``full``. Curves of one model are
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Interval, Trial
+from publisher.builtin.intervals import RESAMPLES, bootstrapped, generator_of, widened_to_few
 
 if TYPE_CHECKING:
     import numpy as np
 
-    Array = np.ndarray[Any, np.dtype[np.float64]]
-
-RESAMPLES = 2000
-TAIL = 2.5
-"""Percent beyond each end of an interval."""
-METHOD = "bootstrap over trials, rates from their Jeffreys posterior, percentile 95%"
-UNBOUNDED = 1e6
-"""The upper end of an interval whose true end lies beyond the last horizon: no gate from above may hold there."""
+    from publisher.builtin.intervals import Array
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,12 @@ class Curves:
     @property
     def trials(self) -> int:
         """Of all concepts together."""
-        return sum(len(trials) for trials in self.hits)
+        return sum(self.counts)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Trials of each concept."""
+        return tuple(len(trials) for trials in self.hits)
 
     def only(self, concept: str) -> Curves:
         """The trials of one concept."""
@@ -148,45 +146,21 @@ def area(horizons: Sequence[int], curves: Array) -> Array:
     return areas
 
 
-def generator_of(purpose: str) -> np.random.Generator:
-    """The generator of one bootstrap, PCG64 seeded by its name."""
-    import numpy as np
-
-    digest = hashlib.sha256(f"publisher:{purpose}".encode()).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:8], "big")))
-
-
 def resamples(models: Sequence[Curves], purpose: str) -> list[Array]:
     """Pooled curves of resampled trials, for each model: trials with the same number are drawn together."""
     import numpy as np
 
     generator = generator_of(purpose)
-    counts = [len(trials) for trials in models[0].hits]
-    chosen: list[Any] = [generator.integers(0, count, (RESAMPLES, count)) for count in counts]
+    chosen: list[Any] = [generator.integers(0, count, (RESAMPLES, count)) for count in models[0].counts]
     return [np.asarray(model.resampled(chosen, generator)) for model in models]
 
 
-def interval(value: float, lows: Array, highs: Array, n: int) -> Interval:
-    """The interval of resampled values.
-
-    Args:
-        value: of the trials as they are.
-        lows: resampled values; where one is only known to be larger, its lower bound.
-        highs: the same, where one is only known to be larger :data:`UNBOUNDED`.
-        n: trials.
-    """
-    import numpy as np
-
-    low, high = float(np.percentile(lows, TAIL)), float(np.percentile(highs, 100 - TAIL))
-    low, high = min(low, value), max(high, value)
-    return Interval(value=round(value, 6), low=round(low, 6), high=round(high, 6), n=n, method=METHOD)
-
-
-def of_curves(models: Sequence[Curves], statistic: Callable[[Array], Array], purpose: str) -> list[Interval]:
-    """A number of each model's pooled curve with its interval."""
+def shares_of_curves(models: Sequence[Curves], statistic: Callable[[Array], Array], purpose: str) -> list[Interval]:
+    """Return a number in [0, 1] of each model's pooled curve with its interval."""
     drawn = resamples(models, purpose)
     found = []
     for model, curves in zip(models, drawn, strict=True):
         values = statistic(curves)
-        found.append(interval(float(statistic(model.relative())[0]), values, values, model.trials))
+        number = bootstrapped(float(statistic(model.relative())[0]), values, values, model.trials)
+        found.append(widened_to_few(number, model.counts, most=1.0))
     return found

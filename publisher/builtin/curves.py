@@ -15,23 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from publisher.api import CurveMetric, Interval, Measurement, Trial
 from publisher.builtin.against import AgainstControl, AgainstParams, about
-from publisher.builtin.curve_statistics import (
-    RESAMPLES,
-    UNBOUNDED,
-    Curves,
-    area,
-    generator_of,
-    half_time,
-    interval,
-    of_curves,
-    pair_of,
-    resamples,
-)
+from publisher.builtin.curve_statistics import Curves, area, half_time, pair_of, resamples, shares_of_curves
 from publisher.builtin.gaps import LossGap, Msgr, Sgr
-from publisher.builtin.statistics import share
+from publisher.builtin.intervals import LEAST_TRIALS, UNBOUNDED, bootstrapped, rate_of_trials, widened_to_few
 
 if TYPE_CHECKING:
-    from publisher.builtin.curve_statistics import Array
+    from publisher.builtin.intervals import Array
 
 
 class HalfTime(AgainstControl):
@@ -70,6 +59,7 @@ class HalfTimeRatio(AgainstControl):
     name = "t50-ratio"
     better = "higher"
     unit = "times"
+    least_trials = LEAST_TRIALS
     summary = "t50 of the hardened model over that of a control"
 
     def read(self, params: AgainstParams, trials: Sequence[Trial]) -> Measurement:
@@ -126,8 +116,10 @@ class RelearnedArea(AgainstControl):
         def areas(curves: Array) -> Array:
             return area(horizons, curves)
 
-        ours, theirs = of_curves(models, areas, self.name)
-        alone = {name: of_curves([models[0].only(name)], areas, f"area:{name}")[0] for name in models[0].concepts}
+        ours, theirs = shares_of_curves(models, areas, self.name)
+        alone = {
+            name: shares_of_curves([models[0].only(name)], areas, f"area:{name}")[0] for name in models[0].concepts
+        }
         return Measurement(hardened=ours, base=theirs, by_concept=alone, details=about(models[0], params))
 
 
@@ -193,7 +185,7 @@ def _half_times(models: Sequence[Curves], purpose: str) -> list[tuple[Interval, 
         value, never = half_time(model.horizons, model.relative())
         drawn, censored = half_time(model.horizons, curves)
         highs = np.where(censored, UNBOUNDED, drawn)
-        t50 = interval(float(value[0]), drawn, highs, model.trials)
+        t50 = widened_to_few(bootstrapped(float(value[0]), drawn, highs, model.trials), model.counts)
         found.append((_open(t50) if never[0] else t50, bool(never[0])))
     return found
 
@@ -219,24 +211,14 @@ def _ratio(hardened: Curves, control: Curves, purpose: str) -> Interval:
     drawn, censored = half_time(hardened.horizons, curves[0])
     below, _ = half_time(control.horizons, curves[1])
     ratios = drawn / np.maximum(below, min(1.0, float(theirs[0])))
-    found = interval(float(ours[0] / theirs[0]), ratios, np.where(censored, UNBOUNDED, ratios), hardened.trials)
+    found = bootstrapped(float(ours[0] / theirs[0]), ratios, np.where(censored, UNBOUNDED, ratios), hardened.trials)
     return _open(found) if never[0] else found
 
 
 def _rate(curves: Curves, place: int, purpose: str) -> Interval:
-    """Clopper-Pearson over all images, widened where the trials differ more than that."""
-    import numpy as np
-
     hits = [trial[place] for trials in curves.hits for trial in trials]
     images = [probes for probes, trials in zip(curves.probes, curves.hits, strict=True) for _ in trials]
-    found = share(sum(hits), sum(images))
-    if len(hits) < 2:
-        return found
-    which = generator_of(purpose).integers(0, len(hits), (RESAMPLES, len(hits)))
-    rates = np.asarray(hits)[which].sum(axis=1) / np.asarray(images)[which].sum(axis=1)
-    low, high = (float(end) for end in np.percentile(rates, (2.5, 97.5)))
-    method = f"{found.method}, widened by a bootstrap over {len(hits)} trials"
-    return found.model_copy(update={"low": min(low, found.low), "high": max(high, found.high), "method": method})
+    return rate_of_trials(hits, images, purpose)
 
 
 def _hits(curves: Curves, place: int) -> int:

@@ -5,7 +5,8 @@ rate(0)``). A share is ``G(under the mask) / G(control)``, of trials with the sa
 0 is nothing, below 0 the training made it worse. Any mask costs both sides something, and the plain difference of
 their losses grows with it: what counts is whether the side that is to go loses the larger *share* (``selectivity``).
 
-n is the number of pairs of trials. Resampled numbers of trials are the same for all concepts, because a random mask is.
+n is the number of trials. Those with the same number share their random mask, so their mean over concepts is one look.
+The interval is Student's, about these concepts and other trials. Shares can be negative: no logarithm is taken.
 """
 
 from __future__ import annotations
@@ -18,15 +19,11 @@ from pydantic import Field
 
 from publisher.api import CurveMetric, Interval, Measurement, Trial
 from publisher.builtin.against import AgainstParams, about
-from publisher.builtin.curve_statistics import RESAMPLES, TAIL, generator_of, pair_of
+from publisher.builtin.curve_statistics import pair_of
+from publisher.builtin.intervals import LEAST_TRIALS, mean
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from publisher.builtin.curve_statistics import Array
-
-LEAST_TRIALS = 2
-METHOD = "bootstrap over trials and concepts, percentile 95%"
+    from publisher.builtin.intervals import Array
 
 
 class GainParams(AgainstParams):
@@ -58,33 +55,17 @@ class Shares:
     values: Array
     """``(concepts, trials)``."""
 
-    @property
-    def pairs(self) -> int:
-        """How many."""
-        return int(self.values.size)
-
     def only(self, concepts: Sequence[str]) -> Shares:
         """Of these concepts."""
         rows = [self.concepts.index(name) for name in concepts]
         return Shares(tuple(concepts), self.values[rows])
 
-    def resampled(self, generator: np.random.Generator, numbers: Any) -> Array:
-        """Means of resampled concepts and trials, ``(resamples,)``.
-
-        Args:
-            generator: draws the concepts.
-            numbers: ``(resamples, trials)``, which trials are taken.
-        """
-        count = len(self.concepts)
-        rows = generator.integers(0, count, (len(numbers), count))
-        means: Array = self.values[rows[:, :, None], numbers[:, None, :]].mean(axis=(1, 2))
-        return means
-
 
 class _Gains(CurveMetric[G], Generic[G]):
     """What the metrics have in common."""
 
-    version = "1"
+    version = "2"
+    least_trials = LEAST_TRIALS
 
     def best(self, params: G, n: int) -> Interval | None:  # noqa: ARG002
         """Nothing can be said beforehand: it depends on what the controls gain."""
@@ -100,11 +81,11 @@ class _Share(_Gains[GainParams]):
         """The mean of all pairs, and of each concept's.
 
         Raises:
-            ValueError: fewer than two trials, trials that do not go together, or a control that gains nothing.
+            ValueError: fewer than three trials, trials that do not go together, or a control that gains nothing.
         """
         shares = shares_of(trials, params)
         return Measurement(
-            hardened=_interval([shares], "gain-kept"),
+            hardened=_interval(shares),
             by_concept=_alone(shares),
             details=_details(trials, params, shares),
         )
@@ -150,7 +131,7 @@ class Selectivity(_Gains[SelectivityParams]):
             name: round(float(side.values.mean()), 6) for name, side in zip(("innocents", "others"), sides, strict=True)
         }
         return Measurement(
-            hardened=_interval(sides, "selectivity"),
+            hardened=_interval(*sides),
             by_concept=_alone(shares),
             details={**_details(trials, params, shares), "kept": kept},
         )
@@ -160,8 +141,7 @@ def shares_of(trials: Sequence[Trial], params: GainParams) -> Shares:
     """The share of every pair.
 
     Raises:
-        ValueError: fewer than two trials, trials that do not go together, a horizon that was not reached, or a control
-            that gains nothing.
+        ValueError: trials that do not go together, a horizon that was not reached, or a control that gains nothing.
     """
     import numpy as np
 
@@ -171,8 +151,6 @@ def shares_of(trials: Sequence[Trial], params: GainParams) -> Shares:
                hardened.concepts}  # fmt: skip
     if len({tuple(seeds) for seeds in numbers.values()}) > 1:
         raise ValueError("the concepts have different trials")
-    if min(map(len, numbers.values())) < LEAST_TRIALS:
-        raise ValueError("one trial is too few for an interval; at least 2 are needed")
     rows = [[_share(found, params.against, name, seed) for seed in seeds] for name, seeds in numbers.items()]
     return Shares(hardened.concepts, np.asarray(rows))
 
@@ -209,23 +187,13 @@ def _share(found: dict[tuple[str, str, int], float], against: str, concept: str,
 
 
 def _alone(shares: Shares) -> dict[str, Interval]:
-    return {name: _interval([shares.only([name])], f"gain:{name}") for name in shares.concepts}
+    return {name: _interval(shares.only([name])) for name in shares.concepts}
 
 
-def _interval(sides: Sequence[Shares], purpose: str) -> Interval:
-    """The mean of the first side, minus that of the second if there is one; trials are drawn for both together."""
-    import numpy as np
-
-    generator = generator_of(purpose)
-    trials = sides[0].values.shape[1]
-    numbers = generator.integers(0, trials, (RESAMPLES, trials))
-    signs = (1.0, -1.0)[: len(sides)]
-    value = sum(sign * float(side.values.mean()) for sign, side in zip(signs, sides, strict=True))
-    drawn = np.sum([s * side.resampled(generator, numbers) for s, side in zip(signs, sides, strict=True)], axis=0)
-    low, high = (float(end) for end in np.percentile(drawn, (TAIL, 100 - TAIL)))
-    ends = {"value": value, "low": min(low, value), "high": max(high, value)}
-    n = sum(side.pairs for side in sides)
-    return Interval(**{name: round(end, 6) for name, end in ends.items()}, n=n, method=METHOD)
+def _interval(side: Shares, other: Shares | None = None) -> Interval:
+    """Return the mean share of a side, minus that of the other one if there is one, trial by trial."""
+    values = side.values.mean(axis=0) - (0 if other is None else other.values.mean(axis=0))
+    return mean([float(value) for value in values])
 
 
 def _details(trials: Sequence[Trial], params: GainParams, shares: Shares) -> dict[str, Any]:

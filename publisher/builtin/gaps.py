@@ -7,18 +7,19 @@ concepts. There is no MRSGR here: its exact definition could not be sourced.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from publisher.api import Interval, Measurement, Trial
+from publisher.api import Measurement, Trial
 from publisher.builtin.against import AgainstControl, AgainstParams, about
 from publisher.builtin.curve_statistics import pair_of
+from publisher.builtin.intervals import LEAST_TRIALS, mean
 
 
 class _Paired(AgainstControl):
     """The mean of a number of each pair of trials with the same concept and number, with Student's interval."""
 
     better = "higher"
+    least_trials = LEAST_TRIALS
 
     def of(self, hardened: Trial, control: Trial) -> float:
         """The number of one pair.
@@ -33,18 +34,18 @@ class _Paired(AgainstControl):
         return [[pair] for pair in pairs]
 
     def read(self, params: AgainstParams, trials: Sequence[Trial]) -> Measurement:
-        """Of all pairs, and for each concept that has two.
+        """Of all pairs, and for each concept that has three.
 
         Raises:
-            ValueError: fewer than two trials, or trials that do not go together.
+            ValueError: fewer than three trials, or trials that do not go together.
         """
         hardened, _ = pair_of(trials, params.against)
         pairs = _pairs(trials, params.against)
         values = [_mean([self.of(*pair) for pair in group]) for group in self.groups(pairs)]
         alone = {name: [self.of(*pair) for pair in pairs if pair[0].concept == name] for name in hardened.concepts}
         return Measurement(
-            hardened=_student(values),
-            by_concept={name: _student(found) for name, found in alone.items() if len(found) > 1},
+            hardened=mean(values),
+            by_concept={name: mean(found) for name, found in alone.items() if len(found) >= LEAST_TRIALS},
             details=about(hardened, params),
         )
 
@@ -97,24 +98,6 @@ class Msgr(Sgr):
 def _pairs(trials: Sequence[Trial], against: str) -> list[tuple[Trial, Trial]]:
     controls = {(trial.concept, trial.seed): trial for trial in trials if trial.arm == against}
     return [(trial, controls[trial.concept, trial.seed]) for trial in trials if trial.arm == "hardened"]
-
-
-def _student(values: Sequence[float]) -> Interval:
-    """The mean with Student's interval.
-
-    Raises:
-        ValueError: fewer than two values.
-    """
-    from scipy.stats import t
-
-    n = len(values)
-    if n < 2:
-        raise ValueError("one trial is too few for an interval; at least 2 are needed")
-    mean = _mean(values)
-    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
-    half = float(t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
-    ends = {"value": mean, "low": mean - half, "high": mean + half}
-    return Interval(**{name: round(end, 6) for name, end in ends.items()}, n=n, method="Student's t over trials 95%")
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,15 +1,33 @@
-"""Intervals, all 95% and two-sided. No torch; scipy is imported when a number is needed."""
+"""Intervals, all 95% and two-sided: the one place that knows the level, the resamples and the methods.
+
+Metrics bring their numbers here and compute no interval of their own. What each covers is simulated at the sizes that
+manifests use, in ``tests/publisher/builtin/test_coverage.py``; the figures are in ``docs/explanation/intervals.md``. No
+torch; numpy and scipy are imported when a number is needed.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from publisher.api import Interval
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[np.float64]]
+
 LEVEL = 0.95
 RESAMPLES = 2000
+TAIL = 100 * (1 - LEVEL) / 2
+"""Percent beyond each end of an interval."""
+LEAST_TRIALS = 3
+"""Of a mean over trials: with two, Student's t is 12.7 and the interval says nothing that a gate could use."""
+UNBOUNDED = 1e6
+"""The upper end of an interval whose true end lies beyond the last horizon: no gate from above may hold there."""
 _Z = 1.959963984540054
 
 
@@ -111,3 +129,101 @@ def _bootstrap(clusters: Sequence[tuple[float, int]], purpose: str) -> tuple[flo
 
 def _mean(clusters: Sequence[tuple[float, int]]) -> float:
     return sum(total for total, _ in clusters) / sum(count for _, count in clusters)
+
+
+def mean(values: Sequence[float]) -> Interval:
+    """Return the mean of independent trials with Student's interval.
+
+    Args:
+        values: one for each trial. Where a trial has several concepts, their mean: the interval is about these concepts
+            and other trials.
+
+    Raises:
+        ValueError: fewer than :data:`LEAST_TRIALS` values.
+    """
+    from scipy.stats import t
+
+    n = len(values)
+    if n < LEAST_TRIALS:
+        raise ValueError(f"too few trials for an interval: {n}; at least {LEAST_TRIALS} are needed")
+    middle = sum(values) / n
+    spread = math.sqrt(sum((value - middle) ** 2 for value in values) / (n - 1))
+    half = float(t.ppf((1 + LEVEL) / 2, n - 1)) * spread / math.sqrt(n)
+    return _rounded(middle, middle - half, middle + half, n, "Student's t over trials 95%")
+
+
+def generator_of(purpose: str) -> np.random.Generator:
+    """Return the generator of one bootstrap, PCG64 seeded by its name."""
+    import numpy as np
+
+    digest = hashlib.sha256(f"publisher:{purpose}".encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:8], "big")))
+
+
+def bootstrapped(value: float, lows: Array, highs: Array, n: int) -> Interval:
+    """Return the percentile interval of a number of resampled curves.
+
+    Args:
+        value: of the trials as they are.
+        lows: resampled values; where one is only known to be larger, its lower bound.
+        highs: the same, where one is only known to be larger :data:`UNBOUNDED`.
+        n: trials.
+    """
+    import numpy as np
+
+    low, high = float(np.percentile(lows, TAIL)), float(np.percentile(highs, 100 - TAIL))
+    method = "bootstrap over trials, rates from their Jeffreys posterior, percentile 95%"
+    return _rounded(value, min(low, value), max(high, value), n, method)
+
+
+def widened_to_few(interval: Interval, trials: Sequence[int], most: float = UNBOUNDED) -> Interval:
+    """Return a bootstrap's interval with its ends moved away from the value, as far as few trials demand.
+
+    Resampling k trials knows k - 1 of them at most, and treats their spread as known. Both are put right as for a mean:
+    by the square root of k / (k - 1), and by Student's quantile in place of the normal one. An end at
+    :data:`UNBOUNDED` stays there.
+
+    Args:
+        interval: by a bootstrap over trials.
+        trials: of each concept; at least two.
+        most: the largest value that there can be; the least is 0.
+
+    Raises:
+        ValueError: one trial: nothing is known of how trials differ.
+    """
+    from scipy.stats import t
+
+    k, freedom = min(trials), sum(trials) - len(trials)
+    if k < 2:
+        raise ValueError("one trial is too few for an interval; at least 2 are needed")
+    factor = float(t.ppf((1 + LEVEL) / 2, freedom)) / _Z * math.sqrt(k / (k - 1))
+    low = max(0.0, interval.value - factor * (interval.value - interval.low))
+    high = interval.value + factor * (interval.high - interval.value)
+    high = UNBOUNDED if interval.high >= UNBOUNDED else min(high, most)
+    return _rounded(interval.value, low, high, interval.n, f"{interval.method}, widened to {k} trials")
+
+
+def rate_of_trials(hits: Sequence[int], images: Sequence[int], purpose: str) -> Interval:
+    """Return the share of hits in all images, widened where trials differ more than their images explain.
+
+    Args:
+        hits: of each trial; at least two.
+        images: of each trial.
+        purpose: names the random numbers.
+
+    Raises:
+        ValueError: one trial: nothing is known of how trials differ.
+    """
+    import numpy as np
+
+    exact = share(sum(hits), sum(images))
+    which = generator_of(purpose).integers(0, len(hits), (RESAMPLES, len(hits)))
+    rates = np.asarray(hits)[which].sum(axis=1) / np.asarray(images)[which].sum(axis=1)
+    wide = widened_to_few(bootstrapped(exact.value, rates, rates, exact.n), [len(hits)], most=1.0)
+    method = f"{exact.method}, widened by a bootstrap over {len(hits)} trials"
+    ends = {"low": min(wide.low, exact.low), "high": max(wide.high, exact.high)}
+    return exact.model_copy(update={**ends, "method": method})
+
+
+def _rounded(value: float, low: float, high: float, n: int, method: str) -> Interval:
+    return Interval(value=round(value, 6), low=round(low, 6), high=round(high, 6), n=n, method=method)

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 
 from publisher.api import CheckRecord, Gate, Interval
-from publisher.builtin.curve_statistics import UNBOUNDED
+from publisher.builtin.intervals import UNBOUNDED
 
 MINUS = "\u2212"
 JOINERS = "\u200c\u200d"

@@ -14,16 +14,18 @@ import pytest
 from publisher.api import CurveMetric, Gate, Measurement, Trial
 from publisher.api.verdicts import judge
 from publisher.builtin.against import AgainstParams
-from publisher.builtin.curve_statistics import RESAMPLES, UNBOUNDED, area, half_time
+from publisher.builtin.curve_statistics import area, half_time
 from publisher.builtin.curves import CURVES, HalfTime, HalfTimeRatio, RelearnedArea, RelearnedLast, RelearnedWorst
 from publisher.builtin.gaps import LossGap, Msgr, Sgr
+from publisher.builtin.intervals import RESAMPLES, UNBOUNDED
 
 HORIZONS = (0, 10, 20, 40)
 NEVER, AT_15, AT_10, AT_ONCE = (0, 0, 0, 0), (0, 0, 100, 100), (0, 50, 100, 100), (100, 100, 100, 100)
 
 
 def trials(arm: str, *hits: Sequence[int], concept: str = "cat", **changes: Any) -> list[Trial]:
-    """One trial for each row of hits among 100 images."""
+    """One trial for each row of hits among 100 images; of a single row three."""
+    hits = hits * 3 if len(hits) == 1 else hits
     fields = {
         "concept": concept,
         "arm": arm,
@@ -117,21 +119,21 @@ def test_each_concept_has_its_own_number_and_the_whole_is_that_of_the_mean_curve
     found = read(HalfTimeRatio, both)
     assert {name: number.value for name, number in found.by_concept.items()} == {"cat": 1.5, "dog": 1.0}
     assert found.hardened.value == pytest.approx((10 + 10 / 3) / 10)
-    assert found.hardened.n == 2
+    assert found.hardened.n == 6
 
 
 def test_areas_are_of_the_hardened_model_and_of_the_control() -> None:
     found = read(RelearnedArea, [*trials("hardened", NEVER, AT_ONCE), *trials("before", AT_ONCE, AT_ONCE)])
     assert found.base is not None
     assert (found.hardened.value, found.base.value, found.base.high, found.hardened.n) == (0.5, 1, 1, 2)
-    assert (found.base.low, found.hardened.low, found.hardened.high) == pytest.approx((1, 0, 1), abs=0.02)
+    assert (found.base.low, found.hardened.low, found.hardened.high) == pytest.approx((1, 0, 1), abs=0.12)
 
 
 def test_few_images_without_a_hit_are_not_sure_of_anything() -> None:
     before = trials("before", (0, 2, 3, 3), probes=3)
     few, many = trials("hardened", NEVER, probes=3), trials("hardened", NEVER)
     assert read(RelearnedArea, [*few, *before]).hardened.high > 0.2
-    assert read(RelearnedArea, [*many, *trials("before", AT_10)]).hardened.high < 0.02
+    assert read(RelearnedArea, [*many, *trials("before", AT_10)]).hardened.high < 0.03
     assert read(HalfTime, [*few, *before]).hardened.low < 40
     assert read(HalfTime, [*many, *trials("before", AT_10)]).hardened.low == 40
 
@@ -160,34 +162,34 @@ def test_a_hardened_model_that_is_no_better_than_the_control_shows_nothing() -> 
 
 
 def test_the_loss_gap_pairs_trials_by_number() -> None:
-    ours = [trials("hardened", NEVER, NEVER)[i].model_copy(update={"losses": (1, 1, 1, 1.5 + i)}) for i in (0, 1)]
-    theirs = [trials("before", NEVER, NEVER)[i].model_copy(update={"losses": (1, 1, 1, 1.0 + i)}) for i in (1, 0)]
+    ours = [trials("hardened", NEVER)[i].model_copy(update={"losses": (1, 1, 1, 1.5 + i)}) for i in (0, 1, 2)]
+    theirs = [trials("before", NEVER)[i].model_copy(update={"losses": (1, 1, 1, 1.0 + i)}) for i in (2, 1, 0)]
     found = read(LossGap, [*ours, *theirs]).hardened
-    assert (found.value, found.low, found.high, found.n) == (0.5, 0.5, 0.5, 2)
+    assert (found.value, found.low, found.high, found.n) == (0.5, 0.5, 0.5, 3)
 
 
-def test_students_interval_of_two_pairs() -> None:
-    ours = [trials("hardened", NEVER, NEVER)[i].model_copy(update={"losses": (1, 1, 1, 1.0 + i)}) for i in (0, 1)]
-    found = read(LossGap, [*ours, *trials("before", NEVER, NEVER)]).hardened
-    assert (found.value, found.high) == (0.5, pytest.approx(0.5 + 12.7062 * 0.5, abs=1e-4))
+def test_students_interval_of_three_pairs() -> None:
+    ours = [trials("hardened", NEVER)[i].model_copy(update={"losses": (1, 1, 1, 1.0 + i)}) for i in (0, 1, 2)]
+    found = read(LossGap, [*ours, *trials("before", NEVER)]).hardened
+    assert (found.value, found.high) == (1.0, pytest.approx(1.0 + 4.30265 / 3**0.5, abs=1e-4))
 
 
 def test_sgr_is_the_share_of_the_controls_similarity_that_is_missing() -> None:
-    ours = trials("hardened", NEVER, NEVER, similarity=(0, 0, 0, 0.2))
-    theirs = trials("before", NEVER, NEVER, similarity=(0, 0, 0, 0.8))
+    ours = trials("hardened", NEVER, similarity=(0, 0, 0, 0.2))
+    theirs = trials("before", NEVER, similarity=(0, 0, 0, 0.8))
     found = read(Sgr, [*ours, *theirs])
-    assert (found.hardened.value, found.hardened.n, found.by_concept["cat"].value) == (0.75, 2, 0.75)
+    assert (found.hardened.value, found.hardened.n, found.by_concept["cat"].value) == (0.75, 3, 0.75)
 
 
 def test_msgr_is_the_mean_over_concepts_trial_by_trial() -> None:
     found = [
-        *trials("hardened", NEVER, NEVER, similarity=(0, 0, 0, 0.2)),
-        *trials("hardened", NEVER, NEVER, concept="dog", similarity=(0, 0, 0, 0.8)),
-        *trials("before", NEVER, NEVER, similarity=(0, 0, 0, 0.8)),
-        *trials("before", NEVER, NEVER, concept="dog", similarity=(0, 0, 0, 0.8)),
+        *trials("hardened", NEVER, similarity=(0, 0, 0, 0.2)),
+        *trials("hardened", NEVER, concept="dog", similarity=(0, 0, 0, 0.8)),
+        *trials("before", NEVER, similarity=(0, 0, 0, 0.8)),
+        *trials("before", NEVER, concept="dog", similarity=(0, 0, 0, 0.8)),
     ]
     number = read(Msgr, found).hardened
-    assert (number.value, number.low, number.n) == (0.375, 0.375, 2)
+    assert (number.value, number.low, number.n) == (0.375, 0.375, 3)
 
 
 @pytest.mark.parametrize(
@@ -199,15 +201,21 @@ def test_msgr_is_the_mean_over_concepts_trial_by_trial() -> None:
 )
 def test_no_similarity_is_no_gap(ours: tuple[float, ...], theirs: tuple[float, ...], message: str) -> None:
     found = [
-        *trials("hardened", NEVER, NEVER, similarity=ours), *trials("before", NEVER, NEVER, similarity=theirs)
+        *trials("hardened", NEVER, similarity=ours), *trials("before", NEVER, similarity=theirs)
     ]  # fmt: skip
     with pytest.raises(ValueError, match=message):
         read(Sgr, found)
 
 
-def test_one_pair_has_no_interval() -> None:
+def test_two_pairs_have_no_interval() -> None:
+    with pytest.raises(ValueError, match="too few trials for an interval: 2; at least 3 are needed"):
+        read(LossGap, [*trials("hardened", NEVER, NEVER), *trials("before", NEVER, NEVER)])
+
+
+@pytest.mark.parametrize("cls", [HalfTime, RelearnedArea, RelearnedLast, RelearnedWorst])
+def test_one_trial_has_no_interval(cls: type[CurveMetric[Any]]) -> None:
     with pytest.raises(ValueError, match="one trial is too few"):
-        read(LossGap, [*trials("hardened", NEVER), *trials("before", NEVER)])
+        read(cls, [trials("hardened", NEVER)[0], trials("before", AT_10)[0]])
 
 
 BROKEN = {

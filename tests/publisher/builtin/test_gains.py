@@ -37,8 +37,10 @@ def kept(trials: list[Trial], **params: Any) -> Measurement:
 def test_the_share_is_the_mean_of_all_pairs() -> None:
     found = kept(GUN)
     assert found.hardened.value == pytest.approx((0.5 + 0.25 + 0.3) / 3, abs=1e-6)
-    assert (found.hardened.n, "bootstrap over trials and concepts" in found.hardened.method) == (3, True)
-    assert 0.25 <= found.hardened.low < found.hardened.value < found.hardened.high <= 0.5
+    assert (found.hardened.n, found.hardened.method) == (3, "Student's t over trials 95%")
+    half = 4.30265 * 0.132288 / 3**0.5
+    assert found.hardened.low == pytest.approx(0.35 - half, abs=1e-5)
+    assert found.hardened.high == pytest.approx(0.35 + half, abs=1e-5)
     assert found.details["spread"] == {"gun": [0.5, 0.25, 0.3]}
 
 
@@ -57,7 +59,7 @@ def test_selectivity_is_the_innocents_mean_minus_that_of_the_others() -> None:
     assert found.hardened.value == pytest.approx(1.0 - others, abs=1e-6)
     assert found.details["kept"] == {"innocents": 1.0, "others": pytest.approx(others, abs=1e-6)}
     assert {name: one.n for name, one in found.by_concept.items()} == {"gun": 3, "cat": 3, "knife": 3}
-    assert found.hardened.n == 9
+    assert found.hardened.n == 3
     assert found.hardened.low > 0
 
 
@@ -69,13 +71,14 @@ def test_exchanging_who_is_innocent_turns_the_sign() -> None:
     assert ours.low > 0 > theirs.high
 
 
-def test_concepts_that_differ_widen_the_interval() -> None:
+def test_trials_that_differ_widen_the_interval_and_concepts_that_differ_do_not() -> None:
     alike = [trial(name, arm, seed, gain) for name in ("a", "b", "c") for arm, gain in
              (("hardened", 0.2), ("unmasked", 0.4)) for seed in range(3)]  # fmt: skip
     apart = [*group("a", "hardened", 0.0, 0.0, 0.0), *alike[3:]]
     assert (kept(alike).hardened.low, kept(alike).hardened.high) == (0.5, 0.5)
-    found = kept(apart).hardened
-    assert found.low < 0.2 < found.value < found.high == 0.5
+    assert kept(apart).hardened.low == kept(apart).hardened.high == pytest.approx(1 / 3)
+    restless = [*group("a", "hardened", 0.0, 0.1, 0.2), *alike[3:]]
+    assert kept(restless).hardened.low < 0.25 < kept(restless).hardened.value
 
 
 def test_a_control_and_an_earlier_horizon_can_be_chosen() -> None:
@@ -93,7 +96,7 @@ def test_gains_of_every_model_at_every_horizon_are_in_the_details() -> None:
 
 
 def test_a_training_that_makes_it_worse_keeps_less_than_nothing() -> None:
-    trials = [*group("gun", "hardened", -0.1, -0.1), *group("gun", "unmasked", 0.4, 0.4)]
+    trials = [*group("gun", "hardened", -0.1, -0.1, -0.1), *group("gun", "unmasked", 0.4, 0.4, 0.4)]
     assert kept(trials).hardened.value == -0.25
 
 
@@ -106,7 +109,7 @@ def test_equal_trials_give_equal_numbers() -> None:
     [
         (GUN[:3], {}, "no trial of the model 'unmasked'"),
         ([*GUN[:3], *group("gun", "unmasked", 0.4, 0.4, 0.0)], {}, "gains nothing of 'gun' in trial 2"),
-        ([GUN[0], GUN[3]], {}, "one trial is too few"),
+        ([GUN[0], GUN[1], GUN[3], GUN[4]], {}, "too few trials for an interval: 2; at least 3 are needed"),
         ([*GUN, CAT[0], CAT[1], CAT[3], CAT[4]], {}, "the concepts have different trials"),
         (GUN, {"horizon": 15}, "no horizon of 15 steps"),
         (GUN[:5], {}, "have different trials"),

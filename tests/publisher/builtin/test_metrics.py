@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from publisher.api import NoParams, Observation
+from publisher.builtin.intervals import median, paired_difference, share, widened
 from publisher.builtin.metrics import (
     ConceptRate,
     ImageDistance,
@@ -17,7 +18,6 @@ from publisher.builtin.metrics import (
     KeptParams,
     RateParams,
 )
-from publisher.builtin.statistics import median, paired_difference, share, widened
 
 NO = NoParams()
 RATE = RateParams()
@@ -81,7 +81,7 @@ def test_nothing_is_noted_where_the_base_model_knows_every_prompt() -> None:
     assert (found.notes, "left_out" in found.details) == ((), False)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), min_size=1, max_size=30),
     st.lists(st.booleans(), min_size=1, max_size=30),
