@@ -8,8 +8,6 @@ from typing import Any
 from publisher.api import Check, Claim, Concept, Gate
 from publisher_freeze_mask.params import FreezeMaskParams
 
-FAR = 1e6
-"""No share is that far away: a gate at it is kept by everything that was measured at all."""
 SELECTIVE = Gate(lower_at_least=0.001)
 """Clear of zero."""
 
@@ -18,7 +16,7 @@ NEIGHBOURS = "What is not frozen can be trained to make up for what is, and adap
 EQUAL = "An audit sees whether frozen tensors are bit-equal, and nothing else: not what the model can draw."
 BUDGET = "Measured for this attack, its learning rate, captions, images and steps; another attack was not measured."
 UNLISTED = "Concepts that are not listed were not measured, on either side."
-STATES = "Passed means measured: the figure stands as it is, no bound was set."
+STATES = "The figure stands as it is: no bound was set."
 
 
 def mask_claims(
@@ -74,7 +72,7 @@ def _claim(check: Check, sentence: str, params: FreezeMaskParams) -> Claim:
     limits: tuple[str, ...] = (IGNORED, NEIGHBOURS, EQUAL, BUDGET, UNLISTED)
     if params.promise == "stated":
         sentence, limits = STATED[check.metric], (*limits, STATES)
-        check = check.model_copy(update={"gate": _any(check.gate)})
+        check = check.model_copy(update={"gate": None})
     return Claim(id=check.id, sentence=sentence, binds="by-convention", limits=limits, checks=(check,))
 
 
@@ -89,11 +87,6 @@ def budget(params: FreezeMaskParams, *controls: str) -> dict[str, Any]:
     replicas = [f"seed-{seed}" for seed in range(1, params.replicas + 1)]
     compared = ["unmasked", "random-mask", *replicas] if params.check.compare else list(controls)
     return {**plain, "mask": True, "kept_captions": "rare", "controls": compared, **params.check.settings}
-
-
-def _any(gate: Gate) -> Gate:
-    """A bound on the same side that everything keeps."""
-    return Gate(lower_at_least=-FAR) if gate.lower_at_least is not None else Gate(upper_at_most=FAR)
 
 
 def _listed(concepts: Sequence[Concept]) -> str:

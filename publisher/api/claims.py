@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from publisher.api.params import Params
 
 Binding = Literal["in-weights", "in-pipeline", "by-convention"]
-Verdict = Literal["passed", "failed", "unknown"]
+Verdict = Literal["passed", "failed", "unknown", "reported"]
+"""``reported``: measured and disclosed, without a gate. It is never counted as passed."""
 Guards = Literal["on", "off"]
 
 
@@ -61,8 +62,8 @@ class Check(Params):
     """Who judges the images; empty: the manifest's ``verify.scorer``."""
     concepts: tuple[str, ...]
     """Ids of the concepts that the attack goes for; may name kept ones."""
-    gate: Gate
-    """The bounds to keep."""
+    gate: Gate | None = None
+    """The bounds to keep. None: the number is *reported*, which promises nothing and counts for nothing."""
     guards: Guards = "on"
     """``on``: the package's membranes are attached, as ``publisher.load`` does. ``off``: the weights alone, as plain
     diffusers loads them. The same where the package has none."""

@@ -87,6 +87,8 @@ class Measurement(Params):
     """The control arm: the same number of the base model, where it exists."""
     by_concept: dict[str, Interval] = Field(default_factory=dict)
     """The same for each concept alone."""
+    prompts: int | None = Field(default=None, ge=0)
+    """Distinct prompts among the n images: the interval is about these prompts and new seeds. None: n are no images."""
     details: dict[str, Any] = Field(default_factory=dict)
     """Anything else worth showing: p-values, worst concepts, quantiles. JSON only."""
     notes: tuple[str, ...] = ()
@@ -134,7 +136,7 @@ class CurveMetric(Metric[P], ABC):
     """Turns the trials of an attack by training into a measurement. Checks pair it with such an attack alone."""
 
     least_trials: ClassVar[int] = 1
-    """Trials of each concept that it needs: with fewer, ``plan`` says that the check cannot be decided."""
+    """Trials of each concept that it needs: with fewer, the check cannot be decided, and ``plan`` says so."""
     features: ClassVar[bool] = False
     """It reads :attr:`Trial.similarity`, which needs a scorer that has features."""
 

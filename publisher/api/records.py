@@ -107,7 +107,8 @@ class CheckRecord(Params):
     unit: str
     better: Literal["lower", "higher"]
     concepts: tuple[str, ...]
-    gate: Gate
+    gate: Gate | None
+    """None: the number is reported, and promises nothing."""
     guards: Guards = "on"
     """Whether the package's membranes were attached."""
     verdict: Verdict

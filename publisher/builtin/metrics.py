@@ -61,7 +61,8 @@ class ConceptRate(Metric[RateParams]):
             hardened=_rate(counted, _hardened),
             base=_rate(counted, _base),
             by_concept={name: _rate(rows, _hardened) for name, rows in by_concept.items()},
-            details={"prompts": len(_by_prompt(counted)), **_left_out(unknown)},
+            prompts=len(_by_prompt(counted)),
+            details=_left_out(unknown),
             notes=_notes(unknown, len(observations) - len(counted)),
         )
 
@@ -110,13 +111,13 @@ class KeptAccuracy(Metric[KeptParams]):
         return Measurement(
             hardened=_change(observations),
             by_concept=by_concept,
+            prompts=len(_by_prompt(observations)),
             details={
                 "base_accuracy": base.as_json(),
                 "hardened_accuracy": hardened.as_json(),
                 "gains": gains,
                 "losses": losses,
                 "mcnemar_p": _mcnemar(gains, losses),
-                "prompts": len(_by_prompt(observations)),
                 "worst": _worst(by_concept, params.worst),
             },
         )
@@ -146,6 +147,7 @@ class ImageDistance(Metric[NoParams]):
         return Measurement(
             hardened=median(distances),
             by_concept={name: median([row.distance for row in rows]) for name, rows in enough.items()},
+            prompts=len(_by_prompt(observations)),
             details={"quantiles": {f"{p:g}": quantile(distances, p) for p in QUANTILES}},
         )
 
@@ -187,10 +189,10 @@ class KeptDistance(Metric[KeptDistanceParams]):
         return Measurement(
             hardened=found,
             by_concept={name: median(distances) for name, distances in concepts.items() if len(distances) >= 6},
+            prompts=len(_by_prompt(observations)),
             details={
                 "unchanged": share(same, len(observations)).as_json(),
                 "worst": _farthest(concepts, params.worst),
-                "prompts": len(_by_prompt(observations)),
                 **_by_permeability(observations),
             },
         )

@@ -62,7 +62,7 @@ def as_data(prepared: Prepared) -> dict[str, Any]:
                     "id": check.id,
                     "attack": check.attack,
                     "metric": check.metric,
-                    "gate": check.gate.sentence(),
+                    "gate": check.gate.sentence() if check.gate else "no gate, reported",
                     "guards": check.guards,
                     "images": sum(plans[check.id].samples.values()),
                     "models": plans[check.id].models,

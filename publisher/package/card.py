@@ -9,7 +9,7 @@ import yaml
 
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport
 from publisher.builtin.reports.relearning import control
-from publisher.builtin.reports.text import unbounded
+from publisher.builtin.reports.text import count, unbounded
 from publisher.package.card_mask import freeze_mask
 from publisher.package.card_training import relearning
 from publisher.package.layout import BASE_CARD
@@ -103,7 +103,8 @@ def _claim(claim: ClaimRecord) -> list[str]:
 def _check(check: CheckRecord) -> str:
     hardened, base = _numbers(check)
     name = markdown(check.id) + (" (without membranes)" if check.guards == "off" else "")
-    return f"| {name} | {check.verdict} | {hardened} | {base} | {markdown(check.gate.sentence())} |"
+    gate = markdown(check.gate.sentence()) if check.gate else "none"
+    return f"| {name} | {check.verdict} | {hardened} | {base} | {gate} |"
 
 
 def _numbers(check: CheckRecord) -> tuple[str, str]:
@@ -113,7 +114,8 @@ def _numbers(check: CheckRecord) -> tuple[str, str]:
         return "not measured", "not measured"
     base = _interval(measured.base, check.unit) if measured.base else ""
     base = f"{markdown(control(check))}: {base}" if base and check.trials else base
-    return "; ".join([_interval(measured.hardened, check.unit), *map(markdown, measured.notes)]), base
+    prompts = [] if measured.prompts is None else [count(measured.prompts, "prompt")]
+    return "; ".join([_interval(measured.hardened, check.unit), *prompts, *map(markdown, measured.notes)]), base
 
 
 def _interval(interval: Any, unit: str) -> str:

@@ -21,7 +21,7 @@ DECISION_TYPE = "https://in-toto.io/attestation/svr/v0.2"
 TOOL = "pkg:pypi/model-publisher"
 BUILD_TYPE = f"{TOOL}#release/v1"
 LEVEL = "SLSA Build L1 at most: the release was run by the party that signed it"
-_RESULTS = {"passed": "PASSED", "failed": "FAILED", "unknown": "FAILED"}
+_RESULTS = {"passed": "PASSED", "failed": "FAILED", "unknown": "FAILED", "reported": "WARNED"}
 
 
 def subjects(sums_digest: str, digests: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -60,14 +60,15 @@ def outcome(check: CheckRecord) -> dict[str, Any]:
     return {
         "result": result,
         "passedTests": [check.id] if result == "PASSED" else [],
-        "warnedTests": [],
+        "warnedTests": [check.id] if result == "WARNED" else [],
         "failedTests": [check.id] if result == "FAILED" else [],
     }
 
 
 def properties(report: ReleaseReport) -> list[str]:
-    """What the decision says was shown."""
-    return ["PUBLISHER_RELEASE_PASSED", *sorted(f"PUBLISHER_CLAIM_PASSED:{claim.id}" for claim in report.claims)]
+    """What the decision says was shown; what was reported without a gate is not among it."""
+    passed = [f"PUBLISHER_CLAIM_PASSED:{claim.id}" for claim in report.claims if claim.verdict == "passed"]
+    return ["PUBLISHER_RELEASE_PASSED", *sorted(passed)]
 
 
 def _statement(about: list[dict[str, Any]], kind: str, predicate: dict[str, Any]) -> dict[str, Any]:

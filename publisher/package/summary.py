@@ -14,7 +14,7 @@ class CheckSummary(Params):
     """A check's outcome."""
 
     id: str
-    gate: Gate
+    gate: Gate | None
     guards: Guards = "on"
     verdict: Verdict
 

@@ -58,7 +58,7 @@ class Prepared:
     dropped: tuple[str, ...] = ()
     """Safeguards of the base model that the release does without, as the manifest says; one sentence each."""
     warnings: tuple[str, ...] = ()
-    """Those, and orders of steps that are known to interfere."""
+    """Those, orders of steps that are known to interfere, and numbers of too few prompts."""
 
     @property
     def disk(self) -> int | None:
@@ -122,16 +122,19 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
     sampling = resolved.verify.sampling
     ids, trained = tuple(step.identity.id for step in steps), [found for found in (model, gold) if found]
     models = Models(ids, gold=bool(resolved.verify.gold), untrainable=_untrainable(trained))
+    plans = tuple(
+        plan_check(check, resolved.scope, tools, sampling, models, item.step)
+        for item in claims
+        for check in item.claim.checks
+    )
+    few = (f"{plan.check}: {plan.few_prompts}" for plan in plans if plan.few_prompts)
     prepared = Prepared(
         path=path, resolved=resolved, registry=registry, device=device, model=model, gold=gold, steps=steps,
-        claims=claims, tools=tools, checks=tuple(
-            plan_check(check, resolved.scope, tools, sampling, models, item.step)
-            for item in claims for check in item.claim.checks
-        ),
+        claims=claims, tools=tools, checks=plans,
         images=images(checks, resolved.scope, tools, sampling),
         used=tuple(_once([*(step.contribution for step in steps), *used])),
         dropped=dropped,
-        warnings=(*dropped, *warnings(steps, model.folder.anatomy.denoiser if model else "")),
+        warnings=(*dropped, *warnings(steps, model.folder.anatomy.denoiser if model else ""), *few),
     )  # fmt: skip
     if out is not None:
         require_ends(prepared)

@@ -8,9 +8,9 @@ from rich.text import Text
 
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, Verdict
 from publisher.builtin.reports import budget, verdicts
-from publisher.builtin.reports.text import figure, gate_words, short, span, visible
+from publisher.builtin.reports.text import figure, gate_words, looks, short, span, visible
 
-STYLES: dict[Verdict, str] = {"passed": "green", "failed": "red", "unknown": "yellow"}
+STYLES: dict[Verdict, str] = {"passed": "green", "failed": "red", "unknown": "yellow", "reported": "bright_black"}
 WIDEST = 110
 """Columns; wider rows are harder to follow."""
 LONGEST = 300
@@ -70,7 +70,8 @@ def _cells(check: CheckRecord) -> tuple[str, str, str, str, str]:
     if check.trials:
         return word, _clean(verdicts.title(check)), _clean(budget.line(check)), "", gate
     found, base = check.measurement.hardened, check.measurement.base
-    value = f"{figure(found.value, check.unit, check.gate)} ({span(found, check.unit, check.gate)}), n {found.n}"
+    value = f"{figure(found.value, check.unit, check.gate)} ({span(found, check.unit, check.gate)})"
+    value += f", n {looks(check.measurement)}"
     control = f"base {figure(base.value, check.unit, check.gate)}" if base else ""
     return word, _clean(verdicts.title(check)), value, control, gate
 

@@ -20,7 +20,7 @@ from publisher.api import (
     UsageError,
     Verdict,
 )
-from publisher.api.verdicts import worst
+from publisher.api.verdicts import overall, worst
 from publisher.model.digest import sha256_json
 from publisher.verify.altering import altered
 from publisher.verify.batches import Wanted
@@ -57,8 +57,8 @@ class VerifyResult:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of all claims'."""
-        return worst(claim.verdict for claim in self.claims)
+        """The verdict of all claims together."""
+        return overall(claim.verdict for claim in self.claims)
 
 
 def run_checks(
@@ -189,7 +189,7 @@ def matrix_column(found: VerifyResult, after: str) -> tuple[MatrixCell, ...]:
 def _cell(claim: ClaimRecord, after: str, left_out: Collection[str]) -> MatrixCell | None:
     made = [check for check in claim.checks if check.id not in left_out]
     verdict = worst(check.verdict for check in made)
-    if len(made) < len(claim.checks) and (not made or verdict == "passed"):
+    if len(made) < len(claim.checks) and (not made or verdict in ("passed", "reported")):
         return None
     values = [check.measurement.hardened.value for check in made if check.verdict == verdict and check.measurement]
     return MatrixCell(claim=claim.id, after=after, verdict=verdict, value=values[0] if values else None)

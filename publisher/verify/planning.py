@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -14,6 +15,9 @@ from publisher.verify.batches import drawing
 from publisher.verify.freezing import is_masked
 from publisher.verify.prepared import Prepared, settle
 from publisher.verify.tools import MANIFEST, Tools, Unmeasured
+
+LEAST_PROMPTS = 0.1
+"""Of the images: with fewer, ``plan`` warns."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class CheckPlan:
     """Concept -> images of each model."""
     prompts: int
     """Distinct prompts among them."""
+    few_prompts: str = ""
+    """Why n says more than it is: prompts that are asked over and over again; empty: there are enough."""
     refused: int = 0
     """Requests that nobody may draw."""
     undecidable: str = ""
@@ -103,9 +109,20 @@ def _drawings(found: Prepared) -> CheckPlan:
         found.check.id,
         samples=dict(Counter(request.concept for request in requests)),
         prompts=len({request.prompt for request in requests}),
+        few_prompts=_few_prompts(requests),
         refused=found.asked.refused,
         **_undecidable(found, len(requests), "images"),
     )
+
+
+def _few_prompts(requests: Sequence[ImageRequest]) -> str:
+    """Images of one prompt resemble each other. The empty prompt is asked for its own sake."""
+    prompts = {(request.concept, request.prompt) for request in requests if request.prompt}
+    images = sum(bool(request.prompt) for request in requests)
+    if not prompts or LEAST_PROMPTS * images <= len(prompts):
+        return ""
+    asked = "1 prompt" if len(prompts) == 1 else f"{len(prompts)} prompts"
+    return f"{images} images of {asked} are fewer looks than n says; name more templates or prompts"
 
 
 def _trainings(found: Prepared, models: Models) -> CheckPlan:
@@ -155,6 +172,6 @@ def _undecidable(found: Prepared, n: int, what: str) -> _Lack:
     except CRASHES as error:  # a plugin may raise anything
         return {"undecidable": f"{n} {what}: {one_line(error)}", "too_few": True}
     verdict, reason = ("passed", "") if best is None else decide(found.check.gate, best)
-    if verdict == "passed":
+    if verdict in ("passed", "reported"):
         return {"undecidable": "", "too_few": False}
     return {"undecidable": f"{n} {what} cannot show it, even at best: {reason}", "too_few": True}

@@ -56,7 +56,8 @@ def settle(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step: s
 
     Raises:
         Unmeasured: an unknown name, malformed parameters, an attack that breaks its contract or does not go with the
-            metric, a scorer that cannot see one of the concepts, a concept with nothing to ask for or to train on.
+            metric, too few trials for it, a scorer that cannot see one of the concepts, a concept with nothing to ask
+            for or to train on.
     """
     attack, metric = named(tools.attacks, check.attack, "attack"), named(tools.metrics, check.metric, "metric")
     _require_pair(attack, metric)
@@ -73,6 +74,9 @@ def settle(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step: s
     )
     params = prepared.attack_params
     if isinstance(attack, TrainingAttack) and isinstance(params, TrainingParams):
+        if isinstance(metric, CurveMetric) and params.trials < metric.least_trials:
+            asked = f"{metric.least_trials} trials, and there are {params.trials}"
+            raise Unmeasured(f"the metric {check.metric!r} needs {asked}")
         for concept in prepared.concepts:
             suited = params_for(params, concept, scope)
             captions_of(attack, suited, concept)

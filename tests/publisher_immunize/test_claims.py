@@ -39,11 +39,11 @@ def test_kept_concepts_are_attacked_under_a_new_word_and_compared_with_the_model
     assert "ghost.learned" in found
 
 
-def test_the_row_of_copied_weights_always_holds_and_says_so() -> None:
+def test_the_row_of_copied_weights_is_reported_without_a_gate_and_says_so() -> None:
     found = claims()["pizza.copied"]
     (check,) = found.checks
     assert check.attack == "copy-attention"
-    assert check.gate.lower_at_least == 0
+    assert check.gate is None
     assert any("one line" in limit for limit in found.limits)
     assert "no protection" in found.sentence
 

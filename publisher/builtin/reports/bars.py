@@ -85,8 +85,10 @@ def _nice(step: float) -> float:
 
 
 def gate_bounds(check: CheckRecord, scale: Axis) -> list[Bound]:
-    """The bounds of the check's gate on the axis."""
+    """Return the bounds of the check's gate on the axis; none without a gate."""
     gate, unit = check.gate, check.unit
+    if gate is None:
+        return []
     given = (
         ("\u2264", gate.upper_at_most, True),
         ("\u2265", gate.lower_at_least, True),

@@ -8,7 +8,7 @@ from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, ReportFormat,
 from publisher.api.verdicts import worst
 from publisher.builtin.reports import verdicts
 from publisher.builtin.reports.relearning import control, lessons, repetitions
-from publisher.builtin.reports.text import estimate, figure, gate_words, span, visible
+from publisher.builtin.reports.text import estimate, figure, gate_words, looks, span, visible
 
 if TYPE_CHECKING:
     from junitparser import TestCase, TestSuite
@@ -72,7 +72,7 @@ def _numbers(check: CheckRecord) -> str:
     if check.measurement is None:
         return "nothing was measured"
     found, base = check.measurement.hardened, check.measurement.base
-    text = f"{estimate(check)} ({span(found, check.unit, check.gate)}), n {found.n}"
+    text = f"{estimate(check)} ({span(found, check.unit, check.gate)}), n {looks(check.measurement)}"
     text += f", {found.method}"
     text += f", {repetitions(check)}" if check.trials else ""
     text = f"{text}; {control(check)} {figure(base.value, check.unit, check.gate)}" if base else text
@@ -88,11 +88,13 @@ def _decision(report: ReleaseReport) -> TestSuite:
 
 
 def _case(classname: str, name: str, verdict: Verdict, message: str) -> TestCase:
-    from junitparser import Error, Failure, TestCase
+    from junitparser import Error, Failure, Skipped, TestCase
 
     case = TestCase(visible(name), visible(classname))
     if verdict == "failed":
         case.result = [Failure(visible(message), "gate")]
+    elif verdict == "reported":
+        case.result = [Skipped(visible(message), "reported")]
     elif verdict != "passed":
         case.result = [Error(visible(message), "undecided")]
     return case

@@ -8,9 +8,9 @@ from typing import ClassVar
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, ReportFormat, Verdict
 from publisher.builtin.reports import budget, verdicts
 from publisher.builtin.reports.relearning import control, trained
-from publisher.builtin.reports.text import estimate, figure, gate_words, short, span, visible
+from publisher.builtin.reports.text import estimate, figure, gate_words, looks, short, span, visible
 
-ICONS: dict[Verdict, str] = {"passed": "\u2705", "failed": "\u274c", "unknown": "\u26a0\ufe0f"}
+ICONS: dict[Verdict, str] = {"passed": "\u2705", "failed": "\u274c", "unknown": "\u26a0\ufe0f", "reported": "\u26aa"}
 LONGEST = 400
 """Characters of one foreign text: CI systems refuse a summary that is too long."""
 
@@ -75,7 +75,7 @@ def _check_row(check: CheckRecord) -> str:
     beside = escape(figure(base.value, check.unit, check.gate)) if base else ""
     beside = f"{escape(control(check))}: {beside}" if base and check.trials else beside
     value, ends = estimate(check), span(found, check.unit, check.gate)
-    counted = "; ".join([f"{found.n}, {found.method}", *check.measurement.notes])
+    counted = "; ".join([f"{looks(check.measurement)}, {found.method}", *check.measurement.notes])
     return f"{head} {escape(value)} | {escape(ends)} | {escape(counted)} | {beside} | {gate} |"
 
 

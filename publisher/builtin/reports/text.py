@@ -6,7 +6,7 @@ import math
 import unicodedata
 from collections.abc import Iterator
 
-from publisher.api import CheckRecord, Gate, Interval
+from publisher.api import CheckRecord, Gate, Interval, Measurement
 from publisher.builtin.intervals import UNBOUNDED
 
 MINUS = "\u2212"
@@ -50,8 +50,10 @@ def size(amount: int) -> str:
     return f"{scaled:,.4g} G"
 
 
-def bounds(gate: Gate) -> tuple[float, ...]:
-    """Every bound of a gate."""
+def bounds(gate: Gate | None) -> tuple[float, ...]:
+    """Return every bound of a gate."""
+    if gate is None:
+        return ()
     given = (gate.value_at_most, gate.value_at_least, gate.upper_at_most, gate.lower_at_least)
     return tuple(bound for bound in given if bound is not None)
 
@@ -64,7 +66,7 @@ def figure(value: float, unit: str, gate: Gate | None = None) -> str:
     """
     factor = 100 if unit in ("share", "points") else 1
     suffix = SUFFIXES.get(unit, f" {visible(unit)}".rstrip())
-    limits = bounds(gate) if gate else ()
+    limits = bounds(gate)
     text = next(text for text in _roundings(value * factor) if _same_side(float(text), value * factor, limits, factor))
     return text.replace("-", MINUS) + suffix
 
@@ -106,8 +108,16 @@ def estimate(check: CheckRecord) -> str:
     return f"at least {value}" if check.measurement.details.get("censored") is True else value
 
 
-def gate_words(gate: Gate, unit: str) -> str:
-    """The bounds in words: ``"upper bound ≤ 10%"``."""
+def looks(found: Measurement) -> str:
+    """Return what n counts: ``"60 of 6 prompts"``; ``"3"`` where it counts no images."""
+    n = f"{found.hardened.n:,}"
+    return n if found.prompts is None else f"{n} of {count(found.prompts, 'prompt')}"
+
+
+def gate_words(gate: Gate | None, unit: str) -> str:
+    """Return the bounds in words: ``"upper bound ≤ 10%"``; ``"no gate"`` where there are none."""
+    if gate is None:
+        return "no gate"
     parts = {
         "upper bound \u2264": gate.upper_at_most,
         "lower bound \u2265": gate.lower_at_least,

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from publisher.api import CheckRecord, ClaimRecord, MatrixCell, ReleaseReport, Verdict
-from publisher.api.verdicts import judge, worst
+from publisher.api.verdicts import judge, lower, overall, worst
 from publisher.builtin.reports.relearning import control
 from publisher.builtin.reports.text import count, estimate, figure, gate_words, span
 
-DECISIONS: dict[Verdict, str] = {"passed": "Released", "failed": "Refused", "unknown": "Inconclusive"}
-SYMBOLS: dict[Verdict, str] = {"passed": "\u2713", "failed": "\u2717", "unknown": "?"}
+DECISIONS: dict[Verdict, str] = {
+    "passed": "Released",
+    "failed": "Refused",
+    "unknown": "Inconclusive",
+    "reported": "Reported",
+}
+SYMBOLS: dict[Verdict, str] = {"passed": "\u2713", "failed": "\u2717", "unknown": "?", "reported": "\u2022"}
 
 
 def check_verdict(check: CheckRecord) -> Verdict:
-    """The recorded verdict, or a worse one where the numbers or their absence demand it."""
+    """Return the recorded verdict, or a lesser one where the numbers or their absence demand it."""
     if check.measurement is None:
-        return worst((check.verdict, "unknown"))
-    return worst((check.verdict, judge(check.gate, check.measurement)[0]))
+        return lower(check.verdict, "unknown")
+    return lower(check.verdict, judge(check.gate, check.measurement)[0])
 
 
 def title(check: CheckRecord) -> str:
@@ -24,17 +31,13 @@ def title(check: CheckRecord) -> str:
 
 
 def claim_verdict(claim: ClaimRecord) -> Verdict:
-    """The worst of what is recorded and of the claim's checks; without checks never *passed*."""
-    if not claim.checks:
-        return worst((claim.verdict, "unknown"))
-    return worst((claim.verdict, *map(check_verdict, claim.checks)))
+    """Return the lesser of what is recorded and what the claim's checks say; without checks never *passed*."""
+    return lower(claim.verdict, worst(map(check_verdict, claim.checks)))
 
 
 def decision(report: ReleaseReport) -> Verdict:
-    """The worst of what is recorded and of all claims; without claims never *passed*."""
-    if not report.claims:
-        return worst((report.decision, "unknown"))
-    return worst((report.decision, *map(claim_verdict, report.claims)))
+    """Return the lesser of what is recorded and what all claims say; without promises never *passed*."""
+    return lower(report.decision, overall(map(claim_verdict, report.claims)))
 
 
 def word(claim: ClaimRecord) -> str:
@@ -65,7 +68,9 @@ def sentence(report: ReleaseReport) -> str:
         return "This report records a better verdict than its own numbers bear out. Do not rely on it."
     if not report.claims:
         return "Nothing was promised and nothing was measured, so nothing was decided."
-    verdicts = [claim_verdict(claim) for claim in report.claims]
+    verdicts = [verdict for verdict in map(claim_verdict, report.claims) if verdict != "reported"]
+    if not verdicts:
+        return "Figures were reported and nothing was promised, so nothing was decided."
     failed, unknown = verdicts.count("failed"), verdicts.count("unknown")
     if failed:
         rest = f" {unknown} more could not be decided." if unknown else ""
@@ -75,24 +80,29 @@ def sentence(report: ReleaseReport) -> str:
     return _all_hold(report)
 
 
-def _of(number: int, verdicts: list[Verdict]) -> str:
+def _of(number: int, verdicts: Sequence[Verdict]) -> str:
     return "The only claim" if len(verdicts) == 1 else f"{number} of {count(len(verdicts), 'claim')}"
 
 
 def _all_hold(report: ReleaseReport) -> str:
     if decision(report) != "passed":
         return "The claims hold, but the release was not approved; nothing was signed."
-    checks = sum(len(claim.checks) for claim in report.claims)
-    claims = "The claim holds" if len(report.claims) == 1 else f"All {count(len(report.claims), 'claim')} hold"
-    measured = "its one check was" if checks == 1 else f"all {count(checks, 'check')} were"
-    return f"{claims}: {measured} measured and stayed within bounds, uncertainty included."
+    promised = [claim for claim in report.claims if claim_verdict(claim) != "reported"]
+    every = [check for claim in report.claims for check in claim.checks]
+    checks = [check for check in every if check.gate]
+    claims = "The claim holds" if len(promised) == 1 else f"All {count(len(promised), 'claim')} hold"
+    measured = "its one check was" if len(checks) == 1 else f"all {count(len(checks), 'check')} were"
+    open_ = len(every) - len(checks)
+    more = f" {count(open_, 'more figure')} {'is' if open_ == 1 else 'are'} reported without a gate." if open_ else ""
+    return f"{claims}: {measured} measured and stayed within bounds, uncertainty included.{more}"
 
 
 def reasons(claim: ClaimRecord) -> list[str]:
     """Why a claim did not pass: one sentence for each check that did not."""
     if not claim.checks:
         return ["No check tests it."]
-    return [f"{check.id}: {_outcome(check)}" for check in claim.checks if check_verdict(check) != "passed"]
+    open_ = ("passed", "reported")
+    return [f"{check.id}: {_outcome(check)}" for check in claim.checks if check_verdict(check) not in open_]
 
 
 def _outcome(check: CheckRecord) -> str:
@@ -117,8 +127,8 @@ def brief(claim: ClaimRecord) -> str:
 
 
 def by_severity(report: ReleaseReport) -> list[tuple[int, ClaimRecord]]:
-    """The claims with their number from 1, those that failed first, then those that could not be decided."""
-    order: tuple[Verdict, ...] = ("failed", "unknown", "passed")
+    """The claims with their number from 1: those that failed, could not be decided, hold, and are reported alone."""
+    order: tuple[Verdict, ...] = ("failed", "unknown", "passed", "reported")
     return sorted(enumerate(report.claims, 1), key=lambda pair: order.index(claim_verdict(pair[1])))
 
 
@@ -135,7 +145,7 @@ def undone(report: ReleaseReport) -> list[str]:
     for claim in report.claims:
         held = ""
         for cell in _since(report, claim):
-            if held and cell.verdict != "passed":
+            if held and cell.verdict not in ("passed", "reported"):
                 what = "no longer" if cell.verdict == "failed" else "could not be decided"
                 found.append(f"Claim {claim.id} held after {held} and {what} after {cell.after}.")
             held = cell.after if cell.verdict == "passed" else ""

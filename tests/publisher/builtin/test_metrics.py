@@ -67,7 +67,7 @@ def test_a_prompt_that_the_base_model_does_not_know_is_left_out_of_n_and_named()
     found = ConceptRate().measure(RATE, known + strange)
     assert found.hardened == share(0, 8)
     assert found.base == share(8, 8)
-    assert found.details["prompts"] == 1
+    assert found.prompts == 1
     assert found.details["left_out"][0] == {"concept": "pizza", "prompt": "'a heater, prompt 0'", "base": 0, "n": 8}
     (note,) = found.notes
     assert note == (

@@ -12,7 +12,7 @@ import pytest
 from support.releasing import publisher
 
 Manifest = Callable[..., Path]
-TRAINING = {"horizons": [0, 1], "trials": 2, "probes": 2, "images": 2, "batch": 2}
+TRAINING = {"horizons": [0, 1], "trials": 3, "probes": 2, "images": 2, "batch": 2}
 
 
 def verify(**changes: Any) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def interval(value: float, low: float, high: float, n: int = 144, method: str = 
 
 def check(
     name: str,
-    gate: Gate,
+    gate: Gate | None,
     measurement: Measurement | None,
     *,
     concepts: tuple[str, ...] = ("cigarette", "pistol"),
@@ -75,7 +75,7 @@ def check(
         "metric": "concept-rate" if unit == "share" else "kept-accuracy",
         "metric_params": {},
         "unit": unit,
-        "better": "lower" if gate.upper_at_most is not None else "higher",
+        "better": "higher" if gate and gate.upper_at_most is None else "lower",
         "concepts": concepts,
         "gate": gate,
         "verdict": verdict,

@@ -24,6 +24,30 @@ def test_one_claim_with_one_check_reads_like_english() -> None:
     assert verdicts.sentence(one) == expected
 
 
+def test_what_has_no_gate_is_reported_and_counts_for_nothing() -> None:
+    open_ = samples.without_check()
+    assert verdicts.check_verdict(open_) == "reported"
+    mixed = samples.report((samples.claim("plain", "gone", (samples.plain_check(), open_)),))
+    assert verdicts.claim_verdict(mixed.claims[0]) == "passed"
+    assert verdicts.sentence(mixed) == (
+        "The claim holds: its one check was measured and stayed within bounds, uncertainty included."
+        " 1 more figure is reported without a gate."
+    )
+    alone = samples.report((samples.claim("without", "stated", (open_,)),), decision="passed")
+    assert (verdicts.word(alone.claims[0]), verdicts.reasons(alone.claims[0])) == ("reported", [])
+    assert verdicts.decision(alone) == "unknown"
+    assert verdicts.sentence(alone).startswith("This report records a better verdict")
+
+
+def test_a_pass_without_a_gate_is_named_as_a_contradiction() -> None:
+    lying = samples.without_check().model_copy(update={"verdict": "passed"})
+    assert verdicts.check_verdict(lying) == "reported"
+    claim = samples.claim("without", "stated", (lying,), verdict="passed")
+    assert "Check without.cigarette is recorded as passed; its numbers say reported." in verdicts.contradictions(
+        samples.report((samples.claim("plain", "gone", (samples.plain_check(),)), claim))
+    )
+
+
 def test_nothing_claimed_is_unknown_even_if_recorded_as_passed() -> None:
     empty = samples.report((), decision="passed")
     assert verdicts.decision(empty) == "unknown"

@@ -22,7 +22,7 @@ from support.masks import TENSORS, mask_of, write_mask
 NAMES = sorted(TENSORS)
 OTHER = dict.fromkeys((NAMES[1], NAMES[5]), ())
 SMALL = {
-    "images": 3, "horizons": [0, 10], "trials": 2, "probes": 4, "mask": True,
+    "images": 3, "horizons": [0, 10], "trials": 3, "probes": 4, "mask": True,
     "controls": ["unmasked", "random-mask", "seed-1"],
 }  # fmt: skip
 
@@ -73,11 +73,11 @@ def test_the_share_that_the_mask_leaves_decides_the_gate(school: World) -> None:
 
 def test_every_model_leaves_alone_what_its_mask_says(school: World) -> None:
     school.verify(masked())
-    ours, none, random, other = (frozen(school)[at : at + 2] for at in (0, 2, 4, 6))
-    assert ours == [dict.fromkeys(NAMES[:2], ())] * 2
-    assert none == [{}] * 2
-    assert other == [OTHER] * 2
-    assert [len(one) for one in random] == [2, 2]
+    ours, none, random, other = (frozen(school)[at : at + 3] for at in (0, 3, 6, 9))
+    assert ours == [dict.fromkeys(NAMES[:2], ())] * 3
+    assert none == [{}] * 3
+    assert other == [OTHER] * 3
+    assert [len(one) for one in random] == [2, 2, 2]
     assert random[0] != random[1]
     assert {name for name, _ in school.painters.trained} == {"hardened"}
 
@@ -85,7 +85,7 @@ def test_every_model_leaves_alone_what_its_mask_says(school: World) -> None:
 def test_models_under_all_masks_get_the_same_images_and_seeds(school: World) -> None:
     school.verify(masked())
     tasks = [task for _, task in school.painters.trained]
-    assert [task.seed for task in tasks[:2]] * 4 == [task.seed for task in tasks]
+    assert [task.seed for task in tasks[:3]] * 4 == [task.seed for task in tasks]
     assert all(task.images.equal(tasks[0].images) for task in tasks)
 
 
@@ -101,14 +101,14 @@ def test_a_model_without_a_mask_is_shared_with_other_checks_of_it(school: World)
     school.verify(masked(id="plain", metric="loss-gap", metric_params={}, gate=Gate(lower_at_least=-9), params=plain))
     trained = len(school.painters.trained)
     school.verify(masked(params={"controls": ["unmasked"]}))
-    assert frozen(school)[trained:] == [dict.fromkeys(NAMES[:2], ())] * 2
+    assert frozen(school)[trained:] == [dict.fromkeys(NAMES[:2], ())] * 3
 
 
 def test_the_evidence_names_what_was_frozen(school: World) -> None:
     rows = [json.loads(row) for row in school.verify(masked()).evidence["evidence/masked.jsonl"].decode().splitlines()]
-    assert [row["trial"]["arm"] for row in rows[::2]] == ["hardened", "unmasked", "random-mask", "seed-1"]
-    assert [bool(row["frozen"]) for row in rows[::2]] == [True, False, True, True]
-    assert len({row["frozen"] for row in rows}) == 5
+    assert [row["trial"]["arm"] for row in rows[::3]] == ["hardened", "unmasked", "random-mask", "seed-1"]
+    assert [bool(row["frozen"]) for row in rows[::3]] == [True, False, True, True]
+    assert len({row["frozen"] for row in rows}) == 6
     assert len({row["model"] for row in rows}) == 1
 
 
@@ -174,7 +174,7 @@ def test_the_mask_stays_when_membranes_are_dropped(tmp_path: Path) -> None:
 
 def test_the_plan_knows_masks_as_controls(school: World) -> None:
     found = plan_check(masked(), school.scope, school.tools, school.sampling, Models(("erase",)), "erase")
-    assert (found.undecidable, found.models, found.trainings) == ("", 4, 8)
+    assert (found.undecidable, found.models, found.trainings) == ("", 4, 12)
     wrong = masked(params={"controls": ["unmaskd"]})
     found = plan_check(wrong, school.scope, school.tools, school.sampling, Models(("erase",)), "erase")
     assert "no model 'unmaskd'" in found.undecidable

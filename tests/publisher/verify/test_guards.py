@@ -16,8 +16,6 @@ from publisher.verify.tools import Arm
 from publisher_emoji import model_folder
 from support.grey import SCOPE, WITH, World, check, concept, guarded, kept, write_guards, write_model
 
-STATED = Gate(lower_at_least=0.0)
-
 
 @pytest.fixture
 def guards(tmp_path: Path) -> Path:
@@ -32,10 +30,10 @@ def bundle(world: World, tmp_path: Path, guards: Path) -> World:
 
 
 def test_membranes_keep_the_claim_and_the_honest_row_says_what_is_there_without(bundle: World) -> None:
-    (claim,) = bundle.verify(check(), check(id="without", guards="off", gate=STATED)).claims
+    (claim,) = bundle.verify(check(), check(id="without", guards="off", gate=None)).claims
     with_membranes, without = claim.checks
     assert (with_membranes.verdict, with_membranes.guards) == ("passed", "on")
-    assert (without.verdict, without.guards) == ("passed", "off")
+    assert (without.verdict, without.guards) == ("reported", "off")
     assert with_membranes.measurement is not None
     assert without.measurement is not None
     assert (with_membranes.measurement.hardened.value, without.measurement.hardened.value) == (0.0, 1.0)
@@ -46,7 +44,7 @@ def test_a_promise_without_membranes_fails_where_they_alone_hold_it(bundle: Worl
 
 
 def test_each_way_is_drawn_only_where_a_check_asks_and_the_base_model_once(bundle: World) -> None:
-    bundle.verify(check(), kept(), check(id="without", guards="off", gate=STATED))
+    bundle.verify(check(), kept(), check(id="without", guards="off", gate=None))
     drawn = [model for model, _ in bundle.painters.drawn]
     assert {model: drawn.count(model) for model in drawn} == {"base": 180, WITH: 180, "hardened": 60}
 
@@ -69,7 +67,7 @@ def test_merged_membranes_are_not_attached_again(world: World, tmp_path: Path) -
 def test_untouched_weights_without_membranes_are_the_base_model_and_cost_nothing(world: World, guards: Path) -> None:
     base = world.arms.base
     world.arms = replace(world.arms, hardened=Arm.of(base.folder, guards))
-    result = world.paint(guarded).verify(check(guards="off", gate=STATED))
+    result = world.paint(guarded).verify(check(guards="off", gate=None))
     assert [model for model, _ in world.painters.drawn] == ["base"] * 60
     rows = [json.loads(line) for line in result.evidence["evidence/plain.jsonl"].splitlines()]
     assert {row["distance"] for row in rows} == {0.0}
@@ -88,7 +86,7 @@ def test_images_with_membranes_have_a_name_of_their_own_in_the_store(world: Worl
 
 
 def test_other_membranes_are_drawn_anew_and_the_rest_is_not(bundle: World, guards: Path) -> None:
-    checks = (check(), check(id="without", guards="off", gate=STATED))
+    checks = (check(), check(id="without", guards="off", gate=None))
     bundle.verify(*checks)
     bundle.painters.drawn.clear()
     write_guards(guards, transport={"power": 2})
@@ -98,7 +96,7 @@ def test_other_membranes_are_drawn_anew_and_the_rest_is_not(bundle: World, guard
 
 
 def test_a_second_run_draws_and_scores_nothing_and_finds_the_same(bundle: World) -> None:
-    checks = (check(), kept(), check(id="without", guards="off", gate=STATED))
+    checks = (check(), kept(), check(id="without", guards="off", gate=None))
     first = bundle.verify(*checks)
     assert len(bundle.painters.scored) == len(set(bundle.painters.scored)) == 60 + 2 * 60
     bundle.painters.drawn.clear()
@@ -118,7 +116,7 @@ def test_damaged_numbers_are_made_anew_with_a_warning(bundle: World, tmp_path: P
 
 
 def test_evidence_says_guards_and_permeabilities(bundle: World) -> None:
-    result = bundle.verify(check(), check(id="without", guards="off", gate=STATED))
+    result = bundle.verify(check(), check(id="without", guards="off", gate=None))
     on, off = (json.loads(result.evidence[f"evidence/{name}.jsonl"].splitlines()[0]) for name in ("plain", "without"))
     assert (on["guards"], on["permeabilities"]) == ("on", {"cigarette": 1.0, "pistol": 0.0})
     assert (off["guards"], off["permeabilities"]) == ("off", None)
@@ -151,8 +149,8 @@ def break_membranes(world: World) -> None:
 
 def test_membranes_that_cannot_be_attached_make_their_checks_unknown_and_no_others(bundle: World) -> None:
     break_membranes(bundle)
-    (claim,) = bundle.verify(check(), check(id="without", guards="off", gate=STATED)).claims
-    assert [record.verdict for record in claim.checks] == ["unknown", "passed"]
+    (claim,) = bundle.verify(check(), check(id="without", guards="off", gate=None)).claims
+    assert [record.verdict for record in claim.checks] == ["unknown", "reported"]
     assert claim.checks[0].reason == "the hardened model drew no image: ModelError: no such layer"
     assert claim.verdict == "unknown"
 
@@ -227,7 +225,7 @@ def test_a_concept_to_go_without_a_membrane_has_no_rows(bundle: World) -> None:
 
 def test_texts_of_private_concepts_are_in_the_table_and_their_images_nowhere(bundle: World, tmp_path: Path) -> None:
     bundle.scope = SCOPE.model_copy(update={"concepts": (concept("cigarette", kind="unsafe"),)})
-    result = bundle.verify(check(), check(id="without", guards="off", gate=STATED))
+    result = bundle.verify(check(), check(id="without", guards="off", gate=None))
     assert result.permeabilities is not None
     assert len(result.permeabilities.rows) == 6
     assert result.pairs == ()
@@ -238,7 +236,7 @@ def test_texts_of_private_concepts_are_in_the_table_and_their_images_nowhere(bun
 
 
 def test_a_request_that_was_drawn_both_ways_is_one_triple(bundle: World) -> None:
-    pairs = bundle.verify(check(), check(id="without", guards="off", gate=STATED)).pairs
+    pairs = bundle.verify(check(), check(id="without", guards="off", gate=None)).pairs
     assert {(pair.check, pair.guards) for pair in pairs} == {("plain", "on")}
     assert len(pairs) == 6
     assert (pairs[0].base_label, pairs[0].hardened_label, pairs[0].without_label) == ("cigarette", "pizza", "cigarette")
@@ -246,7 +244,7 @@ def test_a_request_that_was_drawn_both_ways_is_one_triple(bundle: World) -> None
 
 
 def test_what_was_drawn_without_membranes_alone_is_a_pair_that_says_so(bundle: World) -> None:
-    pairs = bundle.verify(check(), check(id="without", concepts=("pistol",), guards="off", gate=STATED)).pairs
+    pairs = bundle.verify(check(), check(id="without", concepts=("pistol",), guards="off", gate=None)).pairs
     assert [(pair.check, pair.guards, pair.without_png) for pair in pairs[5:7]] == [
         ("plain", "on", ""),
         ("without", "off", ""),

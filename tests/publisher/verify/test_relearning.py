@@ -19,7 +19,7 @@ from publisher.verify.tools import Arm, StepClaim
 from publisher.verify.trials import Trained, TrialTask
 from support.grey import SCOPE, GreyScorer, Painters, World, check, concept, faithful, write_guards, write_model
 
-SMALL = {"images": 3, "horizons": [0, 10, 20], "trials": 2, "probes": 4, "controls": ["base", "before"]}
+SMALL = {"images": 3, "horizons": [0, 10, 20], "trials": 3, "probes": 4, "controls": ["base", "before"]}
 STEPS = {"base": 10, "before": 10, "hardened": 20}
 
 
@@ -57,12 +57,12 @@ def test_every_trial_of_every_model_is_in_the_record_and_in_the_evidence(school:
     result = school.verify(relearn())
     record = only(result)
     assert [(t.arm, t.seed, t.hits) for t in record.trials] == [
-        ("hardened", 0, (0, 0, 4)), ("hardened", 1, (0, 0, 4)), ("base", 0, (0, 4, 4)), ("base", 1, (0, 4, 4)),
-        ("before", 0, (0, 4, 4)), ("before", 1, (0, 4, 4)),
-    ]  # fmt: skip
+        *(("hardened", number, (0, 0, 4)) for number in range(3)),
+        *((control, number, (0, 4, 4)) for control in ("base", "before") for number in range(3)),
+    ]
     assert {(t.full, t.probes, t.losses, t.similarity) for t in record.trials} == {(1.0, 4, (1.0, 0.9, 0.8), ())}
     rows = [json.loads(line) for line in result.evidence["evidence/relearn.jsonl"].decode().splitlines()]
-    assert [row["trial"]["arm"] for row in rows[::2]] == ["hardened", "base", "before"]
+    assert [row["trial"]["arm"] for row in rows[::3]] == ["hardened", "base", "before"]
     assert rows[0]["labels"] == [["nothing"] * 4, ["nothing"] * 4, ["cigarette"] * 4]
     assert rows[0]["prompts"][0] in rows[0]["captions"]
     assert result.seconds == {"relearn": 0.5}
@@ -73,7 +73,7 @@ def test_models_are_attacked_with_the_same_images_and_seeds_and_trials_with_othe
     tasks = [task for _, task in school.painters.trained]
     seeds = {model: [task.seed for name, task in school.painters.trained if name == model] for model in STEPS}
     assert seeds["hardened"] == seeds["base"] == seeds["before"]
-    assert len(set(seeds["base"])) == 2
+    assert len(set(seeds["base"])) == 3
     assert all(task.images.equal(tasks[0].images) and len(task.images) == 3 for task in tasks)
     assert {len(task.held_out) for task in tasks} == {HELD_OUT}
 
@@ -81,7 +81,7 @@ def test_models_are_attacked_with_the_same_images_and_seeds_and_trials_with_othe
 def test_equal_models_and_equal_checks_are_trained_once(school: World) -> None:
     controls = {"controls": ["base", "before", "dampen", "gold"]}
     school.verify(relearn(params=controls), relearn(id="area", metric="relearned-area", gate=Gate(upper_at_most=1.0)))
-    assert sorted(models(school)) == ["base"] * 2 + ["before"] * 2 + ["hardened"] * 2
+    assert sorted(models(school)) == ["base"] * 3 + ["before"] * 3 + ["hardened"] * 3
 
 
 def test_the_state_before_the_first_step_and_before_the_manifests_own_claim_is_the_base(school: World) -> None:
@@ -133,7 +133,7 @@ def test_an_interrupted_run_goes_on_with_the_next_trial(
         school.verify(relearn())
     school.tools = replace(school.tools, executor=painters)
     assert only(school.verify(relearn())).verdict == "passed"
-    assert (len(interrupted.trained), len(painters.trained)) == (4, 2)
+    assert (len(interrupted.trained), len(painters.trained)) == (4, 5)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_an_interrupted_run_goes_on_with_the_next_trial(
 def test_another_training_is_no_cached_one(school: World, change: dict[str, Any]) -> None:
     school.verify(relearn())
     school.verify(relearn(params=change))
-    assert len(school.painters.trained) == 12
+    assert len(school.painters.trained) == 18
 
 
 def test_more_trials_and_other_controls_use_those_that_were_made(school: World) -> None:
@@ -317,7 +317,7 @@ def test_other_bytes_under_the_same_name_are_another_training(school: World, tmp
     with_images(school, tmp_path, 14).verify(relearn())
     Image.new("RGB", (64, 64), "white").save(tmp_path / "13.png")
     school.verify(relearn())
-    assert len(school.painters.trained) == 12
+    assert len(school.painters.trained) == 18
 
 
 @pytest.mark.parametrize("kind", ["person", "unsafe"])
@@ -334,5 +334,5 @@ def test_progress_counts_training_steps_and_images(school: World) -> None:
     told: list[tuple[int, int, str]] = []
     school.setting = replace(school.setting, progress=lambda *args: told.append(args))
     school.verify(relearn())
-    total = 6 * (20 + 3 * 4)
+    total = 9 * (20 + 3 * 4)
     assert (total, total, "relearn on cigarette") in told
