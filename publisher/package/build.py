@@ -11,11 +11,14 @@ from pathlib import Path
 from publisher.api import ReleaseReport
 from publisher.errors import ModelError, PluginError, PublisherError
 from publisher.model.files import atomic, json_bytes, write_atomic
+from publisher.model.strict_json import JsonError, strict_json
 from publisher.package import bom, card, sums
+from publisher.package.content import check_configuration
 from publisher.package.layout import (
     BASE_CARD,
     BOM,
     CARD,
+    MAX_TEXT_BYTES,
     RELEASE,
     REPORT,
     REPORTS,
@@ -24,6 +27,7 @@ from publisher.package.layout import (
     SUMS,
     is_payload,
     path_problem,
+    suffix,
     type_problem,
 )  # fmt: skip
 from publisher.package.summary import checks, summarise
@@ -142,13 +146,13 @@ def exchanged(folder: Path, paths: Sequence[str]) -> PackageError:
 
 
 def require_packable(files: Mapping[str, Path]) -> None:
-    """Refuse a model with a file that no package can hold.
+    """Refuse a model with a file that no package can hold: what a verifier refuses is said before any step runs.
 
     Args:
         files: POSIX path inside the package -> file to copy.
 
     Raises:
-        ModelError: the first file of such a name, place or type.
+        ModelError: the first file of such a name, place or type, or a configuration that no verifier accepts.
     """
     seen: dict[str, str] = {}
     for path in files:
@@ -158,10 +162,25 @@ def require_packable(files: Mapping[str, Path]) -> None:
             problem = f"and {other} are one name to some file systems"
         if not problem and path.startswith(f"{RELEASE}/"):
             problem = "lies where the release's own files go"
+        if not problem and suffix(path) == "json":
+            problem = _configuration_problem(path, files[path])
         if problem:
             raise ModelError(
-                problem, where=str(files[path]), hint="Leave the file out of the base model, or rename it."
+                problem,
+                where=str(files[path]),
+                hint="Leave the file out of the base model, rename it, or take that out of it.",
             )
+
+
+def _configuration_problem(path: str, file: Path) -> str:
+    """Return why a verifier would refuse a JSON file of a model, or an empty text."""
+    if file.stat().st_size > MAX_TEXT_BYTES:
+        return f"is larger than {MAX_TEXT_BYTES} bytes"
+    try:
+        document = strict_json(file.read_bytes())
+    except JsonError as error:
+        return str(error)
+    return next((finding.message for finding in check_configuration(path, document)), "")
 
 
 def _refuse_artifacts(artifacts: Mapping[str, bytes]) -> None:

@@ -177,13 +177,18 @@ def _document(
         yield from check_freeze_mask(document, signed, tensors, root)
     if path.startswith(f"{RELEASE}/"):
         return
-    yield from check_code(path, document)
+    yield from check_configuration(path, document)
     if path == MODEL_INDEX:
         yield from check_model_index(document, set(signed))
-    if path.rpartition("/")[2] == ADAPTER:
-        yield Finding(Code.CUSTOM_CODE, path, "makes loaders fetch another model, or import a library that it names")
     if path.endswith(INDEX_SUFFIX):
         yield from check_index(path, document, tensors, signed.keys() - tensors.keys())
+
+
+def check_configuration(path: str, document: Any) -> Iterator[Finding]:
+    """Find what in a model's configuration, as JSON data, no package may have."""
+    yield from check_code(path, document)
+    if path.rpartition("/")[2] == ADAPTER:
+        yield Finding(Code.CUSTOM_CODE, path, "makes loaders fetch another model, or import a library that it names")
 
 
 def check_code(path: str, document: Any) -> Iterator[Finding]:

@@ -32,6 +32,26 @@ def test_a_name_that_no_package_can_hold_is_said_before_any_step(manifest: Manif
     assert "are one name to some file systems" in publisher("plan", manifest(model="./model")).stderr
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("text_encoder/config.json", '{"attn_implementation": "org/kernel"}', "may make loaders fetch a kernel"),
+        ("text_encoder/adapter_config.json", "{}", "makes loaders fetch another model"),
+        ("tokenizer/more.json", '{"a": 1, "a": 2}', "has a key twice"),
+    ],
+)
+def test_a_configuration_that_no_verifier_accepts_is_said_before_any_step(
+    manifest: Manifest, tmp_path: Path, file: str, content: str, message: str
+) -> None:
+    odd = copied(model_folder(), tmp_path / "model") / file
+    config = json.loads(odd.read_text()) if odd.exists() else {}
+    odd.write_text(json.dumps(config | json.loads(content)) if config else content)
+    result = publisher("plan", manifest(model="./model"))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert str(odd) in result.stderr
+
+
 def test_a_scheduler_whose_library_is_missing_is_said_at_plan(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
