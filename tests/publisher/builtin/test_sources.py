@@ -155,6 +155,19 @@ def test_a_snapshot_without_one_of_its_shards_is_not_taken_for_the_model(snapsho
     assert Hub().locate(REFERENCE, tmp_path) == snapshot
 
 
+def test_of_a_package_on_the_hub_what_it_promises_is_wanted_too_and_its_card_is_not(
+    snapshot: Path, tmp_path: Path
+) -> None:
+    write_model(snapshot)
+    (snapshot / "release").mkdir()
+    (snapshot / "release" / "freeze-mask.json").write_text("{}")
+    write_tree(snapshot)
+    (snapshot / "README.md").unlink()
+    assert Hub().locate(REFERENCE, tmp_path) == snapshot
+    (snapshot / "release" / "freeze-mask.json").unlink()
+    assert Hub().locate(REFERENCE, tmp_path) is None
+
+
 def test_a_part_with_weights_in_a_pickle_is_said_before_anything_else_is_fetched(
     snapshot: Path, tmp_path: Path
 ) -> None:
