@@ -51,7 +51,9 @@ def trial(arm: str, seed: int, loss: float) -> dict[str, Any]:
     }
 
 
-TRIALS = [trial(arm, seed, loss + seed / 100) for arm, loss in (("hardened", 0.4), ("before", 0.2)) for seed in (0, 1)]
+TRIALS = [
+    trial(arm, seed, loss + seed / 100) for arm, loss in (("hardened", 0.4), ("before", 0.2)) for seed in (0, 1, 2)
+]
 
 
 def trial_row(one: dict[str, Any]) -> dict[str, Any]:
