@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import logging
 import os
 import re
@@ -32,6 +33,8 @@ COMMANDS = {
     "keygen": "Make a key pair for signing.",
     "schema": "Print a JSON Schema, for editors and for CI.",
 }
+UNUSABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+"""What the system says of a path that the user has to write otherwise."""
 ISSUES = "This is an error in publisher or in a plugin. Run again with --debug for the traceback."
 
 
@@ -138,8 +141,16 @@ def ending(error: BaseException) -> tuple[str, ExitCode]:
         case Terminated():
             return f"Terminated. {_after(error)}", ExitCode.TERMINATED
         case _:
-            text = in_words(error).replace("\n", "\n  ")
-            return f"Error: {text}\n  {ISSUES}", ExitCode.UNDECIDED
+            return _unexpected(error)
+
+
+def _unexpected(error: BaseException) -> tuple[str, ExitCode]:
+    """Return what to say of an error that nobody has put into words: the system's about a file, or a fault of ours."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        code = ExitCode.USAGE if error.errno in UNUSABLE else ExitCode.UNDECIDED
+        return f"Error: {PublisherError(error.strerror, where=os.fsdecode(error.filename))}", code
+    text = in_words(error).replace("\n", "\n  ")
+    return f"Error: {text}\n  {ISSUES}", ExitCode.UNDECIDED
 
 
 def _message(error: click.ClickException) -> str:

@@ -27,7 +27,7 @@ SECRET = re.compile(
     r"|LS0tLS1CRUdJTi[A-Za-z0-9+/=]+"  # the same in base64, as CI systems like it
     r"|\b(?:MI[GHI]|MH[cQ]C)[A-Za-z0-9+/=]{60,}"  # its body alone
     r"|\bhf_[A-Za-z0-9]{20,}"
-    r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
+    r"|(?<=:/)/?[^/\s:@]*:[^/\s@]+(?=@)"  # pathlib makes one slash of two
 )
 """Private keys in PEM, tokens of the hub, passwords in URLs."""
 COMMAND = re.compile(r"^([^\S\n]*):(?=:)|#(?=#\w*\[)", re.MULTILINE)

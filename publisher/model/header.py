@@ -7,6 +7,7 @@ Format: 8 bytes little-endian header length, the header as JSON, then the tensor
 from __future__ import annotations
 
 import math
+import stat
 import struct
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ def header_length(path: Path) -> int:
         HeaderError: the file is too short to say, or they are too many.
         OSError: the file cannot be read.
     """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise HeaderError("not a regular file")
     with path.open("rb") as stream:
         start = stream.read(len(POINTER))
     if start == POINTER:

@@ -208,6 +208,8 @@ def _read(path: Path, *, private: bool) -> bytes:
                 "can be read or changed by others", where=str(path), hint=f"Close it with: chmod 600 {path}"
             )
         data = os.read(descriptor, MAX_KEY_BYTES + 1)
+    except OSError as error:
+        raise KeyFileError(f"cannot be read: {error.strerror}", where=str(path)) from error
     finally:
         os.close(descriptor)
     if len(data) > MAX_KEY_BYTES:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from publisher.errors import UsageError
 from publisher.model.header import POINTER, PULL
@@ -148,7 +148,7 @@ def _expected(summary: ReleaseSummary, name: str | None, lowest: Version | None)
     if lowest is not None:
         try:
             older = Version(summary.version) < lowest
-        except InvalidVersion:
+        except ValueError:  # InvalidVersion, or a number of more digits than Python reads
             older = True
         if older:
             findings.append(
@@ -160,7 +160,7 @@ def _expected(summary: ReleaseSummary, name: str | None, lowest: Version | None)
 def _version(text: str | None) -> Version | None:
     try:
         return None if text is None else Version(text)
-    except InvalidVersion:
+    except ValueError:
         raise UsageError(f"{text!r} is no version", where="--min-version", hint="Give one such as 1.2.0.") from None
 
 

