@@ -22,8 +22,9 @@ test: $(READY)  ## all tests
 test-fast: $(READY)  ## the everyday part of the tests
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
-fuzz: $(READY)  ## the verifier against many damaged and hostile packages; FUZZ=5000 of each kind, FUZZ_SEED=1
-	FUZZ=$(FUZZ) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m pytest tests/publisher/package/test_fuzz.py
+fuzz: $(READY)  ## many damaged packages and hostile command lines; FUZZ=5000 of each kind, FUZZ_SEED=1
+	FUZZ=$(FUZZ) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m pytest tests/publisher/package/test_fuzz.py \
+		tests/publisher/cli/test_hostile_lines.py
 
 coverage: $(READY)  ## all tests, with the lines that none of them runs
 	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term:skip-covered

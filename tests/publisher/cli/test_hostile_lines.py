@@ -242,8 +242,8 @@ def complaint(words: list[str], codes: tuple[int, ...], secrets: list[str], tall
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     took = time.monotonic() - began
-    tally.codes[done.exit_code] = tally.codes.get(done.exit_code, 0) + 1
-    tally.slowest = max(tally.slowest, (took, " ".join(words)[:60]))
+    tally.codes[int(done.exit_code)] = tally.codes.get(done.exit_code, 0) + 1
+    tally.slowest = max(tally.slowest, (took, " ".join(word for word in words if len(word) < 40)))
     shown = done.stdout + done.stderr
     rows = [line.lstrip() for line in shown.splitlines()]
     complaints = {
