@@ -84,7 +84,16 @@ class Executor(ABC):
 
     @abstractmethod
     def map(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
-        """``function`` of each task, in the order of the tasks."""
+        """``function`` of each task, in the order of the tasks.
+
+        What it raises makes the checks that wait for these tasks *unknown*; results that came before are kept.
+        """
+
+    def close(self) -> None:  # noqa: B027 - most hold nothing
+        """Give back what the executor holds, such as processes or machines. Called once, whatever has happened.
+
+        What it raises is a warning: the results are there.
+        """
 
 
 class ReportFormat(ABC):

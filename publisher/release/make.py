@@ -45,6 +45,7 @@ from publisher.release.record import make_report
 from publisher.release.trial import draw_trial
 from publisher.report import TIMINGS, render_each
 from publisher.verify.checks import VerifyResult, matrix_column, run_checks
+from publisher.verify.dispatch import closed_after
 from publisher.verify.store import ImageStore
 from publisher.verify.tools import Arm, Arms, Setting, StepClaim
 
@@ -116,7 +117,8 @@ def _make(prepared: Prepared, places: Places, key: PrivateKey, progress: Progres
     laid = _lay_out(hardened, folder, work)
     tell("publisher_on_package_built", _built(folder))
     began = time.monotonic()
-    found, matrix = _verify(prepared, hardened, folder, work, tell)
+    with closed_after(prepared.tools.executor, progress.warn):
+        found, matrix = _verify(prepared, hardened, folder, work, tell)
     seconds = {**hardened.seconds, "verify": time.monotonic() - began}
     _require_untouched(laid, base, before)
     formats = [entry.cls for entry in prepared.registry.all("report_format")]

@@ -18,7 +18,8 @@ from publisher.runtime.drawing import VERSION, draw
 from publisher.runtime.side_by_side import one_thread_each, workers_for
 from publisher.verify.asking import one_line
 from publisher.verify.batches import Batch
-from publisher.verify.tools import Arm, Setting
+from publisher.verify.dispatch import dispatch
+from publisher.verify.tools import Arm, Setting, Unmeasured
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +62,10 @@ def perform(task: DrawTask) -> list[Drawn]:
     if task.workers == 1:
         return [_draw(pipeline, batch) for batch in task.batches]
     return one_thread_each(lambda batch: _draw(twin(pipeline), batch), task.batches, task.workers)
+
+
+def _is_drawn(task: DrawTask, found: list[Drawn]) -> bool:
+    return isinstance(found, list) and len(found) == len(task.batches) and all(isinstance(one, Drawn) for one in found)
 
 
 def _draw(pipeline: DiffusionPipeline, batch: tuple[ImageRequest, ...]) -> Drawn:
@@ -129,10 +134,16 @@ class Gallery:
             )
             for chunk in chunks
         ]
+        waiting = iter(chunks)
         try:
-            for chunk, drawn in zip(chunks, executor.map(perform, tasks), strict=True):
+            for drawn in dispatch(executor, perform, tasks, _is_drawn):
+                chunk = next(waiting)
                 for batch, result in zip(chunk, drawn, strict=True):
                     self._keep(batch, result)
+                yield sum(len(batch.requests) for batch in chunk)
+        except Unmeasured as error:
+            for chunk in waiting:
+                self._problems |= dict.fromkeys(map(self.key, chunk), str(error))
                 yield sum(len(batch.requests) for batch in chunk)
         finally:
             opened.cache_clear()

@@ -15,8 +15,9 @@ from publisher.api import Concept, Executor, ImageRequest, PermeabilityRow, Perm
 from publisher.errors import CRASHES
 from publisher.model.digest import sha256_json
 from publisher.verify.asking import one_line
+from publisher.verify.dispatch import dispatch
 from publisher.verify.gallery import machine, opened
-from publisher.verify.tools import Arm, Setting
+from publisher.verify.tools import Arm, Setting, Unmeasured
 
 DIGITS = 6
 PROMPTS, PARAPHRASES, KEPT = 6, 4, 24
@@ -60,7 +61,9 @@ def score(arm: Arm, prompts: Iterable[str], executor: Executor, setting: Setting
         return Openings(problem="the model has no membranes")
     task = ScoreTask(arm.folder, arm.guards, setting.device, setting.dtype, tuple(wanted))
     try:
-        (found,) = executor.map(rate, [task])
+        (found,) = dispatch(executor, rate, [task], lambda _, found: isinstance(found, Openings))
+    except Unmeasured as error:
+        return Openings(problem=str(error))
     finally:
         opened.cache_clear()
     if not found.problem:

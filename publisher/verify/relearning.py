@@ -15,6 +15,7 @@ from publisher.api.evidence import TrialRow
 from publisher.errors import CRASHES, PublisherError
 from publisher.verify.asking import one_line
 from publisher.verify.courses import Course, Desk, Job
+from publisher.verify.dispatch import dispatch
 from publisher.verify.evidence import pixels_sha256
 from publisher.verify.freezing import frozen_digest
 from publisher.verify.judging import features, labelled
@@ -103,15 +104,21 @@ class _School:
         jobs = [job for job in jobs if material[job.course]]
         if not jobs:
             return
-        chunks = [jobs[start : start + self.desk.workers] for start in range(0, len(jobs), self.desk.workers)]
-        tasks = (TrialTasks(tuple(_task(job, material, self) for job in chunk), self.desk.workers) for chunk in chunks)
+        workers = self.desk.workers
+        chunks = [jobs[start : start + workers] for start in range(0, len(jobs), workers)]
+        tasks = [TrialTasks(tuple(_task(job, material, self) for job in chunk), workers) for chunk in chunks]
         done, total = 0, sum(job.course.cost for job in jobs)
         self.setting.progress(done, total, _words(jobs[0]))
-        for chunk, found in zip(chunks, self.tools.executor.map(perform, tasks), strict=True):
-            for job, trained in zip(chunk, found, strict=True):
-                self._keep(job, trained)
-            done += sum(job.course.cost for job in chunk)
-            self.setting.progress(done, total, _words(chunk[-1]))
+        waiting = iter(chunks)
+        try:
+            for found in dispatch(self.tools.executor, perform, tasks, _is_trained):
+                chunk = next(waiting)
+                for job, trained in zip(chunk, found, strict=True):
+                    self._keep(job, trained)
+                done += sum(job.course.cost for job in chunk)
+                self.setting.progress(done, total, _words(chunk[-1]))
+        except Unmeasured as error:
+            self.problems |= {job.key: str(error) for chunk in waiting for job in chunk}
 
     def _missing(self, courses: Sequence[Course]) -> Iterator[Job]:
         seen = set()
@@ -256,6 +263,10 @@ def _task(job: Job, material: Mapping[Course, _Material | None], school: _School
         seed_of("trial", school.sampling.seed, course.attack.name, course.concept.id, job.number),
         course.frozen(job.name, job.number),
     )  # fmt: skip
+
+
+def _is_trained(task: TrialTasks, found: list[Trained]) -> bool:
+    return isinstance(found, list) and len(found) == len(task.trials) and all(isinstance(one, Trained) for one in found)
 
 
 def _words(job: Job) -> str:
