@@ -14,17 +14,23 @@ Schema = dict[str, Any]
 
 
 def manifest_schema(catalog: Catalog) -> Schema:
-    """The schema: ``with`` depends on ``use``, names are those of the installed plugins."""
+    """The schema: ``with`` depends on ``use``, names are those of the installed plugins that can be used."""
     schema = Manifest.model_json_schema()
     definitions: Schema = schema["$defs"]
-    _name(definitions["Keep"], "rest_of", catalog.names("scorer"))
-    _name(definitions["Verify"], "scorer", catalog.names("scorer"))
-    _name(definitions["Verify"], "executor", catalog.names("executor"))
+    scorers = _usable(catalog, "scorer")
+    _name(definitions["Keep"], "rest_of", scorers)
+    _name(definitions["Verify"], "scorer", scorers)
+    _name(definitions["Verify"], "executor", _usable(catalog, "executor"))
     _plugins(definitions, "StepEntry", ("step", "use", "with"), catalog)
-    _name(definitions["Check"], "scorer", ("", *catalog.names("scorer")))
+    _name(definitions["Check"], "scorer", ("", *scorers))
     _plugins(definitions, "Check", ("attack", "attack", "attack_params"), catalog)
     _plugins(definitions, "Check", ("metric", "metric", "metric_params"), catalog)
     return {"$schema": DIALECT, **schema}
+
+
+def _usable(catalog: Catalog, kind: str) -> tuple[str, ...]:
+    """Return the names that one plugin alone provides."""
+    return tuple(name for name in catalog.names(kind) if catalog.conflict(kind, name) is None)
 
 
 def params_schema(model: type[Params], prefix: str) -> tuple[Schema, Schema]:
@@ -47,8 +53,9 @@ def _plugins(definitions: Schema, section: str, keys: tuple[str, str, str], cata
     """Let the parameters' key depend on the name's."""
     kind, name_key, params_key = keys
     entry = definitions[section]
-    _name(entry, name_key, catalog.names(kind))
-    for name in catalog.names(kind):
+    names = _usable(catalog, kind)
+    _name(entry, name_key, names)
+    for name in names:
         prefix = f"{kind}.{name}"
         definitions[prefix], more = params_schema(catalog.params(kind, name), prefix)
         definitions.update(more)

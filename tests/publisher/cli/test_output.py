@@ -185,6 +185,22 @@ def test_the_plan_says_what_was_set_aside_and_refuses_a_name_of_two_origins(monk
         assert "thief of thief" in result.stderr
 
 
+def test_the_schema_leaves_out_what_two_plugins_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = load_registry()
+    entries = (*good.contributions, good.get("step", "erase"), good.get("scorer", "emoji"))
+    monkeypatch.setattr(import_module("publisher.registry"), "load_registry", lambda: Registry((), entries, ()))
+    result = CliRunner().invoke(main, ["schema", "manifest"])
+    names = json.loads(result.stdout)["$defs"]["StepEntry"]["properties"]["use"]["enum"]
+    assert ("erase" in names, "immunize" in names) == (False, True)
+
+
+def test_a_traceback_shows_foreign_text_written_out() -> None:
+    shown = CliRunner().invoke(main, ["plan", f"nowhere {EVIL}", "--debug"]).stderr
+    assert "Traceback" in shown
+    assert not {"\x1b", "\r", "\u202e"} & set(shown)
+    assert not [line for line in shown.splitlines() if line.lstrip().startswith("::") or "##vso" in line]
+
+
 def test_every_command_prints_through_the_one_way_out() -> None:
     found = []
     for path in sorted((ROOT / "publisher").rglob("*.py")):
