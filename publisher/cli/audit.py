@@ -178,6 +178,7 @@ def _component(one: ComponentAudit) -> str:
         "renamed": "equal, under older names",
         "missing": "is not there",
         "added": "is not in the package",
+        "unexamined": "its weights could not be examined",
     }
     if one.state != "changed":
         return f"  {one.name}: {texts[one.state]}"

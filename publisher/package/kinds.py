@@ -15,10 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from publisher.model.header import POINTER, PULL
 from publisher.package.layout import suffix
 
-POINTER = b"version https://git-lfs.github.com/spec/"
-"""Beginning of what git leaves in place of a large file that was not downloaded."""
 _FILM = re.compile(rb".{4}ftyp", re.DOTALL)
 _RIFF = re.compile(rb"RIFF.{4}(?:WEBP|WAVE|AVI )", re.DOTALL)
 _JPEG, _TIFF, _MATROSKA = re.compile(rb"\xff\xd8\xff"), re.compile(rb"II\*\0|MM\0\*"), re.compile(rb"\x1a\x45\xdf\xa3")
@@ -83,7 +82,7 @@ def problem(path: str, file: Path) -> str:
     with file.open("rb") as stream:
         head = stream.read(64)
         if head.startswith(POINTER) and suffix(path) not in MEDIA:
-            return "is a git-LFS pointer: the file itself was not downloaded; see 'git lfs pull'"
+            return f"is a Git LFS pointer in place of the file: {PULL}"
         kind = next((name for name, begins in HOLDERS.items() if begins.match(head)), "")
         if not kind:
             if _is_harmless(path, stream, head):

@@ -572,7 +572,7 @@ def test_a_pointer_of_git_lfs_is_told_from_a_file(pipeline: Path, check: Check) 
         (pipeline / name).write_text(pointer)
     found = check(pipeline)
     assert (found.verdict, list(reasons(found))) == ("undecided", ["unet/model.bin"])
-    assert "git lfs pull" in reasons(found)["unet/model.bin"]
+    assert "Git LFS pointer in place of the file: run 'git lfs pull'" in reasons(found)["unet/model.bin"]
 
 
 # Hostile files

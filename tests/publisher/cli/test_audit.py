@@ -7,13 +7,15 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner, Result
 
 from publisher.cli import main
+from publisher.cli.audit import _component
 from publisher.package import keys
-from publisher.runtime.audit.records import LIMITS, PROVES, Audit
+from publisher.runtime.audit.records import LIMITS, PROVES, Audit, ComponentAudit, State
 from support.auditing import (
     CONV,
     FROZEN,
@@ -121,6 +123,18 @@ def test_what_could_not_be_examined_is_exit_3(package: Path, tmp_path: Path) -> 
         "Not examined, so that there is no positive answer:\n  a\\x1b[2J.bin: is data of the type .bin" in result.stdout
     )
     assert "\x1b" not in result.stdout
+
+
+def test_every_state_of_another_part_has_its_words(package: Path, tmp_path: Path) -> None:
+    for state in set(get_args(State)) - {"same"}:
+        assert _component(ComponentAudit(name="vae", state=state, tensors_changed=1)).startswith("  vae: ")
+    up = write_pipeline(tmp_path / "up", network())
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (up / "vae/diffusion_pytorch_model.safetensors").write_bytes(pointer)
+    result = call(up, package)
+    assert result.exit_code == 3
+    assert "a Git LFS pointer in place of the weights: run 'git lfs pull'" in result.stdout
+    assert "  vae: its weights could not be examined\n" in result.stdout
 
 
 def test_what_no_pipeline_loads_is_named_and_changes_no_answer(package: Path, tmp_path: Path) -> None:
