@@ -310,7 +310,30 @@ def kohya(layer: str) -> dict[str, torch.Tensor]:
     return {f"{stem}.lora_down.weight": torch.ones(2, 2), f"{stem}.alpha": torch.tensor(1.0)}
 
 
-@pytest.mark.parametrize("layout", [peft, diffusers, kohya])
+def dotted(layer: str) -> dict[str, torch.Tensor]:
+    return {f"lora_unet.{layer}.lora_{factor}.weight": torch.ones(2, 2) for factor in ("down", "up")}
+
+
+def comfy(layer: str) -> dict[str, torch.Tensor]:
+    return {f"diffusion_model.{layer}.lora_{factor}.weight": torch.ones(2, 2) for factor in "AB"}
+
+
+def lycoris(layer: str) -> dict[str, torch.Tensor]:
+    return {f"lycoris_{layer.replace('.', '_')}.lokr_w{number}": torch.ones(2, 2) for number in (1, 2)}
+
+
+def with_text_encoder(layer: str) -> dict[str, torch.Tensor]:
+    layers = (
+        "text_encoder.text_model.encoder.layers.0",
+        "text_encoder.encoder.layers.0",
+    )  # until transformers 5, and now
+    return diffusers(layer) | {f"{one}.q_proj.lora_A.weight": torch.ones(2, 2) for one in layers}
+
+
+LAYERS = [peft, diffusers, kohya, dotted, comfy, lycoris, with_text_encoder]
+
+
+@pytest.mark.parametrize("layout", LAYERS)
 @pytest.mark.parametrize(("layer", "verdict"), [(TO_V, "complies"), (TO_K, "does-not-comply")])
 def test_a_lora_complies_if_it_is_on_no_frozen_layer(
     tmp_path: Path, check: Check, layout: Callable[[str], Mapping[str, torch.Tensor]], layer: str, verdict: str
@@ -320,6 +343,18 @@ def test_a_lora_complies_if_it_is_on_no_frozen_layer(
     (adapter,) = found.adapters
     assert adapter.layers == 1
     assert adapter.frozen_layers == ((TO_K,) if layer == TO_K else ())
+
+
+def test_norms_that_a_trainer_keeps_in_a_lora_are_seen(tmp_path: Path, check: Check) -> None:
+    stem = f"lora_unet_{NORM.replace('.', '_')}"
+    found = check(save(tmp_path / "norms.safetensors", {f"{stem}.w_norm": torch.ones(48)}))
+    assert (found.verdict, found.adapters[0].frozen_layers) == ("does-not-comply", (NORM,))
+
+
+@pytest.mark.parametrize("name", ["emb_params", "<cat-toy>"])
+def test_a_learned_embedding_alone_has_nothing_to_compare(tmp_path: Path, check: Check, name: str) -> None:
+    found = check(save(tmp_path / "embedding.safetensors", {name: torch.ones(2, 4)}))
+    assert found.verdict == "not-comparable"
 
 
 def test_an_adapter_beside_untouched_weights_is_seen(pipeline: Path, check: Check) -> None:

@@ -23,6 +23,11 @@ from publisher.runtime.guard.names import parameters_of, unwrapped
 from publisher.runtime.guard.norms import cure
 from publisher.runtime.guard.stay import Stay
 
+MOVED = (
+    "Frozen rows are put back after each step of an optimizer. If something else moved them, such as\n"
+    "optimizer.eval() of a schedule-free one, call guard.on_step_end() after it. Otherwise:\n"
+)
+"""Hint where rows alone changed."""
 _armed: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
@@ -157,7 +162,8 @@ class Armed:
             raise MaskBrokenError(
                 f"is frozen, and has changed{others}",
                 where=changed[0],
-                hint="Go back to a checkpoint from before, or to the released weights.",
+                hint=(MOVED if all(self.stays[name].rows for name in changed) else "")
+                + "Go back to a checkpoint from before, or to the released weights.",
             )
 
     def release(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DDPMScheduler
 
 from publisher.api.membranes import Transport
 from publisher.errors import UsageError
@@ -16,7 +17,7 @@ from publisher.runtime.attached import attach
 from publisher.runtime.branches import PromptUnknownError
 from publisher.runtime.hosts import live_hosts
 from publisher.runtime.pipelines import load, twin
-from support.attaching import distance, members_for, merged
+from support.attaching import distance, images, members_for, merged
 from support.tiny_sdxl import save_tiny_sdxl
 
 OVERLAP = Transport(score="overlap")
@@ -157,3 +158,43 @@ def seeded() -> torch.Generator:
 def test_membranes_of_sdxl_do_not_go_on_sd_1(sdxl: Any, loaded: Any) -> None:
     with pytest.raises(UsageError, match="does not fit this model"):
         attach(loaded, members_for(sdxl.unet))
+
+
+def changed_after_attaching(pipeline: Any, way: str) -> None:
+    """Change a pipeline as people do after loading it."""
+    if way == "another scheduler":
+        pipeline.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+    elif way == "slices and tiles":
+        pipeline.enable_attention_slicing()
+        pipeline.vae.enable_tiling()
+    elif way == "FreeU":
+        pipeline.enable_freeu(0.9, 0.2, 1.1, 1.2)
+    elif way == "bfloat16":
+        pipeline.to(torch.bfloat16)
+    elif way == "channels last":
+        pipeline.unet.to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("way", ["another scheduler", "slices and tiles", "FreeU", "bfloat16", "channels last"])
+def test_what_is_changed_after_attaching_leaves_membranes_to_the_prompts(own: Any, way: str) -> None:
+    own.vae, own.text_encoder = copy.deepcopy(own.vae), copy.deepcopy(own.text_encoder)
+    with attach(own, members_for(own.unet), OVERLAP) as attached:
+        changed_after_attaching(own, way)
+        for prompts, wanted in ((["a pizza", "a dog"], [1.0, 0.0]), (["a dog"], [0.0])):
+            images(own, prompts)
+            assert attached.last is not None
+            assert attached.last.matrix[:, 0].tolist() == wanted
+
+
+def test_guidance_that_is_turned_off_half_way_keeps_each_prompt_with_its_image(own: Any) -> None:
+    def stop(pipeline: Any, step: int, _: Any, values: dict[str, Any]) -> dict[str, Any]:
+        if step == 0:
+            values["prompt_embeds"] = values["prompt_embeds"].chunk(2)[-1]
+            pipeline._guidance_scale = 0.0
+        return values
+
+    options = {"callback_on_step_end": stop, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+    with attach(own, members_for(own.unet), OVERLAP):
+        together = images(own, ["a pizza", "a dog"], **options)
+        alone = images(own, ["a dog"], seed=1, **options)
+    torch.testing.assert_close(together[1:], alone, atol=1e-4, rtol=0)
