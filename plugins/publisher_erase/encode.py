@@ -6,7 +6,7 @@ float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,8 @@ class Encoders:
     """
 
     def __init__(self, model: Model, device: torch.device) -> None:
+        self.tell: Callable[[int], None] = lambda _: None
+        """Is told how many more prompts are embedded."""
         self._parts = model.anatomy.text_encoders
         self._penultimate = model.anatomy.penultimate
         self._device = device
@@ -72,6 +74,7 @@ class Encoders:
             hidden = torch.cat([self._run(i, batch, stop) for i in range(len(self._parts))], dim=-1)
             for prompt, rows in zip(batch, hidden, strict=True):
                 yield Embedding(rows, prompt.length)
+            self.tell(len(batch))
 
     @torch.inference_mode()
     def _hidden(self, index: int, batch: Sequence[Tokens], stop: int) -> Tensor:

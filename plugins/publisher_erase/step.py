@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from publisher.api import Claim, ModelError, ModelInfo, Requirements, Scope, Step, StepContext, StepPlan
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from publisher_erase.encode import Encoders
     from publisher_erase.uce import LowRank, Rows
 
+Counted = Callable[[int, str], Callable[[int], None]]
+"""Total and text, to what counts: :meth:`publisher.api.StepContext.counted`."""
 FAMILIES = ("stable-diffusion-1", "stable-diffusion-2", "stable-diffusion-xl")
 VERIFIED_ROWS = 32
 """How many concept rows the finished weights are tried on."""
@@ -67,7 +69,7 @@ class Erase(Step[EraseParams]):
         ctx.progress(0, 2 + len(names), "embedding prompts")
         encoders = Encoders(ctx.model, ctx.device)
         tokens = tokenise(selection, encoders.tokens)
-        rows = embed_rows(params, tokens, encoders)
+        rows = embed_rows(params, tokens, encoders, ctx.counted)
         empty = next(encoders.embed([encoders.tokens("")])).hidden
         ctx.progress(1, 2 + len(names), "solving")
         edit = solve(params, rows, ctx, names)
@@ -77,13 +79,16 @@ class Erase(Step[EraseParams]):
         ctx.record("projections", len(names))
 
 
-def embed_rows(params: EraseParams, tokens: TokenSelection, encoders: Encoders) -> Rows:
-    """The rows of the edit; each distinct prompt is encoded once."""
+def embed_rows(
+    params: EraseParams, tokens: TokenSelection, encoders: Encoders, counted: Counted = lambda *_: lambda _: None
+) -> Rows:
+    """The rows of the edit; each distinct prompt is encoded once, and ``counted`` counts them."""
     from publisher_erase.text import WITHOUT_PADDING, stack_rows
 
     padding = params.rows not in WITHOUT_PADDING
     pairs = [pair for concept in tokens.concepts for pair in concept]
     distinct = list({prompt.ids: prompt for pair in pairs for prompt in pair}.values())
+    encoders.tell = counted(len(distinct) + len(tokens.keep), "prompts embedded")
     embedded = dict(zip((p.ids for p in distinct), encoders.embed(distinct, padding=padding), strict=True))
     concepts = [[(embedded[c.ids], embedded[g.ids]) for c, g in concept] for concept in tokens.concepts]
     return stack_rows(concepts, encoders.embed(tokens.keep, padding=padding), params.rows)

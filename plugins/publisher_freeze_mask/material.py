@@ -83,22 +83,25 @@ def gather(
     kinds = params.adapt.captions
     counts = {one.id: params.images for one in illegal} | {one.id: params.keep_images for one in innocent}
     images = ctx.references_of(counts)
+    tell = ctx.counted(sum(counts.values()), "images encoded")
     found: dict[Captions, list[Album]] = {kind: [] for kind in kinds}
     for turn, concept in enumerate(illegal):
         shown = images[concept.id]
-        latents = encode_images(vae, shown.images)
+        latents = encode_images(vae, shown.images, tell)
         for kind in kinds:
             found[kind].append(Album(latents, captions_of(concept, kind, shown.prompts, _word(params, turn))))
     kept = []
     for turn, concept in enumerate(innocent):
         shown = images[concept.id]
         lines = captions_of(concept, "rare", shown.prompts, _word(params, turn))
-        kept.append(Album(encode_images(vae, shown.images), lines))
+        kept.append(Album(encode_images(vae, shown.images, tell), lines))
     albums = {kind: tuple(ones) for kind, ones in found.items()}
     texts = dict.fromkeys(
         line for one in (*(a for ones in albums.values() for a in ones), *kept) for line in one.captions
     )
-    return Material(albums, tuple(kept), encode(ctx.model, tuple(texts), ctx.device), Noising(process_of(ctx.model)))
+    tell = ctx.counted(len(texts) * len(ctx.model.anatomy.text_encoders), "texts encoded")
+    states = encode(ctx.model, tuple(texts), ctx.device, tell)
+    return Material(albums, tuple(kept), states, Noising(process_of(ctx.model)))
 
 
 def _word(params: FreezeMaskParams, turn: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -84,15 +83,13 @@ class Run:
         if self.params.method == "mima":
             self.outer.check()
         steps, done = self.params.steps or 0, self._resume()
-        first, began = done, time.monotonic()
         while done < steps and not self.log.stopped:
             self._step(done)
             done += 1
             self._probe(done)
             if done % self.params.checkpoint_every == 0 or done == steps or self.log.stopped:
                 self._save(done)
-            left = (time.monotonic() - began) / (done - first) * (steps - done)
-            self.progress(done, self._line(left))
+            self.progress(done, self._line())
         return self.best or {name: value.detach() for name, value in self.theta.items()}
 
     def _step(self, done: int) -> None:
@@ -236,11 +233,9 @@ class Run:
             done, {f"{group}|{name}": value for group, values in groups.items() for name, value in values.items()}
         )
 
-    def _line(self, left: float) -> str:
+    def _line(self) -> str:
         recent = torch.tensor(self.log.losses[-RECENT:], dtype=torch.float64).mean(0).tolist()
-        shown = ", ".join(f"{name} {value:.2e}" for name, value in zip(TERMS, recent, strict=False) if value)
-        minutes, seconds = divmod(round(left), 60)
-        return f"{shown}, {minutes}:{seconds:02} left"
+        return ", ".join(f"{name} {value:.2e}" for name, value in zip(TERMS, recent, strict=False) if value)
 
 
 def _diverged(step: int) -> UsageError:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -138,15 +139,18 @@ def gather(params: ImmunizeParams, concepts: Sequence[Concept], kept: Sequence[C
     vae = load_component(ctx.model, "vae", ctx.device, torch.float32)
     counts = {one.id: params.images or 1 for one in concepts} | {one.id: params.keep_images or 1 for one in kept}
     shown = ctx.references_of(counts)
-    albums = [_album(params, one, shown[one.id], vae, turn) for turn, one in enumerate(concepts)]
-    kept_albums = [_album(params, one, shown[one.id], vae, -1 - turn) for turn, one in enumerate(kept)]
+    tell = ctx.counted(sum(counts.values()), "images encoded")
+    encoded = partial(encode_images, vae, tell=tell)
+    albums = [_album(params, one, shown[one.id], encoded, turn) for turn, one in enumerate(concepts)]
+    kept_albums = [_album(params, one, shown[one.id], encoded, -1 - turn) for turn, one in enumerate(kept)]
     texts = dict.fromkeys(
         line for album in (*albums, *kept_albums) for lines in album.captions.values() for line in lines
     )
     own = [prompt for concept in concepts for prompt in concept.prompts]
     distinct = tuple(dict.fromkeys((*keep_texts, *own, *texts)))
+    tell = ctx.counted(len(distinct) * len(ctx.model.anatomy.text_encoders), "texts encoded")
     return Material(
-        tuple(albums), tuple(kept_albums), keep_texts, encode(ctx.model, distinct, ctx.device),
+        tuple(albums), tuple(kept_albums), keep_texts, encode(ctx.model, distinct, ctx.device, tell),
         lengths(ctx.model, distinct), Noising(process_of(ctx.model)),
     )  # fmt: skip
 
@@ -168,13 +172,15 @@ def split(albums: Sequence[Album]) -> tuple[tuple[Album, ...], tuple[Album, ...]
     return tuple(train), tuple(held)
 
 
-def _album(params: ImmunizeParams, concept: Concept, found: References, vae: object, turn: int) -> Album:
+def _album(
+    params: ImmunizeParams, concept: Concept, found: References, encoded: Callable[[Tensor], Tensor], turn: int
+) -> Album:
     rare = params.rare[turn % len(params.rare)]
     kinds = dict.fromkeys(("name", "rare", *params.captions))
     captions: dict[Captions, tuple[str, ...]] = {
         kind: captions_of(concept, kind, found.prompts, rare) for kind in kinds
     }
-    return Album(concept, encode_images(vae, found.images), captions)
+    return Album(concept, encoded(found.images), captions)
 
 
 def _some(count: int, size: int, generator: torch.Generator) -> list[int]:

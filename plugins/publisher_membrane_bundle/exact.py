@@ -17,7 +17,7 @@ Draws of one step, all from one generator: text; k; height and width, where the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ class Exact:
         self.objective, self.ddim, self.anchors = objective, ddim, anchors
         self.sentences, self.dynamic, self.generator = sentences, dynamic, generator
 
-    def begin(self) -> None:
+    def begin(self, tell: Callable[[str], None] = lambda _: None) -> None:
         """Nothing goes on from step to step but the generator."""
 
     def step(self) -> Losses:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,8 +25,8 @@ class Trainer(Protocol):
     generator: torch.Generator
     objective: Objective
 
-    def begin(self) -> None:
-        """Once, unless :meth:`restore` is called."""
+    def begin(self, tell: Callable[[str], None] = ...) -> None:
+        """Once, unless :meth:`restore` is called; ``tell`` is given a line to show."""
 
     def step(self) -> Losses:
         """Losses; gradients left with the membranes."""
@@ -63,7 +62,6 @@ class Run:
         concepts = self.optimiser.membranes.concepts
         self.losses = torch.zeros(self.params.steps, 3, len(concepts))
         done = self._resume()
-        first, began = done, time.monotonic()
         while done < self.params.steps:
             found = self.trainer.step()
             self.losses[done] = torch.stack([found.erase, found.anchor, found.start])
@@ -73,8 +71,7 @@ class Run:
             done += 1
             if done % self.params.checkpoint_every == 0 or done == self.params.steps:
                 self._save(done)
-            spent = time.monotonic() - began
-            self.progress(done, self._line(done, spent / (done - first) * (self.params.steps - done)))
+            self.progress(done, self._line(done))
         return self.losses
 
     def _resume(self) -> int:
@@ -84,7 +81,7 @@ class Run:
             self.warnings.append(f"a checkpoint of the training {error}; training began anew")
             found = None
         if found is None:
-            self.trainer.begin()
+            self.trainer.begin(lambda text: self.progress(0, text))
             return 0
         done, tensors = found
         groups: dict[str, dict[str, Tensor]] = {"trainer": {}, "optimiser": {}, "run": {}}
@@ -104,10 +101,9 @@ class Run:
             done, {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
         )
 
-    def _line(self, done: int, left: float) -> str:
+    def _line(self, done: int) -> str:
         erase, anchor, _ = self.losses[max(0, done - RECENT) : done].mean((0, 2)).tolist()
-        minutes, seconds = divmod(round(left), 60)
-        return f"erase loss {erase:.2e}, anchor loss {anchor:.2e}, {minutes}:{seconds:02} left"
+        return f"erase loss {erase:.2e}, anchor loss {anchor:.2e}"
 
 
 def _diverged(step: int) -> UsageError:

@@ -16,7 +16,7 @@ trajectories anchors (``draws.py``), and x_T where it begins anew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +67,7 @@ class Pool:
         self.x = torch.empty(0)
         self.done = 0
 
-    def begin(self) -> None:
+    def begin(self, tell: Callable[[str], None] = lambda _: None) -> None:
         """Stagger the places: every trajectory from its own noise to its place, with the membranes as they are."""
         count = self.size.trajectories
         order = torch.randperm(count, generator=self.generator)
@@ -75,6 +75,7 @@ class Pool:
         self.turns = torch.arange(count) // len(self.sentences)
         self.x = torch.cat([self._noise() for _ in range(count)])
         for place in range(int(places.max())):
+            tell(f"trajectories brought to their places, {place} of {int(places.max())}")
             self._advance((places > place).nonzero()[:, 0])
         assert bool((self.places == places).all())  # noqa: S101 - by construction
 

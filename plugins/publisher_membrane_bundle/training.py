@@ -87,7 +87,7 @@ def train(
     hosts = find_hosts(model)
     kept = tuple(keep) if params.anchors.prompts else ()
     named = [text for target in targets for one in (target.texts, target.surrogates, target.positives) for text in one]
-    texts = encode(model, ["", *named, *kept], session.device)
+    texts = _encoded(model, ["", *named, *kept], session)
     anchors = AnchorMix(params.anchors, kept, texts)
     ddim = Ddim(process_of(model), params.denoising_steps, params.denoising_guidance)
     denoiser = Denoiser.load(model, session.device, session.dtype)
@@ -98,6 +98,19 @@ def train(
     for part, group in enumerate(together):
         bench.train(group, (part, len(together)), trained)
     return trained
+
+
+def _encoded(model: Model, texts: Sequence[str], session: Session) -> dict[str, Text]:
+    """Every distinct text as the denoiser reads it; the session is told how many are done."""
+    distinct, done = dict.fromkeys(texts), 0
+    total = len(distinct) * len(model.anatomy.text_encoders)
+
+    def tell(more: int) -> None:
+        nonlocal done
+        done += more
+        session.progress(done, total, "texts encoded")
+
+    return encode(model, distinct, session.device, tell)
 
 
 @dataclass(frozen=True)

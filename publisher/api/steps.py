@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -116,6 +116,25 @@ class StepContext(ABC):
     @abstractmethod
     def progress(self, done: int, total: int, text: str = "") -> None:
         """Say how far the step is; call it often, it is cheap."""
+
+    def counted(self, total: int, text: str) -> Callable[[int], None]:
+        """Return a function that is told how many more pieces of work are done, and passes it to :meth:`progress`.
+
+        For ``encode_images`` and ``encode`` of :mod:`publisher.api.diffusion`, which take it as ``tell``.
+
+        Args:
+            total: pieces of this phase.
+            text: what they are.
+        """
+        done = 0
+
+        def tell(more: int) -> None:
+            nonlocal done
+            done += more
+            self.progress(done, total, text)
+
+        tell(0)
+        return tell
 
     @abstractmethod
     def record(self, name: str, value: float, unit: str = "") -> None:

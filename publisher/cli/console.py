@@ -61,6 +61,8 @@ class Terminal:
         )
         self._tasks: dict[str, TaskID] = {}
         self._said: dict[str, float] = {}
+        self._phases: dict[str, tuple[float, int, int, int]] = {}
+        """Stage -> when its phase began and what was done then; total and done when it was last told."""
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -87,10 +89,22 @@ class Terminal:
 
     def _log(self, stage: str, done: int, total: int, text: str) -> None:
         now = time.monotonic()
+        left = self._left(stage, done, total, now)
         if done < total and now - self._said.get(stage, -LOG_EVERY_S) < LOG_EVERY_S:
             return
         self._said[stage] = now
-        self.console.print(f"{stage}: {done}/{total} {text} [{peak_memory()}]", markup=False, soft_wrap=True)
+        self.console.print(f"{stage}: {done}/{total} {text}{left} [{peak_memory()}]", markup=False, soft_wrap=True)
+
+    def _left(self, stage: str, done: int, total: int, now: float) -> str:
+        """Return the time left of a phase, which begins anew where another total is counted or the count falls."""
+        began, first, whole, last = self._phases.get(stage, (now, done, total, done))
+        if whole != total or done < last:
+            began, first = now, done
+        self._phases[stage] = began, first, total, done
+        if not first < done < total:
+            return ""
+        minutes, seconds = divmod(round((now - began) / (done - first) * (total - done)), 60)
+        return f", {minutes}:{seconds:02} left"
 
     def say(self, text: str) -> None:
         """A line worth keeping."""

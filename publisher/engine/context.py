@@ -20,6 +20,7 @@ from publisher.errors import PluginError
 from publisher.model.files import write_atomic, write_safetensors
 from publisher.model.state import State
 from publisher.model.tensors import dtype_name, tensor_bytes
+from publisher.runtime.meter import Meter
 
 ARTIFACT = re.compile(r"^[a-z0-9][a-z0-9._-]{0,127}(/[a-z0-9][a-z0-9._-]{0,127})?\.(json|safetensors)$")
 
@@ -92,7 +93,8 @@ class RunningStep(StepContext):
         """Images of several concepts, drawn together."""
         if self._references is None:
             raise self._error("asked for reference images, but its class does not say 'references = True'")
-        return self._references(counts)
+        with Meter(self.progress, sum(counts.values()), "reference images"):
+            return self._references(counts)
 
     def progress(self, done: int, total: int, text: str = "") -> None:
         """Say how far the step is."""

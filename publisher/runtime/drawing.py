@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from publisher.api import ImageRequest
 from publisher.api.diffusion.process import latent_size
 from publisher.errors import PublisherError
+from publisher.runtime.meter import advance
 
 if TYPE_CHECKING:
     import torch
@@ -58,11 +59,23 @@ def draw(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest]) -> torch
             latents=_noise(pipeline, generators),
             generator=generators,
             output_type="pt",
+            callback_on_step_end=_told(len(requests)),
         ).images
+    advance(len(requests) / (steps + 1))
     if not torch.isfinite(pixels).all():
         raise DrawError("the model drew NaN or infinite values")
     drawn: torch.Tensor = pixels.float().mul(255).round().to(torch.uint8).cpu()
     return drawn
+
+
+def _told(images: int) -> Callable[..., dict[str, torch.Tensor]]:
+    """Tell open meters of each sampling step; decoding counts as one more."""
+
+    def tell(pipeline: DiffusionPipeline, _step: int, _t: object, _tensors: object) -> dict[str, torch.Tensor]:
+        advance(images / (pipeline.num_timesteps + 1))
+        return {}
+
+    return tell
 
 
 def _common(requests: Sequence[ImageRequest]) -> tuple[int, float, bool]:

@@ -54,8 +54,9 @@ class Course:
 
     @property
     def cost(self) -> int:
-        """Training steps and images of one trial."""
-        return self.params.horizons[-1] + len(self.params.horizons) * len(self.requests)
+        """Training steps and images of one trial: those that are encoded, and those that are drawn."""
+        encoded = self.images + len(self.prior)
+        return encoded + self.params.horizons[-1] + len(self.params.horizons) * len(self.requests)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from publisher.api import Concept, Executor, ImageRequest, Sampling, Scope, Trai
 from publisher.errors import CRASHES, ModelError, PublisherError
 from publisher.model.digest import sha256_file, sha256_json
 from publisher.runtime.drawing import batch_size
+from publisher.runtime.meter import Meter
 from publisher.runtime.references import (
     FIRST_SEED,
     VERSION,
@@ -167,10 +168,10 @@ class Materials:
         import torch
 
         plan = self._plan(requests)
-        done = 0
-        for count in self._gallery.fill(plan, self._executor):
-            done += count
-            self._setting.progress(done, sum(len(batch.requests) for batch in plan), "images to train on")
+        total = sum(len(batch.requests) for batch in plan)
+        with Meter(self._setting.progress, total, "images to train on") as meter:
+            for count in self._gallery.fill(plan, self._executor):
+                meter.settle(count)
         found: dict[ImageRequest, torch.Tensor] = {}
         for batch in plan:
             images = self._gallery.look(batch)

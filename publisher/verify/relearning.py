@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from publisher.api import Concept, Sampling, Scope
 from publisher.api.evidence import TrialRow
 from publisher.errors import CRASHES, PublisherError
+from publisher.runtime.meter import Meter
 from publisher.verify.asking import one_line
 from publisher.verify.courses import Course, Desk, Job
 from publisher.verify.dispatch import dispatch
@@ -107,18 +108,17 @@ class _School:
         workers = self.desk.workers
         chunks = [jobs[start : start + workers] for start in range(0, len(jobs), workers)]
         tasks = [TrialTasks(tuple(_task(job, material, self) for job in chunk), workers) for chunk in chunks]
-        done, total = 0, sum(job.course.cost for job in jobs)
-        self.setting.progress(done, total, _words(jobs[0]))
         waiting = iter(chunks)
-        try:
-            for found in dispatch(self.tools.executor, perform, tasks, _is_trained):
-                chunk = next(waiting)
-                for job, trained in zip(chunk, found, strict=True):
-                    self._keep(job, trained)
-                done += sum(job.course.cost for job in chunk)
-                self.setting.progress(done, total, _words(chunk[-1]))
-        except Unmeasured as error:
-            self.problems |= {job.key: str(error) for chunk in waiting for job in chunk}
+        with Meter(self.setting.progress, sum(job.course.cost for job in jobs), _words(jobs[0])) as meter:
+            try:
+                for found in dispatch(self.tools.executor, perform, tasks, _is_trained):
+                    chunk = next(waiting)
+                    for job, trained in zip(chunk, found, strict=True):
+                        self._keep(job, trained)
+                    meter.text = _words(chunk[-1])
+                    meter.settle(sum(job.course.cost for job in chunk))
+            except Unmeasured as error:
+                self.problems |= {job.key: str(error) for chunk in waiting for job in chunk}
 
     def _missing(self, courses: Sequence[Course]) -> Iterator[Job]:
         seen = set()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from publisher.api import Guards, ImageRequest, Scope, Scorer
 from publisher.errors import ModelError
 from publisher.runtime.drawing import batch_size
+from publisher.runtime.meter import Meter
 from publisher.verify.asking import PRIVATE_KINDS, one_line
 from publisher.verify.batches import Batch, Wanted, batches, drawing
 from publisher.verify.evidence import png_base64
@@ -57,8 +58,9 @@ def survey(
     base, hardened = _galleries(arms, setting)
     _draw(plan, base, hardened, tools, setting)
     visible = {drawing(request) for request in shown}
-    for batch in plan:
+    for done, batch in enumerate(plan, start=1):
         _look(batch, base, hardened, tools.scorers, visible, found)
+        setting.progress(done, len(plan), "batches judged")
     return found
 
 
@@ -75,13 +77,12 @@ def _draw(
     work = {base: list(plan)}
     for gallery in hardened.values():
         work[gallery] = [batch for batch in plan if any(hardened[how] is gallery for how in batch.guards)]
-    done, total = 0, sum(len(batch.requests) for asked in work.values() for batch in asked)
-    for gallery, asked in work.items():
-        if asked:
-            setting.progress(done, total, gallery.name)
-        for count in gallery.fill(asked, tools.executor):
-            done += count
-            setting.progress(done, total, gallery.name)
+    total = sum(len(batch.requests) for asked in work.values() for batch in asked)
+    with Meter(setting.progress, total, base.name) as meter:
+        for gallery, asked in work.items():
+            meter.text = gallery.name
+            for count in gallery.fill(asked, tools.executor):
+                meter.settle(count)
 
 
 def _look(

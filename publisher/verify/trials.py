@@ -16,6 +16,7 @@ from publisher.api.freeze_mask import Frozen
 from publisher.errors import CRASHES
 from publisher.model.digest import sha256_json
 from publisher.runtime.drawing import DrawError, batch_kind, batch_size, draw
+from publisher.runtime.meter import advance
 from publisher.runtime.side_by_side import one_thread_each
 from publisher.verify.asking import one_line
 from publisher.verify.tools import Unmeasured
@@ -117,7 +118,8 @@ def _begin(task: TrialTask) -> _Begun:
         pipeline = load(task.folder, torch.device(task.device), torch.float32)
 
         def latents(images: torch.Tensor) -> torch.Tensor:
-            return encode_images(pipeline.vae, images.float().div(255)) if len(images) else _none(pipeline)
+            pixels = images.float().div(255)
+            return encode_images(pipeline.vae, pixels, advance) if len(images) else _none(pipeline)
 
         first = len(task.held_out)  # captions go with the prompts that drew the images, and these come first
         captions = tuple(task.captions[(first + i) % len(task.captions)] for i in range(len(task.images)))
@@ -200,6 +202,7 @@ def _train(begun: _Begun, learner: Learner, steps: int, done: Trained) -> None:
         if begun.armed:
             begun.armed.enforce()
         done.steps += 1
+        advance(1)
     done.seconds += time.perf_counter() - began
 
 

@@ -6,6 +6,7 @@ L   = || target - eps_theta(x_t, t, c) ||^2                          eq. 14; noi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ BATCH = 8
 
 
 @torch.no_grad()
-def encode_images(vae: Any, images: Tensor) -> Tensor:
+def encode_images(vae: Any, images: Tensor, tell: Callable[[int], None] = lambda _: None) -> Tensor:
     """The mean of the autoencoder's posterior, scaled as the denoiser expects it.
 
     Where the autoencoder has ``latents_mean`` and ``latents_std``, each channel is normalised by them: what the
@@ -30,6 +31,7 @@ def encode_images(vae: Any, images: Tensor) -> Tensor:
     Args:
         vae: an ``AutoencoderKL``.
         images: ``(n, 3, h, w)`` in [0, 1].
+        tell: is told how many more images are done.
 
     Returns:
         ``(n, c, h / f, w / f)`` float32 on the autoencoder's device.
@@ -44,6 +46,7 @@ def encode_images(vae: Any, images: Tensor) -> Tensor:
     for start in range(0, len(images), BATCH):
         pixels = images[start : start + BATCH].to(weight.device, weight.dtype) * 2 - 1
         means.append(vae.encode(pixels).latent_dist.mean.float())
+        tell(len(pixels))
     shift = vae.config.get("shift_factor") or 0.0
     spread: Tensor | float = 1.0
     if all(vae.config.get(key) is not None for key in LATENTS):

@@ -6,7 +6,7 @@ side by side, and a pooled vector of the second through the time embedding.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,10 +37,18 @@ class Text:
         return Text(torch.cat([text.states for text in texts]), torch.cat(pooled) if pooled else None)
 
 
-def encode(model: Model, texts: Iterable[str], device: torch.device) -> dict[str, Text]:
+def encode(
+    model: Model, texts: Iterable[str], device: torch.device, tell: Callable[[int], None] = lambda _: None
+) -> dict[str, Text]:
     """Every distinct text as a batch of one, in float32; the encoders are let go.
 
     The empty text stands for no prompt: where the pipeline draws with zeros in its place, it is zeros here too.
+
+    Args:
+        model: whose encoders.
+        texts: equal ones are encoded once.
+        device: where.
+        tell: is told how many more texts an encoder has done: each encoder does all of them.
 
     Raises:
         UsageError: the pipeline would silently cut a text.
@@ -49,7 +57,7 @@ def encode(model: Model, texts: Iterable[str], device: torch.device) -> dict[str
     distinct = list(dict.fromkeys(texts))
     states, pooled = [], None
     for part in model.anatomy.text_encoders:
-        hidden, vector = _run(model, part, distinct, device)
+        hidden, vector = _run(model, part, distinct, device, tell)
         states.append(hidden)
         pooled = vector if vector is not None else pooled
     if not model.anatomy.pooled_text:
@@ -66,7 +74,9 @@ def encode(model: Model, texts: Iterable[str], device: torch.device) -> dict[str
     }
 
 
-def _run(model: Model, part: TextEncoder, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor | None]:
+def _run(
+    model: Model, part: TextEncoder, texts: Sequence[str], device: torch.device, tell: Callable[[int], None]
+) -> tuple[Tensor, Tensor | None]:
     """``(B, n, width)`` and, of an encoder with a projection, ``(B, p)``."""
     tokenizer = load_component(model, part.tokenizer, device, torch.float32)
     network = load_component(model, part.component, device, torch.float32)
@@ -84,6 +94,7 @@ def _run(model: Model, part: TextEncoder, texts: Sequence[str], device: torch.de
         states.append(output.hidden_states[-2] if model.anatomy.penultimate else output.last_hidden_state)
         if hasattr(output, "text_embeds"):
             pooled.append(output.text_embeds)
+        tell(len(tokens.input_ids))
     return torch.cat(states), torch.cat(pooled) if pooled else None
 
 
