@@ -334,5 +334,5 @@ def test_progress_counts_training_steps_and_images(school: World) -> None:
     told: list[tuple[int, int, str]] = []
     school.setting = replace(school.setting, progress=lambda *args: told.append(args))
     school.verify(relearn())
-    total = 9 * (20 + 3 * 4)
+    total = 9 * (HELD_OUT + 3 + 20 + 3 * 4)  # encoded, trained on, drawn
     assert (total, total, "relearn on cigarette") in told
