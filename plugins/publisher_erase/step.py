@@ -66,12 +66,12 @@ class Erase(Step[EraseParams]):
             ctx.warn(warning)
         names = find_projections(ctx.model)
         check_encoders(ctx.model)
-        ctx.progress(0, 2 + len(names), "embedding prompts")
+        ctx.progress(0, len(names), "loading text encoders")
         encoders = Encoders(ctx.model, ctx.device)
         tokens = tokenise(selection, encoders.tokens)
         rows = embed_rows(params, tokens, encoders, ctx.counted)
         empty = next(encoders.embed([encoders.tokens("")])).hidden
-        ctx.progress(1, 2 + len(names), "solving")
+        ctx.progress(0, len(names), "solving")
         edit = solve(params, rows, ctx, names)
         _write(ctx, names, edit, rows)
         ctx.record("unconditional drift", _relative(edit.rows(empty) - empty, empty))
@@ -125,7 +125,7 @@ def _write(ctx: StepContext, names: Sequence[str], edit: LowRank, rows: Rows) ->
         missed += _square(read - wanted)
         distance += _square(was - wanted)
         size += _square(was)
-        ctx.progress(done + 3, 2 + len(names), "writing projections")
+        ctx.progress(done + 1, len(names), "writing projections")
     if distance <= ALREADY**2 * size:
         ctx.warn("the concepts already read much like their targets: was this model edited before?")
     ctx.record("residual", math.sqrt(missed / max(distance, 1e-30)))

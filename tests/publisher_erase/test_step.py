@@ -9,6 +9,7 @@ from erase_fakes import Context, Headers, concept
 from publisher.api import Anatomy, Model, ModelError, Scope, TextEncoder, UsageError
 from publisher_erase import publisher_register_steps
 from publisher_erase.params import EraseParams
+from publisher_erase.projections import find_projections
 from publisher_erase.step import Erase
 
 SMOKE = concept("cigarette", synonyms=("smoke", "cig"))
@@ -78,10 +79,12 @@ def test_the_same_run_gives_the_same_bytes(embedded: Model, method: str) -> None
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_progress_ends_at_its_total(embedded: Model) -> None:
-    ctx = run(Context(SCOPE, embedded))
-    assert ctx.steps[-1][0] == ctx.steps[-1][1]
-    assert ctx.steps == sorted(ctx.steps)
+def test_progress_counts_prompts_and_then_projections(embedded: Model) -> None:
+    steps, names = run(Context(SCOPE, embedded)).steps, len(find_projections(embedded))
+    prompts, writing = steps[1 : -names - 1], steps[-names - 1 :]
+    assert prompts == sorted(prompts)
+    assert prompts[-1][0] == prompts[-1][1] > 0
+    assert writing == [(done, names) for done in range(names + 1)]
 
 
 def test_authors_lambda_is_absolute(embedded: Model) -> None:

@@ -53,13 +53,13 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tiny_sd: Path, tmp_path: Path, 
     whole = train(model, targets, [], params, session(tmp_path / "whole"))
     with pytest.raises(Stopped):
         train(model, targets, [], params, session(tmp_path / "part", stop_at(step)))
-    seen: list[int] = []
-    resumed = train(model, targets, [], params, session(tmp_path / "part", lambda done, *_: seen.append(done)))
+    told: list[tuple[int, int, str]] = []
+    resumed = train(model, targets, [], params, session(tmp_path / "part", lambda *line: told.append(line)))
     assert content(resumed) == content(whole)
     assert resumed.curves == whole.curves
     assert resumed.numbers == whole.numbers
     first = {1: 1, 5: 4, 11: 11}[step]  # exact: the first membrane was done after 7, the second has a checkpoint at 3
-    assert seen[0] == first
+    assert next(done for done, _, text in told if "erase loss" in text) == first
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tiny_sd: Path, tmp_path: Path) -> None:
@@ -177,11 +177,16 @@ def test_clipping_bounds_what_one_step_can_do(tiny_sd: Path, tmp_path: Path) -> 
     assert content(plain) != content(clipped)
 
 
-def test_progress_names_both_losses_and_the_time_left(tiny_sd: Path, tmp_path: Path) -> None:
+def test_progress_names_texts_places_and_both_losses(tiny_sd: Path, tmp_path: Path) -> None:
     lines: list[tuple[int, int, str]] = []
     train(model_of(tiny_sd), [CAT], [], quick(), session(tmp_path, lambda *line: lines.append(line)))
-    assert [line[:2] for line in lines] == [(i, 8) for i in range(1, 9)]
-    assert all("erase loss" in line[2] and "anchor loss" in line[2] and line[2].endswith("left") for line in lines)
+    texts = [line for line in lines if line[2] == "texts encoded"]
+    places = [line for line in lines if "brought to their places" in line[2]]
+    losses = [line for line in lines if "erase loss" in line[2] and "anchor loss" in line[2]]
+    assert lines == texts + places + losses
+    assert [line[:2] for line in losses] == [(i, 8) for i in range(1, 9)]
+    assert texts[-1][0] == texts[-1][1] > 0
+    assert places
 
 
 def test_curves_are_thinned_to_means_over_windows() -> None:
