@@ -22,7 +22,7 @@ BATCH = 8
 
 
 @torch.no_grad()
-def encode_images(vae: Any, images: Tensor, tell: Callable[[int], None] = lambda _: None) -> Tensor:
+def encode_images(vae: Any, images: Tensor, tell: Callable[[int], None] | None = None) -> Tensor:
     """The mean of the autoencoder's posterior, scaled as the denoiser expects it.
 
     Where the autoencoder has ``latents_mean`` and ``latents_std``, each channel is normalised by them: what the
@@ -46,7 +46,8 @@ def encode_images(vae: Any, images: Tensor, tell: Callable[[int], None] = lambda
     for start in range(0, len(images), BATCH):
         pixels = images[start : start + BATCH].to(weight.device, weight.dtype) * 2 - 1
         means.append(vae.encode(pixels).latent_dist.mean.float())
-        tell(len(pixels))
+        if tell is not None:
+            tell(len(pixels))
     shift = vae.config.get("shift_factor") or 0.0
     spread: Tensor | float = 1.0
     if all(vae.config.get(key) is not None for key in LATENTS):

@@ -38,7 +38,7 @@ class Text:
 
 
 def encode(
-    model: Model, texts: Iterable[str], device: torch.device, tell: Callable[[int], None] = lambda _: None
+    model: Model, texts: Iterable[str], device: torch.device, tell: Callable[[int], None] | None = None
 ) -> dict[str, Text]:
     """Every distinct text as a batch of one, in float32; the encoders are let go.
 
@@ -75,7 +75,7 @@ def encode(
 
 
 def _run(
-    model: Model, part: TextEncoder, texts: Sequence[str], device: torch.device, tell: Callable[[int], None]
+    model: Model, part: TextEncoder, texts: Sequence[str], device: torch.device, tell: Callable[[int], None] | None
 ) -> tuple[Tensor, Tensor | None]:
     """``(B, n, width)`` and, of an encoder with a projection, ``(B, p)``."""
     tokenizer = load_component(model, part.tokenizer, device, torch.float32)
@@ -94,7 +94,8 @@ def _run(
         states.append(output.hidden_states[-2] if model.anatomy.penultimate else output.last_hidden_state)
         if hasattr(output, "text_embeds"):
             pooled.append(output.text_embeds)
-        tell(len(tokens.input_ids))
+        if tell is not None:
+            tell(len(tokens.input_ids))
     return torch.cat(states), torch.cat(pooled) if pooled else None
 
 
