@@ -202,7 +202,7 @@ def test_a_terminated_run_resumes_to_the_same_bytes(released: Released, manifest
     out = tmp_path / "out"
     command = [sys.executable, "-m", "publisher", "release", str(manifest()), "--out", str(out), "--throwaway-key"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and not list(out.glob(".work/images/*.safetensors")):
+        while process.poll() is None and not list(out.glob(".work/steps/[!.]*/result.json")):
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143
