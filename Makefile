@@ -6,8 +6,11 @@ READY := .venv/.ready
 WORKERS := --numprocesses 2 --dist worksteal
 FUZZ ?= 5000
 FUZZ_SEED ?= 20261128
+KILLS ?= 40
+FULLS ?= 14
+KILL_SEED ?= 1
 
-.PHONY: help quickstart test test-fast fuzz coverage check lint types contracts package reference format clean
+.PHONY: help quickstart test test-fast fuzz kill coverage check lint types contracts package reference format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +31,9 @@ fuzz: $(READY)  ## many damaged packages and hostile command lines; FUZZ=5000 of
 
 coverage: $(READY)  ## all tests, with the lines that none of them runs
 	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term:skip-covered
+
+kill: $(READY)  ## releases killed, terminated and out of disk at random moments; KILLS=40 FULLS=14 KILL_SEED=1
+	KILLS=$(KILLS) FULLS=$(FULLS) KILL_SEED=$(KILL_SEED) $(BIN)/python -m pytest tests/publisher/release/test_kills.py
 
 check:  ## what CI runs
 	bash .ci/run

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,23 +193,3 @@ def test_the_matrix_shows_claims_on_the_base_model_and_after_each_step_from_thei
     assert of_bomb == {"base": "failed", "take-bomb": "passed"}
     of_cigarette = [cells["take-cigarette.cigarette.plain", after] for after in ("base", "take-cigarette", "take-bomb")]
     assert of_cigarette == ["failed", "passed", "passed"]
-
-
-@pytest.mark.slow
-def test_a_terminated_run_resumes_to_the_same_bytes(released: Released, manifest: Manifest, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "publisher", "release", str(manifest()), "--out", str(out), "--throwaway-key"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and not list(out.glob(".work/steps/[!.]*/result.json")):
-            time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 143
-    assert not list(out.glob("small*"))
-    assert not list(out.glob(".small*"))
-    result = publisher("release", manifest(), "--out", out, "--throwaway-key", "--json")
-    assert json.loads(result.stdout)["cached"] == ["erase"]
-    signed = {"model.sig", "SHA256SUMS"}
-    first, second = released[0] / "small-1.0.0", out / "small-1.0.0"
-    names = [path.relative_to(first) for path in first.rglob("*") if path.is_file()]
-    differ = [name for name in names if (first / name).read_bytes() != (second / name).read_bytes()]
-    assert {name.name for name in differ if "attestations" not in name.parts} <= signed
