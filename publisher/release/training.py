@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from publisher.engine.run import Hardened, harden
 from publisher.errors import PublisherError, UsageError
 from publisher.model.files import atomic_folder, json_bytes, write_atomic
 from publisher.model.state import State
+from publisher.release.places import require_writable, told
 from publisher.release.prepare import Prepared, prepare
 
 STEP = "membrane-bundle"
@@ -54,9 +56,10 @@ def train(path: Path, out: Path, work: Path, progress: Progress) -> Trained:
         UsageError: the manifest has no such step, or ``out`` exists.
         PublisherError: a step failed; ``out`` is not there.
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise UsageError("is there already", where=str(out), hint="Give another folder with --out.")
-    with locked(work):
+    require_writable(out, work)
+    with told(), locked(work):
         prepared = prepare(path, work, fetch=True)
         steps = [index for index, step in enumerate(prepared.steps) if step.identity.name == STEP]
         if not steps:

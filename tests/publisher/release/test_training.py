@@ -149,3 +149,9 @@ def test_an_existing_output_and_a_manifest_without_the_step_are_refused_before_a
     result = train(manifest(), tmp_path / "out")
     assert (result.exit_code, "has no step 'membrane-bundle'" in result.stderr) == (2, True)
     assert RUNS == []
+
+
+def test_a_file_where_the_output_would_go_is_said_before_anything_runs(manifest: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = train(manifest(**sections(step("cigarette"))), tmp_path / "file" / "out")
+    assert (result.exit_code, f"{tmp_path / 'file'}: is no folder" in result.stderr) == (2, True), result.stderr
