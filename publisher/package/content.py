@@ -36,13 +36,19 @@ CODE_KEYS = frozenset({"auto_map", "custom_pipeline", "custom_pipelines", "custo
 """Keys of a configuration that name program code."""
 SWITCHES = frozenset({"trust_remote_code", "use_kernels", "use_pretrained_backbone"})
 """Keys that make loaders fetch code or weights from elsewhere, unless they are false or null."""
-IMPLEMENTATIONS = re.compile(r"_?(attn|experts)_implementation(_internal)?")
+IMPLEMENTATIONS = frozenset(
+    f"{start}{part}_implementation{end}"
+    for start in ("", "_")
+    for part in ("attn", "experts")
+    for end in ("", "_internal")
+)
 BUILT_IN = frozenset({"eager", "sdpa", "flex_attention", "batched_mm", "grouped_mm"})
 """Implementations that torch brings. For any other name, ``flash_attention_2`` included, loaders may fetch a kernel."""
 QUANTIZED = frozenset({"bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit", "torchao", "quanto"})
 """Methods of quantization whose kernels are installed and not fetched."""
 FILE_KEYS = frozenset({"vocab_file", "merges_file", "tokenizer_file", "spm_file", "transformers_weights"})
 """Keys whose value loaders open as a file: a name without a folder, so that it lies in the package."""
+WATCHED = CODE_KEYS | SWITCHES | IMPLEMENTATIONS | FILE_KEYS | {"quantization_config"}
 ADAPTER = "adapter_config.json"
 """Beside a network's weights it makes loaders fetch the model, and import the library, that it names."""
 _CLASS = re.compile(r"[A-Z][A-Za-z0-9]{0,99}")
@@ -193,7 +199,8 @@ def check_configuration(path: str, document: Any) -> Iterator[Finding]:
 
 def check_code(path: str, document: Any) -> Iterator[Finding]:
     """Find what in a configuration, as JSON data, makes loaders run or fetch code, or read outside of its folder."""
-    problems = {f"has {key!r}, {problem}" for key, value in _items(document) if (problem := _key_problem(key, value))}
+    watched = [(key, value) for key, value in _items(document) if key in WATCHED]
+    problems = {f"has {key!r}, {problem}" for key, value in watched if (problem := _key_problem(key, value))}
     for problem in sorted(problems):
         yield Finding(Code.CUSTOM_CODE, path, problem)
     if isinstance(document, dict) and not isinstance(document.get("_class_name", ""), str):
@@ -206,7 +213,7 @@ def _key_problem(key: str, value: Any) -> str:
         return "which loads code"
     if key in SWITCHES and value not in (False, None):
         return "which makes loaders fetch code or weights"
-    if IMPLEMENTATIONS.fullmatch(key) and not _built_in(value):
+    if key in IMPLEMENTATIONS and not _built_in(value):
         return f"which may make loaders fetch a kernel (allowed: {', '.join(sorted(BUILT_IN))})"
     if key == "quantization_config" and not _quantized(value):
         return f"which may make loaders fetch a kernel (allowed: {', '.join(sorted(QUANTIZED))})"

@@ -31,7 +31,7 @@ from support.packages import CREATED, evidence_row, finish, json_lines, report_d
 from support.verifying import codes, release_again, resign
 
 SLOWEST = 10.0
-"""Seconds that no mutant may take, on any machine; the slowest is printed."""
+"""Processor seconds that no mutant may take; the slowest is printed."""
 LINES = {"cigarette.plain": [evidence_row(seed) for seed in range(60)]}
 STEM = "lora_unet_mid_block_attentions_0_proj_in"
 
@@ -163,12 +163,12 @@ class Clock:
         self.slowest, self.seen = 0.0, Counter[str]()
 
     def verify(self, folder: Path, key: Path, what: object) -> Verification:
-        began = time.monotonic()
+        began = time.process_time()
         try:
             found = verify(folder, key)
         except Exception as error:
             raise AssertionError(f"{what} crashed the verifier") from error
-        seconds = time.monotonic() - began
+        seconds = time.process_time() - began
         assert seconds < SLOWEST, f"{what} took {seconds:.1f} s"
         assert len(found.findings) <= MAX_FINDINGS, what
         assert all(str(finding).isprintable() for finding in found.findings), what
@@ -244,7 +244,7 @@ def numbers(folder: Path) -> list[Any]:
     for claim in data["claims"]:
         found.append(claim["verdict"])
         for check in claim["checks"]:
-            found += [check["verdict"], check["measurement"]["hardened"], check["measurement"]["base"]]
+            found += [check["verdict"], check["measurement"]["hardened"], check["measurement"].get("base")]
     return found
 
 
@@ -300,9 +300,9 @@ def test_hostile_packages_are_refused_soon_although_signed(
         for path, data in files().items():
             (folder / path).write_bytes(data)
         resign(folder, key_pair[0])
-        began = time.monotonic()
+        began = time.process_time()
         found = verify(folder, key_pair[1])
-        clock.slowest = max(clock.slowest, time.monotonic() - began)
+        clock.slowest = max(clock.slowest, time.process_time() - began)
         clock.seen.update(codes(found) - {"V031"})
         assert code in codes(found), name
         assert clock.slowest < 60, name
