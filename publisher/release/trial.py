@@ -7,8 +7,9 @@ from pathlib import Path
 from publisher.api import ImageRequest
 from publisher.engine.plan import PlannedModel
 from publisher.engine.progress import Progress
-from publisher.errors import ModelError
+from publisher.errors import ModelError, PublisherError
 from publisher.release.prepare import Prepared
+from publisher.verify.asking import PRIVATE_KINDS
 from publisher.verify.batches import Batch
 from publisher.verify.gallery import Gallery
 from publisher.verify.store import ImageStore
@@ -21,8 +22,8 @@ STEPS = 4
 def draw_trial(prepared: Prepared, work: Path, progress: Progress) -> None:
     """Draw one image with every model that nothing has been drawn with yet, as the evaluation will draw.
 
-    The image shows no prompt, is kept in the work folder, and says nothing of the model but that it draws. Where every
-    step's result is there already, nothing could be spared, and nothing is drawn.
+    The image shows no prompt and says nothing of the model but that it draws. It is kept in the work folder, unless a
+    concept is one whose images never are. Where every step's result is there already, nothing is drawn.
 
     Args:
         prepared: the release; its models are on this machine.
@@ -31,6 +32,7 @@ def draw_trial(prepared: Prepared, work: Path, progress: Progress) -> None:
 
     Raises:
         ModelError: one draws no image.
+        PublisherError: the executor failed.
     """
     if all(step.cached for step in prepared.steps):
         return
@@ -47,10 +49,13 @@ def _draw(model: PlannedModel, prepared: Prepared, setting: Setting, name: str) 
     sampling = prepared.resolved.verify.sampling
     steps = min(STEPS, sampling.steps)
     request = ImageRequest(concept="", prompt="", seed=sampling.seed, steps=steps, guidance=sampling.guidance)
-    batch = Batch((request,), private=False)
+    private = any(concept.kind in PRIVATE_KINDS for concept in prepared.resolved.scope.concepts)
+    batch = Batch((request,), private=private)
     gallery = Gallery(Arm(model.folder.path, model.folder.digest), setting, name)
     for _ in gallery.fill([batch], prepared.tools.executor):
         pass
+    if gallery.failure:
+        raise PublisherError(gallery.failure, where="verify.executor", hint="Nothing was run yet.")
     if gallery.look(batch) is None:
         raise ModelError(
             f"the {name} drew no image, so nothing could be judged after the steps: {gallery.why(batch)}",

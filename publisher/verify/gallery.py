@@ -106,6 +106,8 @@ class Gallery:
     def __init__(self, arm: Arm, setting: Setting, name: str) -> None:
         self.arm = arm
         self.name = name
+        self.failure = ""
+        """Why the executor itself failed; empty: it did not."""
         self._problems: dict[str, str] = {}
         self._setting = setting
 
@@ -142,6 +144,7 @@ class Gallery:
                     self._keep(batch, result)
                 yield sum(len(batch.requests) for batch in chunk)
         except Unmeasured as error:
+            self.failure = str(error)
             for chunk in waiting:
                 self._problems |= dict.fromkeys(map(self.key, chunk), str(error))
                 yield sum(len(batch.requests) for batch in chunk)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from publisher.api import Executor
+from publisher.api.world import R, T
+from publisher.errors import ExitCode, PublisherError
 from publisher.release.prepare import prepare
 from publisher.release.trial import draw_trial
 from publisher.runtime import drawing
@@ -88,3 +92,20 @@ def test_a_trial_image_is_drawn_once_and_with_few_steps(
         draw_trial(prepared, tmp_path / "work", quiet)
         assert quiet.told == [("trial image", 0), ("trial image", 1)]
     assert [(request.prompt, request.steps) for request in drawn] == [("", 4)]
+
+
+class Gone(Executor):
+    """Its machines cannot be reached."""
+
+    name, version = "gone", "1"
+
+    def map(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+        raise ConnectionError("no route")
+
+
+def test_an_executor_that_fails_is_not_taken_for_the_model(manifest: Manifest, tmp_path: Path) -> None:
+    prepared = prepare(manifest(), tmp_path / "work", fetch=False)
+    prepared = replace(prepared, tools=replace(prepared.tools, executor=Gone()))
+    with pytest.raises(PublisherError, match="the executor 'gone' failed: ConnectionError: no route") as caught:
+        draw_trial(prepared, tmp_path / "work", Quiet())
+    assert (caught.value.exit_code, caught.value.where) == (ExitCode.UNDECIDED, "verify.executor")
