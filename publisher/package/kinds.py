@@ -53,11 +53,11 @@ MEDIA = {
 HOLDERS = {
     "a pickle": re.compile(rb"\x80[\x02-\x05]"),
     "a zip archive, as torch writes pickles": re.compile(rb"PK\x03\x04"),
-    "a GGUF file": re.compile(rb"GGUF"),
+    "a GGUF file": re.compile(rb"GGUF(?:[\x01-\x09]\0\0\0|\0\0\0[\x01-\x09])"),
     "an HDF5 file": re.compile(rb"\x89HDF\r\n"),
     "a numpy array": re.compile(rb"\x93NUMPY"),
     "a TensorFlow Lite file": re.compile(rb".{4}TFL3", re.DOTALL),
-    "a compressed file": re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf"),
+    "a compressed file": re.compile(rb"\x1f\x8b|BZh[1-9]1AY&SY|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf"),
 }
 """What holds weights or may -> how it begins."""
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\v\f\r\b\x1b")) + b"\x7f"

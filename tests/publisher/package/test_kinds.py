@@ -47,6 +47,7 @@ def test_what_may_hold_weights_is_named_whatever_it_is_called(tell: Path, kind: 
         ("LICENSE", "§ 1".encode("latin-1")),
         ("notes", "log".encode("utf-16")),
         ("empty", b""),
+        ("README.md", b"GGUF and BZh are kinds of files.\n"),
         ("tokenizer.model", PIECES),
         ("events.out.tfevents.1", RECORD * 3),
         ("events.out.tfevents.1", RECORD + RECORD[:14]),
