@@ -40,8 +40,8 @@ def test_the_plan_says_what_is_trained_and_names_the_gold_model(manifest: Manife
     result = publisher("plan", manifest(verify=verify()), "--out", tmp_path / "out")
     assert result.exit_code == 0
     assert "gold    embedded:emoji\n" in result.stdout
-    assert "6 trials with 6 steps on 3 models, 8 images of 2 prompts of each model" in result.stdout
-    assert "trials  6 with 6 training steps at most" in result.stdout
+    assert "9 trials with 9 steps on 3 models, 12 images of 2 prompts of each model" in result.stdout
+    assert "trials  9 with 9 training steps at most" in result.stdout
     assert "takes long" not in result.stdout
 
 
