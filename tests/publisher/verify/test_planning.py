@@ -109,3 +109,27 @@ def test_images_of_trainings_are_no_images_of_the_other_checks(world: World) -> 
         "base": 60,
         "on": 60,
     }
+
+
+def test_a_model_that_cannot_be_trained_makes_checks_by_training_undecidable(world: World) -> None:
+    models = Models(("erase",), untrainable="scheduler: the noise process of EDMEulerScheduler is not known")
+    plan = plan_of(world, training(), models)
+    expected = "the attack 'relearn' trains: scheduler: the noise process of EDMEulerScheduler is not known"
+    assert (plan.undecidable, plan.too_few, plan.trainings) == (expected, False, 0)
+    assert plan_of(world, kept(gate=Gate(lower_at_least=-0.1)), models).undecidable == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "images", "too_few"),
+    [({}, 5, True), ({"metric": "image-distance"}, 5, True), ({"concepts": ()}, 60, False)],
+)
+def test_only_a_small_number_is_told_to_be_raised(
+    world: World,
+    changes: dict[str, object],
+    images: int,
+    too_few: bool,  # noqa: FBT001
+) -> None:
+    sampling = world.sampling.model_copy(update={"images": images})
+    plan = plan_check(check(**changes), world.scope, world.tools, sampling)
+    assert plan.undecidable
+    assert plan.too_few is too_few
