@@ -72,9 +72,9 @@ def test_a_release_with_a_training_check_is_resumed_and_verifies(manifest: Manif
         assert times["relearning"]["lora"] > 0
     assert reports[0] == reports[1]
     check = json.loads(reports[0])["claims"][-1]["checks"][0]
-    assert [trial["arm"] for trial in check["trials"]] == ["hardened"] * 2 + ["before"] * 2 + ["base"] * 2 + [
+    assert [trial["arm"] for trial in check["trials"]] == ["hardened"] * 3 + ["before"] * 3 + ["base"] * 3 + [
         "gold"
-    ] * 2
+    ] * 3
     key = tmp_path / "one" / "small-1.0.0.pub"
     verified = publisher("verify", tmp_path / "one" / "small-1.0.0", "--key", key, "--json")
     assert verified.exit_code == 0
