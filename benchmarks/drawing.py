@@ -19,7 +19,7 @@ BATCHES, SIZE = 8, 32
 def measure() -> tuple[float, float]:
     """Milliseconds an image: one batch at a time, and side by side."""
     from publisher.api import ImageRequest
-    from publisher.verify.gallery import DrawTask, perform
+    from publisher.evaluate.gallery import DrawTask, perform
     from publisher_emoji import caption, model_folder, vocabulary
 
     names = vocabulary().object_names

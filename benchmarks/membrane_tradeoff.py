@@ -48,9 +48,9 @@ def manifest(name: str, steps: list[dict[str, Any]], arguments: argparse.Namespa
     one = [arguments.concept]
     kept = kept_ids(arguments.concept)
     checks = [
-        {"id": check, "attack": attack, "metric": metric, "guards": guards,
+        {"id": check, "attack": attack, "metric": metric, "membranes": membranes,
          "concepts": kept if check in ("kept", "distance") else one, "gate": {"lower_at_least": -1}}
-        for check, (attack, metric, guards) in CHECKS.items()
+        for check, (attack, metric, membranes) in CHECKS.items()
     ]  # fmt: skip
     return {
         "manifest": 1,

@@ -92,7 +92,7 @@ def _unconditional(concept: Concept, binds: Binding) -> Claim:
 def _without(concept: Concept) -> Claim:
     """The honest row."""
     name = f"{concept.id}.without"
-    check = Check(id=name, attack="plain", metric="concept-rate", concepts=(concept.id,), guards="off")
+    check = Check(id=name, attack="plain", metric="concept-rate", concepts=(concept.id,), membranes="off")
     return Claim(
         id=name,
         sentence=f"how often {concept.name} is generated without the membranes is stated: this is no protection",

@@ -30,7 +30,7 @@ class ImageRequest(Params):
 
 
 class Sampling(Params):
-    """How the checks draw images: the manifest's ``verify.sampling``."""
+    """How the checks draw images: the manifest's ``evaluate.sampling``."""
 
     steps: int = Field(default=20, ge=1, le=1000)
     """Sampling steps of the model's own scheduler."""

@@ -11,7 +11,7 @@ from publisher.api.params import Params
 Binding = Literal["in-weights", "in-pipeline", "by-convention"]
 Verdict = Literal["passed", "failed", "unknown", "reported"]
 """``reported``: measured and disclosed, without a gate. It is never counted as passed."""
-Guards = Literal["on", "off"]
+MembraneUse = Literal["on", "off"]
 
 
 class Gate(Params):
@@ -59,12 +59,12 @@ class Check(Params):
     metric_params: dict[str, Any] = Field(default_factory=dict)
     """Parameters of the metric."""
     scorer: str = ""
-    """Who judges the images; empty: the manifest's ``verify.scorer``."""
+    """Who judges the images; empty: the manifest's ``evaluate.scorer``."""
     concepts: tuple[str, ...]
     """Ids of the concepts that the attack goes for; may name kept ones."""
     gate: Gate | None = None
     """The bounds to keep. None: the number is *reported*, which promises nothing and counts for nothing."""
-    guards: Guards = "on"
+    membranes: MembraneUse = "on"
     """``on``: the package's membranes are attached, as ``publisher.load`` does. ``off``: the weights alone, as plain
     diffusers loads them. The same where the package has none."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from publisher.api.claims import Guards
+from publisher.api.claims import MembraneUse
 from publisher.api.metrics import Observation
 from publisher.api.params import Params
 from publisher.api.scorers import Judgement
@@ -37,7 +37,7 @@ class EvidenceRow(Params):
     hardened_sha256: str
     distance: float = Field(ge=0)
     """Root mean square difference on [0, 1] pixels."""
-    guards: Guards = "on"
+    membranes: MembraneUse = "on"
     """As the check asks: with the package's membranes, or without them."""
     permeabilities: dict[str, float] | None = None
     """Concept of each membrane -> how far the prompt opens it; None: no membrane was attached."""

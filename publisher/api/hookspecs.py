@@ -37,7 +37,7 @@ def publisher_register_attacks() -> Sequence[type[Attack]]:  # type: ignore[empt
 
 @hookspec
 def publisher_register_scorers() -> Sequence[type[Scorer]]:  # type: ignore[empty-body]
-    """Judges of images, which ``verify.scorer`` and checks can name.
+    """Judges of images, which ``evaluate.scorer`` and checks can name.
 
     Asked once per process, without torch. Returns classes. If it raises, this plugin is set aside. Since 0.1.
     """
@@ -70,7 +70,7 @@ def publisher_register_sources() -> Sequence[type[ModelSource]]:  # type: ignore
 
 @hookspec
 def publisher_register_executors() -> Sequence[type[Executor]]:  # type: ignore[empty-body]
-    """Places where verification can run, which ``verify.executor`` can name.
+    """Places where verification can run, which ``evaluate.executor`` can name.
 
     Asked once per process, without torch. Returns classes. If it raises, this plugin is set aside. Since 0.1.
     """

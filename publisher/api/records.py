@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from publisher.api.claims import Binding, Gate, Guards, Verdict
+from publisher.api.claims import Binding, Gate, MembraneUse, Verdict
 from publisher.api.freeze_mask import FreezeMask, Share, count, jaccard
 from publisher.api.metrics import Measurement
 from publisher.api.params import Params
@@ -109,7 +109,7 @@ class CheckRecord(Params):
     concepts: tuple[str, ...]
     gate: Gate | None
     """None: the number is reported, and promises nothing."""
-    guards: Guards = "on"
+    membranes: MembraneUse = "on"
     """Whether the package's membranes were attached."""
     verdict: Verdict
     reason: str
@@ -162,7 +162,7 @@ class ImagePair(Params):
     """Base64."""
     base_label: str
     hardened_label: str
-    guards: Guards = "on"
+    membranes: MembraneUse = "on"
     """How the hardened image was drawn: with the package's membranes, or without them."""
     without_png: str = ""
     """Base64; drawn by the hardened model without membranes, where the hardened image has them. Empty: none."""

@@ -44,7 +44,7 @@ class TrainingParams(Params):
     """Images that are drawn and judged after each horizon of each trial."""
     controls: tuple[str, ...] = ("before", "base", "gold")
     """Models that are attacked alike: ``before`` (as it was before the step that makes the claim; for checks of the
-    manifest itself the base model), ``base``, ``gold`` (``verify.gold``; left out where the manifest names none), or
+    manifest itself the base model), ``base``, ``gold`` (``evaluate.gold``; left out where the manifest names none), or
     the id of a step: the model after it. Equal models are trained once. With ``mask``, also the hardened model under
     another mask of as many parameters: ``unmasked`` (none), ``random-mask`` (another one for each trial), or one that
     the package names (``seed-1``)."""

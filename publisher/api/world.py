@@ -74,7 +74,7 @@ class Executor(ABC):
     """Runs independent tasks: here, or on other machines.
 
     Attributes:
-        name: what ``verify.executor`` calls it.
+        name: what ``evaluate.executor`` calls it.
         version: of this adapter.
     """
 

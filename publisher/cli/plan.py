@@ -50,7 +50,7 @@ def plan(manifest: Path, *, out: Path, work: Path | None, as_json: bool) -> int:
 
 def as_data(prepared: Prepared) -> dict[str, Any]:
     """The plan as JSON data."""
-    about, model, gold = prepared.resolved.release, prepared.model, prepared.resolved.verify.gold
+    about, model, gold = prepared.resolved.release, prepared.model, prepared.resolved.evaluate.gold
     plans = {check.check: check for check in prepared.checks}
     claims = [
         {
@@ -63,7 +63,7 @@ def as_data(prepared: Prepared) -> dict[str, Any]:
                     "attack": check.attack,
                     "metric": check.metric,
                     "gate": check.gate.sentence() if check.gate else "no gate, reported",
-                    "guards": check.guards,
+                    "membranes": check.membranes,
                     "images": sum(plans[check.id].samples.values()),
                     "models": plans[check.id].models,
                     "trainings": plans[check.id].trainings,
@@ -190,7 +190,7 @@ def _claim_lines(claim: dict[str, Any]) -> list[str]:
         if check["trainings"]:
             steps = f"{check['trainings']} trials with {check['training_steps']:,} steps"
             asked = f"{steps} on {check['models']} models, {asked} of each model"
-        bare = ", without membranes" if check["guards"] == "off" else ""
+        bare = ", without membranes" if check["membranes"] == "off" else ""
         lines.append(f"      {check['id']}   {check['attack']} > {check['metric']}: {check['gate']}   {asked}{bare}")
         if check["refused_prompts"]:
             lines.append(f"          {check['refused_prompts']} prompts are never drawn and were left out")

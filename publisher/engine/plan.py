@@ -125,7 +125,7 @@ def _plan_step(step: ResolvedStep, entry: Contribution, resolved: Resolved, worl
     model = world.model
     references = None
     if entry.cls.references:
-        references = ReferencePlan.of(scope, resolved.verify.sampling, world.relative_to)
+        references = ReferencePlan.of(scope, resolved.evaluate.sampling, world.relative_to)
         identity = replace(identity, references=references.identity(model.folder.digest if model else ""))
     claims = guarded(identity, lambda: tuple(prefixed(step.id, claim) for claim in instance.claims(params, scope)))
     plan = guarded(identity, lambda: _plan_on(instance, params, scope, step.id, model)) if model else None

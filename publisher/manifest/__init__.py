@@ -9,10 +9,18 @@ from __future__ import annotations
 from publisher.manifest.catalog import Catalog
 from publisher.manifest.json_schema import manifest_schema
 from publisher.manifest.loader import Document, load
-from publisher.manifest.resolve import Resolved, ResolvedStep, ResolvedVerify, read, resolve
+from publisher.manifest.resolve import Resolved, ResolvedEvaluate, ResolvedStep, read, resolve
 from publisher.manifest.schema import Manifest
 
 __all__ = [
-    "Catalog", "Document", "Manifest", "Resolved", "ResolvedStep", "ResolvedVerify", "load", "manifest_schema", "read",
+    "Catalog",
+    "Document",
+    "Manifest",
+    "Resolved",
+    "ResolvedEvaluate",
+    "ResolvedStep",
+    "load",
+    "manifest_schema",
+    "read",
     "resolve",
 ]  # fmt: skip

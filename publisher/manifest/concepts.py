@@ -50,7 +50,7 @@ def resolve_scope(
 
     Args:
         manifest: well-formed.
-        labels: of ``verify.scorer``; None without a scorer, when labels are not checked.
+        labels: of ``evaluate.scorer``; None without a scorer, when labels are not checked.
         rest: labels of the scorer that ``keep.rest_of`` names; empty without one.
         folder: of the manifest, where reference images are looked for.
         problems: gets what is wrong; the result is then None.
@@ -147,7 +147,7 @@ def _check_label(draft: Draft, labels: Labels | None, problems: Problems) -> Non
     if labels is None or draft.label in labels.get(draft.kind, ()):
         return
     if draft.kind not in labels:
-        hint = f"It judges: {', '.join(labels)}.  Name another scorer under verify."
+        hint = f"It judges: {', '.join(labels)}.  Name another scorer under evaluate."
         problems.at_value((*draft.path, "kind"), f"the scorer does not judge the kind '{draft.kind}'.", hint)
         return
     hint = suggestion(draft.label, labels[draft.kind], f"Labels of the kind {draft.kind}")

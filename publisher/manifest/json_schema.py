@@ -19,8 +19,8 @@ def manifest_schema(catalog: Catalog) -> Schema:
     definitions: Schema = schema["$defs"]
     scorers = _usable(catalog, "scorer")
     _name(definitions["Keep"], "rest_of", scorers)
-    _name(definitions["Verify"], "scorer", scorers)
-    _name(definitions["Verify"], "executor", _usable(catalog, "executor"))
+    _name(definitions["Evaluate"], "scorer", scorers)
+    _name(definitions["Evaluate"], "executor", _usable(catalog, "executor"))
     _plugins(definitions, "StepEntry", ("step", "use", "with"), catalog)
     _name(definitions["Check"], "scorer", ("", *scorers))
     _plugins(definitions, "Check", ("attack", "attack", "attack_params"), catalog)

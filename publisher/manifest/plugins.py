@@ -26,12 +26,12 @@ def add_plugin_problems(data: dict[str, Any], problems: Problems, catalog: Catal
     look.name("scorer", _mapping(data, "keep").get("rest_of"), ("keep", "rest_of"), "'rest_of' names the scorer")
     for position, step in _entries(data, "steps"):
         look.step(step, position)
-    verify = _mapping(data, "verify")
-    look.name("scorer", verify.get("scorer"), ("verify", "scorer"), "'verify' uses the scorer")
-    look.source(verify.get("gold"), ("verify", "gold"))
-    look.name("executor", verify.get("executor"), ("verify", "executor"), "'verify' uses the executor")
-    for position, check in _entries(verify, "checks"):
-        look.check(check, ("verify", "checks", position), f"check {position + 1}")
+    evaluate = _mapping(data, "evaluate")
+    look.name("scorer", evaluate.get("scorer"), ("evaluate", "scorer"), "'evaluate' uses the scorer")
+    look.source(evaluate.get("gold"), ("evaluate", "gold"))
+    look.name("executor", evaluate.get("executor"), ("evaluate", "executor"), "'evaluate' uses the executor")
+    for position, check in _entries(evaluate, "checks"):
+        look.check(check, ("evaluate", "checks", position), f"check {position + 1}")
 
 
 def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:

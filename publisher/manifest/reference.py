@@ -22,10 +22,10 @@ _SECTIONS: tuple[tuple[str, type[Params]], ...] = (
     ("concepts and keep.concepts", schema.ConceptEntry),
     ("keep", schema.Keep),
     ("steps", schema.StepEntry),
-    ("verify", schema.Verify),
-    ("verify.sampling", Sampling),
-    ("verify.checks", Check),
-    ("verify.gates, and the gate of a check", Gate),
+    ("evaluate", schema.Evaluate),
+    ("evaluate.sampling", Sampling),
+    ("evaluate.checks", Check),
+    ("evaluate.gates, and the gate of a check", Gate),
     ("sign", schema.Sign),
 )
 

@@ -31,8 +31,8 @@ def check_checks(manifest: Manifest, scope: Scope, catalog: Catalog, problems: P
     """Ids of further checks are unique; their concepts are there and known to their scorers."""
     concepts = {concept.id: concept for concept in (*scope.concepts, *scope.keep)}
     seen: set[str] = set()
-    for position, check in enumerate(manifest.verify.checks):
-        path: Path = ("verify", "checks", position)
+    for position, check in enumerate(manifest.evaluate.checks):
+        path: Path = ("evaluate", "checks", position)
         if check.id in seen:
             problems.at_value((*path, "id"), f"the check '{check.id}' is here twice.", "Give this one another id.")
         seen.add(check.id)

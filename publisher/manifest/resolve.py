@@ -31,7 +31,7 @@ class ResolvedStep(Params):
     """``catalog.params("step", use).parse(params)`` gives the step's parameters."""
 
 
-class ResolvedVerify(Params):
+class ResolvedEvaluate(Params):
     """How the claims are tested."""
 
     scorer: str
@@ -64,7 +64,7 @@ class Resolved(Params):
     dtype: str
     scope: Scope
     steps: tuple[ResolvedStep, ...]
-    verify: ResolvedVerify
+    evaluate: ResolvedEvaluate
     sign: Sign | None
 
     def scope_of(self, step: ResolvedStep) -> Scope:
@@ -102,13 +102,13 @@ def resolve(document: Document, catalog: Catalog) -> Resolved:
         manifest_sha256=document.sha256, release=manifest.release, model=manifest.model,
         base_safeguards=manifest.base_safeguards, seed=manifest.seed, device=manifest.device,
         dtype=manifest.dtype, scope=scope, steps=tuple(_steps(manifest, scope, catalog)),
-        verify=_verify(manifest, catalog), sign=manifest.sign,
+        evaluate=_evaluate(manifest, catalog), sign=manifest.sign,
     )  # fmt: skip
 
 
 def _scope(manifest: Manifest, folder: FilePath, catalog: Catalog, problems: Problems) -> Scope | None:
     """The concepts; None after complaints, or where their scorer is not known."""
-    scorer, rest_of = manifest.verify.scorer, manifest.keep.rest_of
+    scorer, rest_of = manifest.evaluate.scorer, manifest.keep.rest_of
     if {scorer, rest_of} - {None, *catalog.names("scorer")}:
         return None
     labels = catalog.labels(scorer) if scorer else None
@@ -122,16 +122,16 @@ def _steps(manifest: Manifest, scope: Scope, catalog: Catalog) -> Iterator[Resol
         yield ResolvedStep(id=step.id or step.use, use=step.use, concepts=step.concepts or everything, params=params)
 
 
-def _verify(manifest: Manifest, catalog: Catalog) -> ResolvedVerify:
-    verify = manifest.verify
+def _evaluate(manifest: Manifest, catalog: Catalog) -> ResolvedEvaluate:
+    evaluate = manifest.evaluate
     checks = []
-    for check in verify.checks:
+    for check in evaluate.checks:
         attack = catalog.params("attack", check.attack).parse(check.attack_params).as_json()
         metric = catalog.params("metric", check.metric).parse(check.metric_params).as_json()
         checks.append(check.model_copy(update={"attack_params": attack, "metric_params": metric}))
-    return ResolvedVerify(
-        scorer=verify.scorer or "", executor=verify.executor, sampling=verify.sampling,
-        after_each_step=verify.after_each_step, trainings_after_each_step=verify.trainings_after_each_step,
-        gates=verify.gates, checks=tuple(checks), gold=verify.gold or "",
-        images=verify.images,
+    return ResolvedEvaluate(
+        scorer=evaluate.scorer or "", executor=evaluate.executor, sampling=evaluate.sampling,
+        after_each_step=evaluate.after_each_step, trainings_after_each_step=evaluate.trainings_after_each_step,
+        gates=evaluate.gates, checks=tuple(checks), gold=evaluate.gold or "",
+        images=evaluate.images,
     )  # fmt: skip

@@ -146,7 +146,7 @@ class StepEntry(Params):
     """Parameters of the step."""
 
 
-class Verify(Params):
+class Evaluate(Params):
     """How the claims are tested."""
 
     scorer: Text | None = None
@@ -207,7 +207,7 @@ class Manifest(Params):
     """What is to stay."""
     steps: Annotated[tuple[StepEntry, ...], Field(min_length=1)]
     """What is done, in this order."""
-    verify: Verify = Verify()
+    evaluate: Evaluate = Evaluate()
     """The tests: who judges, how many images, which gates."""
     sign: Sign | None = None
     """Who signs."""

@@ -102,7 +102,7 @@ def _claim(claim: ClaimRecord) -> list[str]:
 
 def _check(check: CheckRecord) -> str:
     hardened, base = _numbers(check)
-    name = markdown(check.id) + (" (without membranes)" if check.guards == "off" else "")
+    name = markdown(check.id) + (" (without membranes)" if check.membranes == "off" else "")
     gate = markdown(check.gate.sentence()) if check.gate else "none"
     return f"| {name} | {check.verdict} | {hardened} | {base} | {gate} |"
 
@@ -151,8 +151,8 @@ from diffusers import DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained("{folder}", use_safetensors=True)
 ```"""
-_GUARDED = """This package carries membranes for {concepts}: they are attached when it is loaded, and each prompt opens
-them as far as it resembles what they are for.
+_SAFEGUARDED = """This package carries membranes for {concepts}: they are attached when it is loaded, and each prompt
+opens them as far as it resembles what they are for.
 
 ```python
 import publisher
@@ -176,7 +176,7 @@ def _load(report: ReleaseReport) -> str:
     concepts = ", ".join(map(_code, table.membranes))
     return (
         "## How to load\n\n"
-        + _GUARDED.format(folder=folder, concepts=concepts)
+        + _SAFEGUARDED.format(folder=folder, concepts=concepts)
         + _without(report)
         + _loaded_with(report)
     )
@@ -198,7 +198,7 @@ An older transformers than the one that saved a text encoder may draw its weight
 
 def _without(report: ReleaseReport) -> str:
     """What was measured without membranes, or that nobody did."""
-    checks = [check for claim in report.claims for check in claim.checks if check.guards == "off"]
+    checks = [check for claim in report.claims for check in claim.checks if check.membranes == "off"]
     if not checks:
         return "\n\nWhat it draws then was not measured."
     rows = ["| check without membranes | hardened | base |", "|---|---|---|"]

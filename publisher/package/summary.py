@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from publisher.api import CheckRecord, ClaimRecord, Gate, ReleaseReport, Verdict
-from publisher.api.claims import Binding, Guards
+from publisher.api.claims import Binding, MembraneUse
 from publisher.api.params import Params
 from publisher.package.layout import DECISION, PROVENANCE, test_result
 
@@ -15,7 +15,7 @@ class CheckSummary(Params):
 
     id: str
     gate: Gate | None
-    guards: Guards = "on"
+    membranes: MembraneUse = "on"
     verdict: Verdict
 
 
@@ -87,7 +87,7 @@ def _claim(claim: ClaimRecord) -> ClaimSummary:
         binds=claim.binds,
         verdict=claim.verdict,
         checks=tuple(
-            CheckSummary(id=check.id, gate=check.gate, guards=check.guards, verdict=check.verdict)
+            CheckSummary(id=check.id, gate=check.gate, membranes=check.membranes, verdict=check.verdict)
             for check in claim.checks
         ),
     )

@@ -1,4 +1,4 @@
-"""plan -> harden -> package (unsigned) -> verify -> report -> sign."""
+"""plan -> harden -> package (unsigned) -> evaluate -> report -> sign."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from publisher.api import ClaimRecord, ModelRecord, ReleaseReport
+from publisher.evaluate.measuring import unknown
 from publisher.package.sign import now
 from publisher.report import render_all, require_names
-from publisher.verify.measuring import unknown
 
 if TYPE_CHECKING:
     from publisher.release.prepare import Prepared

@@ -1,4 +1,4 @@
-"""Make a release: harden, package, verify, report, sign. ``<out>/<name>-<version>`` appears complete or not at all."""
+"""Make a release: harden, package, evaluate, report, sign. ``<out>/<name>-<version>`` appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ from publisher.engine.lock import locked, named
 from publisher.engine.progress import Progress
 from publisher.engine.run import Hardened, harden, stamps
 from publisher.errors import ExitCode, PluginError, PublisherError
+from publisher.evaluate.checks import Evaluation, matrix_column, run_checks
+from publisher.evaluate.dispatch import closed_after
+from publisher.evaluate.store import ImageStore
+from publisher.evaluate.tools import Arm, Arms, Setting, StepClaim
 from publisher.model.digest import sha256_file, sha256_list
 from publisher.model.files import json_bytes, partial, write_atomic
 from publisher.model.state import State
@@ -44,10 +48,6 @@ from publisher.release.prepare import Prepared, prepare
 from publisher.release.record import make_report
 from publisher.release.trial import draw_trial
 from publisher.report import TIMINGS, render_each
-from publisher.verify.checks import VerifyResult, matrix_column, run_checks
-from publisher.verify.dispatch import closed_after
-from publisher.verify.store import ImageStore
-from publisher.verify.tools import Arm, Arms, Setting, StepClaim
 
 CODES = {"passed": ExitCode.OK, "failed": ExitCode.REFUSED, "unknown": ExitCode.INCONCLUSIVE}
 
@@ -80,7 +80,7 @@ class Outcome:
 def release(
     path: Path, out: Path, work: Path, key: PrivateKey, progress: Progress, *, give_key: bool = False
 ) -> Outcome:
-    """Plan, harden, package, verify, report, sign.
+    """Plan, harden, package, evaluate, report, sign.
 
     Args:
         path: of the manifest.
@@ -118,8 +118,8 @@ def _make(prepared: Prepared, places: Places, key: PrivateKey, progress: Progres
         laid = _lay_out(hardened, folder, work)
         tell("publisher_on_package_built", _built(folder))
         began = time.monotonic()
-        found, matrix = _verify(prepared, hardened, folder, work, tell)
-    seconds = {**hardened.seconds, "verify": time.monotonic() - began}
+        found, matrix = _evaluate(prepared, hardened, folder, work, tell)
+    seconds = {**hardened.seconds, "evaluate": time.monotonic() - began}
     _require_untouched(laid, base, before)
     formats = [entry.cls for entry in prepared.registry.all("report_format")]
     report = make_report(prepared, hardened, found, matrix, formats, files=laid.digests, mask=mask)
@@ -182,14 +182,14 @@ def _artifacts(results: Sequence[StepResult]) -> dict[str, bytes]:
     return artifacts
 
 
-def _guards(results: Sequence[StepResult], work: Path) -> Path | None:
+def _safeguards(results: Sequence[StepResult], work: Path) -> Path | None:
     """A folder with the membranes and the mask that these steps left, as a package holds them below ``release/``."""
     artifacts = _artifacts(results)
     found = {name: data for name, data in artifacts.items() if name == MASK or name.startswith(f"{FOLDER}/")}
     if not found:
         return None
     digest = sha256_list({name: hashlib.sha256(data).hexdigest() for name, data in found.items()})
-    folder = work / "guards" / digest
+    folder = work / "safeguards" / digest
     shutil.rmtree(folder, ignore_errors=True)
     for name, data in found.items():
         write_atomic(folder / name, data)
@@ -254,9 +254,9 @@ def _built(folder: Path) -> PackageBuilt:
     return PackageBuilt(len(files), sum(path.stat().st_size for path in files))
 
 
-def _verify(
+def _evaluate(
     prepared: Prepared, hardened: Hardened, folder: Path, work: Path, tell: _Teller
-) -> tuple[VerifyResult, list[MatrixCell]]:
+) -> tuple[Evaluation, list[MatrixCell]]:
     """Check the packaged model, and where the manifest asks for it the model before and after each step.
 
     The base model is asked for all claims, later models for those of the steps that have run. Trainings are expensive:
@@ -269,36 +269,36 @@ def _verify(
     silent = Setting(
         prepared.device.name, prepared.device.dtype, store, prepared.path.parent, work / "states", warn=progress.warn
     )
-    scope, sampling = resolved.scope, resolved.verify.sampling
+    scope, sampling = resolved.scope, resolved.evaluate.sampling
     ids = [step.identity.id for step in prepared.steps]
     after = After(dict(zip(ids, hardened.states[1:], strict=True)))
     gold = Arm.of(prepared.gold.folder.path) if prepared.gold else None
 
     def run(
         stage: str, arm: Arm, setting: Setting, claims: Sequence[StepClaim], trained: Collection[str] | None
-    ) -> VerifyResult:
+    ) -> Evaluation:
         setting = replace(setting, progress=lambda done, total, text: progress.update(stage, done, total, text))
         arms = Arms(base, arm, after, gold)
         return run_checks(claims, scope, arms, prepared.tools, sampling, setting, trained=trained)
 
     cells: list[MatrixCell] = []
-    if resolved.verify.after_each_step:
+    if resolved.evaluate.after_each_step:
         for done, (name, state) in enumerate(zip(["base", *ids[:-1]], hardened.states[:-1], strict=True)):
-            arm = Arm.of(state.folder, _guards(hardened.results[:done], work))
-            trained = ids[:done] if resolved.verify.trainings_after_each_step else ()
+            arm = Arm.of(state.folder, _safeguards(hardened.results[:done], work))
+            trained = ids[:done] if resolved.evaluate.trainings_after_each_step else ()
             claims = [one for one in prepared.claims if not done or one.step not in ids[done:]]
-            cells += matrix_column(run(f"verify {name}", arm, silent, claims, trained), name)
+            cells += matrix_column(run(f"evaluate {name}", arm, silent, claims, trained), name)
     loud = replace(
         silent,
         check_end=lambda claim, record, seconds: tell("publisher_on_check_end", CheckEnd(claim, record, seconds)),
     )
-    found = run("verify", Arm.of(folder, folder / RELEASE), loud, prepared.claims, None)
-    if resolved.verify.after_each_step:
+    found = run("evaluate", Arm.of(folder, folder / RELEASE), loud, prepared.claims, None)
+    if resolved.evaluate.after_each_step:
         cells += matrix_column(found, ids[-1])
     return found, cells
 
 
-def _times(seconds: Mapping[str, float], cached: Sequence[str], found: VerifyResult) -> bytes:
+def _times(seconds: Mapping[str, float], cached: Sequence[str], found: Evaluation) -> bytes:
     """What depends on this machine, and is therefore no part of the report."""
     return json_bytes({
         "seconds": {name: round(value, 2) for name, value in seconds.items()},

@@ -15,6 +15,8 @@ from publisher.engine.device import Device, choose
 from publisher.engine.orders import warnings
 from publisher.engine.plan import PlannedModel, PlannedStep, locate_model, plan_steps
 from publisher.errors import InconclusiveError, ModelError, UsageError
+from publisher.evaluate.planning import CheckPlan, Models, images, plan_check
+from publisher.evaluate.tools import MANIFEST, StepClaim, Tools
 from publisher.manifest.resolve import Resolved, read
 from publisher.model.files import nbytes
 from publisher.program import command
@@ -22,8 +24,6 @@ from publisher.registry import Contribution, Registry, load_registry
 from publisher.release.base import require_base
 from publisher.release.ends import require_ends
 from publisher.release.places import require_writable
-from publisher.verify.planning import CheckPlan, Models, images, plan_check
-from publisher.verify.tools import MANIFEST, StepClaim, Tools
 
 OWN_CHECKS = Claim(
     id="manifest.checks",
@@ -82,7 +82,7 @@ class Prepared:
         problems += [f"{item.claim.id}: the claim has no check" for item in self.claims if not item.claim.checks]
         if problems:
             few = any(check.too_few for check in self.checks)
-            raise_them = ["Where images or trials are too few, raise verify.sampling.images or trials."] if few else []
+            raise_them = ["Too few images or trials: raise trials or evaluate.sampling.images."] if few else []
             raise InconclusiveError(
                 "this release could only end as unknown: "
                 + ("too little" if few else "not everything")
@@ -110,7 +110,7 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
     require_writable(*(folder for folder in (work, out) if folder))
     device = choose(resolved.device, resolved.dtype)
     model = locate_model(resolved.model, registry, path.parent, fetch=fetch)
-    gold = locate_model(resolved.verify.gold, registry, path.parent, fetch=fetch) if resolved.verify.gold else None
+    gold = locate_model(resolved.evaluate.gold, registry, path.parent, fetch=fetch) if resolved.evaluate.gold else None
     dropped = require_base(model.folder, resolved.base_safeguards) if model else ()
     steps = plan_steps(resolved, registry, device, model, work, path.parent)
     claims = tuple(collect_claims(resolved, steps))
@@ -119,9 +119,9 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
     tools, used = collect_tools(resolved, registry, checks)
     for found in (model, gold):
         used += [found.source, found.family] if found else []
-    sampling = resolved.verify.sampling
+    sampling = resolved.evaluate.sampling
     ids, trained = tuple(step.identity.id for step in steps), [found for found in (model, gold) if found]
-    models = Models(ids, gold=bool(resolved.verify.gold), untrainable=_untrainable(trained))
+    models = Models(ids, gold=bool(resolved.evaluate.gold), untrainable=_untrainable(trained))
     plans = tuple(
         plan_check(check, resolved.scope, tools, sampling, models, item.step)
         for item in claims
@@ -159,18 +159,18 @@ def collect_claims(resolved: Resolved, steps: Iterable[PlannedStep]) -> list[Ste
     """Every claim of the release: the steps' with the manifest's gates, then the manifest's own checks.
 
     Raises:
-        UsageError: ``verify.gates`` names a check that does not exist, or an id is there twice.
+        UsageError: ``evaluate.gates`` names a check that does not exist, or an id is there twice.
     """
     claims = [StepClaim(step.identity.id, claim) for step in steps for claim in step.claims]
-    if resolved.verify.checks:
-        claims.append(StepClaim(MANIFEST, OWN_CHECKS.model_copy(update={"checks": resolved.verify.checks})))
+    if resolved.evaluate.checks:
+        claims.append(StepClaim(MANIFEST, OWN_CHECKS.model_copy(update={"checks": resolved.evaluate.checks})))
     ids = [item.claim.id for item in claims] + [check.id for item in claims for check in item.claim.checks]
-    gates = resolved.verify.gates
+    gates = resolved.evaluate.gates
     for name in gates:
         if name not in ids:
             near = difflib.get_close_matches(name, ids, 1)
             hint = (f"Did you mean {near[0]!r}?\n" if near else "") + f"See all checks with: {command('plan MANIFEST')}"
-            raise UsageError(f"verify.gates names the check {name!r}, which no step makes", hint=hint)
+            raise UsageError(f"evaluate.gates names the check {name!r}, which no step makes", hint=hint)
     return [StepClaim(item.step, _with_gates(item.claim, gates)) for item in claims]
 
 
@@ -181,16 +181,16 @@ def _with_gates(claim: Claim, gates: dict[str, Any]) -> Claim:
 
 def collect_tools(resolved: Resolved, registry: Registry, checks: list[Check]) -> tuple[Tools, list[Contribution]]:
     """Instances of the plugins that the checks name. A name that nobody provides makes its checks *unknown*."""
-    scorers = {check.scorer or resolved.verify.scorer for check in checks} - {""}
+    scorers = {check.scorer or resolved.evaluate.scorer for check in checks} - {""}
     attacks, metrics = {check.attack for check in checks}, {check.metric for check in checks}
     found = {
         kind: {name: registry.get(kind, name) for name in sorted(names) if name in registry.names(kind)}
         for kind, names in (("attack", attacks), ("metric", metrics), ("scorer", scorers))
     }
-    executor = registry.get("executor", resolved.verify.executor)
+    executor = registry.get("executor", resolved.evaluate.executor)
     instances = {kind: {name: entry.make() for name, entry in entries.items()} for kind, entries in found.items()}
     runs = executor.make()
-    tools = Tools(instances["attack"], instances["metric"], instances["scorer"], resolved.verify.scorer, runs)
+    tools = Tools(instances["attack"], instances["metric"], instances["scorer"], resolved.evaluate.scorer, runs)
     return tools, [*(entry for entries in found.values() for entry in entries.values()), executor]
 
 

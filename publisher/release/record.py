@@ -10,8 +10,8 @@ from publisher.api import MaskRecord, MatrixCell, ModelRecord, ReleaseReport, Re
 from publisher.api.freeze_mask import FreezeMask
 from publisher.engine.device import versions
 from publisher.engine.run import Hardened
+from publisher.evaluate.checks import Evaluation
 from publisher.release.prepare import Prepared
-from publisher.verify.checks import VerifyResult
 
 LIMITS = (
     "The figures hold for the prompts, seeds, sampler and guidance in the evidence; what nobody tried is not known.",
@@ -23,7 +23,7 @@ LIMITS = (
 def make_report(
     prepared: Prepared,
     hardened: Hardened,
-    found: VerifyResult,
+    found: Evaluation,
     matrix: Sequence[MatrixCell],
     formats: Sequence[type[ReportFormat]],
     *,
@@ -56,7 +56,7 @@ def make_report(
         matrix=tuple(matrix),
         scorers=dict(found.scorers),
         plugins=tuple(used),
-        pairs=found.pairs if resolved.verify.images else (),
+        pairs=found.pairs if resolved.evaluate.images else (),
         permeabilities=found.permeabilities,
         freeze_mask=MaskRecord.of(mask) if mask else None,
         seed=resolved.seed,

@@ -8,12 +8,12 @@ from publisher.api import ImageRequest
 from publisher.engine.plan import PlannedModel
 from publisher.engine.progress import Progress
 from publisher.errors import ModelError, PublisherError
+from publisher.evaluate.asking import PRIVATE_KINDS
+from publisher.evaluate.batches import Batch
+from publisher.evaluate.gallery import Gallery
+from publisher.evaluate.store import ImageStore
+from publisher.evaluate.tools import Arm, Setting
 from publisher.release.prepare import Prepared
-from publisher.verify.asking import PRIVATE_KINDS
-from publisher.verify.batches import Batch
-from publisher.verify.gallery import Gallery
-from publisher.verify.store import ImageStore
-from publisher.verify.tools import Arm, Setting
 
 STEPS = 4
 """Sampling steps at most: fewer than some samplers can do."""
@@ -46,7 +46,7 @@ def draw_trial(prepared: Prepared, work: Path, progress: Progress) -> None:
 
 
 def _draw(model: PlannedModel, prepared: Prepared, setting: Setting, name: str) -> None:
-    sampling = prepared.resolved.verify.sampling
+    sampling = prepared.resolved.evaluate.sampling
     steps = min(STEPS, sampling.steps)
     request = ImageRequest(concept="", prompt="", seed=sampling.seed, steps=steps, guidance=sampling.guidance)
     private = any(concept.kind in PRIVATE_KINDS for concept in prepared.resolved.scope.concepts)
@@ -55,7 +55,7 @@ def _draw(model: PlannedModel, prepared: Prepared, setting: Setting, name: str) 
     for _ in gallery.fill([batch], prepared.tools.executor):
         pass
     if gallery.failure:
-        raise PublisherError(gallery.failure, where="verify.executor", hint="Nothing was run yet.")
+        raise PublisherError(gallery.failure, where="evaluate.executor", hint="Nothing was run yet.")
     if gallery.look(batch) is None:
         raise ModelError(
             f"the {name} drew no image, so nothing could be judged after the steps: {gallery.why(batch)}",

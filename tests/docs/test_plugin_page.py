@@ -27,7 +27,7 @@ concepts: [cigarette]
 keep: {concepts: [pizza]}
 steps:
   - {use: dampen, with: {strength: STRENGTH}}
-verify: {scorer: emoji, sampling: {steps: 6, guidance: 3.0, images: 8}}
+evaluate: {scorer: emoji, sampling: {steps: 6, guidance: 3.0, images: 8}}
 """
 
 

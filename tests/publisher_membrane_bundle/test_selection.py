@@ -92,8 +92,8 @@ def test_parameters_survive_json_with_the_name_that_a_manifest_uses() -> None:
 def test_a_bundle_is_claimed_as_a_guard_in_the_pipeline_with_the_row_without_it() -> None:
     claims = {claim.id: claim for claim in membrane_claims((SKULL,), SCOPE, params())}
     assert {claim.binds for claim in claims.values()} == {"in-pipeline"}
-    assert [check.guards for check in claims["skull.without"].checks] == ["off"]
-    assert all(check.guards == "on" for name in claims if name != "skull.without" for check in claims[name].checks)
+    assert [check.membranes for check in claims["skull.without"].checks] == ["off"]
+    assert all(check.membranes == "on" for name in claims if name != "skull.without" for check in claims[name].checks)
     assert any("without them is free" in limit for limit in claims["skull.plain"].limits)
 
 

@@ -88,5 +88,5 @@ prompts:
 concepts: [cigarette]
 keep: {rest_of: emoji}
 steps: [{use: erase}]
-verify: {scorer: emoji}
+evaluate: {scorer: emoji}
 """

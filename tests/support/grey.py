@@ -24,11 +24,11 @@ from publisher.api import (
     TrainingAttack,
     TrainingParams,
 )
-from publisher.verify.checks import VerifyResult, run_checks
-from publisher.verify.gallery import Drawn, DrawTask
-from publisher.verify.permeabilities import Openings, ScoreTask
-from publisher.verify.tools import Arm, Arms, Setting, StepClaim, Tools
-from publisher.verify.trials import Trained, TrialTask, TrialTasks
+from publisher.evaluate.checks import Evaluation, run_checks
+from publisher.evaluate.gallery import Drawn, DrawTask
+from publisher.evaluate.permeabilities import Openings, ScoreTask
+from publisher.evaluate.tools import Arm, Arms, Setting, StepClaim, Tools
+from publisher.evaluate.trials import Trained, TrialTask, TrialTasks
 
 if TYPE_CHECKING:
     import torch
@@ -144,7 +144,7 @@ class Painters(Executor):
             return self._rate(task.prompts)
         if isinstance(task, TrialTasks):
             return [self._train(trial) for trial in task.trials]
-        model = f"{task.folder.name} with membranes" if task.guards else task.folder.name
+        model = f"{task.folder.name} with membranes" if task.membranes else task.folder.name
         return [self._batch(model, batch) for batch in task.batches]
 
     def _rate(self, prompts: Sequence[str]) -> Openings:
@@ -195,7 +195,7 @@ class World:
         self.tools = replace(self.tools, scorers={"grey": scorer})
         return self
 
-    def verify(self, *checks: Check) -> VerifyResult:
+    def evaluate(self, *checks: Check) -> Evaluation:
         claim = Claim(id="erase.gone", sentence="it is gone", binds="in-weights", checks=checks)
         return run_checks([StepClaim("erase", claim)], self.scope, self.arms, self.tools, self.sampling, self.setting)
 
@@ -218,7 +218,7 @@ def kept(**changes: Any) -> Check:
     return check(**{**fields, **changes})
 
 
-def write_guards(folder: Path, **changes: Any) -> Path:
+def write_safeguards(folder: Path, **changes: Any) -> Path:
     """A folder that holds ``membranes/``, of which only the index is ever read here."""
     (folder / "membranes").mkdir(parents=True, exist_ok=True)
     entries = [

@@ -45,7 +45,7 @@ def evidence_row(seed: int, base: bool = True, hardened: bool = False) -> dict[s
         "base_sha256": "aa" * 32,
         "hardened_sha256": "bb" * 32,
         "distance": 0.25,
-        "guards": "on",
+        "membranes": "on",
         "permeabilities": None,
     }
 

@@ -18,7 +18,7 @@ MANIFEST: dict[str, Any] = {
     "concepts": [{"id": "cigarette", "synonyms": ["smoke", "cig"]}],
     "keep": {"concepts": ["pizza", "dog", "pencil", "rocket"]},
     "steps": [{"use": "erase", "with": {"targets": {"cigarette": "pizza"}}}],
-    "verify": {
+    "evaluate": {
         "scorer": "emoji",
         "sampling": {"steps": 6, "guidance": 3.0, "images": 9, "kept_images": 3},
         "gates": {

@@ -73,7 +73,7 @@ def _row(check: CheckRecord, lesson: Lesson, arms: Sequence[str]) -> Row:
 
 
 def _attack(check: CheckRecord) -> str:
-    how = [*(["without membranes"] if check.guards == "off" else []), *([MASKED] if masked(check) else [])]
+    how = [*(["without membranes"] if check.membranes == "off" else []), *([MASKED] if masked(check) else [])]
     return f"{check.attack} ({', '.join(how)})" if how else check.attack
 
 

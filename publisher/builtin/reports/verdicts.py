@@ -27,7 +27,7 @@ def check_verdict(check: CheckRecord) -> Verdict:
 
 def title(check: CheckRecord) -> str:
     """The check's id, and that it was made without membranes."""
-    return f"{check.id} (without membranes)" if check.guards == "off" else check.id
+    return f"{check.id} (without membranes)" if check.membranes == "off" else check.id
 
 
 def claim_verdict(claim: ClaimRecord) -> Verdict:

@@ -52,7 +52,8 @@ def test_a_small_manifest_loads_with_its_defaults(write: Write) -> None:
     document = load(write(SMALL))
     manifest = document.manifest
     assert (manifest.seed, manifest.device, manifest.dtype) == (0, "auto", "auto")
-    assert (manifest.verify.executor, manifest.verify.images, manifest.verify.after_each_step) == ("local", True, False)
+    evaluate = manifest.evaluate
+    assert (evaluate.executor, evaluate.images, evaluate.after_each_step) == ("local", True, False)
     assert manifest.sign is None
     assert document.sha256 == hashlib.sha256(SMALL.encode()).hexdigest()
 
@@ -79,7 +80,7 @@ def test_every_problem_is_reported_at_once_and_in_order(write: Write) -> None:
         concepts: [{id: cigarette, kind: objekt}]
         steps:
           - {use: erase, with: [rece]}
-        verify: {sampling: {images: 0}, imges: false}
+        evaluate: {sampling: {images: 0}, imges: false}
         """
     with pytest.raises(ManifestError) as caught:
         load(write(text))
@@ -99,8 +100,8 @@ m.yaml:4:7: 'seed' must be at least 0, not the number -1.
 m.yaml:5:34: 'kind' must be 'object', 'style', 'person' or 'unsafe', not the text 'objekt'.
   Did you mean 'object'?
 m.yaml:7:24: 'with' must be a mapping (key: value), not a list.
-m.yaml:8:29: 'images' must be at least 1, not the number 0.
-m.yaml:8:33: 'verify' has no key 'imges'.
+m.yaml:8:31: 'images' must be at least 1, not the number 0.
+m.yaml:8:35: 'evaluate' has no key 'imges'.
   Did you mean 'images'?  Known keys: scorer, executor, sampling, after_each_step, trainings_after_each_step, \
 gates, checks, gold, images."""
     )
@@ -191,8 +192,8 @@ def test_a_path_of_this_machine_is_no_model(path: str, wrong: Callable[..., list
 
 
 def test_a_gate_needs_a_bound_of_the_interval(wrong: Callable[..., list[str]]) -> None:
-    (line,) = wrong(("steps:", "verify: {gates: {erase.x.plain: {value_at_most: 0.1}}}\nsteps:"))
-    assert line.startswith("5:33: 'erase.x.plain': a gate needs upper_at_most or lower_at_least")
+    (line,) = wrong(("steps:", "evaluate: {gates: {erase.x.plain: {value_at_most: 0.1}}}\nsteps:"))
+    assert line.startswith("5:35: 'erase.x.plain': a gate needs upper_at_most or lower_at_least")
 
 
 def test_what_was_refused_by_the_reader_is_not_complained_about_again(wrong: Callable[..., list[str]]) -> None:

@@ -57,7 +57,7 @@ def test_everything_is_written_out(resolved: Callable[[str], Resolved]) -> None:
                 "params": {"method": "rece", "rho": 0.1, "schedule": {"epochs": 3}},
             }
         ],
-        "verify": {
+        "evaluate": {
             "scorer": "emoji",
             "executor": "local",
             "sampling": {"steps": 20, "guidance": 7.5, "images": 60, "kept_images": None, "seed": 0},
@@ -119,9 +119,9 @@ def test_names_and_labels_follow_the_scorers_words(resolved: Callable[[str], Res
 def test_without_a_scorer_an_id_is_read_as_words_and_labels_are_not_checked(
     resolved: Callable[[str], Resolved],
 ) -> None:
-    text = SMALL.replace("[cigarette]", "[water_pipe-set]").replace("verify: {scorer: emoji}", "")
+    text = SMALL.replace("[cigarette]", "[water_pipe-set]").replace("evaluate: {scorer: emoji}", "")
     result = resolved(text)
-    assert (result.verify.scorer, concept(result, "water_pipe-set").name) == ("", "water pipe set")
+    assert (result.evaluate.scorer, concept(result, "water_pipe-set").name) == ("", "water pipe set")
 
 
 def test_synonyms_make_paraphrases_from_the_same_templates(resolved: Callable[[str], Resolved]) -> None:
@@ -170,14 +170,14 @@ CHECK = "{id: extra, attack: synonyms, metric: rate, concepts: [apple], gate: {u
 
 
 def test_further_checks_get_their_parameters_written_out(resolved: Callable[[str], Resolved]) -> None:
-    (check,) = resolved(SMALL.replace("{scorer: emoji}", f"{{scorer: emoji, checks: [{CHECK}]}}")).verify.checks
+    (check,) = resolved(SMALL.replace("{scorer: emoji}", f"{{scorer: emoji, checks: [{CHECK}]}}")).evaluate.checks
     assert (check.attack_params, check.metric_params, check.concepts) == ({"limit": 5}, {}, ("apple",))
 
 
 def test_gates_of_checks_that_only_the_steps_know_are_kept_as_they_are(resolved: Callable[[str], Resolved]) -> None:
     gates = "gates: {erase.cigarette.plain: {upper_at_most: 0.2}}"
     result = resolved(SMALL.replace("{scorer: emoji}", f"{{scorer: emoji, {gates}}}"))
-    assert result.verify.gates["erase.cigarette.plain"].upper_at_most == 0.2
+    assert result.evaluate.gates["erase.cigarette.plain"].upper_at_most == 0.2
 
 
 def test_an_unknown_step_names_the_nearest_one(write: Write, catalog: FakeCatalog) -> None:
@@ -228,7 +228,7 @@ def test_wrong_form_and_wrong_names_are_reported_together(problems: Problems) ->
         "2:66: 'release' has no key 'x'.",
         "3:8: 'model': no plugin provides the source 'ftp'.",
         "9:37: 'method' must be 'uce' or 'rece', not the text 'race'.",
-        "10:18: 'verify' uses the scorer 'emojis', which no plugin provides.",
+        "10:20: 'evaluate' uses the scorer 'emojis', which no plugin provides.",
     ]
 
 
@@ -254,7 +254,7 @@ def marked(text: str, old: str, new: str) -> tuple[str, str]:
         ("rest_of: emoji", "rest_of: ^emojy",
          ["@: 'rest_of' names the scorer 'emojy', which no plugin provides."]),
         ("scorer: emoji", "scorer: emoji, executor: ^ray",
-         ["@: 'verify' uses the executor 'ray', which no plugin provides."]),
+         ["@: 'evaluate' uses the executor 'ray', which no plugin provides."]),
         ("[cigarette]", "[^cigarete]", ["@: the scorer has no label 'cigarete' for the concept 'cigarete'."]),
         ("[cigarette]", "[{id: x, label: ^pistil}]", ["@: the scorer has no label 'pistil' for the concept 'x'."]),
         ("[cigarette]", "[{id: x, kind: ^person, prompts: [x]}]", ["@: the scorer does not judge the kind 'person'."]),
@@ -364,6 +364,10 @@ def test_images_beside_the_manifests_folder_are_allowed(resolved: Callable[[str]
 
 def test_a_gold_model_is_a_reference_like_the_model(resolved: Callable[[str], Resolved], problems: Problems) -> None:
     text = SMALL.replace("{scorer: emoji}", "{scorer: emoji, gold: GOLD}")
-    assert resolved(text.replace("GOLD", "./gold")).verify.gold == "./gold"
-    assert problems(text.replace("GOLD", "ftp:x")) == ["10:31: 'gold': no plugin provides the source 'ftp'."]
+    assert resolved(text.replace("GOLD", "./gold")).evaluate.gold == "./gold"
+    assert problems(text.replace("GOLD", "ftp:x")) == ["10:33: 'gold': no plugin provides the source 'ftp'."]
     assert "no path of this machine" in problems(text.replace("GOLD", "/srv/gold"))[0]
+
+
+def test_a_key_that_was_renamed_names_the_new_one(problems: Problems) -> None:
+    assert problems(SMALL.replace("evaluate:", "verify:")) == ["10:1: the key 'verify' is called 'evaluate' now."]

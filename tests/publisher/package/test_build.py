@@ -197,7 +197,7 @@ def with_membranes(*checks: dict[str, Any]) -> str:
 
 
 def test_the_card_of_a_package_with_membranes_loads_them_first_and_says_what_happens_without() -> None:
-    text = with_membranes(check_data() | {"id": "cigarette.without", "guards": "off"})
+    text = with_membranes(check_data() | {"id": "cigarette.without", "membranes": "off"})
     loading = text[text.index("## How to load") : text.index("## Where it comes from")]
     assert loading.index('publisher.load("tiny-1.2.0", verify_key="publisher.pub")') < loading.index(
         "DiffusionPipeline"
@@ -216,9 +216,9 @@ def test_the_card_says_so_where_nobody_measured_the_weights_without_membranes() 
 
 def test_release_json_says_which_check_was_made_without_membranes() -> None:
     data = report_data()
-    data["claims"][0]["checks"].append(check_data() | {"id": "cigarette.without", "guards": "off"})
+    data["claims"][0]["checks"].append(check_data() | {"id": "cigarette.without", "membranes": "off"})
     (claim,) = summarise(ReleaseReport.parse(data)).claims
-    assert [check.guards for check in claim.checks] == ["on", "off"]
+    assert [check.membranes for check in claim.checks] == ["on", "off"]
 
 
 def test_the_provenance_names_the_files_that_steps_read() -> None:

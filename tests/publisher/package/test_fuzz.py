@@ -25,10 +25,10 @@ from publisher.errors import PublisherError
 from publisher.package import build, keys, sign
 from publisher.package.layout import MAX_FINDINGS
 from publisher.package.verify import Verification, verify
+from support.evaluating import codes, release_again, resign
 from support.fuzzing import COUNT, Mutant, content
 from support.masks import mask_of
 from support.packages import CREATED, evidence_row, finish, json_lines, report_data
-from support.verifying import codes, release_again, resign
 
 SLOWEST = 10.0
 """Processor seconds that no mutant may take; the slowest is printed."""

@@ -15,8 +15,8 @@ from publisher.builtin.against import AgainstParams
 from publisher.builtin.curves import HalfTimeRatio
 from publisher.package import build, card, keys, sign
 from publisher.package.verify import verify
+from support.evaluating import REPORT, codes, places
 from support.packages import CREATED, finish, json_lines, report_data
-from support.verifying import REPORT, codes, places
 
 NAME = "evidence/cigarette.lora.jsonl"
 Change = Callable[[dict[str, Any]], object]

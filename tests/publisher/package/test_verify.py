@@ -16,7 +16,7 @@ from publisher.errors import UsageError
 from publisher.package import dsse, keys, tree
 from publisher.package.layout import MAX_FINDINGS, TOTALS
 from publisher.package.verify import verify
-from support.verifying import UNET, Make, codes, places, release_again, resign
+from support.evaluating import UNET, Make, codes, places, release_again, resign
 
 CHANGED = "is not what was signed"
 

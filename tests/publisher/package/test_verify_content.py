@@ -13,7 +13,7 @@ import pytest
 
 from publisher.package.upload import read_upload
 from publisher.package.verify import verify
-from support.verifying import UNET, codes, places, resign
+from support.evaluating import UNET, codes, places, resign
 
 
 @pytest.mark.parametrize(

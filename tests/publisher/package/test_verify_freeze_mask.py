@@ -13,7 +13,7 @@ import torch
 from publisher.api.freeze_mask import FreezeMask, Share
 from publisher.package.verify import verify
 from support.auditing import CONV, FROZEN, TO_K, UNET, network, save, write_masked
-from support.verifying import codes, places, release_again
+from support.evaluating import codes, places, release_again
 
 MASK = "release/freeze-mask.json"
 

@@ -11,9 +11,9 @@ import torch
 from publisher.api import MaskRecord
 from publisher.package import build, keys, sign
 from publisher.package.verify import Verification, verify
+from support.evaluating import REPORT
 from support.masks import mask_of
 from support.packages import CREATED, finish, report_data
-from support.verifying import REPORT
 
 NAME = "attn2.to_k.weight"
 WEIGHT = torch.frombuffer(bytearray(range(32)), dtype=torch.float32).view(2, 4)

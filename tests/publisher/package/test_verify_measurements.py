@@ -16,8 +16,8 @@ from publisher.builtin.metrics import ConceptRate, RateParams
 from publisher.cli import main
 from publisher.package import build, keys, sign, sums
 from publisher.package.verify import Verification, verify
+from support.evaluating import UNET, codes, places
 from support.packages import CREATED, evidence_row, finish, json_lines, report_data
-from support.verifying import UNET, codes, places
 
 NAME = "evidence.cigarette.plain.jsonl"
 ROWS = [evidence_row(seed, hardened=seed == 7) for seed in range(100)]

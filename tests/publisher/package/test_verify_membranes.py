@@ -13,7 +13,7 @@ import torch
 
 from publisher.api import safetensors_bytes
 from publisher.package.verify import verify
-from support.verifying import codes, places, release_again
+from support.evaluating import codes, places, release_again
 
 INDEX = "release/membranes/index.json"
 FILE = "release/membranes/cigarette.safetensors"

@@ -11,8 +11,8 @@ import pytest
 
 from publisher.package import dsse, keys, sign, sums
 from publisher.package.verify import verify
+from support.evaluating import REPORT, Make, codes, places, release_again, resign
 from support.packages import CREATED, build_unsigned, interval
-from support.verifying import REPORT, Make, codes, places, release_again, resign
 
 
 def in_check(data: dict[str, Any]) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def test_dropped_safeguards_are_named_by_plan_and_report_and_no_old_paper_goes_a
         release={"name": "next", "version": "1", "license": "x"},
         concepts=["bomb"],
         steps=[{"use": "erase", "with": {"targets": {"bomb": "pizza"}}}],
-        verify=MANIFEST["verify"] | {"gates": gates},
+        evaluate=MANIFEST["evaluate"] | {"gates": gates},
     )
     planned = publisher("plan", path).stdout
     assert "Dropped on purpose, and not checked again: a freeze mask." in planned

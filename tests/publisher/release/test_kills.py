@@ -34,7 +34,7 @@ SEED = int(os.environ.get("KILL_SEED") or 1)
 
 @pytest.mark.slow
 def test_a_release_survives_kills_and_full_disks(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path / "manifest.yaml", verify=FEW)
+    write(tmp_path / "manifest.yaml", evaluate=FEW)
     words = [sys.executable, killing.__file__, tmp_path, KILLS, FULLS, SEED]
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -11,10 +11,10 @@ import pytest
 
 from publisher.api import MatrixCell, Sampling
 from publisher.api.freeze_mask import FILE
+from publisher.evaluate.checks import Evaluation
+from publisher.evaluate.tools import MANIFEST, Arms, Setting
 from publisher.release import make
-from publisher.verify.checks import VerifyResult
-from publisher.verify.tools import MANIFEST, Arms, Setting
-from support.grey import SCOPE, write_guards, write_model
+from support.grey import SCOPE, write_model, write_safeguards
 from support.masks import mask_of, write_mask
 
 STEPS = ("erase", "mask", "membranes")
@@ -29,11 +29,11 @@ class Bench:
 
     def __call__(
         self, claims: Any, _scope: Any, arms: Arms, _tools: Any, _sampling: Any, _setting: Setting, *, trained: Any
-    ) -> VerifyResult:
+    ) -> Evaluation:
         hardened = arms.hardened
         self.claims.append([claim.step for claim in claims])
-        self.asked.append((hardened.folder.name, bool(hardened.mask), bool(hardened.guards), trained))
-        return VerifyResult((), {}, (), None, {})
+        self.asked.append((hardened.folder.name, bool(hardened.mask), bool(hardened.membranes), trained))
+        return Evaluation((), {}, (), None, {})
 
 
 @pytest.fixture
@@ -49,18 +49,18 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 def verified(folder: Path, **asked: bool) -> list[str]:
     """Columns of the matrix of three steps: the second leaves a mask, the third membranes."""
     write_model(folder / "package")
-    write_guards(write_mask(folder / "package" / "release", mask_of()))
+    write_safeguards(write_mask(folder / "package" / "release", mask_of()))
     membranes = {
         f"membranes/{path.name}": path.read_bytes() for path in (folder / "package/release/membranes").iterdir()
     }
     artifacts: list[dict[str, bytes]] = [{}, {FILE: mask_of().as_file()}, membranes]
     for name in ("base", *STEPS):
         write_model(folder / name)
-    verify = SimpleNamespace(
+    evaluate = SimpleNamespace(
         **{"after_each_step": True, "trainings_after_each_step": False, **asked}, sampling=Sampling()
     )
     prepared: Any = SimpleNamespace(
-        path=folder / "manifest.yaml", resolved=SimpleNamespace(scope=SCOPE, verify=verify), gold=None,
+        path=folder / "manifest.yaml", resolved=SimpleNamespace(scope=SCOPE, evaluate=evaluate), gold=None,
         claims=tuple(SimpleNamespace(step=step) for step in (*STEPS, MANIFEST)),
         device=SimpleNamespace(name="cpu", dtype="float32"), tools=None,
         steps=[SimpleNamespace(identity=SimpleNamespace(id=step)) for step in STEPS],
@@ -70,7 +70,7 @@ def verified(folder: Path, **asked: bool) -> list[str]:
         results=[SimpleNamespace(artifacts=one) for one in artifacts],
     )
     tell: Any = SimpleNamespace(progress=SimpleNamespace(warn=pytest.fail))
-    _, cells = make._verify(prepared, hardened, folder / "package", folder / "work", tell)
+    _, cells = make._evaluate(prepared, hardened, folder / "package", folder / "work", tell)
     return [cell.after for cell in cells]
 
 

@@ -41,7 +41,7 @@ def steps(folder: Path, model: Model) -> list[dict[str, Any]]:
     return [{"use": "membrane-bundle", "with": params}]
 
 
-def verify(**changes: Any) -> dict[str, Any]:
+def evaluate(**changes: Any) -> dict[str, Any]:
     gates = {name: gate for name, gate in GATES.items() if name.startswith("membrane-bundle")}
     sampling = {"steps": 6, "guidance": 3.0, "images": 9, "kept_images": 3}
     return {"scorer": "emoji", "sampling": sampling, "gates": gates, **changes}
@@ -51,7 +51,7 @@ def verify(**changes: Any) -> dict[str, Any]:
 def released(tmp_path_factory: pytest.TempPathFactory, embedded: Model) -> tuple[Path, Result]:
     """A release whose weights are the base model's. Do not change it."""
     folder = tmp_path_factory.mktemp("membranes")
-    path = write(folder / "manifest.yaml", steps=steps(folder, embedded), verify=verify(after_each_step=True))
+    path = write(folder / "manifest.yaml", steps=steps(folder, embedded), evaluate=evaluate(after_each_step=True))
     return folder / "out", publisher("release", path, "--out", folder / "out", "--throwaway-key", "--json")
 
 
@@ -70,7 +70,7 @@ def test_membranes_keep_the_concept_back_and_the_weights_alone_do_not(released: 
     found = checks(out)
     assert found["membrane-bundle.cigarette.plain"]["measurement"]["hardened"]["value"] < 0.2
     without = found["membrane-bundle.cigarette.without"]
-    assert (without["guards"], without["measurement"]["hardened"]) == ("off", without["measurement"]["base"])
+    assert (without["membranes"], without["measurement"]["hardened"]) == ("off", without["measurement"]["base"])
     assert without["measurement"]["hardened"]["value"] > 0.8
 
 
@@ -99,14 +99,14 @@ def test_the_card_says_how_to_load_with_membranes_and_what_happens_without(relea
 def test_the_plan_says_which_checks_are_made_without_membranes(
     manifest: Manifest, embedded: Model, tmp_path: Path
 ) -> None:
-    path = manifest(steps=steps(tmp_path, embedded), verify=verify())
+    path = manifest(steps=steps(tmp_path, embedded), evaluate=evaluate())
     text = publisher("plan", path, "--out", tmp_path / "out").stdout
     (line,) = [line for line in text.splitlines() if "membrane-bundle.cigarette.without   " in line]
     assert line.endswith("9 images of 3 prompts, without membranes")
     assert "9 of them without membranes, where the package has some" in text
     plan = json.loads(publisher("plan", path, "--out", tmp_path / "out", "--json").stdout)
-    guards = {check["id"]: check["guards"] for claim in plan["claims"] for check in claim["checks"]}
-    assert (guards["membrane-bundle.cigarette.without"], guards["membrane-bundle.cigarette.plain"]) == ("off", "on")
+    used = {check["id"]: check["membranes"] for claim in plan["claims"] for check in claim["checks"]}
+    assert (used["membrane-bundle.cigarette.without"], used["membrane-bundle.cigarette.plain"]) == ("off", "on")
 
 
 def test_the_matrix_sees_the_membranes_only_after_their_step(released: tuple[Path, Result]) -> None:
@@ -121,7 +121,7 @@ def test_a_later_step_is_measured_with_the_membranes_that_the_steps_before_left(
 ) -> None:
     both = [*steps(tmp_path, embedded), {"use": "erase", "with": {"targets": {"cigarette": "pizza"}}}]
     gates = GATES | {"erase.kept": {"lower_at_least": -0.4}}
-    path = manifest(steps=both, verify=verify(after_each_step=True, gates=gates))
+    path = manifest(steps=both, evaluate=evaluate(after_each_step=True, gates=gates))
     words = ("--out", tmp_path / "out", "--work", released[0] / ".work", "--throwaway-key")
     result = publisher("release", path, *words)
     assert result.exit_code == 0, result.stderr
@@ -148,7 +148,7 @@ def test_an_index_that_lies_about_its_files_is_never_signed(
         finish(folder, **parts)
 
     monkeypatch.setattr(build, "finish", exchange)
-    path = manifest(steps=steps(tmp_path, embedded), verify=verify())
+    path = manifest(steps=steps(tmp_path, embedded), evaluate=evaluate())
     result = publisher("release", path, "--out", tmp_path / "out", "--throwaway-key")
     assert (result.exit_code, "changed the package while it was being made" in result.stderr) == (3, True)
     assert "release/membranes/cigarette.safetensors" in result.stderr

@@ -18,8 +18,8 @@ CHECK = {
 
 
 def test_the_plan_warns_and_goes_on(manifest: Manifest, tmp_path: Path) -> None:
-    verify = {"scorer": "emoji", "sampling": {"steps": 6, "images": 40, "kept_images": 10}, "checks": [CHECK]}
-    path = manifest(steps=TWICE, verify=verify)
+    evaluate = {"scorer": "emoji", "sampling": {"steps": 6, "images": 40, "kept_images": 10}, "checks": [CHECK]}
+    path = manifest(steps=TWICE, evaluate=evaluate)
     result = publisher("plan", path, "--out", tmp_path / "out")
     assert f"  warning: {SAID}" in result.stdout
     data = json.loads(publisher("plan", path, "--out", tmp_path / "out", "--json").stdout)

@@ -15,7 +15,7 @@ Manifest = Callable[..., Path]
 TRAINING = {"horizons": [0, 1], "trials": 3, "probes": 2, "images": 2, "batch": 2}
 
 
-def verify(**changes: Any) -> dict[str, Any]:
+def evaluate(**changes: Any) -> dict[str, Any]:
     check = {
         "id": "lora", "attack": "lora", "attack_params": TRAINING, "metric": "loss-gap",
         "metric_params": {"against": "gold"}, "concepts": ["cigarette"], "gate": {"lower_at_least": -10.0},
@@ -37,7 +37,7 @@ def verify(**changes: Any) -> dict[str, Any]:
 
 
 def test_the_plan_says_what_is_trained_and_names_the_gold_model(manifest: Manifest, tmp_path: Path) -> None:
-    result = publisher("plan", manifest(verify=verify()), "--out", tmp_path / "out")
+    result = publisher("plan", manifest(evaluate=evaluate()), "--out", tmp_path / "out")
     assert result.exit_code == 0
     assert "gold    embedded:emoji\n" in result.stdout
     assert "9 trials with 9 steps on 3 models, 12 images of 2 prompts of each model" in result.stdout
@@ -46,7 +46,7 @@ def test_the_plan_says_what_is_trained_and_names_the_gold_model(manifest: Manife
 
 
 def test_the_plan_warns_of_long_trainings(manifest: Manifest, tmp_path: Path) -> None:
-    path = manifest(verify=verify(attack_params={"horizons": [0, 1000]}))
+    path = manifest(evaluate=evaluate(attack_params={"horizons": [0, 1000]}))
     result = publisher("plan", path, "--out", tmp_path / "out", "--json")
     data = json.loads(result.stdout)
     assert (data["trainings"], data["training_steps"]) == (9, 9000)
@@ -54,14 +54,14 @@ def test_the_plan_warns_of_long_trainings(manifest: Manifest, tmp_path: Path) ->
 
 
 def test_a_control_that_is_no_step_can_be_seen_in_the_plan(manifest: Manifest, tmp_path: Path) -> None:
-    path = manifest(verify=verify(attack_params=TRAINING | {"controls": ["erasure"]}))
+    path = manifest(evaluate=evaluate(attack_params=TRAINING | {"controls": ["erasure"]}))
     result = publisher("plan", path, "--out", tmp_path / "out")
     assert (result.exit_code, "there is no model 'erasure'" in result.stdout) == (4, True)
 
 
 @pytest.mark.slow
 def test_a_release_with_a_training_check_is_resumed_and_verifies(manifest: Manifest, tmp_path: Path) -> None:
-    path = manifest(verify=verify())
+    path = manifest(evaluate=evaluate())
     reports = []
     for name in ("one", "two"):
         words = ("--out", tmp_path / name, "--work", tmp_path / "work", "--throwaway-key")

@@ -127,11 +127,11 @@ def test_a_gate_that_fails_leaves_no_package_and_a_report_that_says_why(
 
 def test_too_few_images_are_refused_before_anything_runs(manifest: Manifest, tmp_path: Path) -> None:
     few = {"scorer": "emoji", "sampling": {"steps": 6, "guidance": 3.0, "images": 9}}
-    result = publisher("release", manifest(verify=few), "--out", tmp_path / "out", "--throwaway-key")
+    result = publisher("release", manifest(evaluate=few), "--out", tmp_path / "out", "--throwaway-key")
     assert result.exit_code == 4
     assert "erase.cigarette.plain: 9 images cannot show it, even at best" in result.stderr
     assert not (tmp_path / "out" / ".work" / "steps").exists()
-    assert publisher("plan", manifest(verify=few)).exit_code == 4
+    assert publisher("plan", manifest(evaluate=few)).exit_code == 4
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_too_few_images_are_refused_before_anything_runs(manifest: Manifest, tmp
         ({"model": "./nowhere"}, "nowhere"),
         ({"steps": [{"use": "erace"}]}, "Did you mean 'erase'?"),
         (
-            {"verify": {"scorer": "emoji", "gates": {"erase.cigarette.plane": {"upper_at_most": 0.5}}}},
+            {"evaluate": {"scorer": "emoji", "gates": {"erase.cigarette.plane": {"upper_at_most": 0.5}}}},
             "erase.cigarette.plain",
         ),
     ],
@@ -172,7 +172,7 @@ def test_a_key_in_an_unset_variable_is_a_missing_prerequisite(
 def test_the_matrix_shows_claims_on_the_base_model_and_after_each_step_from_their_own_on(
     manifest: Manifest, tmp_path: Path
 ) -> None:
-    verify = {"scorer": "emoji", "after_each_step": True, "sampling": {"steps": 6, "guidance": 3.0, "images": 9}}
+    evaluate = {"scorer": "emoji", "after_each_step": True, "sampling": {"steps": 6, "guidance": 3.0, "images": 9}}
     concepts = ["cigarette", "bomb"]
     steps = [
         {"use": "erase", "id": f"take-{name}", "concepts": [name], "with": {"targets": {name: "pizza"}}}
@@ -184,7 +184,7 @@ def test_the_matrix_shows_claims_on_the_base_model_and_after_each_step_from_thei
         for check, gate in [(f"{name}.plain", {"upper_at_most": 0.5}), ("kept", {"lower_at_least": -0.4})]
     }
     keep = {"concepts": ["pizza", "dog", "pencil"], "prompts": [f"a {name} emoji" for name in OTHERS]}
-    path = manifest(concepts=concepts, keep=keep, steps=steps, verify=verify | {"gates": gates})
+    path = manifest(concepts=concepts, keep=keep, steps=steps, evaluate=evaluate | {"gates": gates})
     result = publisher("release", path, "--out", tmp_path / "out", "--throwaway-key")
     report = json.loads((tmp_path / "out" / "small-1.0.0.report" / "report.json").read_text())
     cells = {(cell["claim"], cell["after"]): cell["verdict"] for cell in report["matrix"]}

@@ -16,9 +16,9 @@ from support.tiny_sdxl import save_tiny_sdxl
 
 def test_a_random_sdxl_is_hardened_drawn_and_not_released(manifest: Callable[..., Path], tmp_path: Path) -> None:
     save_tiny_sdxl(tmp_path / "sdxl")
-    verify = {"scorer": "emoji", "sampling": {"steps": 2, "guidance": 3.0, "images": 9, "kept_images": 3}}
+    evaluate = {"scorer": "emoji", "sampling": {"steps": 2, "guidance": 3.0, "images": 9, "kept_images": 3}}
     gates = {f"erase.cigarette.{name}": {"upper_at_most": 0.5} for name in ("plain", "paraphrase")}
-    path = manifest(model="./sdxl", verify=verify | {"gates": gates | {"erase.kept": {"lower_at_least": -0.4}}})
+    path = manifest(model="./sdxl", evaluate=evaluate | {"gates": gates | {"erase.kept": {"lower_at_least": -0.4}}})
     words = ["release", str(path), "--out", str(tmp_path / "out"), "--throwaway-key", "--json"]
     result = CliRunner().invoke(main, words)
     told = json.loads(result.stdout)

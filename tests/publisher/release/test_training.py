@@ -72,7 +72,7 @@ def step(*concepts: str, **params: Any) -> dict[str, Any]:
 
 
 def sections(*steps: dict[str, Any]) -> dict[str, Any]:
-    return {"concepts": ["cigarette", "bomb"], "steps": list(steps), "verify": {"scorer": "emoji"}}
+    return {"concepts": ["cigarette", "bomb"], "steps": list(steps), "evaluate": {"scorer": "emoji"}}
 
 
 def train(manifest: Path, out: Path, *words: str) -> Result:

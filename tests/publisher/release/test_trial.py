@@ -86,7 +86,7 @@ def test_a_trial_image_is_drawn_once_and_with_few_steps(
         drawn.extend(requests)
         return draw(pipeline, requests)
 
-    monkeypatch.setattr("publisher.verify.gallery.draw", counted)
+    monkeypatch.setattr("publisher.evaluate.gallery.draw", counted)
     for _ in range(2):
         quiet = Quiet()
         draw_trial(prepared, tmp_path / "work", quiet)
@@ -108,4 +108,4 @@ def test_an_executor_that_fails_is_not_taken_for_the_model(manifest: Manifest, t
     prepared = replace(prepared, tools=replace(prepared.tools, executor=Gone()))
     with pytest.raises(PublisherError, match="the executor 'gone' failed: ConnectionError: no route") as caught:
         draw_trial(prepared, tmp_path / "work", Quiet())
-    assert (caught.value.exit_code, caught.value.where) == (ExitCode.UNDECIDED, "verify.executor")
+    assert (caught.value.exit_code, caught.value.where) == (ExitCode.UNDECIDED, "evaluate.executor")

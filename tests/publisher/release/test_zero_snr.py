@@ -71,7 +71,7 @@ def test_every_step_works_at_zero_terminal_snr(
 ) -> None:
     base(tmp_path / "model", dtype)
     prepared = prepare(
-        manifest(model="./model", steps=STEPS, verify={"scorer": "emoji", "sampling": {"steps": 4}}),
+        manifest(model="./model", steps=STEPS, evaluate={"scorer": "emoji", "sampling": {"steps": 4}}),
         tmp_path / "work",
         fetch=False,
     )

@@ -50,7 +50,7 @@ def unmeasured() -> CheckRecord:
 def without_check() -> CheckRecord:
     """The honest row: what the weights draw without their membranes."""
     found = Measurement(hardened=interval(0.9236, 0.8675, 0.9612), base=interval(0.9236, 0.8675, 0.9612))
-    return check("without", None, found, attack="plain", guards="off")
+    return check("without", None, found, attack="plain", membranes="off")
 
 
 def distance_check() -> CheckRecord:

@@ -59,7 +59,7 @@ def membranes() -> ReleaseReport:
     three = tuple(
         pair.model_copy(update={"without_png": png((214, 120, 60)), "without_label": pair.base_label})
         if pair.concept == "cigarette"
-        else pair.model_copy(update={"guards": "off"})
+        else pair.model_copy(update={"membranes": "off"})
         for pair in pairs()
     )
     fields: dict[str, Any] = {"step": "membranes", "binds": "in-pipeline"}

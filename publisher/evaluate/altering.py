@@ -1,0 +1,108 @@
+"""Models that an attacker makes of a release and the base model, without training: tensors mixed, then asked."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from publisher.api import Attack, Params, WeightAttack
+from publisher.errors import CRASHES, PublisherError
+from publisher.evaluate.asking import one_line
+from publisher.evaluate.tools import Arm, Arms, Setting, Unmeasured
+from publisher.model.digest import sha256_json
+from publisher.model.files import rewrite_safetensors
+from publisher.model.header import read_header
+from publisher.model.tensors import dtype_name, tensor_bytes
+
+if TYPE_CHECKING:
+    import torch
+
+Alter = Callable[[str, str, "torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+"""Component, name, hardened and base tensor to what takes their place."""
+
+
+@contextmanager
+def altered(attack: Attack[Any], params: Params, arms: Arms, setting: Setting) -> Iterator[Arm]:
+    """The hardened model after the attack, without membranes; its folder is gone when the block ends.
+
+    Every tensor that differs from the base model's goes through the attack, one at a time in memory.
+
+    Raises:
+        Unmeasured: the attack crashed or broke its contract, or the two models have different tensors.
+        PublisherError: the disk is full.
+    """
+    if not isinstance(attack, WeightAttack):
+        raise Unmeasured(f"the attack {attack.name!r} alters no weights")
+    hardened, base = arms.hardened.bare, arms.base.bare
+    name = sha256_json([attack.name, attack.version, params.as_json(), hardened.digest, base.digest])
+    with _place(setting.work, name) as folder:
+        for source in sorted(path for path in hardened.folder.glob("*/*") if path.parent.name != "release"):
+            target = folder / source.relative_to(hardened.folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(source.resolve())
+        (folder / "model_index.json").symlink_to((hardened.folder / "model_index.json").resolve())
+        for path in sorted(folder.glob("*/*.safetensors")):
+            _rewrite(path, base.folder / path.relative_to(folder), _caller(attack, params))
+        yield Arm.of(folder)
+
+
+@contextmanager
+def _place(work: Path | None, name: str) -> Iterator[Path]:
+    if work is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+        return
+    folder = work / f"altered-{name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _rewrite(path: Path, base: Path, alter: Alter) -> None:
+    """Replace a link to the hardened model's file by the attacker's file, where it differs from the base model's."""
+    from safetensors import safe_open
+
+    try:
+        tensors, others = read_header(path), read_header(base)
+    except (OSError, ValueError) as error:
+        raise Unmeasured(f"the models cannot be mixed: {one_line(error)}") from error
+    if {(t.name, t.shape, t.dtype) for t in tensors.values()} != {(t.name, t.shape, t.dtype) for t in others.values()}:
+        raise Unmeasured(f"the models cannot be mixed: {path.parent.name} has other tensors than the base model's")
+    source = path.resolve()
+    with safe_open(source, framework="pt") as ours, safe_open(base, framework="pt") as theirs:
+
+        def replaced(name: str) -> bytes | None:
+            hardened, original = ours.get_tensor(name), theirs.get_tensor(name)
+            before = tensor_bytes(hardened)
+            if before == tensor_bytes(original):
+                return None
+            return tensor_bytes(alter(path.parent.name, name, hardened, original))
+
+        path.unlink()
+        rewrite_safetensors(source, path, tensors, replaced)
+
+
+def _caller(attack: WeightAttack[Any], params: Params) -> Alter:
+    """The attack, with what it raises or returns checked."""
+    import torch
+
+    def alter(component: str, name: str, hardened: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+        try:
+            found = attack.alter(params, component, name, hardened, base)
+        except PublisherError:
+            raise
+        except CRASHES as error:  # a plugin may raise anything; its checks become unknown
+            raise Unmeasured(f"the attack {attack.name!r} crashed: {one_line(error)}") from error
+        if not isinstance(found, torch.Tensor) or found.shape != hardened.shape or found.dtype != hardened.dtype:
+            what = f"{dtype_name(hardened)} {tuple(hardened.shape)}"
+            raise Unmeasured(f"the attack {attack.name!r} put something else than {what} into {component}/{name}")
+        return found
+
+    return alter

@@ -1,0 +1,143 @@
+"""What a check asks the models for: the attack's requests, validated, without what must not be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from publisher.api import Attack, Check, Concept, ImageRequest, Params, Sampling, Scope, Scorer, TrainingParams
+from publisher.errors import CRASHES
+from publisher.evaluate.tools import Tools, Unmeasured
+from publisher.runtime.refusals import is_refused
+
+MAX_REQUESTS = 200_000
+PRIVATE_KINDS = ("person", "unsafe")
+"""Kinds of concepts whose images are kept in memory only: never on disk, never in a report."""
+_P = TypeVar("_P", bound=Params)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The images that one check needs."""
+
+    requests: tuple[ImageRequest, ...]
+    """Distinct, in the order of the check's concepts."""
+    refused: int
+    """Requests that were dropped because nobody may draw them."""
+
+
+def ask(check: Check, scope: Scope, tools: Tools, sampling: Sampling) -> Asked:
+    """Collect a check's requests.
+
+    Raises:
+        Unmeasured: an unknown name, malformed parameters, an attack that breaks its contract, a scorer that cannot
+            see one of the concepts, a concept without any request left.
+    """
+    attack = named(tools.attacks, check.attack, "attack")
+    scorer = named(tools.scorers, check.scorer or tools.scorer, "scorer")
+    if not check.concepts:
+        raise Unmeasured("the check names no concept, so nothing is asked: list ids under its 'concepts'")
+    wanted: dict[ImageRequest, None] = {}
+    refused = 0
+    for concept in concepts(check, scope):
+        sees(scorer, concept)
+        params = params_for(parsed(type(attack).Params, check.attack_params, "attack"), concept, scope)
+        requests = _requests(attack, params, concept, _images(sampling, kept=concept in scope.keep))
+        allowed = [request for request in requests if not is_refused(request.prompt, concept)]
+        refused += len(requests) - len(allowed)
+        if not allowed:
+            raise Unmeasured(_nothing_to_ask(check.attack, concept.id, len(requests)))
+        wanted |= dict.fromkeys(allowed)
+        if len(wanted) > MAX_REQUESTS:
+            raise Unmeasured(f"the check asks for more than {MAX_REQUESTS} images")
+    return Asked(tuple(wanted), refused)
+
+
+def named(found: Mapping[str, _T], name: str, kind: str) -> _T:
+    """The plugin instance of this name.
+
+    Raises:
+        Unmeasured: there is none.
+    """
+    if name not in found:
+        raise Unmeasured(f"there is no {kind} {name!r}")
+    return found[name]
+
+
+def parsed(model: type[_P], data: Mapping[str, object], kind: str) -> _P:
+    """Parameters of a plugin.
+
+    Raises:
+        Unmeasured: they do not fit its model.
+    """
+    try:
+        return model.parse(data)
+    except (ValidationError, TypeError, ValueError) as error:
+        raise Unmeasured(f"the parameters of the {kind} are malformed: {one_line(error)}") from error
+
+
+def params_for(params: _P, concept: Concept, scope: Scope) -> _P:
+    """Parameters of an attack for one concept: under images of what stays, a training may write other captions.
+
+    Raises:
+        Unmeasured: the attack cannot have these captions.
+    """
+    if not isinstance(params, TrainingParams) or params.kept_captions is None or concept not in scope.keep:
+        return params
+    captions = {"captions": params.kept_captions, "kept_captions": None}
+    return parsed(type(params), params.as_json() | captions, "attack")
+
+
+def concepts(check: Check, scope: Scope) -> list[Concept]:
+    """The check's concepts, each once.
+
+    Raises:
+        Unmeasured: one is not in the scope.
+    """
+    try:
+        return [scope.concept(name) for name in dict.fromkeys(check.concepts)]
+    except KeyError as error:
+        raise Unmeasured(str(error.args[0])) from error
+
+
+def sees(scorer: Scorer, concept: Concept) -> None:
+    """Make sure that the scorer has a label for the concept; without one it would never see it.
+
+    Raises:
+        Unmeasured: it has not.
+    """
+    labels = scorer.labels()
+    if concept.kind not in labels:
+        raise Unmeasured(f"the scorer {scorer.name!r} does not judge the kind {concept.kind!r} of {concept.id!r}")
+    if concept.label not in labels[concept.kind]:
+        raise Unmeasured(f"the scorer {scorer.name!r} has no label {concept.label!r}: it can never see {concept.id!r}")
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's type and message on one line of bounded length."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+def _images(sampling: Sampling, *, kept: bool) -> Sampling:
+    """The sampling as an attack on this concept sees it: what stays may have a number of images of its own."""
+    return sampling.model_copy(update={"images": sampling.kept_images}) if kept and sampling.kept_images else sampling
+
+
+def _requests(attack: Attack[Any], params: Params, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:
+    try:
+        requests = list(attack.requests(params, concept.model_copy(deep=True), sampling))
+    except CRASHES as error:  # a plugin may raise anything; its check becomes unknown
+        raise Unmeasured(f"the attack {attack.name!r} crashed: {one_line(error)}") from error
+    if not all(isinstance(request, ImageRequest) and request.concept == concept.id for request in requests):
+        raise Unmeasured(f"the attack {attack.name!r} returned something else than requests for {concept.id!r}")
+    return requests
+
+
+def _nothing_to_ask(attack: str, concept: str, refused: int) -> str:
+    if refused:
+        return f"all {refused} requests for {concept!r} combine sexual content with minors and are never drawn"
+    return f"the attack {attack!r} has nothing to ask for {concept!r}"

@@ -1,0 +1,240 @@
+"""Make the checks of all claims: the one function that the release calls, and what comes out of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from publisher.api import (
+    Check,
+    CheckRecord,
+    ClaimRecord,
+    ImagePair,
+    ImageRequest,
+    MatrixCell,
+    PermeabilityTable,
+    Sampling,
+    Scope,
+    ScorerCard,
+    UsageError,
+    Verdict,
+)
+from publisher.api.verdicts import overall, worst
+from publisher.evaluate.altering import altered
+from publisher.evaluate.batches import Wanted
+from publisher.evaluate.gallery import sampler_of
+from publisher.evaluate.learning import record_of_trials
+from publisher.evaluate.measuring import Bench, cards_of, record_of, unknown
+from publisher.evaluate.pairs import pairs_of, shown
+from publisher.evaluate.permeabilities import table
+from publisher.evaluate.prepared import Prepared, prepare
+from publisher.evaluate.relearning import Relearned, relearn
+from publisher.evaluate.survey import Survey, survey
+from publisher.evaluate.tools import Arms, Setting, StepClaim, Tools, Unmeasured
+from publisher.model.digest import sha256_json
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the checks found."""
+
+    claims: tuple[ClaimRecord, ...]
+    """In the order given."""
+    evidence: Mapping[str, bytes]
+    """File inside ``release/reports/`` -> JSON lines, one for each image of a check, or for each of its trials."""
+    pairs: tuple[ImagePair, ...]
+    """A few images of both models for the report."""
+    permeabilities: PermeabilityTable | None
+    """How far prompts open the membranes; None: the model has none, or nobody knows."""
+    scorers: Mapping[str, ScorerCard]
+    """Of every scorer that judged."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Check of an attack by training -> seconds of one training step here. No part of the report: another machine has
+    others."""
+    left_out: frozenset[str] = frozenset()
+    """Checks that nobody asked for here: their attacks train, and that is expensive."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict of all claims together."""
+        return overall(claim.verdict for claim in self.claims)
+
+
+def run_checks(
+    claims: Sequence[StepClaim], scope: Scope, arms: Arms, tools: Tools, sampling: Sampling, setting: Setting,
+    *, trained: Collection[str] | None = None,
+) -> Evaluation:  # fmt: skip
+    """Draw, judge, measure and compare with the gates. What cannot be measured is *unknown*, never *passed*.
+
+    Args:
+        claims: with their checks.
+        scope: the release's concepts, those to go and those to stay.
+        arms: the base model as control, and the hardened one.
+        tools: the plugins' instances.
+        sampling: how images are drawn.
+        setting: device, store of images, and who is told.
+        trained: make the attacks by training of the claims of these steps alone; the others' checks are *unknown*.
+            None: make all.
+
+    Raises:
+        UsageError: two checks have the same id.
+        PublisherError: the disk is full.
+    """
+    checks = [check for claim in claims for check in claim.claim.checks]
+    _unique([check.id for check in checks])
+    cards = cards_of(checks, tools, setting)
+    prepared: dict[str, Prepared | Unmeasured] = {}
+    for claim in claims:
+        for check in claim.claim.checks:
+            found = prepare(check, scope, tools, sampling, cards, claim.step)
+            prepared[check.id] = found if isinstance(found, Unmeasured) else _fit(found, arms, trained)
+    good = [item for item in prepared.values() if isinstance(item, Prepared)]
+    plain = [item for item in good if not item.trains and not item.alters]
+    wanted = _wanted(plain)
+    tools = replace(tools, scorers={name: tools.scorers[name] for name in cards if isinstance(cards[name], ScorerCard)})
+    pictured = {item.check.id: shown(item.asked.requests, scope) for item in plain}
+    seen = _survey(wanted, pictured, scope, arms, tools, setting)
+    surveys = dict.fromkeys(pictured, seen) | _altered(good, scope, arms, tools, setting)
+    trials = relearn([item for item in good if item.trains], scope, arms, tools, sampling, setting)
+    bench = _Bench(scope, surveys, trials, prepared, _sampler(arms))
+    records = tuple(_claim(claim, bench, setting) for claim in claims)
+    return Evaluation(
+        claims=records,
+        evidence=bench.evidence,
+        pairs=pairs_of([(item.check, item.scorer, pictured[item.check.id]) for item in plain], scope, seen),
+        permeabilities=_table(seen, wanted, scope),
+        scorers={name: card for name, card in cards.items() if isinstance(card, ScorerCard)},
+        seconds={name: found.seconds for name, found in trials.items() if isinstance(found, Relearned)},
+        left_out=frozenset(name for name, found in prepared.items() if isinstance(found, _LeftOut)),
+    )
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """All that was drawn and trained, for the checks to be measured with."""
+
+    scope: Scope
+    surveys: Mapping[str, Survey | Unmeasured]
+    trials: Mapping[str, Relearned | Unmeasured]
+    prepared: Mapping[str, Prepared | Unmeasured]
+    sampler: str
+    evidence: dict[str, bytes] = field(default_factory=dict)
+
+    def record(self, check: Check) -> CheckRecord:
+        """Measure a check."""
+        prepared = self.prepared[check.id]
+        if isinstance(prepared, Unmeasured):
+            return unknown(check, str(prepared))
+        if prepared.trains:
+            return record_of_trials(prepared, self.trials[check.id], self.evidence)
+        seen = self.surveys[check.id]
+        if isinstance(seen, Unmeasured):
+            return unknown(check, str(seen), prepared)
+        return record_of(prepared, Bench(self.scope, seen, self.sampler), self.evidence)
+
+
+class _LeftOut(Unmeasured):
+    """A check that nobody asked for."""
+
+
+def _fit(prepared: Prepared, arms: Arms, trained: Collection[str] | None) -> Prepared | Unmeasured:
+    """Whoever changes weights has them, and drops the membranes: such a check is made, and recorded, without them."""
+    if prepared.trains and trained is not None and prepared.step not in trained:
+        return _LeftOut("its attack trains, and nobody asked for that after this step")
+    if (prepared.trains or prepared.alters) and arms.hardened.membranes:
+        return replace(prepared, check=prepared.check.model_copy(update={"membranes": "off"}))
+    return prepared
+
+
+def _wanted(checks: Iterable[Prepared]) -> list[Wanted]:
+    return [(request, item.check.membranes) for item in checks for request in item.asked.requests]
+
+
+def _altered(
+    checks: Sequence[Prepared], scope: Scope, arms: Arms, tools: Tools, setting: Setting
+) -> dict[str, Survey | Unmeasured]:
+    """Draw and judge what attackers make of the weights: one model after the other, for all checks that ask for it."""
+    groups: dict[str, list[Prepared]] = {}
+    for item in checks:
+        if item.alters:
+            key = sha256_json([item.check.attack, item.attack_params.as_json()])
+            groups.setdefault(key, []).append(item)
+    found: dict[str, Survey | Unmeasured] = {}
+    for group in groups.values():
+        names = [item.check.id for item in group]
+        try:
+            with altered(group[0].attack, group[0].attack_params, arms, setting) as arm:
+                here = Arms(arms.base, arm)
+                found |= dict.fromkeys(names, survey(_wanted(group), (), scope, here, tools, setting))
+        except Unmeasured as error:
+            found |= dict.fromkeys(names, error)
+    return found
+
+
+def matrix_column(found: Evaluation, after: str) -> tuple[MatrixCell, ...]:
+    """The claims' verdicts as cells of the claim x step matrix.
+
+    A claim of which checks were left out has a cell only where one of the others did not pass: it is *not measured*
+    otherwise, rather than *unknown*.
+
+    Args:
+        found: of a run on the model as it was after a step.
+        after: the step's id, or ``"base"``.
+    """
+    cells = (_cell(claim, after, found.left_out) for claim in found.claims)
+    return tuple(cell for cell in cells if cell)
+
+
+def _cell(claim: ClaimRecord, after: str, left_out: Collection[str]) -> MatrixCell | None:
+    made = [check for check in claim.checks if check.id not in left_out]
+    verdict = worst(check.verdict for check in made)
+    if len(made) < len(claim.checks) and (not made or verdict in ("passed", "reported")):
+        return None
+    values = [check.measurement.hardened.value for check in made if check.verdict == verdict and check.measurement]
+    return MatrixCell(claim=claim.id, after=after, verdict=verdict, value=values[0] if values else None)
+
+
+def _unique(ids: Sequence[str]) -> None:
+    twice = sorted({name for name in ids if ids.count(name) > 1})
+    if twice:
+        raise UsageError(f"two checks have the same id: {', '.join(twice)}", hint="Give each check an id of its own.")
+
+
+def _table(seen: Survey, wanted: Sequence[Wanted], scope: Scope) -> PermeabilityTable | None:
+    if seen.openings is None or seen.openings.problem:
+        return None
+    return table(seen.openings, [request for request, _ in wanted], scope)
+
+
+def _survey(
+    wanted: Sequence[Wanted], pictured: Mapping[str, Sequence[ImageRequest]], scope: Scope, arms: Arms,
+    tools: Tools, setting: Setting,
+) -> Survey:  # fmt: skip
+    if not wanted:
+        return Survey()
+    return survey(wanted, [request for some in pictured.values() for request in some], scope, arms, tools, setting)
+
+
+def _sampler(arms: Arms) -> str:
+    try:
+        return sampler_of(arms.hardened.folder)
+    except (OSError, ValueError, KeyError):
+        return "unknown"
+
+
+def _claim(claim: StepClaim, bench: _Bench, setting: Setting) -> ClaimRecord:
+    records = []
+    for check in claim.claim.checks:
+        began = time.monotonic()
+        records.append(bench.record(check))
+        setting.check_end(claim.claim.id, records[-1], time.monotonic() - began)
+    return ClaimRecord(
+        id=claim.claim.id,
+        step=claim.step,
+        sentence=claim.claim.sentence,
+        binds=claim.claim.binds,
+        limits=claim.claim.limits,
+        verdict=worst(record.verdict for record in records),
+        checks=tuple(records),
+    )

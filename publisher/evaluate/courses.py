@@ -1,0 +1,148 @@
+"""The trials of a check before they are made: on which models, with what, and what their results depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from publisher.api import Concept, ImageRequest, Sampling, Scope, Scorer, TrainingAttack, TrainingParams
+from publisher.api.freeze_mask import Frozen
+from publisher.errors import ModelError
+from publisher.evaluate.asking import one_line, params_for
+from publisher.evaluate.freezing import frozen_digest, is_masked, masks_of
+from publisher.evaluate.gallery import latents_of, machine
+from publisher.evaluate.lessons import HELD_OUT, Materials, captions_of, prior_of
+from publisher.evaluate.prepared import Prepared
+from publisher.evaluate.tools import Arm, Arms, Setting, Tools, Unmeasured
+from publisher.evaluate.trials import VERSION
+from publisher.model.digest import sha256_json
+from publisher.runtime.side_by_side import workers_for
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """One concept of one check, on all models."""
+
+    prepared: Prepared
+    attack: TrainingAttack[Any]
+    params: TrainingParams
+    concept: Concept
+    captions: tuple[str, ...]
+    requests: tuple[ImageRequest, ...]
+    prior: tuple[ImageRequest, ...]
+    arms: Mapping[str, Arm]
+    key: str
+    """What its trials depend on, besides the model, the trial's number and what is frozen."""
+    masks: Mapping[str, tuple[Frozen, ...]] = field(default_factory=dict)
+    """Model's name -> what each of its trials leaves as it is."""
+
+    def frozen(self, name: str, number: int) -> Frozen:
+        """What one trial leaves as it is; empty: nothing."""
+        return self.masks[name][number] if name in self.masks else {}
+
+    def job(self, name: str, number: int) -> str:
+        """The key of one trial of a model; where nothing is frozen, whatever check it belongs to."""
+        digest = frozen_digest(self.frozen(name, number))
+        return sha256_json([self.key, self.arms[name].digest, number, *([digest] if digest else [])])
+
+    @property
+    def images(self) -> int:
+        """Of the attacker, those held out included."""
+        return HELD_OUT + self.params.images
+
+    @property
+    def cost(self) -> int:
+        """Training steps and images of one trial: those that are encoded, and those that are drawn."""
+        encoded = self.images + len(self.prior)
+        return encoded + self.params.horizons[-1] + len(self.params.horizons) * len(self.requests)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial that nobody has made yet."""
+
+    key: str
+    course: Course
+    name: str
+    """Of the model."""
+    number: int
+
+
+@dataclass(eq=False)
+class Desk:
+    """Plans the trials of checks.
+
+    Args:
+        scope: the concepts.
+        arms: the hardened model and all controls.
+        tools: scorers that are loaded, and the executor.
+        sampling: how images are drawn.
+        setting: in float32.
+    """
+
+    scope: Scope
+    arms: Arms
+    tools: Tools
+    sampling: Sampling
+    setting: Setting
+
+    @cached_property
+    def materials(self) -> Materials:
+        """Images of the base model."""
+        return Materials(self.arms.base, self.scope, self.sampling, self.setting, self.tools.executor)
+
+    @cached_property
+    def workers(self) -> int:
+        """Trials side by side.
+
+        Raises:
+            Unmeasured: the base model cannot be read.
+        """
+        try:
+            return workers_for(latents_of(self.arms.base.folder), self.setting.device)
+        except ModelError as error:
+            raise Unmeasured(f"the base model cannot be read: {one_line(error)}") from error
+
+    def course(self, prepared: Prepared, concept: Concept) -> Course:
+        """One concept of a check.
+
+        Raises:
+            Unmeasured: something that its trials need is not there.
+        """
+        attack, params = prepared.attack, params_for(prepared.attack_params, concept, self.scope)
+        if not isinstance(attack, TrainingAttack) or not isinstance(params, TrainingParams):
+            raise Unmeasured(f"the attack {prepared.check.attack!r} does not train")
+        requests = tuple(request for request in prepared.asked.requests if request.concept == concept.id)
+        captions = captions_of(attack, params, concept)
+        prior = self.materials.prior(prior_of(attack, params, concept, self.scope), concept)
+        return Course(
+            prepared, attack, params, concept, captions, requests, prior,
+            arms=self._models(params, prepared.step), masks=masks_of(params, self.arms.hardened, self.sampling.seed),
+            key=sha256_json({
+                "trial": VERSION,
+                "attack": [attack.name, attack.version],
+                "params": params.model_dump(mode="json", exclude={"controls", "trials", "mask", "kept_captions"}),
+                "concept": concept.model_dump(mode="json", exclude={"images"}),
+                "captions": captions,
+                "requests": [request.as_json() for request in requests],
+                "images": self.materials.identity(concept, HELD_OUT + params.images),
+                "prior": self.materials.drawn_identity(prior),
+                "scorer": self._scorer_identity(prepared.scorer),
+                "seed": self.sampling.seed,
+                "machine": machine(self.setting, self.workers),
+            }),
+        )  # fmt: skip
+
+    def _models(self, params: TrainingParams, step: str) -> dict[str, Arm]:
+        """The hardened model, and the controls that there are."""
+        hardened = self.arms.hardened.bare
+        found = {
+            name: hardened if is_masked(name, params) else self.arms.control(name, step) for name in params.controls
+        }
+        return {"hardened": hardened, **{name: arm for name, arm in found.items() if arm}}
+
+    def _scorer_identity(self, name: str) -> list[str | bool]:
+        scorer = self.tools.scorers[name]
+        return [name, scorer.version, scorer.card().weights, type(scorer).features is not Scorer.features]

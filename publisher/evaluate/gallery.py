@@ -1,0 +1,216 @@
+"""Draw what is not yet there, one model after the other, batch by batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from publisher.api import Executor, ImageRequest
+from publisher.api.diffusion.process import latent_size
+from publisher.errors import CRASHES, ModelError, PublisherError
+from publisher.evaluate.asking import one_line
+from publisher.evaluate.batches import Batch
+from publisher.evaluate.dispatch import dispatch
+from publisher.evaluate.tools import Arm, Setting, Unmeasured
+from publisher.model.digest import sha256_json
+from publisher.runtime.drawing import VERSION, draw
+from publisher.runtime.side_by_side import one_thread_each, workers_for
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+
+    from publisher.runtime.membranes import Attached
+
+
+@dataclass(frozen=True)
+class DrawTask:
+    """A few batches for one model: all that an executor has to send."""
+
+    folder: Path
+    device: str
+    dtype: str
+    workers: int
+    """Batches that are drawn at the same time, each by one processor thread; 1: one batch by all of them."""
+    batches: tuple[tuple[ImageRequest, ...], ...]
+    membranes: Path | None = None
+    """Folder with the membranes to attach."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What became of a batch: images, or the reason why there are none."""
+
+    images: torch.Tensor | None
+    """``(n, 3, h, w)`` uint8 on the CPU."""
+    problem: str = ""
+
+
+def perform(task: DrawTask) -> list[Drawn]:
+    """Draw batches. The model stays loaded for the next task; a crash is an answer, not an exception."""
+    from publisher.runtime.pipelines import twin
+
+    try:
+        pipeline, _ = opened(task.folder, task.membranes, task.device, task.dtype)
+    except CRASHES as error:  # whatever the libraries raise, these images are not there
+        return [Drawn(None, one_line(error))] * len(task.batches)
+    if task.workers == 1:
+        return [_draw(pipeline, batch) for batch in task.batches]
+    return one_thread_each(lambda batch: _draw(twin(pipeline), batch), task.batches, task.workers)
+
+
+def _is_drawn(task: DrawTask, found: list[Drawn]) -> bool:
+    return isinstance(found, list) and len(found) == len(task.batches) and all(isinstance(one, Drawn) for one in found)
+
+
+def _draw(pipeline: DiffusionPipeline, batch: tuple[ImageRequest, ...]) -> Drawn:
+    try:
+        return Drawn(draw(pipeline, batch))
+    except CRASHES as error:  # whatever the libraries raise, these images are not there
+        return Drawn(None, one_line(error))
+
+
+@lru_cache(maxsize=1)
+def opened(folder: Path, membranes: Path | None, device: str, dtype: str) -> tuple[DiffusionPipeline, Attached | None]:
+    """A model ready to draw, and its membranes where it has some. The last one stays loaded.
+
+    Raises:
+        PublisherError: it cannot be loaded, or the membranes cannot be attached.
+    """
+    import torch
+
+    from publisher.runtime.membranes import attach, read_release
+    from publisher.runtime.pipelines import load
+
+    released = None if membranes is None else read_release(membranes)
+    if membranes is not None and released is None:
+        raise PublisherError("there are no membranes to attach", where=str(membranes))
+    pipeline = load(folder, torch.device(device), getattr(torch, dtype))
+    return pipeline, attach(pipeline, released) if released else None
+
+
+class Gallery:
+    """The images of one model for a list of batches.
+
+    Args:
+        arm: the model.
+        setting: where it is drawn and what is told.
+        name: of the model, in words.
+    """
+
+    def __init__(self, arm: Arm, setting: Setting, name: str) -> None:
+        self.arm = arm
+        self.name = name
+        self.failure = ""
+        """Why the executor itself failed; empty: it did not."""
+        self._problems: dict[str, str] = {}
+        self._setting = setting
+
+    def fill(self, batches: Sequence[Batch], executor: Executor) -> Iterator[int]:
+        """Draw what the store does not have; yields the number of images each time some are there.
+
+        Raises:
+            PublisherError: the store's disk is full.
+        """
+        missing = []
+        for batch in batches:
+            if self.look(batch) is None:
+                missing.append(batch)
+            else:
+                yield len(batch.requests)
+        setting, workers = self._setting, self._workers
+        chunks = [missing[start : start + 2 * workers] for start in range(0, len(missing), 2 * workers)]
+        tasks = [
+            DrawTask(
+                self.arm.folder,
+                setting.device,
+                setting.dtype,
+                workers,
+                tuple(batch.requests for batch in chunk),
+                self.arm.membranes,
+            )
+            for chunk in chunks
+        ]
+        waiting = iter(chunks)
+        try:
+            for drawn in dispatch(executor, perform, tasks, _is_drawn):
+                chunk = next(waiting)
+                for batch, result in zip(chunk, drawn, strict=True):
+                    self._keep(batch, result)
+                yield sum(len(batch.requests) for batch in chunk)
+        except Unmeasured as error:
+            self.failure = str(error)
+            for chunk in waiting:
+                self._problems |= dict.fromkeys(map(self.key, chunk), str(error))
+                yield sum(len(batch.requests) for batch in chunk)
+        finally:
+            opened.cache_clear()
+
+    def look(self, batch: Batch) -> torch.Tensor | None:
+        """The images of a batch, if they are there."""
+        return self._setting.store.get(self.key(batch), len(batch.requests))
+
+    def why(self, batch: Batch) -> str:
+        """Why the images of a batch are not there."""
+        return self._problems.get(self.key(batch), "its stored images were lost")
+
+    def key(self, batch: Batch) -> str:
+        """What the images of a batch depend on, as a sha256."""
+        requests = [request.model_dump(mode="json", exclude={"concept"}) for request in batch.requests]
+        return sha256_json({"model": self.arm.key, "requests": requests, "machine": self._machine})
+
+    def _keep(self, batch: Batch, drawn: Drawn) -> None:
+        key = self.key(batch)
+        if drawn.images is None or len(drawn.images) != len(batch.requests):
+            self._problems[key] = drawn.problem or "another number of images was drawn"
+        else:
+            self._setting.store.put(key, drawn.images, private=batch.private)
+
+    @cached_property
+    def _workers(self) -> int:
+        """A small network leaves most of a second processor thread idle: draw another batch on it instead."""
+        return workers_for(latents_of(self.arm.folder), self._setting.device)
+
+    @cached_property
+    def _machine(self) -> dict[str, str]:
+        return {**machine(self._setting, self._workers), "drawing": VERSION}
+
+
+def machine(setting: Setting, workers: int = 0) -> dict[str, str]:
+    """What the last bits of a network's output depend on besides the network.
+
+    Args:
+        setting: device and dtype.
+        workers: pieces of work side by side, of one thread each where there are several; 0: threads do not matter.
+    """
+    import torch
+
+    cuda = setting.device == "cuda"
+    where = torch.cuda.get_device_name() if cuda else torch.backends.cpu.get_cpu_capability()
+    libraries = {name: version(name) for name in ("torch", "diffusers", "transformers")}
+    threads = {"threads": "" if cuda else str(1 if workers > 1 else torch.get_num_threads())} if workers else {}
+    return {**libraries, "device": f"{setting.device} {where}", "dtype": setting.dtype, **threads}
+
+
+def latents_of(folder: Path) -> tuple[int, int]:
+    """Height and width of a model's latents, from its configuration.
+
+    Raises:
+        ModelError: the configuration cannot be read, or says no size.
+    """
+    path = folder / "unet" / "config.json"
+    try:
+        return latent_size(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"cannot be read: {error}", where=str(path)) from error
+
+
+def sampler_of(folder: Path) -> str:
+    """Class of the scheduler that draws."""
+    path = folder / "scheduler" / "scheduler_config.json"
+    return str(json.loads(path.read_text(encoding="utf-8"))["_class_name"])

@@ -1,0 +1,202 @@
+"""What attackers train on: reference images of a concept, others that are held out, and images of other things."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from publisher.api import Concept, Executor, ImageRequest, Sampling, Scope, TrainingAttack, TrainingParams
+from publisher.errors import CRASHES, ModelError, PublisherError
+from publisher.evaluate.asking import PRIVATE_KINDS, one_line
+from publisher.evaluate.batches import Batch, batches, drawing
+from publisher.evaluate.gallery import Gallery, latents_of
+from publisher.evaluate.tools import Arm, Setting, Unmeasured
+from publisher.model.digest import sha256_file, sha256_json
+from publisher.runtime.drawing import batch_size
+from publisher.runtime.meter import Meter
+from publisher.runtime.references import (
+    FIRST_SEED,
+    VERSION,
+    half_of,
+    image_size,
+    read_images,
+    reference_requests,
+)
+from publisher.runtime.refusals import is_refused
+
+if TYPE_CHECKING:
+    import torch
+
+HELD_OUT = 4
+"""The first of the attacker's images: the denoising loss is measured on them, nobody trains on them."""
+
+
+def captions_of(attack: TrainingAttack[Any], params: TrainingParams, concept: Concept) -> tuple[str, ...]:
+    """What the attacker writes under the images, without what nobody may draw.
+
+    Raises:
+        Unmeasured: nothing is left, or the attack crashed.
+    """
+    try:
+        captions = tuple(attack.captions(params, concept))
+    except CRASHES as error:  # a plugin may raise anything; its check becomes unknown
+        raise Unmeasured(f"the attack {attack.name!r} crashed: {one_line(error)}") from error
+    if not all(isinstance(text, str) for text in captions):
+        raise Unmeasured(f"the attack {attack.name!r} gave something else than texts as captions")
+    allowed = tuple(text for text in captions if not is_refused(text, concept))
+    if not allowed:
+        raise Unmeasured(f"the attack {attack.name!r} has no {params.captions} caption for {concept.id!r}")
+    return allowed
+
+
+def prior_of(attack: TrainingAttack[Any], params: TrainingParams, concept: Concept, scope: Scope) -> tuple[str, ...]:
+    """Prompts of the images that the attack wants beside those of the concept, one for each image.
+
+    They ask for what is to stay: the kept concepts of the same kind in turn, or where there are none the manifest's
+    ``keep.prompts``.
+
+    Raises:
+        Unmeasured: it wants some and nothing stays, or the attack crashed.
+    """
+    try:
+        count = attack.prior_images(params)
+    except CRASHES as error:  # a plugin may raise anything; its check becomes unknown
+        raise Unmeasured(f"the attack {attack.name!r} crashed: {one_line(error)}") from error
+    if not count:
+        return ()
+    others = [other for other in scope.keep if other.kind == concept.kind and other.id != concept.id]
+    longest = max((len(other.prompts) for other in others), default=0)
+    in_turn = [other.prompts[i] for i in range(longest) for other in others if i < len(other.prompts)]
+    prompts = [prompt for prompt in in_turn or scope.keep_prompts if not is_refused(prompt, concept)]
+    if not prompts:
+        raise Unmeasured(f"the attack {attack.name!r} wants images of what stays, and the manifest keeps nothing")
+    return tuple(prompts[i % len(prompts)] for i in range(count))
+
+
+def require_images(concept: Concept, params: TrainingParams) -> None:
+    """Make sure that the attacker's half of the named images is enough.
+
+    Raises:
+        Unmeasured: it is not.
+    """
+    if not concept.images:
+        return
+    try:
+        half_of([Path(name) for name in concept.images], "attacker", HELD_OUT + params.images, concept.id)
+    except PublisherError as error:
+        raise Unmeasured(error.what) from error
+
+
+class Materials:
+    """Images that the base model draws, and those that the manifest names; drawn once, whoever asks.
+
+    Args:
+        base: the base model; its membranes, if any, do not matter.
+        scope: the concepts.
+        sampling: how images are drawn.
+        setting: device and store; they are drawn in float32, as trials are.
+        executor: where.
+    """
+
+    def __init__(self, base: Arm, scope: Scope, sampling: Sampling, setting: Setting, executor: Executor) -> None:
+        self._base, self._scope, self._sampling, self._executor = base.bare, scope, sampling, executor
+        self._setting = replace(setting, dtype="float32")
+        self._gallery = Gallery(self._base, self._setting, "base model")
+        self._read: dict[tuple[Path, ...], torch.Tensor] = {}
+
+    def identity(self, concept: Concept, count: int) -> str:
+        """What the attacker's images depend on, as a sha256, before any is drawn.
+
+        Raises:
+            Unmeasured: there are not enough, or one cannot be read.
+        """
+        try:
+            if concept.images:
+                digests = [sha256_file(path) for path in self._files(concept, count)]
+                return sha256_json(["files", VERSION, digests, list(image_size(self._base.folder))])
+            return self.drawn_identity(self._requests(concept, count))
+        except (PublisherError, OSError) as error:
+            raise Unmeasured(one_line(error)) from error
+
+    def drawn_identity(self, requests: Sequence[ImageRequest]) -> str:
+        """The same of images that the base model draws."""
+        return sha256_json(["drawn", VERSION, [self._gallery.key(batch) for batch in self._plan(requests)]])
+
+    def attackers(self, concept: Concept, count: int) -> torch.Tensor:
+        """The attacker's images, ``(count, 3, h, w)`` uint8.
+
+        Raises:
+            Unmeasured: see :meth:`identity`; or the base model cannot draw them.
+        """
+        import torch
+
+        if not concept.images:
+            return self.drawn(self._requests(concept, count))
+        try:
+            files = self._files(concept, count)
+            if files not in self._read:
+                pixels = read_images(files, image_size(self._base.folder))
+                self._read[files] = pixels.mul(255).round().to(torch.uint8)
+        except PublisherError as error:
+            raise Unmeasured(one_line(error)) from error
+        return self._read[files]
+
+    def prior(self, prompts: Sequence[str], concept: Concept) -> tuple[ImageRequest, ...]:
+        """Requests for images of other things."""
+        sampling = self._sampling
+        return tuple(
+            ImageRequest(concept=concept.id, prompt=prompt, seed=FIRST_SEED["prior"] + i, steps=sampling.steps,
+                         guidance=sampling.guidance)
+            for i, prompt in enumerate(prompts)
+        )  # fmt: skip
+
+    def plainly(self, concept: Concept, count: int) -> tuple[ImageRequest, ...]:
+        """Requests that ask for the concept by its own prompts, with the seeds of ordinary checks."""
+        asked = self._requests(concept, count)
+        first = self._sampling.seed
+        return tuple(request.model_copy(update={"seed": first + i}) for i, request in enumerate(asked))
+
+    def drawn(self, requests: Sequence[ImageRequest]) -> torch.Tensor:
+        """Images of the base model, ``(n, 3, h, w)`` uint8.
+
+        Raises:
+            Unmeasured: it does not draw them.
+        """
+        import torch
+
+        plan = self._plan(requests)
+        total = sum(len(batch.requests) for batch in plan)
+        with Meter(self._setting.progress, total, "images to train on") as meter:
+            for count in self._gallery.fill(plan, self._executor):
+                meter.settle(count)
+        found: dict[ImageRequest, torch.Tensor] = {}
+        for batch in plan:
+            images = self._gallery.look(batch)
+            if images is None:
+                raise Unmeasured(f"the base model drew no image: {self._gallery.why(batch)}")
+            found |= zip(batch.requests, images, strict=True)
+        return torch.stack([found[drawing(request)] for request in requests])
+
+    def _plan(self, requests: Sequence[ImageRequest]) -> tuple[Batch, ...]:
+        return batches([(request, "off") for request in requests], self._private, self._size)
+
+    def _requests(self, concept: Concept, count: int) -> tuple[ImageRequest, ...]:
+        return reference_requests(concept, count, "attacker", self._sampling.steps, self._sampling.guidance)
+
+    def _files(self, concept: Concept, count: int) -> tuple[Path, ...]:
+        return half_of([self._setting.root / name for name in concept.images], "attacker", count, concept.id)
+
+    @cached_property
+    def _private(self) -> list[str]:
+        concepts: Mapping[str, Concept] = {c.id: c for c in (*self._scope.concepts, *self._scope.keep)}
+        return [name for name, concept in concepts.items() if concept.kind in PRIVATE_KINDS]
+
+    @cached_property
+    def _size(self) -> int:
+        try:
+            return batch_size(latents_of(self._base.folder))
+        except ModelError as error:
+            raise Unmeasured(f"the base model drew no image: {one_line(error)}") from error

@@ -1,0 +1,164 @@
+"""One check: from what was drawn to observations, a measurement, and a record with its verdict."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from publisher.api import Check, CheckRecord, ImageRequest, Measurement, Scope, ScorerCard
+from publisher.api.evidence import EvidenceRow
+from publisher.api.verdicts import judge
+from publisher.errors import CRASHES
+from publisher.evaluate.asking import named, one_line
+from publisher.evaluate.batches import drawing
+from publisher.evaluate.evidence import json_lines
+from publisher.evaluate.judging import ready
+from publisher.evaluate.permeabilities import Openings
+from publisher.evaluate.prepared import Prepared
+from publisher.evaluate.survey import Survey
+from publisher.evaluate.tools import Setting, Tools, Unmeasured
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a check is measured with once everything is drawn."""
+
+    scope: Scope
+    seen: Survey
+    sampler: str
+
+
+def cards_of(checks: Sequence[Check], tools: Tools, setting: Setting) -> dict[str, ScorerCard | Unmeasured]:
+    """Load every scorer that the checks name: its card, or why it cannot judge."""
+    found: dict[str, ScorerCard | Unmeasured] = {}
+    for name in dict.fromkeys(check.scorer or tools.scorer for check in checks):
+        try:
+            found[name] = ready(named(tools.scorers, name, "scorer"), setting.device)
+        except Unmeasured as error:
+            found[name] = error
+    return found
+
+
+def record_of(prepared: Prepared, bench: Bench, evidence: dict[str, bytes]) -> CheckRecord:
+    """Measure a check and compare it with its gate; its rows are added to ``evidence``, whatever the verdict."""
+    check = prepared.check
+    try:
+        rows = _rows(prepared, bench)
+    except Unmeasured as error:
+        return unknown(check, str(error), prepared)
+    data = json_lines(rows)
+    name = f"evidence/{check.id}.jsonl"
+    evidence[name] = data
+    try:
+        measurement = _measure(prepared, rows)
+    except Unmeasured as error:
+        record = unknown(check, str(error), prepared)
+    else:
+        verdict, reason = judge(check.gate, measurement)
+        update = {"verdict": verdict, "reason": reason, "measurement": measurement}
+        record = unknown(check, "", prepared).model_copy(update=update)
+    return record.model_copy(update={"evidence": name, "evidence_sha256": hashlib.sha256(data).hexdigest()})
+
+
+def unknown(check: Check, reason: str, prepared: Prepared | None = None) -> CheckRecord:
+    """The record of a check that was not measured, or not yet."""
+    return CheckRecord(
+        id=check.id,
+        attack=check.attack,
+        attack_params=prepared.attack_params.as_json() if prepared else check.attack_params,
+        scorer=prepared.scorer if prepared else check.scorer,
+        metric=check.metric,
+        metric_params=prepared.metric_params.as_json() if prepared else check.metric_params,
+        unit=prepared.metric.unit if prepared else "",
+        better=prepared.metric.better if prepared else "lower",
+        concepts=check.concepts,
+        gate=check.gate,
+        membranes=check.membranes,
+        verdict="unknown",
+        reason=reason,
+    )
+
+
+def _rows(prepared: Prepared, bench: Bench) -> list[EvidenceRow]:
+    return [_row(request, prepared, bench) for request in prepared.asked.requests]
+
+
+def _row(request: ImageRequest, prepared: Prepared, bench: Bench) -> EvidenceRow:
+    key = (drawing(request), prepared.check.membranes)
+    if key not in bench.seen.sights:
+        raise Unmeasured(bench.seen.problems.get(key, "an image is missing"))
+    sight = bench.seen.sights[key]
+    said = sight.judgements[prepared.scorer]
+    if isinstance(said, str):
+        raise Unmeasured(said)
+    concept = bench.scope.concept(request.concept)
+    if not all(concept.kind in judgement.labels for judgement in said):
+        raise Unmeasured(f"the scorer {prepared.scorer!r} gave no judgement of the kind {concept.kind!r}")
+    base, hardened = said
+    return EvidenceRow(
+        check=prepared.check.id,
+        **request.model_dump(),
+        sampler=bench.sampler,
+        base=base,
+        hardened=hardened,
+        base_hit=base.shows(concept),
+        hardened_hit=hardened.shows(concept),
+        base_sha256=sight.base_sha256,
+        hardened_sha256=sight.hardened_sha256,
+        distance=sight.distance,
+        membranes=prepared.check.membranes,
+        permeabilities=_permeabilities(request.prompt, prepared.check, bench.seen.openings),
+    )
+
+
+def _permeabilities(prompt: str, check: Check, openings: Openings | None) -> dict[str, float] | None:
+    if openings is None or check.membranes == "off":
+        return None
+    if openings.problem:
+        raise Unmeasured(f"nobody knows how far the prompts open the membranes: {openings.problem}")
+    return dict(zip(openings.concepts, openings.rows[prompt], strict=True))
+
+
+def _measure(prepared: Prepared, rows: Sequence[EvidenceRow]) -> Measurement:
+    observations = [row.observation for row in rows]
+    metric, params = prepared.metric, prepared.metric_params
+    return measured(prepared, lambda: metric.measure(params, observations), len(rows))
+
+
+def measured(prepared: Prepared, measure: Callable[[], Measurement], most: int) -> Measurement:
+    """Call a metric and check what it says.
+
+    Args:
+        prepared: the check.
+        measure: the call.
+        most: observations that it can have counted.
+
+    Raises:
+        Unmeasured: too little was observed, or the metric breaks its contract.
+    """
+    name = prepared.check.metric
+    try:
+        measurement = measure()
+    except ValueError as error:
+        raise Unmeasured(str(error)) from error
+    except CRASHES as error:  # a plugin may raise anything
+        raise Unmeasured(f"the metric {name!r} crashed: {one_line(error)}") from error
+    if not isinstance(measurement, Measurement):
+        raise Unmeasured(f"the metric {name!r} returned no measurement")
+    measurement = _sound(name, measurement)
+    if measurement.hardened.n > most:
+        raise Unmeasured(f"the metric {name!r} counts {measurement.hardened.n} images, there are {most}")
+    if prepared.asked.refused:
+        details = {**measurement.details, "refused_prompts": prepared.asked.refused}
+        return measurement.model_copy(update={"details": details})
+    return measurement
+
+
+def _sound(name: str, measurement: Measurement) -> Measurement:
+    """Return a validated copy: a plugin can build a record past the validation, or change it later."""
+    try:
+        return Measurement.parse(json.loads(json.dumps(measurement.model_dump(), allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        raise Unmeasured(f"the metric {name!r} gave a number that is not finite, or no JSON") from error

@@ -1,0 +1,89 @@
+"""Which images the report shows: a few of each check, first of each concept, and never of a private kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+
+from publisher.api import Check, ImagePair, ImageRequest, MembraneUse, Scope
+from publisher.evaluate.asking import PRIVATE_KINDS
+from publisher.evaluate.batches import drawing
+from publisher.evaluate.survey import Survey
+
+PER_CHECK = 6
+IN_ALL = 36
+
+
+def shown(requests: Sequence[ImageRequest], scope: Scope) -> tuple[ImageRequest, ...]:
+    """The first request of each concept, then the second ones, up to :data:`PER_CHECK`."""
+    by_concept: dict[str, list[ImageRequest]] = {}
+    for request in requests:
+        if scope.concept(request.concept).kind not in PRIVATE_KINDS:
+            by_concept.setdefault(request.concept, []).append(request)
+    rounds = zip_longest(*by_concept.values())
+    return tuple(request for one in rounds for request in one if request is not None)[:PER_CHECK]
+
+
+def pairs_of(
+    checks: Sequence[tuple[Check, str, Sequence[ImageRequest]]], scope: Scope, seen: Survey
+) -> tuple[ImagePair, ...]:
+    """The pairs for the report.
+
+    Args:
+        checks: the check, its scorer and the requests to show.
+        scope: the concepts.
+        seen: what was drawn and judged; what has no picture or no judgement is left out, and what another check's
+            pictures show already.
+    """
+    found: dict[object, ImagePair] = {}
+    with_membranes = {
+        drawing(request) for check, _, requests in checks if check.membranes == "on" for request in requests
+    }
+    for check, scorer, requests in checks:
+        for request in requests:
+            bare = drawing(request)
+            pair = _pair(check, scorer, request, scope, seen)
+            if pair and not (check.membranes == "off" and bare in with_membranes):
+                found.setdefault((bare, request.concept, scorer, check.membranes), pair)
+    return _shared_out(list(found.values()))
+
+
+def _shared_out(pairs: Sequence[ImagePair]) -> tuple[ImagePair, ...]:
+    """At most :data:`IN_ALL`: the first of each check, then the second ones; in the order of the checks."""
+    of_check: dict[str, list[int]] = {}
+    for i, pair in enumerate(pairs):
+        of_check.setdefault(pair.check, []).append(i)
+    in_turn = [i for one in zip_longest(*of_check.values()) for i in one if i is not None]
+    return tuple(pairs[i] for i in sorted(in_turn[:IN_ALL]))
+
+
+def _pair(check: Check, scorer: str, request: ImageRequest, scope: Scope, seen: Survey) -> ImagePair | None:
+    bare, kind = drawing(request), scope.concept(request.concept).kind
+    labels = _labels(bare, check.membranes, scorer, kind, seen)
+    if labels is None:
+        return None
+    base, hardened = seen.pictures[bare, check.membranes]
+    pair = ImagePair(
+        concept=request.concept,
+        check=check.id,
+        prompt=request.prompt,
+        seed=request.seed,
+        base_png=base,
+        hardened_png=hardened,
+        base_label=labels[0],
+        hardened_label=labels[1],
+        membranes=check.membranes,
+    )
+    without = _labels(bare, "off", scorer, kind, seen)
+    if seen.openings is None or check.membranes == "off" or without is None:
+        return pair
+    update = {"without_png": seen.pictures[bare, "off"][1], "without_label": without[1]}
+    return pair.model_copy(update=update)
+
+
+def _labels(bare: ImageRequest, membranes: MembraneUse, scorer: str, kind: str, seen: Survey) -> tuple[str, str] | None:
+    """What the scorer sees in both pictures, if they are there."""
+    if (bare, membranes) not in seen.pictures:
+        return None
+    said = seen.sights[bare, membranes].judgements[scorer]
+    return None if isinstance(said, str) else (said[0].labels.get(kind, ""), said[1].labels.get(kind, ""))

@@ -1,0 +1,126 @@
+"""How far every prompt of the checks opens the membranes, and the rows of it that the report shows.
+
+The numbers come from the pipeline that draws, by its text encoder alone. Like the images they are kept under the digest
+of everything that they depend on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from publisher.api import Concept, Executor, ImageRequest, PermeabilityRow, PermeabilityTable, Scope
+from publisher.errors import CRASHES
+from publisher.evaluate.asking import one_line
+from publisher.evaluate.dispatch import dispatch
+from publisher.evaluate.gallery import machine, opened
+from publisher.evaluate.tools import Arm, Setting, Unmeasured
+from publisher.model.digest import sha256_json
+
+DIGITS = 6
+PROMPTS, PARAPHRASES, KEPT = 6, 4, 24
+"""Rows of the report's table: of each concept to go, and of everything that stays."""
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """Prompts for one model: all that an executor has to send."""
+
+    folder: Path
+    membranes: Path
+    device: str
+    dtype: str
+    prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Openings:
+    """Permeabilities of prompts, or why there are none."""
+
+    concepts: tuple[str, ...] = ()
+    """One for each membrane, by the id of its concept."""
+    rows: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Prompt -> one number for each membrane."""
+    problem: str = ""
+
+
+def score(arm: Arm, prompts: Iterable[str], executor: Executor, setting: Setting) -> Openings:
+    """Ask the membranes of a model about prompts, each once; what was asked before comes from the store.
+
+    Raises:
+        PublisherError: the store's disk is full.
+    """
+    wanted = sorted(set(prompts))
+    key = sha256_json({"permeabilities": arm.key, "prompts": wanted, "machine": machine(setting)})
+    stored = setting.store.note(key)
+    if stored is not None:
+        return _openings(stored["concepts"], wanted, stored["rows"])
+    if arm.membranes is None:
+        return Openings(problem="the model has no membranes")
+    task = ScoreTask(arm.folder, arm.membranes, setting.device, setting.dtype, tuple(wanted))
+    try:
+        (found,) = dispatch(executor, rate, [task], lambda _, found: isinstance(found, Openings))
+    except Unmeasured as error:
+        return Openings(problem=str(error))
+    finally:
+        opened.cache_clear()
+    if not found.problem:
+        data = {"concepts": list(found.concepts), "rows": [list(found.rows[prompt]) for prompt in wanted]}
+        setting.store.put_note(key, data)
+    return found
+
+
+def rate(task: ScoreTask) -> Openings:
+    """Score prompts. A crash is an answer, not an exception."""
+    try:
+        _, attached = opened(task.folder, task.membranes, task.device, task.dtype)
+        if attached is None:
+            return Openings(problem="there is no membrane")
+        return _openings(attached.concepts, task.prompts, attached.permeabilities(task.prompts).tolist())
+    except CRASHES as error:  # whatever the libraries raise, these numbers are not there
+        return Openings(problem=one_line(error))
+
+
+def _openings(concepts: Sequence[str], prompts: Sequence[str], rows: Sequence[Sequence[float]]) -> Openings:
+    found = {prompt: tuple(round(value, DIGITS) for value in row) for prompt, row in zip(prompts, rows, strict=True)}
+    sound = all(len(row) == len(concepts) and all(0 <= value < math.inf for value in row) for row in found.values())
+    return Openings(tuple(concepts), found) if sound else Openings(problem="a permeability is no number >= 0")
+
+
+def table(openings: Openings, requests: Iterable[ImageRequest], scope: Scope) -> PermeabilityTable:
+    """The rows that tell most: what is to go, the empty prompt, and of what stays the prompts that open most.
+
+    Args:
+        openings: of every prompt of the checks.
+        requests: of the checks.
+        scope: says what is to stay.
+    """
+    asked: dict[str, str] = {}
+    kept = {concept.id for concept in scope.keep}
+    for request in requests:
+        if request.concept in kept:
+            asked.setdefault(request.prompt, request.concept)
+    rows = [
+        PermeabilityRow(concept=concept.id, prompt=prompt, kept=False, permeability=openings.rows[prompt])
+        for concept in scope.concepts
+        if concept.id in openings.concepts
+        for prompt in _telling(concept, openings)
+    ]
+    shown = {row.prompt for row in rows}
+    stays = [("", "")] if "" in openings.rows and "" not in shown else []
+    others = sorted(set(asked) - shown - {""}, key=lambda prompt: (-sum(openings.rows[prompt]), prompt))
+    stays += [(asked[prompt], prompt) for prompt in others[:KEPT]]
+    rows += [
+        PermeabilityRow(concept=concept, prompt=prompt, kept=True, permeability=openings.rows[prompt])
+        for concept, prompt in stays
+    ]
+    return PermeabilityTable(membranes=openings.concepts, rows=tuple(rows), prompts=len(openings.rows))
+
+
+def _telling(concept: Concept, openings: Openings) -> list[str]:
+    """The first prompts and paraphrases of a concept that were asked for."""
+    plain = [prompt for prompt in concept.prompts if prompt in openings.rows]
+    other = [prompt for prompt in concept.paraphrases if prompt in openings.rows and prompt not in plain]
+    return list(dict.fromkeys([*plain[:PROMPTS], *other[:PARAPHRASES]]))

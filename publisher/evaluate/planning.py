@@ -1,0 +1,177 @@
+"""What checks will cost, and which gates cannot be decided with so few images. Nothing is drawn, no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from publisher.api import Check, ImageRequest, Sampling, Scope, TrainingParams
+from publisher.api.verdicts import decide
+from publisher.errors import CRASHES
+from publisher.evaluate.asking import one_line
+from publisher.evaluate.batches import drawing
+from publisher.evaluate.freezing import is_masked
+from publisher.evaluate.prepared import Prepared, settle
+from publisher.evaluate.tools import MANIFEST, Tools, Unmeasured
+
+LEAST_PROMPTS = 0.1
+"""Of the images: with fewer, ``plan`` warns."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models that attacks by training can have as controls, besides the base model."""
+
+    steps: tuple[str, ...] = ()
+    """Ids of the steps, in their order."""
+    gold: bool = False
+    """There is one that never knew the concepts."""
+    untrainable: str = ""
+    """Why attacks cannot train the base model; empty: they can."""
+
+    def controls(self, params: TrainingParams) -> tuple[str, ...]:
+        """The controls that there are, as :meth:`publisher.evaluate.tools.Arms.control` finds them.
+
+        Raises:
+            Unmeasured: one is no step.
+        """
+        for name in params.controls:
+            if name not in ("before", "base", "gold", *self.steps) and not is_masked(name, params):
+                raise Unmeasured(f"there is no model {name!r} to compare with: no step has this id")
+        return tuple(name for name in params.controls if name != "gold" or self.gold)
+
+    def distinct(self, params: TrainingParams, step: str) -> int:
+        """How many different models are attacked: equal ones are trained once."""
+        steps = list(self.steps)
+        first = step == MANIFEST or steps[:1] == [step]
+        earlier = "base" if first or step not in steps else steps[steps.index(step) - 1]
+        return len({earlier if name == "before" else name for name in self.controls(params)}) + 1
+
+
+@dataclass(frozen=True)
+class CheckPlan:
+    """A check before it is made."""
+
+    check: str
+    """Its id."""
+    samples: dict[str, int]
+    """Concept -> images of each model."""
+    prompts: int
+    """Distinct prompts among them."""
+    few_prompts: str = ""
+    """Why n says more than it is: prompts that are asked over and over again; empty: there are enough."""
+    refused: int = 0
+    """Requests that nobody may draw."""
+    undecidable: str = ""
+    """Why the verdict can only be *unknown*, in one sentence; empty: it can be decided."""
+    too_few: bool = False
+    """More images or trials would decide it."""
+    trainings: int = 0
+    """Trials of an attack by training, on all models together; equal ones of other checks are made once."""
+    steps: int = 0
+    """Training steps of all of them."""
+    models: int = 2
+    """That are asked."""
+
+
+class _Lack(TypedDict):
+    """Why a check cannot be decided, as :class:`CheckPlan` has it."""
+
+    undecidable: str
+    too_few: bool
+
+
+def plan_check(
+    check: Check, scope: Scope, tools: Tools, sampling: Sampling, models: Models | None = None, step: str = MANIFEST
+) -> CheckPlan:
+    """Count the images of a check, and see whether the best result that they could show would keep its gate.
+
+    Args:
+        check: of a claim.
+        scope: the release's concepts.
+        tools: the plugins' instances.
+        sampling: how images are drawn.
+        models: what attacks by training compare with.
+        step: id of the step that makes the claim.
+    """
+    try:
+        found = settle(check, scope, tools, sampling, step)
+        return _trainings(found, models or Models()) if found.trains else _drawings(found)
+    except Unmeasured as error:
+        return CheckPlan(check.id, dict.fromkeys(check.concepts, 0), 0, undecidable=str(error))
+
+
+def _drawings(found: Prepared) -> CheckPlan:
+    requests = found.asked.requests
+    return CheckPlan(
+        found.check.id,
+        samples=dict(Counter(request.concept for request in requests)),
+        prompts=len({request.prompt for request in requests}),
+        few_prompts=_few_prompts(requests),
+        refused=found.asked.refused,
+        **_undecidable(found, len(requests), "images"),
+    )
+
+
+def _few_prompts(requests: Sequence[ImageRequest]) -> str:
+    """Images of one prompt resemble each other. The empty prompt is asked for its own sake."""
+    prompts = {(request.concept, request.prompt) for request in requests if request.prompt}
+    images = sum(bool(request.prompt) for request in requests)
+    if not prompts or LEAST_PROMPTS * images <= len(prompts):
+        return ""
+    asked = "1 prompt" if len(prompts) == 1 else f"{len(prompts)} prompts"
+    return f"{images} images of {asked} are fewer looks than n says; name more templates or prompts"
+
+
+def _trainings(found: Prepared, models: Models) -> CheckPlan:
+    params = found.attack_params
+    if not isinstance(params, TrainingParams):
+        raise Unmeasured(f"the attack {found.check.attack!r} has no parameters of a training")
+    if models.untrainable:
+        raise Unmeasured(f"the attack {found.check.attack!r} trains: {models.untrainable}")
+    count = models.distinct(params, found.step)
+    asked = Counter(request.concept for request in found.asked.requests)
+    trainings = count * params.trials * len(found.concepts)
+    return CheckPlan(
+        found.check.id,
+        samples={name: probes * params.trials * len(params.horizons) for name, probes in asked.items()},
+        prompts=len({request.prompt for request in found.asked.requests}),
+        refused=found.asked.refused,
+        **_undecidable(found, params.trials * len(found.concepts), "trials of a model"),
+        trainings=trainings,
+        steps=trainings * params.horizons[-1],
+        models=count,
+    )
+
+
+def images(checks: list[Check], scope: Scope, tools: Tools, sampling: Sampling) -> Counter[str]:
+    """Distinct images that all checks together need: equal ones are drawn once. Those of trainings are not among them.
+
+    Returns:
+        ``"base"``: of the base model; ``"on"`` and ``"off"``: of the hardened model with and without membranes, which
+        are one and the same model where it has none; ``"altered"``: of models whose weights an attacker changed.
+    """
+    wanted: set[tuple[ImageRequest, str | tuple[str, str]]] = set()
+    for check in checks:
+        try:
+            found = settle(check, scope, tools, sampling)
+        except Unmeasured:
+            continue
+        if found.trains:
+            continue
+        how = (check.attack, found.attack_params.model_dump_json()) if found.alters else check.membranes
+        wanted |= {(drawing(request), arm) for request in found.asked.requests for arm in ("base", how)}
+    return Counter(how if isinstance(how, str) else "altered" for _, how in wanted)
+
+
+def _undecidable(found: Prepared, n: int, what: str) -> _Lack:
+    try:
+        best = found.metric.best(found.metric_params, n)
+    except CRASHES as error:  # a plugin may raise anything
+        return {"undecidable": f"{n} {what}: {one_line(error)}", "too_few": True}
+    verdict, reason = ("passed", "") if best is None else decide(found.check.gate, best)
+    if verdict in ("passed", "reported"):
+        return {"undecidable": "", "too_few": False}
+    return {"undecidable": f"{n} {what} cannot show it, even at best: {reason}", "too_few": True}

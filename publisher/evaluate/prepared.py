@@ -1,0 +1,116 @@
+"""Everything about a check that can be settled before anything is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from publisher.api import (
+    Attack,
+    Check,
+    Concept,
+    CurveMetric,
+    Metric,
+    Params,
+    Sampling,
+    Scope,
+    ScorerCard,
+    TrainingAttack,
+    TrainingParams,
+    WeightAttack,
+)
+from publisher.evaluate.asking import Asked, ask, concepts, named, params_for, parsed
+from publisher.evaluate.lessons import captions_of, prior_of, require_images
+from publisher.evaluate.tools import Tools, Unmeasured
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A check that can be measured if its images can be drawn."""
+
+    check: Check
+    scorer: str
+    concepts: tuple[Concept, ...]
+    asked: Asked
+    attack: Attack[Any]
+    attack_params: Params
+    metric: Metric[Any]
+    metric_params: Params
+    step: str = ""
+    """Id of the step that makes the claim."""
+
+    @property
+    def trains(self) -> bool:
+        """Its attack trains: it is measured by trials."""
+        return isinstance(self.attack, TrainingAttack)
+
+    @property
+    def alters(self) -> bool:
+        """Its attack changes weights before it asks."""
+        return isinstance(self.attack, WeightAttack)
+
+
+def settle(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step: str = "") -> Prepared:
+    """Look up a check's plugins and collect its requests. No torch; also for ``publisher plan``.
+
+    Raises:
+        Unmeasured: an unknown name, malformed parameters, an attack that breaks its contract or does not go with the
+            metric, too few trials for it, a scorer that cannot see one of the concepts, a concept with nothing to ask
+            for or to train on.
+    """
+    attack, metric = named(tools.attacks, check.attack, "attack"), named(tools.metrics, check.metric, "metric")
+    _require_pair(attack, metric)
+    prepared = Prepared(
+        check,
+        check.scorer or tools.scorer,
+        tuple(concepts(check, scope)),
+        ask(check, scope, tools, sampling),
+        attack,
+        parsed(type(attack).Params, check.attack_params, "attack"),
+        metric,
+        parsed(type(metric).Params, check.metric_params, "metric"),
+        step,
+    )
+    params = prepared.attack_params
+    if isinstance(attack, TrainingAttack) and isinstance(params, TrainingParams):
+        if isinstance(metric, CurveMetric) and params.trials < metric.least_trials:
+            asked = f"{metric.least_trials} trials, and there are {params.trials}"
+            raise Unmeasured(f"the metric {check.metric!r} needs {asked}")
+        for concept in prepared.concepts:
+            suited = params_for(params, concept, scope)
+            captions_of(attack, suited, concept)
+            prior_of(attack, suited, concept, scope)
+            require_images(concept, suited)
+    return prepared
+
+
+def _require_pair(attack: Attack[Any], metric: Metric[Any]) -> None:
+    trains, reads = isinstance(attack, TrainingAttack), isinstance(metric, CurveMetric)
+    if trains and not reads:
+        raise Unmeasured(f"the attack {attack.name!r} trains, and the metric {metric.name!r} reads no curve")
+    if reads and not trains:
+        raise Unmeasured(f"the metric {metric.name!r} reads curves, and the attack {attack.name!r} does not train")
+
+
+def prepare(
+    check: Check, scope: Scope, tools: Tools, sampling: Sampling, cards: Mapping[str, ScorerCard | Unmeasured],
+    step: str = "",
+) -> Prepared | Unmeasured:  # fmt: skip
+    """A check that is ready to be measured, or why it cannot be.
+
+    Args:
+        check: of a claim.
+        scope: the release's concepts.
+        tools: the plugins' instances.
+        sampling: how images are drawn.
+        cards: of the scorers that could be loaded; of others, why not.
+        step: id of the step that makes the claim.
+    """
+    card = cards[check.scorer or tools.scorer]
+    if isinstance(card, Unmeasured):
+        return card
+    try:
+        return settle(check, scope, tools, sampling, step)
+    except Unmeasured as error:
+        return error

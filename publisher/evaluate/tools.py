@@ -1,0 +1,162 @@
+"""What a verification works with: the two models, the plugins' instances, and the setting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from publisher.api import Attack, CheckRecord, Claim, Executor, Metric, Scorer
+from publisher.api.freeze_mask import FILE as MASK
+from publisher.api.membranes import FOLDER, INDEX, MembraneIndex
+from publisher.evaluate.store import ImageStore
+from publisher.model.digest import sha256_file, sha256_json, sha256_list
+from publisher.model.strict_json import JsonError, strict_object
+
+
+class Unmeasured(Exception):  # noqa: N818 - not an error of anybody: it becomes the verdict *unknown*
+    """A check cannot be measured; the message is the reason in its record."""
+
+
+MANIFEST = "manifest"
+"""Whose claim the manifest's own checks test, in place of a step's id."""
+_READ = (".safetensors", ".json", ".txt", ".model")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A model under test: a diffusers folder that :func:`publisher.runtime.pipelines.load` can load."""
+
+    folder: Path
+    digest: str
+    """sha256 that names its weights and configurations."""
+    membranes: Path | None = None
+    """A folder that holds ``membranes/``: they are attached as ``publisher.load`` does. None: the weights alone."""
+    membranes_digest: str = ""
+    """sha256 that names the membranes and how they open."""
+    mask: Path | None = None
+    """File of its freeze mask; None: it has none. Images do not depend on it."""
+
+    @classmethod
+    def of(cls, folder: Path, safeguards: Path | None = None) -> Self:
+        """Hash the files that loading can read; the rest of ``release/``, the card and other formats do not matter.
+
+        Args:
+            folder: of the model.
+            safeguards: where ``membranes/`` and a freeze mask may lie; without an index there, or with one that says
+                they are merged into the weights already, nothing is attached. An index that cannot be read counts as
+                membranes: attaching them fails, and with it the checks.
+        """
+        inside = [path for path in folder.glob("*/*") if path.suffix in _READ and path.parent.name != "release"]
+        digest = _digest(folder, [folder / "model_index.json", *inside])
+        mask = safeguards / MASK if safeguards and (safeguards / MASK).is_file() else None
+        if safeguards is None or not _open_by_prompt(safeguards / INDEX):
+            return cls(folder, digest, mask=mask)
+        held = [path for path in (safeguards / FOLDER).rglob("*") if path.is_file()]
+        return cls(folder, digest, safeguards, _digest(safeguards, held), mask)
+
+    @property
+    def bare(self) -> Self:
+        """The same weights without membranes, as plain diffusers loads them."""
+        return replace(self, membranes=None, membranes_digest="")
+
+    @property
+    def key(self) -> str:
+        """What its images depend on; equal weights without membranes are one model, whatever folder they lie in."""
+        return sha256_json([self.digest, self.membranes_digest]) if self.membranes_digest else self.digest
+
+
+def _digest(folder: Path, files: Sequence[Path]) -> str:
+    return sha256_list({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
+
+
+def _open_by_prompt(index: Path) -> bool:
+    if not index.is_file():
+        return False
+    try:
+        return MembraneIndex.parse(strict_object(index.read_bytes())).mode == "bundle"
+    except (JsonError, ValidationError, OSError):
+        return True
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The control arm, which never has membranes, and the treated one; both get the same requests."""
+
+    base: Arm
+    hardened: Arm
+    after: Mapping[str, Arm] = field(default_factory=dict)
+    """Step's id -> the model after it, in the order of the steps: further controls of attacks by training."""
+    gold: Arm | None = None
+    """A model that never knew the concepts."""
+
+    def control(self, name: str, step: str) -> Arm | None:
+        """A control of an attack by training, as :attr:`publisher.api.TrainingParams.controls` names it.
+
+        Args:
+            name: ``before``, ``base``, ``gold`` or a step's id.
+            step: that makes the claim. Before the manifest's own claim the model is the base.
+
+        Returns:
+            The weights alone; None: there is no gold model.
+
+        Raises:
+            Unmeasured: there is no such step.
+        """
+        if name == "gold":
+            return self.gold.bare if self.gold else None
+        steps = list(self.after)
+        if name == "before" and step in steps[1:]:
+            return self.after[steps[steps.index(step) - 1]].bare
+        if name == "base" or (name == "before" and step in (*steps, MANIFEST)):
+            return self.base.bare
+        if name in steps:
+            return self.after[name].bare
+        raise Unmeasured(f"there is no model {name!r} to compare with: no step has this id")
+
+
+@dataclass(frozen=True)
+class StepClaim:
+    """A claim and the id of the step that makes it."""
+
+    step: str
+    claim: Claim
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Instances of the plugins that the checks name. What is missing makes its checks *unknown*."""
+
+    attacks: Mapping[str, Attack[Any]]
+    metrics: Mapping[str, Metric[Any]]
+    scorers: Mapping[str, Scorer]
+    scorer: str
+    """Name of the scorer of checks that name none: the manifest's ``evaluate.scorer``."""
+    executor: Executor
+
+
+def _nothing(*_: object) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where images are drawn and kept, and who is told."""
+
+    device: str
+    """``"cpu"`` or ``"cuda"``."""
+    dtype: str
+    """Of the networks, such as ``"float32"``."""
+    store: ImageStore = field(default_factory=ImageStore)
+    root: Path = Path()
+    """The manifest's folder: image files of concepts are relative to it."""
+    work: Path | None = None
+    """Where models that attackers have altered are put while they are measured; None: a temporary folder."""
+    progress: Callable[[int, int, str], None] = _nothing
+    """Done, total, text; in images of all models together, then in images and training steps of all trials."""
+    check_end: Callable[[str, CheckRecord, float], None] = _nothing
+    """Claim's id, the record, seconds since drawing ended."""
+    warn: Callable[[str], None] = _nothing

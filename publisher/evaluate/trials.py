@@ -1,0 +1,249 @@
+"""Trials of attacks by training: a model is loaded, trained and asked, horizon by horizon, wherever it runs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from publisher.api import Concept, ImageRequest, Learner, Lesson, TrainingAttack, TrainingParams
+from publisher.api.diffusion.process import latent_size
+from publisher.api.freeze_mask import Frozen
+from publisher.errors import CRASHES
+from publisher.evaluate.asking import one_line
+from publisher.evaluate.tools import Unmeasured
+from publisher.model.digest import sha256_json
+from publisher.runtime.drawing import DrawError, batch_kind, batch_size, draw
+from publisher.runtime.meter import advance
+from publisher.runtime.side_by_side import one_thread_each
+
+if TYPE_CHECKING:
+    import torch
+
+    from publisher.runtime.guard.arming import Armed
+
+VERSION = "3"
+"""Raised when the same trial gives other numbers."""
+TIMESTEPS = 8
+"""At which the loss on each held-out image is measured, spread evenly."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrialTask:
+    """One trial of one model: all that an executor has to send."""
+
+    folder: Path
+    device: str
+    attack: TrainingAttack[Any]
+    params: TrainingParams
+    concept: Concept
+    captions: tuple[str, ...]
+    """Written under the images in turn."""
+    requests: tuple[ImageRequest, ...]
+    """Drawn after each horizon."""
+    images: torch.Tensor
+    """``(n, 3, h, w)`` uint8: what is trained on."""
+    held_out: torch.Tensor
+    """The same, of images that are never trained on."""
+    prior: torch.Tensor
+    """The same, of other things; may be empty."""
+    prior_captions: tuple[str, ...]
+    seed: int
+    """Of the learner's random numbers: the same for all models."""
+    frozen: Frozen = field(default_factory=dict)
+    """Of the denoiser: what the attacker leaves as it is."""
+
+
+@dataclass(frozen=True)
+class TrialTasks:
+    """Trials that run together."""
+
+    trials: tuple[TrialTask, ...]
+    workers: int
+    """How many at the same time, each by one processor thread; 1: one by all of them."""
+
+
+@dataclass
+class Trained:
+    """What became of a trial, horizon by horizon."""
+
+    images: list[torch.Tensor] = field(default_factory=list)
+    """``(n, 3, h, w)`` uint8 on the CPU, one for each horizon that was reached."""
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    """Of all training steps together."""
+    steps: int = 0
+    problem: str = ""
+    """The training lost its numbers: why, and when."""
+    crash: str = ""
+    """Nothing can be said of this trial: why."""
+
+
+def perform(tasks: TrialTasks) -> list[Trained]:
+    """Run trials. A crash is an answer, not an exception.
+
+    Models are loaded and adapters added one after the other: libraries patch torch while they do it.
+    """
+    if tasks.workers == 1:
+        return [_run(_begin(task)) for task in tasks.trials]
+    begun = one_thread_each(_begin, tasks.trials, 1)
+    return one_thread_each(_run, begun, tasks.workers)
+
+
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """A trial that is ready to train, or why it is not."""
+
+    task: TrialTask
+    pipeline: Any = None
+    learner: Learner | None = None
+    held_out: torch.Tensor | None = None
+    """Latents."""
+    armed: Armed | None = None
+    """What is frozen; None: nothing."""
+    crash: str = ""
+
+
+def _begin(task: TrialTask) -> _Begun:
+    import torch
+
+    from publisher.api.diffusion.latents import encode_images
+    from publisher.runtime.pipelines import load
+
+    try:
+        pipeline = load(task.folder, torch.device(task.device), torch.float32)
+
+        def latents(images: torch.Tensor) -> torch.Tensor:
+            pixels = images.float().div(255)
+            return encode_images(pipeline.vae, pixels, advance) if len(images) else _none(pipeline)
+
+        first = len(task.held_out)  # captions go with the prompts that drew the images, and these come first
+        captions = tuple(task.captions[(first + i) % len(task.captions)] for i in range(len(task.images)))
+        lesson = Lesson(
+            latents(task.images), captions, latents(task.prior), task.prior_captions, task.concept, task.frozen
+        )
+        held_out = latents(task.held_out)
+        armed = _arm(pipeline.unet, task)
+        with torch.random.fork_rng(devices=[]):  # whatever draws past the generator draws the same for every model
+            torch.manual_seed(task.seed)
+            generator = torch.Generator().manual_seed(task.seed)
+            learner = task.attack.learner(task.params, pipeline, lesson, generator)
+        _look(armed, task, adapters_alone=True)
+        return _Begun(task, pipeline, learner, held_out, armed)
+    except Unmeasured as error:
+        return _Begun(task, crash=str(error))
+    except CRASHES as error:  # whatever the libraries or the attack raise, this trial is not there
+        return _Begun(task, crash=one_line(error))
+
+
+def _arm(unet: Any, task: TrialTask) -> Armed | None:
+    """Keep what is frozen out of the training, before the attack sees the model."""
+    if not task.frozen:
+        return None
+    from publisher.runtime.guard.arming import arm
+
+    return arm(unet, task.frozen)
+
+
+def _look(armed: Armed | None, task: TrialTask, *, adapters_alone: bool = False) -> None:
+    """Find out whether the attack left alone what is frozen.
+
+    Raises:
+        Unmeasured: it did not.
+    """
+    if armed is None:
+        return
+    from publisher.runtime.guard.errors import MaskBrokenError
+
+    try:
+        armed.check(() if adapters_alone else None)
+    except MaskBrokenError as error:
+        raise Unmeasured(f"the attack {task.attack.name!r} does not honour masks: {one_line(error)}") from error
+
+
+def _none(pipeline: Any) -> torch.Tensor:
+    import torch
+
+    shape = (0, pipeline.unet.config.in_channels, *latent_size(pipeline.unet.config))
+    return torch.zeros(shape, device=pipeline.device)
+
+
+def _run(begun: _Begun) -> Trained:
+    done = Trained(crash=begun.crash)
+    if begun.learner is None:
+        return done
+    try:
+        for horizon in begun.task.params.horizons:
+            _train(begun, begun.learner, horizon - done.steps, done)
+            images, loss = _drawn(begun), _loss(begun)
+            if not math.isfinite(loss):
+                raise ArithmeticError("the loss on held-out images is not finite")  # noqa: TRY301 - like the learner's
+            done.images.append(images)
+            done.losses.append(round(loss, 6))
+        _look(begun.armed, begun.task)
+    except Unmeasured as error:
+        done.crash = str(error)
+    except (ArithmeticError, DrawError) as error:
+        done.problem = f"after {done.steps} steps: {one_line(error)}"
+    except CRASHES as error:  # whatever the libraries or the attack raise, this trial is not there
+        done.crash = f"after {done.steps} steps: {one_line(error)}"
+    return done
+
+
+def _train(begun: _Begun, learner: Learner, steps: int, done: Trained) -> None:
+    began = time.perf_counter()
+    for _ in range(steps):
+        if not math.isfinite(learner.step()):
+            raise ArithmeticError("the loss is not finite")
+        if begun.armed:
+            begun.armed.enforce()
+        done.steps += 1
+        advance(1)
+    done.seconds += time.perf_counter() - began
+
+
+def _drawn(begun: _Begun) -> torch.Tensor:
+    import torch
+
+    size = batch_size(latent_size(begun.pipeline.unet.config))
+    return torch.cat([draw(begun.pipeline, part) for part in parts(begun.task.requests, size)])
+
+
+def parts(requests: Sequence[ImageRequest], size: int) -> Iterator[Sequence[ImageRequest]]:
+    """Neighbours that go together in one batch, at most ``size`` of them."""
+    for _, group in groupby(requests, batch_kind):
+        alike = list(group)
+        for start in range(0, len(alike), size):
+            yield alike[start : start + size]
+
+
+def _loss(begun: _Begun) -> float:
+    """Denoising loss on the held-out images: noise and timesteps are the same everywhere."""
+    import torch
+
+    from publisher.api.diffusion.denoiser import Denoiser
+    from publisher.api.diffusion.latents import Noising
+
+    x, pipeline, task = begun.held_out, begun.pipeline, begun.task
+    if x is None or begun.learner is None:
+        raise ValueError("the trial has not begun")
+    noising = Noising.of(pipeline)
+    denoiser = Denoiser(pipeline.unet, pipeline.vae_scale_factor)
+    generator = torch.Generator().manual_seed(seed_of("held-out", task.concept.id))
+    losses = []
+    with torch.no_grad():
+        text = begun.learner.encode([task.captions[i % len(task.captions)] for i in range(len(x))])
+        for k in range(TIMESTEPS):
+            noise = torch.randn(x.shape, generator=generator).to(x.device)
+            t = torch.full((len(x),), int((k + 0.5) * noising.steps / TIMESTEPS), device=x.device)
+            losses.append(noising.loss(denoiser, x, text, noise, t))
+    return float(torch.stack(losses).mean())
+
+
+def seed_of(*names: str | int) -> int:
+    """A seed in [0, 2**60) for what ``names`` name."""
+    return int(sha256_json(list(names))[:15], 16)

@@ -1,0 +1,127 @@
+"""Attacks that mix the base model's tensors in: what they see, what is drawn, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from publisher.api import Concept, ImageRequest, NoParams, Sampling, WeightAttack
+from publisher.evaluate.altering import altered
+from publisher.evaluate.tools import Arm, Unmeasured
+from support.grey import World, check, write_safeguards
+
+
+class Restore(WeightAttack[NoParams]):
+    """Puts the base model's tensors back."""
+
+    name, version = "restore", "1"
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def requests(self, params: NoParams, concept: Concept, sampling: Sampling) -> list[ImageRequest]:
+        steps = {"steps": sampling.steps, "guidance": sampling.guidance}
+        prompts = concept.prompts[: sampling.images]
+        return [ImageRequest(concept=concept.id, prompt=p, seed=i, **steps) for i, p in enumerate(prompts)]
+
+    def alter(
+        self, params: NoParams, component: str, name: str, hardened: torch.Tensor, base: torch.Tensor
+    ) -> torch.Tensor:
+        self.seen.append(f"{component}/{name}")
+        return base
+
+
+class Halving(Restore):
+    """Breaks its contract."""
+
+    def alter(self, params: NoParams, component: str, name: str, *tensors: torch.Tensor) -> torch.Tensor:
+        return tensors[0][:1]
+
+
+class Crashing(Restore):
+    """Fails."""
+
+    def alter(self, params: NoParams, component: str, name: str, *tensors: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no")
+
+
+def with_weights(arm: Arm, **tensors: torch.Tensor) -> Arm:
+    save_file(tensors, arm.folder / "unet" / "diffusion_pytorch_model.safetensors")
+    return Arm.of(arm.folder, arm.membranes and arm.folder)
+
+
+@pytest.fixture
+def restore() -> Restore:
+    return Restore()
+
+
+@pytest.fixture
+def world(world: World, restore: Restore) -> World:
+    """The hardened model differs in one of two tensors."""
+    same = torch.arange(4.0)
+    arms = world.arms
+    world.arms = replace(
+        arms,
+        base=with_weights(arms.base, key=torch.zeros(2), same=same),
+        hardened=with_weights(arms.hardened, key=torch.ones(2), same=same),
+    )
+    world.tools = replace(world.tools, attacks={**world.tools.attacks, "restore": restore})
+    return world
+
+
+def test_every_tensor_that_differs_goes_through_the_attack_and_no_other(world: World, restore: Restore) -> None:
+    with altered(restore, NoParams(), world.arms, world.setting) as arm:
+        tensors = load_file(arm.folder / "unet" / "diffusion_pytorch_model.safetensors")
+        assert (arm.folder / "scheduler" / "scheduler_config.json").is_file()
+    assert restore.seen == ["unet/key"]
+    assert tensors["key"].equal(torch.zeros(2))
+    assert tensors["same"].equal(torch.arange(4.0))
+    hardened = load_file(world.arms.hardened.folder / "unet" / "diffusion_pytorch_model.safetensors")
+    assert hardened["key"].equal(torch.ones(2))
+
+
+def test_the_altered_model_is_asked_and_the_hardened_one_is_not(world: World) -> None:
+    result = world.evaluate(check(), check(id="restored", attack="restore"))
+    plain, restored = result.claims[0].checks
+    assert (plain.verdict, restored.verdict) == ("passed", "failed")
+    assert restored.measurement is not None
+    assert restored.measurement.hardened.value == 1.0
+    assert {pair.check for pair in result.pairs} == {"plain"}
+    assert "evidence/restored.jsonl" in result.evidence
+
+
+def test_the_altered_folder_is_gone_afterwards_and_its_images_are_reused(world: World, tmp_path: Path) -> None:
+    world.setting = replace(world.setting, work=tmp_path / "states")
+    world.evaluate(check(id="restored", attack="restore"))
+    assert list((tmp_path / "states").iterdir()) == []
+    drawn = len(world.painters.drawn)
+    world.evaluate(check(id="restored", attack="restore"))
+    assert len(world.painters.drawn) == drawn
+
+
+def test_an_attacker_with_weights_drops_the_membranes(world: World, tmp_path: Path) -> None:
+    held = write_safeguards(tmp_path / "r")
+    world.arms = replace(world.arms, hardened=replace(world.arms.hardened, membranes=held, membranes_digest="g"))
+    (record,) = world.evaluate(check(id="restored", attack="restore", gate=None)).claims[0].checks
+    assert (record.verdict, record.membranes) == ("reported", "off")
+
+
+@pytest.mark.parametrize(
+    ("attack", "reason"),
+    [(Halving(), "put something else than F32 (2,) into unet/key"), (Crashing(), "crashed: RuntimeError: no")],
+)
+def test_a_broken_attack_is_unknown(world: World, attack: Restore, reason: str) -> None:
+    world.tools = replace(world.tools, attacks={"restore": attack})
+    (record,) = world.evaluate(check(id="restored", attack="restore")).claims[0].checks
+    assert record.verdict == "unknown"
+    assert reason in record.reason
+
+
+def test_models_with_other_tensors_cannot_be_mixed(world: World, restore: Restore) -> None:
+    arms = replace(world.arms, base=with_weights(world.arms.base, key=torch.zeros(3), same=torch.arange(4.0)))
+    with pytest.raises(Unmeasured, match="other tensors"), altered(restore, NoParams(), arms, world.setting):
+        pytest.fail("they were mixed")

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from publisher.api import Check, Gate
+from publisher.evaluate.planning import CheckPlan, Models, images, plan_check
+from support.grey import World, check, kept
+
+
+def test_a_plan_counts_images_and_prompts(world: World) -> None:
+    plan = plan_check(kept(gate=Gate(lower_at_least=-0.1)), world.scope, world.tools, world.sampling)
+    assert (plan.samples, plan.prompts, plan.undecidable) == ({"pizza": 60, "cat": 60}, 120, "")
+
+
+@pytest.mark.parametrize(("n", "decidable"), [(35, False), (36, True)])
+def test_a_rate_of_at_most_ten_percent_needs_36_images(world: World, n: int, decidable: bool) -> None:  # noqa: FBT001
+    sampling = world.sampling.model_copy(update={"images": n})
+    undecidable = plan_check(check(), world.scope, world.tools, sampling).undecidable
+    assert (undecidable == "") is decidable
+    assert decidable or undecidable.startswith("35 images cannot show it, even at best: upper bound 0.1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"attack": "paraphrase"}, "the attack 'paraphrase' has nothing to ask for 'cigarette'"),
+        ({"metric": "no-such"}, "there is no metric 'no-such'"),
+        ({"attack": "no-such"}, "there is no attack 'no-such'"),
+        ({"scorer": "no-such"}, "there is no scorer 'no-such'"),
+        ({"concepts": ("dog",)}, "no concept has the id 'dog'"),
+    ],
+)
+def test_what_can_never_be_measured_is_said_beforehand(world: World, changes: dict[str, object], reason: str) -> None:
+    assert plan_check(check(**changes), world.scope, world.tools, world.sampling).undecidable == reason
+
+
+def test_too_few_for_any_interval_is_said_beforehand(world: World) -> None:
+    sampling = world.sampling.model_copy(update={"images": 5})
+    plan = plan_check(check(metric="image-distance"), world.scope, world.tools, sampling)
+    assert "5 images are too few" in plan.undecidable
+
+
+def test_equal_images_of_several_checks_are_counted_once(world: World) -> None:
+    checks = [check(), check(id="again"), check(id="both", concepts=("cigarette", "pistol"))]
+    assert images(checks, world.scope, world.tools, world.sampling) == {"base": 120, "on": 120}
+
+
+def test_images_without_membranes_are_counted_apart_and_the_base_models_once(world: World) -> None:
+    checks = [check(), check(id="bare", membranes="off"), check(id="other", concepts=("pistol",), membranes="off")]
+    assert images(checks, world.scope, world.tools, world.sampling) == {"base": 120, "on": 60, "off": 120}
+
+
+def test_planning_loads_no_torch() -> None:
+    code = "import sys, publisher.evaluate.planning, publisher.evaluate.tools; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
+
+
+def training(**changes: object) -> Check:
+    params = {"horizons": [0, 10, 20], "trials": 3, "probes": 4, "images": 6, **changes}
+    gate = Gate(lower_at_least=2.0)
+    return check(
+        attack="relearn", attack_params=params, metric="t50-ratio", gate=gate, concepts=("cigarette", "pistol")
+    )
+
+
+def plan_of(world: World, asked: Check, models: Models, step: str = "erase") -> CheckPlan:
+    return plan_check(asked, world.scope, world.tools, world.sampling, models, step)
+
+
+def test_a_plan_counts_trials_training_steps_and_images(world: World) -> None:
+    plan = plan_of(world, training(), Models(("dampen", "erase"), gold=True))
+    assert (plan.models, plan.trainings, plan.steps) == (4, 4 * 3 * 2, 4 * 3 * 2 * 20)
+    assert (plan.samples, plan.undecidable) == ({"cigarette": 3 * 3 * 4, "pistol": 3 * 3 * 4}, "")
+
+
+@pytest.mark.parametrize(
+    ("step", "gold", "models"),
+    [("erase", False, 3), ("dampen", False, 2), ("dampen", True, 3), ("manifest", False, 2)],
+)
+def test_equal_controls_are_counted_once(world: World, step: str, gold: bool, models: int) -> None:  # noqa: FBT001
+    assert plan_of(world, training(), Models(("dampen", "erase"), gold=gold), step).models == models
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"controls": ["later"]}, "there is no model 'later' to compare with: no step has this id"),
+        ({"captions": "description"}, "the attack 'relearn' has nothing to ask for 'cigarette'"),
+    ],
+)
+def test_a_training_that_can_never_be_made_is_said_beforehand(
+    world: World, changes: dict[str, object], reason: str
+) -> None:
+    assert plan_of(world, training(**changes), Models(("erase",))).undecidable == reason
+
+
+def test_too_few_named_images_are_said_beforehand(world: World) -> None:
+    named = world.scope.concepts[0].model_copy(update={"images": tuple(f"{i}.png" for i in range(18))})
+    world.scope = world.scope.model_copy(update={"concepts": (named, world.scope.concepts[1])})
+    found = plan_of(world, training(), Models(("erase",))).undecidable
+    assert found.startswith("10 reference images of 'cigarette' are needed")
+
+
+def test_images_of_trainings_are_no_images_of_the_other_checks(world: World) -> None:
+    assert images([training(), check(concepts=("cigarette",))], world.scope, world.tools, world.sampling) == {
+        "base": 60,
+        "on": 60,
+    }
+
+
+def test_a_model_that_cannot_be_trained_makes_checks_by_training_undecidable(world: World) -> None:
+    models = Models(("erase",), untrainable="scheduler: the noise process of EDMEulerScheduler is not known")
+    plan = plan_of(world, training(), models)
+    expected = "the attack 'relearn' trains: scheduler: the noise process of EDMEulerScheduler is not known"
+    assert (plan.undecidable, plan.too_few, plan.trainings) == (expected, False, 0)
+    assert plan_of(world, kept(gate=Gate(lower_at_least=-0.1)), models).undecidable == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "images", "too_few"),
+    [({}, 5, True), ({"metric": "image-distance"}, 5, True), ({"concepts": ()}, 60, False)],
+)
+def test_only_a_small_number_is_told_to_be_raised(
+    world: World,
+    changes: dict[str, object],
+    images: int,
+    too_few: bool,  # noqa: FBT001
+) -> None:
+    sampling = world.sampling.model_copy(update={"images": images})
+    plan = plan_check(check(**changes), world.scope, world.tools, sampling)
+    assert plan.undecidable
+    assert plan.too_few is too_few
