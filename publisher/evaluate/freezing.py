@@ -31,7 +31,7 @@ def masks_of(params: TrainingParams, hardened: Arm, seed: int) -> dict[str, tupl
     Args:
         params: of the attack.
         hardened: the model whose package has the mask.
-        seed: of the verification; random masks depend on it and on the trial's number, not on concept or attack.
+        seed: of the evaluation; random masks depend on it and on the trial's number, not on concept or attack.
 
     Returns:
         Model's name -> one for each trial; ``hardened`` is among them. Nothing where the attacker honours no mask.

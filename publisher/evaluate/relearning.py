@@ -231,7 +231,7 @@ class _School:
         except (KeyError, TypeError, ValueError) as error:
             raise Unmeasured(f"trial {number} of {course.concept.id!r} cannot be read: {one_line(error)}") from error
 
-    @cache  # noqa: B019 - the school lives as long as one verification
+    @cache  # noqa: B019 - the school lives as long as one evaluation
     def full(self, concept: Concept, count: int, scorer: str) -> float:
         """Rate at which the base model draws the concept when it is asked plainly, by as many images as a horizon."""
         try:

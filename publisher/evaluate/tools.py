@@ -1,4 +1,4 @@
-"""What a verification works with: the two models, the plugins' instances, and the setting."""
+"""What an evaluation works with: the two models, the plugins' instances, and the setting."""
 
 from __future__ import annotations
 

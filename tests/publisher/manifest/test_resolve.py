@@ -371,3 +371,8 @@ def test_a_gold_model_is_a_reference_like_the_model(resolved: Callable[[str], Re
 
 def test_a_key_that_was_renamed_names_the_new_one(problems: Problems) -> None:
     assert problems(SMALL.replace("evaluate:", "verify:")) == ["10:1: the key 'verify' is called 'evaluate' now."]
+    check = CHECK.replace("id: extra", "id: extra, guards: off")
+    (problem,) = problems(SMALL.replace("{scorer: emoji}", f"{{scorer: emoji, checks: [{check}]}}"))
+    assert problem.endswith("the key 'guards' is called 'membranes' now.")
+    (problem,) = problems(SMALL.replace("{use: erase}", "{use: erase, with: {verify: 1}}"))
+    assert problem.endswith("'with' has no key 'verify'.")
