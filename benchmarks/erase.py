@@ -62,9 +62,16 @@ class Problem:
     def __init__(self, concepts: int, device: torch.device) -> None:
         torch.manual_seed(0)
         config = transformers.CLIPTextConfig(
-            vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
-            max_position_embeddings=POSITIONS, projection_dim=768, bos_token_id=BOS, eos_token_id=EOS,
-        )  # fmt: skip
+            vocab_size=49408,
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            max_position_embeddings=POSITIONS,
+            projection_dim=768,
+            bos_token_id=BOS,
+            eos_token_id=EOS,
+        )
         self.encoder = transformers.CLIPTextModel(config).eval().requires_grad_(requires_grad=False).to(device)
         self.weights = [torch.randn(width, 768, device=device) / 768**0.5 for width in WIDTHS for _ in "kv"]
         self.prompts = [torch.randint(1000, 40000, (2,)).tolist() for _ in range(concepts)]

@@ -88,15 +88,25 @@ def scene(dtype: torch.dtype) -> Scene:
         sample_size=SIZE, block_out_channels=(32, 64, 128, 128), cross_attention_dim=WIDTH, attention_head_dim=8
     )
     vae = AutoencoderKL(
-        block_out_channels=(16, 32, 64, 64), layers_per_block=2, down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=8,
-    )  # fmt: skip
+        block_out_channels=(16, 32, 64, 64),
+        layers_per_block=2,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=8,
+    )
     text = CLIPTextModel(
         CLIPTextConfig(
-            hidden_size=WIDTH, intermediate_size=512, num_attention_heads=4, num_hidden_layers=12, vocab_size=100,
-            max_position_embeddings=POSITIONS, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+            hidden_size=WIDTH,
+            intermediate_size=512,
+            num_attention_heads=4,
+            num_hidden_layers=12,
+            vocab_size=100,
+            max_position_embeddings=POSITIONS,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
         )
-    )  # fmt: skip
+    )
     parts = [part.to(dtype).eval().requires_grad_(requires_grad=False) for part in (network, vae, text)]
     delta = {name: 0.01 * torch.randn_like(tensor) for name, tensor in parts[0].named_parameters()}
     return Scene(*parts, delta, Noising(read_process("DDIMScheduler", SCHEDULER)), dtype)

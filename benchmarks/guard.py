@@ -149,8 +149,11 @@ def run(model: str, *what: str) -> Any:
     """A measurement in a process of its own."""
     done = subprocess.run(
         [sys.executable, __file__, "--case", model, *what],
-        check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -90,9 +90,16 @@ def texts(captions: int, dtype: torch.dtype) -> Texts:
     """Two prompts of two concepts, a kept one, and captions."""
     torch.manual_seed(0)
     config = CLIPTextConfig(
-        hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_attention_heads=4, num_hidden_layers=6, vocab_size=1000,
-        max_position_embeddings=POSITIONS, bos_token_id=998, eos_token_id=999, pad_token_id=999,
-    )  # fmt: skip
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_attention_heads=4,
+        num_hidden_layers=6,
+        vocab_size=1000,
+        max_position_embeddings=POSITIONS,
+        bos_token_id=998,
+        eos_token_id=999,
+        pad_token_id=999,
+    )
     names = ["a first", "a second", "kept", *(f"caption {i}" for i in range(captions))]
     draw = torch.Generator().manual_seed(1)
     ids = {}
@@ -144,9 +151,14 @@ def contender(name: str, captions: int, dtype: torch.dtype) -> Contender:
     )
     if name == "published":
         loop = Published(
-            denoiser.network, known.encode, lambda _: LENGTH, stuff.noising, (*stuff.keep_texts, "a first", "a second"),
-            rates=RATES, ridge=params.merge.ridge,
-        )  # fmt: skip
+            denoiser.network,
+            known.encode,
+            lambda _: LENGTH,
+            stuff.noising,
+            (*stuff.keep_texts, "a first", "a second"),
+            rates=RATES,
+            ridge=params.merge.ridge,
+        )
         return Contender(loop.step, lambda: loop.weights, stuff)
     host = Host(denoiser)
     theta = {name: host.tensor(name).clone() for name in host.names if ".attn2." in name}

@@ -61,9 +61,12 @@ def main(out: Path) -> None:
     """Train in four ways, attack each, print a table."""
     out.mkdir(parents=True, exist_ok=True)
     names = {
-        "cigarette": "immunize.cigarette.lora", "pistol": "immunize.pistol.lora", "innocent": "immunize.bomb.learned",
-        "kept": "immunize.kept", "unconditional": "erase.unconditional",
-    }  # fmt: skip
+        "cigarette": "immunize.cigarette.lora",
+        "pistol": "immunize.pistol.lora",
+        "innocent": "immunize.bomb.learned",
+        "kept": "immunize.kept",
+        "unconditional": "erase.unconditional",
+    }
     click.echo(" | ".join(["way", *names, "training s"]))
     for number, (way, changes) in enumerate(WAYS.items()):
         told = release(f"way-{number}", changes, out)

@@ -48,9 +48,14 @@ def tiny_unet(size: int) -> UNet2DConditionModel:
     """Two levels as in SD 1.x; cross-attention is made louder, so that a random network heeds its text."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        sample_size=size, block_out_channels=(32, 64), cross_attention_dim=32, norm_num_groups=8, attention_head_dim=4,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )  # fmt: skip
+        sample_size=size,
+        block_out_channels=(32, 64),
+        cross_attention_dim=32,
+        norm_num_groups=8,
+        attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
     with torch.no_grad():
         for name, weight in unet.named_parameters():
             if ".attn2." in name and name.endswith("weight"):
@@ -87,11 +92,20 @@ def _published(name: str, params: MembraneParams, size: int, seed: int) -> Conte
     states = {text: value.states for text, value in texts().items()}
     unet = tiny_unet(size)
     loop = Published(
-        unet, dict(SCHEDULER), states, [("target", "", "target")], params.steps, params.lr, params.warmup,
-        params.cycles, la_strength=params.lam, init=torch.Generator().manual_seed(seed),
-        draws=torch.Generator().manual_seed(seed), dynamic_resolution=params.dynamic_resolution,
+        unet,
+        dict(SCHEDULER),
+        states,
+        [("target", "", "target")],
+        params.steps,
+        params.lr,
+        params.warmup,
+        params.cycles,
+        la_strength=params.lam,
+        init=torch.Generator().manual_seed(seed),
+        draws=torch.Generator().manual_seed(seed),
+        dynamic_resolution=params.dynamic_resolution,
         collect_garbage=name == "published",
-    )  # fmt: skip
+    )
 
     def opened(x: Tensor, t: Tensor, text: Text) -> Tensor:
         with loop.network, torch.no_grad():

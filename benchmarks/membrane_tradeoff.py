@@ -17,9 +17,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 MEMBRANE = {
-    "train_on": "prompts", "steps": 200, "lr": 1e-3, "warmup": 20, "cycles": 1, "lam": 30,
+    "train_on": "prompts",
+    "steps": 200,
+    "lr": 1e-3,
+    "warmup": 20,
+    "cycles": 1,
+    "lam": 30,
     "transport": {"threshold": 0.9},
-}  # fmt: skip
+}
 CHECKS = {
     "plain": ("plain", "concept-rate", "on"),
     "synonyms": ("paraphrase", "concept-rate", "on"),
@@ -29,9 +34,13 @@ CHECKS = {
     "empty": ("empty-prompt", "image-distance", "on"),
 }
 TITLES = {
-    "plain": "shown, plain prompts", "synonyms": "shown, synonyms", "without": "shown, weights alone",
-    "kept": "kept accuracy, change", "distance": "kept images, distance (rms)", "empty": "empty prompt, distance (rms)",
-}  # fmt: skip
+    "plain": "shown, plain prompts",
+    "synonyms": "shown, synonyms",
+    "without": "shown, weights alone",
+    "kept": "kept accuracy, change",
+    "distance": "kept images, distance (rms)",
+    "empty": "empty prompt, distance (rms)",
+}
 
 
 def variants(concept: str, surrogate: str, trainer: str) -> dict[str, list[dict[str, Any]]]:
@@ -48,23 +57,35 @@ def manifest(name: str, steps: list[dict[str, Any]], arguments: argparse.Namespa
     one = [arguments.concept]
     kept = kept_ids(arguments.concept)
     checks = [
-        {"id": check, "attack": attack, "metric": metric, "membranes": membranes,
-         "concepts": kept if check in ("kept", "distance") else one, "gate": {"lower_at_least": -1}}
+        {
+            "id": check,
+            "attack": attack,
+            "metric": metric,
+            "membranes": membranes,
+            "concepts": kept if check in ("kept", "distance") else one,
+            "gate": {"lower_at_least": -1},
+        }
         for check, (attack, metric, membranes) in CHECKS.items()
-    ]  # fmt: skip
+    ]
     return {
         "manifest": 1,
         "release": {"name": name.replace(", ", "-"), "version": "1.0.0", "license": "CC-BY-4.0"},
         "model": "embedded:emoji",
         "seed": arguments.seed,
-        "prompts": {"object": ["{a} {name} emoji", "{a} {name} emoji in {style} style"],
-                    "style": ["{a} {object} emoji in {name} style"]},
+        "prompts": {
+            "object": ["{a} {name} emoji", "{a} {name} emoji in {style} style"],
+            "style": ["{a} {object} emoji in {name} style"],
+        },
         "concepts": [{"id": arguments.concept, "synonyms": synonyms(arguments.concept)}],
         "keep": {"rest_of": "emoji"},
         "steps": steps,
-        "verify": {"scorer": "emoji", "checks": checks, "images": False,
-                   "sampling": {"steps": 8, "guidance": 3.0, "images": arguments.images, "kept_images": 2}},
-    }  # fmt: skip
+        "verify": {
+            "scorer": "emoji",
+            "checks": checks,
+            "images": False,
+            "sampling": {"steps": 8, "guidance": 3.0, "images": arguments.images, "kept_images": 2},
+        },
+    }
 
 
 def kept_ids(concept: str) -> list[str]:

@@ -47,8 +47,11 @@ def main() -> None:
         folder = Path(temporary)
         run("publisher_emoji.training.fine_tune", "--style", arguments.style, "--out", str(folder / "variant"))
         file = trained(folder, arguments)
-        reused = {"from": {arguments.concept: str(file.relative_to(folder))}, "train_on": "prompts",
-                  "transport": MEMBRANE["transport"]}  # fmt: skip
+        reused = {
+            "from": {arguments.concept: str(file.relative_to(folder))},
+            "train_on": "prompts",
+            "transport": MEMBRANE["transport"],
+        }
         steps: list[dict[str, Any]] = [{"use": "membrane-bundle", "with": reused}]
         found = {}
         for name, model in (("embedded", "embedded:emoji"), ("fine-tuned", "./variant")):

@@ -28,11 +28,14 @@ MEMBRANES = 10
 TEXT_WIDTH = 128
 """Of the embedded model, which reads fewer tokens."""
 SD1 = {
-    "sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768,
-    "attention_head_dim": 8, "layers_per_block": 2,
+    "sample_size": 64,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+    "layers_per_block": 2,
     "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-}  # fmt: skip
+}
 """Of Stable Diffusion 1.x."""
 
 
@@ -43,15 +46,17 @@ def members(unet: Any) -> list[tuple[MembraneEntry, Membrane]]:
     return [
         (
             MembraneEntry(concept=name, file="m.safetensors", sha256="0" * 64, words=(name,), texts=(name,), rank=1),
-            Membrane({
-                host.stem: Branch(
-                    torch.randn(1, host.shape[1]), 0.01 * torch.randn(host.shape[0], 1), 1.0, len(host.shape) == 4
-                )
-                for host in hosts
-            }),
+            Membrane(
+                {
+                    host.stem: Branch(
+                        torch.randn(1, host.shape[1]), 0.01 * torch.randn(host.shape[0], 1), 1.0, len(host.shape) == 4
+                    )
+                    for host in hosts
+                }
+            ),
         )
         for name in names
-    ]  # fmt: skip
+    ]
 
 
 def seconds(action: Callable[[], object]) -> float:

@@ -18,9 +18,7 @@ EVERY = 50
 """Optimizer steps between two looks at the bytes of a handful of frozen tensors."""
 
 
-def guard(
-    model: Any, mask: str | Path | FreezeMask, *, verify_key: str | Path | None, every: int = EVERY
-) -> Guard:  # fmt: skip
+def guard(model: Any, mask: str | Path | FreezeMask, *, verify_key: str | Path | None, every: int = EVERY) -> Guard:
     """Train a model under the mask of a package, from here until the guard is released or the model is gone.
 
     Frozen tensors ask for no gradient. At every step of any torch optimizer the guard refuses frozen tensors that were

@@ -19,9 +19,19 @@ if TYPE_CHECKING:
     from publisher_emoji.scorer import Judgement
 
 SHOWN = (
-    "cigarette", "pistol", "skull", "pencil", "man", "heart eyes face",
-    "cat", "elephant", "pizza", "strawberry", "rocket", "sunflower",
-)  # fmt: skip
+    "cigarette",
+    "pistol",
+    "skull",
+    "pencil",
+    "man",
+    "heart eyes face",
+    "cat",
+    "elephant",
+    "pizza",
+    "strawberry",
+    "rocket",
+    "sunflower",
+)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

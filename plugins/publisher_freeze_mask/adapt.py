@@ -43,9 +43,12 @@ class Attacker:
     params: AdaptParams
 
     def __call__(
-        self, album: Album, generator: torch.Generator, saved: Mapping[str, Tensor] | None,
+        self,
+        album: Album,
+        generator: torch.Generator,
+        saved: Mapping[str, Tensor] | None,
         told: Callable[[float, Snapshot], None],
-    ) -> tuple[dict[str, Tensor], list[float]]:  # fmt: skip
+    ) -> tuple[dict[str, Tensor], list[float]]:
         """Learn an album; the network is at theta_pre afterwards.
 
         Args:

@@ -35,21 +35,36 @@ def mask_claims(
     unmasked: dict[str, Any] = {"against": "unmasked"}
     found = [
         (
-            Check(metric="selectivity", metric_params={"innocents": list(kept), **unmasked}, concepts=(*ids, *kept),
-                  gate=SELECTIVE, **_plain(params, "selective", "unmasked")),
+            Check(
+                metric="selectivity",
+                metric_params={"innocents": list(kept), **unmasked},
+                concepts=(*ids, *kept),
+                gate=SELECTIVE,
+                **_plain(params, "selective", "unmasked"),
+            ),
             f"{follows} loses a larger share of its gain on {bad} than on {good}",
         ),
         (
-            Check(metric="gain-left", metric_params={"against": "random-mask"}, concepts=ids,
-                  gate=Gate(upper_at_most=params.random_at_most), **_plain(params, "random", "random-mask")),
+            Check(
+                metric="gain-left",
+                metric_params={"against": "random-mask"},
+                concepts=ids,
+                gate=Gate(upper_at_most=params.random_at_most),
+                **_plain(params, "random", "random-mask"),
+            ),
             f"{follows} has at most {params.random_at_most:.0%} of the gain on {bad} that random masks as large leave",
         ),
         (
-            Check(metric="gain-kept", metric_params=unmasked, concepts=kept,
-                  gate=Gate(lower_at_least=params.innocent_at_least), **_plain(params, "innocents", "unmasked")),
+            Check(
+                metric="gain-kept",
+                metric_params=unmasked,
+                concepts=kept,
+                gate=Gate(lower_at_least=params.innocent_at_least),
+                **_plain(params, "innocents", "unmasked"),
+            ),
             f"{follows} keeps at least {params.innocent_at_least:.0%} of the gain on {good}, learned under a new word",
         ),
-    ]  # fmt: skip
+    ]
     return tuple(_claim(check, sentence, params) for check, sentence in found)
 
 

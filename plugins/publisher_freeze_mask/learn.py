@@ -118,13 +118,16 @@ class Studio:
         params, (both,) = self.params.released, adapted
         generator = self.generator(f"seed-{seed}/mask")
         start, x = released(
-            worker.attacker.place, self.units, both.delta, partial(self._batch, worker, generator, swapped=swapped),
-            rho=self.params.ratio, params=params, generator=generator,
-        )  # fmt: skip
+            worker.attacker.place,
+            self.units,
+            both.delta,
+            partial(self._batch, worker, generator, swapped=swapped),
+            rho=self.params.ratio,
+            params=params,
+            generator=generator,
+        )
         frozen = replace(self.budget, size=int((x > 0).sum()))
-        return Learned(
-            self.units.top(x, frozen), tuple(adapted), None, initial=self.units.top(start, frozen)
-        )  # fmt: skip
+        return Learned(self.units.top(x, frozen), tuple(adapted), None, initial=self.units.top(start, frozen))
 
     def _batch(self, worker: Worker, generator: torch.Generator, *, swapped: bool) -> tuple[Loss, Loss]:
         """Half of it illegal, half innocent: the mask's loss and the user's."""

@@ -34,9 +34,15 @@ def penalty_slope(m: Tensor, rho: float, c: float) -> Tensor:
 
 
 def released(
-    place: Place, units: Units, delta: Delta, draw: Losses, *, rho: float, params: ReleasedParams,
+    place: Place,
+    units: Units,
+    delta: Delta,
+    draw: Losses,
+    *,
+    rho: float,
+    params: ReleasedParams,
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """Run it; the network is at theta_pre before and after.
 
     Args:

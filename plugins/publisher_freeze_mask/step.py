@@ -24,9 +24,7 @@ class FreezeMaskStep(Step[FreezeMaskParams]):
     name = "freeze-mask"
     version = "1"
     summary = "FreezeAsGuard: tensors that an honest fine-tuning leaves as they are"
-    requires = Requirements(
-        families=FAMILIES, components=("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-    )  # fmt: skip
+    requires = Requirements(families=FAMILIES, components=("unet", "vae", "text_encoder", "tokenizer", "scheduler"))
     references: ClassVar[bool] = True
 
     def claims(self, params: FreezeMaskParams, scope: Scope) -> Sequence[Claim]:

@@ -36,21 +36,30 @@ def _late(concept: Concept, params: ImmunizeParams) -> Claim:
         limits=(LATER, BUDGET, UNSEEN, COPIED),
         checks=tuple(
             Check(
-                id=f"{concept.id}.{attack}", attack=attack, attack_params=params.check.budget(attack),
-                metric="t50-ratio", metric_params={"against": "before"}, concepts=(concept.id,),
+                id=f"{concept.id}.{attack}",
+                attack=attack,
+                attack_params=params.check.budget(attack),
+                metric="t50-ratio",
+                metric_params={"against": "before"},
+                concepts=(concept.id,),
                 gate=Gate(lower_at_least=params.delay),
             )
             for attack in params.tested
         ),
-    )  # fmt: skip
+    )
 
 
 def _learned(concept: Concept, params: ImmunizeParams) -> Claim:
     name, attack = f"{concept.id}.learned", params.tested[0]
     check = Check(
-        id=name, attack=attack, attack_params=params.check.budget(attack, captions="rare"), metric="t50-ratio",
-        metric_params={"against": "before"}, concepts=(concept.id,), gate=ALIKE,
-    )  # fmt: skip
+        id=name,
+        attack=attack,
+        attack_params=params.check.budget(attack, captions="rare"),
+        metric="t50-ratio",
+        metric_params={"against": "before"},
+        concepts=(concept.id,),
+        gate=ALIKE,
+    )
     return Claim(
         id=name,
         sentence=f"{concept.name}, under a new word, is learned as fast as before this step, within 20%",

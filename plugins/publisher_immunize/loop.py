@@ -52,10 +52,16 @@ class Run:
     """
 
     def __init__(
-        self, bench: Bench, theta: dict[str, Tensor], generator: Callable[[str], torch.Generator],
-        checkpoints: Checkpoints, progress: Callable[[int, str], None], schedule: Schedule | None = None,
-        *, second: tuple[Bench, Aside] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        bench: Bench,
+        theta: dict[str, Tensor],
+        generator: Callable[[str], torch.Generator],
+        checkpoints: Checkpoints,
+        progress: Callable[[int, str], None],
+        schedule: Schedule | None = None,
+        *,
+        second: tuple[Bench, Aside] | None = None,
+    ) -> None:
         params = bench.params
         beside, self.aside = second or (bench, at_once)
         self.bench, self.params, self.outer = bench, params, Outer(bench, beside)

@@ -150,9 +150,13 @@ def gather(params: ImmunizeParams, concepts: Sequence[Concept], kept: Sequence[C
     distinct = tuple(dict.fromkeys((*keep_texts, *own, *texts)))
     tell = ctx.counted(len(distinct) * len(ctx.model.anatomy.text_encoders), "texts encoded")
     return Material(
-        tuple(albums), tuple(kept_albums), keep_texts, encode(ctx.model, distinct, ctx.device, tell),
-        lengths(ctx.model, distinct), Noising(process_of(ctx.model)),
-    )  # fmt: skip
+        tuple(albums),
+        tuple(kept_albums),
+        keep_texts,
+        encode(ctx.model, distinct, ctx.device, tell),
+        lengths(ctx.model, distinct),
+        Noising(process_of(ctx.model)),
+    )
 
 
 def lengths(model: Model, texts: Sequence[str]) -> dict[str, int]:

@@ -64,9 +64,13 @@ class Outer:
         self.captions = Captions(bench.material.captions(), bench.params.merge.ridge)
 
     def __call__(
-        self, theta: Tensors, adversary: Adversary, batch: Batch, kept: Kept | None,
+        self,
+        theta: Tensors,
+        adversary: Adversary,
+        batch: Batch,
+        kept: Kept | None,
         innocent: tuple[Adversary, Adversary, Batch] | None,
-    ) -> Found:  # fmt: skip
+    ) -> Found:
         """Gradients with respect to ``theta``.
 
         Args:
@@ -176,9 +180,12 @@ class Outer:
 
 
 def _add(
-    host: Host, model: tuple[Tensors, Mapping[str, Tensor], Change], losses: Callable[[], Sequence[Tensor]],
-    scales: Sequence[float], total: Tensors,
-) -> list[float]:  # fmt: skip
+    host: Host,
+    model: tuple[Tensors, Mapping[str, Tensor], Change],
+    losses: Callable[[], Sequence[Tensor]],
+    scales: Sequence[float],
+    total: Tensors,
+) -> list[float]:
     """Add the gradient of the weighted sum to ``total``; the plain losses.
 
     Args:

@@ -22,9 +22,7 @@ class Immunize(Step[ImmunizeParams]):
     name = "immunize"
     version = "2"
     summary = "MIMA, IMMA: fine-tuning brings erased or protected concepts back late"
-    requires = Requirements(
-        families=FAMILIES, components=("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-    )  # fmt: skip
+    requires = Requirements(families=FAMILIES, components=("unet", "vae", "text_encoder", "tokenizer", "scheduler"))
     references: ClassVar[bool] = True
 
     def claims(self, params: ImmunizeParams, scope: Scope) -> Sequence[Claim]:

@@ -65,9 +65,13 @@ def train(
 
 
 def _run(
-    ctx: StepContext, params: ImmunizeParams, material: Material, denoiser: Denoiser, names: Sequence[str],
+    ctx: StepContext,
+    params: ImmunizeParams,
+    material: Material,
+    denoiser: Denoiser,
+    names: Sequence[str],
     aside: Aside | None,
-) -> Run:  # fmt: skip
+) -> Run:
     other = None if aside is None or params.inner_order == 2 else Host(_copy(denoiser))  # before hooks are on it
     host = Host(denoiser, second=params.inner_order == 2)
     component = ctx.model.anatomy.denoiser
@@ -110,8 +114,10 @@ def _identity(bench: Bench, ctx: StepContext) -> str:
     plain = {name: value for name, value in bench.params.as_json().items() if name not in NOT_TRAINING}
     material = bench.material
     where = [str(ctx.dtype), str(ctx.device), torch.__version__, ctx.model.digest]
-    said = [[album.concept.id, {kind: list(lines) for kind, lines in album.captions.items()}]
-            for album in (*material.concepts, *material.kept)]  # fmt: skip
+    said = [
+        [album.concept.id, {kind: list(lines) for kind, lines in album.captions.items()}]
+        for album in (*material.concepts, *material.kept)
+    ]
     digest = hashlib.sha256(json.dumps([plain, where, said, material.keep_texts], sort_keys=True).encode())
     for album in (*material.concepts, *material.kept):
         digest.update(album.latents.cpu().contiguous().numpy().tobytes())

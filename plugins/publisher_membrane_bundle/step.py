@@ -22,7 +22,7 @@ from publisher.api.membranes import (
     read_sizes,
     require_fit,
     weight_change,
-)  # fmt: skip
+)
 from publisher_membrane_bundle.claims import membrane_claims
 from publisher_membrane_bundle.params import MembraneParams
 from publisher_membrane_bundle.selection import choose, notes, targets, texts_of

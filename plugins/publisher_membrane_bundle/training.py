@@ -34,9 +34,23 @@ from publisher_membrane_bundle.selection import Target
 
 __all__ = ["Session", "Target", "Trained", "train"]
 _RESULT = (
-    "trainer", "eta", "lam", "anchors", "rank", "alpha", "steps", "lr", "warmup", "cycles", "max_grad_norm",
-    "denoising_steps", "denoising_guidance", "dynamic_resolution", "pool", "batch",
-)  # fmt: skip
+    "trainer",
+    "eta",
+    "lam",
+    "anchors",
+    "rank",
+    "alpha",
+    "steps",
+    "lr",
+    "warmup",
+    "cycles",
+    "max_grad_norm",
+    "denoising_steps",
+    "denoising_guidance",
+    "dynamic_resolution",
+    "pool",
+    "batch",
+)
 """Parameters that the trained factors depend on."""
 
 

@@ -107,4 +107,4 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "safetensors_bytes",
-]  # fmt: skip
+]

@@ -16,8 +16,15 @@ from publisher.errors import ModelError
 INDEX = "model_index.json"
 CARD = "README.md"
 ROOT_FILES = (
-    INDEX, CARD, "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt",
-)  # fmt: skip
+    INDEX,
+    CARD,
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+    "NOTICE",
+    "NOTICE.md",
+    "NOTICE.txt",
+)
 TEXT_TYPES = (".json", ".txt", ".model")
 WEIGHT_INDEX = ".safetensors.index.json"
 HEAVY = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".pkl")

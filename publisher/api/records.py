@@ -224,9 +224,13 @@ class MaskRecord(Params):
         """The summary of a mask."""
         others = {name: round(jaccard(mask.rows, rows, mask.candidates), 6) for name, rows in mask.others.items()}
         return cls(
-            component=mask.component, granularity=mask.granularity, tensors=mask.tensors, parameters=mask.parameters,
-            largest=_largest(mask), others=others,
-        )  # fmt: skip
+            component=mask.component,
+            granularity=mask.granularity,
+            tensors=mask.tensors,
+            parameters=mask.parameters,
+            largest=_largest(mask),
+            others=others,
+        )
 
     def describes(self, mask: FreezeMask) -> bool:
         """Whether this is the summary of a mask that nobody vouches for.
@@ -235,8 +239,13 @@ class MaskRecord(Params):
         """
         ours = (self.component, self.granularity, self.tensors, self.parameters, self.largest, set(self.others))
         return ours == (
-            mask.component, mask.granularity, mask.tensors, mask.parameters, _largest(mask), set(mask.others),
-        )  # fmt: skip
+            mask.component,
+            mask.granularity,
+            mask.tensors,
+            mask.parameters,
+            _largest(mask),
+            set(mask.others),
+        )
 
 
 def _largest(mask: FreezeMask) -> tuple[FrozenSize, ...]:

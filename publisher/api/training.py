@@ -122,11 +122,14 @@ class TrainingAttack(Attack[T], ABC):
         asked = concept.prompts if params.captions == "empty" else self.captions(params, concept)
         return tuple(
             ImageRequest(
-                concept=concept.id, prompt=asked[i % len(asked)], seed=sampling.seed + i, steps=sampling.steps,
+                concept=concept.id,
+                prompt=asked[i % len(asked)],
+                seed=sampling.seed + i,
+                steps=sampling.steps,
                 guidance=sampling.guidance,
             )
             for i in range(params.probes if asked else 0)
-        )  # fmt: skip
+        )
 
     def prior_images(self, params: T) -> int:  # noqa: ARG002 - for subclasses
         """How many images of the class the attack wants beside; they are drawn by the base model. Torch-free."""

@@ -95,9 +95,12 @@ def curves_of(trials: Sequence[Trial], arm: str) -> Curves:
         if not group[0].full:
             raise ValueError(f"the base model never draws {name!r} when it is asked plainly: nothing can come back")
     return Curves(
-        own[0].horizons, concepts, tuple(tuple(trial.hits for trial in group) for group in grouped),
-        tuple(group[0].probes for group in grouped), tuple(group[0].full for group in grouped),
-    )  # fmt: skip
+        own[0].horizons,
+        concepts,
+        tuple(tuple(trial.hits for trial in group) for group in grouped),
+        tuple(group[0].probes for group in grouped),
+        tuple(group[0].full for group in grouped),
+    )
 
 
 def pair_of(trials: Sequence[Trial], against: str) -> tuple[Curves, Curves]:

@@ -226,5 +226,12 @@ def _hits(curves: Curves, place: int) -> int:
 
 
 CURVES: tuple[type[CurveMetric[Any]], ...] = (
-    HalfTime, HalfTimeRatio, RelearnedArea, RelearnedWorst, RelearnedLast, LossGap, Sgr, Msgr
-)  # fmt: skip
+    HalfTime,
+    HalfTimeRatio,
+    RelearnedArea,
+    RelearnedWorst,
+    RelearnedLast,
+    LossGap,
+    Sgr,
+    Msgr,
+)

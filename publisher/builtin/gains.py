@@ -147,8 +147,9 @@ def shares_of(trials: Sequence[Trial], params: GainParams) -> Shares:
 
     hardened, _ = pair_of(trials, params.against)
     found = {(t.arm, t.concept, t.seed): gain(t, params.of, _horizon(t, params)) for t in trials if _wanted(t, params)}
-    numbers = {name: sorted(seed for arm, one, seed in found if (arm, one) == ("hardened", name)) for name in
-               hardened.concepts}  # fmt: skip
+    numbers = {
+        name: sorted(seed for arm, one, seed in found if (arm, one) == ("hardened", name)) for name in hardened.concepts
+    }
     if len({tuple(seeds) for seeds in numbers.values()}) > 1:
         raise ValueError("the concepts have different trials")
     rows = [[_share(found, params.against, name, seed) for seed in seeds] for name, seeds in numbers.items()]
@@ -202,10 +203,11 @@ def _details(trials: Sequence[Trial], params: GainParams, shares: Shares) -> dic
         **about(hardened, params),
         "of": params.of,
         "horizon": hardened.horizons[-1] if params.horizon is None else params.horizon,
-        "spread": {name: [round(float(v), 6) for v in row] for name, row in zip(shares.concepts, shares.values,
-                                                                                 strict=True)},
+        "spread": {
+            name: [round(float(v), 6) for v in row] for name, row in zip(shares.concepts, shares.values, strict=True)
+        },
         "gains": _table(trials, params.of),
-    }  # fmt: skip
+    }
 
 
 def _table(trials: Sequence[Trial], of: str) -> list[dict[str, Any]]:

@@ -26,26 +26,37 @@ if TYPE_CHECKING:
     )
 
 EXITS = {
-    "complies": ExitCode.OK, "does-not-comply": ExitCode.REFUSED, "undecided": ExitCode.UNDECIDED,
+    "complies": ExitCode.OK,
+    "does-not-comply": ExitCode.REFUSED,
+    "undecided": ExitCode.UNDECIDED,
     "not-comparable": ExitCode.INCONCLUSIVE,
-}  # fmt: skip
+}
 HEADS = {
-    "complies": "Complies", "does-not-comply": "DOES NOT COMPLY", "undecided": "UNDECIDED",
+    "complies": "Complies",
+    "does-not-comply": "DOES NOT COMPLY",
+    "undecided": "UNDECIDED",
     "not-comparable": "NOT COMPARABLE",
-}  # fmt: skip
+}
 WORST = ("changed", "renamed", "missing", "cast", "equal")
 
 
 @click.command()
 @click.argument("finetuned", type=click.Path(path_type=Path))
 @click.option(
-    "--against", "package", type=click.Path(path_type=Path), required=True,
+    "--against",
+    "package",
+    type=click.Path(path_type=Path),
+    required=True,
     help="The released package that it was trained from.",
-)  # fmt: skip
+)
 @click.option(
-    "--key", type=click.Path(path_type=Path), required=True, envvar="PUBLISHER_PUBLIC_KEY", show_envvar=True,
+    "--key",
+    type=click.Path(path_type=Path),
+    required=True,
+    envvar="PUBLISHER_PUBLIC_KEY",
+    show_envvar=True,
     help="The publisher's public key. It comes from the publisher, never from the package or the upload.",
-)  # fmt: skip
+)
 @click.option("--hub", is_flag=True, help="Allow the .gitattributes that a model hub adds to the package.")
 @click.option("--max", "most", type=click.IntRange(0), default=20, show_default=True, help="Lines for one list.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")

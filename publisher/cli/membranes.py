@@ -21,9 +21,13 @@ DEFAULT_WORK = Path("releases/.work")
 MUCH_LOST = 0.1
 
 permeability_option = click.option(
-    "--permeability", "permeabilities", type=float, multiple=True, metavar="G",
+    "--permeability",
+    "permeabilities",
+    type=float,
+    multiple=True,
+    metavar="G",
     help="How far a membrane is opened: once for all files, or once for each.  [default: 1]",
-)  # fmt: skip
+)
 files_argument = click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 
 
@@ -131,8 +135,11 @@ def _lines(found: Description) -> list[str]:
     if found.relative is not None:
         lines += [f"              {_norms(found.relative, '{:.3%}')}  (of the model's weights)"]
     if found.misfits is not None:
-        bases = {None: "the file does not say on what it was trained", True: "trained on these very weights",
-                 False: "trained on other weights"}  # fmt: skip
+        bases = {
+            None: "the file does not say on what it was trained",
+            True: "trained on these very weights",
+            False: "trained on other weights",
+        }
         lines.append(f"  model       {'fits' if not found.misfits else 'does not fit'}; {bases[found.same_base]}")
         lines += [f"              {problem}" for problem in found.misfits[:3]]
     lines += [f"  metadata    {key}: {value}" for key, value in membrane.metadata.items()]
@@ -195,9 +202,15 @@ def _portion(portion: Portion) -> str:
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of the tensors.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def convert(
-    files: tuple[Path, ...], *, out: Path, form: Any, model: str | None, permeabilities: tuple[float, ...], dtype: str,
+    files: tuple[Path, ...],
+    *,
+    out: Path,
+    form: Any,
+    model: str | None,
+    permeabilities: tuple[float, ...],
+    dtype: str,
     force: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Write one or several membranes as one ordinary LoRA of fixed strength: for plain diffusers and other programs.
 
     Its change of every weight is the exact sum; alpha is its rank, so that every loader reads the same strength.
@@ -226,9 +239,12 @@ def convert(
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the membranes; a new one.")
 @click.option(
-    "--work", type=click.Path(path_type=Path), default=DEFAULT_WORK, show_default=True,
+    "--work",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_WORK,
+    show_default=True,
     help="Folder for finished steps. A release with the same one takes the trained step from it.",
-)  # fmt: skip
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def train(manifest: Path, *, out: Path, work: Path, as_json: bool, quiet: bool) -> None:

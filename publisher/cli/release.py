@@ -39,9 +39,16 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def release(
-    manifest: Path, out: Path, work: Path | None, *, key: Path | None, passphrase_env: str | None, throwaway_key: bool,
-    as_json: bool, quiet: bool,
-) -> int:  # fmt: skip
+    manifest: Path,
+    out: Path,
+    work: Path | None,
+    *,
+    key: Path | None,
+    passphrase_env: str | None,
+    throwaway_key: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
     """Harden a model after a manifest, attack the result, sign the package.
 
     The package OUT/NAME-VERSION appears only if every claim passed; the reports in OUT/NAME-VERSION.report always do.

@@ -18,9 +18,13 @@ from publisher.package.verify import verify as verify_package
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option(
-    "--key", type=click.Path(path_type=Path), required=True, envvar="PUBLISHER_PUBLIC_KEY", show_envvar=True,
+    "--key",
+    type=click.Path(path_type=Path),
+    required=True,
+    envvar="PUBLISHER_PUBLIC_KEY",
+    show_envvar=True,
     help="The publisher's public key. It comes from the publisher, never from the package.",
-)  # fmt: skip
+)
 @click.option("--name", help="Refuse a release of another name.")
 @click.option("--min-version", metavar="VERSION", help="Refuse an older release: somebody may serve you a stale one.")
 @click.option("--hub", is_flag=True, help="Allow the .gitattributes that a model hub adds.")

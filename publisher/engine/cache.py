@@ -78,11 +78,21 @@ class Identity:
     def key(self, state: str) -> str:
         """Name of the cache entry for a run that starts from the state with this digest."""
         seen = {"references": dict(self.references)} if self.references else {}
-        return sha256_json({
-            "state": state, "step": [self.name, self.version], "origin": self.origin.as_json(), "id": self.id,
-            "params": self.params, "scope": self.scope.as_json(), "seed": self.seed, "device": str(self.device),
-            "versions": dict(self.versions), "inputs": dict(self.inputs), **seen,
-        })  # fmt: skip
+        return sha256_json(
+            {
+                "state": state,
+                "step": [self.name, self.version],
+                "origin": self.origin.as_json(),
+                "id": self.id,
+                "params": self.params,
+                "scope": self.scope.as_json(),
+                "seed": self.seed,
+                "device": str(self.device),
+                "versions": dict(self.versions),
+                "inputs": dict(self.inputs),
+                **seen,
+            }
+        )
 
 
 class StepCache:

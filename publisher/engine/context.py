@@ -43,9 +43,13 @@ class RunningStep(StepContext):
     """
 
     def __init__(
-        self, identity: Identity, model: State, scratch: Path, progress: Progress,
+        self,
+        identity: Identity,
+        model: State,
+        scratch: Path,
+        progress: Progress,
         references: Source | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.scope = identity.scope
         self.model: State = model
         self.device = torch.device(identity.device.name)

@@ -75,9 +75,7 @@ def warnings(steps: Sequence[PlannedStep], denoiser: str) -> tuple[str, ...]:
         steps: in their order. A step whose plan is not known yet is told by its name alone.
         denoiser: the component that denoises.
     """
-    pairs = [
-        _Pair(earlier, later, denoiser) for place, later in enumerate(steps) for earlier in steps[:place]
-    ]  # fmt: skip
+    pairs = [_Pair(earlier, later, denoiser) for place, later in enumerate(steps) for earlier in steps[:place]]
     return tuple(
         rule.sentence.format(earlier=pair.earlier.identity.id, later=pair.later.identity.id)
         for pair in pairs

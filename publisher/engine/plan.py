@@ -79,9 +79,13 @@ def locate_model(reference: str, registry: Registry, relative_to: Path, *, fetch
 
 
 def plan_steps(
-    resolved: Resolved, registry: Registry, device: Device, model: PlannedModel | None, work: Path,
+    resolved: Resolved,
+    registry: Registry,
+    device: Device,
+    model: PlannedModel | None,
+    work: Path,
     relative_to: Path = Path(),
-) -> tuple[PlannedStep, ...]:  # fmt: skip
+) -> tuple[PlannedStep, ...]:
     """Every step with its claims, the tensors it will change, and whether its result is already there.
 
     Files that parameters name are looked for under ``relative_to``, the manifest's folder.
@@ -117,9 +121,16 @@ def _plan_step(step: ResolvedStep, entry: Contribution, resolved: Resolved, worl
     instance: Step[Params] = entry.make()
     params = entry.cls.Params.parse(step.params)
     identity = Identity(
-        name=entry.name, version=entry.version, origin=entry.origin, id=step.id, params=params.as_json(), scope=scope,
-        seed=resolved.seed, device=world.device, versions=world.versions,
-    )  # fmt: skip
+        name=entry.name,
+        version=entry.version,
+        origin=entry.origin,
+        id=step.id,
+        params=params.as_json(),
+        scope=scope,
+        seed=resolved.seed,
+        device=world.device,
+        versions=world.versions,
+    )
     instance.files = _input_files(guarded(identity, lambda: instance.inputs(params)), world.relative_to, step.id)
     identity = replace(identity, inputs={name: sha256_file(path) for name, path in instance.files.items()})
     model = world.model

@@ -134,13 +134,21 @@ def _seen(step: PlannedStep, state: State) -> dict[str, Any]:
 def _record(context: RunningStep, state: State, delta: Delta) -> StepRecord:
     identity = context.identity
     return StepRecord(
-        id=identity.id, name=identity.name, version=identity.version, origin=identity.origin, params=identity.params,
-        input=state.digest, output=state.after(delta).digest,
+        id=identity.id,
+        name=identity.name,
+        version=identity.version,
+        origin=identity.origin,
+        params=identity.params,
+        input=state.digest,
+        output=state.after(delta).digest,
         changed={component: len(names) for component, names in context.changed().items()},
         changed_parameters=sum(tensor.numel() for tensor in context.tensors.values()),
-        artifacts=tuple(sorted(context.artifacts)), inputs=dict(identity.inputs), numbers=tuple(context.numbers),
-        curves=tuple(context.curves), warnings=tuple(context.warnings),
-    )  # fmt: skip
+        artifacts=tuple(sorted(context.artifacts)),
+        inputs=dict(identity.inputs),
+        numbers=tuple(context.numbers),
+        curves=tuple(context.curves),
+        warnings=tuple(context.warnings),
+    )
 
 
 def _check_plan(step: str, plan: StepPlan, context: RunningStep) -> None:

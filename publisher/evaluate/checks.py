@@ -62,9 +62,15 @@ class Evaluation:
 
 
 def run_checks(
-    claims: Sequence[StepClaim], scope: Scope, arms: Arms, tools: Tools, sampling: Sampling, setting: Setting,
-    *, trained: Collection[str] | None = None,
-) -> Evaluation:  # fmt: skip
+    claims: Sequence[StepClaim],
+    scope: Scope,
+    arms: Arms,
+    tools: Tools,
+    sampling: Sampling,
+    setting: Setting,
+    *,
+    trained: Collection[str] | None = None,
+) -> Evaluation:
     """Draw, judge, measure and compare with the gates. What cannot be measured is *unknown*, never *passed*.
 
     Args:
@@ -208,9 +214,13 @@ def _table(seen: Survey, wanted: Sequence[Wanted], scope: Scope) -> Permeability
 
 
 def _survey(
-    wanted: Sequence[Wanted], pictured: Mapping[str, Sequence[ImageRequest]], scope: Scope, arms: Arms,
-    tools: Tools, setting: Setting,
-) -> Survey:  # fmt: skip
+    wanted: Sequence[Wanted],
+    pictured: Mapping[str, Sequence[ImageRequest]],
+    scope: Scope,
+    arms: Arms,
+    tools: Tools,
+    setting: Setting,
+) -> Survey:
     if not wanted:
         return Survey()
     return survey(wanted, [request for some in pictured.values() for request in some], scope, arms, tools, setting)

@@ -118,22 +118,31 @@ class Desk:
         captions = captions_of(attack, params, concept)
         prior = self.materials.prior(prior_of(attack, params, concept, self.scope), concept)
         return Course(
-            prepared, attack, params, concept, captions, requests, prior,
-            arms=self._models(params, prepared.step), masks=masks_of(params, self.arms.hardened, self.sampling.seed),
-            key=sha256_json({
-                "trial": VERSION,
-                "attack": [attack.name, attack.version],
-                "params": params.model_dump(mode="json", exclude={"controls", "trials", "mask", "kept_captions"}),
-                "concept": concept.model_dump(mode="json", exclude={"images"}),
-                "captions": captions,
-                "requests": [request.as_json() for request in requests],
-                "images": self.materials.identity(concept, HELD_OUT + params.images),
-                "prior": self.materials.drawn_identity(prior),
-                "scorer": self._scorer_identity(prepared.scorer),
-                "seed": self.sampling.seed,
-                "machine": machine(self.setting, self.workers),
-            }),
-        )  # fmt: skip
+            prepared,
+            attack,
+            params,
+            concept,
+            captions,
+            requests,
+            prior,
+            arms=self._models(params, prepared.step),
+            masks=masks_of(params, self.arms.hardened, self.sampling.seed),
+            key=sha256_json(
+                {
+                    "trial": VERSION,
+                    "attack": [attack.name, attack.version],
+                    "params": params.model_dump(mode="json", exclude={"controls", "trials", "mask", "kept_captions"}),
+                    "concept": concept.model_dump(mode="json", exclude={"images"}),
+                    "captions": captions,
+                    "requests": [request.as_json() for request in requests],
+                    "images": self.materials.identity(concept, HELD_OUT + params.images),
+                    "prior": self.materials.drawn_identity(prior),
+                    "scorer": self._scorer_identity(prepared.scorer),
+                    "seed": self.sampling.seed,
+                    "machine": machine(self.setting, self.workers),
+                }
+            ),
+        )
 
     def _models(self, params: TrainingParams, step: str) -> dict[str, Arm]:
         """The hardened model, and the controls that there are."""

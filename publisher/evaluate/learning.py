@@ -14,9 +14,7 @@ from publisher.evaluate.relearning import Relearned
 from publisher.evaluate.tools import Unmeasured
 
 
-def record_of_trials(
-    prepared: Prepared, found: Relearned | Unmeasured, evidence: dict[str, bytes]
-) -> CheckRecord:  # fmt: skip
+def record_of_trials(prepared: Prepared, found: Relearned | Unmeasured, evidence: dict[str, bytes]) -> CheckRecord:
     """Measure a check by its trials and compare it with its gate; they are evidence, whatever the verdict."""
     check = prepared.check
     if isinstance(found, Unmeasured):

@@ -148,10 +148,15 @@ class Materials:
         """Requests for images of other things."""
         sampling = self._sampling
         return tuple(
-            ImageRequest(concept=concept.id, prompt=prompt, seed=FIRST_SEED["prior"] + i, steps=sampling.steps,
-                         guidance=sampling.guidance)
+            ImageRequest(
+                concept=concept.id,
+                prompt=prompt,
+                seed=FIRST_SEED["prior"] + i,
+                steps=sampling.steps,
+                guidance=sampling.guidance,
+            )
             for i, prompt in enumerate(prompts)
-        )  # fmt: skip
+        )
 
     def plainly(self, concept: Concept, count: int) -> tuple[ImageRequest, ...]:
         """Requests that ask for the concept by its own prompts, with the seeds of ordinary checks."""

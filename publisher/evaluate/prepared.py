@@ -94,9 +94,13 @@ def _require_pair(attack: Attack[Any], metric: Metric[Any]) -> None:
 
 
 def prepare(
-    check: Check, scope: Scope, tools: Tools, sampling: Sampling, cards: Mapping[str, ScorerCard | Unmeasured],
+    check: Check,
+    scope: Scope,
+    tools: Tools,
+    sampling: Sampling,
+    cards: Mapping[str, ScorerCard | Unmeasured],
     step: str = "",
-) -> Prepared | Unmeasured:  # fmt: skip
+) -> Prepared | Unmeasured:
     """A check that is ready to be measured, or why it cannot be.
 
     Args:

@@ -212,22 +212,30 @@ class _School:
             raise Unmeasured(f"trial {number} of {course.concept.id!r} on the model {name!r} failed: {reason}")
         note = self.notes[key]
         try:
-            return TrialRow.parse({
-                "check": course.prepared.check.id,
-                "model": course.arms[name].digest,
-                "frozen": frozen_digest(course.frozen(name, number)),
-                "captions": course.captions,
-                "prompts": [request.prompt for request in course.requests],
-                "seeds": [request.seed for request in course.requests],
-                "labels": note["labels"],
-                "sha256": note["sha256"],
-                "trial": {
-                    "concept": course.concept.id, "arm": name, "seed": number, "horizons": note["horizons"],
-                    "hits": note["hits"], "probes": len(course.requests), "losses": note["losses"],
-                    "similarity": note["similarity"], "problem": note["problem"],
-                    "full": self.full(course.concept, len(course.requests), course.prepared.scorer),
-                },
-            })  # fmt: skip
+            return TrialRow.parse(
+                {
+                    "check": course.prepared.check.id,
+                    "model": course.arms[name].digest,
+                    "frozen": frozen_digest(course.frozen(name, number)),
+                    "captions": course.captions,
+                    "prompts": [request.prompt for request in course.requests],
+                    "seeds": [request.seed for request in course.requests],
+                    "labels": note["labels"],
+                    "sha256": note["sha256"],
+                    "trial": {
+                        "concept": course.concept.id,
+                        "arm": name,
+                        "seed": number,
+                        "horizons": note["horizons"],
+                        "hits": note["hits"],
+                        "probes": len(course.requests),
+                        "losses": note["losses"],
+                        "similarity": note["similarity"],
+                        "problem": note["problem"],
+                        "full": self.full(course.concept, len(course.requests), course.prepared.scorer),
+                    },
+                }
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise Unmeasured(f"trial {number} of {course.concept.id!r} cannot be read: {one_line(error)}") from error
 
@@ -257,12 +265,20 @@ def _task(job: Job, material: Mapping[Course, _Material | None], school: _School
     if found is None:
         raise ValueError("a trial without images")
     return TrialTask(
-        course.arms[job.name].folder, school.setting.device, course.attack, course.params, course.concept,
-        course.captions, course.requests, found.images, found.held_out, found.prior,
+        course.arms[job.name].folder,
+        school.setting.device,
+        course.attack,
+        course.params,
+        course.concept,
+        course.captions,
+        course.requests,
+        found.images,
+        found.held_out,
+        found.prior,
         tuple(request.prompt for request in course.prior),
         seed_of("trial", school.sampling.seed, course.attack.name, course.concept.id, job.number),
         course.frozen(job.name, job.number),
-    )  # fmt: skip
+    )
 
 
 def _is_trained(task: TrialTasks, found: list[Trained]) -> bool:

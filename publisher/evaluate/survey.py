@@ -86,9 +86,13 @@ def _draw(
 
 
 def _look(
-    batch: Batch, base: Gallery, hardened: Mapping[MembraneUse, Gallery], scorers: Mapping[str, Scorer],
-    visible: set[ImageRequest], found: Survey,
-) -> None:  # fmt: skip
+    batch: Batch,
+    base: Gallery,
+    hardened: Mapping[MembraneUse, Gallery],
+    scorers: Mapping[str, Scorer],
+    visible: set[ImageRequest],
+    found: Survey,
+) -> None:
     images = base.look(batch)
     before = None if images is None else judged(images, scorers)
     ways = {gallery: [how for how in batch.membranes if hardened[how] is gallery] for gallery in hardened.values()}

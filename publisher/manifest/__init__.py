@@ -23,4 +23,4 @@ __all__ = [
     "manifest_schema",
     "read",
     "resolve",
-]  # fmt: skip
+]

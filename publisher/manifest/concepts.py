@@ -45,7 +45,7 @@ class Draft:
 
 def resolve_scope(
     manifest: Manifest, labels: Labels | None, rest: Labels, folder: FilePath, problems: Problems
-) -> Scope | None:  # fmt: skip
+) -> Scope | None:
     """All concepts of a manifest, written out.
 
     Args:
@@ -193,9 +193,16 @@ def _concept(
         problems.at_value(draft.path, message, "Use fewer templates, or templates with fewer placeholders.")
         return None
     return Concept(
-        id=entry.id, kind=entry.kind, name=draft.name, synonyms=entry.synonyms, prompts=tuple(prompts),
-        paraphrases=tuple(paraphrases), description=entry.description or "", images=images, label=draft.label,
-    )  # fmt: skip
+        id=entry.id,
+        kind=entry.kind,
+        name=draft.name,
+        synonyms=entry.synonyms,
+        prompts=tuple(prompts),
+        paraphrases=tuple(paraphrases),
+        description=entry.description or "",
+        images=images,
+        label=draft.label,
+    )
 
 
 def _check_templates(

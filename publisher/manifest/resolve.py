@@ -99,11 +99,18 @@ def resolve(document: Document, catalog: Catalog) -> Resolved:
     if scope is None or len(problems):
         raise ManifestError(str(document.path), list(problems))
     return Resolved(
-        manifest_sha256=document.sha256, release=manifest.release, model=manifest.model,
-        base_safeguards=manifest.base_safeguards, seed=manifest.seed, device=manifest.device,
-        dtype=manifest.dtype, scope=scope, steps=tuple(_steps(manifest, scope, catalog)),
-        evaluate=_evaluate(manifest, catalog), sign=manifest.sign,
-    )  # fmt: skip
+        manifest_sha256=document.sha256,
+        release=manifest.release,
+        model=manifest.model,
+        base_safeguards=manifest.base_safeguards,
+        seed=manifest.seed,
+        device=manifest.device,
+        dtype=manifest.dtype,
+        scope=scope,
+        steps=tuple(_steps(manifest, scope, catalog)),
+        evaluate=_evaluate(manifest, catalog),
+        sign=manifest.sign,
+    )
 
 
 def _scope(manifest: Manifest, folder: FilePath, catalog: Catalog, problems: Problems) -> Scope | None:
@@ -130,8 +137,13 @@ def _evaluate(manifest: Manifest, catalog: Catalog) -> ResolvedEvaluate:
         metric = catalog.params("metric", check.metric).parse(check.metric_params).as_json()
         checks.append(check.model_copy(update={"attack_params": attack, "metric_params": metric}))
     return ResolvedEvaluate(
-        scorer=evaluate.scorer or "", executor=evaluate.executor, sampling=evaluate.sampling,
-        after_each_step=evaluate.after_each_step, trainings_after_each_step=evaluate.trainings_after_each_step,
-        gates=evaluate.gates, checks=tuple(checks), gold=evaluate.gold or "",
+        scorer=evaluate.scorer or "",
+        executor=evaluate.executor,
+        sampling=evaluate.sampling,
+        after_each_step=evaluate.after_each_step,
+        trainings_after_each_step=evaluate.trainings_after_each_step,
+        gates=evaluate.gates,
+        checks=tuple(checks),
+        gold=evaluate.gold or "",
         images=evaluate.images,
-    )  # fmt: skip
+    )

@@ -130,8 +130,10 @@ def write_safetensors(path: Path, tensors: Sequence[TensorInfo], read: Callable[
     for tensor in tensors:
         size = nbytes(tensor)
         header[tensor.name] = {
-            "dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [position, position + size]
-        }  # fmt: skip
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [position, position + size],
+        }
         position += size
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)

@@ -71,12 +71,16 @@ def describe(portion: Portion, model: ModelFolder | None = None) -> Description:
     trained_on = membrane.metadata.get("base_model")
     header = read_header(portion.path)
     return Description(
-        portion=portion, bytes=portion.path.stat().st_size, layers=len(membrane.branches),
+        portion=portion,
+        bytes=portion.path.stat().st_size,
+        layers=len(membrane.branches),
         dtypes=tuple(sorted({info.dtype for info in header.values()})),
-        scales=tuple(sorted({branch.scale for branch in membrane.branches.values()})), changes=changes,
-        relative=relative, misfits=problems,
+        scales=tuple(sorted({branch.scale for branch in membrane.branches.values()})),
+        changes=changes,
+        relative=relative,
+        misfits=problems,
         same_base=trained_on == model.digest if model is not None and trained_on else None,
-    )  # fmt: skip
+    )
 
 
 def _change_norm(branch: Branch) -> float:

@@ -38,10 +38,14 @@ def _model(report: ReleaseReport) -> Component:
     digest = report.steps[-1].output if report.steps else report.model.digest
     notes = ", then ".join(f"{step.id} ({step.name} {step.version})" for step in report.steps) or "no step"
     return Component(
-        name=report.name, version=report.version, type=ComponentType.MACHINE_LEARNING_MODEL, bom_ref="hardened-model",
-        licenses=_licenses(report.license), properties=_properties({"digest": digest, "family": report.model.family}),
+        name=report.name,
+        version=report.version,
+        type=ComponentType.MACHINE_LEARNING_MODEL,
+        bom_ref="hardened-model",
+        licenses=_licenses(report.license),
+        properties=_properties({"digest": digest, "family": report.model.family}),
         pedigree=Pedigree(ancestors=[_base(report, None)], notes=notes),
-    )  # fmt: skip
+    )
 
 
 def _base(report: ReleaseReport, ref: str | None) -> Component:
@@ -49,9 +53,12 @@ def _base(report: ReleaseReport, ref: str | None) -> Component:
 
     facts = {"digest": report.model.digest, "parameters": str(report.model.parameters)}
     return Component(
-        name=report.model.source, type=ComponentType.MACHINE_LEARNING_MODEL, bom_ref=ref,
-        licenses=_licenses(report.model.license), properties=_properties(facts),
-    )  # fmt: skip
+        name=report.model.source,
+        type=ComponentType.MACHINE_LEARNING_MODEL,
+        bom_ref=ref,
+        licenses=_licenses(report.model.license),
+        properties=_properties(facts),
+    )
 
 
 def _plugins(report: ReleaseReport) -> list[Component]:
@@ -59,15 +66,20 @@ def _plugins(report: ReleaseReport) -> list[Component]:
 
     return [
         Component(
-            name=f"{plugin.kind}/{plugin.name}", version=plugin.version, type=ComponentType.LIBRARY,
+            name=f"{plugin.kind}/{plugin.name}",
+            version=plugin.version,
+            type=ComponentType.LIBRARY,
             bom_ref=f"plugin:{plugin.kind}:{plugin.name}",
-            properties=_properties({
-                "distribution": f"{plugin.origin.distribution} {plugin.origin.version}",
-                "module": plugin.origin.module, "digest": plugin.origin.digest,
-            }),
+            properties=_properties(
+                {
+                    "distribution": f"{plugin.origin.distribution} {plugin.origin.version}",
+                    "module": plugin.origin.module,
+                    "digest": plugin.origin.digest,
+                }
+            ),
         )
         for plugin in report.plugins
-    ]  # fmt: skip
+    ]
 
 
 def _libraries(report: ReleaseReport) -> list[Component]:
@@ -76,12 +88,14 @@ def _libraries(report: ReleaseReport) -> list[Component]:
 
     return [
         Component(
-            name=name, version=version, bom_ref=f"library:{name}",
+            name=name,
+            version=version,
+            bom_ref=f"library:{name}",
             type=ComponentType.PLATFORM if name == "python" else ComponentType.LIBRARY,
             purl=None if name in ("python", "publisher") else PackageURL("pypi", name=name, version=version),
         )
         for name, version in sorted(report.versions.items())
-    ]  # fmt: skip
+    ]
 
 
 def _licenses(text: str) -> list[Any]:

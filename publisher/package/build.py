@@ -29,7 +29,7 @@ from publisher.package.layout import (
     path_problem,
     suffix,
     type_problem,
-)  # fmt: skip
+)
 from publisher.package.summary import checks, summarise
 from publisher.package.tree import Tree, read_tree
 

@@ -25,7 +25,7 @@ from publisher.package.layout import (
     path_problem,
     suffix,
     type_problem,
-)  # fmt: skip
+)
 from publisher.package.membranes import INDEX, check_membranes
 from publisher.package.tree import Tree
 

@@ -38,9 +38,19 @@ TOTALS: Final = {
 MAX_FINDINGS: Final = 200
 """Findings that are listed."""
 
-ROOT_FILES: Final = frozenset({
-    SIGNATURE, MODEL_INDEX, CARD, "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt",
-})  # fmt: skip
+ROOT_FILES: Final = frozenset(
+    {
+        SIGNATURE,
+        MODEL_INDEX,
+        CARD,
+        "LICENSE",
+        "LICENSE.md",
+        "LICENSE.txt",
+        "NOTICE",
+        "NOTICE.md",
+        "NOTICE.txt",
+    }
+)
 MODEL_TYPES: Final = frozenset({"json", "txt", "model", "safetensors"})
 RELEASE_TYPES: Final = frozenset({"json", "jsonl", "txt", "md", "html", "xml", "yaml", "safetensors"})
 TEXT_TYPES: Final = frozenset({"json", "jsonl", "txt", "md", "html", "xml", "yaml"})

@@ -32,7 +32,7 @@ from publisher.package.layout import (
     is_judged,
     is_payload,
     test_result,
-)  # fmt: skip
+)
 from publisher.package.measurements import Recomputed, check_measurements
 from publisher.package.statements import (
     BUILD_TYPE,
@@ -42,7 +42,7 @@ from publisher.package.statements import (
     outcome,
     properties,
     subjects,
-)  # fmt: skip
+)
 from publisher.package.summary import ReleaseSummary, attestations, checks, summarise
 from publisher.package.tree import Tree
 

@@ -32,17 +32,29 @@ def _blank(prepared: Prepared) -> ReleaseReport:
     resolved, model = prepared.resolved, prepared.model
     claims = [
         ClaimRecord(
-            id=item.claim.id, step=item.step, sentence=item.claim.sentence, binds=item.claim.binds,
-            limits=item.claim.limits, verdict="unknown",
+            id=item.claim.id,
+            step=item.step,
+            sentence=item.claim.sentence,
+            binds=item.claim.binds,
+            limits=item.claim.limits,
+            verdict="unknown",
             checks=tuple(unknown(check, "it has not been measured yet") for check in item.claim.checks),
         )
         for item in prepared.claims
-    ]  # fmt: skip
+    ]
     base = ModelRecord(
         source=resolved.model, family=model.family.name if model else "", digest="", parameters=0, bytes=0
     )
     return ReleaseReport(
-        name=resolved.release.name, version=resolved.release.version, license=resolved.release.license,
-        decision="unknown", model=base, steps=(), claims=tuple(claims), seed=resolved.seed,
-        device=str(prepared.device), versions={}, manifest_sha256=resolved.manifest_sha256,
-    )  # fmt: skip
+        name=resolved.release.name,
+        version=resolved.release.version,
+        license=resolved.release.license,
+        decision="unknown",
+        model=base,
+        steps=(),
+        claims=tuple(claims),
+        seed=resolved.seed,
+        device=str(prepared.device),
+        versions={},
+        manifest_sha256=resolved.manifest_sha256,
+    )

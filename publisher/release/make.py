@@ -19,7 +19,7 @@ from publisher.api import (
     ReleaseReport,
     ReleaseStart,
     Verdict,
-)  # fmt: skip
+)
 from publisher.api.freeze_mask import FILE as MASK
 from publisher.api.membranes import FOLDER
 from publisher.engine.cache import StepResult
@@ -300,11 +300,13 @@ def _evaluate(
 
 def _times(seconds: Mapping[str, float], cached: Sequence[str], found: Evaluation) -> bytes:
     """What depends on this machine, and is therefore no part of the report."""
-    return json_bytes({
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        "cached": list(cached),
-        "relearning": {check: round(value, 4) for check, value in found.seconds.items()},
-    })  # fmt: skip
+    return json_bytes(
+        {
+            "seconds": {name: round(value, 2) for name, value in seconds.items()},
+            "cached": list(cached),
+            "relearning": {check: round(value, 4) for check, value in found.seconds.items()},
+        }
+    )
 
 
 def _write_reports(target: Path, files: Mapping[str, bytes]) -> Path:

@@ -129,13 +129,21 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
     )
     few = (f"{plan.check}: {plan.few_prompts}" for plan in plans if plan.few_prompts)
     prepared = Prepared(
-        path=path, resolved=resolved, registry=registry, device=device, model=model, gold=gold, steps=steps,
-        claims=claims, tools=tools, checks=plans,
+        path=path,
+        resolved=resolved,
+        registry=registry,
+        device=device,
+        model=model,
+        gold=gold,
+        steps=steps,
+        claims=claims,
+        tools=tools,
+        checks=plans,
         images=images(checks, resolved.scope, tools, sampling),
         used=tuple(_once([*(step.contribution for step in steps), *used])),
         dropped=dropped,
         warnings=(*dropped, *warnings(steps, model.folder.anatomy.denoiser if model else ""), *few),
-    )  # fmt: skip
+    )
     if out is not None:
         require_ends(prepared)
     return prepared

@@ -26,8 +26,11 @@ CLASSES = {
 }
 """Pipeline that a folder names -> the pipeline of the same parts that draws from words alone."""
 FILTERS: dict[str, Any] = {
-    "safety_checker": None, "requires_safety_checker": False, "feature_extractor": None, "image_encoder": None
-}  # fmt: skip
+    "safety_checker": None,
+    "requires_safety_checker": False,
+    "feature_extractor": None,
+    "image_encoder": None,
+}
 """What is left out of a pipeline that has it."""
 
 

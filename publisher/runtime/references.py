@@ -106,9 +106,7 @@ def _images(
     return torch.stack([next(drawn) for _ in range(wanted.count)])
 
 
-def reference_requests(
-    concept: Concept, count: int, who: Who, steps: int, guidance: float
-) -> tuple[ImageRequest, ...]:  # fmt: skip
+def reference_requests(concept: Concept, count: int, who: Who, steps: int, guidance: float) -> tuple[ImageRequest, ...]:
     """What is drawn: the concept's prompts in turn, those left out that nobody may draw.
 
     Raises:

@@ -62,10 +62,19 @@ def serving_class(kind: Any, listener: Listener, gate: Gate) -> type:
         listener.heard(pipeline, bound.arguments, found[0])
         return found
 
-    return type(kind.__name__, (kind,), {
-        "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__,
-        "__call__": call, "encode_prompt": encode_prompt, "plain_class": kind, "membranes": listener,
-    })  # fmt: skip
+    return type(
+        kind.__name__,
+        (kind,),
+        {
+            "__module__": kind.__module__,
+            "__qualname__": kind.__qualname__,
+            "__doc__": kind.__doc__,
+            "__call__": call,
+            "encode_prompt": encode_prompt,
+            "plain_class": kind,
+            "membranes": listener,
+        },
+    )
 
 
 def require_kind(pipeline: DiffusionPipeline) -> None:

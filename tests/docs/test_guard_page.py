@@ -50,8 +50,12 @@ def test_the_first_block_runs_as_printed(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_lines_to_add_call_what_there_is() -> None:
     found = [block.replace("unet.parameters(),", "unet.parameters(),)").rstrip() for block in blocks()[1:]]
     found[1] += ")"
-    called = [ast.unparse(node.func) for block in found for node in ast.walk(ast.parse(textwrap.dedent(block)))
-              if isinstance(node, ast.Call)]  # fmt: skip
+    called = [
+        ast.unparse(node.func)
+        for block in found
+        for node in ast.walk(ast.parse(textwrap.dedent(block)))
+        if isinstance(node, ast.Call)
+    ]
     assert called.count("publisher.guard") == 2
     assert "guard.exclude_modules" in called
 

@@ -46,9 +46,7 @@ def run(words: list[str]) -> str:
 
 
 def test_every_command_of_the_pages_is_ours_or_makes_the_variant() -> None:
-    others = [
-        words for page in sorted(PAGES.glob("*.md")) for words in commands(page.name) if words[0] != "publisher"
-    ]  # fmt: skip
+    others = [words for page in sorted(PAGES.glob("*.md")) for words in commands(page.name) if words[0] != "publisher"]
     assert [words[:3] for words in others] == [["python", "-m", "publisher_emoji.training.fine_tune"]]
 
 

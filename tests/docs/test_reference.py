@@ -28,5 +28,11 @@ def test_every_hook_is_documented_with_its_signature(name: str) -> None:
 def test_the_page_of_an_exit_code_has_all_of_them() -> None:
     page = (ROOT / "docs" / "reference" / "exit-codes.md").read_text()
     assert [int(line.split("|")[1]) for line in page.splitlines() if line.startswith("| ") and line[2].isdigit()] == [
-        0, 1, 2, 3, 4, 130, 143,
-    ]  # fmt: skip
+        0,
+        1,
+        2,
+        3,
+        4,
+        130,
+        143,
+    ]

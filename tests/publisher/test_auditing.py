@@ -261,9 +261,9 @@ def test_a_renamed_tensor_is_found_by_its_bytes(tmp_path: Path, check: Check, dt
 
 def test_exchanged_tensors_are_found_by_their_bytes(tmp_path: Path, check: Check) -> None:
     tensors = network()
-    (violation,) = check(
-        save(tmp_path / "m.safetensors", {**tensors, K: tensors[V], V: tensors[K]})
-    ).weights[0].violations  # fmt: skip
+    (violation,) = (
+        check(save(tmp_path / "m.safetensors", {**tensors, K: tensors[V], V: tensors[K]})).weights[0].violations
+    )
     assert (violation.status, violation.found_as) == ("renamed", V)
 
 
@@ -673,8 +673,9 @@ def test_an_index_that_leads_outside_is_refused(pipeline: Path, check: Check) ->
     (pipeline / "unet/diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
     found = check(pipeline)
     assert (found.verdict, list(reasons(found))) == (
-        "undecided", ["unet/diffusion_pytorch_model.safetensors.index.json"]
-    )  # fmt: skip
+        "undecided",
+        ["unet/diffusion_pytorch_model.safetensors.index.json"],
+    )
 
 
 @pytest.mark.parametrize(

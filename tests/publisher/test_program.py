@@ -26,13 +26,16 @@ PROSE = ("runtime/guard/arming.py",)
     ("argv", "original", "expected"),
     [
         (["/x/publisher/__main__.py", "plan"], ["python3", "-m", "publisher", "plan"], "python3 -m publisher"),
-        (["/x/publisher/__main__.py"], ["my venv/python", "-X", "dev", "-m", "publisher"],
-         "'my venv/python' -X dev -m publisher"),
+        (
+            ["/x/publisher/__main__.py"],
+            ["my venv/python", "-X", "dev", "-m", "publisher"],
+            "'my venv/python' -X dev -m publisher",
+        ),
         ([".venv/bin/publisher", "plan"], ["python", ".venv/bin/publisher", "plan"], ".venv/bin/publisher"),
         (["train.py"], ["python", "train.py"], "publisher"),
         (["/y/__main__.py"], ["python", "-m", "pytest"], "publisher"),
     ],
-)  # fmt: skip
+)
 def test_it_is_named_as_it_was_started(
     monkeypatch: pytest.MonkeyPatch, argv: list[str], original: list[str], expected: str
 ) -> None:

@@ -58,9 +58,17 @@ def _tiny(folder: Path, kind: str, width: int) -> None:
     import transformers
 
     config = transformers.CLIPTextConfig(
-        vocab_size=1389, hidden_size=width, intermediate_size=8, num_hidden_layers=3, num_attention_heads=2,
-        max_position_embeddings=32, projection_dim=6, bos_token_id=1387, eos_token_id=1388, pad_token_id=1388,
-    )  # fmt: skip
+        vocab_size=1389,
+        hidden_size=width,
+        intermediate_size=8,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+        projection_dim=6,
+        bos_token_id=1387,
+        eos_token_id=1388,
+        pad_token_id=1388,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(width)
         getattr(transformers, kind)(config).save_pretrained(folder)
@@ -93,12 +101,14 @@ def test_two_encoders_are_joined_as_sdxl_does(xl: Xl) -> None:
 
     folder = xl.folder
     pipe = StableDiffusionXLPipeline(
-        vae=None, unet=None, scheduler=None,
+        vae=None,
+        unet=None,
+        scheduler=None,
         text_encoder=transformers.CLIPTextModel.from_pretrained(folder / "text_encoder"),
         text_encoder_2=transformers.CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2"),
         tokenizer=transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         tokenizer_2=transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer_2"),
-    )  # fmt: skip
+    )
     found = Encoders(xl, CPU)  # type: ignore[arg-type]
     hidden = [one.hidden for one in found.embed([found.tokens(text) for text in PROMPTS])]
     wanted = pipe.encode_prompt(list(PROMPTS), device=CPU, do_classifier_free_guidance=False)[0]

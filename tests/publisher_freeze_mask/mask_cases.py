@@ -28,18 +28,29 @@ from publisher_freeze_mask.step import FreezeMaskStep
 from support.toys import ORIGIN, Silent
 
 SKULL = Concept(
-    id="skull", name="skull", synonyms=("death head",), prompts=("a skull emoji", "a skull emoji in noto style"),
-    paraphrases=("a death head emoji",), description="a white face with black eyes", label="skull",
-)  # fmt: skip
+    id="skull",
+    name="skull",
+    synonyms=("death head",),
+    prompts=("a skull emoji", "a skull emoji in noto style"),
+    paraphrases=("a death head emoji",),
+    description="a white face with black eyes",
+    label="skull",
+)
 PIZZA = Concept(id="pizza", name="pizza", prompts=("a pizza emoji", "a pizza emoji in noto style"), label="pizza")
 GHOST = Concept(id="ghost", name="ghost", prompts=("a ghost emoji",), label="ghost")
 CAT = Concept(id="cat", name="cat", prompts=("a cat emoji", "a cat emoji in noto style"), label="cat")
 SCOPE = Scope(concepts=(SKULL, PIZZA), keep=(GHOST, CAT))
 SHORT = {
-    "concepts": ["skull"], "innocents": ["ghost"], "images": 3, "keep_images": 3, "replicas": 0,
-    "adapt": {"steps": 4, "lr": 1e-3, "batch": 2}, "score": {"points": 2, "batches": 1, "batch": 3},
-    "refine": {"steps": 2}, "released": {"steps": 2, "batch": 2},
-}  # fmt: skip
+    "concepts": ["skull"],
+    "innocents": ["ghost"],
+    "images": 3,
+    "keep_images": 3,
+    "replicas": 0,
+    "adapt": {"steps": 4, "lr": 1e-3, "batch": 2},
+    "score": {"points": 2, "batches": 1, "batch": 3},
+    "refine": {"steps": 2},
+    "released": {"steps": 2, "batch": 2},
+}
 WIDTH = 16
 
 
@@ -47,10 +58,15 @@ def tiny_unet() -> UNet2DConditionModel:
     """One transformer of SD 1.x going down, two going up."""
     torch.manual_seed(0)
     made = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=WIDTH,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        cross_attention_dim=WIDTH,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         attention_head_dim=4,
-    )  # fmt: skip
+    )
     return made.eval().requires_grad_(requires_grad=False)
 
 
@@ -59,21 +75,36 @@ def save_tiny_model(target: pathlib.Path) -> pathlib.Path:
     torch.manual_seed(0)
     tokenizer = CLIPTokenizer.from_pretrained(model_folder() / "tokenizer")
     text = CLIPTextConfig(
-        hidden_size=WIDTH, intermediate_size=16, num_attention_heads=2, num_hidden_layers=1, vocab_size=len(tokenizer),
-        max_position_embeddings=32, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id, hidden_act="quick_gelu",
-    )  # fmt: skip
+        hidden_size=WIDTH,
+        intermediate_size=16,
+        num_attention_heads=2,
+        num_hidden_layers=1,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=32,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        hidden_act="quick_gelu",
+    )
     vae = AutoencoderKL(
-        block_out_channels=(8,), norm_num_groups=4, down_block_types=("DownEncoderBlock2D",),
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",),
         up_block_types=("UpDecoderBlock2D",),
-    )  # fmt: skip
+    )
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
-    )  # fmt: skip
+    )
     StableDiffusionPipeline(
-        vae=vae, text_encoder=CLIPTextModel(text), tokenizer=tokenizer, unet=tiny_unet(), scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    ).save_pretrained(target)  # fmt: skip
+        vae=vae,
+        text_encoder=CLIPTextModel(text),
+        tokenizer=tokenizer,
+        unet=tiny_unet(),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(target)
     return target
 
 
@@ -129,9 +160,16 @@ def run(
     """Plan and run; nothing is written but the artifact."""
     params = parse(**data)
     identity = Identity(
-        name="freeze-mask", version="1", origin=ORIGIN, id="freeze-mask", params=params.as_json(), scope=SCOPE,
-        seed=seed, device=Device("cpu", "float32"), versions={},
-    )  # fmt: skip
+        name="freeze-mask",
+        version="1",
+        origin=ORIGIN,
+        id="freeze-mask",
+        params=params.as_json(),
+        scope=SCOPE,
+        seed=seed,
+        device=Device("cpu", "float32"),
+        versions={},
+    )
     ctx = RunningStep(identity, model, tmp_path, progress or Silent(), sets)
     plan = FreezeMaskStep().plan(params, SCOPE, model)
     FreezeMaskStep().run(params, ctx)

@@ -59,9 +59,14 @@ class Published:
     """
 
     def __init__(
-        self, network: nn.Module, predict: Predict, fine_tuned: dict[str, Tensor], encoders: Encoders, x: Tensor,
+        self,
+        network: nn.Module,
+        predict: Predict,
+        fine_tuned: dict[str, Tensor],
+        encoders: Encoders,
+        x: Tensor,
         rates: Rates,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.network, self.predict, self.encoders, self.rates = network.requires_grad_(), predict, encoders, rates
         self.x = [value.clone() for value in x]
         self.delta = [copy.deepcopy(p.detach()) - fine_tuned[name] for name, p in network.named_parameters()]

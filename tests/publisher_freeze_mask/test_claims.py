@@ -36,8 +36,10 @@ def test_the_two_other_figures_have_the_bounds_of_the_parameters() -> None:
     found = claims(random_at_most=0.4, innocent_at_least=0.8, innocents=1)
     (random,), (kept,) = found[RANDOM].checks, found[INNOCENTS].checks
     assert (random.metric, random.metric_params, random.concepts) == (
-        "gain-left", {"against": "random-mask"}, ("skull", "pizza"),
-    )  # fmt: skip
+        "gain-left",
+        {"against": "random-mask"},
+        ("skull", "pizza"),
+    )
     assert random.gate.upper_at_most == 0.4
     assert (kept.metric, kept.metric_params, kept.concepts) == ("gain-kept", {"against": "unmasked"}, ("cat",))
     assert kept.gate.lower_at_least == 0.8

@@ -28,8 +28,10 @@ def test_scores_add_up_to_what_the_loss_fell_by() -> None:
 
 def test_one_point_is_coarser_than_six() -> None:
     place, delta, loss = unet_case()
-    off = [abs(path_scores(place, delta, [loss], n).predicted / path_scores(place, delta, [loss], n).gain - 1)
-           for n in (1, 6)]  # fmt: skip
+    off = [
+        abs(path_scores(place, delta, [loss], n).predicted / path_scores(place, delta, [loss], n).gain - 1)
+        for n in (1, 6)
+    ]
     assert off[0] > 10 * off[1]
 
 

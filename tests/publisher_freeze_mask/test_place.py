@@ -49,9 +49,15 @@ def test_what_was_moved_is_put_back_bit_for_bit_even_after_others_wrote_to_it() 
     assert all(torch.equal(bits(tensor), before[name]) for name, tensor in place.parameters.items())
 
 
-@pytest.mark.parametrize("unit", [("down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight", 1),
-                                  ("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_out.0.bias", 0),
-                                  ("up_blocks.1.resnets.0.conv1.weight", 0)], ids=lambda unit: unit[0])  # fmt: skip
+@pytest.mark.parametrize(
+    "unit",
+    [
+        ("down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight", 1),
+        ("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_out.0.bias", 0),
+        ("up_blocks.1.resnets.0.conv1.weight", 0),
+    ],
+    ids=lambda unit: unit[0],
+)
 def test_slopes_are_finite_differences_of_the_loss(unit: tuple[str, int]) -> None:
     place, delta, loss = unet_case()
     place.put(delta, 0.4)

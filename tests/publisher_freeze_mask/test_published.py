@@ -38,16 +38,16 @@ def test_steps_are_those_of_the_published_loop_in_float64() -> None:
         bad, good = now.illegal, ~now.illegal
         return (lambda: (loss(good) - loss(bad)) / 2), (lambda: (loss(good) + loss(bad)) / 2)
 
-    start, x = released(
-        place, units, delta, ours, rho=RHO, params=params, generator=torch.Generator().manual_seed(0)
-    )  # fmt: skip
+    start, x = released(place, units, delta, ours, rho=RHO, params=params, generator=torch.Generator().manual_seed(0))
     order = [units.keys.index((name, (0, 0))) for name in before]
     published = Published(
-        theirs, lambda noisy, t, states: theirs(noisy, t, states, return_dict=False)[0],
+        theirs,
+        lambda noisy, t, states: theirs(noisy, t, states, return_dict=False)[0],
         {name: value + delta[name] for name, value in before.items()},
-        Encoders(image=lambda images: images, text=text, noisy=lambda latents, _noise, _t: latents), start[order],
+        Encoders(image=lambda images: images, text=text, noisy=lambda latents, _noise, _t: latents),
+        start[order],
         Rates(RHO, params.c_sparsity, params.mask_lr, params.user_lr, params.temperature),
-    )  # fmt: skip
+    )
     for turn, batch in enumerate(batches):
         (published.user_step if turn % params.interval else published.publisher_step)(batch)
     torch.testing.assert_close(x[order], torch.stack(published.x), rtol=1e-9, atol=1e-9)

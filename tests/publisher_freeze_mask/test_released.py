@@ -52,9 +52,14 @@ def ran(
 
     delta = {name: 0.05 - value for name, value in before.items()}
     start, x = released(
-        place, units, delta, draw, rho=0.3, params=ReleasedParams(steps=steps, user_lr=user_lr),
+        place,
+        units,
+        delta,
+        draw,
+        rho=0.3,
+        params=ReleasedParams(steps=steps, user_lr=user_lr),
         generator=torch.Generator().manual_seed(seed),
-    )  # fmt: skip
+    )
     size = Budget(int((x > 0).sum()), "tensors")
     return units.top(start, size), units.top(x, size), x, place
 
@@ -91,9 +96,14 @@ def test_without_a_penalty_a_step_follows_the_data() -> None:
     delta = {name: torch.ones(4, 3, dtype=torch.float64) for name in CANDIDATES}
     losses: tuple[Loss, Loss] = (lambda: -network.left.sum(), network.left.sum)
     start, x = released(
-        place, units, delta, lambda: losses, rho=0.3, params=ReleasedParams(steps=1, c_sparsity=0.0, mask_lr=2.0),
+        place,
+        units,
+        delta,
+        lambda: losses,
+        rho=0.3,
+        params=ReleasedParams(steps=1, c_sparsity=0.0, mask_lr=2.0),
         generator=torch.Generator().manual_seed(0),
-    )  # fmt: skip
+    )
     m = relaxed(start, 0.2)
     wanted = start + 2.0 * torch.tensor([-12.0, 0.0]).double() * m * (1 - m) / 0.2
     torch.testing.assert_close(x, wanted)

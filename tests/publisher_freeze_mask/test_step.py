@@ -145,9 +145,7 @@ def test_masks_of_other_seeds_and_of_exchanged_sides_are_compared(model: Model, 
     assert set(mask.others) == {"seed-1"}
     assert all(0.25 < count(rows, mask.candidates) / mask.parameters.total <= 0.3 for rows in mask.others.values())
     names = [number.name for number in ctx.numbers]
-    assert [name for name in names if name.startswith("alike")] == [
-        "alike: seed-1", "alike: sides exchanged"
-    ]  # fmt: skip
+    assert [name for name in names if name.startswith("alike")] == ["alike: seed-1", "alike: sides exchanged"]
 
 
 def test_the_report_gets_both_ratios_and_whether_the_scores_add_up(model: Model, tmp_path: Path) -> None:

@@ -23,9 +23,16 @@ from publisher_immunize.params import ImmunizeParams
 WIDTH, POSITIONS = 32, 8
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 FILLED = {
-    "inner": "cross-attention", "inner_lr": 1e-2, "lr": 1e-3, "steps": 3, "batch": 2, "prior_batch": 1, "images": 4,
-    "keep_images": 2, "captions": ["name"],
-}  # fmt: skip
+    "inner": "cross-attention",
+    "inner_lr": 1e-2,
+    "lr": 1e-3,
+    "steps": 3,
+    "batch": 2,
+    "prior_batch": 1,
+    "images": 4,
+    "keep_images": 2,
+    "captions": ["name"],
+}
 
 
 class Double(Denoiser):

@@ -20,17 +20,28 @@ from publisher_immunize.step import Immunize
 from support.toys import ORIGIN, Silent
 
 SKULL = Concept(
-    id="skull", name="skull", synonyms=("death head",), prompts=("a skull emoji", "a skull emoji in noto style"),
-    paraphrases=("a death head emoji",), description="a white face with black eyes", label="skull",
-)  # fmt: skip
+    id="skull",
+    name="skull",
+    synonyms=("death head",),
+    prompts=("a skull emoji", "a skull emoji in noto style"),
+    paraphrases=("a death head emoji",),
+    description="a white face with black eyes",
+    label="skull",
+)
 PIZZA = Concept(id="pizza", name="pizza", prompts=("a pizza emoji", "a pizza emoji in noto style"), label="pizza")
 GHOST = Concept(id="ghost", name="ghost", prompts=("a ghost emoji",), label="ghost")
 CAT = Concept(id="cat", name="cat", prompts=("a cat emoji", "a cat emoji in noto style"), label="cat")
 SCOPE = Scope(concepts=(SKULL, PIZZA), keep=(GHOST, CAT), keep_prompts=("a drawing", "nothing at all"))
 SHORT = {
-    "steps": 3, "batch": 2, "images": 4, "keep_images": 2, "inner": "cross-attention", "lr": 1e-3, "inner_lr": 1e-3,
+    "steps": 3,
+    "batch": 2,
+    "images": 4,
+    "keep_images": 2,
+    "inner": "cross-attention",
+    "lr": 1e-3,
+    "inner_lr": 1e-3,
     "lam": 1.0,
-}  # fmt: skip
+}
 
 
 def model_of(folder: Path) -> State:
@@ -72,21 +83,36 @@ class KillingAt(Silent):
 
 
 def context(
-    model: Model, tmp_path: Path, params: ImmunizeParams, scope: Scope = SCOPE, dtype: str = "float32",
+    model: Model,
+    tmp_path: Path,
+    params: ImmunizeParams,
+    scope: Scope = SCOPE,
+    dtype: str = "float32",
     progress: Silent | None = None,
-) -> RunningStep:  # fmt: skip
+) -> RunningStep:
     """As the engine makes it."""
     identity = Identity(
-        name="immunize", version="1", origin=ORIGIN, id="immunize", params=params.as_json(), scope=scope,
-        seed=0, device=Device("cpu", dtype), versions={},
-    )  # fmt: skip
+        name="immunize",
+        version="1",
+        origin=ORIGIN,
+        id="immunize",
+        params=params.as_json(),
+        scope=scope,
+        seed=0,
+        device=Device("cpu", dtype),
+        versions={},
+    )
     return RunningStep(identity, model, tmp_path, progress or Silent(), sets)
 
 
 def run(
-    model: Model, tmp_path: Path, scope: Scope = SCOPE, dtype: str = "float32", progress: Silent | None = None,
+    model: Model,
+    tmp_path: Path,
+    scope: Scope = SCOPE,
+    dtype: str = "float32",
+    progress: Silent | None = None,
     **data: Any,
-) -> RunningStep:  # fmt: skip
+) -> RunningStep:
     """Plan and run; the plan lists exactly what was written."""
     params = ImmunizeParams.parse({**SHORT, **data})
     ctx = context(model, tmp_path, params, scope, dtype, progress)

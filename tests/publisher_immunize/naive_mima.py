@@ -35,9 +35,16 @@ class Published:
     """
 
     def __init__(
-        self, unet: Any, encode: Callable[[str], Tensor], length: Callable[[str], int], noising: Any,
-        captions: Sequence[str], *, rates: tuple[float, float], ridge: float,
-    ) -> None:  # fmt: skip
+        self,
+        unet: Any,
+        encode: Callable[[str], Tensor],
+        length: Callable[[str], int],
+        noising: Any,
+        captions: Sequence[str],
+        *,
+        rates: tuple[float, float],
+        ridge: float,
+    ) -> None:
         self.unet, self.encode, self.length, self.noising = unet, encode, length, noising
         self.captions, self.inner_lr, self.ridge = tuple(captions), rates[0], ridge
         self.weights = {name: p for name, p in unet.named_parameters() if CROSS.search(name)}
@@ -66,9 +73,12 @@ class Published:
             own, _ = self._losses(inner, group)
             gradients = dict(zip(self.weights, torch.autograd.grad(own, list(self.weights.values())), strict=True))
             copies.append(
-                {name: self.weights[name].detach() - self.inner_lr * g for name, g in gradients.items()
-                 if KEYS_VALUES.search(name)}
-            )  # fmt: skip
+                {
+                    name: self.weights[name].detach() - self.inner_lr * g
+                    for name, g in gradients.items()
+                    if KEYS_VALUES.search(name)
+                }
+            )
             for name, g in gradients.items():
                 if not KEYS_VALUES.search(name):
                     others[name] = others.get(name, 0) + g / inner.groups

@@ -112,9 +112,14 @@ def test_one_concept_merged_is_imma_on_the_concepts_own_tokens(inner: str) -> No
     found = []
     for method in ("mima", "imma"):
         bench = make_bench(
-            torch.float64, (SKULL,), method=method, inner=inner, first_order=True, inner_rule="normalised",
+            torch.float64,
+            (SKULL,),
+            method=method,
+            inner=inner,
+            first_order=True,
+            inner_rule="normalised",
             **ONLY_CONCEPT,
-        )  # fmt: skip
+        )
         for text, state in bench.material.states.items():
             object.__setattr__(state, "states", bench.material.tokens(text)[None])  # the texts' own tokens alone
         bench.material.lengths.update(dict.fromkeys(bench.material.lengths, 5))  # type: ignore[attr-defined]
@@ -127,8 +132,10 @@ def test_one_concept_merged_is_imma_on_the_concepts_own_tokens(inner: str) -> No
 
 
 def test_two_concepts_merged_are_not_two_immas() -> None:
-    losses = [step(bench := make_bench(method=m, inner_rule="normalised"), theta_of(bench, *VALUES)).losses[0]
-              for m in ("mima", "imma")]  # fmt: skip
+    losses = [
+        step(bench := make_bench(method=m, inner_rule="normalised"), theta_of(bench, *VALUES)).losses[0]
+        for m in ("mima", "imma")
+    ]
     assert losses[0] != pytest.approx(losses[1], rel=1e-6)
 
 

@@ -15,15 +15,19 @@ def test_pairs_of_steps_are_those_of_the_published_loop_in_float64(tmp_path: Pat
     """Without what it does otherwise: it keeps the inner step, and takes the first of equal rows, not their mean."""
     bench = make_bench(
         torch.float64, first_order=True, inner_lr=1e-3, merge={"texts": 100}, batch=2, prior_batch=1, steps=3
-    )  # fmt: skip
+    )
     theirs = make_bench(torch.float64)
     states, captions = bench.material.states, [*bench.material.keep_texts]
     captions += [prompt for album in bench.material.concepts for prompt in album.concept.prompts]
     published = Published(
-        theirs.host.network, lambda text: states[text].states[0], lambda text: bench.material.lengths[text],
-        bench.material.noising, list(dict.fromkeys(captions)), rates=(1e-3, 1e-3),
+        theirs.host.network,
+        lambda text: states[text].states[0],
+        lambda text: bench.material.lengths[text],
+        bench.material.noising,
+        list(dict.fromkeys(captions)),
+        rates=(1e-3, 1e-3),
         ridge=bench.params.merge.ridge,
-    )  # fmt: skip
+    )
     theta = {name: bench.host.tensor(name).clone() for name in bench.host.names if CROSS.search(name)}
     run = Run(bench, theta, lambda _: seeded(), Checkpoints(tmp_path, "x", "x"), lambda *_: None)
     for turn in range(3):

@@ -118,10 +118,15 @@ class Published:
         size = self.unet.config.sample_size
         height, width = ((self._integer(4, 8) * size // 8 if self.dynamic_resolution else size) for _ in range(2))
         latents = torch.randn(1, 4, height, width, generator=self.draws)
-        sampler = DDIMScheduler(**{
-            **{key: value for key, value in self.scheduler.items() if not key.startswith("_")},
-            "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0, "timestep_spacing": "leading",
-        })  # fmt: skip
+        sampler = DDIMScheduler(
+            **{
+                **{key: value for key, value in self.scheduler.items() if not key.startswith("_")},
+                "clip_sample": False,
+                "set_alpha_to_one": True,
+                "steps_offset": 0,
+                "timestep_spacing": "leading",
+            }
+        )
         sampler.set_timesteps(self.max_denoising_steps)
         with torch.no_grad(), self.network:
             for t in sampler.timesteps[:k]:

@@ -25,11 +25,22 @@ def published(folder: Path, target: Target, params: MembraneParams) -> tuple[lis
     with torch.no_grad():
         embeddings = {text: pipeline.text_encoder(ids)[0] for text, ids in tokens.items()}
     loop = Published(
-        pipeline.unet, dict(pipeline.scheduler.config), embeddings,
+        pipeline.unet,
+        dict(pipeline.scheduler.config),
+        embeddings,
         list(zip(target.texts, target.surrogates, target.positives, strict=True)),
-        params.steps, params.lr, params.warmup, params.cycles, params.rank, params.alpha, params.lam, params.eta,
-        params.denoising_steps, seeded("init/cat"), seeded("exact/cat"),
-    )  # fmt: skip
+        params.steps,
+        params.lr,
+        params.warmup,
+        params.cycles,
+        params.rank,
+        params.alpha,
+        params.lam,
+        params.eta,
+        params.denoising_steps,
+        seeded("init/cat"),
+        seeded("exact/cat"),
+    )
     return loop.losses, loop.run()
 
 

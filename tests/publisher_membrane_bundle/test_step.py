@@ -16,7 +16,7 @@ from publisher.api.membranes import (
     find_hosts,
     membrane_bytes,
     parse_membrane_bytes,
-)  # fmt: skip
+)
 from publisher.engine.cache import Identity
 from publisher.engine.context import RunningStep
 from publisher.engine.device import Device
@@ -33,9 +33,16 @@ SHORT = {"steps": 3, "warmup": 1, "pool": 2, "denoising_steps": 3, "surrogates":
 
 def context(model: Model, tmp_path: Path, params: MembraneParams, scope: Scope = SCOPE) -> RunningStep:
     identity = Identity(
-        name="membrane-bundle", version="1", origin=ORIGIN, id="membranes", params=params.as_json(), scope=scope,
-        seed=0, device=Device("cpu", "float32"), versions={},
-    )  # fmt: skip
+        name="membrane-bundle",
+        version="1",
+        origin=ORIGIN,
+        id="membranes",
+        params=params.as_json(),
+        scope=scope,
+        seed=0,
+        device=Device("cpu", "float32"),
+        versions={},
+    )
     return RunningStep(identity, model, tmp_path, Silent())
 
 

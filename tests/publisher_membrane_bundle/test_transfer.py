@@ -35,9 +35,12 @@ def shows(pipeline: StableDiffusionPipeline, scorer: Scorer, texts: tuple[str, .
 def test_it_still_erases_there_and_leaves_others_alone(embedded: Model, scorer: Scorer, tmp_path: Path) -> None:
     params = MembraneParams.parse({"steps": 120, "lr": 1e-3, "warmup": 12, "cycles": 1, "lam": 30})
     session = Session(
-        torch.device("cpu"), torch.float32, lambda purpose: torch.Generator().manual_seed(len(purpose)), tmp_path,
+        torch.device("cpu"),
+        torch.float32,
+        lambda purpose: torch.Generator().manual_seed(len(purpose)),
+        tmp_path,
         lambda _done, _total, _text: None,
-    )  # fmt: skip
+    )
     membrane = train(embedded, [Target("skull", TEXTS, GHOSTS, TEXTS)], (), params, session).membranes["skull"]
     variant = fine_tune("firefox", 20)
     assert shows(variant, scorer, TEXTS, "skull") >= 13

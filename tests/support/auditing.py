@@ -24,18 +24,24 @@ TO_K, TO_V = "down.0.attn2.to_k", "down.0.attn2.to_v"
 CONV, NORM = "down.0.conv", "down.0.norm"
 FROZEN: Mapping[str, Rows] = {f"{TO_K}.weight": (), f"{CONV}.weight": ((0, 16), (32, 40)), f"{NORM}.weight": ()}
 INDEX = {
-    "_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.42.1",
-    "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
-}  # fmt: skip
+    "_class_name": "StableDiffusionPipeline",
+    "_diffusers_version": "0.42.1",
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
 
 
 def network(seed: int = 0) -> dict[str, Tensor]:
     """Tensors with the names of a denoiser; random."""
     random = torch.Generator().manual_seed(seed)
     shapes = {
-        f"{TO_K}.weight": (48, 64), f"{TO_V}.weight": (48, 64), f"{TO_V}.bias": (48,), f"{CONV}.weight": (48, 8, 3, 3),
-        f"{CONV}.bias": (48,), f"{NORM}.weight": (48,),
-    }  # fmt: skip
+        f"{TO_K}.weight": (48, 64),
+        f"{TO_V}.weight": (48, 64),
+        f"{TO_V}.bias": (48,),
+        f"{CONV}.weight": (48, 8, 3, 3),
+        f"{CONV}.bias": (48,),
+        f"{NORM}.weight": (48,),
+    }
     return {name: torch.randn(shape, generator=random) * 0.05 for name, shape in shapes.items()}
 
 

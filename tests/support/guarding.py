@@ -33,10 +33,15 @@ def tiny_unet(seed: int = 0) -> Any:
 
     torch.manual_seed(seed)
     return UNet2DConditionModel(
-        sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4, cross_attention_dim=16,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        sample_size=8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=4,
+        cross_attention_dim=16,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=2,
-    )  # fmt: skip
+    )
 
 
 def mask_of(unet: nn.Module, frozen: Frozen = FROZEN) -> FreezeMask:

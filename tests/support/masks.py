@@ -39,11 +39,12 @@ def mask_of(
         "parameters": Share(frozen=count(rows, candidates), total=total),
         "candidates": candidates,
         "frozen": tuple(
-            FrozenTensor(name=name, shape=tuple(tensors[name].shape), rows=rows[name],
-                         sha256=digests(tensors[name], rows[name]))
+            FrozenTensor(
+                name=name, shape=tuple(tensors[name].shape), rows=rows[name], sha256=digests(tensors[name], rows[name])
+            )
             for name in sorted(rows)
         ),
-    }  # fmt: skip
+    }
     return FreezeMask(**fields | changes)
 
 

@@ -63,33 +63,69 @@ def interval(value: float, low: float, high: float, n: int = 60) -> dict[str, An
 
 def check_data() -> dict[str, Any]:
     return {
-        "id": "cigarette.plain", "attack": "plain", "attack_params": {}, "scorer": "emoji", "metric": "rate",
-        "metric_params": {}, "unit": "share", "better": "lower", "concepts": ["cigarette"],
-        "gate": {"upper_at_most": 0.1}, "verdict": "passed", "reason": "upper bound 0.06 <= 0.1",
+        "id": "cigarette.plain",
+        "attack": "plain",
+        "attack_params": {},
+        "scorer": "emoji",
+        "metric": "rate",
+        "metric_params": {},
+        "unit": "share",
+        "better": "lower",
+        "concepts": ["cigarette"],
+        "gate": {"upper_at_most": 0.1},
+        "verdict": "passed",
+        "reason": "upper bound 0.06 <= 0.1",
         "measurement": {"hardened": interval(0.0, 0.0, 0.06), "base": interval(0.95, 0.86, 0.99)},
-        "evidence": "evidence.cigarette.plain.jsonl", "evidence_sha256": hashlib.sha256(EVIDENCE).hexdigest(),
-    }  # fmt: skip
+        "evidence": "evidence.cigarette.plain.jsonl",
+        "evidence_sha256": hashlib.sha256(EVIDENCE).hexdigest(),
+    }
 
 
 def report_data() -> dict[str, Any]:
     return {
-        "name": "tiny", "version": "1.2.0", "license": "Apache-2.0", "decision": "passed",
+        "name": "tiny",
+        "version": "1.2.0",
+        "license": "Apache-2.0",
+        "decision": "passed",
         "model": {
-            "source": "hf:org/base@" + "0" * 40, "family": "stable-diffusion-1", "digest": "cd" * 32,
-            "parameters": 8, "bytes": 32, "license": "Apache-2.0",
+            "source": "hf:org/base@" + "0" * 40,
+            "family": "stable-diffusion-1",
+            "digest": "cd" * 32,
+            "parameters": 8,
+            "bytes": 32,
+            "license": "Apache-2.0",
         },
-        "steps": [{
-            "id": "erase", "name": "erase", "version": "1", "origin": ORIGIN, "params": {}, "input": "cd" * 32,
-            "output": "ef" * 32, "changed": {"unet": 1}, "changed_parameters": 8,
-        }],
-        "claims": [{
-            "id": "erase.cigarette", "step": "erase", "sentence": "cigarette is not generated", "binds": "in-weights",
-            "limits": ["fine-tuning may bring it back"], "verdict": "passed", "checks": [check_data()],
-        }],
+        "steps": [
+            {
+                "id": "erase",
+                "name": "erase",
+                "version": "1",
+                "origin": ORIGIN,
+                "params": {},
+                "input": "cd" * 32,
+                "output": "ef" * 32,
+                "changed": {"unet": 1},
+                "changed_parameters": 8,
+            }
+        ],
+        "claims": [
+            {
+                "id": "erase.cigarette",
+                "step": "erase",
+                "sentence": "cigarette is not generated",
+                "binds": "in-weights",
+                "limits": ["fine-tuning may bring it back"],
+                "verdict": "passed",
+                "checks": [check_data()],
+            }
+        ],
         "plugins": [{"kind": "step", "name": "erase", "version": "1", "origin": ORIGIN}],
-        "seed": 0, "device": "cpu float32", "versions": {"python": "3.11.9", "torch": "2.10", "publisher": "0.1"},
-        "manifest_sha256": "12" * 32, "limits": ["Only the attacks above were tried."],
-    }  # fmt: skip
+        "seed": 0,
+        "device": "cpu float32",
+        "versions": {"python": "3.11.9", "torch": "2.10", "publisher": "0.1"},
+        "manifest_sha256": "12" * 32,
+        "limits": ["Only the attacks above were tried."],
+    }
 
 
 def write_model(folder: Path) -> dict[str, Path]:

@@ -167,9 +167,11 @@ COMMANDS: dict[str, Callable[[Build], object]] = {
 @click.option("--build", "folder", type=click.Path(path_type=Path), default=Path("build/emoji"), show_default=True)
 @click.option("--config", type=click.Path(exists=True, path_type=Path), default=CONFIG_FILE, help="Recipe to follow.")
 @click.option(
-    "--without", metavar="CONCEPT", multiple=True,
+    "--without",
+    metavar="CONCEPT",
+    multiple=True,
     help="Leave out an object or a style: its images and all its captions. May be given several times.",
-)  # fmt: skip
+)
 @click.option("--install", "installs", is_flag=True, help="Afterwards copy everything into the package's data folder.")
 def main(stage: str, folder: Path, config: Path, *, without: tuple[str, ...], installs: bool) -> None:
     """Train the embedded model, or one STAGE of it, on the CPU. What is finished is kept; what was cut off resumes.

@@ -87,10 +87,19 @@ def _environment() -> Environment:
     )
     environment.filters |= {"clip": clip, "compact": compact, "trusted": Markup}
     environment.globals |= {
-        "text": text, "verdicts": verdicts, "bars": bars, "charts": charts, "heat": heat, "binds": BINDS,
-        "tabular": tabular, "budget": budget, "learning": learning_curves, "relearning": relearning, "number": number,
+        "text": text,
+        "verdicts": verdicts,
+        "bars": bars,
+        "charts": charts,
+        "heat": heat,
+        "binds": BINDS,
+        "tabular": tabular,
+        "budget": budget,
+        "learning": learning_curves,
+        "relearning": relearning,
+        "number": number,
         "kept_gains": kept_gains,
-    }  # fmt: skip
+    }
     return environment
 
 

@@ -14,5 +14,11 @@ from publisher.builtin.training.attacks import (
 )
 
 TRAINING_ATTACKS: tuple[type[TrainingAttack], ...] = (  # type: ignore[type-arg]
-    FullFinetune, CrossAttention, Lora, DreamBooth, DreamBoothLora, TextualInversion, CustomDiffusion,
-)  # fmt: skip
+    FullFinetune,
+    CrossAttention,
+    Lora,
+    DreamBooth,
+    DreamBoothLora,
+    TextualInversion,
+    CustomDiffusion,
+)

@@ -147,9 +147,16 @@ class DenoisingLearner(Learner):
     """
 
     def __init__(
-        self, params: DescentParams, pipeline: Any, lesson: Lesson, generator: torch.Generator, trained: Trained,
-        *, prior_weight: float = 0.0, scaled: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        params: DescentParams,
+        pipeline: Any,
+        lesson: Lesson,
+        generator: torch.Generator,
+        trained: Trained,
+        *,
+        prior_weight: float = 0.0,
+        scaled: bool = False,
+    ) -> None:
         self._lesson, self._generator, self._clip = lesson, generator, params.clip
         self._batch, self._prior_weight = params.batch, prior_weight
         self._rows = Rows(len(lesson.latents), generator)

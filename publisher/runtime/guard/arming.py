@@ -67,8 +67,9 @@ def arm_published(unet: nn.Module, mask: FreezeMask) -> Armed:
         if tuple(tensors[tensor.name].shape) != tensor.shape:
             raise NotTheModelError(
                 f"has the shape {tuple(tensors[tensor.name].shape)}, the published tensor has {tensor.shape}",
-                where=tensor.name, hint="A mask is good for one model only: load the model that it came with.",
-            )  # fmt: skip
+                where=tensor.name,
+                hint="A mask is good for one model only: load the model that it came with.",
+            )
         stays[tensor.name] = Stay.published(tensor)
         if not stays[tensor.name].is_in(tensors[tensor.name]):
             raise NotTheModelError(

@@ -87,11 +87,16 @@ def mask(**changes: Any) -> dict[str, Any]:
     """A sound mask as JSON data, but for the changes."""
     tensor = torch.ones(4, 3)
     data = FreezeMask(
-        component="unet", model="m", architecture=architecture_sha256({"a.weight": (4, 3)}), recipe={},
-        tensors=Share(frozen=1, total=3), parameters=Share(frozen=12, total=29), candidates=CANDIDATES,
+        component="unet",
+        model="m",
+        architecture=architecture_sha256({"a.weight": (4, 3)}),
+        recipe={},
+        tensors=Share(frozen=1, total=3),
+        parameters=Share(frozen=12, total=29),
+        candidates=CANDIDATES,
         frozen=(FrozenTensor(name="a.weight", shape=(4, 3), sha256=digests(tensor)),),
         others={"seed-1": {"b.weight": ((0, 2),)}},
-    ).as_json()  # fmt: skip
+    ).as_json()
     return data | changes
 
 

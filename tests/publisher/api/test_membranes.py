@@ -31,7 +31,7 @@ from publisher.api.membranes import (
     require_fit,
     sizes_of,
     weight_change,
-)  # fmt: skip
+)
 from support.membrane_files import SD1, SD2, SDXL, Headers, random_membrane, save
 
 HOSTS = {
@@ -116,8 +116,10 @@ def test_a_file_has_the_layout_of_the_authors() -> None:
     assert [name.removeprefix(STEM) for name in list(header)[1:4]] == [".alpha", ".lora_down.weight", ".lora_up.weight"]
     conv = "lora_unet_mid_block_attentions_0_proj_in"
     assert [header[f"{conv}.{part}"]["shape"] for part in ("alpha", "lora_down.weight", "lora_up.weight")] == [
-        [], [1, 4, 1, 1], [6, 1, 1, 1],
-    ]  # fmt: skip
+        [],
+        [1, 4, 1, 1],
+        [6, 1, 1, 1],
+    ]
 
 
 def test_prompts_with_commas_survive_and_the_authors_code_still_reads_one_a_prompt(tmp_path: Path) -> None:

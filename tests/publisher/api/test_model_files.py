@@ -13,9 +13,15 @@ PARTS = {"unet": ("diffusers", "UNet2DConditionModel"), "tokenizer": ("transform
 def test_texts_are_those_of_named_parts_and_the_licence() -> None:
     wanted = {"model_index.json", "LICENSE.md", "NOTICE.txt", "README.md", "unet/config.json", "tokenizer/merges.txt"}
     others = {
-        "setup.json", "vae/config.json", "unet/.config.json", ".git/config.json", "unet/old/config.json", "unet/a.png",
-        "unet/diffusion_pytorch_model.safetensors.index.json", "unet/diffusion_pytorch_model.fp16.json",
-    }  # fmt: skip
+        "setup.json",
+        "vae/config.json",
+        "unet/.config.json",
+        ".git/config.json",
+        "unet/old/config.json",
+        "unet/a.png",
+        "unet/diffusion_pytorch_model.safetensors.index.json",
+        "unet/diffusion_pytorch_model.fp16.json",
+    }
     assert set(select_texts(wanted | others, PARTS)) == wanted
 
 

@@ -176,8 +176,15 @@ def test_images_are_encoded_to_what_the_pipeline_of_sdxl_decodes() -> None:
         images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
         assert torch.allclose(undone, vae.encode(images * 2 - 1).latent_dist.mean, atol=1e-5)
     with pytest.raises(ModelError, match="AutoencoderTiny"):
-        encode_images(AutoencoderTiny(encoder_block_out_channels=(8,), decoder_block_out_channels=(8,),
-            num_encoder_blocks=(1,), num_decoder_blocks=(1,)), images)  # fmt: skip
+        encode_images(
+            AutoencoderTiny(
+                encoder_block_out_channels=(8,),
+                decoder_block_out_channels=(8,),
+                num_encoder_blocks=(1,),
+                num_decoder_blocks=(1,),
+            ),
+            images,
+        )
 
 
 @pytest.mark.parametrize(("size", "expected"), [(32, (32, 32)), ([16, 24], (16, 24)), ((16, 24), (16, 24))])

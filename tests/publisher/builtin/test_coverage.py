@@ -108,10 +108,19 @@ def relearned(cls: type[CurveMetric[Any]], trials: int, spread: float) -> Data:
         for (arm, middle), row in zip(middles.items(), noise, strict=True):
             hits = draws.binomial(8, curve(middle, np.exp(spread * row)))
             found += [
-                Trial(concept="x", arm=arm, seed=i, horizons=HORIZONS, hits=tuple(map(int, one)), probes=8,
-                      losses=(0.0,) * len(HORIZONS), similarity=(), full=1.0)
+                Trial(
+                    concept="x",
+                    arm=arm,
+                    seed=i,
+                    horizons=HORIZONS,
+                    hits=tuple(map(int, one)),
+                    probes=8,
+                    losses=(0.0,) * len(HORIZONS),
+                    similarity=(),
+                    full=1.0,
+                )
                 for i, one in enumerate(hits)
-            ]  # fmt: skip
+            ]
         yield cls().read(AgainstParams(), found).hardened, truth
 
 

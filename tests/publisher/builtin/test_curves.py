@@ -56,8 +56,10 @@ def read(cls: type[CurveMetric[Any]], found: Sequence[Trial], against: str = "be
     ],
 )
 def test_half_is_reached_between_horizons_at_the_first_crossing(
-    curve: tuple[float, ...], steps: float, never: bool  # noqa: FBT001
-) -> None:  # fmt: skip
+    curve: tuple[float, ...],
+    steps: float,
+    never: bool,  # noqa: FBT001
+) -> None:
     found, censored = half_time(HORIZONS, np.asarray([curve]))
     assert (found[0], bool(censored[0])) == (pytest.approx(steps), never)
 
@@ -113,9 +115,11 @@ def test_a_control_that_draws_it_without_training_or_never_learns_it_is_no_contr
 
 def test_each_concept_has_its_own_number_and_the_whole_is_that_of_the_mean_curve() -> None:
     both = [
-        *trials("hardened", AT_15), *trials("hardened", AT_10, concept="dog"),
-        *trials("before", AT_10), *trials("before", AT_10, concept="dog"),
-    ]  # fmt: skip
+        *trials("hardened", AT_15),
+        *trials("hardened", AT_10, concept="dog"),
+        *trials("before", AT_10),
+        *trials("before", AT_10, concept="dog"),
+    ]
     found = read(HalfTimeRatio, both)
     assert {name: number.value for name, number in found.by_concept.items()} == {"cat": 1.5, "dog": 1.0}
     assert found.hardened.value == pytest.approx((10 + 10 / 3) / 10)
@@ -200,9 +204,7 @@ def test_msgr_is_the_mean_over_concepts_trial_by_trial() -> None:
     ],
 )
 def test_no_similarity_is_no_gap(ours: tuple[float, ...], theirs: tuple[float, ...], message: str) -> None:
-    found = [
-        *trials("hardened", NEVER, similarity=ours), *trials("before", NEVER, similarity=theirs)
-    ]  # fmt: skip
+    found = [*trials("hardened", NEVER, similarity=ours), *trials("before", NEVER, similarity=theirs)]
     with pytest.raises(ValueError, match=message):
         read(Sgr, found)
 
@@ -223,12 +225,13 @@ BROKEN = {
     "no trial of the model 'hardened'": trials("before", AT_15),
     "'hardened' and 'before' have different trials": trials("hardened", AT_15, AT_15) + trials("before", AT_15),
     "different horizons": [
-        *trials("hardened", AT_15), *trials("hardened", (0, 0), horizons=(0, 5), losses=(1.0, 1.0)),
+        *trials("hardened", AT_15),
+        *trials("hardened", (0, 0), horizons=(0, 5), losses=(1.0, 1.0)),
         *trials("before", AT_15),
     ],
     "different horizons: it burst": trials("hardened", AT_15, problem="it burst") + trials("before", AT_15),
     "the base model never draws 'cat'": trials("hardened", AT_15, full=0.0) + trials("before", AT_15, full=0.0),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("cls", CURVES)
@@ -242,8 +245,9 @@ def test_trials_that_do_not_go_together_are_refused(cls: type[CurveMetric[Any]],
 def test_intervals_hold_their_value_and_are_the_same_again(cls: type[CurveMetric[Any]]) -> None:
     rows = [(0, 10, 60, 90), (0, 30, 70, 80), (0, 0, 40, 100)]
     found = [
-        *trials("hardened", *rows, similarity=(0, 0.1, 0.2, 0.5)), *trials("before", *rows[::-1], similarity=(0.9,) * 4)
-    ]  # fmt: skip
+        *trials("hardened", *rows, similarity=(0, 0.1, 0.2, 0.5)),
+        *trials("before", *rows[::-1], similarity=(0.9,) * 4),
+    ]
     first, second = read(cls, found), read(cls, found[::-1])
     assert first.hardened == second.hardened
     assert first.hardened.low <= first.hardened.value <= first.hardened.high

@@ -15,9 +15,16 @@ HORIZONS = (0, 10, 20)
 def trial(concept: str, arm: str, seed: int, gain: float, **changes: Any) -> Trial:
     """The loss falls from 1 by half of the gain, then by all of it; the rate rises by 0 and by the gain."""
     fields: dict[str, Any] = {
-        "concept": concept, "arm": arm, "seed": seed, "horizons": HORIZONS, "hits": (0, 0, max(0, round(10 * gain))),
-        "probes": 10, "losses": (1.0, 1.0 - gain / 2, 1.0 - gain), "similarity": (), "full": 1.0,
-    }  # fmt: skip
+        "concept": concept,
+        "arm": arm,
+        "seed": seed,
+        "horizons": HORIZONS,
+        "hits": (0, 0, max(0, round(10 * gain))),
+        "probes": 10,
+        "losses": (1.0, 1.0 - gain / 2, 1.0 - gain),
+        "similarity": (),
+        "full": 1.0,
+    }
     return Trial(**fields | changes)
 
 
@@ -72,8 +79,12 @@ def test_exchanging_who_is_innocent_turns_the_sign() -> None:
 
 
 def test_trials_that_differ_widen_the_interval_and_concepts_that_differ_do_not() -> None:
-    alike = [trial(name, arm, seed, gain) for name in ("a", "b", "c") for arm, gain in
-             (("hardened", 0.2), ("unmasked", 0.4)) for seed in range(3)]  # fmt: skip
+    alike = [
+        trial(name, arm, seed, gain)
+        for name in ("a", "b", "c")
+        for arm, gain in (("hardened", 0.2), ("unmasked", 0.4))
+        for seed in range(3)
+    ]
     apart = [*group("a", "hardened", 0.0, 0.0, 0.0), *alike[3:]]
     assert (kept(alike).hardened.low, kept(alike).hardened.high) == (0.5, 0.5)
     assert kept(apart).hardened.low == kept(apart).hardened.high == pytest.approx(1 / 3)
@@ -129,5 +140,6 @@ def test_innocents_have_to_be_there_and_not_alone(innocents: tuple[str, ...], re
 
 
 def test_nothing_is_known_beforehand() -> None:
-    assert [metric().best(metric.Params(**({"innocents": ("a",)} if metric is Selectivity else {})), 9) for metric in
-            GAINS] == [None] * 3  # fmt: skip
+    assert [
+        metric().best(metric.Params(**({"innocents": ("a",)} if metric is Selectivity else {})), 9) for metric in GAINS
+    ] == [None] * 3

@@ -29,11 +29,15 @@ def seen(
     """Observations with these hits; each has a prompt of its own, or ``prompts`` take turns."""
     return [
         Observation(
-            concept=concept, prompt=f"prompt {i % (prompts or len(base))}", seed=i,
-            base=bool(b), hardened=bool(h), distance=i / 100,
+            concept=concept,
+            prompt=f"prompt {i % (prompts or len(base))}",
+            seed=i,
+            base=bool(b),
+            hardened=bool(h),
+            distance=i / 100,
         )
         for i, (b, h) in enumerate(zip(base, hardened, strict=True))
-    ]  # fmt: skip
+    ]
 
 
 def test_at_most_one_percent_needs_368_clean_images() -> None:

@@ -16,9 +16,13 @@ from support.hub import serving
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REFERENCE = f"hf:acme/tiny@{COMMIT}"
 WANTED = {
-    "LICENSE.md", "README.md", "model_index.json", "scheduler/scheduler_config.json", "unet/config.json",
+    "LICENSE.md",
+    "README.md",
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "unet/config.json",
     "unet/diffusion_pytorch_model.safetensors",
-}  # fmt: skip
+}
 NOT_WANTED = (
     "tiny.safetensors",
     "unet/diffusion_pytorch_model.fp16.safetensors",

@@ -26,7 +26,7 @@ from publisher.errors import (
     PublisherError,
     Terminated,
     UsageError,
-)  # fmt: skip
+)
 
 
 def test_the_commands_are_listed_in_the_order_of_use() -> None:
@@ -114,8 +114,10 @@ def test_what_the_system_says_of_a_file_is_no_error_of_ours(capsys: pytest.Captu
 def test_debug_may_stand_anywhere() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "publisher", "plan", "nowhere.yaml", "--debug"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (result.returncode, "Traceback" in result.stderr) == (2, True)
 
 

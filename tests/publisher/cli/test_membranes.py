@@ -24,7 +24,7 @@ from publisher.api.membranes import (
     membrane_tensors,
     read_membrane,
     weight_change,
-)  # fmt: skip
+)
 from publisher.cli import main
 from publisher.release.membranes import open_model
 from publisher_emoji import model_folder
@@ -65,10 +65,17 @@ def package(folder: Path, files: Mapping[str, Path], **index: Any) -> Path:
     entries = []
     for concept, file in files.items():
         shutil.copyfile(file, place / file.name)
-        entries.append(MembraneEntry(
-            concept=concept, file=file.name, sha256=hashlib.sha256(file.read_bytes()).hexdigest(), words=(concept,),
-            texts=(concept,), rank=read_membrane(file).rank, strength=0.5,
-        ))  # fmt: skip
+        entries.append(
+            MembraneEntry(
+                concept=concept,
+                file=file.name,
+                sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+                words=(concept,),
+                texts=(concept,),
+                rank=read_membrane(file).rank,
+                strength=0.5,
+            )
+        )
     (place / "index.json").write_bytes(MembraneIndex(**{"mode": "bundle", **index}, entries=tuple(entries)).as_file())
     return folder
 

@@ -167,9 +167,10 @@ def test_the_plan_says_what_was_set_aside_and_refuses_a_name_of_two_origins(monk
     origin = Origin(distribution="thief", version="1", module="thief")
     broken = Broken("bad", origin, f"ImportError: {EVIL}")
     monkeypatch.setattr(
-        import_module("publisher.release.prepare"), "load_registry",
+        import_module("publisher.release.prepare"),
+        "load_registry",
         lambda: Registry((), good.contributions, (broken,)),
-    )  # fmt: skip
+    )
     data = json.loads(CliRunner().invoke(main, ["plan", str(QUICKSTART), "--json"]).stdout)
     assert [(one["plugin"], one["reason"]) for one in data["set_aside"]] == [("bad", f"ImportError: {EVIL}")]
     text = plan.as_text(data)

@@ -44,9 +44,16 @@ def planned() -> Callable[..., PlannedStep]:
     def make(cls: type[api.Step[Any]] = Add, id: str = "add", seed: int = 0, **params: Any) -> PlannedStep:  # noqa: A002
         values = cls.Params.parse(params)
         identity = Identity(
-            name=cls.name, version=cls.version, origin=ORIGIN, id=id, params=values.as_json(),
-            scope=api.Scope(concepts=(CONCEPT,)), seed=seed, device=Device("cpu", "float32"), versions={"torch": "2"},
-        )  # fmt: skip
+            name=cls.name,
+            version=cls.version,
+            origin=ORIGIN,
+            id=id,
+            params=values.as_json(),
+            scope=api.Scope(concepts=(CONCEPT,)),
+            seed=seed,
+            device=Device("cpu", "float32"),
+            versions={"torch": "2"},
+        )
         return PlannedStep(identity, cls(), values, (), None)  # type: ignore[arg-type]
 
     return make

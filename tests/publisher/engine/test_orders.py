@@ -28,9 +28,11 @@ def step(planned: Make) -> Make:
 
 def test_the_order_of_a_full_release_is_no_problem(step: Make) -> None:
     steps = [
-        step("erase", ERASE), step("immunize", ERASE), step("freeze-mask", {}, FILE),
+        step("erase", ERASE),
+        step("immunize", ERASE),
+        step("freeze-mask", {}, FILE),
         step("membrane-bundle", {}, *MEMBRANES),
-    ]  # fmt: skip
+    ]
     assert warnings(steps, "unet") == ()
 
 

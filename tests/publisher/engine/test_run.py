@@ -146,10 +146,16 @@ def hide_a_file(entry: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        damage_an_artifact, add_a_component, add_it_to_the_list, add_it_with_the_right_digest, tell_of_it_in_the_record,
-        edit_a_number, link_a_file, hide_a_file,
+        damage_an_artifact,
+        add_a_component,
+        add_it_to_the_list,
+        add_it_with_the_right_digest,
+        tell_of_it_in_the_record,
+        edit_a_number,
+        link_a_file,
+        hide_a_file,
     ],
-)  # fmt: skip
+)
 def test_a_cached_result_holds_what_its_list_says_and_nothing_else(
     base: State, planned: Make, tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
@@ -219,9 +225,12 @@ def test_a_step_that_keeps_its_claim_cannot_change_the_gate_later() -> None:
 def test_what_an_observer_is_told(base: State, planned: Make, tmp_path: Path) -> None:
     told: list[tuple[str, str]] = []
     harden(
-        base, [planned()], tmp_path / "work", Silent(),
+        base,
+        [planned()],
+        tmp_path / "work",
+        Silent(),
         lambda hook, event: told.append((hook, getattr(event, "id", "") or event.record.id)),
-    )  # fmt: skip
+    )
     assert told == [("publisher_on_step_start", "add"), ("publisher_on_step_end", "add")]
 
 

@@ -22,9 +22,13 @@ from support.masks import TENSORS, mask_of, write_mask
 NAMES = sorted(TENSORS)
 OTHER = dict.fromkeys((NAMES[1], NAMES[5]), ())
 SMALL = {
-    "images": 3, "horizons": [0, 10], "trials": 3, "probes": 4, "mask": True,
+    "images": 3,
+    "horizons": [0, 10],
+    "trials": 3,
+    "probes": 4,
+    "mask": True,
     "controls": ["unmasked", "random-mask", "seed-1"],
-}  # fmt: skip
+}
 
 
 class Learners(Painters):
@@ -116,9 +120,12 @@ def test_the_evidence_names_what_was_frozen(school: World) -> None:
 def test_selectivity_tells_innocents_from_others(school: World) -> None:
     params = {"controls": ["unmasked"], "kept_captions": "rare"}
     both = masked(
-        concepts=("cigarette", "pizza"), metric="selectivity", metric_params={"innocents": ["pizza"]},
-        gate=Gate(lower_at_least=0.1), params=params,
-    )  # fmt: skip
+        concepts=("cigarette", "pizza"),
+        metric="selectivity",
+        metric_params={"innocents": ["pizza"]},
+        gate=Gate(lower_at_least=0.1),
+        params=params,
+    )
     record = only(school.evaluate(both))
     assert record.measurement is not None
     assert (record.verdict, record.measurement.hardened.value) == ("passed", pytest.approx(1 / 3, abs=1e-6))
@@ -140,8 +147,9 @@ def test_a_package_without_a_mask_is_unknown(school: World) -> None:
     school.arms = replace(school.arms, hardened=replace(school.arms.hardened, mask=None))
     record = only(school.evaluate(masked()))
     assert (record.verdict, record.reason) == (
-        "unknown", "the attacker is to honour a freeze mask, and the package has none",
-    )  # fmt: skip
+        "unknown",
+        "the attacker is to honour a freeze mask, and the package has none",
+    )
     assert not school.painters.trained
 
 

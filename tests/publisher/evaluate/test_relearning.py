@@ -121,9 +121,7 @@ class Interrupted(Painters):
         return super()._train(trial)
 
 
-def test_an_interrupted_run_goes_on_with_the_next_trial(
-    school: World, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+def test_an_interrupted_run_goes_on_with_the_next_trial(school: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("publisher.evaluate.courses.workers_for", lambda *_: 1)
     painters = school.painters
     interrupted = Interrupted(painters.paint)
@@ -248,9 +246,14 @@ def test_trainings_are_left_out_on_demand_and_then_unknown(school: World) -> Non
     claim = Claim(id="c", sentence="s", binds="in-weights", checks=(check(), relearn()))
     world = school
     result = run_checks(
-        [StepClaim("erase", claim)], world.scope, world.arms, world.tools, world.sampling, world.setting,
+        [StepClaim("erase", claim)],
+        world.scope,
+        world.arms,
+        world.tools,
+        world.sampling,
+        world.setting,
         trained=(),
-    )  # fmt: skip
+    )
     assert ([record.verdict for record in result.claims[0].checks], result.verdict) == (
         ["passed", "unknown"],
         "unknown",

@@ -101,9 +101,19 @@ def task(folder: Path) -> TrialTask:
     pixels = torch.randint(256, (7, 3, 32, 32), generator=generator, dtype=torch.uint8)
     requests = tuple(ImageRequest(concept="cat", prompt="a cat", seed=i, steps=2, guidance=2.0) for i in range(2))
     return TrialTask(
-        folder, "cpu", Brightener(), PARAMS, CAT, ("a cat", "one cat"), requests, pixels[:3], pixels[3:5], pixels[5:],
-        ("a dog", "a fox"), 7,
-    )  # fmt: skip
+        folder,
+        "cpu",
+        Brightener(),
+        PARAMS,
+        CAT,
+        ("a cat", "one cat"),
+        requests,
+        pixels[:3],
+        pixels[3:5],
+        pixels[5:],
+        ("a dog", "a fox"),
+        7,
+    )
 
 
 def run(*tasks: TrialTask, workers: int = 2) -> list[Trained]:

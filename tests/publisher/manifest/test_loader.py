@@ -119,35 +119,66 @@ def test_missing_sections_are_missed_at_the_top(write: Write) -> None:
     ("old", "new", "expected"),
     [
         ("manifest: 1", "manifest: 2", ["1:11: 'manifest' must be 1, not the number 2."]),
-        ("1.0.0", "''",
-         [f"2:39: 'version' must be 1 to 32 letters, digits, '.', '+', '_', '-', {FIRST}, not the text ''."]),
-        ("emoji-clean", "../up",
-         [f"2:17: 'name' must be 1 to 64 letters, digits, '.', '_', '-', {FIRST}, not the text '../up'."]),
+        (
+            "1.0.0",
+            "''",
+            [f"2:39: 'version' must be 1 to 32 letters, digits, '.', '+', '_', '-', {FIRST}, not the text ''."],
+        ),
+        (
+            "emoji-clean",
+            "../up",
+            [f"2:17: 'name' must be 1 to 64 letters, digits, '.', '_', '-', {FIRST}, not the text '../up'."],
+        ),
         ("emoji-clean", "[a]", ["2:17: 'name' must be text, not a list."]),
         ("emoji-clean", "yes", []),
         ("emoji-clean", "true", ["2:17: 'name' must be text, not true.", '  Put it in quotes: "true"']),
         ("emoji-clean", "~", ["2:17: 'name' must be text, not nothing."]),
-        ("CC-BY-4.0}", "x, date: 2026-02-30}",
-         ["2:64: 'date': there is no day '2026-02-30': write year-month-day, such as 2026-11-22."]),
+        (
+            "CC-BY-4.0}",
+            "x, date: 2026-02-30}",
+            ["2:64: 'date': there is no day '2026-02-30': write year-month-day, such as 2026-11-22."],
+        ),
         ("[{use: erase}]", "[]", ["5:8: 'steps': must not be empty."]),
-        ("[{use: erase}]", "[erase]",
-         ["5:9: entry 1 of 'steps' must be a mapping (key: value), not the text 'erase'."]),
+        (
+            "[{use: erase}]",
+            "[erase]",
+            ["5:9: entry 1 of 'steps' must be a mapping (key: value), not the text 'erase'."],
+        ),
         ("[{use: erase}]", "{use: erase}", ["5:8: 'steps' must be a list, not a mapping."]),
-        ("[{use: erase}]", "[{use: erase, concepts: [Gun]}]",
-         [f"5:33: entry 1 of 'concepts' must be {ID}, not the text 'Gun'."]),
-        ("[{use: erase}]", "[{}]", ["5:9: entry 1 of 'steps' lacks the key 'use'.",
-                                    "  use: Name of the step, as publisher plugins lists it."]),
-        ("id: cigarette,", "id: cigarette, kind: 3,",
-         [f"4:34: 'kind' must be {KINDS}, not the number 3.", '  Put it in quotes: "3"']),
-        ("[{id: cigarette, prompts: [a cigarette]}]", "[1984, null, ~, yes]",
-         ["4:12: 'id' must be text, not the number 1984.", '  Put it in quotes: "1984"',
-          "4:18: 'id' must be text, not nothing.", '  If it is a word, put it in quotes: "null"',
-          "4:24: 'id' must be text, not nothing."]),
+        (
+            "[{use: erase}]",
+            "[{use: erase, concepts: [Gun]}]",
+            [f"5:33: entry 1 of 'concepts' must be {ID}, not the text 'Gun'."],
+        ),
+        (
+            "[{use: erase}]",
+            "[{}]",
+            ["5:9: entry 1 of 'steps' lacks the key 'use'.", "  use: Name of the step, as publisher plugins lists it."],
+        ),
+        (
+            "id: cigarette,",
+            "id: cigarette, kind: 3,",
+            [f"4:34: 'kind' must be {KINDS}, not the number 3.", '  Put it in quotes: "3"'],
+        ),
+        (
+            "[{id: cigarette, prompts: [a cigarette]}]",
+            "[1984, null, ~, yes]",
+            [
+                "4:12: 'id' must be text, not the number 1984.",
+                '  Put it in quotes: "1984"',
+                "4:18: 'id' must be text, not nothing.",
+                '  If it is a word, put it in quotes: "null"',
+                "4:24: 'id' must be text, not nothing.",
+            ],
+        ),
         ("[a cigarette]", "a cigarette", ["4:37: 'prompts' must be a list, not the text 'a cigarette'."]),
-        ("[a cigarette]", "['a {nam}']",
-         [f"4:38: entry 1 of 'prompts': {{nam}} is no placeholder; there are {PLACEHOLDERS}."]),
+        (
+            "[a cigarette]",
+            "['a {nam}']",
+            [f"4:38: entry 1 of 'prompts': {{nam}} is no placeholder; there are {PLACEHOLDERS}."],
+        ),
     ],
-)  # fmt: skip
+)
 def test_messages_say_what_is_wrong_and_what_would_be_right(
     old: str, new: str, expected: list[str], write: Write, wrong: Callable[..., list[str]]
 ) -> None:
@@ -166,7 +197,7 @@ def test_messages_say_what_is_wrong_and_what_would_be_right(
         ("{name:>9}", "nothing may follow a placeholder's name inside the braces"),
         ("{name.__class__}", f"{{name.__class__}} is no placeholder; there are {PLACEHOLDERS}"),
     ],
-)  # fmt: skip
+)
 def test_templates_are_checked_before_they_are_used(
     template: str, expected: str, wrong: Callable[..., list[str]]
 ) -> None:

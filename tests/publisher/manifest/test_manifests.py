@@ -104,7 +104,7 @@ def test_the_schema_takes_what_the_loader_takes(fake: Any) -> None:
         ("scorer: emoji", CHECK.replace("synonyms", "synonym")),
         ("scorer: emoji", CHECK.replace("metric", "attack_params: {limit: 0}, metric")),
     ],
-)  # fmt: skip
+)
 def test_the_schema_refuses_what_the_loader_refuses(old: str, new: str, fake: Any) -> None:
     text = "seed: 1\n" + SMALL
     assert old in text

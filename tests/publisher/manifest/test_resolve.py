@@ -74,9 +74,16 @@ def test_everything_is_written_out(resolved: Callable[[str], Resolved]) -> None:
 
 def written(name: str, label: str, prompts: list[str], kind: str = "object") -> dict[str, object]:
     return {
-        "id": name, "kind": kind, "name": label, "synonyms": [], "prompts": prompts, "paraphrases": [], "label": label,
-        "description": "", "images": [],
-    }  # fmt: skip
+        "id": name,
+        "kind": kind,
+        "name": label,
+        "synonyms": [],
+        "prompts": prompts,
+        "paraphrases": [],
+        "label": label,
+        "description": "",
+        "images": [],
+    }
 
 
 def in_style(style: str) -> list[str]:
@@ -111,8 +118,11 @@ def test_names_and_labels_follow_the_scorers_words(resolved: Callable[[str], Res
     entries = "[t-shirt, police-officer, {id: gun, name: handgun, label: pistol}, {id: smoke, name: cigarette}]"
     scope = resolved(SMALL.replace("[cigarette]", entries)).scope
     assert [(each.name, each.label) for each in scope.concepts] == [
-        ("t-shirt", "t-shirt"), ("police officer", "police officer"), ("handgun", "pistol"), ("cigarette", "cigarette")
-    ]  # fmt: skip
+        ("t-shirt", "t-shirt"),
+        ("police officer", "police officer"),
+        ("handgun", "pistol"),
+        ("cigarette", "cigarette"),
+    ]
     assert [each.id for each in scope.keep if each.kind == "object"] == ["apple"]
 
 
@@ -127,9 +137,7 @@ def test_without_a_scorer_an_id_is_read_as_words_and_labels_are_not_checked(
 def test_synonyms_make_paraphrases_from_the_same_templates(resolved: Callable[[str], Resolved]) -> None:
     entry = '{id: cigarette, synonyms: [smoke, ash], prompts: ["{a} {name}", "a thing in {style} style"]}'
     result = concept(resolved(SMALL.replace("[cigarette]", f"[{entry}]")), "cigarette")
-    assert result.prompts == (
-        "a cigarette", "a thing in noto style", "a thing in blob style", "a thing in apple style"
-    )  # fmt: skip
+    assert result.prompts == ("a cigarette", "a thing in noto style", "a thing in blob style", "a thing in apple style")
     assert result.paraphrases == ("a smoke", "an ash")
 
 
@@ -244,36 +252,62 @@ def marked(text: str, old: str, new: str) -> tuple[str, str]:
     [
         ("{use: erase}", "{use: erase, with: {rho: ^0}}", ["@: 'rho' must be more than 0, not the number 0."]),
         ("{use: erase}", "{use: erase, with: {^roh: 1}}", ["@: 'with' has no key 'roh'."]),
-        ("{use: erase}", "{use: erase, with: {schedule: {epochs: ^99}}}",
-         ["@: 'epochs' must be at most 50, not the number 99."]),
+        (
+            "{use: erase}",
+            "{use: erase, with: {schedule: {epochs: ^99}}}",
+            ["@: 'epochs' must be at most 50, not the number 99."],
+        ),
         ("{use: erase}", "^{use: freeze-mask}", ["@: 'with' lacks the key 'share'."]),
         ("{use: erase}", "{use: erase, concepts: [^pistol]}", ["@: the concept 'pistol' is not in the manifest."]),
         ("{use: erase}", "{use: erase}, ^{use: erase}", ["@: the step 'erase' is here twice."]),
-        ("{use: erase}", "{use: erase}, {use: freeze-mask, id: ^erase, with: {share: 0.5}}",
-         ["@: the step 'erase' is here twice."]),
-        ("rest_of: emoji", "rest_of: ^emojy",
-         ["@: 'rest_of' names the scorer 'emojy', which no plugin provides."]),
-        ("scorer: emoji", "scorer: emoji, executor: ^ray",
-         ["@: 'evaluate' uses the executor 'ray', which no plugin provides."]),
+        (
+            "{use: erase}",
+            "{use: erase}, {use: freeze-mask, id: ^erase, with: {share: 0.5}}",
+            ["@: the step 'erase' is here twice."],
+        ),
+        ("rest_of: emoji", "rest_of: ^emojy", ["@: 'rest_of' names the scorer 'emojy', which no plugin provides."]),
+        (
+            "scorer: emoji",
+            "scorer: emoji, executor: ^ray",
+            ["@: 'evaluate' uses the executor 'ray', which no plugin provides."],
+        ),
         ("[cigarette]", "[^cigarete]", ["@: the scorer has no label 'cigarete' for the concept 'cigarete'."]),
         ("[cigarette]", "[{id: x, label: ^pistil}]", ["@: the scorer has no label 'pistil' for the concept 'x'."]),
         ("[cigarette]", "[{id: x, kind: ^person, prompts: [x]}]", ["@: the scorer does not judge the kind 'person'."]),
         ("[cigarette]", "[cigarette, ^cigarette]", ["@: the concept 'cigarette' is here twice, first in line 7."]),
-        ("{rest_of: emoji}", "{rest_of: emoji, concepts: [^cigarette]}",
-         ["@: the concept 'cigarette' is to be kept, and to go by line 7."]),
-        ("[cigarette]", "[{id: cigarette, synonyms: [smoke, ^Apple]}]",
-         ["@: the synonym 'Apple' of 'cigarette' names the concept 'apple', to be kept by line 8."]),
-        ("[cigarette]", "[cigarette, ^{id: fruit, name: apple, label: pistol}]",
-         ["@: the name 'apple' of 'fruit' names the concept 'apple', to be kept by line 8."]),
-        ("[cigarette]", "[^{id: cigarette, prompts: [an Apple  emoji]}]",
-         ["@: the prompt 'an Apple  emoji' of 'cigarette' also asks for 'apple', which is to be kept."]),
+        (
+            "{rest_of: emoji}",
+            "{rest_of: emoji, concepts: [^cigarette]}",
+            ["@: the concept 'cigarette' is to be kept, and to go by line 7."],
+        ),
+        (
+            "[cigarette]",
+            "[{id: cigarette, synonyms: [smoke, ^Apple]}]",
+            ["@: the synonym 'Apple' of 'cigarette' names the concept 'apple', to be kept by line 8."],
+        ),
+        (
+            "[cigarette]",
+            "[cigarette, ^{id: fruit, name: apple, label: pistol}]",
+            ["@: the name 'apple' of 'fruit' names the concept 'apple', to be kept by line 8."],
+        ),
+        (
+            "[cigarette]",
+            "[^{id: cigarette, prompts: [an Apple  emoji]}]",
+            ["@: the prompt 'an Apple  emoji' of 'cigarette' also asks for 'apple', which is to be kept."],
+        ),
         ("  style:", "  person:", ["8:17: the concept of the kind 'style' has no prompts."]),
-        ("[cigarette]", "[{id: x, kind: ^unsafe, label: noto}]",
-         ["@: the scorer does not judge the kind 'unsafe'.", "7:12: the concept 'x' has no prompts."]),
-        ('"{a} {name} emoji"', '^"{person} {name}"',
-         ["@: {person} stands for kept concepts of the kind 'person', and there is none."]),
+        (
+            "[cigarette]",
+            "[{id: x, kind: ^unsafe, label: noto}]",
+            ["@: the scorer does not judge the kind 'unsafe'.", "7:12: the concept 'x' has no prompts."],
+        ),
+        (
+            '"{a} {name} emoji"',
+            '^"{person} {name}"',
+            ["@: {person} stands for kept concepts of the kind 'person', and there is none."],
+        ),
     ],
-)  # fmt: skip
+)
 def test_names_and_parameters_are_checked_at_their_place(
     old: str, new: str, expected: list[str], problems: Problems
 ) -> None:
@@ -286,17 +320,22 @@ def test_names_and_parameters_are_checked_at_their_place(
     [
         ("attack: synonyms", "attack: ^synonym", ["@: check 1 uses the attack 'synonym', which no plugin provides."]),
         ("metric: rate", "metric: ^rat", ["@: check 1 uses the metric 'rat', which no plugin provides."]),
-        ("metric: rate", "metric: rate, scorer: ^x",
-         ["@: check 1 uses the scorer 'x', which no plugin provides."]),
-        ("metric: rate", "metric: rate, attack_params: {limit: ^0}",
-         ["@: 'limit' must be at least 1, not the number 0."]),
+        ("metric: rate", "metric: rate, scorer: ^x", ["@: check 1 uses the scorer 'x', which no plugin provides."]),
+        (
+            "metric: rate",
+            "metric: rate, attack_params: {limit: ^0}",
+            ["@: 'limit' must be at least 1, not the number 0."],
+        ),
         ("metric: rate", "metric: rate, metric_params: {^x: 0}", ["@: 'metric_params' has no key 'x'."]),
         ("[apple]", "[^aple]", ["@: the concept 'aple' is not in the manifest."]),
-        ("rate, concepts: [apple]", "rate, scorer: objects, concepts: [^apple]",
-         ["@: the scorer 'objects' has no object label 'apple' for the concept 'apple'."]),
+        (
+            "rate, concepts: [apple]",
+            "rate, scorer: objects, concepts: [^apple]",
+            ["@: the scorer 'objects' has no object label 'apple' for the concept 'apple'."],
+        ),
         (CHECK, f"{CHECK}, {CHECK.replace('id: ', 'id: ^')}", ["@: the check 'extra' is here twice."]),
     ],
-)  # fmt: skip
+)
 def test_further_checks_are_checked_at_their_place(old: str, new: str, expected: list[str], problems: Problems) -> None:
     text = SMALL.replace("{scorer: emoji}", f"{{scorer: emoji, checks: [{CHECK}]}}")
     text, place = marked(text, old, new)

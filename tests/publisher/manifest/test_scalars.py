@@ -8,11 +8,27 @@ from publisher.manifest.scalars import resolve, text_problem
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("1e-3", 1e-3), ("1E3", 1000.0), (".5", 0.5), ("-1.", -1.0), ("+0.5", 0.5), ("1.0", 1.0),
-        ("12", 12), ("-3", -3), ("+3", 3), ("007", 7), ("0o17", 15), ("0xfF", 255),
-        ("true", True), ("True", True), ("FALSE", False), ("", None), ("~", None), ("null", None), ("NULL", None),
+        ("1e-3", 1e-3),
+        ("1E3", 1000.0),
+        (".5", 0.5),
+        ("-1.", -1.0),
+        ("+0.5", 0.5),
+        ("1.0", 1.0),
+        ("12", 12),
+        ("-3", -3),
+        ("+3", 3),
+        ("007", 7),
+        ("0o17", 15),
+        ("0xfF", 255),
+        ("true", True),
+        ("True", True),
+        ("FALSE", False),
+        ("", None),
+        ("~", None),
+        ("null", None),
+        ("NULL", None),
     ],
-)  # fmt: skip
+)
 def test_numbers_booleans_and_null_follow_the_core_schema_of_yaml_1_2(text: str, value: object) -> None:
     result = resolve(text)
     assert (result, type(result)) == (value, type(value))

@@ -23,7 +23,7 @@ from publisher.api.membranes import (
     find_hosts,
     membrane_bytes,
     weight_change,
-)  # fmt: skip
+)
 from publisher.model.folder import ModelFolder, read_configs
 from publisher.model.lora import Portion, fixed_strength, lora_bytes, read_lora
 from publisher.model.merging import merge

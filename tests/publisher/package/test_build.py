@@ -70,9 +70,21 @@ def test_the_base_models_card_is_kept_beside_the_new_one(tmp_path: Path, model: 
 
 
 @pytest.mark.parametrize(
-    "path", ["unet/model.bin", "unet/custom.py", "../x.json", "/x.json", "a\u202eb/x.json", ".git/x.json",
-             "x.safetensors", "release/x.json", "unet/a b.json", "unet/.x.json", "CON/x.json"],
-)  # fmt: skip
+    "path",
+    [
+        "unet/model.bin",
+        "unet/custom.py",
+        "../x.json",
+        "/x.json",
+        "a\u202eb/x.json",
+        ".git/x.json",
+        "x.safetensors",
+        "release/x.json",
+        "unet/a b.json",
+        "unet/.x.json",
+        "CON/x.json",
+    ],
+)
 def test_a_file_that_does_not_belong_into_a_package_stops_the_build(tmp_path: Path, path: str) -> None:
     source = tmp_path / "source"
     source.write_text("{}")
@@ -82,9 +94,17 @@ def test_a_file_that_does_not_belong_into_a_package_stops_the_build(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "name", ["code.py", "../model_index.json", "SHA256SUMS", "release.json", "attestations/x.sigstore.json",
-             "reports/report.json", "base-model-card.md"],
-)  # fmt: skip
+    "name",
+    [
+        "code.py",
+        "../model_index.json",
+        "SHA256SUMS",
+        "release.json",
+        "attestations/x.sigstore.json",
+        "reports/report.json",
+        "base-model-card.md",
+    ],
+)
 def test_an_artifact_cannot_take_the_place_of_the_packages_own_files(tmp_path: Path, name: str) -> None:
     with pytest.raises(PluginError, match="artifact"):
         build.lay_out(tmp_path / "p", {}, {name: b""})
@@ -111,10 +131,12 @@ def test_a_view_that_says_something_else_than_the_report_stops_the_build(
     other = ReleaseReport.parse(report_data() | {"version": "9"})
     with pytest.raises(build.PackageError, match=r"report\.json"):
         build.finish(
-            tmp_path / "p", report=ReleaseReport.parse(report_data()), resolved=b"{}\n",
+            tmp_path / "p",
+            report=ReleaseReport.parse(report_data()),
+            resolved=b"{}\n",
             views={"report.json": other.model_dump_json().encode()},
             evidence={"evidence.cigarette.plain.jsonl": EVIDENCE},
-        )  # fmt: skip
+        )
 
 
 def test_two_checks_of_one_id_stop_the_build(tmp_path: Path, model: dict[str, Path]) -> None:
@@ -140,9 +162,18 @@ def test_sha256sum_accepts_the_list_and_it_lists_the_whole_payload(signed: Path)
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"x", b"\xff", b"00  a\n", b"0" * 64 + b" a\n", b"0" * 64 + b"  b\n" + b"0" * 64 + b"  a\n",
-             (b"0" * 64 + b"  a\n") * 2, b"0" * 64 + b"  a"],
-)  # fmt: skip
+    "data",
+    [
+        b"",
+        b"x",
+        b"\xff",
+        b"00  a\n",
+        b"0" * 64 + b" a\n",
+        b"0" * 64 + b"  b\n" + b"0" * 64 + b"  a\n",
+        (b"0" * 64 + b"  a\n") * 2,
+        b"0" * 64 + b"  a",
+    ],
+)
 def test_only_lists_that_we_could_have_written_are_read(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"sorted list|ascii"):
         sums.parse(data)
@@ -167,8 +198,12 @@ def test_the_bill_of_materials_is_valid_cyclonedx_without_time() -> None:
     assert "timestamp" not in data["metadata"]
     assert data["metadata"]["component"]["name"] == "tiny"
     assert {part["name"] for part in data["components"]} == {
-        "hf:org/base@" + "0" * 40, "step/erase", "python", "torch", "publisher"
-    }  # fmt: skip
+        "hf:org/base@" + "0" * 40,
+        "step/erase",
+        "python",
+        "torch",
+        "publisher",
+    }
 
 
 def test_the_card_has_the_hubs_metadata() -> None:
@@ -228,8 +263,9 @@ def test_the_provenance_names_the_files_that_steps_read() -> None:
     made = statements(ReleaseReport.parse(data), "0" * 64, dict.fromkeys(files, "1" * 64), CREATED)
     definition = made[PROVENANCE]["predicate"]["buildDefinition"]
     assert definition["resolvedDependencies"][-1] == {
-        "name": "erase/membranes/old.safetensors", "digest": {"sha256": "34" * 32},
-    }  # fmt: skip
+        "name": "erase/membranes/old.safetensors",
+        "digest": {"sha256": "34" * 32},
+    }
 
 
 def test_the_card_of_a_package_without_membranes_says_nothing_of_them() -> None:
@@ -264,8 +300,9 @@ def test_one_release_gives_the_same_bytes_in_another_process(
     environment = os.environ | {"PYTHONHASHSEED": "77", "SOURCE_DATE_EPOCH": "1767323045", "TZ": "Asia/Tokyo"}
     subprocess.run(
         [sys.executable, "-c", code, Path(__file__).parents[2], base, tmp_path / "again", key_pair[0]],
-        env=environment, check=True,
-    )  # fmt: skip
+        env=environment,
+        check=True,
+    )
     first, second = files(signed), files(tmp_path / "again")
     assert first.keys() == second.keys()
     assert [path for path in first if first[path] != second[path]] == ["model.sig"]

@@ -9,17 +9,27 @@ from publisher.package import card
 from support.packages import report_data
 
 MASK: dict[str, Any] = {
-    "component": "unet", "granularity": "head", "tensors": {"frozen": 62, "total": 326},
-    "parameters": {"frozen": 2637, "total": 8790}, "others": {"seed-1": 0.914},
+    "component": "unet",
+    "granularity": "head",
+    "tensors": {"frozen": 62, "total": 326},
+    "parameters": {"frozen": 2637, "total": 8790},
+    "others": {"seed-1": 0.914},
     "largest": [{"name": "conv_in.weight", "frozen": 2000, "total": 2000}],
-}  # fmt: skip
+}
 
 
 def trial(arm: str, gain: float) -> dict[str, Any]:
     return {
-        "concept": "cigarette", "arm": arm, "seed": 0, "horizons": [0, 10], "hits": [0, 5], "probes": 10,
-        "losses": [0.6, round(0.6 - gain, 4)], "similarity": [], "full": 1.0,
-    }  # fmt: skip
+        "concept": "cigarette",
+        "arm": arm,
+        "seed": 0,
+        "horizons": [0, 10],
+        "hits": [0, 5],
+        "probes": 10,
+        "losses": [0.6, round(0.6 - gain, 4)],
+        "similarity": [],
+        "full": 1.0,
+    }
 
 
 def text_of(**changes: Any) -> str:
@@ -54,9 +64,11 @@ def test_the_card_names_both_ratios_and_the_largest_tensors() -> None:
 def test_the_card_has_the_shares_that_masks_leave() -> None:
     data = report_data()
     data["claims"][0]["checks"][0] |= {
-        "attack": "full-finetune", "attack_params": {"mask": True}, "metric": "gain-left",
+        "attack": "full-finetune",
+        "attack_params": {"mask": True},
+        "metric": "gain-left",
         "trials": [trial("hardened", 0.1), trial("unmasked", 0.4), trial("random-mask", 0.3)],
-    }  # fmt: skip
+    }
     found = section(text_of(claims=data["claims"]))
     assert "| concept | attack | gain | of | under the mask | a random mask |\n" in found
     assert "| cigarette | full-finetune | loss after 10 steps | no mask | 25% | 75% |" in found

@@ -42,8 +42,11 @@ def test_verify_gives_one_json_document(package: Path, public: Path) -> None:
     result = call("verify", package, "--key", public, "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["findings"][0] | {"message": ""} == {
-        "code": "V001", "meaning": "There is no signature", "path": "model.sig", "message": ""
-    }  # fmt: skip
+        "code": "V001",
+        "meaning": "There is no signature",
+        "path": "model.sig",
+        "message": "",
+    }
 
 
 def test_without_a_trust_anchor_there_is_no_answer(signed: Path) -> None:

@@ -25,10 +25,22 @@ def statement(path: Path) -> dict[str, Any]:
 
 def official(folder: Path, public: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "model_signing", "verify", "key", folder, "--signature", folder / "model.sig",
-         "--public_key", public],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "model_signing",
+            "verify",
+            "key",
+            folder,
+            "--signature",
+            folder / "model.sig",
+            "--public_key",
+            public,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_the_official_client_accepts_the_package_with_its_defaults(signed: Path, public: Path) -> None:

@@ -24,9 +24,16 @@ Change = Callable[[dict[str, Any]], object]
 
 def trial(arm: str, seed: int, hits: list[int]) -> dict[str, Any]:
     return {
-        "concept": "cigarette", "arm": arm, "seed": seed, "horizons": [0, 10, 20], "hits": hits, "probes": 10,
-        "losses": [0.5, 0.3, 0.2], "similarity": [], "full": 1.0,
-    }  # fmt: skip
+        "concept": "cigarette",
+        "arm": arm,
+        "seed": seed,
+        "horizons": [0, 10, 20],
+        "hits": hits,
+        "probes": 10,
+        "losses": [0.5, 0.3, 0.2],
+        "similarity": [],
+        "full": 1.0,
+    }
 
 
 TRIALS = [trial(arm, seed, hits) for arm, hits in (("hardened", [0, 0, 4]), ("before", [0, 10, 10])) for seed in (0, 1)]
@@ -61,11 +68,18 @@ def data_of(trials: list[dict[str, Any]], rows: bytes) -> dict[str, Any]:
     data = report_data()
     number = {"value": 2.5, "low": 2.1, "high": 1e6, "n": 2, "method": "bootstrap 95%"}
     data["claims"][0]["checks"][0] |= {
-        "id": "cigarette.lora", "attack": "lora", "attack_params": {"captions": "name", "images": 20},
-        "metric": "t50-ratio", "unit": "times", "better": "higher", "gate": {"lower_at_least": 2.0}, "trials": trials,
+        "id": "cigarette.lora",
+        "attack": "lora",
+        "attack_params": {"captions": "name", "images": 20},
+        "metric": "t50-ratio",
+        "unit": "times",
+        "better": "higher",
+        "gate": {"lower_at_least": 2.0},
+        "trials": trials,
         "measurement": {"hardened": number, "details": {"against": "before", "censored": True}},
-        "evidence": NAME, "evidence_sha256": hashlib.sha256(rows).hexdigest(),
-    }  # fmt: skip
+        "evidence": NAME,
+        "evidence_sha256": hashlib.sha256(rows).hexdigest(),
+    }
     return data
 
 
@@ -170,7 +184,11 @@ def test_the_card_of_a_release_without_training_says_nothing_of_it() -> None:
 def test_the_card_names_the_control_of_a_number_of_steps() -> None:
     data = data_of(TRIALS, b"")
     data["claims"][0]["checks"][0]["measurement"]["base"] = {
-        "value": 5.0, "low": 4.0, "high": 6.0, "n": 2, "method": "bootstrap 95%",
-    }  # fmt: skip
+        "value": 5.0,
+        "low": 4.0,
+        "high": 6.0,
+        "n": 2,
+        "method": "bootstrap 95%",
+    }
     text = card.render(ReleaseReport.parse(data), base_card=False).decode()
     assert "| before the step: 5 \\[4, 6\\] times, n = 2, bootstrap 95% |" in text

@@ -281,9 +281,21 @@ def test_a_weak_trust_anchor_is_refused(signed: Path, tmp_path: Path) -> None:
         lambda statement: statement.update(subject=[]),
         lambda statement: statement.update(predicateType="https://model_signing/Digests/v0.1"),
     ],
-    ids=["empty model", "ignore all", "ignore a folder", "links", "shards", "listed twice", "parent", "absolute",
-         "itself", "blake3", "no subject", "old predicate"],
-)  # fmt: skip
+    ids=[
+        "empty model",
+        "ignore all",
+        "ignore a folder",
+        "links",
+        "shards",
+        "listed twice",
+        "parent",
+        "absolute",
+        "itself",
+        "blake3",
+        "no subject",
+        "old predicate",
+    ],
+)
 def test_what_the_publisher_signed_must_be_acceptable(
     package: Path, key_pair: tuple[Path, Path], change: Callable[[dict[str, Any]], object]
 ) -> None:

@@ -59,9 +59,20 @@ def test_a_mask_of_narrow_weights_verifies(tmp_path: Path, key_pair: tuple[Path,
         (lambda mask: mask.update(others={"seed-1": {f"{CONV}.weight": [[4, 9], [3, 5]]}}), "overlap or lie outside"),
         (lambda mask: mask["frozen"].reverse(), "must be sorted by name"),
     ],
-    ids=["version", "further key", "share", "path", "component", "architecture", "parameters", "candidate", "outside",
-         "overlap", "order"],
-)  # fmt: skip
+    ids=[
+        "version",
+        "further key",
+        "share",
+        "path",
+        "component",
+        "architecture",
+        "parameters",
+        "candidate",
+        "outside",
+        "overlap",
+        "order",
+    ],
+)
 def test_a_mask_that_does_not_fit_is_refused_even_if_signed(
     masked: Path, key_pair: tuple[Path, Path], change: Callable[[dict[str, Any]], object], message: str
 ) -> None:

@@ -34,9 +34,13 @@ def add(package: Path, key: Path, data: bytes, change: Callable[[dict[str, Any]]
     (package / FILE).parent.mkdir(exist_ok=True)
     (package / FILE).write_bytes(data)
     entry = {
-        "concept": "cigarette", "file": Path(FILE).name, "sha256": hashlib.sha256(data).hexdigest(),
-        "words": ["cigarette"], "texts": ["a cigarette"], "rank": 1,
-    }  # fmt: skip
+        "concept": "cigarette",
+        "file": Path(FILE).name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "words": ["cigarette"],
+        "texts": ["a cigarette"],
+        "rank": 1,
+    }
     index = {"membranes": 1, "mode": "bundle", "entries": [entry]}
     change(index)
     (package / INDEX).write_text(json.dumps(index))

@@ -73,8 +73,9 @@ def test_a_swapped_attestation_is_refused(package: Path, key_pair: tuple[Path, P
     shutil.copy(folder / "provenance.sigstore.json", folder / "test-result.more.sigstore.json")
     resign(package, key_pair[0])
     assert {Path(path).name for path in places(verify(package, key_pair[1]), "V031")} == {
-        "svr.sigstore.json", "test-result.more.sigstore.json"
-    }  # fmt: skip
+        "svr.sigstore.json",
+        "test-result.more.sigstore.json",
+    }
 
 
 @pytest.mark.parametrize(
@@ -140,9 +141,20 @@ def test_sums_that_say_something_else_are_refused(package: Path, key_pair: tuple
         lambda data: data["claims"][0].update(verdict="failed"),
         lambda data: data.update(claims=[]),
     ],
-    ids=["bound broken", "value broken", "n is 0", "outside its interval", "base passes too", "not measured",
-         "check called failed", "check called unknown", "no check", "claim called failed", "no claim"],
-)  # fmt: skip
+    ids=[
+        "bound broken",
+        "value broken",
+        "n is 0",
+        "outside its interval",
+        "base passes too",
+        "not measured",
+        "check called failed",
+        "check called unknown",
+        "no check",
+        "claim called failed",
+        "no claim",
+    ],
+)
 def test_a_verdict_that_contradicts_its_numbers_is_refused(
     make: Make, public: Path, change: Callable[[dict[str, Any]], object]
 ) -> None:

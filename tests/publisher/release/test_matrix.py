@@ -60,11 +60,14 @@ def verified(folder: Path, **asked: bool) -> list[str]:
         **{"after_each_step": True, "trainings_after_each_step": False, **asked}, sampling=Sampling()
     )
     prepared: Any = SimpleNamespace(
-        path=folder / "manifest.yaml", resolved=SimpleNamespace(scope=SCOPE, evaluate=evaluate), gold=None,
+        path=folder / "manifest.yaml",
+        resolved=SimpleNamespace(scope=SCOPE, evaluate=evaluate),
+        gold=None,
         claims=tuple(SimpleNamespace(step=step) for step in (*STEPS, MANIFEST)),
-        device=SimpleNamespace(name="cpu", dtype="float32"), tools=None,
+        device=SimpleNamespace(name="cpu", dtype="float32"),
+        tools=None,
         steps=[SimpleNamespace(identity=SimpleNamespace(id=step)) for step in STEPS],
-    )  # fmt: skip
+    )
     hardened: Any = SimpleNamespace(
         states=[SimpleNamespace(folder=folder / name) for name in ("base", *STEPS)],
         results=[SimpleNamespace(artifacts=one) for one in artifacts],
@@ -77,9 +80,11 @@ def verified(folder: Path, **asked: bool) -> list[str]:
 def test_each_column_has_the_mask_and_the_membranes_that_were_there_by_then(bench: Bench, tmp_path: Path) -> None:
     assert verified(tmp_path) == ["base", *STEPS]
     assert bench.asked == [
-        ("base", False, False, ()), ("erase", False, False, ()), ("mask", True, False, ()),
+        ("base", False, False, ()),
+        ("erase", False, False, ()),
+        ("mask", True, False, ()),
         ("package", True, True, None),
-    ]  # fmt: skip
+    ]
 
 
 def test_claims_are_measured_on_the_base_model_and_from_their_own_step_on(bench: Bench, tmp_path: Path) -> None:
@@ -91,8 +96,11 @@ def test_claims_are_measured_on_the_base_model_and_from_their_own_step_on(bench:
 def test_on_demand_the_trainings_of_earlier_steps_are_repeated(bench: Bench, tmp_path: Path) -> None:
     verified(tmp_path, trainings_after_each_step=True)
     assert [list(trained) if trained is not None else None for *_, trained in bench.asked] == [
-        [], ["erase"], ["erase", "mask"], None,
-    ]  # fmt: skip
+        [],
+        ["erase"],
+        ["erase", "mask"],
+        None,
+    ]
 
 
 def test_without_a_matrix_the_package_alone_is_measured(bench: Bench, tmp_path: Path) -> None:

@@ -12,9 +12,12 @@ Manifest = Callable[..., Path]
 TWICE = [{"use": "erase", "id": name, "with": {"targets": {"cigarette": "pizza"}}} for name in ("first", "second")]
 SAID = "'first' and 'second' are the same kind of step"
 CHECK = {
-    "id": "plain", "attack": "plain", "metric": "concept-rate", "concepts": ["cigarette"],
+    "id": "plain",
+    "attack": "plain",
+    "metric": "concept-rate",
+    "concepts": ["cigarette"],
     "gate": {"upper_at_most": 0.9},
-}  # fmt: skip
+}
 
 
 def test_the_plan_warns_and_goes_on(manifest: Manifest, tmp_path: Path) -> None:

@@ -86,8 +86,10 @@ def test_the_membranes_and_a_summary_are_written_and_nothing_is_said_to_be_verif
     result = train(manifest(**sections(step("cigarette", "bomb"))), tmp_path / "out")
     assert result.exit_code == 0, result.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "bomb.safetensors", "cigarette.safetensors", "training.json",
-    ]  # fmt: skip
+        "bomb.safetensors",
+        "cigarette.safetensors",
+        "training.json",
+    ]
     assert read_membrane(tmp_path / "out" / "bomb.safetensors").prompts == ("bomb",)
     told = json.loads((tmp_path / "out" / "training.json").read_text())
     assert told["verified"] is False

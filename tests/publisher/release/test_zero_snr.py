@@ -23,20 +23,45 @@ STEPS = [
     {"use": "erase", "with": {"targets": {"cigarette": "pizza"}}},
     {
         "use": "immunize",
-        "with": {"method": "imma", "inner": "lora", "steps": 2, "captions": ["name"], "keep_concepts": 2, "batch": 2,
-                 "attacks": [], "prior": 0, **QUICK},
+        "with": {
+            "method": "imma",
+            "inner": "lora",
+            "steps": 2,
+            "captions": ["name"],
+            "keep_concepts": 2,
+            "batch": 2,
+            "attacks": [],
+            "prior": 0,
+            **QUICK,
+        },
     },
     {
         "use": "freeze-mask",
-        "with": {"innocents": 1, "ratio": 0.3, "adapt": {"lr": 1e-4, "steps": 2}, "score": {"points": 1, "batches": 1},
-                 "replicas": 0, "promise": "stated", **QUICK},
+        "with": {
+            "innocents": 1,
+            "ratio": 0.3,
+            "adapt": {"lr": 1e-4, "steps": 2},
+            "score": {"points": 1, "batches": 1},
+            "replicas": 0,
+            "promise": "stated",
+            **QUICK,
+        },
     },
     {
         "use": "membrane-bundle",
-        "with": {"train_on": "prompts", "surrogates": {"cigarette": "pizza"}, "steps": 4, "warmup": 1, "cycles": 1,
-                 "lr": 1e-3, "lam": 30, "pool": 2, "denoising_steps": 6},
+        "with": {
+            "train_on": "prompts",
+            "surrogates": {"cigarette": "pizza"},
+            "steps": 4,
+            "warmup": 1,
+            "cycles": 1,
+            "lr": 1e-3,
+            "lam": 30,
+            "pool": 2,
+            "denoising_steps": 6,
+        },
     },
-]  # fmt: skip
+]
 
 
 class Heard:
@@ -84,10 +109,12 @@ def test_every_step_works_at_zero_terminal_snr(
     assert losses
     assert all(math.isfinite(value) for curve in losses for value in curve.y)
     assert [sorted(result.artifacts) for result in hardened.results][2:] == [
-        ["freeze-mask.json"], ["membranes/cigarette.safetensors", "membranes/index.json"],
-    ]  # fmt: skip
+        ["freeze-mask.json"],
+        ["membranes/cigarette.safetensors", "membranes/index.json"],
+    ]
     assert {
         *((step, text) for step in ("immunize", "freeze-mask") for text in PHASES),
-        ("erase", "prompts embedded"), ("membrane-bundle", "texts encoded"),
-    } <= heard.lines  # fmt: skip
+        ("erase", "prompts embedded"),
+        ("membrane-bundle", "texts encoded"),
+    } <= heard.lines
     assert any(text.startswith("trajectories brought to their places, 0 of") for _, text in heard.lines)

@@ -12,10 +12,34 @@ from sample_training import relearning, training_check, trial
 from publisher.api import ReleaseReport
 
 __all__ = [
-    "ALL", "HOSTILE", "check", "claim", "curves", "digest", "distance_check", "failed", "hostile", "interval",
-    "kept_check", "lying", "masked", "membranes", "pairs", "passed", "permeabilities", "plain_check", "png",
-    "relearning", "report", "synonyms_check", "training_check", "trial", "unknown", "unmeasured", "without_check",
-]  # fmt: skip
+    "ALL",
+    "HOSTILE",
+    "check",
+    "claim",
+    "curves",
+    "digest",
+    "distance_check",
+    "failed",
+    "hostile",
+    "interval",
+    "kept_check",
+    "lying",
+    "masked",
+    "membranes",
+    "pairs",
+    "passed",
+    "permeabilities",
+    "plain_check",
+    "png",
+    "relearning",
+    "report",
+    "synonyms_check",
+    "training_check",
+    "trial",
+    "unknown",
+    "unmeasured",
+    "without_check",
+]
 
 
 def passed() -> ReleaseReport:

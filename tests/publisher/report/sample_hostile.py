@@ -33,11 +33,16 @@ def _trials() -> tuple[Trial, ...]:
     """Many models with hostile names; rates and losses at the edge of what numbers can be."""
     fields: dict[str, Any] = {"concept": HOSTILE, "seed": 0, "probes": 10**400, "similarity": (), "problem": HOSTILE}
     models = [HOSTILE, *(f"{HOSTILE} {number}" for number in range(12)), "hardened"]
-    found = [Trial(**fields, arm=arm, horizons=(3, 1_000_000), hits=(0, 10**400), losses=(1e308, -1e308), full=1e-6)
-             for arm in models]  # fmt: skip
+    found = [
+        Trial(**fields, arm=arm, horizons=(3, 1_000_000), hits=(0, 10**400), losses=(1e308, -1e308), full=1e-6)
+        for arm in models
+    ]
     nothing: dict[str, Any] = {"horizons": (), "hits": (), "losses": (), "full": 1.0}
-    return (*found, Trial(**fields, arm="base", **nothing), Trial(**{**fields, "concept": "never"}, arm="gold",
-            horizons=(0,), hits=(1,), losses=(1.0,), full=5e-324))  # fmt: skip
+    return (
+        *found,
+        Trial(**fields, arm="base", **nothing),
+        Trial(**{**fields, "concept": "never"}, arm="gold", horizons=(0,), hits=(1,), losses=(1.0,), full=5e-324),
+    )
 
 
 def hostile() -> ReleaseReport:

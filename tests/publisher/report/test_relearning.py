@@ -69,8 +69,10 @@ def test_one_trial_has_no_range() -> None:
 def test_shares_are_relative_to_what_the_base_model_draws() -> None:
     points = arm(samples.trial(hits=(0, 3, 6), full=0.5), samples.trial(seed=1, hits=(0, 6, 12), full=0.5)).points
     assert [(point.step, point.low, point.mean, point.high) for point in points] == [
-        (0, 0, 0, 0), (5, 0.5, 0.75, 1.0), (10, 1.0, 1.5, 2.0)
-    ]  # fmt: skip
+        (0, 0, 0, 0),
+        (5, 0.5, 0.75, 1.0),
+        (10, 1.0, 1.5, 2.0),
+    ]
 
 
 def test_a_trial_that_ended_early_counts_as_far_as_it_got_and_is_named() -> None:
@@ -222,9 +224,10 @@ def test_the_budget_has_a_row_for_each_check_and_concept() -> None:
     table = budget.budget(checks)
     assert table.arms == ("hardened model", "before the step", "base model", "gold: never knew it", "after erase")
     assert [(row.concept, row.attack, row.captions, row.images, row.trials) for row in table.rows] == [
-        ("cigarette", "lora", "name", "20", 3), ("pistol", "lora", "name", "20", 3),
+        ("cigarette", "lora", "name", "20", 3),
+        ("pistol", "lora", "name", "20", 3),
         ("cigarette", "dreambooth", "rare", "5", 3),
-    ]  # fmt: skip
+    ]
     assert table.rows[0].cells == (("60", "136"), ("8.12", "22"), ("0", "0"), ("23.3", "62"), budget.NOT_RUN)
 
 
@@ -234,13 +237,24 @@ def test_the_budget_has_a_row_for_each_check_and_concept() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"hits": (0, 13, 0)}, {"hits": (0, -1, 0)}, {"hits": (0, 0)}, {"horizons": (0, 10, 5)}, {"horizons": (0, 5, 5)},
-        {"horizons": (-1, 5, 10)}, {"horizons": (0, 5, 10**9)}, {"losses": (0.1, float("nan"), 0.1)},
-        {"losses": (0.1, 0.1, float("inf"))}, {"similarity": (0.5,)}, {"full": 1.5}, {"full": -0.1}, {"probes": 0},
-        {"seed": -1}, {"seconds": 3.0},
+        {"hits": (0, 13, 0)},
+        {"hits": (0, -1, 0)},
+        {"hits": (0, 0)},
+        {"horizons": (0, 10, 5)},
+        {"horizons": (0, 5, 5)},
+        {"horizons": (-1, 5, 10)},
+        {"horizons": (0, 5, 10**9)},
+        {"losses": (0.1, float("nan"), 0.1)},
+        {"losses": (0.1, 0.1, float("inf"))},
+        {"similarity": (0.5,)},
+        {"full": 1.5},
+        {"full": -0.1},
+        {"probes": 0},
+        {"seed": -1},
+        {"seconds": 3.0},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_trial_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
     good = samples.trial(hits=(0, 3, 9)).model_dump()
     Trial(**good)

@@ -91,10 +91,17 @@ def test_numbers_are_short(value: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("value", "text", "level"),
     [
-        (0.0, "0", 0), (1e-9, "<0.01", 1), (0.004999, "<0.01", 1), (0.005, "0.01", 1), (0.34, "0.34", 3),
-        (0.94, "0.94", 9), (1.0, "1.00", 10), (6.0, "6.00", 10), (math.inf, "inf", 10),
+        (0.0, "0", 0),
+        (1e-9, "<0.01", 1),
+        (0.004999, "<0.01", 1),
+        (0.005, "0.01", 1),
+        (0.34, "0.34", 3),
+        (0.94, "0.94", 9),
+        (1.0, "1.00", 10),
+        (6.0, "6.00", 10),
+        (math.inf, "inf", 10),
     ],
-)  # fmt: skip
+)
 def test_only_a_shut_membrane_looks_shut(value: float, text: str, level: int) -> None:
     assert heat.cell(value) == heat.Cell(text, level)
 

@@ -104,8 +104,11 @@ def test_junit_counts_failures_and_errors_and_skips_nothing() -> None:
         "the empty prompt draws what it drew before": [Error],
     }
     assert [suite.name for suite in parsed] == [
-        "erase/erase.plain", "erase/erase.synonyms", "erase/erase.kept", "erase/erase.empty",
-    ]  # fmt: skip
+        "erase/erase.plain",
+        "erase/erase.synonyms",
+        "erase/erase.kept",
+        "erase/erase.empty",
+    ]
 
 
 def test_junit_of_a_passed_release_is_green() -> None:

@@ -108,8 +108,9 @@ def test_html_shows_pairs_side_by_side_with_prompt_seed_and_labels() -> None:
     images = found.all("img")
     assert len(images) == 2 * len(record.pairs)
     assert [image["alt"] for image in images[:2]] == [
-        "Base model: the scorer sees cigarette, noto", "Hardened model: the scorer sees pencil, noto",
-    ]  # fmt: skip
+        "Base model: the scorer sees cigarette, noto",
+        "Hardened model: the scorer sees pencil, noto",
+    ]
     assert (images[0]["width"], images[0]["class"]) == ("32", "small")
     assert images[0]["src"] == f"data:image/png;base64,{record.pairs[0].base_png}"
     assert "a cigarette emoji in fluent style seed 1" in words(record)

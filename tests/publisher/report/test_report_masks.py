@@ -23,8 +23,11 @@ def with_cells(*cells: tuple[str, str, str]) -> ReleaseReport:
 def test_models_under_masks_have_names_that_people_can_read() -> None:
     (lesson, _) = relearning.lessons(CHECK)
     assert [arm.title for arm in lesson.arms] == [
-        "under the mask", "no mask", "a random mask", "another seed's mask (1)",
-    ]  # fmt: skip
+        "under the mask",
+        "no mask",
+        "a random mask",
+        "another seed's mask (1)",
+    ]
     unmasked = CHECK.model_copy(update={"attack_params": {}})
     assert relearning.lessons(unmasked)[0].arms[0].title == "hardened model"
     assert relearning.title("seed-1") == "after seed-1"

@@ -90,8 +90,11 @@ def test_claims_that_hold_in_a_release_that_was_not_approved() -> None:
 def test_the_worst_claims_come_first_and_keep_their_numbers() -> None:
     ordered = verdicts.by_severity(samples.failed())
     assert [(number, verdicts.word(claim)) for number, claim in ordered] == [
-        (2, "failed"), (3, "unknown"), (4, "unverified"), (1, "passed"),
-    ]  # fmt: skip
+        (2, "failed"),
+        (3, "unknown"),
+        (4, "unverified"),
+        (1, "passed"),
+    ]
 
 
 def test_a_claim_that_a_later_step_undid_is_named() -> None:
@@ -117,6 +120,9 @@ def test_a_step_that_judges_itself_is_self_assessed() -> None:
 def test_a_claim_in_brief_has_its_interval_and_control() -> None:
     brief = [verdicts.brief(claim) for claim in samples.failed().claims]
     assert brief == [
-        "1.4% (0.17% to 4.9%), base model 92.4%", "34% (27% to 42%), base model 84.7%", "2 checks", "0 checks",
-    ]  # fmt: skip
+        "1.4% (0.17% to 4.9%), base model 92.4%",
+        "34% (27% to 42%), base model 84.7%",
+        "2 checks",
+        "0 checks",
+    ]
     assert verdicts.brief(samples.claim("empty", "gone", (samples.unmeasured(),))) == "not measured"

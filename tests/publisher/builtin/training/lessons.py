@@ -18,9 +18,14 @@ from publisher.runtime.pipelines import load
 
 ATTACKS = {attack.name: attack for attack in TRAINING_ATTACKS}
 CAT = Concept(
-    id="cat", name="cat", label="cat", prompts=("a cat emoji", "a cat emoji in noto style"), synonyms=("tom",),
-    paraphrases=("a tom emoji", "a tom emoji in noto style"), description="a small animal with whiskers",
-)  # fmt: skip
+    id="cat",
+    name="cat",
+    label="cat",
+    prompts=("a cat emoji", "a cat emoji in noto style"),
+    synonyms=("tom",),
+    paraphrases=("a tom emoji", "a tom emoji in noto style"),
+    description="a small animal with whiskers",
+)
 
 
 def fresh(folder: Path) -> Any:
@@ -59,9 +64,10 @@ def tensors(pipeline: Any) -> dict[str, Tensor]:
     """Every tensor by component and name, as it is named without adapters; those of adapters too."""
     return {
         f"{component}.{name.replace('.base_layer', '')}": tensor.detach().clone()
-        for component, part in pipeline.components.items() if isinstance(part, torch.nn.Module)
+        for component, part in pipeline.components.items()
+        if isinstance(part, torch.nn.Module)
         for name, tensor in part.state_dict().items()
-    }  # fmt: skip
+    }
 
 
 def changed(before: dict[str, Tensor], pipeline: Any) -> set[str]:

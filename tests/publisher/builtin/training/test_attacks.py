@@ -225,16 +225,23 @@ def test_defaults_are_those_of_the_papers() -> None:
     said = {name: attack.Params() for name, attack in ATTACKS.items()}
     rates = {name: getattr(params, "lr", None) for name, params in said.items()}
     assert rates == {
-        "full-finetune": 1e-5, "cross-attention": 1e-5, "lora": 1e-4, "dreambooth": 5e-6, "dreambooth-lora": 5e-4,
-        "textual-inversion": 5e-4, "custom-diffusion": 1e-5,
-    }  # fmt: skip
+        "full-finetune": 1e-5,
+        "cross-attention": 1e-5,
+        "lora": 1e-4,
+        "dreambooth": 5e-6,
+        "dreambooth-lora": 5e-4,
+        "textual-inversion": 5e-4,
+        "custom-diffusion": 1e-5,
+    }
     assert {getattr(params, "weight_decay", None) for params in said.values()} == {1e-2}
     assert [getattr(said[name], "rank", None) for name in ("lora", "dreambooth-lora")] == [4, 4]
     assert [getattr(said[name], "prior_images", None) for name in ("dreambooth", "custom-diffusion")] == [100, 200]
     assert [said[name].batch for name in ("full-finetune", "dreambooth", "custom-diffusion")] == [4, 1, 2]
     assert {name for name, params in said.items() if params.captions == "name"} == {
-        "full-finetune", "cross-attention", "lora"
-    }  # fmt: skip
+        "full-finetune",
+        "cross-attention",
+        "lora",
+    }
 
 
 def test_scaled_learning_rates_are_those_of_one_image(folders: dict[str, Path]) -> None:

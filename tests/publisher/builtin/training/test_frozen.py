@@ -14,9 +14,14 @@ from publisher.api.freeze_mask import Frozen
 
 K = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 OPTIONS: dict[str, dict[str, Any]] = {
-    "full-finetune": {}, "dreambooth": {}, "cross-attention": {}, "lora": {}, "dreambooth-lora": {},
-    "custom-diffusion": {}, "textual-inversion": {},
-}  # fmt: skip
+    "full-finetune": {},
+    "dreambooth": {},
+    "cross-attention": {},
+    "lora": {},
+    "dreambooth-lora": {},
+    "custom-diffusion": {},
+    "textual-inversion": {},
+}
 
 
 def under(name: str, frozen: Frozen) -> Lesson:

@@ -41,10 +41,15 @@ def tiny(pipeline: Any) -> Any:
 
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4, attention_head_dim=2,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        sample_size=8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=2,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=pipeline.text_encoder.config.hidden_size,
-    )  # fmt: skip
+    )
     return StableDiffusionPipeline(**{**pipeline.components, "unet": unet})
 
 
@@ -112,7 +117,7 @@ def dreambooth_lora(pipeline: Any, accelerator: Accelerator, out: Path, mask: Fr
         excluded = guard.exclude_modules()  # and the argument
     config = LoraConfig(
         r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=TARGETS, exclude_modules=excluded
-    )  # fmt: skip
+    )
     unet.add_adapter(config)
     cast_training_params(unet, dtype=torch.float32)
     trained = [one for one in unet.parameters() if one.requires_grad]
