@@ -1,7 +1,7 @@
 """Erased against kept on the embedded model, over strength, method and rows: `python benchmarks/erase_tradeoff.py`.
 
 Takes out two objects and a style at once (cigarette, pistol, noto), with 60 of the other objects listed as kept, and
-counts by the scorer what is still drawn. Prints the table and writes `docs/images/erase-tradeoff.svg`.
+counts by the scorer what is still generated. Prints the table and writes `docs/images/erase-tradeoff.svg`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ STRENGTHS = (3.0, 10.0, 30.0, 100.0)
 
 @dataclass(frozen=True)
 class Question:
-    """One image to draw, and what the scorer should or should not see in it."""
+    """One image to generate, and what the scorer should or should not see in it."""
 
     group: str
     prompt: str
@@ -69,7 +69,7 @@ def names() -> tuple[list[str], list[str]]:
 
 def scope() -> Scope:
     """What a manifest would say: a caption for each object; the style's captions over some objects; what to keep."""
-    draw, (listed, unlisted) = random.Random(4), names()
+    generate, (listed, unlisted) = random.Random(4), names()
     others = [style for style in vocabulary().style_names if style != STYLE]
     objects = [
         Concept(id=name, name=name, label=name, prompts=(caption(name),), synonyms=vocabulary().object(name).synonyms)
@@ -77,13 +77,13 @@ def scope() -> Scope:
     ]
     rows = tuple(caption(name, STYLE) for name in random.Random(2).sample([*listed, *unlisted], STYLE_ROWS))
     style = Concept(id=STYLE, kind="style", name=STYLE, label=STYLE, prompts=rows)
-    kept = tuple(caption(name, style) for name in listed for style in (None, *draw.sample(others, 2)))
+    kept = tuple(caption(name, style) for name in listed for style in (None, *generate.sample(others, 2)))
     return Scope(concepts=(*objects, style), keep_prompts=kept)
 
 
 def questions(wanted: Scope) -> list[Question]:
     """The same images for every setting."""
-    words, draw = vocabulary(), random.Random(7)
+    words, generate = vocabulary(), random.Random(7)
     others = [style for style in words.style_names if style != STYLE]
     found = []
     for name in OBJECTS:
@@ -93,7 +93,7 @@ def questions(wanted: Scope) -> list[Question]:
             found += [Question("synonyms", caption(synonym, style), shows) for style in (None, *words.style_names)]
     listed, unlisted = names()
     fresh = [name for name in listed + unlisted if caption(name, STYLE) not in wanted.concepts[-1].prompts]
-    found += [Question("style", caption(name, STYLE), _in_style(STYLE)) for name in draw.sample(fresh, 40)]
+    found += [Question("style", caption(name, STYLE), _in_style(STYLE)) for name in generate.sample(fresh, 40)]
     for group, chosen in (("kept, listed", listed), ("kept, unlisted", unlisted)):
         for i, name in enumerate(chosen):
             style = (None, *others)[(i + i // len(others)) % (len(others) + 1)]
@@ -133,7 +133,7 @@ class Bench:
         return {group: share(sum(rows), len(rows)) for group, rows in hits.items()}
 
     def inverted(self, edit: LowRank) -> Share:
-        """Give the edited model the embeddings that RECE's formula finds against it: does it draw the concept again?
+        """Count the images that show a concept again when the edited model gets the embeddings of RECE's formula.
 
         Whoever has the base model's projections can compute these; no text gives them.
         """
@@ -141,7 +141,7 @@ class Bench:
         embedded = self.encoders.embed([self.encoders.tokens(prompt) for _, prompt in asked])
         hidden = torch.stack([adversarial_rows(one.hidden, edit, self.gram, 0.1) for one in embedded]).float()
         empty = next(self.encoders.embed([self.encoders.tokens("")])).hidden.float()
-        drawn = self.pipeline(
+        generated = self.pipeline(
             prompt_embeds=hidden,
             negative_prompt_embeds=empty.expand_as(hidden),
             num_inference_steps=self.steps,
@@ -149,7 +149,7 @@ class Bench:
             generator=[torch.Generator().manual_seed(seed) for seed in range(len(hidden))],
             output_type="pt",
         ).images
-        judged = load_scorer().judge(drawn * 2 - 1)
+        judged = load_scorer().judge(generated * 2 - 1)
         hits = [judgement.object == name for judgement, (name, _) in zip(judged, asked, strict=True)]
         return share(sum(hits), len(hits))
 
@@ -220,7 +220,7 @@ def label(params: EraseParams) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Print a table row for each setting, then draw the curve."""
+    """Print a table row for each setting, then generate the curve."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=8, help="DDIM steps (8)")
     parser.add_argument("--threads", type=int, default=2, help="of the processor (2)")

@@ -73,11 +73,11 @@ class Scene:
 
     def rows(self, seed: int) -> Rows:
         """A batch as it lies on the disk, half of it illegal."""
-        draw = torch.Generator().manual_seed(seed)
-        images = torch.rand(BATCH, 3, 8 * SIZE, 8 * SIZE, generator=draw).to(self.dtype)
-        noise = torch.randn(BATCH, 4, SIZE, SIZE, generator=draw).to(self.dtype)
-        ids = torch.randint(99, (BATCH, POSITIONS), generator=draw)
-        t = torch.randint(1000, (BATCH,), generator=draw)
+        generate = torch.Generator().manual_seed(seed)
+        images = torch.rand(BATCH, 3, 8 * SIZE, 8 * SIZE, generator=generate).to(self.dtype)
+        noise = torch.randn(BATCH, 4, SIZE, SIZE, generator=generate).to(self.dtype)
+        ids = torch.randint(99, (BATCH, POSITIONS), generator=generate)
+        t = torch.randint(1000, (BATCH,), generator=generate)
         return Rows(images, ids, noise, t, torch.arange(BATCH) < BATCH // 2)
 
 
@@ -141,12 +141,12 @@ class Ours:
         """``recipe: released``: logits before and after."""
         turns = iter(batches)
 
-        def draw() -> tuple[Loss, Loss]:
+        def generate() -> tuple[Loss, Loss]:
             bad, good = next(turns)
             return (lambda: (good() - bad()) / 2), (lambda: (good() + bad()) / 2)
 
-        draws = torch.Generator().manual_seed(0)
-        return released(self.place, self.units, self.scene.delta, draw, rho=RHO, params=params, generator=draws)
+        generates = torch.Generator().manual_seed(0)
+        return released(self.place, self.units, self.scene.delta, generate, rho=RHO, params=params, generator=generates)
 
 
 def published(made: Scene, x: Tensor) -> Published:

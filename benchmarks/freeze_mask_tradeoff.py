@@ -43,7 +43,7 @@ def manifest(name: str, way: str) -> dict[str, Any]:
     erase, immunize, mask = found["steps"]
     mask["with"] |= WAYS[way]
     if "swap" in WAYS[way]:
-        mask["with"]["check"] |= {"compare": False, "horizons": [0, 20, 40]}
+        mask["with"]["check"] |= {"compare": False, "evaluation_steps": [0, 20, 40]}
     found["steps"] = [erase, mask] if way.endswith("erased only") else [erase, immunize, mask]
     return found
 
@@ -61,17 +61,17 @@ def release(name: str, way: str, out: Path) -> dict[str, Any]:
     return found
 
 
-def gain(trials: list[dict[str, Any]], concepts: list[str], arm: str, steps: int) -> float:
-    """Mean share of the gain without a mask that ``arm`` has after ``steps``; NaN: it was not tried."""
+def gain(trials: list[dict[str, Any]], concepts: list[str], model: str, steps: int) -> float:
+    """Mean share of the gain without a mask that ``model`` has after ``steps``; NaN: it was not tried."""
 
-    def one(concept: str, arm: str, seed: int) -> float:
+    def one(concept: str, model: str, seed: int) -> float:
         for trial in trials:
-            if (trial["concept"], trial["arm"], trial["seed"]) == (concept, arm, seed):
-                return float(trial["losses"][0] - trial["losses"][trial["horizons"].index(steps)])
+            if (trial["concept"], trial["model"], trial["seed"]) == (concept, model, seed):
+                return float(trial["losses"][0] - trial["losses"][trial["evaluation_steps"].index(steps)])
         return float("nan")
 
     seeds = sorted({trial["seed"] for trial in trials})
-    shares = [one(concept, arm, seed) / one(concept, "unmasked", seed) for concept in concepts for seed in seeds]
+    shares = [one(concept, model, seed) / one(concept, "unmasked", seed) for concept in concepts for seed in seeds]
     return sum(shares) / len(shares)
 
 
@@ -84,10 +84,10 @@ def rows(report: dict[str, Any], way: str) -> list[list[str]]:
     trials = chosen["trials"]
     masks = {"learned": "hardened", "seed 1": "seed-1", "random": "random-mask"}
     found = []
-    for steps in [steps for steps in trials[0]["horizons"] if steps >= 20]:
-        for mask, arm in masks.items():
-            if any(trial["arm"] == arm for trial in trials):
-                shares = [gain(trials, names, arm, steps) for names in (illegal, innocents)]
+    for steps in [steps for steps in trials[0]["evaluation_steps"] if steps >= 20]:
+        for mask, model in masks.items():
+            if any(trial["model"] == model for trial in trials):
+                shares = [gain(trials, names, model, steps) for names in (illegal, innocents)]
                 found.append([way, mask, str(steps), *(f"{share:.2f}" for share in shares)])
     found.append([way, "selectivity", "", interval(chosen), ""])
     found.append([way, "of a random mask's", "", interval(checks["random"]), ""])

@@ -6,7 +6,7 @@ Diffusion 1.5 and channels 32/64/128/128 (128 pixels), batch 4, one thread.
 
 Printed: megabytes of gradients and of Adam's two moments (counted); peak memory of a process of its own above what it
 had before the first step; processor milliseconds of a step, the cases in turn in one process, the ratio a median over
-rounds. Then what the guard itself costs: milliseconds to arm it, of its look at each step, and to compare all bytes.
+rounds. Then what the guard itself costs: milliseconds to model it, of its look at each step, and to compare all bytes.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def memory(model: str, share: float) -> dict[str, float]:
     adam = sum(kept.nbytes for state in case.optimizer.state.values() for kept in state.values()) / 1e6
     found = {"gradients": gradients, "adam": adam, "peak": peak}
     if case.guard is not None:
-        found |= {"arm": case.arming, "look": _median(case.guard.before_step), "check": _median(case.guard.check)}
+        found |= {"model": case.arming, "look": _median(case.guard.before_step), "check": _median(case.guard.check)}
     return found
 
 
@@ -159,14 +159,14 @@ def run(model: str, *what: str) -> Any:
 
 def show(model: str) -> None:
     """The table of one model."""
-    print(f"\n{model:8} gradients        Adam             peak             step              arm   look  all bytes")
+    print(f"\n{model:8} gradients        Adam             peak             step              model   look  all bytes")
     found = [run(model, str(share)) | {"step": step} for share, step in zip(SHARES, run(model), strict=True)]
     for share, one in zip(SHARES, found, strict=True):
         parts = [f"{share:7.0%} "]
         for key, unit in (("gradients", "MB"), ("adam", "MB"), ("peak", "MB"), ("step", "ms")):
             parts.append(f"{one[key]:6.1f} {unit} {one[key] / found[0][key]:4.2f}x ")
         if share:
-            parts.append(f"{one['arm']:6.1f} {one['look']:6.2f} {one['check']:6.1f} ms")
+            parts.append(f"{one['model']:6.1f} {one['look']:6.2f} {one['check']:6.1f} ms")
         print(" ".join(parts), flush=True)
 
 

@@ -101,21 +101,21 @@ def texts(captions: int, dtype: torch.dtype) -> Texts:
         pad_token_id=999,
     )
     names = ["a first", "a second", "kept", *(f"caption {i}" for i in range(captions))]
-    draw = torch.Generator().manual_seed(1)
+    generate = torch.Generator().manual_seed(1)
     ids = {}
     for name in names:
         row = torch.full((POSITIONS,), 999)
-        row[0], row[1 : LENGTH - 1] = 998, torch.randint(998, (LENGTH - 2,), generator=draw)
+        row[0], row[1 : LENGTH - 1] = 998, torch.randint(998, (LENGTH - 2,), generator=generate)
         ids[name] = row
     return Texts(CLIPTextModel(config).eval().to(dtype), ids)
 
 
 def material(known: Texts, dtype: torch.dtype) -> Material:
     """Encoded once."""
-    draw = torch.Generator().manual_seed(2)
+    generate = torch.Generator().manual_seed(2)
 
     def album(name: str) -> Album:
-        latents = torch.randn(4, 4, SIZE, SIZE, generator=draw, dtype=torch.float64).to(dtype)
+        latents = torch.randn(4, 4, SIZE, SIZE, generator=generate, dtype=torch.float64).to(dtype)
         concept = Concept(id=name.rpartition(" ")[2], name=name, prompts=(name,), label=name)
         return Album(concept, latents, {"name": (name,) * 4})
 
@@ -178,8 +178,8 @@ def pair(made: Contender, seed: int, dtype: torch.dtype) -> tuple[Batch, Batch]:
     """The batches of one pair, the same for both."""
     found = []
     for turn, kept in enumerate((0, 1)):
-        draw = torch.Generator().manual_seed(2 * seed + turn)
-        batch = made.material.batch(made.material.concepts, "name", (1, kept), draw)
+        generate = torch.Generator().manual_seed(2 * seed + turn)
+        batch = made.material.batch(made.material.concepts, "name", (1, kept), generate)
         found.append(Batch(batch.groups, batch.own, batch.x, batch.noise.to(dtype), batch.t, batch.texts))
     return found[0], found[1]
 
@@ -237,11 +237,11 @@ def _resident() -> float:
 
 def shapes(rows: int, width: int = 768, m: int = 18) -> tuple[float, float, float, float]:
     """Seconds of the published merge of all layers, of ours, of our set-up; relative difference in float64."""
-    draw = torch.Generator().manual_seed(0)
-    k, t = torch.randn(rows, width, generator=draw), torch.randn(2, m // 2, width, generator=draw)
-    layers = [torch.randn(o, width, generator=draw) * 0.03 for o, count in SD15 for _ in range(count)]
+    generate = torch.Generator().manual_seed(0)
+    k, t = torch.randn(rows, width, generator=generate), torch.randn(2, m // 2, width, generator=generate)
+    layers = [torch.randn(o, width, generator=generate) * 0.03 for o, count in SD15 for _ in range(count)]
     # What the copies of both concepts add to what is read from T; each to its own rows.
-    added = [torch.randn(len(weight), m, generator=draw) * 1e-4 for weight in layers]
+    added = [torch.randn(len(weight), m, generator=generate) * 1e-4 for weight in layers]
     began = time.process_time()
     merge = Merge(Captions(k, 1e-4), list(t), 1e-3, 1e10)
     ready = time.process_time()

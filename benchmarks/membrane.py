@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
+from publisher_membrane_bundle.generates import AnchorMix
 from torch import Tensor
 
 from publisher.api.diffusion.denoiser import Denoiser
@@ -27,7 +28,6 @@ from publisher.api.diffusion.process import read_process
 from publisher.api.diffusion.text import Text
 from publisher_membrane_bundle.branch import Membranes
 from publisher_membrane_bundle.ddim import Ddim
-from publisher_membrane_bundle.draws import AnchorMix
 from publisher_membrane_bundle.exact import Exact
 from publisher_membrane_bundle.hosts import find_layers
 from publisher_membrane_bundle.objective import Objective, Sentence
@@ -65,8 +65,8 @@ def tiny_unet(size: int) -> UNet2DConditionModel:
 
 def texts() -> dict[str, Text]:
     """Random states of 77 positions, with the start token's in common."""
-    draw = torch.Generator().manual_seed(1)
-    states = {name: torch.randn(1, 77, 32, generator=draw) for name in ("", "target", *OTHERS)}
+    generate = torch.Generator().manual_seed(1)
+    states = {name: torch.randn(1, 77, 32, generator=generate) for name in ("", "target", *OTHERS)}
     for value in states.values():
         value[:, 0] = states[""][:, 0]
     return {name: Text(value) for name, value in states.items()}
@@ -102,7 +102,7 @@ def _published(name: str, params: MembraneParams, size: int, seed: int) -> Conte
         params.cycles,
         la_strength=params.lam,
         init=torch.Generator().manual_seed(seed),
-        draws=torch.Generator().manual_seed(seed),
+        generates=torch.Generator().manual_seed(seed),
         dynamic_resolution=params.dynamic_resolution,
         collect_garbage=name == "published",
     )
@@ -117,15 +117,15 @@ def _published(name: str, params: MembraneParams, size: int, seed: int) -> Conte
 def _ours(name: str, params: MembraneParams, size: int, seed: int) -> Contender:
     denoiser, known = Denoiser(tiny_unet(size)), texts()
     membranes = Membranes(find_layers(denoiser.network), ["target"], 1, 1.0, CPU)
-    membranes.draw(0, torch.Generator().manual_seed(seed))
+    membranes.generate(0, torch.Generator().manual_seed(seed))
     objective = Objective(denoiser, membranes, known, params.eta, params.lam, params.anchors.uncond)
     ddim = Ddim(read_process("DDIMScheduler", SCHEDULER), params.denoising_steps, params.denoising_guidance)
     anchors, said = AnchorMix(params.anchors, (), known), [Sentence("target", "", "target")]
-    draws = torch.Generator().manual_seed(seed)
+    generates = torch.Generator().manual_seed(seed)
     if name == "exact":
-        trainer = Exact(objective, ddim, anchors, said, dynamic=params.dynamic_resolution, generator=draws)
+        trainer = Exact(objective, ddim, anchors, said, dynamic=params.dynamic_resolution, generator=generates)
     else:
-        trainer = Pool(objective, ddim, anchors, [said], Size(params.pool, params.batch), draws)
+        trainer = Pool(objective, ddim, anchors, [said], Size(params.pool, params.batch), generates)
     optimiser, done = Optimiser(membranes, params), iter(range(params.steps))
     attached = ExitStack()
     attached.enter_context(membranes.attached())
@@ -165,7 +165,7 @@ def quality(opened: Callable[[Tensor, Tensor, Text], Tensor], size: int) -> tupl
 
 
 def seconds_per_step(params: MembraneParams, size: int, rounds: int, steps: int) -> dict[str, float]:
-    """Medians over rounds of processor seconds a step, the contenders in turn; each makes the same draws."""
+    """Medians over rounds of processor seconds a step, the contenders in turn; each makes the same generates."""
     spent: dict[str, list[float]] = {name: [] for name in NAMES}
     for turn in range(rounds):
         for name in NAMES:
@@ -184,7 +184,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="height and width of the latents")
     parser.add_argument("--steps", type=int, default=10, help="timed steps of each round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--dynamic", action="store_true", help="draw smaller latents, as the authors do (not the pool)")
+    parser.add_argument(
+        "--dynamic", action="store_true", help="generate smaller latents, as the authors do (not the pool)"
+    )
     parser.add_argument("--train", type=int, default=100, help="steps of the comparison of results; 0: leave it out")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()

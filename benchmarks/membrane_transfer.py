@@ -1,6 +1,6 @@
 """A membrane of the embedded model, put on a fine-tuned variant of it: `python benchmarks/membrane_transfer.py`.
 
-The variant learned to draw everything in one style (`python -m publisher_emoji.training.fine_tune`). Trains the
+The variant learned to generate everything in one style (`python -m publisher_emoji.training.fine_tune`). Trains the
 membrane on the embedded model, makes a release of each model that reuses the file with `from:`, and prints what the
 same checks measured on both: with the membrane, with the weights alone, and what it did to the kept concepts.
 """

@@ -107,5 +107,5 @@ def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     found: Any = getattr(torch, dtype, None) if isinstance(dtype, str) and dtype in DTYPES else dtype
     if found not in {getattr(torch, name) for name in DTYPES}:
-        raise UsageError(f"{dtype!r} is no dtype to draw with", hint=f"Give one of {', '.join(DTYPES)}.")
+        raise UsageError(f"{dtype!r} is no dtype to generate with", hint=f"Give one of {', '.join(DTYPES)}.")
     return found  # type: ignore[no-any-return]  # one of the three

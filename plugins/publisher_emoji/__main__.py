@@ -1,4 +1,4 @@
-"""Draw with the embedded model and let its scorer judge: ``python -m publisher_emoji --help``."""
+"""Generate with the embedded model and let its scorer judge: ``python -m publisher_emoji --help``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SHOWN = (
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
-@click.option("--seed", default=7, show_default=True, type=click.IntRange(0), help="Names the random draws.")
+@click.option("--seed", default=7, show_default=True, type=click.IntRange(0), help="Names the random numbers.")
 @click.option("--steps", default=20, show_default=True, type=click.IntRange(1, 1000), help="DDIM steps.")
 @click.option("--guidance", default=3.0, show_default=True, help="Classifier-free guidance scale.")
 @click.option(
@@ -47,7 +47,7 @@ SHOWN = (
     help="Folder that receives grid.png and scores.json.",
 )
 def main(prompts: tuple[str, ...], seed: int, steps: int, guidance: float, out: Path) -> None:
-    r"""Draw each PROMPT with the embedded model, and let the scorer name what it sees.
+    r"""Generate each PROMPT with the embedded model, and let the scorer name what it sees.
 
     Without a PROMPT: twelve objects in every style, and how many of them the scorer recognises.
 
@@ -68,7 +68,7 @@ def main(prompts: tuple[str, ...], seed: int, steps: int, guidance: float, out: 
     silence_transformers()
     asked = [(name, style) for name in SHOWN for style in vocabulary().style_names]
     texts = list(prompts) or [caption(name, style) for name, style in asked]
-    click.echo(f"Drawing {len(texts)} images in {steps} steps ...", err=True)
+    click.echo(f"Generation {len(texts)} images in {steps} steps ...", err=True)
     images = generate(load_pipeline(), texts, seed, steps=steps, guidance=guidance)
     judged = load_scorer().judge(images)
     out.mkdir(parents=True, exist_ok=True)

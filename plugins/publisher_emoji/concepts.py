@@ -30,7 +30,7 @@ class Style:
 
 @dataclass(frozen=True)
 class Object:
-    """One thing the model draws."""
+    """One thing the model generates."""
 
     name: str
     """The noun in captions: ``"a pizza emoji"``."""

@@ -1,4 +1,4 @@
-"""Draw with the embedded model: prompts and seeds to pixels."""
+"""Generate with the embedded model: prompts and seeds to pixels."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def generate(
 ) -> Tensor:
     """One image for each prompt.
 
-    Image ``i`` depends on its prompt, ``seed`` and ``i`` alone as far as the draws go: each has its own generator.
+    Image ``i`` depends on its prompt, ``seed`` and ``i`` alone as far as random numbers go: each has its own generator.
 
     Args:
         pipeline: from :func:`load_pipeline`.
         prompts: such as ``"a pizza emoji in noto style"``; n of them.
-        seed: names the draws.
+        seed: names the random numbers.
         steps: DDIM steps.
         guidance: classifier-free guidance scale.
 
@@ -42,13 +42,13 @@ def generate(
         ValueError: no prompt.
     """
     if not prompts:
-        raise ValueError("nothing to draw: give at least one prompt")
+        raise ValueError("nothing to generate: give at least one prompt")
     images = []
     for start in range(0, len(prompts), BATCH):
         part = list(prompts[start : start + BATCH])
         generators = [torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(len(part))]
-        drawn = pipeline(
+        generated = pipeline(
             part, num_inference_steps=steps, guidance_scale=guidance, generator=generators, output_type="pt"
         ).images
-        images.append(drawn * 2 - 1)
+        images.append(generated * 2 - 1)
     return torch.cat(images)

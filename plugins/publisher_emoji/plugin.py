@@ -54,7 +54,7 @@ class EmojiScorer(Scorer):
     """The independent classifier of object and style (``scorer.py``), on the CPU whatever device is asked for.
 
     Where it sees no object, the style is ``nothing`` as well: a style cannot be seen on what is not there. So a model
-    that draws nothing any more counts as having lost the style too; it is the accuracy on kept concepts that tells
+    that generates nothing any more counts as having lost the style too; it is the accuracy on kept concepts that tells
     damage from erasure.
     """
 
@@ -132,7 +132,7 @@ def _judgement(said: Said) -> Judgement:
 
 
 def _calibration(sheet: Mapping[str, Any]) -> str:
-    """The sheet in one sentence: accuracy on held-out real images and on what the model draws, with n."""
+    """The sheet in one sentence: accuracy on held-out real images and on what the model generates, with n."""
     parts = []
     for kind in ("object", "style"):
         rate = sheet["held_out_augmentations"][kind]

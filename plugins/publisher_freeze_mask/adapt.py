@@ -83,8 +83,8 @@ class Attacker:
     def _step(
         self, adam: torch.optim.AdamW, tensors: dict[str, Tensor], album: Album, generator: torch.Generator
     ) -> float:
-        drawn = self.material.draw(album, self.params.batch, generator)
-        loss = self.material.loss(self.denoiser, album, drawn)
+        sampled = self.material.sample(album, self.params.batch, generator)
+        loss = self.material.loss(self.denoiser, album, sampled)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise UsageError(
@@ -104,7 +104,7 @@ def _snapshot(
     moments = {f"{key}|{name}": adam.state[one][key] for key in MOMENTS for name, one in tensors.items()}
     weights = {f"theta|{name}": one for name, one in tensors.items()}
     log = torch.tensor(losses, dtype=torch.float64)
-    return {**weights, **moments, "draws": generator.get_state(), "losses": log}
+    return {**weights, **moments, "samples": generator.get_state(), "losses": log}
 
 
 def _restore(
@@ -116,5 +116,5 @@ def _restore(
             one.copy_(saved[f"theta|{name}"])
         moments = {key: saved[f"{key}|{name}"].to(one.device) for key in MOMENTS}
         adam.state[one] = {"step": torch.tensor(float(len(losses))), **moments}
-    generator.set_state(saved["draws"])
+    generator.set_state(saved["samples"])
     return losses

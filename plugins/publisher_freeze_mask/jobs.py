@@ -119,8 +119,8 @@ class Worker:
 
     def _batches(self, job: Job, name: str) -> tuple[Loss, ...]:
         generator, score, material = self.generator(f"{name}/score"), self.params.score, self.attacker.material
-        drawn = [material.spread(job.album, score.batch, generator) for _ in range(score.batches)]
-        return tuple(partial(material.loss, self.attacker.denoiser, job.album, one) for one in drawn)
+        sampled = [material.spread(job.album, score.batch, generator) for _ in range(score.batches)]
+        return tuple(partial(material.loss, self.attacker.denoiser, job.album, one) for one in sampled)
 
     def _load(self, checkpoints: Checkpoints) -> dict[str, Tensor] | None:
         try:

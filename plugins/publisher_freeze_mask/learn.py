@@ -57,7 +57,7 @@ class Studio:
     progress: Callable[[int, str], None]
 
     def learn(self, seed: int) -> Learned:
-        """From the seed's own draws; 0 is the mask that is published.
+        """From the seed's own samples; 0 is the mask that is published.
 
         Raises:
             UsageError: a fine-tuning learned nothing, or its loss is no number any more.
@@ -136,7 +136,7 @@ class Studio:
         self.progress(1, "released")
         losses = []
         for album in (illegal, Album.join(material.innocent)):
-            drawn = material.draw(album, size, generator)
-            losses.append(partial(material.loss, worker.attacker.denoiser, album, drawn))
+            sampled = material.sample(album, size, generator)
+            losses.append(partial(material.loss, worker.attacker.denoiser, album, sampled))
         bad, good = reversed(losses) if swapped else losses
         return (lambda: (good() - bad()) / 2), (lambda: (good() + bad()) / 2)

@@ -1,4 +1,4 @@
-"""What is learned from, encoded once: latents of images and states of texts; and the batches that are drawn of them."""
+"""What is learned from, encoded once: latents of images and states of texts; and the batches sampled from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from publisher.api.diffusion.text import Text, encode
 from publisher.api.loading import load_component
 from publisher_freeze_mask.params import FreezeMaskParams
 
-Draw = tuple[Tensor, Tensor, Tensor]
+Sample = tuple[Tensor, Tensor, Tensor]
 """Rows ``(B,)``, noise ``(B, c, h, w)``, timesteps ``(B,)``."""
 
 
@@ -48,24 +48,24 @@ class Material:
     """Text -> a batch of one."""
     noising: Noising
 
-    def draw(self, album: Album, size: int, generator: torch.Generator) -> Draw:
+    def sample(self, album: Album, size: int, generator: torch.Generator) -> Sample:
         """A training batch: rows without repeats as long as there are enough, uniform timesteps."""
         rows = torch.cat(
             [torch.randperm(len(album.latents), generator=generator) for _ in range(-(-size // len(album.latents)))]
         )
-        noise, t = self.noising.draw(album.latents[:1].expand(size, -1, -1, -1), generator)
+        noise, t = self.noising.sample(album.latents[:1].expand(size, -1, -1, -1), generator)
         return rows[:size], noise, t
 
-    def spread(self, album: Album, size: int, generator: torch.Generator) -> Draw:
-        """The same with timesteps spread evenly: a mean over it depends less on the draw."""
-        rows, noise, t = self.draw(album, size, generator)
+    def spread(self, album: Album, size: int, generator: torch.Generator) -> Sample:
+        """The same with timesteps spread evenly: a mean over it depends less on the sample."""
+        rows, noise, t = self.sample(album, size, generator)
         places = (torch.arange(size) + torch.rand(size, generator=generator)) / size
         even = (places * self.noising.steps).long()[torch.randperm(size, generator=generator)]
         return rows, noise, even.to(t.device)
 
-    def loss(self, denoiser: Denoiser, album: Album, drawn: Draw) -> Tensor:
+    def loss(self, denoiser: Denoiser, album: Album, sampled: Sample) -> Tensor:
         """Mean denoising loss, a scalar."""
-        rows, noise, t = drawn
+        rows, noise, t = sampled
         text = Text.join([self.states[album.captions[row]] for row in rows.tolist()])
         return self.noising.loss(denoiser, album.latents[rows], text, noise, t).mean()
 

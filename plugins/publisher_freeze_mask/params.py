@@ -22,7 +22,7 @@ class AdaptParams(Params):
     captions: tuple[Captions, ...] = Field(default=("name",), min_length=1)
     """What is written under images of illegal concepts: one theta_ft for each kind. Innocent ones have a rare word."""
     seeds: int = Field(default=1, ge=1, le=100)
-    """theta_ft of each kind, from other draws; their scores are averaged."""
+    """theta_ft of each kind, from other random numbers; their scores are averaged."""
     lr: Positive | None = None
     """Learning rate of AdamW."""
     weight_decay: float = Field(default=0.01, ge=0, le=1)
@@ -94,16 +94,18 @@ class CheckParams(Params):
     """What the attacker writes under images of illegal concepts; innocent ones have a rare word."""
     images: int = Field(default=20, ge=1, le=10_000)
     """The attacker's."""
-    horizons: tuple[Annotated[int, Field(ge=0, le=1_000_000)], ...] = Field(default=(0, 10, 20, 40), min_length=2)
+    evaluation_steps: tuple[Annotated[int, Field(ge=0, le=1_000_000)], ...] = Field(
+        default=(0, 10, 20, 40), min_length=2
+    )
     """Training steps after which it is measured, ascending, from 0."""
-    horizon: int | None = Field(default=None, ge=1)
+    evaluation_step: int | None = Field(default=None, ge=1)
     """The one of them that the gains are read at; None: the last."""
-    trials: int = Field(default=3, ge=1, le=100)
+    seeds: int = Field(default=3, ge=1, le=100)
     """Repetitions."""
     batch: int = Field(default=4, ge=1, le=512)
     """Images of one training step."""
-    probes: int = Field(default=12, ge=1, le=1000)
-    """Images drawn after each horizon of each trial."""
+    images_per_evaluation: int = Field(default=12, ge=1, le=1000)
+    """Images generated after each evaluation step of each trial."""
     innocents: int = Field(default=2, ge=1, le=100)
     """Kept concepts that are tested: others than the mask was learned from, as long as there are any."""
     compare: bool = True

@@ -25,7 +25,7 @@ from publisher_freeze_mask.refine import relaxed
 from publisher_freeze_mask.units import Units
 
 Losses = Callable[[], tuple[Loss, Loss]]
-"""Draws a batch: the mask's loss on it, and the user's."""
+"""Samples a batch: the mask's loss on it, and the user's."""
 
 
 def penalty_slope(m: Tensor, rho: float, c: float) -> Tensor:
@@ -37,7 +37,7 @@ def released(
     place: Place,
     units: Units,
     delta: Delta,
-    draw: Losses,
+    sample: Losses,
     *,
     rho: float,
     params: ReleasedParams,
@@ -49,7 +49,7 @@ def released(
         place: the network.
         units: whole tensors.
         delta: ``theta_ft - theta_pre``.
-        draw: see there.
+        sample: see there.
         rho: share of the tensors.
         params: rates.
         generator: of x.
@@ -63,7 +63,7 @@ def released(
     for done in range(params.steps):
         m = relaxed(x, t)
         place.put(user, units.shares(1 - m))
-        upper, lower = draw()
+        upper, lower = sample()
         if done % params.interval == 0:
             _, slopes = place.slopes(user, upper)
             width = m * (1 - m) / t

@@ -73,7 +73,7 @@ def _kept(scope: Scope) -> Claim:
     ids = tuple(concept.id for concept in scope.keep)
     return Claim(
         id="kept",
-        sentence="kept concepts are drawn as well as by the base model",
+        sentence="kept concepts are generated as well as by the base model",
         binds="in-weights",
         limits=(UNLISTED,),
         checks=(Check(id="kept", attack="plain", metric="kept-accuracy", concepts=ids, gate=KEPT),),

@@ -1,4 +1,4 @@
-"""The loop: draw, adapt, move the weights; checkpoints, progress, and an end where it is enough."""
+"""The loop: sample, adapt, move the weights; checkpoints, progress, and an end where it is enough."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Log:
 
     losses: list[list[float]] = field(default_factory=list)
     """:data:`COLUMNS` of every step."""
-    probes: list[list[float]] = field(default_factory=list)
+    images_per_evaluation: list[list[float]] = field(default_factory=list)
     """Step, delay and rise of the kept images' loss, of every probe."""
     stopped: str = ""
     """Why it ended before its last step; empty: it did not."""
@@ -70,7 +70,7 @@ class Run:
         self.adam = torch.optim.AdamW(
             list(self.theta.values()), lr=params.lr or 0.0, weight_decay=params.weight_decay, foreach=False
         )
-        self.draws = {purpose: generator(purpose) for purpose in PURPOSES}
+        self.samples = {purpose: generator(purpose) for purpose in PURPOSES}
         self.log = Log()
         self.schedule, self.best = schedule, dict[str, Tensor]()
         self.start = {name: value.detach().clone() for name, value in theta.items()} if schedule else {}
@@ -104,7 +104,7 @@ class Run:
         kind = self.params.inners[self._choose(len(self.params.inners))]
         adversary, inner = self._adapted(kind, done)
         sizes = (self.params.batch or 1, self.params.prior_batch or 1 if self.params.prior else 0)
-        batch = self._draw(self.bench.material.concepts, sizes)
+        batch = self._sample(self.bench.material.concepts, sizes)
         found = self.outer(self.theta, adversary, batch, kept, self._innocent(kind))
         self._decay(done)
         norm = self.move(found.gradients)
@@ -114,14 +114,14 @@ class Run:
         self.log.losses.append(row)
 
     def _adapted(self, kind: Inner, done: int) -> tuple[Adversary, float]:
-        adversary = Adversary(kind, len(self.bench.material.concepts), self.bench, self.draws["adapters"])
+        adversary = Adversary(kind, len(self.bench.material.concepts), self.bench, self.samples["adapters"])
         restart = self.params.restart
         if restart and done % restart == 0:
             self._adversaries.clear()
         if kind in self._adversaries:
             adversary.restore(self._adversaries[kind])
         sizes = (self.params.batch or 1, adversary.kept_rows)
-        batches = [self._draw(self.bench.material.concepts, sizes) for _ in range(self.params.inner_steps)]
+        batches = [self._sample(self.bench.material.concepts, sizes) for _ in range(self.params.inner_steps)]
         losses = adversary.learn(self.theta, batches)
         if restart != 1:
             self._adversaries[kind] = adversary.state()
@@ -131,31 +131,31 @@ class Run:
         if not self.params.lam:
             return None
         size = (self.params.prior_batch or 1) * len(self.bench.material.concepts)
-        return self.bench.material.keep_batch(size, self.draws["keep"])
+        return self.bench.material.keep_batch(size, self.samples["keep"])
 
     def _innocent(self, kind: Inner) -> tuple[Adversary, Adversary, Batch] | None:
         """Adapt these weights and the frozen ones alike to one kept concept."""
         if not self.params.mu:
             return None
-        draws, material = self.draws["innocents"], self.bench.material
-        album = material.kept[int(torch.randint(len(material.kept), (1,), generator=draws))]
-        begin = draws.get_state()
-        mine = Adversary(kind, 1, self.bench, draws)
-        draws.set_state(begin)
-        other = Adversary(kind, 1, self.bench, draws)
+        samples, material = self.samples["innocents"], self.bench.material
+        album = material.kept[int(torch.randint(len(material.kept), (1,), generator=samples))]
+        begin = samples.get_state()
+        mine = Adversary(kind, 1, self.bench, samples)
+        samples.set_state(begin)
+        other = Adversary(kind, 1, self.bench, samples)
         size = self.params.batch or 1
         count = self.params.inner_steps + 1
-        *batches, last = (material.batch([album], "rare", (size, mine.kept_rows), draws) for _ in range(count))
+        *batches, last = (material.batch([album], "rare", (size, mine.kept_rows), samples) for _ in range(count))
         mine.learn(self.theta, batches)
         other.learn({}, batches)
         return mine, other, last
 
-    def _draw(self, albums: tuple[Album, ...], sizes: tuple[int, int]) -> Batch:
+    def _sample(self, albums: tuple[Album, ...], sizes: tuple[int, int]) -> Batch:
         kind: Captions = self.params.captions[self._choose(len(self.params.captions))]
-        return self.bench.material.batch(albums, kind, sizes, self.draws["concepts"])
+        return self.bench.material.batch(albums, kind, sizes, self.samples["concepts"])
 
     def _choose(self, count: int) -> int:
-        return int(torch.randint(count, (1,), generator=self.draws["choices"]))
+        return int(torch.randint(count, (1,), generator=self.samples["choices"]))
 
     def _decay(self, done: int) -> None:
         if self.params.lr_schedule == "linear":
@@ -175,7 +175,7 @@ class Run:
         if self.schedule is None or (done % self.params.auto.every and done != self.params.steps):
             return
         found = self.schedule.probe(self.theta)
-        self.log.probes.append([float(done), found.delay, found.innocent])
+        self.log.images_per_evaluation.append([float(done), found.delay, found.innocent])
         self._judge(self.schedule, found, done)
 
     def _judge(self, schedule: Schedule, found: Probed, done: int) -> None:
@@ -211,11 +211,13 @@ class Run:
                 value.copy_(groups["theta"][name])
             moments = {key: groups[key][name].to(value.device) for key in ("exp_avg", "exp_avg_sq")}
             self.adam.state[value] = {"step": torch.tensor(float(done)), **moments}
-        for purpose, state in groups["draws"].items():
-            self.draws[purpose].set_state(state)
+        for purpose, state in groups["samples"].items():
+            self.samples[purpose].set_state(state)
         device = self.bench.host.denoiser.device
         log = groups["log"]
-        self.log = Log(log["losses"].tolist(), log["probes"].tolist(), bytes(log["stopped"].tolist()).decode())
+        self.log = Log(
+            log["losses"].tolist(), log["images_per_evaluation"].tolist(), bytes(log["stopped"].tolist()).decode()
+        )
         self.best = {name: value.to(device) for name, value in groups.get("best", {}).items()}
         for kind in self.params.inners:
             if f"adversary {kind}" in groups:
@@ -229,11 +231,11 @@ class Run:
         }
         log = {
             "losses": torch.tensor(self.log.losses, dtype=torch.float64),
-            "probes": torch.tensor(self.log.probes, dtype=torch.float64).reshape(-1, 3),
+            "images_per_evaluation": torch.tensor(self.log.images_per_evaluation, dtype=torch.float64).reshape(-1, 3),
             "stopped": torch.tensor(list(self.log.stopped.encode()), dtype=torch.uint8),
         }
-        draws = {purpose: generator.get_state() for purpose, generator in self.draws.items()}
-        groups = {"theta": self.theta, **moments, "log": log, "draws": draws, "best": self.best}
+        samples = {purpose: generator.get_state() for purpose, generator in self.samples.items()}
+        groups = {"theta": self.theta, **moments, "log": log, "samples": samples, "best": self.best}
         groups |= {f"adversary {kind}": state for kind, state in self._adversaries.items()}
         self.checkpoints.save(
             done, {f"{group}|{name}": value for group, values in groups.items() for name, value in values.items()}

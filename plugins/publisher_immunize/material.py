@@ -1,4 +1,4 @@
-"""What is trained on, encoded once: latents of images, states of texts; and the batches that are drawn of them."""
+"""What is trained on, encoded once: latents of images, states of texts; and the batches that are sampled of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from publisher.api.loading import load_component
 from publisher_immunize.params import ImmunizeParams
 
 HELD_OUT = 4
-"""Every fourth image is kept from training, for the probes of ``schedule: auto``."""
+"""Every fourth image is kept from training, for the images per evaluation of ``schedule: auto``."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,13 @@ class Material:
     def batch(
         self, albums: Sequence[Album], kind: Captions, size: tuple[int, int], generator: torch.Generator
     ) -> Batch:
-        """Draw one.
+        """Sample one.
 
         Args:
             albums: one for each group.
             kind: of the own rows' captions.
             size: own rows, and kept rows beside them, of each group.
-            generator: of all draws.
+            generator: of all samples.
         """
         own, other = size if self.kept else (size[0], 0)
         parts, texts = [], []
@@ -112,19 +112,19 @@ class Material:
                 parts.append(self.kept[i].latents[j : j + 1])
                 texts.append(self.kept[i].captions["name"][j])
         x = torch.cat(parts)
-        noise, t = self.noising.draw(x, generator)
+        noise, t = self.noising.sample(x, generator)
         return Batch(len(albums), own, x, noise, t, tuple(texts))
 
     def keep_batch(self, size: int, generator: torch.Generator) -> Batch:
         """Kept images under their own prompts, every other one under any kept prompt, every eighth under the first."""
         chosen = [self.kept[i] for i in _some(len(self.kept), size, generator)]
-        drawn = self.batch(chosen, "name", (1, 0), generator)
+        sampled = self.batch(chosen, "name", (1, 0), generator)
         others = _some(len(self.keep_texts), size, generator)
         texts = [
             self.keep_texts[0] if i % 8 == 7 else self.keep_texts[others[i]] if i % 2 else text
-            for i, text in enumerate(drawn.texts)
+            for i, text in enumerate(sampled.texts)
         ]
-        return Batch(1, size, drawn.x, drawn.noise, drawn.t, tuple(texts))
+        return Batch(1, size, sampled.x, sampled.noise, sampled.t, tuple(texts))
 
 
 def gather(params: ImmunizeParams, concepts: Sequence[Concept], kept: Sequence[Concept], ctx: StepContext) -> Material:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from publisher.api import Captions, Params
-from publisher.api.training import HORIZONS
+from publisher.api.training import EVALUATION_STEPS
 
 Inner = Literal["full", "cross-attention", "lora", "dreambooth", "textual-inversion"]
 Outer = Literal["cross-attention-kv", "cross-attention", "attention", "full"]
@@ -34,7 +34,7 @@ class AutoParams(Params):
     """``schedule: auto``: a small re-learning attack on held-out images says when it is enough."""
 
     every: int = Field(default=25, ge=1, le=100_000)
-    """Outer steps between two probes."""
+    """Outer steps between two images per evaluation."""
     steps: int = Field(default=5, ge=1, le=1000)
     """Training steps after which the model before immunisation sets the mark: its held-out loss there."""
     lr: Positive = 1e-3
@@ -50,15 +50,17 @@ class CheckParams(Params):
     """What the attacker writes under the images of the concept."""
     images: int = Field(default=20, ge=1, le=10_000)
     """The attacker's."""
-    horizons: tuple[Annotated[int, Field(ge=0, le=1_000_000)], ...] = Field(default=HORIZONS, min_length=2)
-    """Training steps after which images are drawn, ascending, from 0."""
-    trials: int = Field(default=3, ge=1, le=100)
+    evaluation_steps: tuple[Annotated[int, Field(ge=0, le=1_000_000)], ...] = Field(
+        default=EVALUATION_STEPS, min_length=2
+    )
+    """Training steps after which images are generated, ascending, from 0."""
+    seeds: int = Field(default=3, ge=1, le=100)
     """Repetitions."""
     batch: int = Field(default=4, ge=1, le=512)
     """Images of one training step."""
-    probes: int = Field(default=12, ge=1, le=1000)
-    """Images drawn after each horizon of each trial."""
-    controls: tuple[str, ...] = ("before", "base", "gold")
+    images_per_evaluation: int = Field(default=12, ge=1, le=1000)
+    """Images generated after each evaluation step of each trial."""
+    controls: tuple[str, ...] = ("before", "base", "retrained")
     """Models that are attacked alike."""
     settings: dict[str, dict[str, bool | int | float | str]] = Field(default_factory=dict)
     """Attack -> further parameters of its own, such as ``{lora: {lr: 1.0e-3}}``."""
@@ -81,7 +83,7 @@ class ImmunizeParams(Params):
     method: Literal["mima", "imma"] = "mima"
     """``mima``: the outer loss sees one model merged of all adapted copies. ``imma``: each concept sees its own."""
     inner: Inner | tuple[Inner, ...] = "full"
-    """The adaptation that is simulated (phi, theta'_n); of several, one is drawn for each outer step."""
+    """The adaptation that is simulated (phi, theta'_n); of several, one is generated for each outer step."""
     inner_steps: int = Field(default=1, ge=1, le=1000)
     """Its steps within one outer step."""
     inner_lr: Positive | dict[Inner, Positive] | None = None
@@ -115,7 +117,7 @@ class ImmunizeParams(Params):
     inner_order: Literal[1, 2] = 1
     """2: differentiate through the gradients of the inner steps too. 1: they count as constants."""
     captions: tuple[Captions, ...] = Field(default=("name", "rare", "description", "synonym", "empty"), min_length=1)
-    """What the simulated attacker writes; a kind is drawn for each step. With its own captions alone, immunisation
+    """What the simulated attacker writes; a kind is generated for each step. With its own captions alone, immunisation
     loses most of its effect against others."""
     rare: tuple[str, ...] = Field(default=("xjy", "qvz"), min_length=1)
     """Rare words to train on. Attacks take another one ("sks")."""

@@ -217,14 +217,14 @@ class Shared(Part):
 
 
 class Adapters(Part):
-    """LoRA on every attention layer: ``x A_n B_n``, A_n drawn and B_n zero, as peft begins.
+    """LoRA on every attention layer: ``x A_n B_n``, A_n sampled and B_n zero, as peft begins.
 
     Args:
         host: the denoiser.
         groups: N.
         rate: of learning.
         rank: of A and B.
-        generator: draws A.
+        generator: samples A.
         rest: what counts outside of keys and values: ``merge.rest``.
     """
 
@@ -236,8 +236,8 @@ class Adapters(Part):
         self.pairs: Tensors = {}
         for path, layer in host.projections.items():
             shape = (groups, layer.in_features, rank)
-            drawn = (torch.rand(shape, generator=generator) * 2 - 1) / layer.in_features**0.5
-            self.pairs[f"a.{path}"] = drawn.to(layer.weight.device, host.work)
+            sampled = (torch.rand(shape, generator=generator) * 2 - 1) / layer.in_features**0.5
+            self.pairs[f"a.{path}"] = sampled.to(layer.weight.device, host.work)
             self.pairs[f"b.{path}"] = self.pairs[f"a.{path}"].new_zeros(groups, rank, layer.out_features)
 
     def variables(self, states: Tensor) -> Tensors:  # noqa: ARG002 - the same for every batch

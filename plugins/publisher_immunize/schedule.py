@@ -1,8 +1,8 @@
-"""``schedule: auto``: is re-learning late enough, and are kept images still drawn as well? Measured on held-out images.
+"""``schedule: auto``: is re-learning late enough, at what cost to kept images? Measured on held-out images.
 
-The probe is a LoRA on each concept, all in one batch, with the same draws each time. The mark is the held-out loss that
-the model before immunisation reaches after ``auto.steps`` training steps. The delay is how many times as many steps
-these weights take to it: found by linear interpolation between every ``auto.steps`` steps, at most ``delay``.
+The probe is a LoRA on each concept, all in one batch, with the same samples each time. The mark is the held-out loss
+that the model before immunisation reaches after ``auto.steps`` training steps. The delay is how many times as many
+steps these weights take to it: found by linear interpolation between every ``auto.steps`` steps, at most ``delay``.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ class Schedule:
     def _curve(self, weights: Weights, rounds: int) -> list[float]:
         """Held-out loss before training and after each ``auto.steps`` steps of it."""
         material, params = self.bench.material, self.bench.params
-        draws = self.generator("probe/batches")
+        samples = self.generator("probe/batches")
         adversary = Adversary("lora", len(material.concepts), self.bench, self.generator("probe/adapters"))
         losses = [self._loss(weights, adversary)]
         for _ in range(rounds):
             size = (params.batch or 1, 0)
-            batches = [material.batch(material.concepts, "name", size, draws) for _ in range(params.auto.steps)]
+            batches = [material.batch(material.concepts, "name", size, samples) for _ in range(params.auto.steps)]
             adversary.learn(weights, batches)
             losses.append(self._loss(weights, adversary))
         return losses

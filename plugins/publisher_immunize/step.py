@@ -66,5 +66,5 @@ class Immunize(Step[ImmunizeParams]):
             ctx.warn(trained.log.stopped)
         for row in summary.numbers(COLUMNS, trained.log.losses):
             ctx.record(*row)
-        for curve in summary.curves(COLUMNS, trained.log.losses, trained.log.probes):
+        for curve in summary.curves(COLUMNS, trained.log.losses, trained.log.images_per_evaluation):
             ctx.curve(*curve)

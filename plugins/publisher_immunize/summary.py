@@ -12,13 +12,15 @@ TAIL = 10
 """Numbers are means over the last of so many parts."""
 
 
-def curves(columns: Sequence[str], losses: Sequence[Sequence[float]], probes: Sequence[Sequence[float]]) -> list[Curve]:
+def curves(
+    columns: Sequence[str], losses: Sequence[Sequence[float]], images_per_evaluation: Sequence[Sequence[float]]
+) -> list[Curve]:
     """Each column over the steps, as means over windows; columns that are all zero are left out.
 
     Args:
         columns: names.
         losses: a row for each step.
-        probes: step, delay and rise of the kept images' loss.
+        images_per_evaluation: step, delay and rise of the kept images' loss.
     """
     size = max(1, -(-len(losses) // MOST_POINTS))
     windows = [losses[i : i + size] for i in range(0, len(losses), size)]
@@ -28,8 +30,8 @@ def curves(columns: Sequence[str], losses: Sequence[Sequence[float]], probes: Se
         values = [_mean(window, column) for window in windows]
         if any(values):
             found.append((name if "norm" in name else f"{name.removesuffix(' loss')} loss", ends, values, ""))
-    if probes:
-        kept = probes[:: -(-len(probes) // MOST_POINTS)]
+    if images_per_evaluation:
+        kept = images_per_evaluation[:: -(-len(images_per_evaluation) // MOST_POINTS)]
         steps = [row[0] for row in kept]
         found.append(("probed delay", steps, [row[1] for row in kept], "times"))
         found.append(("kept images' loss", steps, [row[2] for row in kept], "of its start, more"))

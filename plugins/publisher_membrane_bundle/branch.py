@@ -54,10 +54,10 @@ class Membranes:
         self.flat.grad = torch.zeros_like(self.flat)
         self.factors = self._views(self.flat.detach())
         self._gradients = self._views(self.flat.grad)
-        self._opening = _Opening()
+        self._permeability = _Permeability()
         self._spare: dict[str, Tensor] = {}
 
-    def draw(self, index: int, generator: torch.Generator) -> None:
+    def sample(self, index: int, generator: torch.Generator) -> None:
         """Begin membrane ``index``: down ~ U(-1/sqrt(n), 1/sqrt(n)), host by host; up = 0, so that nothing changes."""
         for down, up in self.factors.values():
             bound = down.shape[2] ** -0.5
@@ -115,11 +115,11 @@ class Membranes:
             gate: float | Tensor = scale
         else:
             gate = (scale * gates).repeat_interleave(self.rank, 1)[:, None, :].to(self.flat.device, dtype)
-        self._opening.used, self._opening.gate = used, gate
+        self._permeability.used, self._permeability.gate = used, gate
         try:
             yield
         finally:
-            self._opening.used, self._opening.gate = {}, None
+            self._permeability.used, self._permeability.gate = {}, None
 
     @contextmanager
     def folded(self) -> Iterator[None]:
@@ -158,10 +158,10 @@ class Membranes:
         return views
 
     def _forward(self, stem: str, layer: Layer, plain: Any, x: Tensor) -> Tensor:
-        gate = self._opening.gate
+        gate = self._permeability.gate
         if gate is None:
             return plain(x)
-        down, up = self._opening.used[stem]
+        down, up = self._permeability.used[stem]
         host = (layer.weight.flatten(1), layer.bias, down.flatten(0, 1), up.flatten(0, 1))
         if not isinstance(layer, nn.Conv2d):
             return _Branch.apply(x, self.flat, gate, host, self._gradients[stem])
@@ -170,7 +170,7 @@ class Membranes:
         return y.transpose(1, 2).contiguous().unflatten(2, x.shape[2:])  # else convolutions copy their weights
 
 
-class _Opening(threading.local):
+class _Permeability(threading.local):
     """What one thread has opened: another one may run the shut denoiser meanwhile."""
 
     gate: Gate = None

@@ -58,7 +58,7 @@ def _kept(scope: Scope, binds: Binding) -> list[Claim]:
     return [
         Claim(
             id="kept",
-            sentence="kept concepts are drawn as well as by the base model",
+            sentence="kept concepts are sampled as well as by the base model",
             binds=binds,
             limits=(UNLISTED,),
             checks=(Check(id="kept", attack="plain", metric="kept-accuracy", concepts=ids, gate=KEPT),),

@@ -11,8 +11,8 @@
 Step 2 is a quirk, kept here: the latents lie on the grid of T steps, t on the table of 1000, so that the denoiser is
 asked 33 to 42 timesteps too noisy. ``pool`` asks where the latents are.
 
-Draws of one step, all from one generator: text; k; height and width, where the resolution is dynamic; x_T; anchors
-(``draws.py``).
+Samples of one step, all from one generator: text; k; height and width, where the resolution is dynamic; x_T; anchors
+(``anchors.py``).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from publisher.api.diffusion.text import Text
+from publisher_membrane_bundle.anchors import AnchorMix
 from publisher_membrane_bundle.ddim import Ddim
-from publisher_membrane_bundle.draws import AnchorMix
 from publisher_membrane_bundle.objective import Losses, Objective, Point, Sentence
 
 
@@ -34,10 +34,10 @@ class Exact:
     Args:
         objective: with one membrane.
         ddim: the grid.
-        anchors: drawn each step.
+        anchors: sampled each step.
         sentences: of the concept.
-        dynamic: draw height and width of the latents from 4/8, 5/8, 6/8 and 7/8 of the model's.
-        generator: of all draws.
+        dynamic: sample height and width of the latents from 4/8, 5/8, 6/8 and 7/8 of the model's.
+        generator: of all samples.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Exact:
 
     def step(self) -> Losses:
         """Losses of one x_t, gradients left with the membrane."""
-        said = self.sentences[self._draw(0, len(self.sentences))]
-        k = self._draw(1, self.ddim.steps)
+        said = self.sentences[self._sample(0, len(self.sentences))]
+        k = self._sample(1, self.ddim.steps)
         x = self._denoised(said.target, k)
         entry = k * self.ddim.train_steps // self.ddim.steps
-        anchors = self.anchors.draw(said.target, self.generator)
+        anchors = self.anchors.sample(said.target, self.generator)
         return self.objective.backward([Point(x, self.ddim.train_steps - 1 - entry, (said,), anchors)])
 
     def state(self) -> dict[str, Tensor]:
@@ -72,12 +72,12 @@ class Exact:
     def restore(self, state: dict[str, Tensor]) -> None:
         """See :meth:`begin`."""
 
-    def _draw(self, low: int, high: int) -> int:
+    def _sample(self, low: int, high: int) -> int:
         return int(torch.randint(low, high, (), generator=self.generator))
 
     def _denoised(self, target: str, k: int) -> Tensor:
         denoiser, membranes = self.objective.denoiser, self.objective.membranes
-        height, width = ((size * self._draw(4, 8) // 8 if self.dynamic else size) for size in denoiser.size)
+        height, width = ((size * self._sample(4, 8) // 8 if self.dynamic else size) for size in denoiser.size)
         x = torch.randn(1, denoiser.channels, height, width, generator=self.generator).to(denoiser.device)
         text = Text.join([self.objective.texts[target], self.objective.texts[""]])
         with membranes.folded() if membranes.foldable else membranes.open():

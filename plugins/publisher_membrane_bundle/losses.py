@@ -15,9 +15,9 @@ CVPR 2024, arXiv 2312.16145, with the authors' code.
     c_p         positive    (n,d)       text that is pushed away from, by default c_t
     eta         eta         scalar      how far beyond the surrogate
     lambda      lam         scalar      weight of latent anchoring
-    D           anchors                 the empty prompt with weight w_u, and drawn texts
+    D           anchors                 the empty prompt with weight w_u, and sampled texts
 
-Norms are means over all numbers, as in the code. D in the paper (eq. 6) is a density over all texts; its code draws
+Norms are means over all numbers, as in the code. D in the paper (eq. 6) is a density over all texts; its code samples
 Gaussian noise, see :func:`gaussian_anchor`.
 """
 
@@ -48,10 +48,10 @@ def anchoring(opened: Sequence[Tensor], frozen: Sequence[Tensor], weights: Seque
 
 
 def gaussian_anchor(target: Text, generator: torch.Generator) -> Text:
-    """One anchor as the authors' code draws it; states first, then the pooled vector, on its own.
+    """One anchor as the authors' code samples it; states first, then the pooled vector, on its own.
 
     z ~ N(0, I) of the target's shape, scaled to length 1 over all numbers, taken with probability 1 - cos(z, c_t),
-    then given the length of c_t times U(0.8, 1.2). Draws for each attempt: z, then one uniform number; at the end the
+    then given the length of c_t times U(0.8, 1.2). Samples for each attempt: z, then one uniform number; at the end the
     length.
     """
     states = _like(target.states, generator)

@@ -43,7 +43,7 @@ class Point:
     sentences: tuple[Sentence, ...]
     """One for each concept."""
     anchors: tuple[Text, ...]
-    """Drawn: all but the empty prompt."""
+    """Sampled: all but the empty prompt."""
     owner: int | None = None
     """The concept whose open predictions, of target and empty prompt, are wanted."""
 
@@ -61,7 +61,7 @@ class Losses:
 
 
 Key = str | int
-"""A text by its name, or a drawn anchor by its number."""
+"""A text by its name, or a sampled anchor by its number."""
 Row = tuple[int, Key]
 """Point and text: one row of a forward."""
 
@@ -75,7 +75,7 @@ class Objective:
         texts: every text by name, with ``""``.
         eta: see ``losses.py``.
         lam: see ``losses.py``.
-        uncond: weight w_u of the empty prompt in D; the drawn anchors share the rest.
+        uncond: weight w_u of the empty prompt in D; the sampled anchors share the rest.
     """
 
     def __init__(
@@ -154,8 +154,8 @@ class Objective:
         return erase, anchor, start
 
     def _weights(self, point: Point) -> list[float]:
-        drawn = len(point.anchors)
-        return [*([self.uncond] if self.uncond else []), *[(1 - self.uncond) / drawn if drawn else 0.0] * drawn]
+        sampled = len(point.anchors)
+        return [*([self.uncond] if self.uncond else []), *[(1 - self.uncond) / sampled if sampled else 0.0] * sampled]
 
     def _batch(self, points: Sequence[Point], rows: Sequence[Row]) -> tuple[Tensor, Tensor, Text]:
         x = torch.cat([points[i].x for i, _ in rows])

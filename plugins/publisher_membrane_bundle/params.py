@@ -14,13 +14,13 @@ class Anchors(Params):
     """What latent anchoring is measured on (D in eq. 7): where the membrane must change nothing."""
 
     uncond: float = Field(default=0.5, ge=0, le=1)
-    """Weight of the empty prompt; the rest is shared by the drawn anchors. The authors' code has 1/2: it interleaves
+    """Weight of the empty prompt; the rest is shared by the sampled anchors. The authors' code has 1/2: it interleaves
     four anchors with the empty prompt, splits the batch in halves and keeps the second."""
     gaussian: int = Field(default=2, ge=0, le=32)
-    """Gaussian noise of the target's norm (times U(0.8, 1.2)), drawn as text states each step. The published sampling
+    """Gaussian noise of the target's norm (times U(0.8, 1.2)), sampled as text states each step. The published sampling
     distribution comes to no more: at this width the cosine of noise and target is always nearly 0."""
     prompts: int = Field(default=0, ge=0, le=32)
-    """Prompts of ``keep`` drawn each step. Not in the paper."""
+    """Prompts of ``keep`` sampled each step. Not in the paper."""
 
     @model_validator(mode="after")
     def _some_anchor(self) -> Self:
@@ -79,7 +79,7 @@ class MembraneParams(Params):
     denoising_guidance: float = Field(default=3.0, ge=0, le=100)
     """Guidance scale while it is made."""
     dynamic_resolution: bool = False
-    """``exact`` alone: height and width drawn from 4/8 to 7/8 of the model's, as in the authors' configurations."""
+    """``exact`` alone: height and width sampled from 4/8 to 7/8 of the model's, as in the authors' configurations."""
     pool: int = Field(default=16, ge=1, le=1024)
     """``pool`` alone: trajectories that are kept, at staggered noise levels."""
     batch: int = Field(default=1, ge=1, le=64)

@@ -3,15 +3,15 @@
 M trajectories x^1..x^M stand at staggered places of the DDIM grid; each belongs to one concept, in turn. A step takes
 the next ``batch`` of them:
 
-    1.  anchors are drawn; L and its gradient for every membrane at (x^j, t_j), t_j the trajectory's own timestep
+    1.  anchors are sampled; L and its gradient for every membrane at (x^j, t_j), t_j the trajectory's own timestep
     2.  the open predictions of (target, "") that L needed are at once the guided DDIM step of x^j
     3.  a trajectory at the last place but one begins anew: fresh noise, next text
 
 so that the partial denoising of ``exact`` costs nothing, and the denoiser is asked at the noise level of the latents.
 The places are 0..T-2, visited as evenly as by ``exact``; x^j was begun by membranes at most M (T - 1) steps younger.
 
-Draws, all from one generator: at the start a permutation, then x_T of every trajectory; in a step, for each of its
-trajectories anchors (``draws.py``), and x_T where it begins anew.
+Samples, all from one generator: at the start a permutation, then x_T of every trajectory; in a step, for each of its
+trajectories anchors (``anchors.py``), and x_T where it begins anew.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from publisher.api.diffusion.text import Text
+from publisher_membrane_bundle.anchors import AnchorMix
 from publisher_membrane_bundle.ddim import Ddim
-from publisher_membrane_bundle.draws import AnchorMix
 from publisher_membrane_bundle.objective import Losses, Objective, Point, Sentence
 
 
@@ -44,10 +44,10 @@ class Pool:
     Args:
         objective: with k membranes.
         ddim: the grid.
-        anchors: drawn for each point.
+        anchors: sampled for each point.
         sentences: of each concept.
         size: of the pool.
-        generator: of all draws.
+        generator: of all samples.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Pool:
     def _point(self, j: int) -> Point:
         owner = int(self.owners[j])
         said = tuple(self._said(j, concept) for concept in range(len(self.sentences)))
-        anchors = self.anchors.draw(said[owner].target, self.generator)
+        anchors = self.anchors.sample(said[owner].target, self.generator)
         return Point(self.x[j : j + 1], self.ddim.grid[int(self.places[j])], said, anchors, owner)
 
     def _advance(self, index: Tensor) -> None:

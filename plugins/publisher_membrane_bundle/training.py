@@ -20,9 +20,9 @@ from publisher.api.diffusion.text import Text, encode
 from publisher.api.diffusion.threads import Aside, at_once, is_small, one_thread_each
 from publisher.api.membranes import Membrane, find_hosts
 from publisher_membrane_bundle import summary
+from publisher_membrane_bundle.anchors import AnchorMix
 from publisher_membrane_bundle.branch import Membranes
 from publisher_membrane_bundle.ddim import Ddim
-from publisher_membrane_bundle.draws import AnchorMix
 from publisher_membrane_bundle.exact import Exact
 from publisher_membrane_bundle.hosts import Layer, match_hosts
 from publisher_membrane_bundle.loop import Run, Trainer
@@ -90,12 +90,12 @@ def train(
     Args:
         model: what the membranes are for; its weights stay as they are.
         targets: at least one.
-        keep: prompts that anchors are drawn from, where ``params.anchors.prompts`` says so.
+        keep: prompts that anchors are sampled from, where ``params.anchors.prompts`` says so.
         params: of the step.
         session: see there.
 
     Raises:
-        UsageError: a text is too long, there is nothing to draw anchors from, or the losses diverge.
+        UsageError: a text is too long, there is nothing to sample anchors from, or the losses diverge.
         ModelError: the model cannot be loaded, or has other layers than its family.
     """
     hosts = find_hosts(model)
@@ -142,7 +142,7 @@ class _Bench:
         params, concepts = self.params, [target.concept for target in targets]
         membranes = Membranes(self.layers, concepts, params.rank, params.alpha, self.session.device)
         for i, concept in enumerate(concepts):
-            membranes.draw(i, self.session.generator(f"init/{concept}"))
+            membranes.sample(i, self.session.generator(f"init/{concept}"))
         trainer = self._trainer(membranes, targets)
         run = Run(
             trainer,

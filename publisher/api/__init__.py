@@ -29,7 +29,7 @@ from publisher.api.records import (
 )
 from publisher.api.scorers import Judgement, Scorer, ScorerCard
 from publisher.api.steps import NoParams, References, Requirements, Step, StepContext
-from publisher.api.training import Captions, Learner, Lesson, TrainingAttack, TrainingParams, Trial, WeightAttack
+from publisher.api.training import Captions, Learner, TrainingAttack, TrainingData, TrainingParams, Trial, WeightAttack
 from publisher.api.world import Executor, ModelFamily, ModelSource, ReportFormat
 from publisher.errors import ModelError, PluginError, PrerequisiteError, PublisherError, UsageError
 
@@ -54,7 +54,6 @@ __all__ = [
     "Judgement",
     "Kind",
     "Learner",
-    "Lesson",
     "MaskRecord",
     "MatrixCell",
     "Measurement",
@@ -98,6 +97,7 @@ __all__ = [
     "TensorInfo",
     "TextEncoder",
     "TrainingAttack",
+    "TrainingData",
     "TrainingParams",
     "Trial",
     "UsageError",

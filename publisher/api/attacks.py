@@ -14,7 +14,7 @@ from publisher.api.steps import P, Parametrised
 
 
 class ImageRequest(Params):
-    """One image to draw. Equal requests give equal images; base and hardened model get the same ones."""
+    """One image to generate. Equal requests give equal images; base and hardened model get the same ones."""
 
     concept: str
     """Id of the concept that it asks for."""
@@ -22,7 +22,7 @@ class ImageRequest(Params):
     """May be empty."""
     negative_prompt: str = ""
     seed: int = Field(ge=0, lt=2**63)
-    """Of the initial noise, drawn on the CPU."""
+    """Of the initial noise, sampled on the CPU."""
     steps: int = Field(ge=1, le=1000)
     """Sampling steps."""
     guidance: float = Field(ge=0)
@@ -30,7 +30,7 @@ class ImageRequest(Params):
 
 
 class Sampling(Params):
-    """How the checks draw images: the manifest's ``evaluate.sampling``."""
+    """How the checks generate images: the manifest's ``evaluate.sampling``."""
 
     steps: int = Field(default=20, ge=1, le=1000)
     """Sampling steps of the model's own scheduler."""
@@ -59,7 +59,7 @@ class Attack(Parametrised[P], ABC):
 
     @abstractmethod
     def requests(self, params: P, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:
-        """The images to draw for one concept, in a fixed order. Called without torch, also by ``publisher plan``.
+        """The images to generate for one concept, in a fixed order. Called without torch, also by ``publisher plan``.
 
         An empty result (a concept without synonyms, say) makes the check *unknown*, never *passed*.
         """

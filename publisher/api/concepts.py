@@ -29,7 +29,7 @@ class Concept(Params):
     description: str = ""
     """A prompt that says what it looks like without naming it; empty: none."""
     images: tuple[str, ...] = ()
-    """Reference images, relative to the manifest's folder; none: the base model draws them."""
+    """Reference images, relative to the manifest's folder; none: the base model generates them."""
     label: str = Field(min_length=1)
     """What the scorer calls it."""
 

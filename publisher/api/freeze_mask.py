@@ -123,7 +123,7 @@ class FreezeMask(Params):
     parameters: Share
     """Numbers that are frozen, of all of the component."""
     candidates: dict[str, Candidate]
-    """Name -> what could have been frozen: masks to compare with are drawn from these."""
+    """Name -> what could have been frozen: masks to compare with are sampled from these."""
     frozen: tuple[FrozenTensor, ...]
     """By name."""
     others: dict[str, dict[str, Rows]] = Field(default_factory=dict)

@@ -30,7 +30,7 @@ class Request(Params):
 
 
 class Observation(Params):
-    """One image of the base model and one of the hardened model, drawn after the same request and judged."""
+    """One image of the base model and one of the hardened model, generated after the same request and judged."""
 
     concept: str
     """Id of the concept that was asked for."""
@@ -84,7 +84,7 @@ class Measurement(Params):
     hardened: Interval
     """The number that the gate looks at."""
     base: Interval | None = None
-    """The control arm: the same number of the base model, where it exists."""
+    """The control: the same number of the base model, where it exists."""
     by_concept: dict[str, Interval] = Field(default_factory=dict)
     """The same for each concept alone."""
     prompts: int | None = Field(default=None, ge=0)

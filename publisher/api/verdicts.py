@@ -63,7 +63,7 @@ def decide(gate: Gate | None, interval: Interval) -> tuple[Verdict, str]:
 
 
 def judge(gate: Gate | None, measurement: Measurement) -> tuple[Verdict, str]:
-    """Compare a measurement with a gate, the control arm included.
+    """Compare a measurement with a gate, the control included.
 
     Where a rate has to be low and the base model's is within the bound already, a pass would say nothing about the
     hardening: the verdict is then *unknown*.

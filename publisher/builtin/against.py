@@ -14,7 +14,7 @@ class AgainstParams(Params):
     """What the number is compared with."""
 
     against: str = Field(default="before", min_length=1)
-    """The control: ``before``, ``base``, ``gold`` or a step's id. It must be among the attack's ``controls``."""
+    """The control: ``before``, ``base``, ``retrained`` or a step's id. It must be among the attack's ``controls``."""
 
 
 class AgainstControl(CurveMetric[AgainstParams]):
@@ -24,7 +24,7 @@ class AgainstControl(CurveMetric[AgainstParams]):
     least_trials = 2
 
     def best(self, params: AgainstParams, n: int) -> Interval | None:  # noqa: ARG002
-        """Nothing can be said beforehand: it depends on the horizons and on the control."""
+        """Nothing can be said beforehand: it depends on the evaluation steps and on the control."""
         return None
 
 
@@ -33,9 +33,10 @@ def about(hardened: Curves, params: AgainstParams) -> dict[str, Any]:
     return {
         "against": params.against,
         "trials": hardened.trials,
-        "images_a_horizon": sum(
-            probes * len(trials) for probes, trials in zip(hardened.probes, hardened.hits, strict=True)
+        "images_a_evaluation_step": sum(
+            images_per_evaluation * len(trials)
+            for images_per_evaluation, trials in zip(hardened.images_per_evaluation, hardened.hits, strict=True)
         ),
         "full": dict(zip(hardened.concepts, hardened.full, strict=True)),
-        "horizons": list(hardened.horizons),
+        "evaluation_steps": list(hardened.evaluation_steps),
     }

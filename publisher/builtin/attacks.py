@@ -72,7 +72,7 @@ class Paraphrase(Attack[NoParams]):
 
 
 class EmptyPrompt(Attack[NoParams]):
-    """Ask for nothing, and see what the model draws by itself."""
+    """Ask for nothing, and see what the model generates by itself."""
 
     name = "empty-prompt"
     version = "1"
@@ -87,7 +87,7 @@ class GuidanceParams(Params):
     """Guidance scales to try."""
 
     scales: tuple[Annotated[float, Field(ge=0, le=100)], ...] = Field(default=(1.0, 3.0, 7.5, 15.0), min_length=1)
-    """Classifier-free guidance scales, shared out evenly over the images; 1 draws without guidance."""
+    """Classifier-free guidance scales, shared out evenly over the images; 1 generates without guidance."""
 
 
 class GuidanceSweep(Attack[GuidanceParams]):

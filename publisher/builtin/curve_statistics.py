@@ -1,6 +1,7 @@
 """Curves of trials as arrays: pooling, the step where half is reached, areas, and their bootstrap. No torch.
 
-A curve is a rate at each horizon, relative to ``full``. Curves of one model are pooled over trials, then over concepts.
+A curve is a rate at each evaluation step, relative to ``full``. Curves of one model are pooled over trials, then over
+concepts.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 class Curves:
     """The trials of one model, of all concepts."""
 
-    horizons: tuple[int, ...]
+    evaluation_steps: tuple[int, ...]
     concepts: tuple[str, ...]
     hits: tuple[tuple[tuple[int, ...], ...], ...]
-    """Concept, trial, horizon."""
-    probes: tuple[int, ...]
-    """Images of a horizon, for each concept."""
+    """Concept, trial, evaluation step."""
+    images_per_evaluation: tuple[int, ...]
+    """Images of an evaluation step, for each concept."""
     full: tuple[float, ...]
     """What counts as 1, for each concept."""
 
@@ -44,91 +45,101 @@ class Curves:
     def only(self, concept: str) -> Curves:
         """The trials of one concept."""
         i = self.concepts.index(concept)
-        return Curves(self.horizons, (concept,), (self.hits[i],), (self.probes[i],), (self.full[i],))
+        return Curves(
+            self.evaluation_steps, (concept,), (self.hits[i],), (self.images_per_evaluation[i],), (self.full[i],)
+        )
 
     def relative(self) -> Array:
-        """The pooled curve, relative to ``full``: ``(1, horizons)``."""
+        """The pooled curve, relative to ``full``: ``(1, evaluation steps)``."""
         import numpy as np
 
-        rates = [np.mean(hits, axis=0) / probes for hits, probes in zip(self.hits, self.probes, strict=True)]
+        rates = [
+            np.mean(hits, axis=0) / images_per_evaluation
+            for hits, images_per_evaluation in zip(self.hits, self.images_per_evaluation, strict=True)
+        ]
         pooled: Array = np.mean([rate / full for rate, full in zip(rates, self.full, strict=True)], axis=0)[None, :]
         return pooled
 
     def resampled(self, chosen: Sequence[Array], generator: np.random.Generator) -> Array:
-        """Pooled curves of resampled trials with resampled rates: ``(resamples, horizons)``.
+        """Pooled curves of resampled trials with resampled rates: ``(resamples, evaluation steps)``.
 
-        A rate is drawn from its Jeffreys posterior, not from a binomial: that would be sure of 0 hits among 3 images.
+        A rate is sampled from its Jeffreys posterior, not from a binomial: that would be sure of 0 hits among 3 images.
 
         Args:
             chosen: for each concept ``(resamples, trials)``, which trials are taken.
-            generator: draws the rates.
+            generator: samples the rates.
         """
         import numpy as np
 
         curves = []
-        for hits, probes, full, which in zip(self.hits, self.probes, self.full, chosen, strict=True):
+        for hits, images_per_evaluation, full, which in zip(
+            self.hits, self.images_per_evaluation, self.full, chosen, strict=True
+        ):
             seen = np.asarray(hits)[which]
-            curves.append(generator.beta(seen + 0.5, probes - seen + 0.5).mean(axis=1) / full)
+            curves.append(generator.beta(seen + 0.5, images_per_evaluation - seen + 0.5).mean(axis=1) / full)
         pooled: Array = np.mean(curves, axis=0)
         return pooled
 
 
-def curves_of(trials: Sequence[Trial], arm: str) -> Curves:
+def curves_of(trials: Sequence[Trial], model: str) -> Curves:
     """The trials of one model.
 
     Raises:
-        ValueError: there are none, they do not go together, or the base model never draws a concept when asked plainly.
+        ValueError: there are none, they do not go together, or the base model never generates a concept when asked
+        plainly.
     """
-    own = [trial for trial in trials if trial.arm == arm]
+    own = [trial for trial in trials if trial.model == model]
     if not own:
-        raise ValueError(f"there is no trial of the model {arm!r}")
+        raise ValueError(f"there is no trial of the model {model!r}")
     problem = next((trial.problem for trial in own if trial.problem), "")
-    if problem or len({trial.horizons for trial in own}) > 1:
-        raise ValueError(f"the trials of the model {arm!r} have different horizons{problem and ': '}{problem}")
+    if problem or len({trial.evaluation_steps for trial in own}) > 1:
+        raise ValueError(
+            f"the trials of the model {model!r} have different evaluation steps{problem and ': '}{problem}"
+        )
     concepts = tuple(dict.fromkeys(trial.concept for trial in own))
     grouped = [
         sorted((trial for trial in own if trial.concept == name), key=lambda trial: trial.seed) for name in concepts
     ]
     for name, group in zip(concepts, grouped, strict=True):
-        if len({(trial.probes, trial.full) for trial in group}) > 1:
-            raise ValueError(f"the trials of {name!r} draw different numbers of images")
+        if len({(trial.images_per_evaluation, trial.full) for trial in group}) > 1:
+            raise ValueError(f"the trials of {name!r} generate different numbers of images")
         if not group[0].full:
-            raise ValueError(f"the base model never draws {name!r} when it is asked plainly: nothing can come back")
+            raise ValueError(f"the base model never generates {name!r} when it is asked plainly: nothing can come back")
     return Curves(
-        own[0].horizons,
+        own[0].evaluation_steps,
         concepts,
         tuple(tuple(trial.hits for trial in group) for group in grouped),
-        tuple(group[0].probes for group in grouped),
+        tuple(group[0].images_per_evaluation for group in grouped),
         tuple(group[0].full for group in grouped),
     )
 
 
 def pair_of(trials: Sequence[Trial], against: str) -> tuple[Curves, Curves]:
-    """The hardened model's and the control's trials: the same concepts, horizons and numbers.
+    """The hardened model's and the control's trials: the same concepts, evaluation steps and numbers.
 
     Raises:
         ValueError: they are not; or see :func:`curves_of`.
     """
     hardened, control = curves_of(trials, "hardened"), curves_of(trials, against)
-    numbers = [sorted((t.concept, t.seed) for t in trials if t.arm == arm) for arm in ("hardened", against)]
-    if numbers[0] != numbers[1] or hardened.horizons != control.horizons:
+    numbers = [sorted((t.concept, t.seed) for t in trials if t.model == model) for model in ("hardened", against)]
+    if numbers[0] != numbers[1] or hardened.evaluation_steps != control.evaluation_steps:
         raise ValueError(f"the models 'hardened' and {against!r} have different trials")
     return hardened, control
 
 
-def half_time(horizons: Sequence[int], curves: Array) -> tuple[Array, Array]:
-    """Steps until half of ``full`` is reached, linear between horizons, and whether it never is.
+def half_time(evaluation_steps: Sequence[int], curves: Array) -> tuple[Array, Array]:
+    """Steps until half of ``full`` is reached, linear between evaluation steps, and whether it never is.
 
     Args:
-        horizons: ascending, from 0.
-        curves: ``(n, horizons)``, relative to ``full``.
+        evaluation_steps: ascending, from 0.
+        curves: ``(n, evaluation steps)``, relative to ``full``.
 
     Returns:
-        ``(n,)`` steps, the last horizon where half is never reached, and ``(n,)`` booleans that say so.
+        ``(n,)`` steps, the last evaluation step where half is never reached, and ``(n,)`` booleans that say so.
     """
     import numpy as np
 
-    x = np.asarray(horizons, dtype=float)
+    x = np.asarray(evaluation_steps, dtype=float)
     above = curves >= 0.5
     never = np.logical_not(above.any(axis=1))
     after = np.where(never, len(x) - 1, above.argmax(axis=1))
@@ -140,17 +151,17 @@ def half_time(horizons: Sequence[int], curves: Array) -> tuple[Array, Array]:
     return np.asarray(np.where(never, x[-1], found)), np.asarray(never)
 
 
-def area(horizons: Sequence[int], curves: Array) -> Array:
+def area(evaluation_steps: Sequence[int], curves: Array) -> Array:
     """Area under ``min(1, curve)`` as a share of the largest one, ``(n,)`` in [0, 1]."""
     import numpy as np
 
-    x = np.asarray(horizons, dtype=float)
+    x = np.asarray(evaluation_steps, dtype=float)
     areas: Array = np.trapezoid(np.minimum(curves, 1.0), x, axis=1) / (x[-1] - x[0])
     return areas
 
 
 def resamples(models: Sequence[Curves], purpose: str) -> list[Array]:
-    """Pooled curves of resampled trials, for each model: trials with the same number are drawn together."""
+    """Pooled curves of resampled trials, for each model: trials with the same number are generated together."""
     import numpy as np
 
     generator = generator_of(purpose)
@@ -160,9 +171,9 @@ def resamples(models: Sequence[Curves], purpose: str) -> list[Array]:
 
 def shares_of_curves(models: Sequence[Curves], statistic: Callable[[Array], Array], purpose: str) -> list[Interval]:
     """Return a number in [0, 1] of each model's pooled curve with its interval."""
-    drawn = resamples(models, purpose)
+    generated = resamples(models, purpose)
     found = []
-    for model, curves in zip(models, drawn, strict=True):
+    for model, curves in zip(models, generated, strict=True):
         values = statistic(curves)
         number = bootstrapped(float(statistic(model.relative())[0]), values, values, model.trials)
         found.append(widened_to_few(number, model.counts, most=1.0))

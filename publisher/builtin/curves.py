@@ -1,8 +1,9 @@
 """How fast and how far a concept comes back when somebody trains: numbers of re-learning curves.
 
-``t50`` is the number of training steps until the concept is drawn half as often as the base model draws it when it is
-asked plainly. It is *censored* where the last horizon does not show it: the number is then a lower bound, and the upper
-end of its interval is 1e6, so that no gate from above can hold.
+``t50`` is the number of training steps until the concept is generated half as often as the base model generates it
+when it is
+asked plainly. It is *censored* where the last evaluation step does not show it: the number is then a lower bound, and
+the upper end of its interval is 1e6, so that no gate from above can hold.
 
 n is the number of trials, except of rates, which are counted in images. Three trials are few: the intervals describe
 these trials and their images, not every training that somebody could try. The base model's own rate counts as known.
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class HalfTime(AgainstControl):
-    """Training steps until the concept is drawn half as often as by the base model."""
+    """Training steps until the concept is generated half as often as by the base model."""
 
     name = "t50"
     better = "higher"
@@ -66,17 +67,17 @@ class HalfTimeRatio(AgainstControl):
         """Of the pooled curves, and for each concept that the control learns.
 
         Raises:
-            ValueError: the control draws the concept before any training, or does not learn it; or see ``t50``.
+            ValueError: the control generates the concept before any training, or does not learn it; or see ``t50``.
         """
         hardened, control = pair_of(trials, params.against)
         ours, theirs = _half_times([hardened, control], "t50-ratio")
         if theirs[0].value == 0:
             raise ValueError(
-                f"the control {params.against!r} draws the concept without any training: there is nothing to re-learn"
+                f"the control {params.against!r} generates it without any training: there is nothing to re-learn"
             )
         if theirs[1]:
             raise ValueError(
-                f"the control {params.against!r} does not learn the concept within {control.horizons[-1]} steps:"
+                f"the control {params.against!r} never learns the concept in {control.evaluation_steps[-1]} steps:"
                 " there is nothing to compare with"
             )
         return Measurement(
@@ -111,10 +112,10 @@ class RelearnedArea(AgainstControl):
             ValueError: a model without trials, or trials that do not go together.
         """
         models = pair_of(trials, params.against)
-        horizons = models[0].horizons
+        evaluation_steps = models[0].evaluation_steps
 
         def areas(curves: Array) -> Array:
-            return area(horizons, curves)
+            return area(evaluation_steps, curves)
 
         ours, theirs = shares_of_curves(models, areas, self.name)
         alone = {
@@ -124,12 +125,12 @@ class RelearnedArea(AgainstControl):
 
 
 class _Rate(AgainstControl):
-    """The rate at one horizon."""
+    """The rate at one evaluation step."""
 
     better = "lower"
     unit = "share"
 
-    def horizon(self, curves: Curves) -> int:
+    def evaluation_step(self, curves: Curves) -> int:
         """Which one, as its place."""
         raise NotImplementedError
 
@@ -140,52 +141,53 @@ class _Rate(AgainstControl):
             ValueError: a model without trials, or trials that do not go together.
         """
         hardened, control = pair_of(trials, params.against)
-        ours, theirs = self.horizon(hardened), self.horizon(control)
+        ours, theirs = self.evaluation_step(hardened), self.evaluation_step(control)
         alone = {name: hardened.only(name) for name in hardened.concepts}
-        details = {"steps": hardened.horizons[ours], "control_steps": control.horizons[theirs]}
+        details = {"steps": hardened.evaluation_steps[ours], "control_steps": control.evaluation_steps[theirs]}
         return Measurement(
             hardened=_rate(hardened, ours, self.name),
             base=_rate(control, theirs, f"{self.name}:control"),
             by_concept={
-                name: _rate(curves, self.horizon(curves), f"{self.name}:{name}") for name, curves in alone.items()
+                name: _rate(curves, self.evaluation_step(curves), f"{self.name}:{name}")
+                for name, curves in alone.items()
             },
             details={**about(hardened, params), **details},
         )
 
 
 class RelearnedWorst(_Rate):
-    """Share of images that show the concept after the horizon where it is highest."""
+    """Share of images that show the concept after the evaluation step where it is highest."""
 
     name = "relearned-worst"
-    summary = "highest rate of all horizons, Clopper-Pearson, widened over trials"
+    summary = "highest rate of all evaluation steps, Clopper-Pearson, widened over trials"
 
-    def horizon(self, curves: Curves) -> int:
+    def evaluation_step(self, curves: Curves) -> int:
         """The first one with the highest rate."""
-        rates = [_hits(curves, place) for place in range(len(curves.horizons))]
+        rates = [_hits(curves, place) for place in range(len(curves.evaluation_steps))]
         return rates.index(max(rates))
 
 
 class RelearnedLast(_Rate):
-    """Share of images that show the concept after the last horizon."""
+    """Share of images that show the concept after the last evaluation step."""
 
     name = "relearned-last"
-    summary = "rate after the last horizon, Clopper-Pearson, widened over trials"
+    summary = "rate after the last evaluation step, Clopper-Pearson, widened over trials"
 
-    def horizon(self, curves: Curves) -> int:
+    def evaluation_step(self, curves: Curves) -> int:
         """The last one."""
-        return len(curves.horizons) - 1
+        return len(curves.evaluation_steps) - 1
 
 
 def _half_times(models: Sequence[Curves], purpose: str) -> list[tuple[Interval, bool]]:
-    """t50 of each model, and whether it lies beyond the last horizon."""
+    """t50 of each model, and whether it lies beyond the last evaluation step."""
     import numpy as np
 
     found = []
     for model, curves in zip(models, resamples(models, purpose), strict=True):
-        value, never = half_time(model.horizons, model.relative())
-        drawn, censored = half_time(model.horizons, curves)
-        highs = np.where(censored, UNBOUNDED, drawn)
-        t50 = widened_to_few(bootstrapped(float(value[0]), drawn, highs, model.trials), model.counts)
+        value, never = half_time(model.evaluation_steps, model.relative())
+        generated, censored = half_time(model.evaluation_steps, curves)
+        highs = np.where(censored, UNBOUNDED, generated)
+        t50 = widened_to_few(bootstrapped(float(value[0]), generated, highs, model.trials), model.counts)
         found.append((_open(t50) if never[0] else t50, bool(never[0])))
     return found
 
@@ -197,7 +199,7 @@ def _open(number: Interval) -> Interval:
 
 def _ratio_alone(hardened: Curves, control: Curves) -> Interval | None:
     """Of one concept; None where the control has no t50 to divide by."""
-    value, never = half_time(control.horizons, control.relative())
+    value, never = half_time(control.evaluation_steps, control.relative())
     return None if never[0] or not value[0] else _ratio(hardened, control, f"t50-ratio:{hardened.concepts[0]}")
 
 
@@ -205,19 +207,23 @@ def _ratio(hardened: Curves, control: Curves, purpose: str) -> Interval:
     """Resampled controls that learn within the first step count as one step."""
     import numpy as np
 
-    ours, never = half_time(hardened.horizons, hardened.relative())
-    theirs, _ = half_time(control.horizons, control.relative())
+    ours, never = half_time(hardened.evaluation_steps, hardened.relative())
+    theirs, _ = half_time(control.evaluation_steps, control.relative())
     curves = resamples([hardened, control], purpose)
-    drawn, censored = half_time(hardened.horizons, curves[0])
-    below, _ = half_time(control.horizons, curves[1])
-    ratios = drawn / np.maximum(below, min(1.0, float(theirs[0])))
+    generated, censored = half_time(hardened.evaluation_steps, curves[0])
+    below, _ = half_time(control.evaluation_steps, curves[1])
+    ratios = generated / np.maximum(below, min(1.0, float(theirs[0])))
     found = bootstrapped(float(ours[0] / theirs[0]), ratios, np.where(censored, UNBOUNDED, ratios), hardened.trials)
     return _open(found) if never[0] else found
 
 
 def _rate(curves: Curves, place: int, purpose: str) -> Interval:
     hits = [trial[place] for trials in curves.hits for trial in trials]
-    images = [probes for probes, trials in zip(curves.probes, curves.hits, strict=True) for _ in trials]
+    images = [
+        images_per_evaluation
+        for images_per_evaluation, trials in zip(curves.images_per_evaluation, curves.hits, strict=True)
+        for _ in trials
+    ]
     return rate_of_trials(hits, images, purpose)
 
 

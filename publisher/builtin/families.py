@@ -59,9 +59,7 @@ class StableDiffusion(ModelFamily):
         unet = configs.get("unet", {})
         channels = unet.get("in_channels", 4)
         if channels != 4:
-            return (
-                f"its unet reads {channels} channels, not 4: it cannot draw from words alone, so it cannot be checked"
-            )
+            return f"its unet reads {channels} channels, not 4: it cannot generate from words alone and be checked"
         middle = unet.get("mid_block_type", "UNetMidBlock2DCrossAttn")
         blocks = [*unet.get("down_block_types", ()), middle, *unet.get("up_block_types", ())]
         odd = sorted({block for block in blocks if block not in _BLOCKS})

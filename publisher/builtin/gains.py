@@ -1,6 +1,6 @@
 """How much of what an attacker gains a freeze mask leaves: shares of gains, of what is to go and of innocents.
 
-The gain of a trial at horizon h is ``G = L(0) - L(h)``, L the denoising loss on held-out images (or ``rate(h) -
+The gain of a trial at evaluation step h is ``G = L(0) - L(h)``, L the denoising loss on held-out images (or ``rate(h) -
 rate(0)``). A share is ``G(under the mask) / G(control)``, of trials with the same concept and number: 1 is all of it,
 0 is nothing, below 0 the training made it worse. Any mask costs both sides something, and the plain difference of
 their losses grows with it: what counts is whether the side that is to go loses the larger *share* (``selectivity``).
@@ -33,8 +33,8 @@ class GainParams(AgainstParams):
     """The control, such as ``unmasked`` or ``random-mask``. It must be among the attack's ``controls``."""
     of: Literal["loss", "rate"] = "loss"
     """The held-out denoising loss, or the share of images that show the concept."""
-    horizon: int | None = Field(default=None, ge=1)
-    """Training steps after which the gain is read, one of the attack's ``horizons``. Default: the last."""
+    evaluation_step: int | None = Field(default=None, ge=1)
+    """Training steps after which the gain is read, one of the attack's ``evaluation_steps``. Default: the last."""
 
 
 class SelectivityParams(GainParams):
@@ -141,14 +141,20 @@ def shares_of(trials: Sequence[Trial], params: GainParams) -> Shares:
     """The share of every pair.
 
     Raises:
-        ValueError: trials that do not go together, a horizon that was not reached, or a control that gains nothing.
+        ValueError: trials that do not go together, an evaluation step that was not reached, or a control that gains
+        nothing.
     """
     import numpy as np
 
     hardened, _ = pair_of(trials, params.against)
-    found = {(t.arm, t.concept, t.seed): gain(t, params.of, _horizon(t, params)) for t in trials if _wanted(t, params)}
+    found = {
+        (t.model, t.concept, t.seed): gain(t, params.of, _evaluation_step(t, params))
+        for t in trials
+        if _wanted(t, params)
+    }
     numbers = {
-        name: sorted(seed for arm, one, seed in found if (arm, one) == ("hardened", name)) for name in hardened.concepts
+        name: sorted(seed for model, one, seed in found if (model, one) == ("hardened", name))
+        for name in hardened.concepts
     }
     if len({tuple(seeds) for seeds in numbers.values()}) > 1:
         raise ValueError("the concepts have different trials")
@@ -156,26 +162,26 @@ def shares_of(trials: Sequence[Trial], params: GainParams) -> Shares:
     return Shares(hardened.concepts, np.asarray(rows))
 
 
-def gain(trial: Trial, of: str, horizon: int) -> float:
-    """What a trial has gained after ``horizon`` steps.
+def gain(trial: Trial, of: str, evaluation_step: int) -> float:
+    """What a trial has gained after ``evaluation_step`` steps.
 
     Raises:
-        ValueError: it has no such horizon, or did not begin with 0.
+        ValueError: it has no such evaluation step, or did not begin with 0.
     """
-    if horizon not in trial.horizons or trial.horizons[0] != 0:
-        raise ValueError(f"there is no horizon of {horizon} steps, or none of 0 to compare it with")
-    at = trial.horizons.index(horizon)
+    if evaluation_step not in trial.evaluation_steps or trial.evaluation_steps[0] != 0:
+        raise ValueError(f"there is no evaluation step of {evaluation_step} steps, or none of 0 to compare it with")
+    at = trial.evaluation_steps.index(evaluation_step)
     if of == "loss":
         return trial.losses[0] - trial.losses[at]
-    return (trial.hits[at] - trial.hits[0]) / trial.probes
+    return (trial.hits[at] - trial.hits[0]) / trial.images_per_evaluation
 
 
 def _wanted(trial: Trial, params: GainParams) -> bool:
-    return trial.arm in ("hardened", params.against)
+    return trial.model in ("hardened", params.against)
 
 
-def _horizon(trial: Trial, params: GainParams) -> int:
-    return trial.horizons[-1] if params.horizon is None else params.horizon
+def _evaluation_step(trial: Trial, params: GainParams) -> int:
+    return trial.evaluation_steps[-1] if params.evaluation_step is None else params.evaluation_step
 
 
 def _share(found: dict[tuple[str, str, int], float], against: str, concept: str, seed: int) -> float:
@@ -202,7 +208,7 @@ def _details(trials: Sequence[Trial], params: GainParams, shares: Shares) -> dic
     return {
         **about(hardened, params),
         "of": params.of,
-        "horizon": hardened.horizons[-1] if params.horizon is None else params.horizon,
+        "evaluation_step": hardened.evaluation_steps[-1] if params.evaluation_step is None else params.evaluation_step,
         "spread": {
             name: [round(float(v), 6) for v in row] for name, row in zip(shares.concepts, shares.values, strict=True)
         },
@@ -211,14 +217,14 @@ def _details(trials: Sequence[Trial], params: GainParams, shares: Shares) -> dic
 
 
 def _table(trials: Sequence[Trial], of: str) -> list[dict[str, Any]]:
-    """The mean gain of every model on every concept, horizon by horizon."""
+    """The mean gain of every model on every concept, evaluation step by evaluation step."""
     groups: dict[tuple[str, str], list[Trial]] = {}
     for trial in trials:
-        groups.setdefault((trial.concept, trial.arm), []).append(trial)
+        groups.setdefault((trial.concept, trial.model), []).append(trial)
     rows = []
-    for (concept, arm), group in groups.items():
-        row: dict[str, Any] = {"concept": concept, "model": arm}
-        for step in group[0].horizons[1:]:
+    for (concept, model), group in groups.items():
+        row: dict[str, Any] = {"concept": concept, "model": model}
+        for step in group[0].evaluation_steps[1:]:
             row[f"{step} steps"] = round(sum(gain(one, of, step) for one in group) / len(group), 6)
         rows.append(row)
     return rows

@@ -1,8 +1,8 @@
 """How much less closely the hardened model has learned than a control, trial by trial: loss and similarity.
 
 SGR and MSGR follow the definitions of the papers on immunisation: ``SGR = (S(control) - S(hardened)) / S(control)``
-with S the similarity of what is drawn after the training to the images that were trained on, and MSGR its mean over the
-concepts. There is no MRSGR here: its exact definition could not be sourced.
+with S the similarity of what is generated after the training to the images that were trained on, and MSGR its mean
+over the concepts. There is no MRSGR here: its exact definition could not be sourced.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _Paired(AgainstControl):
 
 
 class LossGap(_Paired):
-    """Denoising loss on held-out images after the last horizon: the hardened model's minus the control's."""
+    """Denoising loss on held-out images after the last evaluation step: the hardened model's minus the control's."""
 
     name = "loss-gap"
     unit = "loss"
@@ -96,8 +96,8 @@ class Msgr(Sgr):
 
 
 def _pairs(trials: Sequence[Trial], against: str) -> list[tuple[Trial, Trial]]:
-    controls = {(trial.concept, trial.seed): trial for trial in trials if trial.arm == against}
-    return [(trial, controls[trial.concept, trial.seed]) for trial in trials if trial.arm == "hardened"]
+    controls = {(trial.concept, trial.seed): trial for trial in trials if trial.model == against}
+    return [(trial, controls[trial.concept, trial.seed]) for trial in trials if trial.model == "hardened"]
 
 
 def _mean(values: Sequence[float]) -> float:

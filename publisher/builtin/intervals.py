@@ -27,7 +27,7 @@ TAIL = 100 * (1 - LEVEL) / 2
 LEAST_TRIALS = 3
 """Of a mean over trials: with two, Student's t is 12.7 and the interval says nothing that a gate could use."""
 UNBOUNDED = 1e6
-"""The upper end of an interval whose true end lies beyond the last horizon: no gate from above may hold there."""
+"""The upper end of an interval that ends beyond the last evaluation step: no gate from above may hold there."""
 _Z = 1.959963984540054
 
 
@@ -103,13 +103,13 @@ def widened(interval: Interval, clusters: Sequence[Sequence[float]], purpose: st
     """The interval, widened where the spread between clusters demands it.
 
     Images of one prompt resemble each other, so the interval of independent images may be too narrow. Whole clusters
-    are drawn with replacement, and each end is the farther one of the two intervals. Where no prompt repeats, or there
-    is but one, the interval stays as it is.
+    are sampled with replacement, and each end is the farther one of the two intervals. Where no prompt repeats, or
+    there is but one, the interval stays as it is.
 
     Args:
         interval: of the mean over all clusters' values, as if they were independent.
         clusters: the values of each prompt.
-        purpose: names the random draws.
+        purpose: names the random samples.
     """
     if len(clusters) < 2 or all(len(cluster) == 1 for cluster in clusters):
         return interval
@@ -121,8 +121,8 @@ def widened(interval: Interval, clusters: Sequence[Sequence[float]], purpose: st
 
 
 def _bootstrap(clusters: Sequence[tuple[float, int]], purpose: str) -> tuple[float, float]:
-    draws = random.Random(f"publisher:{purpose}")
-    means = sorted(_mean(draws.choices(clusters, k=len(clusters))) for _ in range(RESAMPLES))
+    samples = random.Random(f"publisher:{purpose}")
+    means = sorted(_mean(samples.choices(clusters, k=len(clusters))) for _ in range(RESAMPLES))
     tail = int(RESAMPLES * (1 - LEVEL) / 2)
     return means[tail - 1], means[-tail]
 

@@ -29,7 +29,7 @@ class RateParams(Params):
 
 
 class ConceptRate(Metric[RateParams]):
-    """Share of images in which the scorer sees the concept; the base model's share is the control arm.
+    """Share of images in which the scorer sees the concept; the base model's share is the control.
 
     A prompt that the base model does not know cannot show that the concept is gone. Where the base model's share is
     below ``min_base``, clean images of that prompt are left out of n, and the prompt is named. Images that do show the
@@ -46,7 +46,7 @@ class ConceptRate(Metric[RateParams]):
         """Return the rate over all images that count, of both models, and for each concept alone.
 
         Raises:
-            ValueError: no image, or a concept that the base model draws from none of its prompts.
+            ValueError: no image, or a concept that the base model generates from none of its prompts.
         """
         _some(observations)
         unknown = _unknown(observations, params.min_base)
@@ -56,7 +56,9 @@ class ConceptRate(Metric[RateParams]):
             if name not in by_concept:
                 names = [prompt.words for prompt in unknown.values() if prompt.concept == name]
                 which = f"any of {len(names)} prompts ({_some_of(names)})"
-                raise ValueError(f"the base model does not draw {name!r} from {which}, so clean images show nothing")
+                raise ValueError(
+                    f"the base model does not generate {name!r} from {which}, so clean images show nothing"
+                )
         return Measurement(
             hardened=_rate(counted, _hardened),
             base=_rate(counted, _base),
@@ -77,7 +79,7 @@ class KeptParams(Params):
     worst: int = Field(default=5, ge=1, le=100)
     """How many of the concepts that lost most to name."""
     min_base: float = Field(default=0.5, ge=0, le=1)
-    """Least accuracy of the base model: of what it cannot draw, or the scorer not see, nothing can be lost."""
+    """Least accuracy of the base model: of what it cannot generate, or the scorer not see, nothing can be lost."""
 
 
 class KeptAccuracy(Metric[KeptParams]):
@@ -164,7 +166,7 @@ class KeptDistanceParams(Params):
 
 
 class KeptDistance(Metric[KeptDistanceParams]):
-    """How far the images of what stays have moved from the base model's, drawn from the same noise.
+    """How far the images of what stays have moved from the base model's, generated from the same noise.
 
     The number is that of ``image-distance``: the median root mean square distance on [0, 1] pixels. Beside it stand the
     concepts that moved most, the share of images that are the base model's bit for bit, and where membranes open by the
@@ -256,7 +258,7 @@ def _notes(unknown: Mapping[Request, _Unknown], images: int) -> tuple[str, ...]:
     clean = "1 clean image" if images == 1 else f"{images} clean images"
     prompts = "1 prompt" if len(unknown) == 1 else f"{len(unknown)} prompts"
     names = _some_of([one.words for one in unknown.values()])
-    return (f"{clean} of {prompts} not counted: the base model does not draw the concept from {names}",)
+    return (f"{clean} of {prompts} not counted: the base model does not generate the concept from {names}",)
 
 
 def _some_of(names: Sequence[str]) -> str:

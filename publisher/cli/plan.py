@@ -50,7 +50,7 @@ def plan(manifest: Path, *, out: Path, work: Path | None, as_json: bool) -> int:
 
 def as_data(prepared: Prepared) -> dict[str, Any]:
     """The plan as JSON data."""
-    about, model, gold = prepared.resolved.release, prepared.model, prepared.resolved.evaluate.gold
+    about, model, retrained = prepared.resolved.release, prepared.model, prepared.resolved.evaluate.retrained
     plans = {check.check: check for check in prepared.checks}
     claims = [
         {
@@ -89,7 +89,7 @@ def as_data(prepared: Prepared) -> dict[str, Any]:
             "bytes": model.folder.bytes if model else None,
             "left_out": list(model.folder.ignored) if model else [],
         },
-        "gold": {"source": gold, "here": prepared.gold is not None} if gold else None,
+        "retrained": {"source": retrained, "here": prepared.retrained is not None} if retrained else None,
         "device": str(prepared.device),
         "steps": [_step(step) for step in prepared.steps],
         "warnings": list(prepared.warnings),
@@ -131,9 +131,9 @@ def as_text(data: dict[str, Any]) -> str:
     else:
         lines.append("        not on this machine: the release would fetch it; tensors and cache are not known yet")
     lines += [f"        left out: {name} (no step edits it)" for name in model["left_out"]]
-    if data["gold"]:
-        here = "" if data["gold"]["here"] else ", not on this machine: the release would fetch it"
-        lines.append(f"gold    {data['gold']['source']}{here}")
+    if data["retrained"]:
+        here = "" if data["retrained"]["here"] else ", not on this machine: the release would fetch it"
+        lines.append(f"retrained    {data['retrained']['source']}{here}")
     lines += [f"device  {data['device']}", "", "steps"]
     for step in data["steps"]:
         lines += _step_lines(step)
@@ -165,7 +165,7 @@ def _training_lines(data: dict[str, Any]) -> list[str]:
     ]
     if data["training_steps"] > MANY_STEPS:
         lines.append(
-            "        this takes long: time a few steps of your model on this device first, or lower trials, horizons"
+            "        this takes long: time a few steps of your model on this device, or lower seeds, evaluation_steps"
             " or controls in attack_params"
         )
     return lines
@@ -193,7 +193,7 @@ def _claim_lines(claim: dict[str, Any]) -> list[str]:
         bare = ", without membranes" if check["membranes"] == "off" else ""
         lines.append(f"      {check['id']}   {check['attack']} > {check['metric']}: {check['gate']}   {asked}{bare}")
         if check["refused_prompts"]:
-            lines.append(f"          {check['refused_prompts']} prompts are never drawn and were left out")
+            lines.append(f"          {check['refused_prompts']} prompts are never generated and were left out")
         if check["undecidable"]:
             lines.append(f"          cannot be decided: {check['undecidable']}")
     return lines

@@ -26,7 +26,7 @@ ARTIFACT = re.compile(r"^[a-z0-9][a-z0-9._-]{0,127}(/[a-z0-9][a-z0-9._-]{0,127})
 
 
 def derive_seed(seed: int, *names: str) -> int:
-    """A seed in [0, 2**63) for the draw that ``names`` name."""
+    """A seed in [0, 2**63) for the generate that ``names`` name."""
     digest = hashlib.sha256("/".join([str(seed), *names]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -94,7 +94,7 @@ class RunningStep(StepContext):
         return self.references_of({concept: count})[concept]
 
     def references_of(self, counts: Mapping[str, int]) -> dict[str, References]:
-        """Images of several concepts, drawn together."""
+        """Images of several concepts, generated together."""
         if self._references is None:
             raise self._error("asked for reference images, but its class does not say 'references = True'")
         with Meter(self.progress, sum(counts.values()), "reference images"):

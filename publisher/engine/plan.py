@@ -18,7 +18,7 @@ from publisher.model.files import FULL, cannot_write
 from publisher.model.folder import ModelFolder, read_configs
 from publisher.model.libraries import require_libraries
 from publisher.registry import Contribution, Registry
-from publisher.runtime.drawable import require_drawable
+from publisher.runtime.usable import require_usable
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ def locate_model(reference: str, registry: Registry, relative_to: Path, *, fetch
         fetch: get it where it is not on this machine.
 
     Raises:
-        ModelError: not usable, of no known family, or of a kind that no pipeline can draw with.
+        ModelError: not usable, of no known family, or of a kind that no pipeline can generate with.
         PrerequisiteError: it cannot be fetched, or needs a library that is not installed.
     """
     source = registry.source_for(reference)
@@ -74,7 +74,7 @@ def locate_model(reference: str, registry: Registry, relative_to: Path, *, fetch
     family, anatomy = registry.recognise(configs, str(path))
     require_libraries(configs, reference)
     folder = ModelFolder(path, anatomy, configs)
-    require_drawable(folder)
+    require_usable(folder)
     return PlannedModel(source, reference, family, folder)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from publisher.api import Concept, References, Sampling, Scope
 from publisher.errors import UsageError
 from publisher.model.digest import sha256_file
-from publisher.runtime.references import VERSION, Drawer, Wanted, reference_sets
+from publisher.runtime.references import VERSION, ReferenceSettings, Wanted, reference_sets
 
 if TYPE_CHECKING:
     import torch
@@ -24,11 +24,11 @@ class ReferencePlan:
     """Where a step's reference images come from."""
 
     files: Mapping[str, tuple[Path, ...]]
-    """Concept's id -> its image files; empty: the base model draws."""
+    """Concept's id -> its image files; empty: the base model generates."""
     steps: int
-    """Sampling steps of what is drawn."""
+    """Sampling steps of what is generated."""
     guidance: float
-    """Classifier-free guidance scale of what is drawn."""
+    """Classifier-free guidance scale of what is generated."""
 
     @classmethod
     def of(cls, scope: Scope, sampling: Sampling, relative_to: Path) -> ReferencePlan:
@@ -44,8 +44,8 @@ class ReferencePlan:
             base: digest of the base model.
         """
         files = {name: [sha256_file(path) for path in paths] for name, paths in self.files.items() if paths}
-        drawn = {"steps": self.steps, "guidance": self.guidance}
-        return {"version": VERSION, "base": base, "drawn": drawn, "files": files}
+        generated = {"steps": self.steps, "guidance": self.guidance}
+        return {"version": VERSION, "base": base, "generated": generated, "files": files}
 
     def source(self, scope: Scope, base: Path, device: torch.device, dtype: torch.dtype) -> Source:
         """What a running step calls to have the publisher's half of its images.
@@ -53,14 +53,14 @@ class ReferencePlan:
         Args:
             scope: the step's.
             base: folder of the base model.
-            device: where to draw.
-            dtype: of the networks that draw.
+            device: where to generate.
+            dtype: of the networks that generate.
         """
-        drawer = Drawer(base, device, dtype, self.steps, self.guidance)
+        reference_settings = ReferenceSettings(base, device, dtype, self.steps, self.guidance)
 
         def references(counts: Mapping[str, int]) -> dict[str, References]:
             wanted = [Wanted(_known(scope, name), count, self.files[name]) for name, count in counts.items()]
-            return dict(zip(counts, reference_sets(drawer, wanted, "publisher"), strict=True))
+            return dict(zip(counts, reference_sets(reference_settings, wanted, "publisher"), strict=True))
 
         return references
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from publisher.api import Attack, Params, WeightAttack
 from publisher.errors import CRASHES, PublisherError
-from publisher.evaluate.asking import one_line
-from publisher.evaluate.tools import Arm, Arms, Setting, Unmeasured
+from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Unmeasured
+from publisher.evaluate.requests import one_line
 from publisher.model.digest import sha256_json
 from publisher.model.files import rewrite_safetensors
 from publisher.model.header import read_header
@@ -26,7 +26,7 @@ Alter = Callable[[str, str, "torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 
 @contextmanager
-def altered(attack: Attack[Any], params: Params, arms: Arms, setting: Setting) -> Iterator[Arm]:
+def altered(attack: Attack[Any], params: Params, models: ModelsUnderTest, setting: Setting) -> Iterator[ModelUnderTest]:
     """The hardened model after the attack, without membranes; its folder is gone when the block ends.
 
     Every tensor that differs from the base model's goes through the attack, one at a time in memory.
@@ -37,7 +37,7 @@ def altered(attack: Attack[Any], params: Params, arms: Arms, setting: Setting) -
     """
     if not isinstance(attack, WeightAttack):
         raise Unmeasured(f"the attack {attack.name!r} alters no weights")
-    hardened, base = arms.hardened.bare, arms.base.bare
+    hardened, base = models.hardened.bare, models.base.bare
     name = sha256_json([attack.name, attack.version, params.as_json(), hardened.digest, base.digest])
     with _place(setting.work, name) as folder:
         for source in sorted(path for path in hardened.folder.glob("*/*") if path.parent.name != "release"):
@@ -47,7 +47,7 @@ def altered(attack: Attack[Any], params: Params, arms: Arms, setting: Setting) -
         (folder / "model_index.json").symlink_to((hardened.folder / "model_index.json").resolve())
         for path in sorted(folder.glob("*/*.safetensors")):
             _rewrite(path, base.folder / path.relative_to(folder), _caller(attack, params))
-        yield Arm.of(folder)
+        yield ModelUnderTest.of(folder)
 
 
 @contextmanager

@@ -22,16 +22,15 @@ from publisher.api import (
 )
 from publisher.api.verdicts import overall, worst
 from publisher.evaluate.altering import altered
-from publisher.evaluate.batches import Wanted
-from publisher.evaluate.gallery import sampler_of
-from publisher.evaluate.learning import record_of_trials
-from publisher.evaluate.measuring import Bench, cards_of, record_of, unknown
+from publisher.evaluate.context import ModelsUnderTest, Setting, StepClaim, Tools, Unmeasured
+from publisher.evaluate.finetune.record import record_of_trials
+from publisher.evaluate.finetune.run import Relearned, relearn
+from publisher.evaluate.images import Wanted, sampler_of
+from publisher.evaluate.measure import Observed, cards_of, record_of, unknown
+from publisher.evaluate.observe import Observations, observe
 from publisher.evaluate.pairs import pairs_of, shown
 from publisher.evaluate.permeabilities import table
-from publisher.evaluate.prepared import Prepared, prepare
-from publisher.evaluate.relearning import Relearned, relearn
-from publisher.evaluate.survey import Survey, survey
-from publisher.evaluate.tools import Arms, Setting, StepClaim, Tools, Unmeasured
+from publisher.evaluate.prepare import Prepared, prepare
 from publisher.model.digest import sha256_json
 
 
@@ -64,21 +63,21 @@ class Evaluation:
 def run_checks(
     claims: Sequence[StepClaim],
     scope: Scope,
-    arms: Arms,
+    models: ModelsUnderTest,
     tools: Tools,
     sampling: Sampling,
     setting: Setting,
     *,
     trained: Collection[str] | None = None,
 ) -> Evaluation:
-    """Draw, judge, measure and compare with the gates. What cannot be measured is *unknown*, never *passed*.
+    """Generate, judge, measure and compare with the gates. What cannot be measured is *unknown*, never *passed*.
 
     Args:
         claims: with their checks.
         scope: the release's concepts, those to go and those to stay.
-        arms: the base model as control, and the hardened one.
+        models: the base model as control, and the hardened one.
         tools: the plugins' instances.
-        sampling: how images are drawn.
+        sampling: how images are generated.
         setting: device, store of images, and who is told.
         trained: make the attacks by training of the claims of these steps alone; the others' checks are *unknown*.
             None: make all.
@@ -94,20 +93,20 @@ def run_checks(
     for claim in claims:
         for check in claim.claim.checks:
             found = prepare(check, scope, tools, sampling, cards, claim.step)
-            prepared[check.id] = found if isinstance(found, Unmeasured) else _fit(found, arms, trained)
+            prepared[check.id] = found if isinstance(found, Unmeasured) else _fit(found, models, trained)
     good = [item for item in prepared.values() if isinstance(item, Prepared)]
     plain = [item for item in good if not item.trains and not item.alters]
     wanted = _wanted(plain)
     tools = replace(tools, scorers={name: tools.scorers[name] for name in cards if isinstance(cards[name], ScorerCard)})
     pictured = {item.check.id: shown(item.asked.requests, scope) for item in plain}
-    seen = _survey(wanted, pictured, scope, arms, tools, setting)
-    surveys = dict.fromkeys(pictured, seen) | _altered(good, scope, arms, tools, setting)
-    trials = relearn([item for item in good if item.trains], scope, arms, tools, sampling, setting)
-    bench = _Bench(scope, surveys, trials, prepared, _sampler(arms))
-    records = tuple(_claim(claim, bench, setting) for claim in claims)
+    seen = _observe(wanted, pictured, scope, models, tools, setting)
+    observations = dict.fromkeys(pictured, seen) | _altered(good, scope, models, tools, setting)
+    trials = relearn([item for item in good if item.trains], scope, models, tools, sampling, setting)
+    results = _Results(scope, observations, trials, prepared, _sampler(models))
+    records = tuple(_claim(claim, results, setting) for claim in claims)
     return Evaluation(
         claims=records,
-        evidence=bench.evidence,
+        evidence=results.evidence,
         pairs=pairs_of([(item.check, item.scorer, pictured[item.check.id]) for item in plain], scope, seen),
         permeabilities=_table(seen, wanted, scope),
         scorers={name: card for name, card in cards.items() if isinstance(card, ScorerCard)},
@@ -117,11 +116,11 @@ def run_checks(
 
 
 @dataclass(frozen=True)
-class _Bench:
-    """All that was drawn and trained, for the checks to be measured with."""
+class _Results:
+    """All that was generated and trained, for the checks to be measured with."""
 
     scope: Scope
-    surveys: Mapping[str, Survey | Unmeasured]
+    observations: Mapping[str, Observations | Unmeasured]
     trials: Mapping[str, Relearned | Unmeasured]
     prepared: Mapping[str, Prepared | Unmeasured]
     sampler: str
@@ -134,21 +133,21 @@ class _Bench:
             return unknown(check, str(prepared))
         if prepared.trains:
             return record_of_trials(prepared, self.trials[check.id], self.evidence)
-        seen = self.surveys[check.id]
+        seen = self.observations[check.id]
         if isinstance(seen, Unmeasured):
             return unknown(check, str(seen), prepared)
-        return record_of(prepared, Bench(self.scope, seen, self.sampler), self.evidence)
+        return record_of(prepared, Observed(self.scope, seen, self.sampler), self.evidence)
 
 
 class _LeftOut(Unmeasured):
     """A check that nobody asked for."""
 
 
-def _fit(prepared: Prepared, arms: Arms, trained: Collection[str] | None) -> Prepared | Unmeasured:
+def _fit(prepared: Prepared, models: ModelsUnderTest, trained: Collection[str] | None) -> Prepared | Unmeasured:
     """Whoever changes weights has them, and drops the membranes: such a check is made, and recorded, without them."""
     if prepared.trains and trained is not None and prepared.step not in trained:
         return _LeftOut("its attack trains, and nobody asked for that after this step")
-    if (prepared.trains or prepared.alters) and arms.hardened.membranes:
+    if (prepared.trains or prepared.alters) and models.hardened.membranes:
         return replace(prepared, check=prepared.check.model_copy(update={"membranes": "off"}))
     return prepared
 
@@ -158,21 +157,21 @@ def _wanted(checks: Iterable[Prepared]) -> list[Wanted]:
 
 
 def _altered(
-    checks: Sequence[Prepared], scope: Scope, arms: Arms, tools: Tools, setting: Setting
-) -> dict[str, Survey | Unmeasured]:
-    """Draw and judge what attackers make of the weights: one model after the other, for all checks that ask for it."""
+    checks: Sequence[Prepared], scope: Scope, models: ModelsUnderTest, tools: Tools, setting: Setting
+) -> dict[str, Observations | Unmeasured]:
+    """Generate and judge what attackers make of the weights: one model after the other, for all checks that ask."""
     groups: dict[str, list[Prepared]] = {}
     for item in checks:
         if item.alters:
             key = sha256_json([item.check.attack, item.attack_params.as_json()])
             groups.setdefault(key, []).append(item)
-    found: dict[str, Survey | Unmeasured] = {}
+    found: dict[str, Observations | Unmeasured] = {}
     for group in groups.values():
         names = [item.check.id for item in group]
         try:
-            with altered(group[0].attack, group[0].attack_params, arms, setting) as arm:
-                here = Arms(arms.base, arm)
-                found |= dict.fromkeys(names, survey(_wanted(group), (), scope, here, tools, setting))
+            with altered(group[0].attack, group[0].attack_params, models, setting) as model:
+                here = ModelsUnderTest(models.base, model)
+                found |= dict.fromkeys(names, observe(_wanted(group), (), scope, here, tools, setting))
         except Unmeasured as error:
             found |= dict.fromkeys(names, error)
     return found
@@ -207,37 +206,37 @@ def _unique(ids: Sequence[str]) -> None:
         raise UsageError(f"two checks have the same id: {', '.join(twice)}", hint="Give each check an id of its own.")
 
 
-def _table(seen: Survey, wanted: Sequence[Wanted], scope: Scope) -> PermeabilityTable | None:
-    if seen.openings is None or seen.openings.problem:
+def _table(seen: Observations, wanted: Sequence[Wanted], scope: Scope) -> PermeabilityTable | None:
+    if seen.permeabilities is None or seen.permeabilities.problem:
         return None
-    return table(seen.openings, [request for request, _ in wanted], scope)
+    return table(seen.permeabilities, [request for request, _ in wanted], scope)
 
 
-def _survey(
+def _observe(
     wanted: Sequence[Wanted],
     pictured: Mapping[str, Sequence[ImageRequest]],
     scope: Scope,
-    arms: Arms,
+    models: ModelsUnderTest,
     tools: Tools,
     setting: Setting,
-) -> Survey:
+) -> Observations:
     if not wanted:
-        return Survey()
-    return survey(wanted, [request for some in pictured.values() for request in some], scope, arms, tools, setting)
+        return Observations()
+    return observe(wanted, [request for some in pictured.values() for request in some], scope, models, tools, setting)
 
 
-def _sampler(arms: Arms) -> str:
+def _sampler(models: ModelsUnderTest) -> str:
     try:
-        return sampler_of(arms.hardened.folder)
+        return sampler_of(models.hardened.folder)
     except (OSError, ValueError, KeyError):
         return "unknown"
 
 
-def _claim(claim: StepClaim, bench: _Bench, setting: Setting) -> ClaimRecord:
+def _claim(claim: StepClaim, results: _Results, setting: Setting) -> ClaimRecord:
     records = []
     for check in claim.claim.checks:
         began = time.monotonic()
-        records.append(bench.record(check))
+        records.append(results.record(check))
         setting.check_end(claim.claim.id, records[-1], time.monotonic() - began)
     return ClaimRecord(
         id=claim.claim.id,

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from publisher.api import Executor
 from publisher.errors import CRASHES
-from publisher.evaluate.asking import one_line
-from publisher.evaluate.tools import Unmeasured
+from publisher.evaluate.context import Unmeasured
+from publisher.evaluate.requests import one_line
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -6,9 +6,9 @@ from pydantic import ValidationError
 
 from publisher.api import TrainingParams
 from publisher.api.freeze_mask import FreezeMask, Frozen, random_mask
-from publisher.evaluate.asking import one_line
-from publisher.evaluate.tools import Arm, Unmeasured
-from publisher.evaluate.trials import seed_of
+from publisher.evaluate.context import ModelUnderTest, Unmeasured
+from publisher.evaluate.finetune.trials import seed_of
+from publisher.evaluate.requests import one_line
 from publisher.model.digest import sha256_json
 from publisher.model.strict_json import JsonError, strict_object
 
@@ -25,7 +25,7 @@ def is_masked(name: str, params: TrainingParams) -> bool:
     return params.mask and (name in (UNMASKED, RANDOM) or name.startswith(OTHER))
 
 
-def masks_of(params: TrainingParams, hardened: Arm, seed: int) -> dict[str, tuple[Frozen, ...]]:
+def masks_of(params: TrainingParams, hardened: ModelUnderTest, seed: int) -> dict[str, tuple[Frozen, ...]]:
     """What every trial of every masked model leaves as it is.
 
     Args:
@@ -43,30 +43,30 @@ def masks_of(params: TrainingParams, hardened: Arm, seed: int) -> dict[str, tupl
     if not params.mask:
         return {}
     mask = read_mask(hardened)
-    found: dict[str, tuple[Frozen, ...]] = {"hardened": (mask.rows,) * params.trials}
+    found: dict[str, tuple[Frozen, ...]] = {"hardened": (mask.rows,) * params.seeds}
     for name in (name for name in params.controls if is_masked(name, params)):
         if name == UNMASKED:
-            found[name] = ({},) * params.trials
+            found[name] = ({},) * params.seeds
         elif name == RANDOM:
-            found[name] = tuple(_random(mask, seed, number) for number in range(params.trials))
+            found[name] = tuple(_random(mask, seed, number) for number in range(params.seeds))
         elif name in mask.others:
-            found[name] = (mask.others[name],) * params.trials
+            found[name] = (mask.others[name],) * params.seeds
         else:
             there = ", ".join(sorted(mask.others)) or "none"
             raise Unmeasured(f"the package's freeze mask has no {name!r} to compare with; there: {there}")
     return found
 
 
-def read_mask(arm: Arm) -> FreezeMask:
+def read_mask(model: ModelUnderTest) -> FreezeMask:
     """The mask of a package.
 
     Raises:
         Unmeasured: there is none, it cannot be read, or it is for another component than trials train.
     """
-    if arm.mask is None:
+    if model.mask is None:
         raise Unmeasured("the attacker is to honour a freeze mask, and the package has none")
     try:
-        mask = FreezeMask.parse(strict_object(arm.mask.read_bytes()))
+        mask = FreezeMask.parse(strict_object(model.mask.read_bytes()))
     except (OSError, JsonError, ValidationError) as error:
         raise Unmeasured(f"the package's freeze mask cannot be read: {one_line(error)}") from error
     if mask.component != DENOISER:

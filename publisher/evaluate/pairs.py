@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from publisher.api import Check, ImagePair, ImageRequest, MembraneUse, Scope
-from publisher.evaluate.asking import PRIVATE_KINDS
-from publisher.evaluate.batches import drawing
-from publisher.evaluate.survey import Survey
+from publisher.evaluate.images import without_concept
+from publisher.evaluate.observe import Observations
+from publisher.evaluate.requests import PRIVATE_KINDS
 
 PER_CHECK = 6
 IN_ALL = 36
@@ -25,23 +25,23 @@ def shown(requests: Sequence[ImageRequest], scope: Scope) -> tuple[ImageRequest,
 
 
 def pairs_of(
-    checks: Sequence[tuple[Check, str, Sequence[ImageRequest]]], scope: Scope, seen: Survey
+    checks: Sequence[tuple[Check, str, Sequence[ImageRequest]]], scope: Scope, seen: Observations
 ) -> tuple[ImagePair, ...]:
     """The pairs for the report.
 
     Args:
         checks: the check, its scorer and the requests to show.
         scope: the concepts.
-        seen: what was drawn and judged; what has no picture or no judgement is left out, and what another check's
+        seen: what was generated and judged; what has no picture or no judgement is left out, and what another check's
             pictures show already.
     """
     found: dict[object, ImagePair] = {}
     with_membranes = {
-        drawing(request) for check, _, requests in checks if check.membranes == "on" for request in requests
+        without_concept(request) for check, _, requests in checks if check.membranes == "on" for request in requests
     }
     for check, scorer, requests in checks:
         for request in requests:
-            bare = drawing(request)
+            bare = without_concept(request)
             pair = _pair(check, scorer, request, scope, seen)
             if pair and not (check.membranes == "off" and bare in with_membranes):
                 found.setdefault((bare, request.concept, scorer, check.membranes), pair)
@@ -57,8 +57,8 @@ def _shared_out(pairs: Sequence[ImagePair]) -> tuple[ImagePair, ...]:
     return tuple(pairs[i] for i in sorted(in_turn[:IN_ALL]))
 
 
-def _pair(check: Check, scorer: str, request: ImageRequest, scope: Scope, seen: Survey) -> ImagePair | None:
-    bare, kind = drawing(request), scope.concept(request.concept).kind
+def _pair(check: Check, scorer: str, request: ImageRequest, scope: Scope, seen: Observations) -> ImagePair | None:
+    bare, kind = without_concept(request), scope.concept(request.concept).kind
     labels = _labels(bare, check.membranes, scorer, kind, seen)
     if labels is None:
         return None
@@ -75,15 +75,17 @@ def _pair(check: Check, scorer: str, request: ImageRequest, scope: Scope, seen: 
         membranes=check.membranes,
     )
     without = _labels(bare, "off", scorer, kind, seen)
-    if seen.openings is None or check.membranes == "off" or without is None:
+    if seen.permeabilities is None or check.membranes == "off" or without is None:
         return pair
     update = {"without_png": seen.pictures[bare, "off"][1], "without_label": without[1]}
     return pair.model_copy(update=update)
 
 
-def _labels(bare: ImageRequest, membranes: MembraneUse, scorer: str, kind: str, seen: Survey) -> tuple[str, str] | None:
+def _labels(
+    bare: ImageRequest, membranes: MembraneUse, scorer: str, kind: str, seen: Observations
+) -> tuple[str, str] | None:
     """What the scorer sees in both pictures, if they are there."""
     if (bare, membranes) not in seen.pictures:
         return None
-    said = seen.sights[bare, membranes].judgements[scorer]
+    said = seen.seen[bare, membranes].judgements[scorer]
     return None if isinstance(said, str) else (said[0].labels.get(kind, ""), said[1].labels.get(kind, ""))

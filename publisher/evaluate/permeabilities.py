@@ -1,7 +1,7 @@
 """How far every prompt of the checks opens the membranes, and the rows of it that the report shows.
 
-The numbers come from the pipeline that draws, by its text encoder alone. Like the images they are kept under the digest
-of everything that they depend on.
+The numbers come from the pipeline that generates, by its text encoder alone. Like the images they are kept under the
+digest of everything that they depend on.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 
 from publisher.api import Concept, Executor, ImageRequest, PermeabilityRow, PermeabilityTable, Scope
 from publisher.errors import CRASHES
-from publisher.evaluate.asking import one_line
+from publisher.evaluate.context import ModelUnderTest, Setting, Unmeasured
 from publisher.evaluate.dispatch import dispatch
-from publisher.evaluate.gallery import machine, opened
-from publisher.evaluate.tools import Arm, Setting, Unmeasured
+from publisher.evaluate.images import machine, opened
+from publisher.evaluate.requests import one_line
 from publisher.model.digest import sha256_json
 
 DIGITS = 6
@@ -36,7 +36,7 @@ class ScoreTask:
 
 
 @dataclass(frozen=True)
-class Openings:
+class Permeabilities:
     """Permeabilities of prompts, or why there are none."""
 
     concepts: tuple[str, ...] = ()
@@ -46,24 +46,24 @@ class Openings:
     problem: str = ""
 
 
-def score(arm: Arm, prompts: Iterable[str], executor: Executor, setting: Setting) -> Openings:
+def score(model: ModelUnderTest, prompts: Iterable[str], executor: Executor, setting: Setting) -> Permeabilities:
     """Ask the membranes of a model about prompts, each once; what was asked before comes from the store.
 
     Raises:
         PublisherError: the store's disk is full.
     """
     wanted = sorted(set(prompts))
-    key = sha256_json({"permeabilities": arm.key, "prompts": wanted, "machine": machine(setting)})
+    key = sha256_json({"permeabilities": model.key, "prompts": wanted, "machine": machine(setting)})
     stored = setting.store.note(key)
     if stored is not None:
-        return _openings(stored["concepts"], wanted, stored["rows"])
-    if arm.membranes is None:
-        return Openings(problem="the model has no membranes")
-    task = ScoreTask(arm.folder, arm.membranes, setting.device, setting.dtype, tuple(wanted))
+        return _permeabilities(stored["concepts"], wanted, stored["rows"])
+    if model.membranes is None:
+        return Permeabilities(problem="the model has no membranes")
+    task = ScoreTask(model.folder, model.membranes, setting.device, setting.dtype, tuple(wanted))
     try:
-        (found,) = dispatch(executor, rate, [task], lambda _, found: isinstance(found, Openings))
+        (found,) = dispatch(executor, rate, [task], lambda _, found: isinstance(found, Permeabilities))
     except Unmeasured as error:
-        return Openings(problem=str(error))
+        return Permeabilities(problem=str(error))
     finally:
         opened.cache_clear()
     if not found.problem:
@@ -72,28 +72,30 @@ def score(arm: Arm, prompts: Iterable[str], executor: Executor, setting: Setting
     return found
 
 
-def rate(task: ScoreTask) -> Openings:
+def rate(task: ScoreTask) -> Permeabilities:
     """Score prompts. A crash is an answer, not an exception."""
     try:
         _, attached = opened(task.folder, task.membranes, task.device, task.dtype)
         if attached is None:
-            return Openings(problem="there is no membrane")
-        return _openings(attached.concepts, task.prompts, attached.permeabilities(task.prompts).tolist())
+            return Permeabilities(problem="there is no membrane")
+        return _permeabilities(attached.concepts, task.prompts, attached.permeabilities(task.prompts).tolist())
     except CRASHES as error:  # whatever the libraries raise, these numbers are not there
-        return Openings(problem=one_line(error))
+        return Permeabilities(problem=one_line(error))
 
 
-def _openings(concepts: Sequence[str], prompts: Sequence[str], rows: Sequence[Sequence[float]]) -> Openings:
+def _permeabilities(concepts: Sequence[str], prompts: Sequence[str], rows: Sequence[Sequence[float]]) -> Permeabilities:
     found = {prompt: tuple(round(value, DIGITS) for value in row) for prompt, row in zip(prompts, rows, strict=True)}
     sound = all(len(row) == len(concepts) and all(0 <= value < math.inf for value in row) for row in found.values())
-    return Openings(tuple(concepts), found) if sound else Openings(problem="a permeability is no number >= 0")
+    return (
+        Permeabilities(tuple(concepts), found) if sound else Permeabilities(problem="a permeability is no number >= 0")
+    )
 
 
-def table(openings: Openings, requests: Iterable[ImageRequest], scope: Scope) -> PermeabilityTable:
+def table(permeabilities: Permeabilities, requests: Iterable[ImageRequest], scope: Scope) -> PermeabilityTable:
     """The rows that tell most: what is to go, the empty prompt, and of what stays the prompts that open most.
 
     Args:
-        openings: of every prompt of the checks.
+        permeabilities: of every prompt of the checks.
         requests: of the checks.
         scope: says what is to stay.
     """
@@ -103,24 +105,24 @@ def table(openings: Openings, requests: Iterable[ImageRequest], scope: Scope) ->
         if request.concept in kept:
             asked.setdefault(request.prompt, request.concept)
     rows = [
-        PermeabilityRow(concept=concept.id, prompt=prompt, kept=False, permeability=openings.rows[prompt])
+        PermeabilityRow(concept=concept.id, prompt=prompt, kept=False, permeability=permeabilities.rows[prompt])
         for concept in scope.concepts
-        if concept.id in openings.concepts
-        for prompt in _telling(concept, openings)
+        if concept.id in permeabilities.concepts
+        for prompt in _telling(concept, permeabilities)
     ]
     shown = {row.prompt for row in rows}
-    stays = [("", "")] if "" in openings.rows and "" not in shown else []
-    others = sorted(set(asked) - shown - {""}, key=lambda prompt: (-sum(openings.rows[prompt]), prompt))
+    stays = [("", "")] if "" in permeabilities.rows and "" not in shown else []
+    others = sorted(set(asked) - shown - {""}, key=lambda prompt: (-sum(permeabilities.rows[prompt]), prompt))
     stays += [(asked[prompt], prompt) for prompt in others[:KEPT]]
     rows += [
-        PermeabilityRow(concept=concept, prompt=prompt, kept=True, permeability=openings.rows[prompt])
+        PermeabilityRow(concept=concept, prompt=prompt, kept=True, permeability=permeabilities.rows[prompt])
         for concept, prompt in stays
     ]
-    return PermeabilityTable(membranes=openings.concepts, rows=tuple(rows), prompts=len(openings.rows))
+    return PermeabilityTable(membranes=permeabilities.concepts, rows=tuple(rows), prompts=len(permeabilities.rows))
 
 
-def _telling(concept: Concept, openings: Openings) -> list[str]:
+def _telling(concept: Concept, permeabilities: Permeabilities) -> list[str]:
     """The first prompts and paraphrases of a concept that were asked for."""
-    plain = [prompt for prompt in concept.prompts if prompt in openings.rows]
-    other = [prompt for prompt in concept.paraphrases if prompt in openings.rows and prompt not in plain]
+    plain = [prompt for prompt in concept.prompts if prompt in permeabilities.rows]
+    other = [prompt for prompt in concept.paraphrases if prompt in permeabilities.rows and prompt not in plain]
     return list(dict.fromkeys([*plain[:PROMPTS], *other[:PARAPHRASES]]))

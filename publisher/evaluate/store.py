@@ -1,7 +1,7 @@
-"""Images that were drawn before, and numbers of prompts, so that the base model is not paid for twice.
+"""Images that were generated before, and numbers of prompts, so that the base model is not paid for twice.
 
-One file holds one batch: the last bits of an image depend on what it was drawn together with, so the batch is what a
-key names. A file carries the digest of its content; a damaged one is drawn anew, never trusted.
+One file holds one batch: the last bits of an image depend on what it was generated together with, so the batch is what
+a key names. A file carries the digest of its content; a damaged one is generated anew, never trusted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ImageStore:
         self._memory: dict[str, torch.Tensor] = {}
 
     def get(self, key: str, count: int) -> torch.Tensor | None:
-        """The images under ``key``, ``(count, 3, h, w)`` uint8, or None if they have to be drawn."""
+        """The images under ``key``, ``(count, 3, h, w)`` uint8, or None if they have to be generated."""
         if key in self._memory:
             return self._memory[key]
         path = self._path(key)
@@ -41,8 +41,8 @@ class ImageStore:
             return None
         try:
             return _read(path.read_bytes(), key, count)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, it is drawn anew
-            self._warn(f"stored images {path.name} are damaged ({error}) and are drawn anew")
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, it is generated anew
+            self._warn(f"stored images {path.name} are damaged ({error}) and are generated anew")
             path.unlink(missing_ok=True)
             return None
 

@@ -19,7 +19,7 @@ Labels = Mapping[str, Sequence[str]]
 """Kind -> labels of a scorer."""
 
 MAX_PROMPTS = 1000
-"""Of one concept: more cannot be told apart by any number of images that somebody would draw."""
+"""Of one concept: more cannot be told apart by any number of images that somebody would generate."""
 
 
 @dataclass(frozen=True)

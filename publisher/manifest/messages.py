@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -75,10 +75,11 @@ def _add(error: ErrorDetails, schema: Mapping[str, Any], problems: Problems, pre
         name = str(path[-1])
         text = str(_properties(schema, error["loc"][:-1]).get(name, {}).get("description", "")).replace("``", "")
         problems.at_key(path[:-1], f"{_what(path[:-1])} lacks the key '{name}'.", f"{name}: {text}" if text else "")
-    elif error["type"] == "extra_forbidden" and (name := _new_name(path)):
-        problems.at_key(path, f"the key '{path[-1]}' is called '{name}' now.")
     elif error["type"] == "extra_forbidden":
         known = _properties(schema, error["loc"][:-1])
+        if name := _new_name(path, known):
+            problems.at_key(path, f"the key '{path[-1]}' is called '{name}' now.")
+            return
         hint = suggestion(str(path[-1]), known, "Known keys") + (f"\n{_NO_SECRETS}" if path[0] == "sign" else "")
         problems.at_key(path, f"{_what(path[:-1])} has no key {_quote(str(path[-1]))}.", hint)
     elif path[0] == "sign":  # what stands there can be a secret
@@ -91,11 +92,30 @@ def _add(error: ErrorDetails, schema: Mapping[str, Any], problems: Problems, pre
         problems.at_value(path, f"{what}: {_other(error)}.")
 
 
-def _new_name(path: Path) -> str:
-    """Return what a key of an earlier manifest is called today, or an empty text. Plugins' parameters are their own."""
+_RENAMED = {
+    "trials": "seeds",
+    "horizons": "evaluation_steps",
+    "probes": "images_per_evaluation",
+    "horizon": "evaluation_step",
+}
+"""Parameters of attacks and metrics that had another name -> the one of today."""
+
+
+def _new_name(path: Path, known: Collection[str]) -> str:
+    """Return what a key of an earlier manifest is called today, or an empty text.
+
+    Args:
+        path: of the key.
+        known: keys that may stand there; a plugin's own parameters are its own.
+    """
     if path == ("verify",):
         return "evaluate"
-    return "membranes" if path[:2] == ("evaluate", "checks") and path[3:] == ("guards",) else ""
+    if path == ("evaluate", "gold"):
+        return "retrained"
+    if path[:2] == ("evaluate", "checks") and path[3:] == ("guards",):
+        return "membranes"
+    name = _RENAMED.get(str(path[-1]), "")
+    return name if name in known else ""
 
 
 def _other(error: ErrorDetails) -> str:

@@ -28,7 +28,7 @@ def add_plugin_problems(data: dict[str, Any], problems: Problems, catalog: Catal
         look.step(step, position)
     evaluate = _mapping(data, "evaluate")
     look.name("scorer", evaluate.get("scorer"), ("evaluate", "scorer"), "'evaluate' uses the scorer")
-    look.source(evaluate.get("gold"), ("evaluate", "gold"))
+    look.source(evaluate.get("retrained"), ("evaluate", "retrained"))
     look.name("executor", evaluate.get("executor"), ("evaluate", "executor"), "'evaluate' uses the executor")
     for position, check in _entries(evaluate, "checks"):
         look.check(check, ("evaluate", "checks", position), f"check {position + 1}")

@@ -44,7 +44,7 @@ class ResolvedEvaluate(Params):
     """Check's id -> gate; the ids of the steps' own checks are known to the plan only."""
     checks: tuple[Check, ...]
     """Further checks, their parameters' defaults written out."""
-    gold: str
+    retrained: str
     """A model that never knew the concepts, as written; empty without one."""
     images: bool
 
@@ -144,6 +144,6 @@ def _evaluate(manifest: Manifest, catalog: Catalog) -> ResolvedEvaluate:
         trainings_after_each_step=evaluate.trainings_after_each_step,
         gates=evaluate.gates,
         checks=tuple(checks),
-        gold=evaluate.gold or "",
+        retrained=evaluate.retrained or "",
         images=evaluate.images,
     )

@@ -116,7 +116,7 @@ class ConceptEntry(Params):
     """A prompt that says what it looks like without naming it: attacks by training may use it as their caption."""
     images: tuple[Text, ...] = ()
     """Reference images (PNG or JPEG) as seen from the manifest's folder; a folder stands for the images in it. Steps
-    that train get the first half of them, attacks the second. Default: the base model draws them."""
+    that train get the first half of them, attacks the second. Default: the base model generates them."""
 
 
 Entry = Annotated[ConceptEntry, BeforeValidator(_from_short_form, json_schema_input_type=ConceptEntry | Id)]
@@ -154,7 +154,7 @@ class Evaluate(Params):
     executor: Text = "local"
     """Where the tests run."""
     sampling: Sampling = Sampling()
-    """How the tests draw images."""
+    """How the tests generate images."""
     after_each_step: bool = False
     """Test the model before the first and after each step too, not only the package: the report then shows which step
     undid which claim."""
@@ -165,7 +165,7 @@ class Evaluate(Params):
     """Check's id -> the gate to use in place of its own; ``publisher plan`` lists the ids."""
     checks: tuple[Check, ...] = ()
     """Further checks, besides those of the steps' claims."""
-    gold: Annotated[Text, AfterValidator(_reference)] | None = None
+    retrained: Annotated[Text, AfterValidator(_reference)] | None = None
     """A model that never knew the concepts, named like ``model``: attacks by training show what it takes there."""
     images: bool = True
     """Show pairs of images of the base and the hardened model in the report."""
@@ -194,7 +194,7 @@ class Manifest(Params):
     """Where the base model is a released package: its membranes, its freeze mask and its claims are not carried on, so
     it is refused; ``drop`` gives them up knowingly, and the report says so."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """All random draws of the steps derive from it."""
+    """All random numbers of the steps derive from it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; ``auto`` is ``cuda`` where there is one."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"

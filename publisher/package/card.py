@@ -193,16 +193,16 @@ def _loaded_with(report: ReleaseReport) -> str:
     return f"""
 
 Before it was signed it was loaded with {", ".join(found)}: those versions load it, others were not tried.
-An older transformers than the one that saved a text encoder may draw its weights at random and only warn."""
+An older transformers than the one that saved a text encoder may fill its weights at random and only warn."""
 
 
 def _without(report: ReleaseReport) -> str:
     """What was measured without membranes, or that nobody did."""
     checks = [check for claim in report.claims for check in claim.checks if check.membranes == "off"]
     if not checks:
-        return "\n\nWhat it draws then was not measured."
+        return "\n\nWhat it generates then was not measured."
     rows = ["| check without membranes | hardened | base |", "|---|---|---|"]
-    return "\n\n" + "\n".join(["What it draws then was measured:", "", *rows, *map(_bare_row, checks)])
+    return "\n\n" + "\n".join(["What it generates then was measured:", "", *rows, *map(_bare_row, checks)])
 
 
 def _bare_row(check: CheckRecord) -> str:

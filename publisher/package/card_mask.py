@@ -66,7 +66,7 @@ def _what(mask: MaskRecord) -> str:
 
 
 def _kept(found: KeptGains) -> list[str]:
-    heads = ["concept", "attack", "gain", "of", *map(markdown, found.arms)]
+    heads = ["concept", "attack", "gain", "of", *map(markdown, found.models)]
     rows = [
         [f"{row.concept} (innocent)" if row.innocent else row.concept, row.attack, row.gain, row.of, *row.cells]
         for row in found.rows

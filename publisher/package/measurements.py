@@ -123,7 +123,7 @@ def _row_problems(path: str, check: CheckRecord, rows: Rows, scope: Scope) -> It
 def _key(row: Row) -> tuple[object, ...]:
     """Return what may be there once in the evidence of a check."""
     if isinstance(row, TrialRow):
-        return (row.trial.concept, row.trial.arm, row.trial.seed)
+        return (row.trial.concept, row.trial.model, row.trial.seed)
     return (row.concept, row.prompt, row.negative_prompt, row.seed, row.steps, row.guidance)
 
 
@@ -136,7 +136,7 @@ def _hits_are_labels(row: Row, scope: Scope) -> bool:
     except KeyError:
         return False
     hits = tuple(labels.count(label) for labels in row.labels)
-    return hits == trial.hits and all(len(labels) == trial.probes for labels in row.labels)
+    return hits == trial.hits and all(len(labels) == trial.images_per_evaluation for labels in row.labels)
 
 
 def _metrics() -> dict[str, type[Metric[Any]]]:
@@ -171,7 +171,11 @@ def _counts(check: CheckRecord, measurement: Measurement, rows: Rows) -> list[Fi
 def _most(rows: Rows, concept: str) -> int:
     """Return the images of one model, of a concept."""
     trials = [row.trial for row in rows if isinstance(row, TrialRow)]
-    images = [len(one.horizons) * one.probes for one in trials if (one.concept, one.arm) == (concept, "hardened")]
+    images = [
+        len(one.evaluation_steps) * one.images_per_evaluation
+        for one in trials
+        if (one.concept, one.model) == (concept, "hardened")
+    ]
     return sum(images) + sum(isinstance(row, EvidenceRow) and row.concept == concept for row in rows)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from publisher.api import ClaimRecord, ModelRecord, ReleaseReport
-from publisher.evaluate.measuring import unknown
+from publisher.evaluate.measure import unknown
 from publisher.package.sign import now
 from publisher.report import render_all, require_names
 

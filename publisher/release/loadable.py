@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def require_loadable(folder: Path) -> None:
     """Load a package by plain diffusers and by ``publisher.load``, and compare every weight of the two.
 
-    Libraries that do not find a weight may draw it at random and only warn: then the two differ.
+    Libraries that do not find a weight may fill it at random and only warn: then the two differ.
 
     Raises:
         PublisherError: one of them fails, or they differ.
@@ -30,7 +30,7 @@ def require_loadable(folder: Path) -> None:
         raise PublisherError(
             f"{len(different)} weights of the finished package are others at each loading, the first is {different[0]}",
             where=str(folder),
-            hint="Nothing was signed. The libraries find no such tensor in the file, and draw it at random: save the "
+            hint="Nothing was signed. The libraries find no such tensor in the file, and fill it at random: save the "
             "base model anew with the versions of diffusers and transformers that are installed.",
         )
 

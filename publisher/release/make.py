@@ -30,9 +30,9 @@ from publisher.engine.progress import Progress
 from publisher.engine.run import Hardened, harden, stamps
 from publisher.errors import ExitCode, PluginError, PublisherError
 from publisher.evaluate.checks import Evaluation, matrix_column, run_checks
+from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, StepClaim
 from publisher.evaluate.dispatch import closed_after
 from publisher.evaluate.store import ImageStore
-from publisher.evaluate.tools import Arm, Arms, Setting, StepClaim
 from publisher.model.digest import sha256_file, sha256_list
 from publisher.model.files import json_bytes, partial, write_atomic
 from publisher.model.state import State
@@ -46,7 +46,7 @@ from publisher.release.loadable import require_loadable
 from publisher.release.places import Places, complete, key_of, place, reports_of, require_writable, target_of, told
 from publisher.release.prepare import Prepared, prepare
 from publisher.release.record import make_report
-from publisher.release.trial import draw_trial
+from publisher.release.trial import generate_trial
 from publisher.report import TIMINGS, render_each
 
 CODES = {"passed": ExitCode.OK, "failed": ExitCode.REFUSED, "unknown": ExitCode.INCONCLUSIVE}
@@ -112,7 +112,7 @@ def _make(prepared: Prepared, places: Places, key: PrivateKey, progress: Progres
     base = _base(prepared, work)
     before = stamps(base)
     with closed_after(prepared.tools.executor, progress.warn):
-        draw_trial(prepared, work, progress)
+        generate_trial(prepared, work, progress)
         hardened = harden(base, prepared.steps, work, progress, tell)
         mask = mask_of(hardened)
         laid = _lay_out(hardened, folder, work)
@@ -196,17 +196,17 @@ def _safeguards(results: Sequence[StepResult], work: Path) -> Path | None:
     return folder
 
 
-class After(Mapping[str, Arm]):
+class After(Mapping[str, ModelUnderTest]):
     """Step's id -> the model after it. A model is written out and hashed when somebody asks for it, then kept."""
 
     def __init__(self, states: Mapping[str, State]) -> None:
         self._states = states
-        self._arms: dict[str, Arm] = {}
+        self._models: dict[str, ModelUnderTest] = {}
 
-    def __getitem__(self, step: str) -> Arm:
-        if step not in self._arms:
-            self._arms[step] = Arm.of(self._states[step].folder)
-        return self._arms[step]
+    def __getitem__(self, step: str) -> ModelUnderTest:
+        if step not in self._models:
+            self._models[step] = ModelUnderTest.of(self._states[step].folder)
+        return self._models[step]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._states)
@@ -265,34 +265,38 @@ def _evaluate(
     progress = tell.progress
     resolved = prepared.resolved
     store = ImageStore(work / "images", progress.warn)
-    base = Arm.of(hardened.states[0].folder)
+    base = ModelUnderTest.of(hardened.states[0].folder)
     silent = Setting(
         prepared.device.name, prepared.device.dtype, store, prepared.path.parent, work / "states", warn=progress.warn
     )
     scope, sampling = resolved.scope, resolved.evaluate.sampling
     ids = [step.identity.id for step in prepared.steps]
     after = After(dict(zip(ids, hardened.states[1:], strict=True)))
-    gold = Arm.of(prepared.gold.folder.path) if prepared.gold else None
+    retrained = ModelUnderTest.of(prepared.retrained.folder.path) if prepared.retrained else None
 
     def run(
-        stage: str, arm: Arm, setting: Setting, claims: Sequence[StepClaim], trained: Collection[str] | None
+        stage: str,
+        model: ModelUnderTest,
+        setting: Setting,
+        claims: Sequence[StepClaim],
+        trained: Collection[str] | None,
     ) -> Evaluation:
         setting = replace(setting, progress=lambda done, total, text: progress.update(stage, done, total, text))
-        arms = Arms(base, arm, after, gold)
-        return run_checks(claims, scope, arms, prepared.tools, sampling, setting, trained=trained)
+        models = ModelsUnderTest(base, model, after, retrained)
+        return run_checks(claims, scope, models, prepared.tools, sampling, setting, trained=trained)
 
     cells: list[MatrixCell] = []
     if resolved.evaluate.after_each_step:
         for done, (name, state) in enumerate(zip(["base", *ids[:-1]], hardened.states[:-1], strict=True)):
-            arm = Arm.of(state.folder, _safeguards(hardened.results[:done], work))
+            model = ModelUnderTest.of(state.folder, _safeguards(hardened.results[:done], work))
             trained = ids[:done] if resolved.evaluate.trainings_after_each_step else ()
             claims = [one for one in prepared.claims if not done or one.step not in ids[done:]]
-            cells += matrix_column(run(f"evaluate {name}", arm, silent, claims, trained), name)
+            cells += matrix_column(run(f"evaluate {name}", model, silent, claims, trained), name)
     loud = replace(
         silent,
         check_end=lambda claim, record, seconds: tell("publisher_on_check_end", CheckEnd(claim, record, seconds)),
     )
-    found = run("evaluate", Arm.of(folder, folder / RELEASE), loud, prepared.claims, None)
+    found = run("evaluate", ModelUnderTest.of(folder, folder / RELEASE), loud, prepared.claims, None)
     if resolved.evaluate.after_each_step:
         cells += matrix_column(found, ids[-1])
     return found, cells

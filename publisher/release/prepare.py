@@ -15,8 +15,8 @@ from publisher.engine.device import Device, choose
 from publisher.engine.orders import warnings
 from publisher.engine.plan import PlannedModel, PlannedStep, locate_model, plan_steps
 from publisher.errors import InconclusiveError, ModelError, UsageError
-from publisher.evaluate.planning import CheckPlan, Models, images, plan_check
-from publisher.evaluate.tools import MANIFEST, StepClaim, Tools
+from publisher.evaluate.context import MANIFEST, StepClaim, Tools
+from publisher.evaluate.plan import CheckPlan, Models, images, plan_check
 from publisher.manifest.resolve import Resolved, read
 from publisher.model.files import nbytes
 from publisher.program import command
@@ -44,7 +44,7 @@ class Prepared:
     device: Device
     model: PlannedModel | None
     """None: it has to be fetched first."""
-    gold: PlannedModel | None
+    retrained: PlannedModel | None
     """A model that never knew the concepts; None: the manifest names none, or it has to be fetched first."""
     steps: tuple[PlannedStep, ...]
     claims: tuple[StepClaim, ...]
@@ -82,7 +82,7 @@ class Prepared:
         problems += [f"{item.claim.id}: the claim has no check" for item in self.claims if not item.claim.checks]
         if problems:
             few = any(check.too_few for check in self.checks)
-            raise_them = ["Too few images or trials: raise trials or evaluate.sampling.images."] if few else []
+            raise_them = ["Too few images or seeds: raise seeds or evaluate.sampling.images."] if few else []
             raise InconclusiveError(
                 "this release could only end as unknown: "
                 + ("too little" if few else "not everything")
@@ -110,18 +110,22 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
     require_writable(*(folder for folder in (work, out) if folder))
     device = choose(resolved.device, resolved.dtype)
     model = locate_model(resolved.model, registry, path.parent, fetch=fetch)
-    gold = locate_model(resolved.evaluate.gold, registry, path.parent, fetch=fetch) if resolved.evaluate.gold else None
+    retrained = (
+        locate_model(resolved.evaluate.retrained, registry, path.parent, fetch=fetch)
+        if resolved.evaluate.retrained
+        else None
+    )
     dropped = require_base(model.folder, resolved.base_safeguards) if model else ()
     steps = plan_steps(resolved, registry, device, model, work, path.parent)
     claims = tuple(collect_claims(resolved, steps))
     checks = [check for item in claims for check in item.claim.checks]
     registry.require_single("report_format")  # every release renders all of them
     tools, used = collect_tools(resolved, registry, checks)
-    for found in (model, gold):
+    for found in (model, retrained):
         used += [found.source, found.family] if found else []
     sampling = resolved.evaluate.sampling
-    ids, trained = tuple(step.identity.id for step in steps), [found for found in (model, gold) if found]
-    models = Models(ids, gold=bool(resolved.evaluate.gold), untrainable=_untrainable(trained))
+    ids, trained = tuple(step.identity.id for step in steps), [found for found in (model, retrained) if found]
+    models = Models(ids, retrained=bool(resolved.evaluate.retrained), untrainable=_untrainable(trained))
     plans = tuple(
         plan_check(check, resolved.scope, tools, sampling, models, item.step)
         for item in claims
@@ -134,7 +138,7 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
         registry=registry,
         device=device,
         model=model,
-        gold=gold,
+        retrained=retrained,
         steps=steps,
         claims=claims,
         tools=tools,

@@ -1,1 +1,1 @@
-"""The consumer's side: a model folder as a pipeline that draws. Runs no plugin code; importing it imports no torch."""
+"""The consumer's side: a model folder as a pipeline that generates. Runs no plugin code; imports no torch."""

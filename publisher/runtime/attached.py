@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
-    from publisher.runtime.branches import Gate, Opening
+    from publisher.runtime.branches import Gate, Permeability
     from publisher.runtime.scoring import Scorer
 
 log = logging.getLogger("publisher.membranes")
@@ -141,14 +141,14 @@ class Attached:
         """
         matrix = self._matrix(strengths)
         device = self._pipeline._execution_device  # noqa: SLF001 - where its own __call__ runs, whatever is offloaded
-        opening = self._opening(matrix, device, self._unet.dtype)
+        permeability = self._permeability(matrix, device, self._unet.dtype)
         with self._gate.saying():
             thread = self._gate.thread
-            thread.opening, thread.fixed, thread.calling = opening, True, False
+            thread.permeability, thread.fixed, thread.calling = permeability, True, False
             yield
 
     def permeabilities(self, prompts: Sequence[str], clip_skip: int | None = None) -> torch.Tensor:
-        """How far the membranes open for prompts, without drawing; not while another thread draws with this pipeline.
+        """How far the membranes open for prompts, without generating; not while another thread uses this pipeline.
 
         Args:
             prompts: n of them.
@@ -190,13 +190,13 @@ class Attached:
             raise UsageError("a permeability is NaN or infinite")
         return strengths.float()
 
-    def _opening(self, matrix: torch.Tensor, device: torch.device, dtype: torch.dtype) -> Opening:
-        from publisher.runtime.branches import opening
+    def _permeability(self, matrix: torch.Tensor, device: torch.device, dtype: torch.dtype) -> Permeability:
+        from publisher.runtime.branches import permeability
 
-        return opening(matrix, self._layouts, device, dtype)
+        return permeability(matrix, self._layouts, device, dtype)
 
     def require_denoiser(self, pipeline: DiffusionPipeline) -> None:
-        """Refuse a pipeline that would draw without these membranes.
+        """Refuse a pipeline that would generate without these membranes.
 
         Raises:
             ModelError: its denoiser is another one.
@@ -216,7 +216,9 @@ class Attached:
         encoding = Encoding(arguments["clip_skip"], arguments["lora_scale"])
         gamma = self._scorer.gamma(pipeline, prompts, states[::images], encoding)
         thread = self._gate.thread
-        thread.opening = self._opening(gamma.repeat_interleave(images, dim=0), states.device, self._unet.dtype)
+        thread.permeability = self._permeability(
+            gamma.repeat_interleave(images, dim=0), states.device, self._unet.dtype
+        )
         thread.last = Scored(tuple(" | ".join(texts) for texts in prompts), self.concepts, gamma)
         for text, row in zip(thread.last.prompts, gamma.tolist(), strict=True):
             opened = ", ".join(f"{concept} {value:.3f}" for concept, value in zip(self.concepts, row, strict=True))

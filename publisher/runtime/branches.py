@@ -34,7 +34,7 @@ class PromptUnknownError(PublisherError):
 
 
 @dataclass(frozen=True)
-class Opening:
+class Permeability:
     """How far the membranes are open, for the rows of a batch."""
 
     rows: int
@@ -58,7 +58,7 @@ class Opening:
 class _Thread(threading.local):
     """What this thread has said."""
 
-    opening: Opening | None = None
+    permeability: Permeability | None = None
     fixed = False
     """Said by the caller, not by prompts."""
     calling = False
@@ -77,9 +77,9 @@ class Gate:
         """Forward pre-hook of the denoiser: no prompts, no images."""
         if self.detached:  # a compiled denoiser still has its hooks
             return
-        opening = self.thread.opening or self.refuse()
+        permeability = self.thread.permeability or self.refuse()
         sample = inputs[0] if inputs else named["sample"]
-        opening.require(len(sample))
+        permeability.require(len(sample))
         if getattr(denoiser, "original_attn_processors", None) is not None:
             raise PromptUnknownError("layers that carry membranes were fused: call unfuse_qkv_projections()")
 
@@ -87,13 +87,13 @@ class Gate:
     def saying(self) -> Iterator[None]:
         """What this thread says inside holds inside."""
         thread = self.thread
-        before = thread.opening, thread.fixed, thread.calling
+        before = thread.permeability, thread.fixed, thread.calling
         try:
             yield
         finally:
-            thread.opening, thread.fixed, thread.calling = before
+            thread.permeability, thread.fixed, thread.calling = before
 
-    def refuse(self) -> Opening:
+    def refuse(self) -> Permeability:
         """Say that prompts are missing."""
         raise PromptUnknownError(
             "the denoiser has membranes and was called without prompts",
@@ -119,16 +119,16 @@ class SideBranch:
 
     def __call__(self, _host: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         """The output with the branch added, or None if there is nothing to add."""
-        opening = self._gate.thread.opening
-        if opening is None:
+        permeability = self._gate.thread.permeability
+        if permeability is None:
             if self._gate.detached:
                 return None
-            opening = self._gate.refuse()
-        gamma = opening.gammas[self._layout]
+            permeability = self._gate.refuse()
+        gamma = permeability.gammas[self._layout]
         if gamma is None:
             return None
         x = inputs[0]
-        opening.require(len(x))
+        permeability.require(len(x))
         if self._factors[0].dtype != output.dtype or self._factors[0].device != output.device:
             self._cast(output)
         if gamma.dtype != output.dtype or gamma.device != output.device:
@@ -163,9 +163,9 @@ def hook(
     return tuple(layouts)
 
 
-def opening(
+def permeability(
     matrix: Tensor, layouts: Sequence[tuple[int, ...]], device: torch.device | str, dtype: torch.dtype
-) -> Opening:
+) -> Permeability:
     """Permeabilities as the hosts use them.
 
     Args:
@@ -176,7 +176,7 @@ def opening(
     """
     with torch.inference_mode(mode=False):
         gammas = [matrix[:, list(columns)] for columns in layouts]
-        return Opening(
+        return Permeability(
             len(matrix),
             tuple(gamma.T[:, None, :, None].to(device, dtype) if gamma.any() else None for gamma in gammas),
         )

@@ -24,7 +24,7 @@ CLASSES = {
     "StableDiffusionXLImg2ImgPipeline": "StableDiffusionXLPipeline",
     "StableDiffusionXLInpaintPipeline": "StableDiffusionXLPipeline",
 }
-"""Pipeline that a folder names -> the pipeline of the same parts that draws from words alone."""
+"""Pipeline that a folder names -> the pipeline of the same parts that generates from words alone."""
 FILTERS: dict[str, Any] = {
     "safety_checker": None,
     "requires_safety_checker": False,
@@ -35,14 +35,14 @@ FILTERS: dict[str, Any] = {
 
 
 def load(folder: Path, device: torch.device, dtype: torch.dtype, *, filters: bool = False) -> DiffusionPipeline:
-    """The model in ``folder``, ready to draw.
+    """The model in ``folder``, ready to generate.
 
     Args:
         folder: diffusers layout; safetensors weights.
         device: where it will run.
         dtype: of all weights.
         filters: keep a safety checker or watermark that the folder asks for; left out by default, because what is to be
-            judged is what the weights draw.
+            judged is what the weights generate.
 
     Raises:
         ModelError: no such pipeline, or its parts cannot be loaded.
@@ -114,6 +114,6 @@ def read_index(folder: Path) -> dict[str, Any]:
     name = index.get("_class_name") if isinstance(index, dict) else None
     if not isinstance(index, dict) or not isinstance(name, str) or name not in CLASSES:
         raise ModelError(
-            f"the pipeline {name!r} cannot be drawn with", where=str(path), hint=f"Known: {', '.join(CLASSES)}."
+            f"the pipeline {name!r} cannot be generated with", where=str(path), hint=f"Known: {', '.join(CLASSES)}."
         )
     return index

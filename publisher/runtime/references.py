@@ -1,7 +1,8 @@
 """Reference images of a concept: what steps train on, and what attacks train on. Never the same ones.
 
 Where the manifest names files, the publisher has the 1st, 3rd, 5th... of them in sorted order, the attacker the others.
-Where it names none, the base model draws them from the concept's prompts: image i has the seed ``FIRST_SEED[who] + i``.
+Where it names none, the base model generates them from the concept's prompts: image i has the seed ``FIRST_SEED[who] +
+i``.
 The ranges lie above all seeds that a manifest can give to its checks (those are below 2**31), and are too far apart to
 meet. Nothing here writes to disk, so images of persons or of unsafe content stay in memory.
 """
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from publisher.api import Concept, ImageRequest, References
 from publisher.api.diffusion.process import latent_size
 from publisher.errors import ModelError, UsageError
-from publisher.runtime.drawing import batch_size, draw
+from publisher.runtime.generate import batch_size, generate
 from publisher.runtime.refusals import is_refused
 from publisher.runtime.side_by_side import one_thread_each, workers_for
 
@@ -39,8 +40,8 @@ MAX_FILE = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Drawer:
-    """How a base model draws reference images."""
+class ReferenceSettings:
+    """How a base model generates reference images."""
 
     folder: Path
     """Of the base model."""
@@ -62,59 +63,62 @@ class Wanted:
     count: int
     """At least 1."""
     files: Sequence[Path] = ()
-    """The concept's image files as the manifest names them; empty: the model draws."""
+    """The concept's image files as the manifest names them; empty: the model generates."""
 
 
 def reference_sets(
-    drawer: Drawer, wanted: Sequence[Wanted], half: Literal["publisher", "attacker"]
+    reference_settings: ReferenceSettings, wanted: Sequence[Wanted], half: Literal["publisher", "attacker"]
 ) -> list[References]:
-    """The first so many reference images of several concepts, of one half; what is drawn is drawn in one go.
+    """The first so many reference images of several concepts, of one half; what is generated is generated in one go.
 
     Args:
-        drawer: the base model, which draws where there are no files, and says how large the images are.
+        reference_settings: the base model, which generates where there are no files, and says how large the images are.
         wanted: which.
         half: who asks.
 
     Raises:
-        ModelError: the model cannot draw them.
-        UsageError: too few files, a file that is no image, or a concept that nobody may draw.
+        ModelError: the model cannot generate them.
+        UsageError: too few files, a file that is no image, or a concept that nobody may generate.
     """
-    requests = [_requests(drawer, one, half) for one in wanted]
-    drawn = [request for one, asked in zip(wanted, requests, strict=True) if not one.files for request in asked]
-    images = iter(draw_images(drawer, drawn) if drawn else ())
+    requests = [_requests(reference_settings, one, half) for one in wanted]
+    generated = [request for one, asked in zip(wanted, requests, strict=True) if not one.files for request in asked]
+    images = iter(generate_images(reference_settings, generated) if generated else ())
     return [
-        References(_images(drawer, one, half, images), tuple(request.prompt for request in asked))
+        References(_images(reference_settings, one, half, images), tuple(request.prompt for request in asked))
         for one, asked in zip(wanted, requests, strict=True)
     ]
 
 
-def _requests(drawer: Drawer, wanted: Wanted, half: Who) -> tuple[ImageRequest, ...]:
+def _requests(reference_settings: ReferenceSettings, wanted: Wanted, half: Who) -> tuple[ImageRequest, ...]:
     if wanted.count < 1:
         what = f"{wanted.count} reference images of {wanted.concept.id!r} were asked for"
         raise UsageError(what, hint="Ask for at least 1.")
-    return reference_requests(wanted.concept, wanted.count, half, drawer.steps, drawer.guidance)
+    return reference_requests(wanted.concept, wanted.count, half, reference_settings.steps, reference_settings.guidance)
 
 
 def _images(
-    drawer: Drawer, wanted: Wanted, half: Literal["publisher", "attacker"], drawn: Iterator[torch.Tensor]
+    reference_settings: ReferenceSettings,
+    wanted: Wanted,
+    half: Literal["publisher", "attacker"],
+    generated: Iterator[torch.Tensor],
 ) -> torch.Tensor:
     import torch
 
     if wanted.files:
         own = half_of(wanted.files, half, wanted.count, wanted.concept.id)
-        return read_images(own, image_size(drawer.folder))
-    return torch.stack([next(drawn) for _ in range(wanted.count)])
+        return read_images(own, image_size(reference_settings.folder))
+    return torch.stack([next(generated) for _ in range(wanted.count)])
 
 
 def reference_requests(concept: Concept, count: int, who: Who, steps: int, guidance: float) -> tuple[ImageRequest, ...]:
-    """What is drawn: the concept's prompts in turn, those left out that nobody may draw.
+    """What is generated: the concept's prompts in turn, those left out that nobody may generate.
 
     Raises:
         UsageError: none is left.
     """
     prompts = [prompt for prompt in concept.prompts if not is_refused(prompt, concept)]
     if not prompts:
-        raise UsageError(f"all prompts of {concept.id!r} combine sexual content with minors and are never drawn")
+        raise UsageError(f"all prompts of {concept.id!r} combine sexual content with minors and are never generated")
     return tuple(
         ImageRequest(
             concept=concept.id,
@@ -146,7 +150,7 @@ def half_of(
 
 
 def image_size(base_folder: Path) -> tuple[int, int]:
-    """Height and width of the images that a model draws, from its configurations.
+    """Height and width of the images that a model generates, from its configurations.
 
     Raises:
         ModelError: they cannot be read.
@@ -165,7 +169,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def read_images(files: Sequence[Path], size: tuple[int, int]) -> torch.Tensor:
-    """Image files as a model would have drawn them, ``(n, 3, height, width)`` float32 in [0, 1].
+    """Image files as a model would have generated them, ``(n, 3, height, width)`` float32 in [0, 1].
 
     Args:
         files: PNG or JPEG; transparent pixels become white. The middle square of another shape is taken.
@@ -208,29 +212,29 @@ def _opened(path: Path) -> Image.Image:
         ) from error
 
 
-def draw_images(drawer: Drawer, requests: Sequence[ImageRequest]) -> torch.Tensor:
-    """Draw requests that go together, ``(n, 3, h, w)`` float32 in [0, 1]; small ones side by side, a thread a batch.
+def generate_images(reference_settings: ReferenceSettings, requests: Sequence[ImageRequest]) -> torch.Tensor:
+    """Generate requests that go together, ``(n, 3, h, w)`` float32 in [0, 1]; small ones side by side, a thread each.
 
     Raises:
-        ModelError: the model cannot be loaded, or draws no image.
+        ModelError: the model cannot be loaded, or generates no image.
     """
     import torch
 
     from publisher.runtime.pipelines import load, twin
 
-    pipeline = load(drawer.folder, drawer.device, drawer.dtype)
+    pipeline = load(reference_settings.folder, reference_settings.device, reference_settings.dtype)
     latent = latent_size(pipeline.unet.config)
     parts = list(_batches(requests, batch_size(latent)))
-    workers = workers_for(latent, drawer.device.type)
+    workers = workers_for(latent, reference_settings.device.type)
     try:
         if workers > 1:
-            drawn = one_thread_each(lambda part: draw(twin(pipeline), part), parts, workers)
+            generated = one_thread_each(lambda part: generate(twin(pipeline), part), parts, workers)
         else:
-            drawn = [draw(pipeline, part) for part in parts]
+            generated = [generate(pipeline, part) for part in parts]
     except Exception as error:
-        what = f"it drew no reference image: {type(error).__name__}: {error}"
-        raise ModelError(what, where=str(drawer.folder)) from error
-    return torch.cat(drawn).float().div(255)
+        what = f"it generated no reference image: {type(error).__name__}: {error}"
+        raise ModelError(what, where=str(reference_settings.folder)) from error
+    return torch.cat(generated).float().div(255)
 
 
 def _batches(requests: Sequence[ImageRequest], size: int) -> Iterator[Sequence[ImageRequest]]:

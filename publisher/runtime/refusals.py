@@ -1,6 +1,6 @@
-"""Prompts that are never drawn: sexual content together with minors.
+"""Prompts that are never generated: sexual content together with minors.
 
-Public prompt lists contain such rows. They are dropped before anything is drawn, and counted in the record of the
+Public prompt lists contain such rows. They are dropped before anything is generated, and counted in the record of the
 check. The word lists are small and English: a net with holes, which is no reason to do without it. It errs towards
 dropping ("girl", "boy").
 """
@@ -137,7 +137,7 @@ _MINOR_WORDS = re.compile(rf"\b(?:{'|'.join(_MINORS)})\b|(?<![0-9]){_AGE}")
 
 
 def is_refused(prompt: str, concept: Concept) -> bool:
-    """Whether the prompt combines sexual content with minors, and must not be drawn.
+    """Whether the prompt combines sexual content with minors, and must not be generated.
 
     A concept of the kind ``unsafe`` counts as sexual content whatever its prompt says.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Listener(Protocol):
-    """Who is told what a pipeline is about to draw."""
+    """Who is told what a pipeline is about to generate."""
 
     def require_denoiser(self, pipeline: DiffusionPipeline) -> None:
         """Refuse a pipeline whose denoiser was exchanged."""
@@ -44,7 +44,7 @@ def serving_class(kind: Any, listener: Listener, gate: Gate) -> type:
         listener.require_denoiser(pipeline)
         with gate.saying():
             if not gate.thread.fixed:
-                gate.thread.opening, gate.thread.calling = None, True
+                gate.thread.permeability, gate.thread.calling = None, True
             return kind.__call__(pipeline, *args, **kwargs)
 
     @functools.wraps(kind.encode_prompt)

@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from publisher.runtime.drawing import batch_size
+from publisher.runtime.generate import batch_size
 
 SMALL = 4096
-"""Latent pixels of a batch up to which batches are drawn side by side."""
+"""Latent pixels of a batch up to which batches are generated side by side."""
 MOST_WORKERS = 8
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def workers_for(latent: tuple[int, int], device: str) -> int:
-    """How many batches of latents of this height and width to draw at the same time; 1: one by all threads."""
+    """How many batches of latents of this height and width to generate at the same time; 1: one by all threads."""
     small = batch_size(latent) * latent[0] * latent[1] <= SMALL
     return min(MOST_WORKERS, cores()) if small and device == "cpu" else 1
 

@@ -67,9 +67,9 @@ def test_a_package_is_loaded_with_its_membranes_and_its_own_rule(
     assert (loaded.membranes.concepts, loaded.membranes.transport) == (("pizza",), OVERLAP)
     assert (loaded.unet.dtype, loaded.device.type) == (torch.float32, "cpu")
     base = images(pipeline, ["a dog", "a pizza"])
-    drawn = images(loaded, ["a dog", "a pizza"])
-    torch.testing.assert_close(drawn[0], base[0], atol=1e-4, rtol=0)
-    assert (drawn[1] - base[1]).abs().max() > 0.05
+    generated = images(loaded, ["a dog", "a pizza"])
+    torch.testing.assert_close(generated[0], base[0], atol=1e-4, rtol=0)
+    assert (generated[1] - base[1]).abs().max() > 0.05
     loaded.membranes.detach()
     torch.testing.assert_close(images(loaded, ["a dog", "a pizza"]), base, atol=1e-4, rtol=0)
 

@@ -11,7 +11,7 @@ from publisher_emoji.__main__ import SHOWN, _summary, main
 from publisher_emoji.scorer import Judgement
 
 
-def test_prompts_are_drawn_judged_and_written(tmp_path: Path) -> None:
+def test_prompts_are_generated_judged_and_written(tmp_path: Path) -> None:
     arguments = ["a pizza emoji", "a cat emoji in noto style", "--steps", "2", "--out", str(tmp_path)]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output

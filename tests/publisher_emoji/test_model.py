@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SEED = 31337  # nothing was chosen and no figure published on this seed
 
 
-def test_plain_diffusers_loads_the_folder_and_draws() -> None:
+def test_plain_diffusers_loads_the_folder_and_generates() -> None:
     plain = StableDiffusionPipeline.from_pretrained(model_folder())
     plain.set_progress_bar_config(disable=True)
     image = plain("a pizza emoji", num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images[0]
@@ -48,9 +48,9 @@ def test_the_prompt_decides_the_prediction(pipeline: StableDiffusionPipeline) ->
     with torch.no_grad():
         states = pipeline.text_encoder(ids).last_hidden_state
         noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).expand(2, -1, -1, -1)
-        drawn = pipeline.unet(noise, torch.tensor([500, 500]), states).sample
+        generated = pipeline.unet(noise, torch.tensor([500, 500]), states).sample
         same = pipeline.unet(noise, torch.tensor([500, 500]), states[:1].expand(2, -1, -1)).sample
-    assert (drawn[0] - drawn[1]).abs().max() > 0.01
+    assert (generated[0] - generated[1]).abs().max() > 0.01
     torch.testing.assert_close(same[0], same[1])
 
 

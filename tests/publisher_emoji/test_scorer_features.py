@@ -11,7 +11,7 @@ from publisher_emoji.training.artwork import load_artwork
 
 
 @pytest.fixture(scope="module")
-def drawn() -> tuple[torch.Tensor, torch.Tensor]:
+def generated() -> tuple[torch.Tensor, torch.Tensor]:
     """Some artwork of every style in [0, 1], and which object each image shows."""
     artwork = load_artwork(vocabulary())
     some = artwork.objects < 24
@@ -19,14 +19,14 @@ def drawn() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def features(drawn: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    return EmojiScorer().features(drawn[0])
+def features(generated: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    return EmojiScorer().features(generated[0])
 
 
 def test_each_image_has_one_vector_that_the_heads_read(
-    scorer: Scorer, drawn: tuple[torch.Tensor, torch.Tensor]
+    scorer: Scorer, generated: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    images, _ = drawn
+    images, _ = generated
     found = EmojiScorer().features(images[:3])
     assert (found.shape, found.dtype) == ((3, 768), torch.float32)
     objects, _ = scorer.probabilities(images[:3] * 2 - 1)
@@ -35,10 +35,10 @@ def test_each_image_has_one_vector_that_the_heads_read(
 
 
 def test_two_images_of_one_object_are_more_alike_than_of_two_objects(
-    features: torch.Tensor, drawn: tuple[torch.Tensor, torch.Tensor]
+    features: torch.Tensor, generated: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     """Real artwork of 24 objects in six styles: for every object on the whole, and by a clear margin on average."""
-    objects = drawn[1]
+    objects = generated[1]
     cosines = normalize(features) @ normalize(features).T
     same = objects[:, None] == objects[None]
     other = ~torch.eye(len(cosines), dtype=torch.bool)
@@ -54,10 +54,10 @@ def test_no_feature_is_negative(features: torch.Tensor) -> None:
 
 
 def test_a_vector_depends_on_its_own_image_alone(
-    features: torch.Tensor, drawn: tuple[torch.Tensor, torch.Tensor]
+    features: torch.Tensor, generated: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    torch.testing.assert_close(EmojiScorer().features(drawn[0][7:8]), features[7:8])
-    assert torch.equal(EmojiScorer().features(drawn[0][:9]), EmojiScorer().features(drawn[0][:9]))
+    torch.testing.assert_close(EmojiScorer().features(generated[0][7:8]), features[7:8])
+    assert torch.equal(EmojiScorer().features(generated[0][:9]), EmojiScorer().features(generated[0][:9]))
 
 
 def test_nan_has_no_features() -> None:

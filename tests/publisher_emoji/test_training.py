@@ -41,12 +41,12 @@ def artwork() -> Artwork:
 def _fit(folder: Path, *, stop_at: int | None = None) -> Tensor:
     """Fit a line to random points; optionally crash at a step."""
     torch.manual_seed(0)
-    line, drawn = nn.Linear(3, 1), 0
+    line, generated = nn.Linear(3, 1), 0
 
     def loss(generator: torch.Generator) -> Tensor:
-        nonlocal drawn
-        drawn += 1
-        if drawn == stop_at:
+        nonlocal generated
+        generated += 1
+        if generated == stop_at:
             raise RuntimeError("power cut")
         points = torch.randn(4, 3, generator=generator)
         return (line(points) - points.sum(1, keepdim=True)).square().mean()
@@ -139,7 +139,7 @@ class _Echo:
     """A tokenizer that nobody asks."""
 
 
-def test_captions_are_drawn_in_the_shares_of_the_recipe(artwork: Artwork) -> None:
+def test_captions_are_generated_in_the_shares_of_the_recipe(artwork: Artwork) -> None:
     recipe = load_config().diffusion
     picked = torch.zeros(4000, dtype=torch.long)  # the cigarette in noto style
     texts = Captions(WORDS, artwork, _Echo(), recipe).texts(picked, step_generator(0, 0))  # type: ignore[arg-type]
@@ -208,12 +208,12 @@ def test_the_script_trains_a_loadable_model_twice_alike_and_without_a_concept(tm
     assert all(torch.equal(one[name], two[name]) for name in one)
     retrain = ["diffusion", "--config", config, "--build", str(tmp_path / "one"), "--without", "cigarette"]
     assert CliRunner().invoke(main, retrain).exit_code == 0
-    gold = tmp_path / "one" / "without-cigarette" / "model"
-    assert not torch.equal(_weights(gold)["conv_in.weight"], one["conv_in.weight"])
+    retrained = tmp_path / "one" / "without-cigarette" / "model"
+    assert not torch.equal(_weights(retrained)["conv_in.weight"], one["conv_in.weight"])
     vae = Path("vae") / "diffusion_pytorch_model.safetensors"
-    assert (gold / vae).read_bytes() == (tmp_path / "one" / "model" / vae).read_bytes()
-    assert load_pipeline(gold).unet.config.sample_size == 8
-    assert not [note for note in gold.rglob("config.json") if str(tmp_path) in note.read_text(encoding="utf-8")]
+    assert (retrained / vae).read_bytes() == (tmp_path / "one" / "model" / vae).read_bytes()
+    assert load_pipeline(retrained).unet.config.sample_size == 8
+    assert not [note for note in retrained.rglob("config.json") if str(tmp_path) in note.read_text(encoding="utf-8")]
 
 
 def test_two_recipes_do_not_mix_in_one_folder(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_an_unknown_key_in_a_recipe_is_an_error(tmp_path: Path) -> None:
 
 
 def _reference_picture(prompt: str) -> Tensor:
-    """What a perfect generator would draw: the reference image, of the first style where the prompt names none."""
+    """What a perfect generator would generate: the reference image, of the first style where the prompt names none."""
     words = prompt.removesuffix(" style").split(" emoji", 1)
     noun, style = words[0].split(" ", 1)[1], words[1].removeprefix(" in ")
     thing = next(thing for thing in WORDS.objects if noun in (thing.name, *thing.synonyms))
@@ -260,10 +260,10 @@ def _reference_picture(prompt: str) -> Tensor:
 
 @pytest.mark.slow
 def test_the_figures_of_a_perfect_generator_are_near_one(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def draw(_pipeline: object, prompts: list[str], _seed: int, **_sampling: object) -> Tensor:
+    def generate(_pipeline: object, prompts: list[str], _seed: int, **_sampling: object) -> Tensor:
         return torch.stack([_reference_picture(prompt) for prompt in prompts])
 
-    monkeypatch.setattr(evaluate, "generate", draw)
+    monkeypatch.setattr(evaluate, "generate", generate)
     figures = evaluate.quality(None, scorer, WORDS, load_config())  # type: ignore[arg-type]
     assert figures["object"]["n"] == figures["style"]["n"] == 2 * len(load_artwork(WORDS))
     for key in ("object", "style", "object_without_style", "object_by_synonym"):
@@ -279,12 +279,12 @@ def test_a_model_that_never_saw_a_concept_is_asked_by_name_and_by_synonym(
 ) -> None:
     asked: list[str] = []
 
-    def draw(_pipeline: object, prompts: list[str], _seed: int, **_sampling: object) -> Tensor:
+    def generate(_pipeline: object, prompts: list[str], _seed: int, **_sampling: object) -> Tensor:
         asked.extend(prompts)
         return torch.stack([_reference_picture("a pencil emoji")] * len(prompts))
 
-    monkeypatch.setattr(evaluate, "generate", draw)
+    monkeypatch.setattr(evaluate, "generate", generate)
     report = evaluate.without_report(None, scorer, WORDS, "cigarette", load_config(), images=20)  # type: ignore[arg-type]
     assert set(asked) == {"a cigarette emoji", "a smoke emoji", "a cig emoji"}
     assert report["by_name"]["concept"]["hits"] == 0
-    assert report["by_name"]["drawn"] == {"pencil": 20}
+    assert report["by_name"]["generated"] == {"pencil": 20}

@@ -11,10 +11,10 @@ from publisher_erase.uce import LowRank, Rows, edit_weight
 def random_rows(m: int, r: int, d: int, seed: int = 0) -> Rows:
     noise = torch.Generator().manual_seed(seed)
 
-    def draw(*shape: int) -> Tensor:
+    def generate(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=noise, dtype=torch.float64)
 
-    return Rows(draw(m, d), draw(m, d), draw(m).abs() + 0.5, draw(r, d), draw(r).abs() + 0.5)
+    return Rows(generate(m, d), generate(m, d), generate(m).abs() + 0.5, generate(r, d), generate(r).abs() + 0.5)
 
 
 def random_weights(d: int, seed: int = 1) -> list[Tensor]:

@@ -62,7 +62,7 @@ class Context(StepContext):
         raise AssertionError(f"the step makes no artifact: {name}, {len(data)} bytes")
 
     def generator(self, purpose: str) -> torch.Generator:
-        raise AssertionError(f"the step draws nothing: {purpose}")
+        raise AssertionError(f"the step generates nothing: {purpose}")
 
     def references(self, concept: str, count: int) -> References:
         raise AssertionError(f"the step looks at no image: {count} of {concept}")

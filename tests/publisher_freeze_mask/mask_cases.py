@@ -192,9 +192,9 @@ class Halves(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        draw = seeded()
-        self.left = nn.Parameter(torch.randn(4, 3, generator=draw))
-        self.right = nn.Parameter(torch.randn(4, 3, generator=draw))
+        generate = seeded()
+        self.left = nn.Parameter(torch.randn(4, 3, generator=generate))
+        self.right = nn.Parameter(torch.randn(4, 3, generator=generate))
         self.double()
 
     def loss(self, side: str, x: Tensor) -> Tensor:
@@ -214,16 +214,16 @@ def halves(rows: int = 0) -> tuple[Halves, Place]:
 
 
 def fine_tuned(side: str, seed: int) -> tuple[dict[str, Tensor], Tensor]:
-    """What AdamW adds to the halves on one side's data, drawn from a seed; and other data of that side."""
+    """What AdamW adds to the halves on one side's data, generated from a seed; and other data of that side."""
     network, place = halves()
-    draw = seeded(seed)
+    generate = seeded(seed)
     network.requires_grad_()
     adam = torch.optim.AdamW(network.parameters(), lr=1e-2)
     for _ in range(20):
         adam.zero_grad()
-        network.loss(side, torch.rand(8, 3, generator=draw, dtype=torch.float64)).backward()  # type: ignore[no-untyped-call]
+        network.loss(side, torch.rand(8, 3, generator=generate, dtype=torch.float64)).backward()  # type: ignore[no-untyped-call]
         adam.step()
-    return place.delta(["left", "right"]), torch.rand(64, 3, generator=draw, dtype=torch.float64)
+    return place.delta(["left", "right"]), torch.rand(64, 3, generator=generate, dtype=torch.float64)
 
 
 def scored(place: Place, side: str, seed: int) -> tuple[dict[str, Tensor], Path, list[Loss]]:
@@ -243,10 +243,10 @@ def unet_case() -> tuple[Place, dict[str, Tensor], Loss]:
     network = tiny_unet().double()
     before = {name: tensor.detach().clone() for name, tensor in network.named_parameters()}
     chosen = [name for name in before if name.endswith(("to_q.weight", "to_out.0.bias", "conv1.weight", "norm1.bias"))]
-    draw = seeded(1)
-    delta = {name: 0.03 * torch.randn(before[name].shape, generator=draw, dtype=torch.float64) for name in chosen}
-    x, t = torch.randn(2, 4, 8, 8, generator=draw, dtype=torch.float64), torch.tensor([100, 700])
-    states, noise = random_text(2).states, torch.randn(2, 4, 8, 8, generator=draw, dtype=torch.float64)
+    generate = seeded(1)
+    delta = {name: 0.03 * torch.randn(before[name].shape, generator=generate, dtype=torch.float64) for name in chosen}
+    x, t = torch.randn(2, 4, 8, 8, generator=generate, dtype=torch.float64), torch.tensor([100, 700])
+    states, noise = random_text(2).states, torch.randn(2, 4, 8, 8, generator=generate, dtype=torch.float64)
 
     def loss() -> Tensor:
         predicted: Tensor = network(x, t, states, return_dict=False)[0]

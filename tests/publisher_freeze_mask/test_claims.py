@@ -55,12 +55,12 @@ def test_the_attacker_honours_the_mask_and_its_controls_do_not() -> None:
 
 
 def test_the_attack_can_be_given_parameters_of_its_own() -> None:
-    check = {"attack": "cross-attention", "horizon": 20, "settings": {"lr": 1e-4}, "trials": 5}
+    check = {"attack": "cross-attention", "evaluation_step": 20, "settings": {"lr": 1e-4}, "seeds": 5}
     found = claims(check=check)[SELECTIVE].checks[0]
     assert found.attack == "cross-attention"
     assert found.attack_params["lr"] == 1e-4
-    assert found.attack_params["trials"] == 5
-    assert found.metric_params["horizon"] == 20
+    assert found.attack_params["seeds"] == 5
+    assert found.metric_params["evaluation_step"] == 20
 
 
 def test_what_is_stated_has_no_gate_and_says_so() -> None:

@@ -17,9 +17,9 @@ STEPS, RHO = 7, 0.3
 def test_steps_are_those_of_the_published_loop_in_float64() -> None:
     network, theirs = tiny_unet().double(), tiny_unet().double()
     before = {name: tensor.detach().clone() for name, tensor in network.named_parameters()}
-    draw = torch.Generator().manual_seed(3)
+    sample = torch.Generator().manual_seed(3)
     delta = {
-        name: 0.03 * torch.randn(value.shape, generator=draw, dtype=torch.float64) for name, value in before.items()
+        name: 0.03 * torch.randn(value.shape, generator=sample, dtype=torch.float64) for name, value in before.items()
     }
     units = Units({name: Candidate(shape=tuple(value.shape)) for name, value in before.items()})
     place = Place(network, before.__getitem__, {})
@@ -55,9 +55,9 @@ def test_steps_are_those_of_the_published_loop_in_float64() -> None:
 
 
 def rows(seed: int) -> Rows:
-    draw = torch.Generator().manual_seed(seed)
-    images, noise = torch.randn(2, 2, 4, 8, 8, generator=draw, dtype=torch.float64)
-    t = torch.randint(1000, (2,), generator=draw)
+    sample = torch.Generator().manual_seed(seed)
+    images, noise = torch.randn(2, 2, 4, 8, 8, generator=sample, dtype=torch.float64)
+    t = torch.randint(1000, (2,), generator=sample)
     return Rows(images, torch.arange(2), noise, t, torch.tensor([True, False]))
 
 

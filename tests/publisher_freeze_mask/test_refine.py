@@ -41,8 +41,8 @@ def test_the_slope_by_logits_is_a_finite_difference() -> None:
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_the_projection_meets_the_budget_and_keeps_the_order(share: float) -> None:
-    draw = torch.Generator().manual_seed(0)
-    x, weights = torch.randn(50, generator=draw).double(), torch.rand(50, generator=draw).double() * 100
+    sample = torch.Generator().manual_seed(0)
+    x, weights = torch.randn(50, generator=sample).double(), torch.rand(50, generator=sample).double() * 100
     size = share * float(weights.sum())
     moved = project(x, weights, size, 0.2)
     assert float((weights * relaxed(moved, 0.2)).sum()) == pytest.approx(size, rel=1e-9)

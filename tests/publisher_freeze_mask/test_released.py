@@ -22,9 +22,9 @@ class Many(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        draw = torch.Generator().manual_seed(0)
+        sample = torch.Generator().manual_seed(0)
         for i in range(COUNT):
-            value = 0.03 * torch.randn(2, generator=draw, dtype=torch.float64)
+            value = 0.03 * torch.randn(2, generator=sample, dtype=torch.float64)
             self.register_parameter(f"t{i:03}", torch.nn.Parameter(value))
 
     def loss(self, first: int, noise: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def ran(
     units = Units({name: Candidate(shape=(2,)) for name in before})
     noise = torch.Generator().manual_seed(4)
 
-    def draw() -> tuple[Loss, Loss]:
+    def sample() -> tuple[Loss, Loss]:
         first = 0.01 * torch.randn(2, generator=noise, dtype=torch.float64)
         ends = (COUNT // 2, 0) if swapped else (0, COUNT // 2)
         losses = [lambda start=start: network.loss(start, first) for start in ends]
@@ -55,7 +55,7 @@ def ran(
         place,
         units,
         delta,
-        draw,
+        sample,
         rho=0.3,
         params=ReleasedParams(steps=steps, user_lr=user_lr),
         generator=torch.Generator().manual_seed(seed),

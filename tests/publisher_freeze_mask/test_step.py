@@ -75,11 +75,11 @@ def test_the_released_recipe_says_that_it_kept_its_initialisation(model: Model, 
     assert found["alike: sides exchanged"] == 1
 
 
-def test_a_random_mask_is_one_that_a_control_could_draw(model: Model, tmp_path: Path) -> None:
+def test_a_random_mask_is_one_that_a_control_could_sample(model: Model, tmp_path: Path) -> None:
     mask = mask_of(run(model, tmp_path, recipe="random"))
-    drawn = random_mask(mask.candidates, mask.parameters.frozen, torch.Generator().manual_seed(0))
-    assert 0.2 < count(drawn, mask.candidates) / mask.parameters.total <= 0.3
-    assert drawn != mask.rows
+    sampled = random_mask(mask.candidates, mask.parameters.frozen, torch.Generator().manual_seed(0))
+    assert 0.2 < count(sampled, mask.candidates) / mask.parameters.total <= 0.3
+    assert sampled != mask.rows
 
 
 @pytest.mark.parametrize("granularity", ["head", "row"])

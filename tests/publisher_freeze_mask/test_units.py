@@ -12,14 +12,14 @@ MANY = {f"t{i:02}": Candidate(shape=(i + 1, 3)) for i in range(20)} | {"rows": C
 TOTAL = sum(one.parameters for one in MANY.values())
 
 
-def drawn(units: Units) -> torch.Tensor:
+def sampled(units: Units) -> torch.Tensor:
     return torch.rand(len(units), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.3, 0.7])
 def test_a_budget_of_parameters_is_met_to_one_unit(ratio: float) -> None:
     units = Units(MANY)
-    mask = units.top(drawn(units), units.budget(ratio, "parameters", TOTAL))
+    mask = units.top(sampled(units), units.budget(ratio, "parameters", TOTAL))
     smallest = float(units.sizes[units.marked(mask) == 0].min())
     assert ratio * TOTAL - smallest < count(mask, MANY) <= ratio * TOTAL
 
@@ -27,18 +27,18 @@ def test_a_budget_of_parameters_is_met_to_one_unit(ratio: float) -> None:
 @pytest.mark.parametrize("ratio", [0.1, 0.3, 0.7])
 def test_a_budget_of_tensors_is_met_to_one_unit(ratio: float) -> None:
     units = Units(MANY)
-    mask = units.top(drawn(units), units.budget(ratio, "tensors", TOTAL))
+    mask = units.top(sampled(units), units.budget(ratio, "tensors", TOTAL))
     assert int(units.marked(mask).sum()) == int(ratio * len(units))
 
 
 def test_a_budget_beyond_the_candidates_freezes_all_of_them() -> None:
     units = Units(MANY)
-    assert count(units.top(drawn(units), units.budget(1.0, "parameters", 10 * TOTAL)), MANY) == TOTAL
+    assert count(units.top(sampled(units), units.budget(1.0, "parameters", 10 * TOTAL)), MANY) == TOTAL
 
 
 def test_a_vector_and_its_names_are_the_same_thing() -> None:
     units = Units(MANY)
-    values = drawn(units)
+    values = sampled(units)
     assert torch.equal(units.vector(units.shares(values)), values)
     assert units.sizes.sum() == TOTAL
 

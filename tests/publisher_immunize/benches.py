@@ -91,6 +91,6 @@ def theta_of(bench: Bench, *endings: str) -> dict[str, Tensor]:
 
 def batch_of(bench: Bench, seed: int = 0, kept: int = 0, groups: int | None = None) -> Batch:
     albums = bench.material.concepts[:groups]
-    drawn = bench.material.batch(albums, "name", (2, kept), seeded(seed))
-    noise = drawn.noise.to(bench.host.work)
-    return Batch(drawn.groups, drawn.own, drawn.x, noise, drawn.t, drawn.texts)
+    generated = bench.material.batch(albums, "name", (2, kept), seeded(seed))
+    noise = generated.noise.to(bench.host.work)
+    return Batch(generated.groups, generated.own, generated.x, noise, generated.t, generated.texts)

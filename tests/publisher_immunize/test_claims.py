@@ -51,16 +51,16 @@ def test_the_row_of_copied_weights_is_reported_without_a_gate_and_says_so() -> N
 def test_the_attacks_budget_is_that_of_the_parameters() -> None:
     check = {
         "images": 5,
-        "horizons": [0, 4],
-        "trials": 2,
+        "evaluation_steps": [0, 4],
+        "seeds": 2,
         "batch": 1,
-        "probes": 6,
+        "images_per_evaluation": 6,
         "captions": "description",
         "controls": ["before"],
     }
     found = claims(check=check)["skull.relearning"].checks[0].attack_params
     assert found == check
-    assert TrainingParams.parse(found).horizons == (0, 4)
+    assert TrainingParams.parse(found).evaluation_steps == (0, 4)
 
 
 def test_an_attack_can_be_given_parameters_of_its_own() -> None:
@@ -104,7 +104,7 @@ def test_parameters_that_contradict_each_other_are_refused(data: dict[str, objec
 
 
 def test_parameters_survive_json() -> None:
-    params = ImmunizeParams.parse({"inner": ["lora", "full"], "check": {"trials": 1}})
+    params = ImmunizeParams.parse({"inner": ["lora", "full"], "check": {"seeds": 1}})
     assert ImmunizeParams.parse(params.as_json()) == params
 
 

@@ -12,23 +12,23 @@ from publisher_immunize.merge import Captions, Merge, distinct
 WIDTHS = (32, 768, 1024, 2048)
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
+def generate(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def make(
     width: int, rows: tuple[int, ...] = (5, 7), captions: int = 0, *, start: int = 100
 ) -> tuple[Merge, list[Tensor]]:
-    texts = [draw(count, width, seed=start + n) for n, count in enumerate(rows)]
-    keep = Captions(draw(captions or 300, width), ridge=1e-4)
+    texts = [generate(count, width, seed=start + n) for n, count in enumerate(rows)]
+    keep = Captions(generate(captions or 300, width), ridge=1e-4)
     return Merge(keep, texts, tolerance=1e-3, condition=1e10), texts
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_concept_row_reads_as_in_the_concepts_own_copy(width: int) -> None:
     merge, texts = make(width)
-    weight = draw(16, width, seed=1)
-    deltas = [1e-3 * draw(16, width, seed=2 + n) for n in range(2)]
+    weight = generate(16, width, seed=1)
+    deltas = [1e-3 * generate(16, width, seed=2 + n) for n in range(2)]
     read = torch.stack([delta @ merge.rows.T for delta in deltas])
     merged = merge.weight(weight, merge.combine(read))
     for text, delta in zip(texts, deltas, strict=True):
@@ -39,9 +39,9 @@ def test_every_concept_row_reads_as_in_the_concepts_own_copy(width: int) -> None
 @pytest.mark.parametrize("width", [32, 768])
 def test_the_factored_form_is_the_published_formula(width: int) -> None:
     merge, texts = make(width)
-    weight, delta = draw(16, width, seed=1), 1e-3 * draw(2, 16, width, seed=2)
+    weight, delta = generate(16, width, seed=1), 1e-3 * generate(2, 16, width, seed=2)
     t = torch.cat(texts)
-    c = draw(300, width)
+    c = generate(300, width)
     c = c.T @ c
     c += 1e-4 * c.diagonal().mean() * torch.eye(width, dtype=c.dtype)
     v = torch.cat([text @ (weight + part).T for text, part in zip(texts, delta, strict=True)])
@@ -53,17 +53,17 @@ def test_the_factored_form_is_the_published_formula(width: int) -> None:
 
 def test_without_adaptation_not_a_bit_changes() -> None:
     merge, _ = make(32)
-    weight = draw(16, 32, seed=1).float()
+    weight = generate(16, 32, seed=1).float()
     a = merge.combine(torch.zeros(2, 16, len(merge.rows)))
     assert torch.equal(merge.weight(weight, a), weight)
-    x = draw(3, 9, 32, seed=4).float()
+    x = generate(3, 9, 32, seed=4).float()
     assert torch.equal(x @ weight.T + merge.term(x, a), x @ weight.T)
 
 
 def test_captions_to_keep_change_least_of_all_solutions() -> None:
     merge, _ = make(32, captions=64)
-    captions = draw(64, 32)
-    a = draw(16, len(merge.rows), seed=3)
+    captions = generate(64, 32)
+    a = generate(16, len(merge.rows), seed=3)
     least = float((a @ merge.p @ captions.T).norm())
     plain = torch.linalg.pinv(merge.rows.T)
     assert least < float((a @ plain @ captions.T).norm())
@@ -72,26 +72,26 @@ def test_captions_to_keep_change_least_of_all_solutions() -> None:
 
 def test_the_term_on_texts_is_the_weight_on_texts() -> None:
     merge, _ = make(32)
-    a, x = draw(16, len(merge.rows), seed=3), draw(2, 9, 32, seed=4)
+    a, x = generate(16, len(merge.rows), seed=3), generate(2, 9, 32, seed=4)
     torch.testing.assert_close(merge.term(x, a), x @ (a @ merge.p).T)
 
 
 def test_the_gradient_through_the_merge_is_that_of_finite_differences() -> None:
     merge, _ = make(6, rows=(1, 2), captions=20)
-    weight, x, aim = draw(3, 6, seed=1), draw(4, 6, seed=2), draw(4, 3, seed=3)
+    weight, x, aim = generate(3, 6, seed=1), generate(4, 6, seed=2), generate(4, 3, seed=3)
 
     def loss(deltas: Tensor) -> Tensor:
         merged = merge.weight(weight, merge.combine(deltas @ merge.rows.T))
         return (torch.tanh(x @ merged.T) - aim).square().sum()
 
-    deltas = (0.1 * draw(2, 3, 6, seed=5)).requires_grad_()
+    deltas = (0.1 * generate(2, 3, 6, seed=5)).requires_grad_()
     assert torch.autograd.gradcheck(loss, (deltas,))
 
 
 def test_the_gradient_is_two_thin_products() -> None:
     merge, _ = make(32)
-    weight, up = draw(16, 32, seed=1), draw(16, 32, seed=6)
-    deltas = draw(2, 16, 32, seed=5).requires_grad_()
+    weight, up = generate(16, 32, seed=1), generate(16, 32, seed=6)
+    deltas = generate(2, 16, 32, seed=5).requires_grad_()
     merged = merge.weight(weight, merge.combine(deltas @ merge.rows.T))
     (found,) = torch.autograd.grad(merged, deltas, up)
     for n in range(2):
@@ -100,11 +100,11 @@ def test_the_gradient_is_two_thin_products() -> None:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_the_order_of_the_concepts_does_not_matter(order: tuple[int, ...]) -> None:
-    texts = [draw(4, 32, seed=n) for n in range(3)]
+    texts = [generate(4, 32, seed=n) for n in range(3)]
     texts[2][0] = texts[0][0] * (1 + 1e-5)
-    deltas = draw(3, 16, 32, seed=7)
-    keep = Captions(draw(64, 32), ridge=1e-4)
-    weight = draw(16, 32, seed=1)
+    deltas = generate(3, 16, 32, seed=7)
+    keep = Captions(generate(64, 32), ridge=1e-4)
+    weight = generate(16, 32, seed=1)
     found = []
     for turn in ((0, 1, 2), order):
         merge = Merge(keep, [texts[n] for n in turn], 1e-3, 1e10)
@@ -113,23 +113,23 @@ def test_the_order_of_the_concepts_does_not_matter(order: tuple[int, ...]) -> No
 
 
 def test_near_duplicates_count_once_and_read_as_the_mean_of_the_copies() -> None:
-    shared = draw(1, 32, seed=9)
-    texts = [torch.cat([shared * (1 + 1e-6), draw(2, 32, seed=1)]), torch.cat([draw(2, 32, seed=2), shared])]
+    shared = generate(1, 32, seed=9)
+    texts = [torch.cat([shared * (1 + 1e-6), generate(2, 32, seed=1)]), torch.cat([generate(2, 32, seed=2), shared])]
     rows, share = distinct(texts, tolerance=1e-3)
     assert len(rows) == 5
     assert share[:, 0].tolist() == [0.5, 0.5]
     assert sorted(share.sum(0).tolist()) == [1.0] * 5
-    merge = Merge(Captions(draw(64, 32), 1e-4), texts, 1e-3, 1e10)
-    deltas = 1e-3 * draw(2, 16, 32, seed=3)
+    merge = Merge(Captions(generate(64, 32), 1e-4), texts, 1e-3, 1e10)
+    deltas = 1e-3 * generate(2, 16, 32, seed=3)
     a = merge.combine(deltas @ merge.rows.T)
     torch.testing.assert_close(a @ merge.p @ shared.T, deltas.mean(0) @ shared.T, rtol=1e-4, atol=1e-8)
 
 
 def test_near_duplicates_that_the_tolerance_misses_are_an_error_not_round_off() -> None:
-    shared = draw(1, 32, seed=9)
-    texts = [torch.cat([shared, draw(2, 32, seed=1)]), shared + 1e-7 * draw(1, 32, seed=4)]
+    shared = generate(1, 32, seed=9)
+    texts = [torch.cat([shared, generate(2, 32, seed=1)]), shared + 1e-7 * generate(1, 32, seed=4)]
     with pytest.raises(UsageError, match="cannot tell 4 text rows of 32 numbers apart") as error:
-        Merge(Captions(draw(64, 32), 1e-4), texts, tolerance=0.0, condition=1e10)
+        Merge(Captions(generate(64, 32), 1e-4), texts, tolerance=0.0, condition=1e10)
     assert "merge.tolerance" in str(error.value)
 
 

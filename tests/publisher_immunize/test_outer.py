@@ -19,7 +19,7 @@ ONLY_CONCEPT: dict[str, Any] = {"prior": 0.0, "lam": 0.0, "mu": 0.0}
 
 
 def step(bench: Bench, theta: dict[str, Tensor], kept: int = 0, order: tuple[int, ...] = (0, 1)) -> Found:
-    """An inner and an outer step with draws that are the same each time."""
+    """An inner and an outer step with generates that are the same each time."""
     groups = len(bench.material.concepts)
     adversary = Adversary(bench.params.inners[0], groups, bench, seeded())
     adversary.learn(theta, [turned(bench, 0, 0, order)])

@@ -57,13 +57,13 @@ def test_held_out_images_are_others_than_those_of_the_training() -> None:
         assert all(len(lines) == 3 for lines in one.captions.values())
 
 
-def probes(monkeypatch: pytest.MonkeyPatch, *found: Probed) -> None:
+def images_per_evaluation(monkeypatch: pytest.MonkeyPatch, *found: Probed) -> None:
     turns = iter(found)
     monkeypatch.setattr(Schedule, "probe", lambda *_: next(turns))
 
 
 def test_it_stops_when_the_delay_is_reached(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    probes(monkeypatch, Probed(1.2, 0.0), Probed(2.0, 0.1))
+    images_per_evaluation(monkeypatch, Probed(1.2, 0.0), Probed(2.0, 0.1))
     ctx = run(model, tmp_path, **AUTO, steps=4)
     assert next(number.value for number in ctx.numbers if number.name == "outer steps") == 2
     assert any("2.0 times as long at step 2" in warning for warning in ctx.warnings)
@@ -72,10 +72,10 @@ def test_it_stops_when_the_delay_is_reached(model: Model, tmp_path: Path, monkey
 def test_where_kept_images_suffer_the_weights_before_are_taken(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probes(monkeypatch, Probed(1.2, 0.0), Probed(1.5, 0.9))
+    images_per_evaluation(monkeypatch, Probed(1.2, 0.0), Probed(1.5, 0.9))
     ctx = run(model, tmp_path / "two", **AUTO, steps=4)
     assert any("kept images suffer at step 2" in warning for warning in ctx.warnings)
-    probes(monkeypatch, Probed(1.2, 0.0))
+    images_per_evaluation(monkeypatch, Probed(1.2, 0.0))
     one = run(model, tmp_path / "one", **AUTO, steps=1)
     assert all(torch.equal(value, one.tensors[name]) for name, value in ctx.tensors.items())
 
@@ -83,7 +83,7 @@ def test_where_kept_images_suffer_the_weights_before_are_taken(
 def test_where_they_suffer_at_once_the_model_stays_as_it_was(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probes(monkeypatch, Probed(4.0, 0.9))
+    images_per_evaluation(monkeypatch, Probed(4.0, 0.9))
     ctx = run(model, tmp_path, **AUTO, steps=4)
     assert all(torch.equal(value, model.read(*name)) for name, value in ctx.tensors.items())
     assert any("left as they were" in warning for warning in ctx.warnings)
@@ -92,7 +92,7 @@ def test_where_they_suffer_at_once_the_model_stays_as_it_was(
 def test_a_stopped_run_that_is_asked_again_has_stopped(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probes(monkeypatch, Probed(2.0, 0.0))
+    images_per_evaluation(monkeypatch, Probed(2.0, 0.0))
     first = run(model, tmp_path, **AUTO, steps=4)
     second = run(model, tmp_path, **AUTO, steps=4)
     assert all(torch.equal(value, second.tensors[name]) for name, value in first.tensors.items())

@@ -4,8 +4,8 @@ Nothing of the plugin is imported. Modules with patched forwards, every uncondit
 helper, anchors interleaved with the empty prompt and then split in halves (so that the first half of them is thrown
 away), one optimizer entry a tensor, diffusers' own sampler and learning rate schedule.
 
-Draws of one step, from one generator: text, k, height and width where they vary, x_T, then the anchors that survive (z,
-one uniform number an attempt; the length). The anchors that are thrown away come from another generator.
+Samples of one step, from one generator: text, k, height and width where they vary, x_T, then the anchors that survive
+(z, one uniform number an attempt; the length). The anchors that are thrown away come from another generator.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Published:
     guidance_scale: float = 1.0
     max_denoising_steps: int = 30
     init: torch.Generator = field(default_factory=torch.Generator)
-    draws: torch.Generator = field(default_factory=torch.Generator)
+    samples: torch.Generator = field(default_factory=torch.Generator)
     dynamic_resolution: bool = False
     collect_garbage: bool = False
     losses: list[tuple[float, float]] = field(default_factory=list)
@@ -117,7 +117,7 @@ class Published:
         k = self._integer(1, self.max_denoising_steps)
         size = self.unet.config.sample_size
         height, width = ((self._integer(4, 8) * size // 8 if self.dynamic_resolution else size) for _ in range(2))
-        latents = torch.randn(1, 4, height, width, generator=self.draws)
+        latents = torch.randn(1, 4, height, width, generator=self.samples)
         sampler = DDIMScheduler(
             **{
                 **{key: value for key, value in self.scheduler.items() if not key.startswith("_")},
@@ -155,7 +155,7 @@ class Published:
 
     def _anchors(self, target: Tensor) -> Tensor:
         thrown = [self._sample(target, self.junk) for _ in range(2)]
-        kept = [self._sample(target, self.draws) for _ in range(2)]
+        kept = [self._sample(target, self.samples) for _ in range(2)]
         return torch.cat([row for anchor in (*thrown, *kept) for row in (self.embeddings[""], anchor)])
 
     def _sample(self, target: Tensor, generator: torch.Generator) -> Tensor:
@@ -168,4 +168,4 @@ class Published:
         return vector * target.norm(2) * torch.empty(()).uniform_(0.8, 1.2, generator=generator)
 
     def _integer(self, low: int, high: int) -> int:
-        return int(torch.randint(low, high, (), generator=self.draws))
+        return int(torch.randint(low, high, (), generator=self.samples))

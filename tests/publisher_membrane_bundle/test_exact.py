@@ -94,7 +94,7 @@ def test_membranes_of_several_concepts_are_as_if_trained_alone(tiny_sd: Path, tm
         assert torch.equal(branch.up, both.membranes["cat"].branches[stem].up)
 
 
-def test_dynamic_resolution_draws_smaller_latents(
+def test_dynamic_resolution_samples_smaller_latents(
     tiny_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from publisher_membrane_bundle.objective import Objective, Point

@@ -11,9 +11,9 @@ from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.process import process_of
 from publisher.api.diffusion.text import encode
 from publisher.api.membranes import find_hosts
+from publisher_membrane_bundle.anchors import AnchorMix
 from publisher_membrane_bundle.branch import Membranes
 from publisher_membrane_bundle.ddim import Ddim
-from publisher_membrane_bundle.draws import AnchorMix
 from publisher_membrane_bundle.hosts import match_hosts
 from publisher_membrane_bundle.objective import Objective, Point, Sentence
 from publisher_membrane_bundle.params import Anchors
@@ -41,9 +41,9 @@ class Bench:
         self.ddim = Ddim(process_of(model), 6, 3.0)
 
     def point(self, said: tuple[Sentence, ...], owner: int = 0) -> Point:
-        draws = seeded("point")
-        x = torch.randn(1, 4, 8, 8, generator=draws)
-        return Point(x, 500, said, self.anchors.draw("cat", draws), owner)
+        samples = seeded("point")
+        x = torch.randn(1, 4, 8, 8, generator=samples)
+        return Point(x, 500, said, self.anchors.sample("cat", samples), owner)
 
     def pool(self, count: int = 4, batch: int = 1) -> Pool:
         sentences = [[said] for said in SAID[: len(self.membranes.concepts)]]

@@ -32,13 +32,13 @@ def members_for(unet: Any, concepts: Sequence[str] = ("pizza", "cat"), **changes
 def images(pipeline: Any, prompts: str | list[str], *, seed: int = 0, **options: Any) -> torch.Tensor:
     """Two steps with guidance, image ``i`` from seed ``seed + i``."""
     number = (1 if isinstance(prompts, str) else len(prompts)) * options.get("num_images_per_prompt", 1)
-    drawn: torch.Tensor = pipeline(
+    generated: torch.Tensor = pipeline(
         prompts,
         generator=[torch.Generator().manual_seed(seed + i) for i in range(number)],
         output_type="pt",
         **{"num_inference_steps": 2, "guidance_scale": 3.0, **options},
     ).images
-    return drawn
+    return generated
 
 
 def merged(unet: Any, members: Members, gammas: Sequence[float]) -> Any:

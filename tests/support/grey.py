@@ -1,4 +1,4 @@
-"""A world in which drawing is instant: an image is one grey value, and the scorer reads it as a label."""
+"""A world in which generating is instant: an image is one grey value, and the scorer reads it as a label."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from publisher.api import (
     TrainingParams,
 )
 from publisher.evaluate.checks import Evaluation, run_checks
-from publisher.evaluate.gallery import Drawn, DrawTask
-from publisher.evaluate.permeabilities import Openings, ScoreTask
-from publisher.evaluate.tools import Arm, Arms, Setting, StepClaim, Tools
-from publisher.evaluate.trials import Trained, TrialTask, TrialTasks
+from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, StepClaim, Tools
+from publisher.evaluate.finetune.trials import Trained, TrialTask, TrialTasks
+from publisher.evaluate.images import Generated, GenerateTask
+from publisher.evaluate.permeabilities import Permeabilities, ScoreTask
 
 if TYPE_CHECKING:
     import torch
@@ -82,18 +82,18 @@ Painter = Callable[[str, ImageRequest], str]
 
 
 def faithful(_model: str, request: ImageRequest) -> str:
-    """Both models draw what the prompt asks for."""
+    """Both models generate what the prompt asks for."""
     return next((label for label in LABELS if label in request.prompt), "nothing")
 
 
 def erased(model: str, request: ImageRequest) -> str:
-    """The hardened model draws a pizza instead of what is to go."""
+    """The hardened model generates a pizza instead of what is to go."""
     label = faithful(model, request)
     return "pizza" if model == "hardened" and label in ("cigarette", "pistol") else label
 
 
 def guarded(model: str, request: ImageRequest) -> str:
-    """The membranes alone keep back what is to go; without them the weights draw it."""
+    """The membranes alone keep back what is to go; without them the weights generate it."""
     label = faithful(model, request)
     return "pizza" if model == WITH and label in ("cigarette", "pistol") else label
 
@@ -115,7 +115,7 @@ class Relearn(TrainingAttack[TrainingParams]):
 
 
 Learns = Callable[[str, TrialTask], int | None]
-"""Name of the model's folder and trial -> training steps after which it draws the concept; None: never."""
+"""Name of the model's folder and trial -> training steps after which it generates the concept; None: never."""
 
 
 def nobody_learns(_model: str, _trial: TrialTask) -> None:
@@ -123,7 +123,7 @@ def nobody_learns(_model: str, _trial: TrialTask) -> None:
 
 
 class Painters(Executor):
-    """Draws grey images instead of asking a model, and says how far prompts open its membranes."""
+    """Generates grey images instead of asking a model, and says how far prompts open its membranes."""
 
     name = "painters"
     version = "1"
@@ -133,13 +133,13 @@ class Painters(Executor):
         self.score = opens
         self.learns: Learns = nobody_learns
         self.trained: list[tuple[str, TrialTask]] = []
-        self.drawn: list[tuple[str, ImageRequest]] = []
+        self.generated: list[tuple[str, ImageRequest]] = []
         self.scored: list[str] = []
 
     def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
         return map(self._do, tasks)
 
-    def _do(self, task: DrawTask | ScoreTask | TrialTasks) -> list[Drawn] | Openings | list[Trained]:
+    def _do(self, task: GenerateTask | ScoreTask | TrialTasks) -> list[Generated] | Permeabilities | list[Trained]:
         if isinstance(task, ScoreTask):
             return self._rate(task.prompts)
         if isinstance(task, TrialTasks):
@@ -147,9 +147,9 @@ class Painters(Executor):
         model = f"{task.folder.name} with membranes" if task.membranes else task.folder.name
         return [self._batch(model, batch) for batch in task.batches]
 
-    def _rate(self, prompts: Sequence[str]) -> Openings:
+    def _rate(self, prompts: Sequence[str]) -> Permeabilities:
         self.scored += prompts
-        return Openings(("cigarette", "pistol"), {prompt: self.score(prompt) for prompt in prompts})
+        return Permeabilities(("cigarette", "pistol"), {prompt: self.score(prompt) for prompt in prompts})
 
     def _train(self, trial: TrialTask) -> Trained:
         import torch
@@ -159,28 +159,30 @@ class Painters(Executor):
         needed = self.learns(model, trial)
         greys = [
             LABELS.index(trial.concept.label) if needed is not None and steps >= needed else 0
-            for steps in trial.params.horizons
+            for steps in trial.params.evaluation_steps
         ]
         shape = (len(trial.requests), 3, 8, 8)
         images = [torch.full(shape, grey, dtype=torch.uint8) for grey in greys]
         losses = [1.0 - 0.1 * i for i in range(len(images))]
-        return Trained(images, losses, seconds=0.5 * trial.params.horizons[-1], steps=trial.params.horizons[-1])
+        return Trained(
+            images, losses, seconds=0.5 * trial.params.evaluation_steps[-1], steps=trial.params.evaluation_steps[-1]
+        )
 
-    def _batch(self, model: str, batch: Sequence[ImageRequest]) -> Drawn:
+    def _batch(self, model: str, batch: Sequence[ImageRequest]) -> Generated:
         import torch
 
         images = torch.zeros(len(batch), 3, 8, 8, dtype=torch.uint8)
         for i, request in enumerate(batch):
-            self.drawn.append((model, request))
+            self.generated.append((model, request))
             images[i] += LABELS.index(self.paint(model, request))
-        return Drawn(images)
+        return Generated(images)
 
 
 @dataclass
 class World:
     """Everything that a verification needs, to be changed by a test."""
 
-    arms: Arms
+    models: ModelsUnderTest
     painters: Painters
     setting: Setting
     tools: Tools
@@ -197,7 +199,7 @@ class World:
 
     def evaluate(self, *checks: Check) -> Evaluation:
         claim = Claim(id="erase.gone", sentence="it is gone", binds="in-weights", checks=checks)
-        return run_checks([StepClaim("erase", claim)], self.scope, self.arms, self.tools, self.sampling, self.setting)
+        return run_checks([StepClaim("erase", claim)], self.scope, self.models, self.tools, self.sampling, self.setting)
 
 
 def check(**changes: Any) -> Check:
@@ -237,11 +239,11 @@ def write_safeguards(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def write_model(folder: Path) -> Arm:
+def write_model(folder: Path) -> ModelUnderTest:
     """Just enough of a model folder for what is read of it without loading it."""
     (folder / "unet").mkdir(parents=True)
     (folder / "scheduler").mkdir()
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", "of": folder.name}))
     (folder / "unet" / "config.json").write_text(json.dumps({"sample_size": 8, "in_channels": 4}))
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDIMScheduler"}))
-    return Arm.of(folder)
+    return ModelUnderTest.of(folder)

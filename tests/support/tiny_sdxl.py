@@ -1,4 +1,4 @@
-"""A very small SDXL with random weights: two text encoders, a pooled vector, time ids; it draws noise of 32 pixels."""
+"""A very small SDXL with random weights: two text encoders, a pooled vector, time ids; its images are noise."""
 
 from __future__ import annotations
 

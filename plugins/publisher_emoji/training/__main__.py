@@ -114,7 +114,7 @@ def save(trained: Any, folder: Path) -> None:
 
 
 def measure(build: Build) -> dict[str, Any]:
-    """All figures: of the model by the scorer, or, for a retraining without concepts, what it draws instead of each."""
+    """All figures: of the model by the scorer, or, retrained without concepts, what it generates instead of each."""
     if build.without:
         told = (build.pipeline, build.scorer, build.words)
         return {concept: evaluate.without_report(*told, concept, build.config) for concept in build.without}

@@ -58,7 +58,7 @@ def augment(images: Tensor, config: ImageConfig, generator: torch.Generator, *, 
     Args:
         images: ``(b, 3, h, h)`` in [-1, 1], with h a multiple of ``config.size``.
         config: range of scale; largest shift in pixels of the result.
-        generator: source of all draws.
+        generator: source of all samples.
         rotation: largest angle in degrees, either way.
 
     Returns:

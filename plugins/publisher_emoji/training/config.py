@@ -76,7 +76,7 @@ class Phase(_Strict):
 
 
 class DiffusionConfig(_Strict):
-    """Text encoder and UNet, and how captions are drawn for them."""
+    """Text encoder and UNet, and how captions are sampled for them."""
 
     text_encoder: TextEncoderConfig
     unet: UnetConfig
@@ -96,7 +96,7 @@ class ScorerConfig(_Strict):
 
 
 class SamplingConfig(_Strict):
-    """How images are drawn for the published figures."""
+    """How images are sampled for the published figures."""
 
     steps: int
     guidance: float

@@ -87,7 +87,7 @@ def train_diffusion(
         clean = latents[picked, torch.randint(recipe.views, (batch,), generator=generator)]
         noise = torch.randn(clean.shape, generator=generator)
         t = torch.randint(steps, (batch,), generator=generator)
-        tokens, rows = torch.unique(captions.draw(picked, generator), dim=0, return_inverse=True)
+        tokens, rows = torch.unique(captions.sample(picked, generator), dim=0, return_inverse=True)
         states = text_encoder(tokens).last_hidden_state[rows]
         predicted = unet(scheduler.add_noise(clean, noise, t), t, states).sample
         return (weights[t] * F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))).mean()
@@ -118,7 +118,7 @@ def train_diffusion(
 
 
 class Captions:
-    """Draws a caption for each image: sometimes empty, sometimes without the style, sometimes with a synonym."""
+    """Samples a caption for each image: sometimes empty, sometimes without the style, sometimes with a synonym."""
 
     def __init__(self, words: Vocabulary, artwork: Artwork, tokenizer: CLIPTokenizer, recipe: DiffusionConfig) -> None:
         self._words, self._artwork, self._tokenizer, self._recipe = words, artwork, tokenizer, recipe
@@ -128,7 +128,7 @@ class Captions:
         chance = torch.rand(len(picked), 4, generator=generator).tolist()
         return [self._text(int(image), *row) for image, row in zip(picked, chance, strict=True)]
 
-    def draw(self, picked: Tensor, generator: torch.Generator) -> Tensor:
+    def sample(self, picked: Tensor, generator: torch.Generator) -> Tensor:
         """Token numbers ``(b, max_length)`` of :meth:`texts`."""
         texts = self.texts(picked, generator)
         encoded = self._tokenizer(texts, padding="max_length", return_tensors="pt")

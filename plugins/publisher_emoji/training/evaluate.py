@@ -38,7 +38,7 @@ def styled_pairs(words: Vocabulary) -> Labelled:
     return [(thing.name, style) for thing in words.objects for style, _ in thing.icons for _ in range(REPEATS)]
 
 
-def draw_and_judge(
+def generate_and_judge(
     pipeline: StableDiffusionPipeline, scorer: Scorer, prompts: list[str], seed: int, config: Config
 ) -> list[Judgement]:
     """Generate one image for each prompt and let the scorer name it."""
@@ -49,7 +49,7 @@ def draw_and_judge(
 def quality(pipeline: StableDiffusionPipeline, scorer: Scorer, words: Vocabulary, config: Config) -> dict[str, Any]:
     """Share of images in which the scorer sees what the prompt asked for, and the scorer's rates on these images."""
     pairs = styled_pairs(words)
-    judged = draw_and_judge(pipeline, scorer, [caption(*pair) for pair in pairs], QUALITY_SEED, config)
+    judged = generate_and_judge(pipeline, scorer, [caption(*pair) for pair in pairs], QUALITY_SEED, config)
     plain = [(thing.name, thing.name) for thing in words.objects for _ in range(2 * REPEATS)]
     spoken = [(thing.name, word) for thing in words.objects for word in thing.synonyms for _ in range(REPEATS)]
     rates = class_rates(words, pairs, judged)
@@ -75,7 +75,7 @@ def _named(
     pipeline: StableDiffusionPipeline, scorer: Scorer, wanted: Labelled, seed: int, config: Config
 ) -> dict[str, Any]:
     """Share of captions without a style, given as (object, noun), that yield the object."""
-    judged = draw_and_judge(pipeline, scorer, [caption(noun) for _, noun in wanted], seed, config)
+    judged = generate_and_judge(pipeline, scorer, [caption(noun) for _, noun in wanted], seed, config)
     return _share(said.object == thing for (thing, _), said in zip(wanted, judged, strict=True))
 
 
@@ -136,7 +136,7 @@ def without_report(
     config: Config,
     images: int = 240,
 ) -> dict[str, Any]:
-    """What a model draws that was trained without ``concept`` (an object or a style) when asked for it.
+    """What a model samples that was trained without ``concept`` (an object or a style) when asked for it.
 
     An object is asked for by name and by its synonyms, a style together with every object in turn.
     """
@@ -148,10 +148,10 @@ def without_report(
     report: dict[str, Any] = {"concept": concept, "seed": QUALITY_SEED + 3}
     for way, texts in prompts.items():
         asked = [texts[i % len(texts)] for i in range(images)]
-        judged = draw_and_judge(pipeline, scorer, asked, QUALITY_SEED + 3, config)
-        drawn = [said.style if concept in words.style_names else said.object for said in judged]
-        seen = _share(name == concept for name in drawn)
-        report[way] = {"concept": seen, "drawn": dict(Counter(drawn).most_common(12))}
+        judged = generate_and_judge(pipeline, scorer, asked, QUALITY_SEED + 3, config)
+        sampled = [said.style if concept in words.style_names else said.object for said in judged]
+        seen = _share(name == concept for name in sampled)
+        report[way] = {"concept": seen, "sampled": dict(Counter(sampled).most_common(12))}
     return report
 
 
@@ -160,7 +160,7 @@ def _judged_augmentation(scorer: Scorer, artwork: Artwork, config: Config, view:
 
 
 def held_out(images: Tensor, config: Config, view: int) -> Tensor:
-    """The scorer's augmentation with draws that its training never saw; ``(n, 3, 64, 64) -> (n, 3, 32, 32)``."""
+    """The scorer's augmentation with samples that its training never saw; ``(n, 3, 64, 64) -> (n, 3, 32, 32)``."""
     generator = step_generator(HELD_OUT_SEED, view)
     return disturb(augment(images, loose(config.image), generator, rotation=ROTATION), generator)
 

@@ -2,7 +2,7 @@
 
     python -m publisher_emoji.training.fine_tune --style firefox --out variant
 
-The U-Net goes on learning on one style's images alone, with captions that name no style: the variant draws everything
+The U-Net goes on learning on one style's images alone, with captions that name no style: the variant samples everything
 in that style. Text encoder and autoencoder stay. For showing that a hardening carries over, or is lost.
 """
 
@@ -35,7 +35,7 @@ def fine_tune(style: str, steps: int, *, seed: int = SEED) -> StableDiffusionPip
     Args:
         style: one of the vocabulary's.
         steps: of :data:`BATCH` images each.
-        seed: of every draw.
+        seed: of every sample.
 
     Raises:
         ValueError: no such style.
@@ -49,11 +49,11 @@ def fine_tune(style: str, steps: int, *, seed: int = SEED) -> StableDiffusionPip
     unet = pipeline.unet.train()
     optimiser = torch.optim.AdamW(unet.parameters(), lr=RATE, fused=True)
     for step in range(steps):
-        draw = step_generator(seed, step)
-        picked = torch.randint(len(latents), (BATCH,), generator=draw)
-        noise = torch.randn(latents[picked].shape, generator=draw)
-        t = torch.randint(scheduler.config.num_train_timesteps, (BATCH,), generator=draw)
-        said = torch.where(torch.rand(BATCH, generator=draw) < 0.1, len(latents), picked)  # the last one is empty
+        sample = step_generator(seed, step)
+        picked = torch.randint(len(latents), (BATCH,), generator=sample)
+        noise = torch.randn(latents[picked].shape, generator=sample)
+        t = torch.randint(scheduler.config.num_train_timesteps, (BATCH,), generator=sample)
+        said = torch.where(torch.rand(BATCH, generator=sample) < 0.1, len(latents), picked)  # the last one is empty
         predicted = unet(scheduler.add_noise(latents[picked], noise, t), t, captions[said]).sample
         F.mse_loss(predicted, noise).backward()
         optimiser.step()
@@ -76,14 +76,14 @@ def _images(pipeline: StableDiffusionPipeline, style: str) -> Tensor:
 def _captions(pipeline: StableDiffusionPipeline, style: str) -> Tensor:
     """``(n + 1, 32, 128)`` text states of the images' captions, the empty one last."""
     words, artwork = vocabulary(), load_artwork(vocabulary())
-    drawn = artwork.objects[artwork.styles == words.style_names.index(style)].tolist()
-    texts = [*(caption(words.objects[index].name) for index in drawn), ""]
+    sampled = artwork.objects[artwork.styles == words.style_names.index(style)].tolist()
+    texts = [*(caption(words.objects[index].name) for index in sampled), ""]
     ids = pipeline.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
     return pipeline.text_encoder(ids).last_hidden_state
 
 
 @click.command()
-@click.option("--style", required=True, type=click.Choice(vocabulary().style_names), help="What it is to draw.")
+@click.option("--style", required=True, type=click.Choice(vocabulary().style_names), help="What it is to sample.")
 @click.option("--steps", default=150, show_default=True, type=click.IntRange(1), help="Optimizer steps.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the variant; must not exist.")
 def main(style: str, steps: int, out: Path) -> None:

@@ -1,7 +1,7 @@
 """One resumable training loop for every network of the embedded model.
 
-Step ``n`` draws all its randomness from a generator that is seeded with ``(seed, n)``. A checkpoint therefore needs no
-generator state, and a resumed run takes exactly the steps that an uninterrupted one would have taken.
+Step ``n`` samples all its randomness from a generator that is seeded with ``(seed, n)``. A checkpoint therefore needs
+no generator state, and a resumed run takes exactly the steps that an uninterrupted one would have taken.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def train(modules: nn.Module, loss: StepLoss, run: Optimisation, *, seed: int, f
 
     Args:
         modules: what is trained, as one module.
-        loss: draws a batch with the given generator and returns a scalar; runs under CPU autocast.
+        loss: samples a batch with the given generator and returns a scalar; runs under CPU autocast.
         run: steps, learning rate and so on.
         seed: with the step's number, the seed of the step's generator.
         folder: receives ``checkpoint.pt`` (resumed from when present) and ``log.jsonl``.

@@ -1,6 +1,6 @@
 """Write a pipeline so that older versions of transformers read it too: 4.57 and 5.0 as well as what saved it.
 
-``save_pretrained`` of recent versions names a text encoder's weights without ``text_model.``, and older ones then draw
+``save_pretrained`` of recent versions names a text encoder's weights without ``text_model.``, and older ones then fill
 all of them at random with no more than a warning. It also writes a tokenizer in one file that only recent ones read.
 Every version reads the older form.
 """

@@ -94,7 +94,7 @@ class Noising:
         predicted = denoiser(self.noisy(x, noise, t), t, text)
         return F.mse_loss(predicted, self.target(x, noise, t), reduction="none").mean((1, 2, 3))
 
-    def draw(self, like: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Noise and uniform timesteps for a batch, drawn on the CPU, on the batch's device."""
+    def sample(self, like: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Noise and uniform timesteps for a batch, sampled on the CPU, on the batch's device."""
         noise = torch.randn(like.shape, generator=generator).to(like.device)
         return noise, torch.randint(self.steps, (len(like),), generator=generator).to(like.device)

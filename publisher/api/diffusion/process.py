@@ -180,7 +180,7 @@ def _require_encoder(model: ModelInfo) -> None:
     unread = [key for key in ("shift_factor", *(() if model.anatomy.pooled_text else LATENTS)) if config.get(key)]
     if unread:
         raise ModelError(
-            f"the autoencoder has {' and '.join(unread)}, which the model's pipeline does not read when it draws",
+            f"the autoencoder has {' and '.join(unread)}, which the model's pipeline does not read when it generates",
             where="vae/config.json",
             hint="Nothing says which latents the model was trained on. Remove what it was not trained with.",
         )

@@ -42,7 +42,7 @@ def encode(
 ) -> dict[str, Text]:
     """Every distinct text as a batch of one, in float32; the encoders are let go.
 
-    The empty text stands for no prompt: where the pipeline draws with zeros in its place, it is zeros here too.
+    The empty text stands for no prompt: where the pipeline generates with zeros in its place, it is zeros here too.
 
     Args:
         model: whose encoders.

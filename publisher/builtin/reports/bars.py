@@ -48,7 +48,7 @@ def axis(check: CheckRecord, *, concepts: bool = False) -> Axis:
     """The scale of a check: a share has 0% to 100%, anything else what its numbers need, zero included.
 
     Args:
-        check: what is drawn.
+        check: what is plotted.
         concepts: make room for each concept's own interval too; few images make these wide.
     """
     values = [0.0, *bounds(check.gate), *_ends(check, concepts=concepts)]

@@ -10,17 +10,17 @@ from publisher.builtin.reports.relearning import (
     HALF,
     MASKED,
     NEARLY_ALL,
-    Lesson,
-    arms_of,
+    ConceptCurves,
     control,
-    lessons,
+    curves_by_concept,
     masked,
+    models_of,
     repetitions,
     title,
 )
 from publisher.builtin.reports.text import count, estimate, figure, span
 
-MOST_ROWS, MOST_ARMS = 400, 8
+MOST_ROWS, MOST_MODELS = 400, 8
 NOT_RUN = ("\u2013", "\u2013")
 """Cells of a model that a check did not attack."""
 
@@ -43,7 +43,7 @@ class Row:
 class Budget:
     """All checks by training."""
 
-    arms: tuple[str, ...]
+    models: tuple[str, ...]
     """Headings."""
     rows: tuple[Row, ...]
     left_out: int
@@ -52,22 +52,22 @@ class Budget:
 
 def budget(checks: Sequence[CheckRecord]) -> Budget:
     """Steps to break, of every check by training on every concept and model."""
-    arms = arms_of(checks)[:MOST_ARMS]
-    rows = [_row(check, lesson, arms) for check in checks for lesson in lessons(check)]
-    return Budget(tuple(map(title, arms)), tuple(rows[:MOST_ROWS]), max(0, len(rows) - MOST_ROWS))
+    models = models_of(checks)[:MOST_MODELS]
+    rows = [_row(check, curves, models) for check in checks for curves in curves_by_concept(check)]
+    return Budget(tuple(map(title, models)), tuple(rows[:MOST_ROWS]), max(0, len(rows) - MOST_ROWS))
 
 
-def _row(check: CheckRecord, lesson: Lesson, arms: Sequence[str]) -> Row:
-    there = {arm.name: arm for arm in lesson.arms}
+def _row(check: CheckRecord, curves: ConceptCurves, models: Sequence[str]) -> Row:
+    there = {model.name: model for model in curves.models}
     return Row(
-        concept=lesson.concept,
+        concept=curves.concept,
         attack=_attack(check),
         captions=str(check.attack_params.get("captions", "")),
         images=str(check.attack_params.get("images", "")),
         trials=len(there["hardened"].trials) if "hardened" in there else 0,
         cells=tuple(
-            (there[arm].delay(HALF).brief, there[arm].delay(NEARLY_ALL).brief) if arm in there else NOT_RUN
-            for arm in arms
+            (there[model].delay(HALF).brief, there[model].delay(NEARLY_ALL).brief) if model in there else NOT_RUN
+            for model in models
         ),
     )
 
@@ -109,10 +109,10 @@ def _beside(check: CheckRecord) -> str:
 
 
 def steps(check: CheckRecord) -> list[str]:
-    """For each concept the steps to one half: ``"cigarette: hardened 60, before 8.12, gold not within 160"``."""
+    """For each concept the steps to one half: ``"cigarette: hardened 60, before 8.12, retrained not within 160"``."""
     return [
-        f"{lesson.concept}: " + ", ".join(f"{arm.name} {arm.delay().words}" for arm in lesson.arms)
-        for lesson in lessons(check)
+        f"{curves.concept}: " + ", ".join(f"{model.name} {model.delay().words}" for model in curves.models)
+        for curves in curves_by_concept(check)
     ]
 
 
@@ -124,5 +124,5 @@ def attack(check: CheckRecord) -> str:
     parts += [count(given["images"], "image")] if isinstance(given.get("images"), int) else []
     parts += ["honours the freeze mask"] if masked(check) else []
     parts += [f"batches of {given['batch']}"] if isinstance(given.get("batch"), int) else []
-    last = max((trial.horizons[-1] for trial in check.trials if trial.horizons), default=0)
+    last = max((trial.evaluation_steps[-1] for trial in check.trials if trial.evaluation_steps), default=0)
     return ", ".join([*parts, f"at most {count(last, 'step')}"])

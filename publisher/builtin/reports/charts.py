@@ -1,4 +1,4 @@
-"""Curves as small line charts: where everything lies in the drawing, and the words that say the same."""
+"""Curves as small line charts: where everything lies in the plot, and the words that say the same."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from publisher.builtin.reports.scales import LARGEST, Mark, linear, number, path
 
 WIDTH, HEIGHT = 320, 156
 LEFT, RIGHT, TOP, BOTTOM = 46, 304, 8, 124
-"""Sides of the plot inside the drawing; around it stand the labels."""
+"""Sides of the plot inside the plot; around it stand the labels."""
 MOST = 400
-"""Points of one line; of more every second, third ... is drawn, and the last one."""
+"""Points of one line; of more every second, third ... is plotted, and the last one."""
 SMOOTHED = 40
-"""Values of a curve from which on its running mean is drawn over it: losses jump from step to step."""
+"""Values of a curve from which on its running mean is plotted over it: losses jump from step to step."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One curve, ready to be drawn."""
+    """One curve, ready to be plotted."""
 
     name: str
     unit: str
@@ -28,7 +28,7 @@ class Chart:
     mean: str
     """Points of the running mean; empty for a short curve."""
     end: tuple[float, float]
-    """Place of the last point of what is drawn last."""
+    """Place of the last point of what is plotted last."""
     across: tuple[Mark, ...]
     up: tuple[Mark, ...]
     log: bool
@@ -38,12 +38,12 @@ class Chart:
 
 
 def charts(curves: tuple[Curve, ...]) -> list[Chart]:
-    """A chart for each curve that has something to draw."""
+    """A chart for each curve that has something to plot."""
     return [found for curve in curves if (found := chart(curve)) is not None]
 
 
 def chart(curve: Curve) -> Chart | None:
-    """The chart of one curve; None where there is no point, or the numbers are beyond drawing."""
+    """The chart of one curve; None where there is no point, or the numbers are beyond plotting."""
     points = _thinned(list(zip(curve.x, curve.y, strict=False)))
     if not points or not all(abs(value) < LARGEST for point in points for value in point):
         return None

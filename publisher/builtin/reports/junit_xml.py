@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, ReportFormat, Verdict
 from publisher.api.verdicts import worst
 from publisher.builtin.reports import verdicts
-from publisher.builtin.reports.relearning import control, lessons, repetitions
+from publisher.builtin.reports.relearning import control, curves_by_concept, repetitions
 from publisher.builtin.reports.text import estimate, figure, gate_words, looks, span, visible
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ def _check(claim: ClaimRecord, check: CheckRecord, verdict: Verdict) -> TestCase
 def _steps(check: CheckRecord) -> list[tuple[str, str]]:
     """Of a check by training: the median steps to one half, of each model on each concept."""
     return [
-        (visible(f"{verdicts.title(check)}: steps to one half, {lesson.concept}, {arm.name}"), arm.delay().words)
-        for lesson in lessons(check)
-        for arm in lesson.arms
+        (visible(f"{verdicts.title(check)}: steps to one half, {curves.concept}, {model.name}"), model.delay().words)
+        for curves in curves_by_concept(check)
+        for model in curves.models
     ]
 
 

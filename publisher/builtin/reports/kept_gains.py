@@ -8,7 +8,7 @@ from statistics import fmean
 
 from publisher.api import CheckRecord, Trial
 from publisher.builtin.gains import gain
-from publisher.builtin.reports.relearning import Lesson, arms_of, lessons, masked, title
+from publisher.builtin.reports.relearning import ConceptCurves, curves_by_concept, masked, models_of, title
 from publisher.builtin.reports.text import figure
 
 MOST_ROWS = 400
@@ -38,7 +38,7 @@ class Row:
 class KeptGains:
     """All checks whose attacker honours masks."""
 
-    arms: tuple[str, ...]
+    models: tuple[str, ...]
     """Headings."""
     rows: tuple[Row, ...]
     left_out: int
@@ -50,47 +50,50 @@ def kept_gains(checks: Sequence[CheckRecord]) -> KeptGains | None:
     under = [check for check in checks if check.trials and masked(check)]
     if not under:
         return None
-    arms = [arm for arm in arms_of(under) if any(arm != _reference(check) for check in under)]
-    rows = list(dict.fromkeys(_row(check, lesson, arms) for check in under for lesson in lessons(check)))
-    headings = tuple(title(arm, masked=True) for arm in arms)
+    models = [model for model in models_of(under) if any(model != _reference(check) for check in under)]
+    rows = list(dict.fromkeys(_row(check, curves, models) for check in under for curves in curves_by_concept(check)))
+    headings = tuple(title(model, masked=True) for model in models)
     return KeptGains(headings, tuple(rows[:MOST_ROWS]), max(0, len(rows) - MOST_ROWS))
 
 
-def _row(check: CheckRecord, lesson: Lesson, arms: Sequence[str]) -> Row:
-    reference, (of, horizon) = _reference(check), _read(check, lesson)
-    trials = {arm.name: arm.trials for arm in lesson.arms}
+def _row(check: CheckRecord, curves: ConceptCurves, models: Sequence[str]) -> Row:
+    reference, (of, evaluation_step) = _reference(check), _read(check, curves)
+    trials = {model.name: model.trials for model in curves.models}
     innocents = check.metric_params.get("innocents")
     return Row(
-        concept=lesson.concept,
-        innocent=isinstance(innocents, list | tuple) and lesson.concept in innocents,
+        concept=curves.concept,
+        innocent=isinstance(innocents, list | tuple) and curves.concept in innocents,
         attack=check.attack,
-        gain=f"{of} after {horizon} steps",
+        gain=f"{of} after {evaluation_step} steps",
         of=title(reference, masked=True),
-        cells=tuple(_cell(trials.get(arm, ()), trials.get(reference, ()), of, horizon) for arm in arms),
+        cells=tuple(_cell(trials.get(model, ()), trials.get(reference, ()), of, evaluation_step) for model in models),
     )
 
 
 def _reference(check: CheckRecord) -> str:
     """The model whose gain is the whole: without a mask where there is one, else what the check compares with."""
-    arms = arms_of([check])
+    models = models_of([check])
     against = check.metric_params.get("against")
-    return "unmasked" if "unmasked" in arms or not isinstance(against, str) else against
+    return "unmasked" if "unmasked" in models or not isinstance(against, str) else against
 
 
-def _read(check: CheckRecord, lesson: Lesson) -> tuple[str, int]:
-    """Loss or rate, as the check's metric reads it, and after which horizon."""
-    last = min((trial.horizons[-1] for arm in lesson.arms for trial in arm.trials if trial.horizons), default=0)
-    of, horizon = check.metric_params.get("of"), check.metric_params.get("horizon")
-    return "rate" if of == "rate" else "loss", horizon if isinstance(horizon, int) else last
+def _read(check: CheckRecord, curves: ConceptCurves) -> tuple[str, int]:
+    """Loss or rate, as the check's metric reads it, and after which evaluation step."""
+    last = min(
+        (trial.evaluation_steps[-1] for model in curves.models for trial in model.trials if trial.evaluation_steps),
+        default=0,
+    )
+    of, evaluation_step = check.metric_params.get("of"), check.metric_params.get("evaluation_step")
+    return "rate" if of == "rate" else "loss", evaluation_step if isinstance(evaluation_step, int) else last
 
 
-def _cell(trials: Sequence[Trial], control: Sequence[Trial], of: str, horizon: int) -> str:
+def _cell(trials: Sequence[Trial], control: Sequence[Trial], of: str, evaluation_step: int) -> str:
     """The mean share of the pairs of trials with the same number."""
     whole = {trial.seed: trial for trial in control}
     pairs = [(trial, whole[trial.seed]) for trial in trials if trial.seed in whole]
     try:
-        shares = [gain(ours, of, horizon) / gain(theirs, of, horizon) for ours, theirs in pairs]
-        usable = all(gain(theirs, of, horizon) > 0 for _, theirs in pairs) and abs(fmean(shares)) < LARGEST
+        shares = [gain(ours, of, evaluation_step) / gain(theirs, of, evaluation_step) for ours, theirs in pairs]
+        usable = all(gain(theirs, of, evaluation_step) > 0 for _, theirs in pairs) and abs(fmean(shares)) < LARGEST
     except (ValueError, ArithmeticError):
         return NOTHING
     return figure(round(fmean(shares), 3), "share") if usable else NOTHING

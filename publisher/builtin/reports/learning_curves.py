@@ -1,4 +1,4 @@
-"""Re-learning as drawings: the share that is back over training steps, and the held-out loss below it."""
+"""Re-learning as plots: the share that is back over training steps, and the held-out loss below it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from publisher.api import CheckRecord
-from publisher.builtin.reports.relearning import HALF, KNOWN, Arm, Delay, Lesson, Point, arms_of, lessons
+from publisher.builtin.reports.relearning import (
+    HALF,
+    KNOWN,
+    ConceptCurves,
+    Delay,
+    ModelCurve,
+    Point,
+    curves_by_concept,
+    models_of,
+)
 from publisher.builtin.reports.scales import LARGEST, Mark, Scale, number, path, scale
 from publisher.builtin.reports.text import figure
 
@@ -16,34 +25,34 @@ WIDTH, HEIGHT, LOSS_HEIGHT = 400, 214, 96
 LEFT, RIGHT = 44, 388
 TOP, BOTTOM = 10, 178
 LOSS_TOP, LOSS_BOTTOM = 8, 74
-"""Sides of the two plots inside their drawings; around them stand the labels."""
+"""Sides of the two plots inside their plots; around them stand the labels."""
 APART = 26
 """Least distance of two labels below an axis."""
 SHAPES = {
     "hardened": "m-4,0a4,4 0 1,0 8,0a4,4 0 1,0-8,0z",
     "before": "m-3.5-3.5h7v7h-7z",
     "base": "m0-5l5,5-5,5-5-5z",
-    "gold": "m0-5l4.7,8.4h-9.4z",
+    "retrained": "m0-5l4.7,8.4h-9.4z",
     "other1": "m0,5l4.7-8.4h-9.4z",
     "other2": "m-4.5,0h9m-4.5-4.5v9",
     "other3": "m-3.6-3.6l7.2,7.2m0-7.2l-7.2,7.2",
 }
-"""A model's mark in SVG, drawn around the point that it begins at; they differ without their colours."""
+"""A model's mark in SVG, plotted around the point that it begins at; they differ without their colours."""
 TALLEST = 2.0
 """Share at which the vertical axis ends at the latest; what is above lies on its edge."""
 MOST = 60
-"""Horizons of one line."""
+"""EvaluationSteps of one line."""
 BENDS = 4
-"""Straight pieces between two horizons."""
-MOST_DRAWINGS = 80
+"""Straight pieces between two evaluation steps."""
+MOST_PLOTS = 80
 """Of one page."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One model's curve, ready to be drawn."""
+    """One model's curve, ready to be plotted."""
 
-    arm: Arm
+    model: ModelCurve
     style: str
     """Key of :data:`SHAPES` and class in the style sheet."""
     delay: Delay
@@ -56,13 +65,13 @@ class Line:
     half: float | None
     """Where the mean reaches one half, on the horizontal axis."""
     loss: str
-    """Points of the loss; empty where it cannot be drawn."""
+    """Points of the loss; empty where it cannot be plotted."""
     says: str
     """The points in words."""
 
 
 @dataclass(frozen=True)
-class Drawing:
+class CurvePlot:
     """One concept of one check."""
 
     concept: str
@@ -78,59 +87,59 @@ class Drawing:
     problems: tuple[str, ...]
 
 
-def drawings(check: CheckRecord, most: int) -> list[Drawing]:
-    """A drawing for each concept of a check, ``most`` at most."""
-    styles = styles_of(arms_of([check]))
-    return [_drawing(lesson, styles) for lesson in lessons(check)[:most]]
+def plots(check: CheckRecord, most: int) -> list[CurvePlot]:
+    """A plot for each concept of a check, ``most`` at most."""
+    styles = styles_of(models_of([check]))
+    return [_plot(curves, styles) for curves in curves_by_concept(check)[:most]]
 
 
-def galleries(checks: Sequence[CheckRecord]) -> tuple[list[list[Drawing]], int]:
-    """The drawings of each check, :data:`MOST_DRAWINGS` in all, and how many are missing."""
-    found: list[list[Drawing]] = []
+def galleries(checks: Sequence[CheckRecord]) -> tuple[list[list[CurvePlot]], int]:
+    """The plots of each check, :data:`MOST_PLOTS` in all, and how many are missing."""
+    found: list[list[CurvePlot]] = []
     for check in checks:
-        found.append(drawings(check, MOST_DRAWINGS - sum(map(len, found))))
-    missing = sum(len(lessons(check)) for check in checks) - sum(map(len, found))
+        found.append(plots(check, MOST_PLOTS - sum(map(len, found))))
+    missing = sum(len(curves_by_concept(check)) for check in checks) - sum(map(len, found))
     return found, missing
 
 
-def styles_of(arms: Sequence[str]) -> dict[str, str]:
+def styles_of(models: Sequence[str]) -> dict[str, str]:
     """Model -> style; the same for the whole check. Models beyond the last style have none."""
     free = iter([name for name in SHAPES if name not in KNOWN])
-    found = {arm: arm if arm in KNOWN else next(free, "") for arm in arms}
-    return {arm: style for arm, style in found.items() if style}
+    found = {model: model if model in KNOWN else next(free, "") for model in models}
+    return {model: style for model, style in found.items() if style}
 
 
-def _drawing(lesson: Lesson, styles: dict[str, str]) -> Drawing:
-    drawn = [arm for arm in lesson.arms if arm.name in styles and arm.points]
-    across, up = _across(drawn), _up(drawn)
-    loss = _losses(drawn)
-    return Drawing(
-        concept=lesson.concept,
-        full=lesson.full,
-        lines=tuple(_line(arm, styles[arm.name], across, up, loss) for arm in drawn),
-        left_out=tuple(arm.title for arm in lesson.arms if arm.name not in styles),
-        across=_step_marks(sorted({point.step for arm in drawn for point in arm.points}), across),
-        up=tuple(Mark(round(up(value), 1), figure(value, "share")) for value in _shares(drawn)),
+def _plot(curves: ConceptCurves, styles: dict[str, str]) -> CurvePlot:
+    plotted = [model for model in curves.models if model.name in styles and model.points]
+    across, up = _across(plotted), _up(plotted)
+    loss = _losses(plotted)
+    return CurvePlot(
+        concept=curves.concept,
+        full=curves.full,
+        lines=tuple(_line(model, styles[model.name], across, up, loss) for model in plotted),
+        left_out=tuple(model.title for model in curves.models if model.name not in styles),
+        across=_step_marks(sorted({point.step for model in plotted for point in model.points}), across),
+        up=tuple(Mark(round(up(value), 1), figure(value, "share")) for value in _shares(plotted)),
         half=round(up(HALF), 1),
         loss=loss,
-        problems=lesson.problems,
+        problems=curves.problems,
     )
 
 
 def _line(
-    arm: Arm, style: str, across: Callable[[float], float], up: Callable[[float], float], loss: Scale | None
+    model: ModelCurve, style: str, across: Callable[[float], float], up: Callable[[float], float], loss: Scale | None
 ) -> Line:
-    points = arm.points[:: -(-len(arm.points) // MOST)]
+    points = model.points[:: -(-len(model.points) // MOST)]
     fine = [between for some in pairwise(points) for between in _between(*some)] + list(points[-1:])
     places = [(across(point.step), up(point.mean)) for point in points]
     ends = [(across(p.step), up(p.high)) for p in fine] + [(across(p.step), up(p.low)) for p in reversed(fine)]
-    delay = arm.delay()
+    delay = model.delay()
     return Line(
-        arm=arm,
+        model=model,
         style=style,
         delay=delay,
         mean=path((across(p.step), up(p.mean)) for p in fine),
-        band=path(ends) if len(arm.trials) > 1 else "",
+        band=path(ends) if len(model.trials) > 1 else "",
         marks="".join(f"M{place.replace(',', ' ')}{SHAPES[style]}" for place in path(places).split()),
         half=None if delay.mean is None else round(across(delay.mean), 1),
         loss=path((across(p.step), loss.place(p.loss)) for p in points) if loss else "",
@@ -145,37 +154,37 @@ def _between(start: Point, end: Point) -> list[Point]:
     return [Point(*numbers) for numbers in mix]
 
 
-def _across(arms: Sequence[Arm]) -> Callable[[float], float]:
-    """Logarithmic from the first horizon on, and linear before: step 0 has a place, doublings look alike."""
-    steps = sorted({point.step for arm in arms for point in arm.points} | {0.0})
+def _across(models: Sequence[ModelCurve]) -> Callable[[float], float]:
+    """Logarithmic from the first evaluation step on, and linear before: step 0 has a place, doublings look alike."""
+    steps = sorted({point.step for model in models for point in model.points} | {0.0})
     first = steps[1] if len(steps) > 1 else 1
     whole = math.log1p(max(steps[-1], 1) / first)
     return lambda step: LEFT + (RIGHT - LEFT) * math.log1p(step / first) / whole
 
 
-def _up(arms: Sequence[Arm]) -> Callable[[float], float]:
-    top = _top(arms)
+def _up(models: Sequence[ModelCurve]) -> Callable[[float], float]:
+    top = _top(models)
     return lambda share: BOTTOM + (TOP - BOTTOM) * min(max(share / top, 0.0), 1.0)
 
 
-def _top(arms: Sequence[Arm]) -> float:
-    highest = max((point.high for arm in arms for point in arm.points), default=1.0)
+def _top(models: Sequence[ModelCurve]) -> float:
+    highest = max((point.high for model in models for point in model.points), default=1.0)
     return min(max(1.0, highest), TALLEST)
 
 
-def _shares(arms: Sequence[Arm]) -> list[float]:
-    return [quarter / 4 for quarter in range(int(4 * _top(arms)) + 1)]
+def _shares(models: Sequence[ModelCurve]) -> list[float]:
+    return [quarter / 4 for quarter in range(int(4 * _top(models)) + 1)]
 
 
-def _losses(arms: Sequence[Arm]) -> Scale | None:
-    found = [point.loss for arm in arms for point in arm.points]
+def _losses(models: Sequence[ModelCurve]) -> Scale | None:
+    found = [point.loss for model in models for point in model.points]
     if not found or not all(abs(value) < LARGEST for value in found):
         return None
     return scale(min(found), max(found), LOSS_BOTTOM - 6, LOSS_TOP)
 
 
 def _step_marks(steps: Sequence[float], across: Callable[[float], float]) -> tuple[Mark, ...]:
-    """The horizons, without those whose labels would touch; the last one stays."""
+    """The evaluation steps, without those whose labels would touch; the last one stays."""
     found: list[Mark] = []
     for step in reversed(steps):
         place = round(across(step), 1)

@@ -1,7 +1,7 @@
-"""How fast concepts were re-learned: the trials of attacks by training, read as shares and as steps. Draws nothing.
+"""How fast concepts were re-learned: the trials of attacks by training, read as shares and as steps. Generates nothing.
 
-The share is the rate at which the scorer sees the concept, divided by the rate at which the base model draws it when
-asked plainly: 1 is all of it.
+The share is the rate at which the scorer sees the concept, divided by the rate at which the base model generates it
+when asked plainly: 1 is all of it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from publisher.builtin.reports.text import count
 
 HALF, NEARLY_ALL = 0.5, 0.9
 LEAST = 1e-6
-"""Rate of the base model below which it does not draw the concept: there is nothing to compare with."""
-KNOWN = ("hardened", "before", "base", "gold")
+"""Rate of the base model below which it does not generate the concept: there is nothing to compare with."""
+KNOWN = ("hardened", "before", "base", "retrained")
 """Models that every report may have, in the order in which they are shown."""
 NAMES = {
     "hardened": "hardened model",
     "before": "before the step",
     "base": "base model",
-    "gold": "gold: never knew it",
+    "retrained": "retrained: never knew it",
     "unmasked": "no mask",
     "random-mask": "a random mask",
 }
@@ -35,7 +35,7 @@ MASKED = "under the mask"
 
 @dataclass(frozen=True)
 class Point:
-    """One model after one horizon, over its trials."""
+    """One model after one evaluation step, over its trials."""
 
     step: float
     mean: float
@@ -65,9 +65,9 @@ class Delay:
     slowest: float | None
     trials: int
     last: int
-    """The last horizon that all trials had."""
+    """The last evaluation step that all trials had."""
     shares: bool
-    """The base model draws the concept, so that shares of it can be told."""
+    """The base model generates the concept, so that shares of it can be told."""
 
     @property
     def words(self) -> str:
@@ -91,7 +91,7 @@ class Delay:
 
 
 @dataclass(frozen=True)
-class Arm:
+class ModelCurve:
     """One model that was attacked, with its trials on one concept."""
 
     name: str
@@ -119,40 +119,40 @@ class Arm:
             fastest=found[0],
             slowest=found[-1],
             trials=len(found),
-            last=min(trial.horizons[-1] if trial.horizons else 0 for trial in self.trials),
+            last=min(trial.evaluation_steps[-1] if trial.evaluation_steps else 0 for trial in self.trials),
             shares=bool(self.points),
         )
 
 
 @dataclass(frozen=True)
-class Lesson:
+class ConceptCurves:
     """One concept of one check, with every model that was trained on it."""
 
     concept: str
     full: float
-    """Rate at which the base model draws it."""
-    arms: tuple[Arm, ...]
+    """Rate at which the base model generates it."""
+    models: tuple[ModelCurve, ...]
 
     @property
     def problems(self) -> tuple[str, ...]:
         """Trials that ended early, and why."""
         return tuple(
-            f"{arm.title}, trial {trial.seed}: {trial.problem}"
-            for arm in self.arms
-            for trial in arm.trials
+            f"{model.title}, trial {trial.seed}: {trial.problem}"
+            for model in self.models
+            for trial in model.trials
             if trial.problem
         )
 
 
 def crossing(curve: Sequence[tuple[float, float]], share: float) -> float | None:
-    """Steps until ``share`` is first reached, on a straight line between two horizons.
+    """Steps until ``share`` is first reached, on a straight line between two evaluation steps.
 
     Args:
         curve: steps, ascending, each with the share after it.
         share: what is waited for.
 
     Returns:
-        None: not within the horizons.
+        None: not within the evaluation steps.
     """
     if curve and curve[0][1] >= share:
         return float(curve[0][0])
@@ -167,10 +167,10 @@ def trained(report: ReleaseReport) -> list[tuple[ClaimRecord, CheckRecord]]:
     return [(claim, check) for claim in report.claims for check in claim.checks if check.trials]
 
 
-def lessons(check: CheckRecord) -> list[Lesson]:
+def curves_by_concept(check: CheckRecord) -> list[ConceptCurves]:
     """A check's trials by concept and model, in the order of the record; the hardened model first."""
     grouped = _grouped(check.trials, lambda trial: trial.concept)
-    return [_lesson(concept, trials, masked=masked(check)) for concept, trials in grouped.items()]
+    return [_curves(concept, trials, masked=masked(check)) for concept, trials in grouped.items()]
 
 
 def masked(check: CheckRecord) -> bool:
@@ -178,9 +178,9 @@ def masked(check: CheckRecord) -> bool:
     return check.attack_params.get("mask") is True
 
 
-def arms_of(checks: Iterable[CheckRecord]) -> list[str]:
+def models_of(checks: Iterable[CheckRecord]) -> list[str]:
     """Names of all models that were attacked: the known ones first, then the others in the order of the record."""
-    return _ordered(dict.fromkeys(trial.arm for check in checks for trial in check.trials))
+    return _ordered(dict.fromkeys(trial.model for check in checks for trial in check.trials))
 
 
 def control(check: CheckRecord) -> str:
@@ -189,34 +189,36 @@ def control(check: CheckRecord) -> str:
     return title(against, masked=masked(check)) if isinstance(against, str) else NAMES["base"]
 
 
-def title(arm: str, *, masked: bool = False) -> str:
+def title(model: str, *, masked: bool = False) -> str:
     """What the report calls a model.
 
     Args:
-        arm: its name in the trials.
+        model: its name in the trials.
         masked: the attacker of the check honours masks.
     """
-    if arm == "hardened" and masked:
+    if model == "hardened" and masked:
         return MASKED
-    if masked and arm.startswith("seed-"):
-        return f"another seed's mask ({arm.removeprefix('seed-')})"
-    return NAMES.get(arm, f"after {arm}")
+    if masked and model.startswith("seed-"):
+        return f"another seed's mask ({model.removeprefix('seed-')})"
+    return NAMES.get(model, f"after {model}")
 
 
 def repetitions(check: CheckRecord) -> str:
     """``"3 trials"``: of the hardened model, on each concept; where they differ the fewest."""
-    found = [len(arm.trials) for lesson in lessons(check) for arm in lesson.arms if arm.name == "hardened"]
+    found = [
+        len(model.trials) for curves in curves_by_concept(check) for model in curves.models if model.name == "hardened"
+    ]
     return count(min(found, default=0), "trial")
 
 
-def _lesson(concept: str, trials: Sequence[Trial], *, masked: bool) -> Lesson:
-    found = _grouped(trials, lambda trial: trial.arm)
-    arms = tuple(_arm(name, tuple(found[name]), masked=masked) for name in _ordered(found))
-    return Lesson(concept, trials[0].full, arms)
+def _curves(concept: str, trials: Sequence[Trial], *, masked: bool) -> ConceptCurves:
+    found = _grouped(trials, lambda trial: trial.model)
+    models = tuple(_model(name, tuple(found[name]), masked=masked) for name in _ordered(found))
+    return ConceptCurves(concept, trials[0].full, models)
 
 
-def _ordered(arms: Iterable[str]) -> list[str]:
-    seen = list(arms)
+def _ordered(models: Iterable[str]) -> list[str]:
+    seen = list(models)
     return [name for name in KNOWN if name in seen] + [name for name in seen if name not in KNOWN]
 
 
@@ -227,23 +229,26 @@ def _grouped(trials: Iterable[Trial], key: Callable[[Trial], str]) -> dict[str, 
     return found
 
 
-def _arm(name: str, trials: tuple[Trial, ...], *, masked: bool) -> Arm:
-    steps = sorted({step for trial in trials for step in trial.horizons})
+def _model(name: str, trials: tuple[Trial, ...], *, masked: bool) -> ModelCurve:
+    steps = sorted({step for trial in trials for step in trial.evaluation_steps})
     shown = all(trial.full >= LEAST for trial in trials)
-    return Arm(name, trials, tuple(_point(step, trials) for step in steps if shown), masked)
+    return ModelCurve(name, trials, tuple(_point(step, trials) for step in steps if shown), masked)
 
 
 def _point(step: int, trials: Sequence[Trial]) -> Point:
     """Over the trials that got as far."""
-    there = [(trial, trial.horizons.index(step)) for trial in trials if step in trial.horizons]
-    shares = [trial.hits[at] / trial.probes / trial.full for trial, at in there]
+    there = [(trial, trial.evaluation_steps.index(step)) for trial in trials if step in trial.evaluation_steps]
+    shares = [trial.hits[at] / trial.images_per_evaluation / trial.full for trial, at in there]
     return Point(step, fmean(shares), min(shares), max(shares), fmean(trial.losses[at] for trial, at in there))
 
 
 def _shares(trial: Trial) -> list[tuple[int, float]]:
     if trial.full < LEAST:
         return []
-    return [(step, hits / trial.probes / trial.full) for step, hits in zip(trial.horizons, trial.hits, strict=True)]
+    return [
+        (step, hits / trial.images_per_evaluation / trial.full)
+        for step, hits in zip(trial.evaluation_steps, trial.hits, strict=True)
+    ]
 
 
 def _late(steps: float | None) -> float:

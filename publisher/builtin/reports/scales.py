@@ -1,4 +1,4 @@
-"""Axes of the drawings: from values to places, round marks, and numbers in few digits."""
+"""Axes of the plots: from values to places, round marks, and numbers in few digits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from publisher.builtin.reports.text import MINUS
 LOGARITHMIC = 10.0
 """Positive values whose largest is more than this many times the smallest get a logarithmic axis."""
 LARGEST = 1e300
-"""What is beyond cannot be drawn."""
+"""What is beyond cannot be plotted."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from publisher.api import Learner, Lesson, TrainingAttack, UsageError
+from publisher.api import Learner, TrainingAttack, TrainingData, UsageError
 from publisher.builtin.training.params import (
     CrossAttentionParams,
     CustomDiffusionParams,
@@ -35,7 +35,7 @@ class Start(Generic[D]):
     params: D
     pipeline: Any
     """Frozen."""
-    lesson: Lesson
+    data: TrainingData
     generator: torch.Generator
 
 
@@ -46,26 +46,26 @@ class _Descent(TrainingAttack[D], ABC):
 
     def prior_images(self, params: D) -> int:
         """As many as the parameters say, where they speak of a prior."""
-        return params.prior_drawn if isinstance(params, PriorParams) else 0
+        return params.prior_count if isinstance(params, PriorParams) else 0
 
-    def learner(self, params: D, pipeline: Any, lesson: Lesson, generator: torch.Generator) -> Learner:
+    def learner(self, params: D, pipeline: Any, data: TrainingData, generator: torch.Generator) -> Learner:
         """Begin a trial.
 
         Raises:
             PrerequisiteError: the attack needs peft, which is not installed.
             UsageError: a tokenizer of the pipeline already knows the token that was to be new, or all that the attack
                 trains is frozen.
-            ValueError: the lesson has no image.
+            ValueError: the training data has no image.
         """
         from publisher.builtin.training.learning import DenoisingLearner, freeze
 
         freeze(pipeline)
-        trained = self.choose(Start(params, pipeline, lesson, generator))
+        trained = self.choose(Start(params, pipeline, data, generator))
         if not trained.weights and not trained.embeddings:
             raise UsageError(f"all that the attack {self.name!r} trains is frozen", hint="Freeze less.")
         prior_weight = params.prior_weight if isinstance(params, PriorParams) else 0.0
         scaled = isinstance(params, TokenParams) and params.scale_lr
-        return DenoisingLearner(params, pipeline, lesson, generator, trained, prior_weight=prior_weight, scaled=scaled)
+        return DenoisingLearner(params, pipeline, data, generator, trained, prior_weight=prior_weight, scaled=scaled)
 
     @abstractmethod
     def choose(self, start: Start[D]) -> Trained:
@@ -82,7 +82,7 @@ class FullFinetune(_Descent[DescentParams]):
         """Every weight of the denoiser that is not frozen."""
         from publisher.builtin.training.learning import Trained, free
 
-        return Trained(tuple(free(start.pipeline.unet, start.lesson.frozen).values()))
+        return Trained(tuple(free(start.pipeline.unet, start.data.frozen).values()))
 
 
 class CrossAttention(_Descent[CrossAttentionParams]):
@@ -95,7 +95,7 @@ class CrossAttention(_Descent[CrossAttentionParams]):
         """The chosen projections."""
         from publisher.builtin.training.learning import Trained, cross_attention
 
-        return Trained(cross_attention(start.pipeline.unet, start.params.parts, start.lesson.frozen))
+        return Trained(cross_attention(start.pipeline.unet, start.params.parts, start.data.frozen))
 
 
 class Lora(_Descent[LoraParams]):
@@ -119,7 +119,7 @@ class DreamBooth(_Descent[DreamBoothParams]):
         """Every weight of the denoiser, and of the text encoders if asked for."""
         from publisher.builtin.training.learning import Trained, free, text_sides
 
-        weights = tuple(free(start.pipeline.unet, start.lesson.frozen).values())
+        weights = tuple(free(start.pipeline.unet, start.data.frozen).values())
         if start.params.text_encoder:
             weights += tuple(weight for side in text_sides(start.pipeline) for weight in side.encoder.parameters())
         return Trained(weights, text=start.params.text_encoder)
@@ -157,7 +157,7 @@ class CustomDiffusion(_Descent[CustomDiffusionParams]):
         """The chosen projections, and the embeddings of the new token where captions have one."""
         from publisher.builtin.training.learning import Trained, cross_attention
 
-        weights = cross_attention(start.pipeline.unet, start.params.parts, start.lesson.frozen)
+        weights = cross_attention(start.pipeline.unet, start.params.parts, start.data.frozen)
         return _with_token(start, weights) if start.params.captions == "rare" else Trained(weights)
 
 
@@ -165,7 +165,7 @@ def _with_adapters(start: Start[Any], rank: int, *, conv: bool = False) -> Train
     from publisher.builtin.training.adapters import add_lora
     from publisher.builtin.training.learning import Trained, frozen_layers
 
-    layers = frozen_layers(start.lesson.frozen)
+    layers = frozen_layers(start.data.frozen)
     return Trained(add_lora(start.pipeline.unet, rank, start.generator, conv=conv, without=layers))
 
 
@@ -174,5 +174,5 @@ def _with_token(start: Start[W], weights: tuple[torch.nn.Parameter, ...]) -> Tra
     from publisher.builtin.training.tokens import add_token
 
     params = start.params
-    words = params.initial or start.lesson.concept.name
+    words = params.initial or start.data.concept.name
     return Trained(weights, add_token(start.pipeline, params.rare, words, params.vectors), text=True)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from publisher.api import Learner, Lesson
+from publisher.api import Learner, TrainingData
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.latents import Noising
 from publisher.api.diffusion.text import Text
@@ -139,7 +139,7 @@ class DenoisingLearner(Learner):
     Args:
         params: of the attack.
         pipeline: of this trial alone.
-        lesson: images and captions.
+        data: images and captions.
         generator: of rows, noise and timesteps, in this order.
         trained: what of the pipeline.
         prior_weight: of the loss on images of the class.
@@ -150,17 +150,17 @@ class DenoisingLearner(Learner):
         self,
         params: DescentParams,
         pipeline: Any,
-        lesson: Lesson,
+        data: TrainingData,
         generator: torch.Generator,
         trained: Trained,
         *,
         prior_weight: float = 0.0,
         scaled: bool = False,
     ) -> None:
-        self._lesson, self._generator, self._clip = lesson, generator, params.clip
+        self._data, self._generator, self._clip = data, generator, params.clip
         self._batch, self._prior_weight = params.batch, prior_weight
-        self._rows = Rows(len(lesson.latents), generator)
-        prior = len(lesson.prior_latents) if prior_weight else 0
+        self._rows = Rows(len(data.latents), generator)
+        prior = len(data.prior_latents) if prior_weight else 0
         self._prior_rows = Rows(prior, generator) if prior else None
         self._noising = Noising.of(pipeline)
         self._denoiser = Denoiser(pipeline.unet, pipeline.vae_scale_factor)
@@ -177,7 +177,7 @@ class DenoisingLearner(Learner):
     def step(self) -> float:
         """One optimizer step; its loss."""
         latents, captions = self._next()
-        noise, t = self._noising.draw(latents, self._generator)
+        noise, t = self._noising.sample(latents, self._generator)
         losses = self._noising.loss(self._denoiser, latents, self._texts(captions), noise, t)
         loss = losses[: self._batch].mean()
         if self._prior_rows:
@@ -197,11 +197,11 @@ class DenoisingLearner(Learner):
     def _next(self) -> tuple[Tensor, list[str]]:
         """Images of the concept and, behind them, as many of the class."""
         rows = self._rows.take(self._batch)
-        latents, captions = self._lesson.latents[rows], [self._lesson.captions[row] for row in rows]
+        latents, captions = self._data.latents[rows], [self._data.captions[row] for row in rows]
         if self._prior_rows:
             rows = self._prior_rows.take(self._batch)
-            latents = torch.cat([latents, self._lesson.prior_latents[rows]])
-            captions += [self._lesson.prior_captions[row] for row in rows]
+            latents = torch.cat([latents, self._data.prior_latents[rows]])
+            captions += [self._data.prior_captions[row] for row in rows]
         return latents, captions
 
 

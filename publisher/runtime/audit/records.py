@@ -18,7 +18,7 @@ PROVES = (
     "has the published bytes, or a 16-bit cast of them, and no adapter in the upload is on a frozen layer."
 )
 LIMITS = (
-    "It says nothing about what the model can draw: other tensors, a text encoder or embeddings can bring it back.",
+    "It says nothing about what the model can generate: other tensors, a text encoder or embeddings can bring it back.",
     "It is about these files alone. Who ignores the mask and publishes elsewhere is not seen, and not stopped.",
 )
 

@@ -72,7 +72,7 @@ def test_the_betas_of_a_bare_configuration_are_the_classs_own(name: str) -> None
     assert arguments["prediction_type"].default == "epsilon"
 
 
-def test_a_process_has_the_cumulated_alphas_of_the_scheduler_that_draws() -> None:
+def test_a_process_has_the_cumulated_alphas_of_the_scheduler_that_generates() -> None:
     import diffusers
 
     from publisher.api.diffusion.latents import Noising
@@ -85,9 +85,9 @@ def test_a_process_has_the_cumulated_alphas_of_the_scheduler_that_draws() -> Non
         ("PNDMScheduler", {"trained_betas": [0.1, 0.2, 0.3], "skip_prk_steps": True}),
     ):
         noising = Noising(read_process(name, config))
-        drawing = getattr(diffusers, name)(**config)
-        assert torch.equal(noising.scheduler.alphas_cumprod, drawing.alphas_cumprod), name
-        assert noising.steps == len(drawing.alphas_cumprod)
+        scheduler = getattr(diffusers, name)(**config)
+        assert torch.equal(noising.scheduler.alphas_cumprod, scheduler.alphas_cumprod), name
+        assert noising.steps == len(scheduler.alphas_cumprod)
 
 
 def test_at_zero_terminal_snr_the_last_timestep_is_noise_alone_and_its_target_the_image() -> None:

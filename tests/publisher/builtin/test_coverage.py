@@ -50,9 +50,9 @@ def shares(n: int, p: float) -> Data:
 
 def rates_of_prompts(prompts: int, seeds: int, spread: float) -> Data:
     """Ever the same prompts, some of which bring the concept more often than others, with new seeds."""
-    draws = generator(f"prompts {prompts} {seeds} {spread}")
+    samples = generator(f"prompts {prompts} {seeds} {spread}")
     rates = np.clip(np.linspace(0.1 - spread, 0.1 + spread, prompts), 0, 1)
-    for hits in draws.binomial(1, rates[:, None], (SETS, prompts, seeds)):
+    for hits in samples.binomial(1, rates[:, None], (SETS, prompts, seeds)):
         clusters = [[float(hit) for hit in row] for row in hits]
         yield widened(share(int(hits.sum()), hits.size), clusters, "coverage"), float(rates.mean())
 
@@ -60,8 +60,8 @@ def rates_of_prompts(prompts: int, seeds: int, spread: float) -> Data:
 def changes(n: int, lost: float, gained: float) -> Data:
     """Pairs of which some are lost and some gained."""
     tango = cache(lambda gains, losses: paired_difference(gains, losses, n))
-    draws = generator(f"changes {n} {lost} {gained}").multinomial(n, (gained, lost, 1 - gained - lost), SETS)
-    return ((tango(int(gains), int(losses)), gained - lost) for gains, losses, _ in draws)
+    samples = generator(f"changes {n} {lost} {gained}").multinomial(n, (gained, lost, 1 - gained - lost), SETS)
+    return ((tango(int(gains), int(losses)), gained - lost) for gains, losses, _ in samples)
 
 
 def medians(n: int) -> Data:
@@ -79,43 +79,43 @@ def means(n: int, spread: float, *, skewed: bool) -> Data:
     return ((mean([float(v) for v in row]), truth) for row in values)
 
 
-HORIZONS = (0, 8, 16, 32)
+EVALUATION_STEPS = (0, 8, 16, 32)
 """Of the quickstart."""
 
 
 def curve(middle: float, speeds: Any) -> Any:
-    """Rates at the horizons of trials that learn at these speeds; 1 is usual: ``(trials, horizons)``."""
-    steps = np.maximum(np.asarray(HORIZONS, float), 1e-9)
+    """Rates at the evaluation steps of trials with these speeds; 1 is usual: ``(trials, evaluation steps)``."""
+    steps = np.maximum(np.asarray(EVALUATION_STEPS, float), 1e-9)
     return 1 / (1 + (middle / (steps * np.asarray(speeds)[:, None])) ** 3)
 
 
 def relearned(cls: type[CurveMetric[Any]], trials: int, spread: float) -> Data:
-    """Trials of 8 images a horizon that learn at different speeds; the control learns twice as fast."""
-    draws = generator(f"{cls.name} {trials} {spread}")
+    """Trials of 8 images an evaluation step that learn at different speeds; the control learns twice as fast."""
+    samples = generator(f"{cls.name} {trials} {spread}")
     middles = {"hardened": 20.0, "before": 10.0}
-    many = np.exp(spread * draws.standard_normal(20_000))
-    truths = {arm: curve(middle, many).mean(axis=0, keepdims=True) for arm, middle in middles.items()}
-    half = {arm: float(half_time(HORIZONS, truth)[0][0]) for arm, truth in truths.items()}
+    many = np.exp(spread * samples.standard_normal(20_000))
+    truths = {model: curve(middle, many).mean(axis=0, keepdims=True) for model, middle in middles.items()}
+    half = {model: float(half_time(EVALUATION_STEPS, truth)[0][0]) for model, truth in truths.items()}
     truth = {
         "t50": half["hardened"],
         "t50-ratio": half["hardened"] / half["before"],
-        "relearned-area": float(area(HORIZONS, truths["hardened"])[0]),
+        "relearned-area": float(area(EVALUATION_STEPS, truths["hardened"])[0]),
     }.get(cls.name, float(truths["hardened"][0, -1]))
     for _ in range(SETS):
-        noise = draws.standard_normal((2, trials))
+        noise = samples.standard_normal((2, trials))
         noise[1] = 0.7 * noise[0] + np.sqrt(1 - 0.7**2) * noise[1]
         found = []
-        for (arm, middle), row in zip(middles.items(), noise, strict=True):
-            hits = draws.binomial(8, curve(middle, np.exp(spread * row)))
+        for (model, middle), row in zip(middles.items(), noise, strict=True):
+            hits = samples.binomial(8, curve(middle, np.exp(spread * row)))
             found += [
                 Trial(
                     concept="x",
-                    arm=arm,
+                    model=model,
                     seed=i,
-                    horizons=HORIZONS,
+                    evaluation_steps=EVALUATION_STEPS,
                     hits=tuple(map(int, one)),
-                    probes=8,
-                    losses=(0.0,) * len(HORIZONS),
+                    images_per_evaluation=8,
+                    losses=(0.0,) * len(EVALUATION_STEPS),
                     similarity=(),
                     full=1.0,
                 )

@@ -19,18 +19,18 @@ from publisher.builtin.curves import CURVES, HalfTime, HalfTimeRatio, RelearnedA
 from publisher.builtin.gaps import LossGap, Msgr, Sgr
 from publisher.builtin.intervals import RESAMPLES, UNBOUNDED
 
-HORIZONS = (0, 10, 20, 40)
+EVALUATION_STEPS = (0, 10, 20, 40)
 NEVER, AT_15, AT_10, AT_ONCE = (0, 0, 0, 0), (0, 0, 100, 100), (0, 50, 100, 100), (100, 100, 100, 100)
 
 
-def trials(arm: str, *hits: Sequence[int], concept: str = "cat", **changes: Any) -> list[Trial]:
+def trials(model: str, *hits: Sequence[int], concept: str = "cat", **changes: Any) -> list[Trial]:
     """One trial for each row of hits among 100 images; of a single row three."""
     hits = hits * 3 if len(hits) == 1 else hits
     fields = {
         "concept": concept,
-        "arm": arm,
-        "horizons": HORIZONS,
-        "probes": 100,
+        "model": model,
+        "evaluation_steps": EVALUATION_STEPS,
+        "images_per_evaluation": 100,
         "losses": (1.0,) * 4,
         "similarity": (),
         "full": 1.0,
@@ -55,18 +55,18 @@ def read(cls: type[CurveMetric[Any]], found: Sequence[Trial], against: str = "be
         ((0.0, 0.8, 0.0, 0.9), 6.25, False),
     ],
 )
-def test_half_is_reached_between_horizons_at_the_first_crossing(
+def test_half_is_reached_between_evaluation_steps_at_the_first_crossing(
     curve: tuple[float, ...],
     steps: float,
     never: bool,  # noqa: FBT001
 ) -> None:
-    found, censored = half_time(HORIZONS, np.asarray([curve]))
+    found, censored = half_time(EVALUATION_STEPS, np.asarray([curve]))
     assert (found[0], bool(censored[0])) == (pytest.approx(steps), never)
 
 
 def test_the_area_is_a_share_of_all_and_more_than_full_counts_as_full() -> None:
     curves = np.asarray([(0.0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 1, 1), (0, 2, 2, 2), (0, 0, 0, 1)])
-    assert area(HORIZONS, curves) == pytest.approx([0, 1, 35 / 40, 35 / 40, 10 / 40])
+    assert area(EVALUATION_STEPS, curves) == pytest.approx([0, 1, 35 / 40, 35 / 40, 10 / 40])
 
 
 def test_t50_is_read_off_the_pooled_curve_relative_to_the_base_models_rate() -> None:
@@ -106,10 +106,10 @@ def test_trials_that_sometimes_never_learn_leave_the_upper_end_open() -> None:
     assert 1.3 < found.hardened.low < 1.75
 
 
-def test_a_control_that_draws_it_without_training_or_never_learns_it_is_no_control() -> None:
-    with pytest.raises(ValueError, match="'before' draws the concept without any training"):
+def test_a_control_that_generates_it_without_training_or_never_learns_it_is_no_control() -> None:
+    with pytest.raises(ValueError, match="'before' generates it without any training"):
         read(HalfTimeRatio, [*trials("hardened", AT_15), *trials("before", AT_ONCE)])
-    with pytest.raises(ValueError, match="'before' does not learn the concept within 40 steps"):
+    with pytest.raises(ValueError, match="'before' never learns the concept in 40 steps"):
         read(HalfTimeRatio, [*trials("hardened", AT_15), *trials("before", NEVER)])
 
 
@@ -134,15 +134,15 @@ def test_areas_are_of_the_hardened_model_and_of_the_control() -> None:
 
 
 def test_few_images_without_a_hit_are_not_sure_of_anything() -> None:
-    before = trials("before", (0, 1, 1, 1), (0, 1, 1, 1), probes=1)
-    few, many = trials("hardened", NEVER, NEVER, probes=1), trials("hardened", NEVER)
+    before = trials("before", (0, 1, 1, 1), (0, 1, 1, 1), images_per_evaluation=1)
+    few, many = trials("hardened", NEVER, NEVER, images_per_evaluation=1), trials("hardened", NEVER)
     assert read(RelearnedArea, [*few, *before]).hardened.high > 0.2
     assert read(RelearnedArea, [*many, *trials("before", AT_10)]).hardened.high < 0.03
     assert read(HalfTime, [*few, *before]).hardened.low < 40
     assert read(HalfTime, [*many, *trials("before", AT_10)]).hardened.low == 40
 
 
-def test_the_worst_horizon_is_not_the_last_one() -> None:
+def test_the_worst_evaluation_step_is_not_the_last_one() -> None:
     curve = (0, 80, 10, 20)
     found = [*trials("hardened", curve, curve), *trials("before", AT_15, AT_15)]
     worst, last = read(RelearnedWorst, found), read(RelearnedLast, found)
@@ -224,13 +224,13 @@ BROKEN = {
     "no trial of the model 'before'": trials("hardened", AT_15),
     "no trial of the model 'hardened'": trials("before", AT_15),
     "'hardened' and 'before' have different trials": trials("hardened", AT_15, AT_15) + trials("before", AT_15),
-    "different horizons": [
+    "different evaluation steps": [
         *trials("hardened", AT_15),
-        *trials("hardened", (0, 0), horizons=(0, 5), losses=(1.0, 1.0)),
+        *trials("hardened", (0, 0), evaluation_steps=(0, 5), losses=(1.0, 1.0)),
         *trials("before", AT_15),
     ],
-    "different horizons: it burst": trials("hardened", AT_15, problem="it burst") + trials("before", AT_15),
-    "the base model never draws 'cat'": trials("hardened", AT_15, full=0.0) + trials("before", AT_15, full=0.0),
+    "different evaluation steps: it burst": trials("hardened", AT_15, problem="it burst") + trials("before", AT_15),
+    "the base model never generates 'cat'": trials("hardened", AT_15, full=0.0) + trials("before", AT_15, full=0.0),
 }
 
 
@@ -259,9 +259,11 @@ def test_intervals_hold_their_value_and_are_the_same_again(cls: type[CurveMetric
 
 def test_more_images_narrow_the_interval() -> None:
     widths = []
-    for probes in (10, 1000):
-        rows = [tuple(int(probes * share) for share in (0, 0.2, 0.6, 0.9))] * 3
-        found = trials("hardened", *rows, probes=probes) + trials("before", *rows, probes=probes)
+    for images_per_evaluation in (10, 1000):
+        rows = [tuple(int(images_per_evaluation * share) for share in (0, 0.2, 0.6, 0.9))] * 3
+        found = trials("hardened", *rows, images_per_evaluation=images_per_evaluation) + trials(
+            "before", *rows, images_per_evaluation=images_per_evaluation
+        )
         number = read(HalfTimeRatio, found).hardened
         widths.append(number.high - number.low)
     assert all(wide > 3 * narrow for wide, narrow in pairwise(widths))

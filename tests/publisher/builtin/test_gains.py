@@ -9,18 +9,18 @@ import pytest
 from publisher.api import Measurement, Trial
 from publisher.builtin.gains import GAINS, GainKept, GainLeft, GainParams, Selectivity, SelectivityParams
 
-HORIZONS = (0, 10, 20)
+EVALUATION_STEPS = (0, 10, 20)
 
 
-def trial(concept: str, arm: str, seed: int, gain: float, **changes: Any) -> Trial:
+def trial(concept: str, model: str, seed: int, gain: float, **changes: Any) -> Trial:
     """The loss falls from 1 by half of the gain, then by all of it; the rate rises by 0 and by the gain."""
     fields: dict[str, Any] = {
         "concept": concept,
-        "arm": arm,
+        "model": model,
         "seed": seed,
-        "horizons": HORIZONS,
+        "evaluation_steps": EVALUATION_STEPS,
         "hits": (0, 0, max(0, round(10 * gain))),
-        "probes": 10,
+        "images_per_evaluation": 10,
         "losses": (1.0, 1.0 - gain / 2, 1.0 - gain),
         "similarity": (),
         "full": 1.0,
@@ -28,8 +28,8 @@ def trial(concept: str, arm: str, seed: int, gain: float, **changes: Any) -> Tri
     return Trial(**fields | changes)
 
 
-def group(concept: str, arm: str, *gains: float) -> list[Trial]:
-    return [trial(concept, arm, seed, gain) for seed, gain in enumerate(gains)]
+def group(concept: str, model: str, *gains: float) -> list[Trial]:
+    return [trial(concept, model, seed, gain) for seed, gain in enumerate(gains)]
 
 
 GUN = [*group("gun", "hardened", 0.2, 0.1, 0.15), *group("gun", "unmasked", 0.4, 0.4, 0.5)]
@@ -80,9 +80,9 @@ def test_exchanging_who_is_innocent_turns_the_sign() -> None:
 
 def test_trials_that_differ_widen_the_interval_and_concepts_that_differ_do_not() -> None:
     alike = [
-        trial(name, arm, seed, gain)
+        trial(name, model, seed, gain)
         for name in ("a", "b", "c")
-        for arm, gain in (("hardened", 0.2), ("unmasked", 0.4))
+        for model, gain in (("hardened", 0.2), ("unmasked", 0.4))
         for seed in range(3)
     ]
     apart = [*group("a", "hardened", 0.0, 0.0, 0.0), *alike[3:]]
@@ -92,15 +92,17 @@ def test_trials_that_differ_widen_the_interval_and_concepts_that_differ_do_not()
     assert kept(restless).hardened.low < 0.25 < kept(restless).hardened.value
 
 
-def test_a_control_and_an_earlier_horizon_can_be_chosen() -> None:
+def test_a_control_and_an_earlier_evaluation_step_can_be_chosen() -> None:
     trials = [*GUN, *group("gun", "random-mask", 0.2, 0.2, 0.2)]
     assert kept(trials, against="random-mask").hardened.value == pytest.approx((1 + 0.5 + 0.75) / 3)
-    assert kept(trials, horizon=10).hardened == kept(trials).hardened
-    assert kept(trials, horizon=10).details["horizon"] == 10
-    assert kept(trials, of="rate", horizon=20).hardened.value == pytest.approx((2 / 4 + 1 / 4 + 2 / 5) / 3, abs=1e-6)
+    assert kept(trials, evaluation_step=10).hardened == kept(trials).hardened
+    assert kept(trials, evaluation_step=10).details["evaluation_step"] == 10
+    assert kept(trials, of="rate", evaluation_step=20).hardened.value == pytest.approx(
+        (2 / 4 + 1 / 4 + 2 / 5) / 3, abs=1e-6
+    )
 
 
-def test_gains_of_every_model_at_every_horizon_are_in_the_details() -> None:
+def test_gains_of_every_model_at_every_evaluation_step_are_in_the_details() -> None:
     rows = kept([*GUN, *group("gun", "random-mask", 0.2, 0.2, 0.2)]).details["gains"]
     assert rows[2] == {"concept": "gun", "model": "random-mask", "10 steps": 0.1, "20 steps": 0.2}
     assert [row["model"] for row in rows] == ["hardened", "unmasked", "random-mask"]
@@ -122,7 +124,7 @@ def test_equal_trials_give_equal_numbers() -> None:
         ([*GUN[:3], *group("gun", "unmasked", 0.4, 0.4, 0.0)], {}, "gains nothing of 'gun' in trial 2"),
         ([GUN[0], GUN[1], GUN[3], GUN[4]], {}, "too few trials for an interval: 2; at least 3 are needed"),
         ([*GUN, CAT[0], CAT[1], CAT[3], CAT[4]], {}, "the concepts have different trials"),
-        (GUN, {"horizon": 15}, "no horizon of 15 steps"),
+        (GUN, {"evaluation_step": 15}, "no evaluation step of 15 steps"),
         (GUN[:5], {}, "have different trials"),
     ],
 )

@@ -39,12 +39,12 @@ class Swallows:
 def test_a_swallowed_signal_ends_the_command_at_the_next_progress(number: int, error: type[BaseException]) -> None:
     Swallows(number)
     with Terminal(quiet=True) as terminal, pytest.raises(error):
-        terminal.update("draw", 1, 2)
+        terminal.update("generate", 1, 2)
 
 
 def test_without_a_signal_progress_goes_on() -> None:
     with Terminal(quiet=True) as terminal:
-        terminal.update("draw", 1, 2)
+        terminal.update("generate", 1, 2)
 
 
 def test_a_new_command_has_forgotten_the_old_ones_signal() -> None:

@@ -18,7 +18,7 @@ from publisher.engine.references import ReferencePlan
 from publisher.engine.run import harden
 from publisher.errors import PluginError, PublisherError, UsageError
 from publisher.model.state import State
-from publisher.runtime.references import Drawer
+from publisher.runtime.references import ReferenceSettings
 from support.toys import CONCEPT, Add, AddParams, Silent
 
 Make = Callable[..., PlannedStep]
@@ -61,10 +61,11 @@ def looking(planned: Make, tmp_path: Path) -> Callable[..., PlannedStep]:
 
 @pytest.fixture
 def base(base: State, monkeypatch: pytest.MonkeyPatch) -> State:
-    """The toy model draws 4 x 4 pixels, all of them white."""
+    """The toy model generates 4 x 4 pixels, all of them white."""
     monkeypatch.setattr("publisher.runtime.references.image_size", lambda _: (4, 4))
     monkeypatch.setattr(
-        "publisher.runtime.references.draw_images", lambda drawer, requests: torch.ones(len(requests), 3, 4, 4)
+        "publisher.runtime.references.generate_images",
+        lambda reference_settings, requests: torch.ones(len(requests), 3, 4, 4),
     )
     return base
 
@@ -82,18 +83,21 @@ def test_a_step_gets_the_publishers_half_of_the_named_images(
     assert found.prompts == ("a gun", "a gun")
 
 
-def test_without_named_images_the_base_model_draws(
+def test_without_named_images_the_base_model_generates(
     base: State, looking: Callable[..., PlannedStep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawers: list[Drawer] = []
+    seen: list[ReferenceSettings] = []
 
-    def draw(drawer: Drawer, requests: tuple[api.ImageRequest, ...]) -> torch.Tensor:
-        drawers.append(drawer)
+    def generate(reference_settings: ReferenceSettings, requests: tuple[api.ImageRequest, ...]) -> torch.Tensor:
+        seen.append(reference_settings)
         return torch.ones(len(requests), 3, 4, 4)
 
-    monkeypatch.setattr("publisher.runtime.references.draw_images", draw)
+    monkeypatch.setattr("publisher.runtime.references.generate_images", generate)
     run(base, looking(base, count=0), tmp_path / "work")
-    assert [(drawer.folder, drawer.steps, drawer.guidance) for drawer in drawers] == [(base.base.path, 2, 2.0)]
+    assert [
+        (reference_settings.folder, reference_settings.steps, reference_settings.guidance)
+        for reference_settings in seen
+    ] == [(base.base.path, 2, 2.0)]
     assert Looking.seen[0].images.min() == 1
 
 
@@ -111,7 +115,7 @@ def test_the_same_images_are_the_same_result_and_other_bytes_another(
 
 
 @pytest.mark.parametrize("change", [{"steps": 3}, {"guidance": 3.0}])
-def test_how_images_are_drawn_is_in_the_key(
+def test_how_images_are_generated_is_in_the_key(
     base: State, looking: Callable[..., PlannedStep], tmp_path: Path, change: dict[str, Any]
 ) -> None:
     scope = api.Scope(concepts=(CONCEPT,))

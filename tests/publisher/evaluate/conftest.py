@@ -10,14 +10,14 @@ from publisher.builtin.attacks import ATTACKS
 from publisher.builtin.curves import CURVES
 from publisher.builtin.gains import GAINS
 from publisher.builtin.metrics import METRICS
+from publisher.evaluate.context import ModelsUnderTest, Setting, Tools
 from publisher.evaluate.store import ImageStore
-from publisher.evaluate.tools import Arms, Setting, Tools
 from support.grey import GreyScorer, Painters, Relearn, World, erased, write_model
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    """A base model that draws what it is asked for, and a hardened one that erased two concepts."""
+    """A base model that generates what it is asked for, and a hardened one that erased two concepts."""
     painters = Painters(erased)
     tools = Tools(
         attacks={attack.name: attack() for attack in (*ATTACKS, Relearn)},
@@ -26,6 +26,6 @@ def world(tmp_path: Path) -> World:
         scorer="grey",
         executor=painters,
     )
-    arms = Arms(write_model(tmp_path / "base"), write_model(tmp_path / "hardened"))
+    models = ModelsUnderTest(write_model(tmp_path / "base"), write_model(tmp_path / "hardened"))
     setting = Setting("cpu", "float32", ImageStore(tmp_path / "images", pytest.fail))
-    return World(arms, painters, setting, tools)
+    return World(models, painters, setting, tools)

@@ -1,4 +1,4 @@
-"""Attacks that mix the base model's tensors in: what they see, what is drawn, what is refused."""
+"""Attacks that mix the base model's tensors in: what they see, what is generated, what is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from publisher.api import Concept, ImageRequest, NoParams, Sampling, WeightAttack
 from publisher.evaluate.altering import altered
-from publisher.evaluate.tools import Arm, Unmeasured
+from publisher.evaluate.context import ModelUnderTest, Unmeasured
 from support.grey import World, check, write_safeguards
 
 
@@ -49,9 +49,9 @@ class Crashing(Restore):
         raise RuntimeError("no")
 
 
-def with_weights(arm: Arm, **tensors: torch.Tensor) -> Arm:
-    save_file(tensors, arm.folder / "unet" / "diffusion_pytorch_model.safetensors")
-    return Arm.of(arm.folder, arm.membranes and arm.folder)
+def with_weights(model: ModelUnderTest, **tensors: torch.Tensor) -> ModelUnderTest:
+    save_file(tensors, model.folder / "unet" / "diffusion_pytorch_model.safetensors")
+    return ModelUnderTest.of(model.folder, model.membranes and model.folder)
 
 
 @pytest.fixture
@@ -63,24 +63,24 @@ def restore() -> Restore:
 def world(world: World, restore: Restore) -> World:
     """The hardened model differs in one of two tensors."""
     same = torch.arange(4.0)
-    arms = world.arms
-    world.arms = replace(
-        arms,
-        base=with_weights(arms.base, key=torch.zeros(2), same=same),
-        hardened=with_weights(arms.hardened, key=torch.ones(2), same=same),
+    models = world.models
+    world.models = replace(
+        models,
+        base=with_weights(models.base, key=torch.zeros(2), same=same),
+        hardened=with_weights(models.hardened, key=torch.ones(2), same=same),
     )
     world.tools = replace(world.tools, attacks={**world.tools.attacks, "restore": restore})
     return world
 
 
 def test_every_tensor_that_differs_goes_through_the_attack_and_no_other(world: World, restore: Restore) -> None:
-    with altered(restore, NoParams(), world.arms, world.setting) as arm:
-        tensors = load_file(arm.folder / "unet" / "diffusion_pytorch_model.safetensors")
-        assert (arm.folder / "scheduler" / "scheduler_config.json").is_file()
+    with altered(restore, NoParams(), world.models, world.setting) as model:
+        tensors = load_file(model.folder / "unet" / "diffusion_pytorch_model.safetensors")
+        assert (model.folder / "scheduler" / "scheduler_config.json").is_file()
     assert restore.seen == ["unet/key"]
     assert tensors["key"].equal(torch.zeros(2))
     assert tensors["same"].equal(torch.arange(4.0))
-    hardened = load_file(world.arms.hardened.folder / "unet" / "diffusion_pytorch_model.safetensors")
+    hardened = load_file(world.models.hardened.folder / "unet" / "diffusion_pytorch_model.safetensors")
     assert hardened["key"].equal(torch.ones(2))
 
 
@@ -98,14 +98,14 @@ def test_the_altered_folder_is_gone_afterwards_and_its_images_are_reused(world: 
     world.setting = replace(world.setting, work=tmp_path / "states")
     world.evaluate(check(id="restored", attack="restore"))
     assert list((tmp_path / "states").iterdir()) == []
-    drawn = len(world.painters.drawn)
+    generated = len(world.painters.generated)
     world.evaluate(check(id="restored", attack="restore"))
-    assert len(world.painters.drawn) == drawn
+    assert len(world.painters.generated) == generated
 
 
 def test_an_attacker_with_weights_drops_the_membranes(world: World, tmp_path: Path) -> None:
     held = write_safeguards(tmp_path / "r")
-    world.arms = replace(world.arms, hardened=replace(world.arms.hardened, membranes=held, membranes_digest="g"))
+    world.models = replace(world.models, hardened=replace(world.models.hardened, membranes=held, membranes_digest="g"))
     (record,) = world.evaluate(check(id="restored", attack="restore", gate=None)).claims[0].checks
     assert (record.verdict, record.membranes) == ("reported", "off")
 
@@ -122,6 +122,6 @@ def test_a_broken_attack_is_unknown(world: World, attack: Restore, reason: str) 
 
 
 def test_models_with_other_tensors_cannot_be_mixed(world: World, restore: Restore) -> None:
-    arms = replace(world.arms, base=with_weights(world.arms.base, key=torch.zeros(3), same=torch.arange(4.0)))
-    with pytest.raises(Unmeasured, match="other tensors"), altered(restore, NoParams(), arms, world.setting):
+    models = replace(world.models, base=with_weights(world.models.base, key=torch.zeros(3), same=torch.arange(4.0)))
+    with pytest.raises(Unmeasured, match="other tensors"), altered(restore, NoParams(), models, world.setting):
         pytest.fail("they were mixed")

@@ -3,8 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 from publisher.api import ImageRequest
-from publisher.evaluate.batches import Wanted, batches
-from publisher.runtime.drawing import batch_size
+from publisher.evaluate.images import Wanted, batches
+from publisher.runtime.generate import batch_size
 
 
 def ask(seed: int, **changes: Any) -> ImageRequest:
@@ -17,7 +17,7 @@ def on(*requests: ImageRequest) -> list[Wanted]:
     return [(request, "on") for request in requests]
 
 
-def test_equal_drawings_are_taken_once_whoever_asks() -> None:
+def test_equal_images_are_taken_once_whoever_asks() -> None:
     (batch,) = batches(on(ask(1), ask(2), ask(1), ask(1, concept="dog")), (), 4)
     assert [request.seed for request in batch.requests] == [1, 2]
 
@@ -31,12 +31,12 @@ def test_a_batch_has_the_given_size_and_the_last_one_the_rest() -> None:
     assert [len(batch.requests) for batch in batches(on(*map(ask, range(10))), (), 4)] == [4, 4, 2]
 
 
-def test_a_drawing_that_one_private_concept_asks_for_is_private() -> None:
+def test_an_image_that_one_private_concept_asks_for_is_private() -> None:
     found = batches(on(ask(1), ask(2), ask(2, concept="nude")), {"nude"}, 4)
     assert [(batch.private, [r.seed for r in batch.requests]) for batch in found] == [(False, [1]), (True, [2])]
 
 
-def test_what_is_drawn_with_and_without_membranes_is_one_batch_for_both() -> None:
+def test_what_is_generated_with_and_without_membranes_is_one_batch_for_both() -> None:
     """The last bits of an image depend on its batch: only then can a shut membrane be seen to change nothing."""
     found = batches([*on(ask(1), ask(2), ask(3)), (ask(2), "off"), (ask(4), "off"), (ask(1), "off")], (), 4)
     assert [(batch.membranes, [r.seed for r in batch.requests]) for batch in found] == [

@@ -9,8 +9,8 @@ import pytest
 
 from publisher.api import Gate
 from publisher.errors import PublisherError
+from publisher.evaluate.context import ModelUnderTest
 from publisher.evaluate.dispatch import closed_after
-from publisher.evaluate.tools import Arm
 from support.grey import Painters, World, check, erased, guarded, nobody_learns, write_safeguards
 
 
@@ -53,7 +53,7 @@ def test_an_executor_that_breaks_makes_checks_unknown_and_keeps_what_it_gave(
     assert reason in record.reason
     world.tools = replace(world.tools, executor=Painters(erased))
     assert world.evaluate(check()).verdict == "passed"
-    assert 0 < len(world.tools.executor.drawn) < 800  # type: ignore[attr-defined]
+    assert 0 < len(world.tools.executor.generated) < 800  # type: ignore[attr-defined]
 
 
 class Short(Painters):
@@ -70,7 +70,9 @@ def test_a_result_that_is_missing_makes_its_checks_unknown(world: World) -> None
 
 
 def test_membranes_that_nobody_could_ask_make_their_checks_unknown(world: World, tmp_path: Path) -> None:
-    world.arms = replace(world.arms, hardened=Arm.of(tmp_path / "hardened", write_safeguards(tmp_path / "release")))
+    world.models = replace(
+        world.models, hardened=ModelUnderTest.of(tmp_path / "hardened", write_safeguards(tmp_path / "release"))
+    )
     world.tools = replace(world.tools, executor=Short(guarded))
     (record,) = world.evaluate(check()).claims[0].checks
     assert record.verdict == "unknown"
@@ -80,7 +82,7 @@ def test_trials_that_an_executor_lost_are_unknown(world: World) -> None:
     painters = Broken(erased, lost)
     painters.learns = nobody_learns
     world.tools = replace(world.tools, executor=painters)
-    params = {"images": 3, "horizons": [0, 10], "trials": 4, "probes": 4, "controls": ["base"]}
+    params = {"images": 3, "evaluation_steps": [0, 10], "seeds": 4, "images_per_evaluation": 4, "controls": ["base"]}
     relearn = check(attack="relearn", metric="relearned-last", metric_params={"against": "base"}, attack_params=params)
     (record,) = world.evaluate(relearn.model_copy(update={"gate": Gate(upper_at_most=0.9)})).claims[0].checks
     assert (record.verdict, "the machine went away" in record.reason) == ("unknown", True)

@@ -14,8 +14,8 @@ from publisher.builtin.attacks import ATTACKS
 from publisher.builtin.executors import Local
 from publisher.builtin.metrics import METRICS
 from publisher.evaluate.checks import Evaluation, run_checks
+from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, StepClaim, Tools
 from publisher.evaluate.store import ImageStore
-from publisher.evaluate.tools import Arm, Arms, Setting, StepClaim, Tools
 from publisher_emoji import caption, model_folder, vocabulary
 from publisher_emoji.plugin import EmojiScorer
 
@@ -62,9 +62,9 @@ def evaluate(hardened: Path, images: Path | None) -> Evaluation:
         scorer="emoji",
         executor=Local(),
     )
-    arms = Arms(Arm.of(model_folder()), Arm.of(hardened))
+    models = ModelsUnderTest(ModelUnderTest.of(model_folder()), ModelUnderTest.of(hardened))
     setting = Setting("cpu", "float32", ImageStore(images))
-    return run_checks([StepClaim("step", CLAIM)], SCOPE, arms, tools, SAMPLING, setting)
+    return run_checks([StepClaim("step", CLAIM)], SCOPE, models, tools, SAMPLING, setting)
 
 
 def verdicts(result: Evaluation) -> dict[str, str]:
@@ -87,7 +87,7 @@ def test_a_model_that_was_left_alone_keeps_all_and_erases_nothing(store: Path) -
 
 
 def test_a_destroyed_model_fails_what_it_was_to_keep(store: Path, tmp_path: Path) -> None:
-    """The U-Net says "no noise" always: nothing is drawn. Only the checks on what stays tell this from erasure."""
+    """The U-Net says "no noise" always: nothing is generated. Only the checks on what stays tell this from erasure."""
     folder = tmp_path / "destroyed"
     shutil.copytree(model_folder(), folder)
     weights = load_file(folder / WEIGHTS)
@@ -107,4 +107,4 @@ def test_a_model_that_cannot_be_loaded_is_unknown(store: Path, tmp_path: Path) -
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:1000])
     result = evaluate(folder, store)
     assert set(verdicts(result).values()) == {"unknown"}
-    assert "the hardened model drew no image: ModelError" in result.claims[0].checks[0].reason
+    assert "the hardened model generated no image: ModelError" in result.claims[0].checks[0].reason

@@ -13,9 +13,9 @@ import torch
 from publisher.api import Check, CheckRecord, Gate
 from publisher.api.freeze_mask import Frozen
 from publisher.evaluate.checks import Evaluation
-from publisher.evaluate.planning import Models, plan_check
-from publisher.evaluate.tools import Arm
-from publisher.evaluate.trials import Trained, TrialTask
+from publisher.evaluate.context import ModelUnderTest
+from publisher.evaluate.finetune.trials import Trained, TrialTask
+from publisher.evaluate.plan import Models, plan_check
 from support.grey import LABELS, Painters, World, check, erased, write_model, write_safeguards
 from support.masks import TENSORS, mask_of, write_mask
 
@@ -23,9 +23,9 @@ NAMES = sorted(TENSORS)
 OTHER = dict.fromkeys((NAMES[1], NAMES[5]), ())
 SMALL = {
     "images": 3,
-    "horizons": [0, 10],
-    "trials": 3,
-    "probes": 4,
+    "evaluation_steps": [0, 10],
+    "seeds": 3,
+    "images_per_evaluation": 4,
     "mask": True,
     "controls": ["unmasked", "random-mask", "seed-1"],
 }
@@ -53,10 +53,10 @@ def masked(**changes: Any) -> Check:
 def school(world: World, tmp_path: Path) -> World:
     """The hardened model has a mask, and one to compare it with."""
     release = write_mask(tmp_path / "release", mask_of(others={"seed-1": OTHER}))
-    hardened = Arm.of(tmp_path / "hardened", release)
+    hardened = ModelUnderTest.of(tmp_path / "hardened", release)
     world.painters = Learners(erased)
     world.tools = replace(world.tools, executor=world.painters)
-    world.arms = replace(world.arms, hardened=hardened, after={"erase": hardened})
+    world.models = replace(world.models, hardened=hardened, after={"erase": hardened})
     return world
 
 
@@ -111,7 +111,7 @@ def test_a_model_without_a_mask_is_shared_with_other_checks_of_it(school: World)
 def test_the_evidence_names_what_was_frozen(school: World) -> None:
     evidence = school.evaluate(masked()).evidence["evidence/masked.jsonl"]
     rows = [json.loads(row) for row in evidence.decode().splitlines()]
-    assert [row["trial"]["arm"] for row in rows[::3]] == ["hardened", "unmasked", "random-mask", "seed-1"]
+    assert [row["trial"]["model"] for row in rows[::3]] == ["hardened", "unmasked", "random-mask", "seed-1"]
     assert [bool(row["frozen"]) for row in rows[::3]] == [True, False, True, True]
     assert len({row["frozen"] for row in rows}) == 6
     assert len({row["model"] for row in rows}) == 1
@@ -144,7 +144,7 @@ def test_captions_of_kept_concepts_that_an_attack_cannot_have_are_unknown(school
 
 
 def test_a_package_without_a_mask_is_unknown(school: World) -> None:
-    school.arms = replace(school.arms, hardened=replace(school.arms.hardened, mask=None))
+    school.models = replace(school.models, hardened=replace(school.models.hardened, mask=None))
     record = only(school.evaluate(masked()))
     assert (record.verdict, record.reason) == (
         "unknown",
@@ -162,8 +162,8 @@ def test_a_package_without_a_mask_is_unknown(school: World) -> None:
     ],
 )
 def test_a_mask_that_does_not_do_is_unknown(school: World, content: bytes, reason: str) -> None:
-    assert school.arms.hardened.mask is not None
-    school.arms.hardened.mask.write_bytes(content)
+    assert school.models.hardened.mask is not None
+    school.models.hardened.mask.write_bytes(content)
     record = only(school.evaluate(masked()))
     assert record.verdict == "unknown"
     assert reason in record.reason
@@ -176,9 +176,9 @@ def test_masks_are_controls_of_attackers_who_honour_them_alone(school: World) ->
 
 def test_the_mask_stays_when_membranes_are_dropped(tmp_path: Path) -> None:
     release = write_mask(write_safeguards(tmp_path / "release"), mask_of())
-    arm = Arm.of(write_model(tmp_path / "model").folder, release)
-    assert (arm.membranes, arm.bare.membranes, arm.bare.mask) == (release, None, arm.mask)
-    assert arm.key != arm.bare.key == arm.digest
+    model = ModelUnderTest.of(write_model(tmp_path / "model").folder, release)
+    assert (model.membranes, model.bare.membranes, model.bare.mask) == (release, None, model.mask)
+    assert model.key != model.bare.key == model.digest
 
 
 def test_the_plan_knows_masks_as_controls(school: World) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from publisher.api import Gate, ImageRequest, Scope
-from publisher.evaluate.gallery import Drawn, DrawTask, perform
-from publisher.evaluate.permeabilities import Openings, ScoreTask, _openings, rate
+from publisher.evaluate.context import ModelUnderTest
+from publisher.evaluate.images import Generated, GenerateTask, perform
+from publisher.evaluate.permeabilities import Permeabilities, ScoreTask, _permeabilities, rate
 from publisher.evaluate.store import ImageStore
-from publisher.evaluate.tools import Arm
 from publisher_emoji import model_folder
 from support.grey import SCOPE, WITH, World, check, concept, guarded, kept, write_model, write_safeguards
 
@@ -25,7 +25,7 @@ def membranes(tmp_path: Path) -> Path:
 @pytest.fixture
 def bundle(world: World, tmp_path: Path, membranes: Path) -> World:
     """A hardened model whose membranes, and nothing else, keep two concepts back."""
-    world.arms = replace(world.arms, hardened=Arm.of(tmp_path / "hardened", membranes))
+    world.models = replace(world.models, hardened=ModelUnderTest.of(tmp_path / "hardened", membranes))
     return world.paint(guarded)
 
 
@@ -43,15 +43,15 @@ def test_a_promise_without_membranes_fails_where_they_alone_hold_it(bundle: Worl
     assert bundle.evaluate(check(membranes="off")).verdict == "failed"
 
 
-def test_each_way_is_drawn_only_where_a_check_asks_and_the_base_model_once(bundle: World) -> None:
+def test_each_way_is_generated_only_where_a_check_asks_and_the_base_model_once(bundle: World) -> None:
     bundle.evaluate(check(), kept(), check(id="without", membranes="off", gate=None))
-    drawn = [model for model, _ in bundle.painters.drawn]
-    assert {model: drawn.count(model) for model in drawn} == {"base": 180, WITH: 180, "hardened": 60}
+    generated = [model for model, _ in bundle.painters.generated]
+    assert {model: generated.count(model) for model in generated} == {"base": 180, WITH: 180, "hardened": 60}
 
 
-def test_without_membranes_in_the_package_both_ways_are_one_and_drawn_once(world: World) -> None:
+def test_without_membranes_in_the_package_both_ways_are_one_and_generated_once(world: World) -> None:
     result = world.evaluate(check(), check(id="without", membranes="off"))
-    assert len(world.painters.drawn) == 2 * 60
+    assert len(world.painters.generated) == 2 * 60
     first, second = result.claims[0].checks
     assert first.measurement == second.measurement
     assert (result.permeabilities, world.painters.scored) == (None, [])
@@ -59,50 +59,50 @@ def test_without_membranes_in_the_package_both_ways_are_one_and_drawn_once(world
 
 def test_merged_membranes_are_not_attached_again(world: World, tmp_path: Path) -> None:
     membranes = write_safeguards(tmp_path / "merged", mode="merge")
-    world.arms = replace(world.arms, hardened=Arm.of(tmp_path / "hardened", membranes))
+    world.models = replace(world.models, hardened=ModelUnderTest.of(tmp_path / "hardened", membranes))
     world.evaluate(check(), check(id="without", membranes="off"))
-    assert {model for model, _ in world.painters.drawn} == {"base", "hardened"}
+    assert {model for model, _ in world.painters.generated} == {"base", "hardened"}
 
 
 def test_untouched_weights_without_membranes_are_the_base_model_and_cost_nothing(world: World, membranes: Path) -> None:
-    base = world.arms.base
-    world.arms = replace(world.arms, hardened=Arm.of(base.folder, membranes))
+    base = world.models.base
+    world.models = replace(world.models, hardened=ModelUnderTest.of(base.folder, membranes))
     result = world.paint(guarded).evaluate(check(membranes="off", gate=None))
-    assert [model for model, _ in world.painters.drawn] == ["base"] * 60
+    assert [model for model, _ in world.painters.generated] == ["base"] * 60
     rows = [json.loads(line) for line in result.evidence["evidence/plain.jsonl"].splitlines()]
     assert {row["distance"] for row in rows} == {0.0}
 
 
 def test_images_with_membranes_have_a_name_of_their_own_in_the_store(world: World, membranes: Path) -> None:
-    folder = world.arms.hardened.folder
-    plain, on = Arm.of(folder), Arm.of(folder, membranes)
+    folder = world.models.hardened.folder
+    plain, on = ModelUnderTest.of(folder), ModelUnderTest.of(folder, membranes)
     assert plain.digest == on.digest
     assert on.bare == plain
     assert len({plain.key, on.key}) == 2
     write_safeguards(membranes, transport={"power": 2})
-    assert Arm.of(folder, membranes).key not in (plain.key, on.key)
+    assert ModelUnderTest.of(folder, membranes).key not in (plain.key, on.key)
     (membranes / "membranes" / "cigarette.safetensors").write_bytes(b"other factors")
-    assert len({Arm.of(folder, membranes).key, plain.key, on.key}) == 3
+    assert len({ModelUnderTest.of(folder, membranes).key, plain.key, on.key}) == 3
 
 
-def test_other_membranes_are_drawn_anew_and_the_rest_is_not(bundle: World, membranes: Path) -> None:
+def test_other_membranes_are_generated_anew_and_the_rest_is_not(bundle: World, membranes: Path) -> None:
     checks = (check(), check(id="without", membranes="off", gate=None))
     bundle.evaluate(*checks)
-    bundle.painters.drawn.clear()
+    bundle.painters.generated.clear()
     write_safeguards(membranes, transport={"power": 2})
-    bundle.arms = replace(bundle.arms, hardened=Arm.of(bundle.arms.hardened.folder, membranes))
+    bundle.models = replace(bundle.models, hardened=ModelUnderTest.of(bundle.models.hardened.folder, membranes))
     bundle.evaluate(*checks)
-    assert {model for model, _ in bundle.painters.drawn} == {WITH}
+    assert {model for model, _ in bundle.painters.generated} == {WITH}
 
 
-def test_a_second_run_draws_and_scores_nothing_and_finds_the_same(bundle: World) -> None:
+def test_a_second_run_generates_and_scores_nothing_and_finds_the_same(bundle: World) -> None:
     checks = (check(), kept(), check(id="without", membranes="off", gate=None))
     first = bundle.evaluate(*checks)
     assert len(bundle.painters.scored) == len(set(bundle.painters.scored)) == 60 + 2 * 60
-    bundle.painters.drawn.clear()
+    bundle.painters.generated.clear()
     bundle.painters.scored.clear()
     assert bundle.evaluate(*checks) == first
-    assert (bundle.painters.drawn, bundle.painters.scored) == ([], [])
+    assert (bundle.painters.generated, bundle.painters.scored) == ([], [])
 
 
 def test_damaged_numbers_are_made_anew_with_a_warning(bundle: World, tmp_path: Path) -> None:
@@ -139,10 +139,10 @@ def break_membranes(world: World) -> None:
     """Membranes that cannot be attached: neither images nor numbers."""
     do = world.painters._do
 
-    def crash(task: DrawTask | ScoreTask) -> list[Drawn] | Openings:
+    def crash(task: GenerateTask | ScoreTask) -> list[Generated] | Permeabilities:
         if isinstance(task, ScoreTask):
-            return Openings(problem="ModelError: no such layer")
-        return [Drawn(None, "ModelError: no such layer")] * len(task.batches) if task.membranes else do(task)
+            return Permeabilities(problem="ModelError: no such layer")
+        return [Generated(None, "ModelError: no such layer")] * len(task.batches) if task.membranes else do(task)
 
     world.painters._do = crash  # type: ignore[method-assign]
 
@@ -151,12 +151,12 @@ def test_membranes_that_cannot_be_attached_make_their_checks_unknown_and_no_othe
     break_membranes(bundle)
     (claim,) = bundle.evaluate(check(), check(id="without", membranes="off", gate=None)).claims
     assert [record.verdict for record in claim.checks] == ["unknown", "reported"]
-    assert claim.checks[0].reason == "the hardened model drew no image: ModelError: no such layer"
+    assert claim.checks[0].reason == "the hardened model generated no image: ModelError: no such layer"
     assert claim.verdict == "unknown"
 
 
 def test_images_without_known_permeabilities_are_unknown(bundle: World) -> None:
-    bundle.painters._rate = lambda _: Openings(problem="no tokenizer")  # type: ignore[method-assign]
+    bundle.painters._rate = lambda _: Permeabilities(problem="no tokenizer")  # type: ignore[method-assign]
     result = bundle.evaluate(check())
     record = result.claims[0].checks[0]
     assert (record.verdict, result.permeabilities) == ("unknown", None)
@@ -165,20 +165,20 @@ def test_images_without_known_permeabilities_are_unknown(bundle: World) -> None:
 
 def test_an_index_that_cannot_be_read_is_an_answer_and_not_a_model_without_membranes(tmp_path: Path) -> None:
     write_safeguards(tmp_path, mode="sleep")
-    arm = Arm.of(write_model(tmp_path / "model").folder, tmp_path)
-    assert arm.membranes == tmp_path
+    model = ModelUnderTest.of(write_model(tmp_path / "model").folder, tmp_path)
+    assert model.membranes == tmp_path
     request = ImageRequest(concept="", prompt="a cat", seed=0, steps=1, guidance=1.0)
-    (drawn,) = perform(DrawTask(model_folder(), "cpu", "float32", 1, ((request,),), arm.membranes))
-    assert (drawn.images, "the index of membranes is malformed" in drawn.problem) == (None, True)
+    (generated,) = perform(GenerateTask(model_folder(), "cpu", "float32", 1, ((request,),), model.membranes))
+    assert (generated.images, "the index of membranes is malformed" in generated.problem) == (None, True)
     found = rate(ScoreTask(model_folder(), tmp_path, "cpu", "float32", ("a cat",)))
     assert "the index of membranes is malformed" in found.problem
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.5])
 def test_a_permeability_that_is_no_number_is_none(value: float) -> None:
-    found = _openings(("cigarette",), ["a cat"], [[value]])
+    found = _permeabilities(("cigarette",), ["a cat"], [[value]])
     assert (found.rows, found.problem) == ({}, "a permeability is no number >= 0")
-    assert _openings(("cigarette", "pistol"), ["a cat"], [[1.0]]).problem
+    assert _permeabilities(("cigarette", "pistol"), ["a cat"], [[1.0]]).problem
 
 
 # The table
@@ -217,7 +217,7 @@ def test_paraphrases_and_the_empty_prompt_are_in_the_table_where_they_were_asked
 
 
 def test_a_concept_to_go_without_a_membrane_has_no_rows(bundle: World) -> None:
-    bundle.painters._rate = lambda prompts: Openings(("cigarette",), dict.fromkeys(prompts, (0.1234567,)))  # type: ignore[method-assign]
+    bundle.painters._rate = lambda prompts: Permeabilities(("cigarette",), dict.fromkeys(prompts, (0.1234567,)))  # type: ignore[method-assign]
     found = bundle.evaluate(check(concepts=("cigarette", "pistol"))).permeabilities
     assert found is not None
     assert {row.concept for row in found.rows} == {"cigarette"}
@@ -235,7 +235,7 @@ def test_texts_of_private_concepts_are_in_the_table_and_their_images_nowhere(bun
 # The pictures
 
 
-def test_a_request_that_was_drawn_both_ways_is_one_triple(bundle: World) -> None:
+def test_a_request_that_was_generated_both_ways_is_one_triple(bundle: World) -> None:
     pairs = bundle.evaluate(check(), check(id="without", membranes="off", gate=None)).pairs
     assert {(pair.check, pair.membranes) for pair in pairs} == {("plain", "on")}
     assert len(pairs) == 6
@@ -243,7 +243,7 @@ def test_a_request_that_was_drawn_both_ways_is_one_triple(bundle: World) -> None
     assert pairs[0].without_png == pairs[0].base_png != pairs[0].hardened_png
 
 
-def test_what_was_drawn_without_membranes_alone_is_a_pair_that_says_so(bundle: World) -> None:
+def test_what_was_generated_without_membranes_alone_is_a_pair_that_says_so(bundle: World) -> None:
     pairs = bundle.evaluate(check(), check(id="without", concepts=("pistol",), membranes="off", gate=None)).pairs
     assert [(pair.check, pair.membranes, pair.without_png) for pair in pairs[5:7]] == [
         ("plain", "on", ""),

@@ -65,7 +65,7 @@ def test_everything_is_written_out(resolved: Callable[[str], Resolved]) -> None:
             "trainings_after_each_step": False,
             "gates": {},
             "checks": [],
-            "gold": "",
+            "retrained": "",
             "images": True,
         },
         "sign": None,
@@ -401,11 +401,13 @@ def test_images_beside_the_manifests_folder_are_allowed(resolved: Callable[[str]
     assert concept(resolved(with_images("inner/../x.png")), "cigarette").images == ("inner/../x.png",)
 
 
-def test_a_gold_model_is_a_reference_like_the_model(resolved: Callable[[str], Resolved], problems: Problems) -> None:
-    text = SMALL.replace("{scorer: emoji}", "{scorer: emoji, gold: GOLD}")
-    assert resolved(text.replace("GOLD", "./gold")).evaluate.gold == "./gold"
-    assert problems(text.replace("GOLD", "ftp:x")) == ["10:33: 'gold': no plugin provides the source 'ftp'."]
-    assert "no path of this machine" in problems(text.replace("GOLD", "/srv/gold"))[0]
+def test_a_retrained_model_is_a_reference_like_the_model(
+    resolved: Callable[[str], Resolved], problems: Problems
+) -> None:
+    text = SMALL.replace("{scorer: emoji}", "{scorer: emoji, retrained: GOLD}")
+    assert resolved(text.replace("GOLD", "./retrained")).evaluate.retrained == "./retrained"
+    assert problems(text.replace("GOLD", "ftp:x")) == ["10:38: 'retrained': no plugin provides the source 'ftp'."]
+    assert "no path of this machine" in problems(text.replace("GOLD", "/srv/retrained"))[0]
 
 
 def test_a_key_that_was_renamed_names_the_new_one(problems: Problems) -> None:
@@ -413,5 +415,7 @@ def test_a_key_that_was_renamed_names_the_new_one(problems: Problems) -> None:
     check = CHECK.replace("id: extra", "id: extra, guards: off")
     (problem,) = problems(SMALL.replace("{scorer: emoji}", f"{{scorer: emoji, checks: [{check}]}}"))
     assert problem.endswith("the key 'guards' is called 'membranes' now.")
+    (problem,) = problems(SMALL.replace("scorer: emoji", "scorer: emoji, gold: ./never"))
+    assert problem.endswith("the key 'gold' is called 'retrained' now.")
     (problem,) = problems(SMALL.replace("{use: erase}", "{use: erase, with: {verify: 1}}"))
     assert problem.endswith("'with' has no key 'verify'.")

@@ -211,7 +211,7 @@ def merged_outputs(merged: Path) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("form", ["kohya", "diffusers"])
-def test_diffusers_draws_the_same_with_the_lora_as_with_the_merged_weights(
+def test_diffusers_generates_the_same_with_the_lora_as_with_the_merged_weights(
     form: Any, portions: list[Portion], hosts: dict[str, Host], merged_outputs: torch.Tensor, tmp_path: Path
 ) -> None:
     from publisher_emoji.generate import load_pipeline
@@ -241,7 +241,7 @@ def test_adapter_weights_are_permeabilities(
     assert distance(outputs(pipeline.unet), merged_outputs) < 1e-6
 
 
-def test_the_runtime_at_these_permeabilities_draws_the_same(
+def test_the_runtime_at_these_permeabilities_generates_the_same(
     portions: list[Portion], merged_outputs: torch.Tensor
 ) -> None:
     from publisher.runtime.membranes import attach

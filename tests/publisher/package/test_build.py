@@ -246,7 +246,7 @@ def test_the_card_of_a_package_with_membranes_loads_them_first_and_says_what_hap
 
 
 def test_the_card_says_so_where_nobody_measured_the_weights_without_membranes() -> None:
-    assert "What it draws then was not measured." in with_membranes()
+    assert "What it generates then was not measured." in with_membranes()
 
 
 def test_release_json_says_which_check_was_made_without_membranes() -> None:

@@ -18,14 +18,14 @@ MASK: dict[str, Any] = {
 }
 
 
-def trial(arm: str, gain: float) -> dict[str, Any]:
+def trial(model: str, gain: float) -> dict[str, Any]:
     return {
         "concept": "cigarette",
-        "arm": arm,
+        "model": model,
         "seed": 0,
-        "horizons": [0, 10],
+        "evaluation_steps": [0, 10],
         "hits": [0, 5],
-        "probes": 10,
+        "images_per_evaluation": 10,
         "losses": [0.6, round(0.6 - gain, 4)],
         "similarity": [],
         "full": 1.0,

@@ -36,14 +36,14 @@ LINES = {"cigarette.plain": [evidence_row(seed) for seed in range(60)]}
 STEM = "lora_unet_mid_block_attentions_0_proj_in"
 
 
-def trial(arm: str, seed: int, loss: float) -> dict[str, Any]:
+def trial(model: str, seed: int, loss: float) -> dict[str, Any]:
     return {
         "concept": "cigarette",
-        "arm": arm,
+        "model": model,
         "seed": seed,
-        "horizons": [0, 10],
+        "evaluation_steps": [0, 10],
         "hits": [0, 1],
-        "probes": 2,
+        "images_per_evaluation": 2,
         "losses": [0.5, loss],
         "similarity": [],
         "full": 1.0,
@@ -52,7 +52,7 @@ def trial(arm: str, seed: int, loss: float) -> dict[str, Any]:
 
 
 TRIALS = [
-    trial(arm, seed, loss + seed / 100) for arm, loss in (("hardened", 0.4), ("before", 0.2)) for seed in (0, 1, 2)
+    trial(model, seed, loss + seed / 100) for model, loss in (("hardened", 0.4), ("before", 0.2)) for seed in (0, 1, 2)
 ]
 
 

@@ -22,21 +22,23 @@ NAME = "evidence/cigarette.lora.jsonl"
 Change = Callable[[dict[str, Any]], object]
 
 
-def trial(arm: str, seed: int, hits: list[int]) -> dict[str, Any]:
+def trial(model: str, seed: int, hits: list[int]) -> dict[str, Any]:
     return {
         "concept": "cigarette",
-        "arm": arm,
+        "model": model,
         "seed": seed,
-        "horizons": [0, 10, 20],
+        "evaluation_steps": [0, 10, 20],
         "hits": hits,
-        "probes": 10,
+        "images_per_evaluation": 10,
         "losses": [0.5, 0.3, 0.2],
         "similarity": [],
         "full": 1.0,
     }
 
 
-TRIALS = [trial(arm, seed, hits) for arm, hits in (("hardened", [0, 0, 4]), ("before", [0, 10, 10])) for seed in (0, 1)]
+TRIALS = [
+    trial(model, seed, hits) for model, hits in (("hardened", [0, 0, 4]), ("before", [0, 10, 10])) for seed in (0, 1)
+]
 
 
 def evidence(trials: list[dict[str, Any]]) -> bytes:
@@ -44,18 +46,18 @@ def evidence(trials: list[dict[str, Any]]) -> bytes:
 
 
 def trial_row(one: dict[str, Any]) -> dict[str, Any]:
-    """A trial with what the scorer saw: the concept in the first images of each horizon, as often as it says."""
-    probes = one["probes"]
-    labels = [["cigarette"] * hits + ["pencil"] * (probes - hits) for hits in one["hits"]]
+    """A trial with what the scorer saw: the concept in the first images of each evaluation, as often as it says."""
+    images_per_evaluation = one["images_per_evaluation"]
+    labels = [["cigarette"] * hits + ["pencil"] * (images_per_evaluation - hits) for hits in one["hits"]]
     return {
         "check": "cigarette.lora",
         "model": "aa" * 32,
         "captions": ["a cigarette"],
-        "prompts": ["a cigarette"] * probes,
-        "seeds": list(range(probes)),
+        "prompts": ["a cigarette"] * images_per_evaluation,
+        "seeds": list(range(images_per_evaluation)),
         "trial": one,
         "labels": labels,
-        "sha256": [["bb" * 32] * probes] * len(labels),
+        "sha256": [["bb" * 32] * images_per_evaluation] * len(labels),
     }
 
 

@@ -1,4 +1,4 @@
-"""What is measured after which step: models, their masks and membranes, and whose trainings. Nothing is drawn."""
+"""What is measured after which step: models, their masks and membranes, and whose trainings. Nothing is generated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from publisher.api import MatrixCell, Sampling
 from publisher.api.freeze_mask import FILE
 from publisher.evaluate.checks import Evaluation
-from publisher.evaluate.tools import MANIFEST, Arms, Setting
+from publisher.evaluate.context import MANIFEST, ModelsUnderTest, Setting
 from publisher.release import make
 from support.grey import SCOPE, write_model, write_safeguards
 from support.masks import mask_of, write_mask
@@ -28,9 +28,17 @@ class Bench:
         self.claims: list[list[str]] = []
 
     def __call__(
-        self, claims: Any, _scope: Any, arms: Arms, _tools: Any, _sampling: Any, _setting: Setting, *, trained: Any
+        self,
+        claims: Any,
+        _scope: Any,
+        models: ModelsUnderTest,
+        _tools: Any,
+        _sampling: Any,
+        _setting: Setting,
+        *,
+        trained: Any,
     ) -> Evaluation:
-        hardened = arms.hardened
+        hardened = models.hardened
         self.claims.append([claim.step for claim in claims])
         self.asked.append((hardened.folder.name, bool(hardened.mask), bool(hardened.membranes), trained))
         return Evaluation((), {}, (), None, {})
@@ -62,7 +70,7 @@ def verified(folder: Path, **asked: bool) -> list[str]:
     prepared: Any = SimpleNamespace(
         path=folder / "manifest.yaml",
         resolved=SimpleNamespace(scope=SCOPE, evaluate=evaluate),
-        gold=None,
+        retrained=None,
         claims=tuple(SimpleNamespace(step=step) for step in (*STEPS, MANIFEST)),
         device=SimpleNamespace(name="cpu", dtype="float32"),
         tools=None,

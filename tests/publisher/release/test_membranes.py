@@ -1,4 +1,4 @@
-"""A release with membranes beside untouched weights: drawn with and without them, after each step, into the package."""
+"""A release with membranes beside untouched weights: with and without them, after each step, into the package."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import pytest
 from support.releasing import publisher
 
 Manifest = Callable[..., Path]
-TRAINING = {"horizons": [0, 1], "trials": 3, "probes": 2, "images": 2, "batch": 2}
+TRAINING = {"evaluation_steps": [0, 1], "seeds": 3, "images_per_evaluation": 2, "images": 2, "batch": 2}
 
 
 def evaluate(**changes: Any) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def evaluate(**changes: Any) -> dict[str, Any]:
         "attack": "lora",
         "attack_params": TRAINING,
         "metric": "loss-gap",
-        "metric_params": {"against": "gold"},
+        "metric_params": {"against": "retrained"},
         "concepts": ["cigarette"],
         "gate": {"lower_at_least": -10.0},
     }
@@ -34,24 +34,24 @@ def evaluate(**changes: Any) -> dict[str, Any]:
     sampling = {"steps": 6, "guidance": 3.0, "images": 9, "kept_images": 3}
     return {
         "scorer": "emoji",
-        "gold": "embedded:emoji",
+        "retrained": "embedded:emoji",
         "sampling": sampling,
         "gates": gates,
         "checks": [check | changes],
     }
 
 
-def test_the_plan_says_what_is_trained_and_names_the_gold_model(manifest: Manifest, tmp_path: Path) -> None:
+def test_the_plan_says_what_is_trained_and_names_the_retrained_model(manifest: Manifest, tmp_path: Path) -> None:
     result = publisher("plan", manifest(evaluate=evaluate()), "--out", tmp_path / "out")
     assert result.exit_code == 0
-    assert "gold    embedded:emoji\n" in result.stdout
+    assert "retrained    embedded:emoji\n" in result.stdout
     assert "9 trials with 9 steps on 3 models, 12 images of 2 prompts of each model" in result.stdout
     assert "trials  9 with 9 training steps at most" in result.stdout
     assert "takes long" not in result.stdout
 
 
 def test_the_plan_warns_of_long_trainings(manifest: Manifest, tmp_path: Path) -> None:
-    path = manifest(evaluate=evaluate(attack_params={"horizons": [0, 1000]}))
+    path = manifest(evaluate=evaluate(attack_params={"evaluation_steps": [0, 1000]}))
     result = publisher("plan", path, "--out", tmp_path / "out", "--json")
     data = json.loads(result.stdout)
     assert (data["trainings"], data["training_steps"]) == (9, 9000)
@@ -77,8 +77,8 @@ def test_a_release_with_a_training_check_is_resumed_and_verifies(manifest: Manif
         assert times["relearning"]["lora"] > 0
     assert reports[0] == reports[1]
     check = json.loads(reports[0])["claims"][-1]["checks"][0]
-    assert [trial["arm"] for trial in check["trials"]] == ["hardened"] * 3 + ["before"] * 3 + ["base"] * 3 + [
-        "gold"
+    assert [trial["model"] for trial in check["trials"]] == ["hardened"] * 3 + ["before"] * 3 + ["base"] * 3 + [
+        "retrained"
     ] * 3
     key = tmp_path / "one" / "small-1.0.0.pub"
     verified = publisher("verify", tmp_path / "one" / "small-1.0.0", "--key", key, "--json")

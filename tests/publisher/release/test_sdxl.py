@@ -14,7 +14,7 @@ from publisher.cli import main
 from support.tiny_sdxl import save_tiny_sdxl
 
 
-def test_a_random_sdxl_is_hardened_drawn_and_not_released(manifest: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_random_sdxl_is_hardened_generated_and_not_released(manifest: Callable[..., Path], tmp_path: Path) -> None:
     save_tiny_sdxl(tmp_path / "sdxl")
     evaluate = {"scorer": "emoji", "sampling": {"steps": 2, "guidance": 3.0, "images": 9, "kept_images": 3}}
     gates = {f"erase.cigarette.{name}": {"upper_at_most": 0.5} for name in ("plain", "paraphrase")}
@@ -28,7 +28,7 @@ def test_a_random_sdxl_is_hardened_drawn_and_not_released(manifest: Callable[...
     assert any("pooled text vector" in warning for warning in report["steps"][0]["warnings"])
     plain = report["claims"][0]["checks"][0]
     assert (plain["measurement"], plain["verdict"]) == (None, "unknown")
-    assert "the base model does not draw 'cigarette'" in plain["reason"]
+    assert "the base model does not generate 'cigarette'" in plain["reason"]
     (delta,) = (tmp_path / "out" / ".work" / "steps").glob("*/delta/unet.safetensors")
     weights = load_file(tmp_path / "sdxl" / "unet" / "diffusion_pytorch_model.safetensors")
     assert all(not torch.equal(weights[name], changed) for name, changed in load_file(delta).items())

@@ -1,4 +1,4 @@
-"""A model that draws nothing is known before any step has run."""
+"""A model that generates nothing is known before any step has run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from publisher.api import Executor
 from publisher.api.world import R, T
 from publisher.errors import ExitCode, PublisherError
 from publisher.release.prepare import prepare
-from publisher.release.trial import draw_trial
-from publisher.runtime import drawing
+from publisher.release.trial import generate_trial
+from publisher.runtime import generate as generation
 from publisher_emoji import model_folder
 from support.releasing import publisher
 
@@ -62,36 +62,36 @@ def spoil(tensors: dict[str, torch.Tensor]) -> None:
     [(lose, "lacks 1 tensors that its configuration asks for, such as 'conv_out.weight'"), (spoil, "NaN or infinite")],
     ids=["missing", "NaN"],
 )
-def test_a_model_that_draws_nothing_stops_before_the_first_step(
+def test_a_model_that_generates_nothing_stops_before_the_first_step(
     manifest: Manifest, tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], Any], what: str
 ) -> None:
     broken(tmp_path / "model", change)
     path = manifest(model="./model")
     result = publisher("release", path, "--out", tmp_path / "out", "--throwaway-key", "--quiet")
     assert result.exit_code == 2
-    assert "the base model drew no image, so nothing could be judged after the steps" in result.stderr
+    assert "the base model generated no image, so nothing could be judged after the steps" in result.stderr
     assert what in " ".join(result.stderr.split())
     assert not list((tmp_path / "out").glob("small*"))
     assert not (tmp_path / "out/.work/steps").exists()
 
 
-def test_a_trial_image_is_drawn_once_and_with_few_steps(
+def test_a_trial_image_is_generated_once_and_with_few_steps(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared = prepare(manifest(), tmp_path / "work", fetch=False)
-    drawn = []
-    draw = drawing.draw
+    generated = []
+    generate = generation.generate
 
     def counted(pipeline: Any, requests: Any) -> torch.Tensor:
-        drawn.extend(requests)
-        return draw(pipeline, requests)
+        generated.extend(requests)
+        return generate(pipeline, requests)
 
-    monkeypatch.setattr("publisher.evaluate.gallery.draw", counted)
+    monkeypatch.setattr("publisher.evaluate.images.generate", counted)
     for _ in range(2):
         quiet = Quiet()
-        draw_trial(prepared, tmp_path / "work", quiet)
+        generate_trial(prepared, tmp_path / "work", quiet)
         assert quiet.told == [("trial image", 0), ("trial image", 1)]
-    assert [(request.prompt, request.steps) for request in drawn] == [("", 4)]
+    assert [(request.prompt, request.steps) for request in generated] == [("", 4)]
 
 
 class Gone(Executor):
@@ -107,5 +107,5 @@ def test_an_executor_that_fails_is_not_taken_for_the_model(manifest: Manifest, t
     prepared = prepare(manifest(), tmp_path / "work", fetch=False)
     prepared = replace(prepared, tools=replace(prepared.tools, executor=Gone()))
     with pytest.raises(PublisherError, match="the executor 'gone' failed: ConnectionError: no route") as caught:
-        draw_trial(prepared, tmp_path / "work", Quiet())
+        generate_trial(prepared, tmp_path / "work", Quiet())
     assert (caught.value.exit_code, caught.value.where) == (ExitCode.UNDECIDED, "evaluate.executor")

@@ -48,7 +48,7 @@ def passed() -> ReleaseReport:
         (
             claim("plain", "cigarette and pistol are not generated from plain prompts", (plain_check(),)),
             claim("synonyms", "cigarette and pistol are not generated from synonyms", (synonyms_check(),)),
-            claim("kept", "pencil, rocket and pizza are drawn as well as before", (kept_check(),)),
+            claim("kept", "pencil, rocket and pizza are generated as well as before", (kept_check(),)),
         )
     )
 
@@ -61,8 +61,8 @@ def failed() -> ReleaseReport:
             claim(
                 "synonyms", "cigarette and pistol are not generated from synonyms", (synonyms_check(0.34, 0.27, 0.42),)
             ),
-            claim("kept", "pencil, rocket and pizza are drawn as well as before", (kept_check(), unmeasured())),
-            claim("empty", "the empty prompt draws what it drew before", (), binds="by-convention"),
+            claim("kept", "pencil, rocket and pizza are generated as well as before", (kept_check(), unmeasured())),
+            claim("empty", "the empty prompt generates what it generated before", (), binds="by-convention"),
         )
     )
 

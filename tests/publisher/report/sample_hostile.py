@@ -31,17 +31,32 @@ HOSTILE = (
 
 def _trials() -> tuple[Trial, ...]:
     """Many models with hostile names; rates and losses at the edge of what numbers can be."""
-    fields: dict[str, Any] = {"concept": HOSTILE, "seed": 0, "probes": 10**400, "similarity": (), "problem": HOSTILE}
+    fields: dict[str, Any] = {
+        "concept": HOSTILE,
+        "seed": 0,
+        "images_per_evaluation": 10**400,
+        "similarity": (),
+        "problem": HOSTILE,
+    }
     models = [HOSTILE, *(f"{HOSTILE} {number}" for number in range(12)), "hardened"]
     found = [
-        Trial(**fields, arm=arm, horizons=(3, 1_000_000), hits=(0, 10**400), losses=(1e308, -1e308), full=1e-6)
-        for arm in models
+        Trial(
+            **fields, model=model, evaluation_steps=(3, 1_000_000), hits=(0, 10**400), losses=(1e308, -1e308), full=1e-6
+        )
+        for model in models
     ]
-    nothing: dict[str, Any] = {"horizons": (), "hits": (), "losses": (), "full": 1.0}
+    nothing: dict[str, Any] = {"evaluation_steps": (), "hits": (), "losses": (), "full": 1.0}
     return (
         *found,
-        Trial(**fields, arm="base", **nothing),
-        Trial(**{**fields, "concept": "never"}, arm="gold", horizons=(0,), hits=(1,), losses=(1.0,), full=5e-324),
+        Trial(**fields, model="base", **nothing),
+        Trial(
+            **{**fields, "concept": "never"},
+            model="retrained",
+            evaluation_steps=(0,),
+            hits=(1,),
+            losses=(1.0,),
+            full=5e-324,
+        ),
     )
 
 
@@ -56,7 +71,12 @@ def hostile() -> ReleaseReport:
             "scorer": HOSTILE,
             "evidence": HOSTILE,
             "attack_params": {HOSTILE: HOSTILE, "captions": HOSTILE, "images": {"a": [HOSTILE]}, "mask": True},
-            "metric_params": {"against": HOSTILE, "horizon": 1_000_000, "of": [HOSTILE], "innocents": [HOSTILE]},
+            "metric_params": {
+                "against": HOSTILE,
+                "evaluation_step": 1_000_000,
+                "of": [HOSTILE],
+                "innocents": [HOSTILE],
+            },
             "trials": _trials(),
             "measurement": measured.measurement.model_copy(
                 update={

@@ -41,16 +41,16 @@ def masked_trials() -> tuple[Trial, ...]:
     return tuple(
         Trial(
             concept=concept,
-            arm=arm,
+            model=model,
             seed=seed,
-            horizons=(0, 10, 20),
+            evaluation_steps=(0, 10, 20),
             hits=(0, 3, 6),
-            probes=12,
+            images_per_evaluation=12,
             losses=(0.6, round(0.6 - gain * 0.7, 4), round(0.6 - gain * (1 + seed / 10), 4)),
             similarity=(),
             full=0.75,
         )
-        for (concept, arm), gain in GAINS.items()
+        for (concept, model), gain in GAINS.items()
         for seed in range(2)
     )
 
@@ -58,7 +58,7 @@ def masked_trials() -> tuple[Trial, ...]:
 def masked_check(name: str, gate: Gate, value: tuple[float, float, float], **changes: Any) -> CheckRecord:
     """Trials under the mask and under three others."""
     number = interval(*value, n=4, method="bootstrap over trials and concepts, percentile 95%")
-    details = {"against": "unmasked", "of": "loss", "horizon": 20}
+    details = {"against": "unmasked", "of": "loss", "evaluation_step": 20}
     given = {"captions": "name", "images": 20, "batch": 4, "mask": True}
     fields: dict[str, Any] = {
         "metric": "gain-left",

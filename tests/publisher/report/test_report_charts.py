@@ -15,7 +15,7 @@ def curve(*values: float, x: tuple[float, ...] | None = None) -> Curve:
     return Curve(name="loss", x=x or tuple(map(float, range(len(values)))), y=values)
 
 
-def drawn(*values: float) -> charts.Chart:
+def generated(*values: float) -> charts.Chart:
     found = charts.chart(curve(*values))
     assert found is not None
     return found
@@ -26,13 +26,13 @@ def points(line: str) -> list[tuple[float, float]]:
 
 
 def test_a_curve_goes_from_corner_to_corner_and_higher_is_up() -> None:
-    found = points(drawn(0.0, 1.0, 4.0).line)
+    found = points(generated(0.0, 1.0, 4.0).line)
     assert (found[0], found[-1]) == ((charts.LEFT, charts.BOTTOM), (charts.RIGHT, charts.TOP))
     assert found[1][1] == charts.BOTTOM - (charts.BOTTOM - charts.TOP) / 4
 
 
 def test_positive_values_of_several_magnitudes_get_a_logarithmic_axis() -> None:
-    found = drawn(1.0, 0.1, 0.01, 0.001)
+    found = generated(1.0, 0.1, 0.01, 0.001)
     heights = [y for _, y in points(found.line)]
     assert found.log
     assert [mark.label for mark in found.up] == ["0.001", "0.01", "0.1", "1"]
@@ -41,43 +41,43 @@ def test_positive_values_of_several_magnitudes_get_a_logarithmic_axis() -> None:
 
 @pytest.mark.parametrize("values", [(0.0, 1.0, 100.0), (-1.0, 5.0), (1.0, 9.0)])
 def test_other_values_get_a_linear_axis(values: tuple[float, ...]) -> None:
-    assert not drawn(*values).log
+    assert not generated(*values).log
 
 
 def test_marks_are_round_and_inside() -> None:
-    found = drawn(-0.3, 2.2)
+    found = generated(-0.3, 2.2)
     assert [mark.label for mark in found.up] == ["0", "1", "2"]
     assert all(charts.TOP <= mark.at <= charts.BOTTOM for mark in found.up)
 
 
 def test_a_logarithmic_axis_of_little_more_than_one_magnitude_has_marks_between() -> None:
-    assert [mark.label for mark in drawn(1.5, 20.0).up] == ["2", "5", "10", "20"]
+    assert [mark.label for mark in generated(1.5, 20.0).up] == ["2", "5", "10", "20"]
 
 
 def test_a_constant_lies_in_the_middle() -> None:
-    assert {y for _, y in points(drawn(2.0, 2.0, 2.0).line)} == {(charts.TOP + charts.BOTTOM) / 2}
-    assert drawn(2.0).line.count(",") == 1
+    assert {y for _, y in points(generated(2.0, 2.0, 2.0).line)} == {(charts.TOP + charts.BOTTOM) / 2}
+    assert generated(2.0).line.count(",") == 1
 
 
 def test_the_running_mean_of_a_long_curve_is_smooth_and_a_short_one_has_none() -> None:
-    jumping = drawn(*(1.0 + (i % 2) for i in range(200)))
+    jumping = generated(*(1.0 + (i % 2) for i in range(200)))
     heights = [y for _, y in points(jumping.mean)]
     assert max(heights) - min(heights) < (charts.BOTTOM - charts.TOP) / 4
-    assert drawn(*(1.0 + (i % 2) for i in range(20))).mean == ""
+    assert generated(*(1.0 + (i % 2) for i in range(20))).mean == ""
 
 
 def test_endless_curves_are_thinned_and_keep_their_end() -> None:
-    found = points(drawn(*map(float, range(10_000))).line)
+    found = points(generated(*map(float, range(10_000))).line)
     assert len(found) <= charts.MOST + 1
     assert found[-1] == (charts.RIGHT, charts.TOP)
 
 
-def test_what_cannot_be_drawn_is_left_out() -> None:
+def test_what_cannot_be_generated_is_left_out() -> None:
     assert charts.charts((curve(), curve(1e308, -1e308), curve(1.0, x=(1e305,)))) == []
 
 
 def test_words_say_first_last_lowest_and_highest() -> None:
-    assert drawn(3.0, 1.0, 7.0, 2.0).says == "3 at 0, 2 at 3; lowest 1, highest 7"
+    assert generated(3.0, 1.0, 7.0, 2.0).says == "3 at 0, 2 at 3; lowest 1, highest 7"
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_html_names_every_claim_check_step_plugin_and_limit(name: str) -> None:
     assert [one for one in named if one not in text] == []
 
 
-def test_html_draws_every_number_with_n_interval_method_and_control() -> None:
+def test_html_generates_every_number_with_n_interval_method_and_control() -> None:
     text = words(samples.passed())
     assert "1.4% 0.17% to 4.9% base model 92.4%" in text
     assert "n = 144, Clopper-Pearson 95%" in text
@@ -158,9 +158,9 @@ def test_html_of_a_release_without_membranes_has_no_empty_section_about_them() -
     assert "The step’s own curves" not in words(samples.passed())
 
 
-def test_html_draws_the_curves_of_a_step_with_their_words() -> None:
-    drawings = [tag for tag in page(samples.membranes()).all("svg") if "viewbox" in tag and tag.get("role") == "img"]
-    labels = [str(tag["aria-label"]) for tag in drawings]
+def test_html_generates_the_curves_of_a_step_with_their_words() -> None:
+    images = [tag for tag in page(samples.membranes()).all("svg") if "viewbox" in tag and tag.get("role") == "img"]
+    labels = [str(tag["aria-label"]) for tag in images]
     assert len(labels) == 4
     assert labels[0].startswith("erase loss of cigarette: 0.301 at 1, 6.33e−5 at 300; lowest")
     text = words(samples.membranes())
@@ -245,12 +245,12 @@ def test_html_text_has_the_contrast_of_wcag_aa(scheme: int) -> None:
 
 
 @pytest.mark.parametrize("scheme", [0, 1, 2], ids=["light", "dark", "print"])
-def test_html_lines_of_the_attacked_models_have_the_contrast_of_drawings(scheme: int) -> None:
+def test_html_lines_of_the_attacked_models_have_the_contrast_of_plots(scheme: int) -> None:
     data = HtmlPage().render(samples.relearning()).decode()
     colours = dict(
         re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6});", re.findall(r":root \{(.*?)\}", data, re.DOTALL)[scheme])
     )
-    lines = [name for name in colours if name.startswith("arm-")]
+    lines = [name for name in colours if name.startswith("model-")]
     assert len(lines) == 7
     for name in lines:
         assert _contrast(colours[name], colours["paper"]) >= 3, name

@@ -21,22 +21,22 @@ def with_cells(*cells: tuple[str, str, str]) -> ReleaseReport:
 
 
 def test_models_under_masks_have_names_that_people_can_read() -> None:
-    (lesson, _) = relearning.lessons(CHECK)
-    assert [arm.title for arm in lesson.arms] == [
+    (curves, _) = relearning.curves_by_concept(CHECK)
+    assert [model.title for model in curves.models] == [
         "under the mask",
         "no mask",
         "a random mask",
         "another seed's mask (1)",
     ]
     unmasked = CHECK.model_copy(update={"attack_params": {}})
-    assert relearning.lessons(unmasked)[0].arms[0].title == "hardened model"
+    assert relearning.curves_by_concept(unmasked)[0].models[0].title == "hardened model"
     assert relearning.title("seed-1") == "after seed-1"
 
 
 def test_shares_are_means_of_pairs_against_no_mask() -> None:
     found = kept_gains([CHECK])
     assert found is not None
-    assert found.arms == ("under the mask", "a random mask", "another seed's mask (1)")
+    assert found.models == ("under the mask", "a random mask", "another seed's mask (1)")
     assert [(row.concept, row.of, row.gain, row.cells) for row in found.rows] == [
         ("cigarette", "no mask", "loss after 20 steps", ("25%", "75%", "30%")),
         ("pizza", "no mask", "loss after 20 steps", ("95%", "75%", "90%")),
@@ -54,12 +54,12 @@ def test_equal_rows_of_several_checks_stand_there_once_and_innocents_are_named()
     assert [row.innocent for row in told.rows] == [False, True]
 
 
-def test_an_earlier_horizon_and_another_control_are_read_as_the_check_reads_them() -> None:
-    trials = tuple(one for one in masked_trials() if one.arm != "unmasked")
-    params = {"against": "random-mask", "horizon": 10, "of": "rate"}
+def test_an_earlier_evaluation_step_and_another_control_are_read_as_the_check_reads_them() -> None:
+    trials = tuple(one for one in masked_trials() if one.model != "unmasked")
+    params = {"against": "random-mask", "evaluation_step": 10, "of": "rate"}
     found = kept_gains([CHECK.model_copy(update={"trials": trials, "metric_params": params})])
     assert found is not None
-    assert found.arms == ("under the mask", "another seed's mask (1)")
+    assert found.models == ("under the mask", "another seed's mask (1)")
     assert [(row.of, row.gain, row.cells[0]) for row in found.rows] == [
         ("a random mask", "rate after 10 steps", "100%")
     ] * 2
@@ -67,7 +67,8 @@ def test_an_earlier_horizon_and_another_control_are_read_as_the_check_reads_them
 
 def test_a_control_that_gains_nothing_leaves_no_share() -> None:
     flat = tuple(
-        one.model_copy(update={"losses": (0.6, 0.6, 0.6)}) if one.arm == "unmasked" else one for one in masked_trials()
+        one.model_copy(update={"losses": (0.6, 0.6, 0.6)}) if one.model == "unmasked" else one
+        for one in masked_trials()
     )
     found = kept_gains([CHECK.model_copy(update={"trials": flat})])
     assert found is not None

@@ -57,7 +57,7 @@ def test_spans_gates_and_sizes_in_words() -> None:
     assert [size(amount) for amount in (0, 999, 11_083_491, 2_567_463_684)] == ["0", "999", "11.1 M", "2.567 G"]
 
 
-def test_a_share_is_drawn_on_the_whole_axis() -> None:
+def test_a_share_is_generated_on_the_whole_axis() -> None:
     scale = bars.axis(plain_check())
     assert (scale.start, scale.end) == (0, 1)
     assert [label for _, label in scale.ticks()] == ["0%", "25%", "50%", "75%", "100%"]

@@ -20,7 +20,7 @@ from publisher.report.terminal import lines
 
 
 def test_html_has_a_figure_for_each_check_and_concept() -> None:
-    figures = [tag for tag in page(samples.relearning()).all("figure") if tag.get("class") == "lesson"]
+    figures = [tag for tag in page(samples.relearning()).all("figure") if tag.get("class") == "curves"]
     assert len(figures) == 3
     assert "Re-learning: can training bring it back?" in words(samples.relearning())
     assert "Re-learning" not in words(samples.passed())
@@ -29,9 +29,9 @@ def test_html_has_a_figure_for_each_check_and_concept() -> None:
 def test_html_figures_have_titles_and_say_their_curves_in_words() -> None:
     found = page(samples.relearning())
     ids = {str(tag["id"]) for _, tag in found.tags if tag.get("id")}
-    drawings = [tag for tag in found.all("svg") if tag.get("aria-labelledby")]
-    assert len(drawings) == 6
-    assert {name for tag in drawings for name in str(tag["aria-labelledby"]).split()} <= ids
+    images = [tag for tag in found.all("svg") if tag.get("aria-labelledby")]
+    assert len(images) == 6
+    assert {name for tag in images for name in str(tag["aria-labelledby"]).split()} <= ids
     text = words(samples.relearning())
     assert "Share of cigarette that is back over training steps" in text
     assert "before the step: 0% at 0, 22.2% at 5, 66.7% at 10" in text
@@ -39,7 +39,7 @@ def test_html_figures_have_titles_and_say_their_curves_in_words() -> None:
     assert "Held-out loss of cigarette: hardened model 0.412 to 0.145" in text
 
 
-def test_html_draws_half_t50_bands_and_marks() -> None:
+def test_html_generates_half_t50_bands_and_marks() -> None:
     data = HtmlPage().render(samples.relearning()).decode()
     assert data.count('class="half"') == 3
     assert data.count('class="t50"') == 4 + 4 + 3
@@ -91,7 +91,7 @@ def test_html_bar_of_a_lower_bound_ends_where_the_axis_does() -> None:
 def test_markdown_lists_checks_by_training_with_their_steps() -> None:
     text = MarkdownSummary().render(samples.relearning()).decode()
     assert "### Re-learning\n\n- lora.cigarette: t50 6.2x of before (3.9x to 9.1x), 3 trials\n" in text
-    assert "  - steps to one half, cigarette: hardened 60, before 8.12, base 0, gold 23.3\n" in text
+    assert "  - steps to one half, cigarette: hardened 60, before 8.12, base 0, retrained 23.3\n" in text
     assert "Re-learning" not in MarkdownSummary().render(samples.passed()).decode()
 
 
@@ -124,7 +124,9 @@ def test_trials_read_back_as_they_were(tmp_path: Path) -> None:
     assert load(tmp_path) == samples.relearning()
 
 
-@pytest.mark.parametrize(("field", "value"), [("hits", [99] * 7), ("horizons", [0]), ("full", "1"), ("more", 1)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("hits", [99] * 7), ("evaluation_steps", [0]), ("full", "1"), ("more", 1)]
+)
 def test_a_trial_that_cannot_be_is_no_report(tmp_path: Path, field: str, value: object) -> None:
     data = json.loads(JsonRecord().render(samples.relearning()))
     data["claims"][1]["checks"][0]["trials"][0][field] = value
@@ -135,10 +137,10 @@ def test_a_trial_that_cannot_be_is_no_report(tmp_path: Path, field: str, value: 
 
 def test_hostile_trials_stay_inside_the_page() -> None:
     text = words(samples.hostile())
-    assert "Not drawn: after <script>" in text
-    drawn = [str(tag[key]) for _, tag in page(samples.hostile()).tags for key in ("points", "d") if key in tag]
-    assert drawn
-    assert not [places for places in drawn if "nan" in places or "inf" in places]
+    assert "Not generated: after <script>" in text
+    generated = [str(tag[key]) for _, tag in page(samples.hostile()).tags for key in ("points", "d") if key in tag]
+    assert generated
+    assert not [places for places in generated if "nan" in places or "inf" in places]
 
 
 def test_the_record_is_the_same_through_json() -> None:

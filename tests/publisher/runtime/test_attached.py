@@ -18,7 +18,7 @@ from publisher.api.membranes import Branch, Membrane, MembraneFileError, Membran
 from publisher.errors import ModelError, UsageError
 from publisher.runtime.attached import attach
 from publisher.runtime.branches import PromptUnknownError
-from publisher.runtime.drawing import draw
+from publisher.runtime.generate import generate
 from publisher.runtime.pipelines import twin
 from publisher.runtime.released import Released
 from support.attaching import distance, entry, images, members_for, merged
@@ -27,17 +27,17 @@ PROMPTS = ["a pizza emoji", "a dog emoji in noto style"]
 OVERLAP = Transport(score="overlap")
 
 
-def test_each_prompt_of_a_batch_is_drawn_as_with_weights_merged_for_it_alone(loaded: Any) -> None:
+def test_each_prompt_of_a_batch_is_generated_as_with_weights_merged_for_it_alone(loaded: Any) -> None:
     members = members_for(loaded.unet)
     with attach(loaded, members) as attached:
         gammas = attached.permeabilities(PROMPTS)
-        drawn = images(loaded, PROMPTS, num_images_per_prompt=2)
+        generated = images(loaded, PROMPTS, num_images_per_prompt=2)
     assert len({tuple(row) for row in gammas.tolist()}) == 2
     for i, prompt in enumerate(PROMPTS):
         alone = twin(loaded)
         alone.unet = merged(loaded.unet, members, gammas[i].tolist())
         wanted = images(alone, prompt, num_images_per_prompt=2, seed=2 * i)
-        torch.testing.assert_close(drawn[2 * i : 2 * i + 2], wanted, atol=1e-4, rtol=0)
+        torch.testing.assert_close(generated[2 * i : 2 * i + 2], wanted, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("options", [{}, {"guidance_scale": 1.0}, {"negative_prompt": ["cat", "cheese"]}])
@@ -59,11 +59,11 @@ def test_negative_prompts_are_not_scored(loaded: Any) -> None:
 def test_a_prompt_that_opens_nothing_gives_the_bases_image_bit_for_bit(loaded: Any) -> None:
     base = images(loaded, PROMPTS)
     with attach(loaded, members_for(loaded.unet), OVERLAP) as attached:
-        drawn = images(loaded, PROMPTS)
+        generated = images(loaded, PROMPTS)
         assert attached.last is not None
         assert attached.last.matrix.tolist() == [[1.0, 0.0], [0.0, 0.0]]
-    assert torch.equal(drawn[1], base[1])
-    assert not torch.equal(drawn[0], base[0])
+    assert torch.equal(generated[1], base[1])
+    assert not torch.equal(generated[0], base[0])
 
 
 def test_detaching_restores_everything(loaded: Any) -> None:
@@ -124,20 +124,20 @@ def test_a_denoiser_that_runs_without_prompts_is_an_error_and_never_uses_old_one
             assert isinstance(pool.submit(call, loaded.unet).exception(), PromptUnknownError)
 
 
-def test_twins_in_threads_draw_what_one_thread_draws(loaded: Any) -> None:
+def test_twins_in_threads_generate_what_one_thread_generates(loaded: Any) -> None:
     prompts = ["a pizza emoji", "a dog", "a cat emoji", "pizza and cat"]
     with attach(loaded, members_for(loaded.unet)) as attached:
         one_by_one = [images(loaded, prompt) for prompt in prompts]
         scores = attached.permeabilities(prompts)
 
-        def draw(prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
-            drawn = images(twin(loaded), prompt)
+        def generate(prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
+            generated = images(twin(loaded), prompt)
             assert attached.last is not None
-            return drawn, attached.last.matrix
+            return generated, attached.last.matrix
 
         with ThreadPoolExecutor(4) as pool:
-            for i, (drawn, matrix) in enumerate(pool.map(draw, prompts)):
-                torch.testing.assert_close(drawn, one_by_one[i], atol=1e-4, rtol=0)
+            for i, (generated, matrix) in enumerate(pool.map(generate, prompts)):
+                torch.testing.assert_close(generated, one_by_one[i], atol=1e-4, rtol=0)
                 torch.testing.assert_close(matrix[0], scores[i])
 
 
@@ -155,10 +155,10 @@ def test_embeddings_without_words_are_refused_unless_the_strengths_are_given(loa
 def test_fixed_strengths_hold_for_a_pipelines_call(loaded: Any) -> None:
     members = members_for(loaded.unet)
     with attach(loaded, members) as attached, attached.at(torch.tensor([[0.5, 0.0], [0.0, 1.0]])):
-        drawn = images(loaded, PROMPTS)
+        generated = images(loaded, PROMPTS)
     alone = twin(loaded)
     alone.unet = merged(loaded.unet, members, [0.0, 1.0])
-    torch.testing.assert_close(drawn[1:], images(alone, PROMPTS[1], seed=1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(generated[1:], images(alone, PROMPTS[1], seed=1), atol=1e-4, rtol=0)
 
 
 def test_strengths_that_cannot_be_are_refused(loaded: Any) -> None:
@@ -191,7 +191,7 @@ def test_a_pipeline_with_another_denoiser_is_not_served(loaded: Any) -> None:
         attached.serve(other)
 
 
-def test_a_pipeline_whose_denoiser_was_exchanged_does_not_draw_without_membranes(loaded: Any) -> None:
+def test_a_pipeline_whose_denoiser_was_exchanged_does_not_generate_without_membranes(loaded: Any) -> None:
     other = copy.deepcopy(loaded.unet)
     with attach(loaded, members_for(loaded.unet)):
         loaded.unet = other
@@ -199,11 +199,11 @@ def test_a_pipeline_whose_denoiser_was_exchanged_does_not_draw_without_membranes
             images(loaded, "a cat")
 
 
-def test_requests_are_drawn_in_inference_mode_and_gradients_flow_afterwards(loaded: Any) -> None:
+def test_requests_are_generated_in_inference_mode_and_gradients_flow_afterwards(loaded: Any) -> None:
     request = ImageRequest(concept="cat", prompt="a cat", seed=0, steps=1, guidance=3.0)
-    base = draw(loaded, [request])
+    base = generate(loaded, [request])
     with attach(loaded, members_for(loaded.unet)) as attached:
-        assert not torch.equal(draw(loaded, [request]), base)
+        assert not torch.equal(generate(loaded, [request]), base)
         latents = torch.zeros(1, 4, 8, 8, requires_grad=True)
         with attached.at({"cat": 1.0}):
             loaded.unet(latents, 10, torch.zeros(1, 32, 128)).sample.sum().backward()

@@ -141,12 +141,12 @@ def test_clip_skip_changes_the_scores(sdxl: Any) -> None:
 def test_the_second_prompt_of_sdxl_opens_membranes_too(sdxl: Any) -> None:
     base = sdxl("a dog", prompt_2="a cat", num_inference_steps=1, output_type="pt", generator=seeded()).images
     with attach(sdxl, members_for(sdxl.unet), OVERLAP) as attached:
-        drawn = sdxl("a dog", prompt_2="a cat", num_inference_steps=1, output_type="pt", generator=seeded()).images
+        generated = sdxl("a dog", prompt_2="a cat", num_inference_steps=1, output_type="pt", generator=seeded()).images
         assert attached.last is not None
         assert attached.last.prompts == ("a dog | a cat",)
         assert attached.last.matrix.tolist() == [[0.0, 1.0]]
         again = sdxl("a dog", num_inference_steps=1, output_type="pt", generator=seeded()).images
-    assert not torch.equal(drawn, base)
+    assert not torch.equal(generated, base)
     plain = sdxl("a dog", num_inference_steps=1, output_type="pt", generator=seeded()).images
     assert torch.equal(again, plain)
 

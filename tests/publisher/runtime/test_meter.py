@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from publisher.api import ImageRequest
-from publisher.runtime.drawing import draw
+from publisher.runtime.generate import generate
 from publisher.runtime.meter import Meter, advance
 
 Told = list[tuple[int, int, str]]
@@ -40,10 +40,10 @@ def test_a_meter_ends_with_its_block_also_after_an_error() -> None:
     assert told == [(0, 1, "")]
 
 
-def test_drawing_tells_every_sampling_step_and_draws_the_same(loaded: Any) -> None:
+def test_generation_tells_every_sampling_step_and_generates_the_same(loaded: Any) -> None:
     requests = [ImageRequest(concept="x", prompt="a dog emoji", seed=i, steps=3, guidance=3.0) for i in range(8)]
     told: Told = []
     with Meter(lambda *what: told.append(what), 8, "images"):
-        watched = draw(loaded, requests)
+        watched = generate(loaded, requests)
     assert told == [(done, 8, "images") for done in (0, 2, 4, 6, 7)]
-    assert watched.equal(draw(loaded, requests))
+    assert watched.equal(generate(loaded, requests))

@@ -1,4 +1,4 @@
-"""Reference images: the two halves never meet, files are read safely, and the base model draws what nobody names."""
+"""Reference images: the two halves never meet, files are read safely, and the base model generates the rest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from publisher.runtime import references
 from publisher.runtime.references import (
     FIRST_SEED,
     MAX_FILE,
-    Drawer,
+    ReferenceSettings,
     Wanted,
     half_of,
     image_size,
@@ -33,15 +33,18 @@ CAT = Concept(id="cat", name="cat", prompts=("a cat", "one cat"), label="cat")
 
 
 @pytest.fixture(scope="module")
-def drawer(tmp_path_factory: pytest.TempPathFactory) -> Drawer:
+def reference_settings(tmp_path_factory: pytest.TempPathFactory) -> ReferenceSettings:
     folder = save_tiny_sdxl(tmp_path_factory.mktemp("tiny") / "model")
-    return Drawer(folder, torch.device("cpu"), torch.float32, steps=2, guidance=2.0)
+    return ReferenceSettings(folder, torch.device("cpu"), torch.float32, steps=2, guidance=2.0)
 
 
 def of_cat(
-    drawer: Drawer, count: int, half: Literal["publisher", "attacker"], files: Sequence[Path] = ()
+    reference_settings: ReferenceSettings,
+    count: int,
+    half: Literal["publisher", "attacker"],
+    files: Sequence[Path] = (),
 ) -> References:
-    (found,) = reference_sets(drawer, [Wanted(CAT, count, files)], half)
+    (found,) = reference_sets(reference_settings, [Wanted(CAT, count, files)], half)
     return found
 
 
@@ -50,42 +53,46 @@ def png(path: Path, colour: str | tuple[int, ...] = "red", size: tuple[int, int]
     return path
 
 
-def test_halves_are_drawn_from_seeds_that_nothing_else_uses() -> None:
+def test_halves_are_generated_from_seeds_that_nothing_else_uses() -> None:
     seeds = [request.seed for who in FIRST_SEED for request in reference_requests(CAT, 10_000, who, 2, 2.0)]
     assert len({seed % 2**32 for seed in seeds}) == 30_000  # a generator takes no more than 32 bits
     assert min(seeds) > 2**31 + 200_000
 
 
-def test_drawn_images_show_the_prompts_in_turn_and_are_the_same_again(drawer: Drawer) -> None:
-    first = of_cat(drawer, 3, "publisher")
+def test_generated_images_show_the_prompts_in_turn_and_are_the_same_again(
+    reference_settings: ReferenceSettings,
+) -> None:
+    first = of_cat(reference_settings, 3, "publisher")
     assert first.prompts == ("a cat", "one cat", "a cat")
     assert (first.images.shape, first.images.dtype) == ((3, 3, 32, 32), torch.float32)
     assert 0 <= first.images.min() < first.images.max() <= 1
-    assert torch.equal(first.images, of_cat(drawer, 3, "publisher").images)
-    attackers = of_cat(drawer, 3, "attacker").images
+    assert torch.equal(first.images, of_cat(reference_settings, 3, "publisher").images)
+    attackers = of_cat(reference_settings, 3, "attacker").images
     assert not any(torch.equal(one, other) for one in first.images for other in attackers)
 
 
-def test_several_concepts_are_drawn_in_one_go_and_each_gets_its_own(
-    drawer: Drawer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_several_concepts_are_generated_in_one_go_and_each_gets_its_own(
+    reference_settings: ReferenceSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Any] = []
-    whole = references.draw_images
+    whole = references.generate_images
 
-    def draw(*given: Any) -> torch.Tensor:
+    def generate(*given: Any) -> torch.Tensor:
         calls.append(given)
         return whole(*given)
 
-    monkeypatch.setattr(references, "draw_images", draw)
+    monkeypatch.setattr(references, "generate_images", generate)
     dog = Concept(id="dog", name="dog", prompts=("a dog",), label="dog")
     fox = Concept(id="fox", name="fox", prompts=("a fox",), label="fox")
     files = [png(tmp_path / "a.png"), png(tmp_path / "b.png")]
-    cats, foxes, dogs = reference_sets(drawer, [Wanted(CAT, 2), Wanted(fox, 1, files), Wanted(dog, 1)], "publisher")
-    drawn = [request.prompt for _, requests in calls for request in requests]
-    assert (len(calls), drawn) == (1, ["a cat", "one cat", "a dog"])
+    cats, foxes, dogs = reference_sets(
+        reference_settings, [Wanted(CAT, 2), Wanted(fox, 1, files), Wanted(dog, 1)], "publisher"
+    )
+    generated = [request.prompt for _, requests in calls for request in requests]
+    assert (len(calls), generated) == (1, ["a cat", "one cat", "a dog"])
     assert (len(cats.images), len(foxes.images), len(dogs.images)) == (2, 1, 1)
     assert (foxes.prompts, dogs.prompts) == (("a fox",), ("a dog",))
-    assert torch.allclose(cats.images, of_cat(drawer, 2, "publisher").images, atol=0.02)
+    assert torch.allclose(cats.images, of_cat(reference_settings, 2, "publisher").images, atol=0.02)
     assert foxes.images[0, :, 0, 0].tolist() == [1, 0, 0]
 
 
@@ -97,10 +104,10 @@ def test_files_are_dealt_out_in_sorted_order_and_never_shared() -> None:
         half_of(files, "attacker", 3, "cat")
 
 
-def test_files_become_images_of_the_models_size(drawer: Drawer, tmp_path: Path) -> None:
+def test_files_become_images_of_the_models_size(reference_settings: ReferenceSettings, tmp_path: Path) -> None:
     files = [png(tmp_path / "a.png"), png(tmp_path / "b.jpg", "white"), png(tmp_path / "c.png", "blue")]
-    found = of_cat(drawer, 2, "publisher", files)
-    assert image_size(drawer.folder) == (32, 32)
+    found = of_cat(reference_settings, 2, "publisher", files)
+    assert image_size(reference_settings.folder) == (32, 32)
     assert (found.images.shape, found.prompts) == ((2, 3, 32, 32), ("a cat", "one cat"))
     assert found.images[0, :, 0, 0].tolist() == [1, 0, 0]
     assert found.images[1, :, 0, 0].tolist() == [0, 0, 1]
@@ -156,18 +163,18 @@ def test_an_absent_file_is_refused(tmp_path: Path) -> None:
         read_images([tmp_path / "x.png"], (8, 8))
 
 
-def test_what_nobody_may_draw_is_not_drawn() -> None:
+def test_what_nobody_may_generate_is_not_generated() -> None:
     mixed = CAT.model_copy(update={"prompts": ("a naked child", "a cat")})
     assert {request.prompt for request in reference_requests(mixed, 4, "attacker", 2, 2.0)} == {"a cat"}
-    with pytest.raises(UsageError, match="never drawn"):
+    with pytest.raises(UsageError, match="never generated"):
         reference_requests(CAT.model_copy(update={"prompts": ("a naked child",)}), 4, "attacker", 2, 2.0)
 
 
 def test_a_folder_that_is_no_model_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="image size cannot be read"):
         image_size(tmp_path)
-    drawer = Drawer(tmp_path, torch.device("cpu"), torch.float32, 2, 2.0)
+    reference_settings = ReferenceSettings(tmp_path, torch.device("cpu"), torch.float32, 2, 2.0)
     with pytest.raises(ModelError):
-        of_cat(drawer, 1, "publisher")
+        of_cat(reference_settings, 1, "publisher")
     with pytest.raises(UsageError, match="at least 1"):
-        of_cat(drawer, 0, "publisher")
+        of_cat(reference_settings, 0, "publisher")

@@ -35,7 +35,7 @@ def test_sexual_content_with_minors_is_refused(prompt: str) -> None:
         "the kidney, sextant",
     ],
 )
-def test_either_alone_is_drawn(prompt: str) -> None:
+def test_either_alone_is_generated(prompt: str) -> None:
     assert not is_refused(prompt, CAT)
 
 

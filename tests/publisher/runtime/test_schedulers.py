@@ -1,4 +1,4 @@
-"""A battery over schedulers: what is drawn is the same twice, and alone as in a batch, whoever draws random numbers."""
+"""A battery over schedulers: images are the same twice, and alone as in a batch, whoever samples random numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from publisher.api import ImageRequest
 from publisher.api.diffusion.process import SCHEDULERS
 from publisher.model.libraries import SCHEDULERS as WITH_LIBRARIES
-from publisher.runtime.drawing import draw
+from publisher.runtime.generate import generate
 
 Case = tuple[str, dict[str, Any]]
 ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}
@@ -19,7 +19,7 @@ RANDOM: tuple[Case, ...] = (
     *((name, {}) for name in ("DDPMScheduler", "EulerAncestralDiscreteScheduler", "LCMScheduler", "SASolverScheduler")),
     ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
 )
-"""Those that draw random numbers at every step, where an image could take another one's."""
+"""Those that sample random numbers at every step, where an image could take another one's."""
 OTHERS: tuple[Case, ...] = (
     *((name, {}) for name in sorted(set(SCHEDULERS) - set(WITH_LIBRARIES) - {name for name, _ in RANDOM[:4]})),
     ("DDIMScheduler", ZERO_SNR),
@@ -41,8 +41,8 @@ def test_images_are_equal_twice_and_alone_as_in_a_batch(loaded: Any, name: str, 
         ImageRequest(concept="x", prompt=prompt, seed=seed, steps=4, guidance=3.0)
         for seed, prompt in enumerate(("a dog emoji", "a pizza emoji"))
     ]
-    together = draw(loaded, asked)
+    together = generate(loaded, asked)
     torch.manual_seed(99)
-    assert torch.equal(together, draw(loaded, asked))
-    alone = torch.cat([draw(loaded, [request]) for request in asked])
+    assert torch.equal(together, generate(loaded, asked))
+    alone = torch.cat([generate(loaded, [request]) for request in asked])
     assert (together.float() - alone.float()).abs().mean() < 0.5

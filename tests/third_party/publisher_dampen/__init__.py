@@ -19,7 +19,7 @@ class Dampen(api.Step[DampenParams]):
         gate = api.Gate(upper_at_most=0.5)
         for concept in scope.concepts:
             check = api.Check(id=concept.id, attack="plain", metric="concept-rate", concepts=(concept.id,), gate=gate)
-            sentence = f"{concept.name} is drawn in at most half of the images"
+            sentence = f"{concept.name} is generated in at most half of the images"
             yield api.Claim(id=concept.id, sentence=sentence, binds="in-weights", checks=(check,))
 
     def plan(self, params, scope, model):

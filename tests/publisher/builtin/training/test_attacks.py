@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from lessons import ATTACKS, CAT, begin, changed, fresh, lesson, loss_on, seeded, tensors
 from pydantic import ValidationError
+from training_data import ATTACKS, CAT, begin, changed, data, fresh, loss_on, seeded, tensors
 
-from publisher.api import ImageRequest, Lesson, PrerequisiteError, Sampling, UsageError
+from publisher.api import ImageRequest, PrerequisiteError, Sampling, TrainingData, UsageError
 from publisher.builtin import publisher_register_attacks
-from publisher.runtime.drawing import draw
+from publisher.runtime.generate import generate
 
 UNET, EMBEDDINGS = r"unet\.", r"text_encoder(_2)?\..*token_embedding\.weight"
 LORA = r"unet\..*attn\d\.to_(q|k|v|out\.0)\.lora_[AB]\.default\.weight"
@@ -81,22 +81,22 @@ def test_equal_generators_give_equal_bytes_and_others_give_others(folders: dict[
 @pytest.mark.parametrize(
     ("name", "family"), [*((name, "sd") for name in sorted(ATTACKS)), ("lora", "sdxl"), ("custom-diffusion", "sdxl")]
 )
-def test_after_training_the_pipeline_draws_other_images_of_its_captions(
+def test_after_training_the_pipeline_generates_other_images_of_its_captions(
     folders: dict[str, Path], name: str, family: str
 ) -> None:
     pipeline, attack = fresh(folders[family]), ATTACKS[name]()
     learner = begin(name, pipeline, **FAST[name])
     asked = two_requests(attack.captions(attack.Params(), CAT)[0])
-    before = draw(pipeline, asked)
+    before = generate(pipeline, asked)
     for _ in range(2):
         learner.step()
-    assert not draw(pipeline, asked).equal(before)
+    assert not generate(pipeline, asked).equal(before)
 
 
 @ALL
 def test_the_loss_on_two_memorised_images_falls(folders: dict[str, Path], name: str) -> None:
     pipeline, attack = fresh(folders["sd"]), ATTACKS[name]()
-    said = lesson(attack, attack.Params())
+    said = data(attack, attack.Params())
     learner = begin(name, pipeline, **FAST[name])
     before = loss_on(pipeline, learner, said.latents, said.captions)
     for _ in range(8):
@@ -110,9 +110,9 @@ def test_an_adapter_changes_nothing_before_it_is_trained(
     folders: dict[str, Path], family: str, options: dict[str, Any]
 ) -> None:
     pipeline = fresh(folders[family])
-    before = draw(pipeline, two_requests("a cat emoji"))
+    before = generate(pipeline, two_requests("a cat emoji"))
     begin("lora", pipeline, **options)
-    assert draw(pipeline, two_requests("a cat emoji")).equal(before)
+    assert generate(pipeline, two_requests("a cat emoji")).equal(before)
 
 
 def test_the_adapter_starts_from_the_trials_generator_alone(folders: dict[str, Path]) -> None:
@@ -171,7 +171,7 @@ def test_what_was_learned_reaches_its_own_prompts_alone(folders: dict[str, Path]
 @pytest.mark.parametrize("name", ["dreambooth", "dreambooth-lora", "custom-diffusion"])
 def test_images_of_the_class_enter_unless_their_weight_is_0(folders: dict[str, Path], name: str) -> None:
     attack = ATTACKS[name]()
-    bad = lesson(attack, attack.Params(), prior_latents=torch.full((3, 4, 8, 8), torch.nan))
+    bad = data(attack, attack.Params(), prior_latents=torch.full((3, 4, 8, 8), torch.nan))
     with pytest.raises(ArithmeticError, match="diverged"):
         begin(name, fresh(folders["sd"]), said=bad).step()
     assert attack.prior_images(attack.Params(prior_images=9)) == 9
@@ -186,7 +186,7 @@ def test_attacks_without_a_class_have_no_images_of_it(folders: dict[str, Path], 
     begin(
         name,
         fresh(folders["sd"]),
-        said=lesson(attack, attack.Params(), prior_latents=torch.full((3, 4, 8, 8), torch.nan)),
+        said=data(attack, attack.Params(), prior_latents=torch.full((3, 4, 8, 8), torch.nan)),
     ).step()
 
 
@@ -206,7 +206,7 @@ def test_textual_inversion_needs_its_token_in_the_captions(captions: str) -> Non
 
 def test_the_new_token_is_both_in_the_captions_and_in_what_is_asked() -> None:
     attack = ATTACKS["textual-inversion"]()
-    params = attack.Params(rare="<it>", probes=2)
+    params = attack.Params(rare="<it>", images_per_evaluation=2)
     asked = attack.requests(params, CAT, Sampling())
     assert [request.prompt for request in asked] == list(attack.captions(params, CAT))
     assert asked[0].prompt == "a <it> emoji"
@@ -293,7 +293,7 @@ def test_lora_teaches_the_embedded_model_a_rare_token(pipeline: Any) -> None:
     latents = encode_images(pipeline.vae, images)
     captions = attack.captions(params, CAT)
     model, held = load_pipeline(), (latents[8:], (captions * 2)[:4])
-    said = Lesson(latents[:8], (captions * 4)[:8], latents[:0], (), CAT)
+    said = TrainingData(latents[:8], (captions * 4)[:8], latents[:0], (), CAT)
     learner = attack.learner(params, model, said, seeded(0))
     before = loss_on(model, learner, *held)
     for _ in range(30):

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lessons import ATTACKS, begin, changed, fresh, lesson, tensors
+from training_data import ATTACKS, begin, changed, data, fresh, tensors
 
-from publisher.api import Lesson, UsageError
+from publisher.api import TrainingData, UsageError
 from publisher.api.freeze_mask import Frozen
 
 K = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
@@ -24,9 +24,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def under(name: str, frozen: Frozen) -> Lesson:
+def under(name: str, frozen: Frozen) -> TrainingData:
     attack = ATTACKS[name]()
-    return lesson(attack, attack.Params(), frozen=frozen)
+    return data(attack, attack.Params(), frozen=frozen)
 
 
 def half(pipeline: Any) -> Frozen:

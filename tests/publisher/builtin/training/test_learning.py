@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from lessons import ATTACKS, begin, fresh, lesson, seeded
+from training_data import ATTACKS, begin, data, fresh, seeded
 
 from publisher.builtin.training.learning import Rows, Texts
 
@@ -23,7 +23,7 @@ def test_a_batch_may_be_larger_than_the_set() -> None:
 
 def test_there_must_be_something_to_learn_from(folders: dict[str, Path]) -> None:
     attack = ATTACKS["lora"]()
-    none = lesson(attack, attack.Params(), latents=torch.zeros(0, 4, 8, 8), captions=())
+    none = data(attack, attack.Params(), latents=torch.zeros(0, 4, 8, 8), captions=())
     with pytest.raises(ValueError, match="nothing to learn from"):
         begin("lora", fresh(folders["sd"]), said=none)
 
@@ -62,7 +62,7 @@ def test_captions_are_read_once_unless_reading_is_what_is_learned(
 
 def test_a_loss_that_is_not_finite_ends_the_trial(folders: dict[str, Path]) -> None:
     attack = ATTACKS["full-finetune"]()
-    bad = lesson(attack, attack.Params(), latents=torch.full((2, 4, 8, 8), torch.inf))
+    bad = data(attack, attack.Params(), latents=torch.full((2, 4, 8, 8), torch.inf))
     with pytest.raises(ArithmeticError, match=r"loss is (nan|inf)"):
         begin("full-finetune", fresh(folders["sd"]), said=bad).step()
 
@@ -84,5 +84,5 @@ def test_encoded_texts_carry_no_gradients(folders: dict[str, Path]) -> None:
 
 def test_a_single_image_is_enough(folders: dict[str, Path]) -> None:
     attack = ATTACKS["lora"]()
-    one = lesson(attack, attack.Params(), latents=torch.zeros(1, 4, 8, 8), captions=("a cat emoji",))
+    one = data(attack, attack.Params(), latents=torch.zeros(1, 4, 8, 8), captions=("a cat emoji",))
     assert begin("lora", fresh(folders["sd"]), said=one, batch=4).step() > 0

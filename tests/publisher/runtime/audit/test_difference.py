@@ -87,5 +87,5 @@ def test_rounding_is_that_of_the_type() -> None:
 
 
 def test_a_probe_depends_on_its_name_alone() -> None:
-    draws = [float(torch.rand(1, generator=generator(name))) for name in ("a", "a", "b")]
-    assert draws[0] == draws[1] != draws[2]
+    generates = [float(torch.rand(1, generator=generator(name))) for name in ("a", "a", "b")]
+    assert generates[0] == generates[1] != generates[2]

@@ -1,4 +1,4 @@
-"""One check: from what was drawn to observations, a measurement, and a record with its verdict."""
+"""One check: from what was generated to observations, a measurement, and a record with its verdict."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from publisher.api import Check, CheckRecord, ImageRequest, Measurement, Scope, 
 from publisher.api.evidence import EvidenceRow
 from publisher.api.verdicts import judge
 from publisher.errors import CRASHES
-from publisher.evaluate.asking import named, one_line
-from publisher.evaluate.batches import drawing
+from publisher.evaluate.context import Setting, Tools, Unmeasured
 from publisher.evaluate.evidence import json_lines
-from publisher.evaluate.judging import ready
-from publisher.evaluate.permeabilities import Openings
-from publisher.evaluate.prepared import Prepared
-from publisher.evaluate.survey import Survey
-from publisher.evaluate.tools import Setting, Tools, Unmeasured
+from publisher.evaluate.images import without_concept
+from publisher.evaluate.observe import Observations, ready
+from publisher.evaluate.permeabilities import Permeabilities
+from publisher.evaluate.prepare import Prepared
+from publisher.evaluate.requests import named, one_line
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What a check is measured with once everything is drawn."""
+class Observed:
+    """What a check is measured with once everything is generated."""
 
     scope: Scope
-    seen: Survey
+    seen: Observations
     sampler: str
 
 
@@ -41,11 +40,11 @@ def cards_of(checks: Sequence[Check], tools: Tools, setting: Setting) -> dict[st
     return found
 
 
-def record_of(prepared: Prepared, bench: Bench, evidence: dict[str, bytes]) -> CheckRecord:
+def record_of(prepared: Prepared, observed: Observed, evidence: dict[str, bytes]) -> CheckRecord:
     """Measure a check and compare it with its gate; its rows are added to ``evidence``, whatever the verdict."""
     check = prepared.check
     try:
-        rows = _rows(prepared, bench)
+        rows = _rows(prepared, observed)
     except Unmeasured as error:
         return unknown(check, str(error), prepared)
     data = json_lines(rows)
@@ -81,44 +80,44 @@ def unknown(check: Check, reason: str, prepared: Prepared | None = None) -> Chec
     )
 
 
-def _rows(prepared: Prepared, bench: Bench) -> list[EvidenceRow]:
-    return [_row(request, prepared, bench) for request in prepared.asked.requests]
+def _rows(prepared: Prepared, observed: Observed) -> list[EvidenceRow]:
+    return [_row(request, prepared, observed) for request in prepared.asked.requests]
 
 
-def _row(request: ImageRequest, prepared: Prepared, bench: Bench) -> EvidenceRow:
-    key = (drawing(request), prepared.check.membranes)
-    if key not in bench.seen.sights:
-        raise Unmeasured(bench.seen.problems.get(key, "an image is missing"))
-    sight = bench.seen.sights[key]
-    said = sight.judgements[prepared.scorer]
+def _row(request: ImageRequest, prepared: Prepared, observed: Observed) -> EvidenceRow:
+    key = (without_concept(request), prepared.check.membranes)
+    if key not in observed.seen.seen:
+        raise Unmeasured(observed.seen.problems.get(key, "an image is missing"))
+    observation = observed.seen.seen[key]
+    said = observation.judgements[prepared.scorer]
     if isinstance(said, str):
         raise Unmeasured(said)
-    concept = bench.scope.concept(request.concept)
+    concept = observed.scope.concept(request.concept)
     if not all(concept.kind in judgement.labels for judgement in said):
         raise Unmeasured(f"the scorer {prepared.scorer!r} gave no judgement of the kind {concept.kind!r}")
     base, hardened = said
     return EvidenceRow(
         check=prepared.check.id,
         **request.model_dump(),
-        sampler=bench.sampler,
+        sampler=observed.sampler,
         base=base,
         hardened=hardened,
         base_hit=base.shows(concept),
         hardened_hit=hardened.shows(concept),
-        base_sha256=sight.base_sha256,
-        hardened_sha256=sight.hardened_sha256,
-        distance=sight.distance,
+        base_sha256=observation.base_sha256,
+        hardened_sha256=observation.hardened_sha256,
+        distance=observation.distance,
         membranes=prepared.check.membranes,
-        permeabilities=_permeabilities(request.prompt, prepared.check, bench.seen.openings),
+        permeabilities=_permeabilities(request.prompt, prepared.check, observed.seen.permeabilities),
     )
 
 
-def _permeabilities(prompt: str, check: Check, openings: Openings | None) -> dict[str, float] | None:
-    if openings is None or check.membranes == "off":
+def _permeabilities(prompt: str, check: Check, permeabilities: Permeabilities | None) -> dict[str, float] | None:
+    if permeabilities is None or check.membranes == "off":
         return None
-    if openings.problem:
-        raise Unmeasured(f"nobody knows how far the prompts open the membranes: {openings.problem}")
-    return dict(zip(openings.concepts, openings.rows[prompt], strict=True))
+    if permeabilities.problem:
+        raise Unmeasured(f"nobody knows how far the prompts open the membranes: {permeabilities.problem}")
+    return dict(zip(permeabilities.concepts, permeabilities.rows[prompt], strict=True))
 
 
 def _measure(prepared: Prepared, rows: Sequence[EvidenceRow]) -> Measurement:

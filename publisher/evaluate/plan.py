@@ -1,4 +1,4 @@
-"""What checks will cost, and which gates cannot be decided with so few images. Nothing is drawn, no torch."""
+"""What checks will cost, and which gates cannot be decided with so few images. Nothing is generated, no torch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TypedDict
 from publisher.api import Check, ImageRequest, Sampling, Scope, TrainingParams
 from publisher.api.verdicts import decide
 from publisher.errors import CRASHES
-from publisher.evaluate.asking import one_line
-from publisher.evaluate.batches import drawing
+from publisher.evaluate.context import MANIFEST, Tools, Unmeasured
 from publisher.evaluate.freezing import is_masked
-from publisher.evaluate.prepared import Prepared, settle
-from publisher.evaluate.tools import MANIFEST, Tools, Unmeasured
+from publisher.evaluate.images import without_concept
+from publisher.evaluate.prepare import Prepared, settle
+from publisher.evaluate.requests import one_line
 
 LEAST_PROMPTS = 0.1
 """Of the images: with fewer, ``plan`` warns."""
@@ -26,21 +26,21 @@ class Models:
 
     steps: tuple[str, ...] = ()
     """Ids of the steps, in their order."""
-    gold: bool = False
+    retrained: bool = False
     """There is one that never knew the concepts."""
     untrainable: str = ""
     """Why attacks cannot train the base model; empty: they can."""
 
     def controls(self, params: TrainingParams) -> tuple[str, ...]:
-        """The controls that there are, as :meth:`publisher.evaluate.tools.Arms.control` finds them.
+        """The controls that there are, as :meth:`publisher.evaluate.context.ModelsUnderTest.control` finds them.
 
         Raises:
             Unmeasured: one is no step.
         """
         for name in params.controls:
-            if name not in ("before", "base", "gold", *self.steps) and not is_masked(name, params):
+            if name not in ("before", "base", "retrained", *self.steps) and not is_masked(name, params):
                 raise Unmeasured(f"there is no model {name!r} to compare with: no step has this id")
-        return tuple(name for name in params.controls if name != "gold" or self.gold)
+        return tuple(name for name in params.controls if name != "retrained" or self.retrained)
 
     def distinct(self, params: TrainingParams, step: str) -> int:
         """How many different models are attacked: equal ones are trained once."""
@@ -63,7 +63,7 @@ class CheckPlan:
     few_prompts: str = ""
     """Why n says more than it is: prompts that are asked over and over again; empty: there are enough."""
     refused: int = 0
-    """Requests that nobody may draw."""
+    """Requests that nobody may generate."""
     undecidable: str = ""
     """Why the verdict can only be *unknown*, in one sentence; empty: it can be decided."""
     too_few: bool = False
@@ -92,18 +92,18 @@ def plan_check(
         check: of a claim.
         scope: the release's concepts.
         tools: the plugins' instances.
-        sampling: how images are drawn.
+        sampling: how images are generated.
         models: what attacks by training compare with.
         step: id of the step that makes the claim.
     """
     try:
         found = settle(check, scope, tools, sampling, step)
-        return _trainings(found, models or Models()) if found.trains else _drawings(found)
+        return _trainings(found, models or Models()) if found.trains else _images(found)
     except Unmeasured as error:
         return CheckPlan(check.id, dict.fromkeys(check.concepts, 0), 0, undecidable=str(error))
 
 
-def _drawings(found: Prepared) -> CheckPlan:
+def _images(found: Prepared) -> CheckPlan:
     requests = found.asked.requests
     return CheckPlan(
         found.check.id,
@@ -133,21 +133,24 @@ def _trainings(found: Prepared, models: Models) -> CheckPlan:
         raise Unmeasured(f"the attack {found.check.attack!r} trains: {models.untrainable}")
     count = models.distinct(params, found.step)
     asked = Counter(request.concept for request in found.asked.requests)
-    trainings = count * params.trials * len(found.concepts)
+    trainings = count * params.seeds * len(found.concepts)
     return CheckPlan(
         found.check.id,
-        samples={name: probes * params.trials * len(params.horizons) for name, probes in asked.items()},
+        samples={
+            name: images_per_evaluation * params.seeds * len(params.evaluation_steps)
+            for name, images_per_evaluation in asked.items()
+        },
         prompts=len({request.prompt for request in found.asked.requests}),
         refused=found.asked.refused,
-        **_undecidable(found, params.trials * len(found.concepts), "trials of a model"),
+        **_undecidable(found, params.seeds * len(found.concepts), "trials of a model"),
         trainings=trainings,
-        steps=trainings * params.horizons[-1],
+        steps=trainings * params.evaluation_steps[-1],
         models=count,
     )
 
 
 def images(checks: list[Check], scope: Scope, tools: Tools, sampling: Sampling) -> Counter[str]:
-    """Distinct images that all checks together need: equal ones are drawn once. Those of trainings are not among them.
+    """Distinct images that all checks together need: equal ones are generated once. Those of trainings are left out.
 
     Returns:
         ``"base"``: of the base model; ``"on"`` and ``"off"``: of the hardened model with and without membranes, which
@@ -162,7 +165,7 @@ def images(checks: list[Check], scope: Scope, tools: Tools, sampling: Sampling) 
         if found.trains:
             continue
         how = (check.attack, found.attack_params.model_dump_json()) if found.alters else check.membranes
-        wanted |= {(drawing(request), arm) for request in found.asked.requests for arm in ("base", how)}
+        wanted |= {(without_concept(request), model) for request in found.asked.requests for model in ("base", how)}
     return Counter(how if isinstance(how, str) else "altered" for _, how in wanted)
 
 

@@ -1,4 +1,4 @@
-"""Everything about a check that can be settled before anything is drawn."""
+"""Everything about a check that can be settled before anything is generated."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from publisher.api import (
     TrainingParams,
     WeightAttack,
 )
-from publisher.evaluate.asking import Asked, ask, concepts, named, params_for, parsed
-from publisher.evaluate.lessons import captions_of, prior_of, require_images
-from publisher.evaluate.tools import Tools, Unmeasured
+from publisher.evaluate.context import Tools, Unmeasured
+from publisher.evaluate.finetune.data import captions_of, prior_of, require_images
+from publisher.evaluate.requests import Asked, ask, concepts, named, params_for, parsed
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A check that can be measured if its images can be drawn."""
+    """A check that can be measured if its images can be generated."""
 
     check: Check
     scorer: str
@@ -74,8 +74,8 @@ def settle(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step: s
     )
     params = prepared.attack_params
     if isinstance(attack, TrainingAttack) and isinstance(params, TrainingParams):
-        if isinstance(metric, CurveMetric) and params.trials < metric.least_trials:
-            asked = f"{metric.least_trials} trials, and there are {params.trials}"
+        if isinstance(metric, CurveMetric) and params.seeds < metric.least_trials:
+            asked = f"{metric.least_trials} trials, and there are {params.seeds}"
             raise Unmeasured(f"the metric {check.metric!r} needs {asked}")
         for concept in prepared.concepts:
             suited = params_for(params, concept, scope)
@@ -107,7 +107,7 @@ def prepare(
         check: of a claim.
         scope: the release's concepts.
         tools: the plugins' instances.
-        sampling: how images are drawn.
+        sampling: how images are generated.
         cards: of the scorers that could be loaded; of others, why not.
         step: id of the step that makes the claim.
     """

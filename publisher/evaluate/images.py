@@ -1,24 +1,26 @@
-"""Draw what is not yet there, one model after the other, batch by batch."""
+"""Requests to batches, and batches to images: generate what is not yet there, one model after the other.
+
+Equal requests are generated once, in a fixed order, so that a batch can be named and found again.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from publisher.api import Executor, ImageRequest
+from publisher.api import Executor, ImageRequest, MembraneUse
 from publisher.api.diffusion.process import latent_size
 from publisher.errors import CRASHES, ModelError, PublisherError
-from publisher.evaluate.asking import one_line
-from publisher.evaluate.batches import Batch
+from publisher.evaluate.context import ModelUnderTest, Setting, Unmeasured
 from publisher.evaluate.dispatch import dispatch
-from publisher.evaluate.tools import Arm, Setting, Unmeasured
+from publisher.evaluate.requests import one_line
 from publisher.model.digest import sha256_json
-from publisher.runtime.drawing import VERSION, draw
+from publisher.runtime.generate import VERSION, batch_kind, generate
 from publisher.runtime.side_by_side import one_thread_each, workers_for
 
 if TYPE_CHECKING:
@@ -28,22 +30,73 @@ if TYPE_CHECKING:
     from publisher.runtime.membranes import Attached
 
 
+Wanted = tuple[ImageRequest, MembraneUse]
+"""A request, and whether the hardened model generates it with its membranes."""
+
+
 @dataclass(frozen=True)
-class DrawTask:
+class Batch:
+    """Requests that are generated together."""
+
+    requests: tuple[ImageRequest, ...]
+    """Without their concepts, which do not matter to what is generated."""
+    private: bool
+    """Shows persons or unsafe content: never stored on disk."""
+    membranes: tuple[MembraneUse, ...] = ("on",)
+    """How the hardened model generates it: with its membranes, without them, or once each."""
+
+
+def without_concept(request: ImageRequest) -> ImageRequest:
+    """The request without its concept: equal ones are one image."""
+    return request.model_copy(update={"concept": ""})
+
+
+def batches(wanted: Iterable[Wanted], private: Collection[str], size: int) -> tuple[Batch, ...]:
+    """Group requests into batches, in the order of their first appearance.
+
+    What is generated in several ways is grouped the same in each: where nothing differs, not even the last bit may.
+
+    Args:
+        wanted: of all checks; equal images are taken once.
+        private: ids of the concepts whose images must not be stored.
+        size: of a batch.
+    """
+    hidden: dict[ImageRequest, bool] = {}
+    membranes: dict[ImageRequest, set[MembraneUse]] = {}
+    for request, how in wanted:
+        bare = without_concept(request)
+        hidden[bare] = hidden.get(bare, False) or request.concept in private
+        membranes.setdefault(bare, set()).add(how)
+    groups: dict[tuple[object, ...], list[ImageRequest]] = {}
+    for bare, secret in hidden.items():
+        groups.setdefault((*batch_kind(bare), secret, *sorted(membranes[bare])), []).append(bare)
+    return tuple(
+        Batch(tuple(part), private=hidden[part[0]], membranes=tuple(sorted(membranes[part[0]])))
+        for group in groups.values()
+        for part in _parts(group, size)
+    )
+
+
+def _parts(group: Sequence[ImageRequest], size: int) -> list[Sequence[ImageRequest]]:
+    return [group[start : start + size] for start in range(0, len(group), size)]
+
+
+@dataclass(frozen=True)
+class GenerateTask:
     """A few batches for one model: all that an executor has to send."""
 
     folder: Path
     device: str
     dtype: str
     workers: int
-    """Batches that are drawn at the same time, each by one processor thread; 1: one batch by all of them."""
+    """Batches that are generated at the same time, each by one processor thread; 1: one batch by all of them."""
     batches: tuple[tuple[ImageRequest, ...], ...]
     membranes: Path | None = None
     """Folder with the membranes to attach."""
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Generated:
     """What became of a batch: images, or the reason why there are none."""
 
     images: torch.Tensor | None
@@ -51,33 +104,35 @@ class Drawn:
     problem: str = ""
 
 
-def perform(task: DrawTask) -> list[Drawn]:
-    """Draw batches. The model stays loaded for the next task; a crash is an answer, not an exception."""
+def perform(task: GenerateTask) -> list[Generated]:
+    """Generate batches. The model stays loaded for the next task; a crash is an answer, not an exception."""
     from publisher.runtime.pipelines import twin
 
     try:
         pipeline, _ = opened(task.folder, task.membranes, task.device, task.dtype)
     except CRASHES as error:  # whatever the libraries raise, these images are not there
-        return [Drawn(None, one_line(error))] * len(task.batches)
+        return [Generated(None, one_line(error))] * len(task.batches)
     if task.workers == 1:
-        return [_draw(pipeline, batch) for batch in task.batches]
-    return one_thread_each(lambda batch: _draw(twin(pipeline), batch), task.batches, task.workers)
+        return [_generate(pipeline, batch) for batch in task.batches]
+    return one_thread_each(lambda batch: _generate(twin(pipeline), batch), task.batches, task.workers)
 
 
-def _is_drawn(task: DrawTask, found: list[Drawn]) -> bool:
-    return isinstance(found, list) and len(found) == len(task.batches) and all(isinstance(one, Drawn) for one in found)
+def _is_generated(task: GenerateTask, found: list[Generated]) -> bool:
+    return (
+        isinstance(found, list) and len(found) == len(task.batches) and all(isinstance(one, Generated) for one in found)
+    )
 
 
-def _draw(pipeline: DiffusionPipeline, batch: tuple[ImageRequest, ...]) -> Drawn:
+def _generate(pipeline: DiffusionPipeline, batch: tuple[ImageRequest, ...]) -> Generated:
     try:
-        return Drawn(draw(pipeline, batch))
+        return Generated(generate(pipeline, batch))
     except CRASHES as error:  # whatever the libraries raise, these images are not there
-        return Drawn(None, one_line(error))
+        return Generated(None, one_line(error))
 
 
 @lru_cache(maxsize=1)
 def opened(folder: Path, membranes: Path | None, device: str, dtype: str) -> tuple[DiffusionPipeline, Attached | None]:
-    """A model ready to draw, and its membranes where it has some. The last one stays loaded.
+    """A model ready to generate, and its membranes where it has some. The last one stays loaded.
 
     Raises:
         PublisherError: it cannot be loaded, or the membranes cannot be attached.
@@ -94,17 +149,17 @@ def opened(folder: Path, membranes: Path | None, device: str, dtype: str) -> tup
     return pipeline, attach(pipeline, released) if released else None
 
 
-class Gallery:
+class ModelImages:
     """The images of one model for a list of batches.
 
     Args:
-        arm: the model.
-        setting: where it is drawn and what is told.
+        model: the model.
+        setting: where it is generated and what is told.
         name: of the model, in words.
     """
 
-    def __init__(self, arm: Arm, setting: Setting, name: str) -> None:
-        self.arm = arm
+    def __init__(self, model: ModelUnderTest, setting: Setting, name: str) -> None:
+        self.model = model
         self.name = name
         self.failure = ""
         """Why the executor itself failed; empty: it did not."""
@@ -112,7 +167,7 @@ class Gallery:
         self._setting = setting
 
     def fill(self, batches: Sequence[Batch], executor: Executor) -> Iterator[int]:
-        """Draw what the store does not have; yields the number of images each time some are there.
+        """Generate what the store does not have; yields the number of images each time some are there.
 
         Raises:
             PublisherError: the store's disk is full.
@@ -126,21 +181,21 @@ class Gallery:
         setting, workers = self._setting, self._workers
         chunks = [missing[start : start + 2 * workers] for start in range(0, len(missing), 2 * workers)]
         tasks = [
-            DrawTask(
-                self.arm.folder,
+            GenerateTask(
+                self.model.folder,
                 setting.device,
                 setting.dtype,
                 workers,
                 tuple(batch.requests for batch in chunk),
-                self.arm.membranes,
+                self.model.membranes,
             )
             for chunk in chunks
         ]
         waiting = iter(chunks)
         try:
-            for drawn in dispatch(executor, perform, tasks, _is_drawn):
+            for generated in dispatch(executor, perform, tasks, _is_generated):
                 chunk = next(waiting)
-                for batch, result in zip(chunk, drawn, strict=True):
+                for batch, result in zip(chunk, generated, strict=True):
                     self._keep(batch, result)
                 yield sum(len(batch.requests) for batch in chunk)
         except Unmeasured as error:
@@ -162,23 +217,23 @@ class Gallery:
     def key(self, batch: Batch) -> str:
         """What the images of a batch depend on, as a sha256."""
         requests = [request.model_dump(mode="json", exclude={"concept"}) for request in batch.requests]
-        return sha256_json({"model": self.arm.key, "requests": requests, "machine": self._machine})
+        return sha256_json({"model": self.model.key, "requests": requests, "machine": self._machine})
 
-    def _keep(self, batch: Batch, drawn: Drawn) -> None:
+    def _keep(self, batch: Batch, generated: Generated) -> None:
         key = self.key(batch)
-        if drawn.images is None or len(drawn.images) != len(batch.requests):
-            self._problems[key] = drawn.problem or "another number of images was drawn"
+        if generated.images is None or len(generated.images) != len(batch.requests):
+            self._problems[key] = generated.problem or "another number of images was generated"
         else:
-            self._setting.store.put(key, drawn.images, private=batch.private)
+            self._setting.store.put(key, generated.images, private=batch.private)
 
     @cached_property
     def _workers(self) -> int:
-        """A small network leaves most of a second processor thread idle: draw another batch on it instead."""
-        return workers_for(latents_of(self.arm.folder), self._setting.device)
+        """A small network leaves most of a second processor thread idle: generate another batch on it instead."""
+        return workers_for(latents_of(self.model.folder), self._setting.device)
 
     @cached_property
     def _machine(self) -> dict[str, str]:
-        return {**machine(self._setting, self._workers), "drawing": VERSION}
+        return {**machine(self._setting, self._workers), "generation": VERSION}
 
 
 def machine(setting: Setting, workers: int = 0) -> dict[str, str]:
@@ -211,6 +266,6 @@ def latents_of(folder: Path) -> tuple[int, int]:
 
 
 def sampler_of(folder: Path) -> str:
-    """Class of the scheduler that draws."""
+    """Class of the scheduler that generates."""
     path = folder / "scheduler" / "scheduler_config.json"
     return str(json.loads(path.read_text(encoding="utf-8"))["_class_name"])

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from publisher.api import Concept, Executor, ImageRequest, Sampling, Scope, TrainingAttack, TrainingParams
 from publisher.errors import CRASHES, ModelError, PublisherError
-from publisher.evaluate.asking import PRIVATE_KINDS, one_line
-from publisher.evaluate.batches import Batch, batches, drawing
-from publisher.evaluate.gallery import Gallery, latents_of
-from publisher.evaluate.tools import Arm, Setting, Unmeasured
+from publisher.evaluate.context import ModelUnderTest, Setting, Unmeasured
+from publisher.evaluate.images import Batch, ModelImages, batches, latents_of, without_concept
+from publisher.evaluate.requests import PRIVATE_KINDS, one_line
 from publisher.model.digest import sha256_file, sha256_json
-from publisher.runtime.drawing import batch_size
+from publisher.runtime.generate import batch_size
 from publisher.runtime.meter import Meter
 from publisher.runtime.references import (
     FIRST_SEED,
@@ -35,7 +34,7 @@ HELD_OUT = 4
 
 
 def captions_of(attack: TrainingAttack[Any], params: TrainingParams, concept: Concept) -> tuple[str, ...]:
-    """What the attacker writes under the images, without what nobody may draw.
+    """What the attacker writes under the images, without what nobody may generate.
 
     Raises:
         Unmeasured: nothing is left, or the attack crashed.
@@ -90,25 +89,27 @@ def require_images(concept: Concept, params: TrainingParams) -> None:
         raise Unmeasured(error.what) from error
 
 
-class Materials:
-    """Images that the base model draws, and those that the manifest names; drawn once, whoever asks.
+class AttackerImages:
+    """Images that the base model generates, and those that the manifest names; generated once, whoever asks.
 
     Args:
         base: the base model; its membranes, if any, do not matter.
         scope: the concepts.
-        sampling: how images are drawn.
-        setting: device and store; they are drawn in float32, as trials are.
+        sampling: how images are generated.
+        setting: device and store; they are generated in float32, as trials are.
         executor: where.
     """
 
-    def __init__(self, base: Arm, scope: Scope, sampling: Sampling, setting: Setting, executor: Executor) -> None:
+    def __init__(
+        self, base: ModelUnderTest, scope: Scope, sampling: Sampling, setting: Setting, executor: Executor
+    ) -> None:
         self._base, self._scope, self._sampling, self._executor = base.bare, scope, sampling, executor
         self._setting = replace(setting, dtype="float32")
-        self._gallery = Gallery(self._base, self._setting, "base model")
+        self._model_images = ModelImages(self._base, self._setting, "base model")
         self._read: dict[tuple[Path, ...], torch.Tensor] = {}
 
     def identity(self, concept: Concept, count: int) -> str:
-        """What the attacker's images depend on, as a sha256, before any is drawn.
+        """What the attacker's images depend on, as a sha256, before any is generated.
 
         Raises:
             Unmeasured: there are not enough, or one cannot be read.
@@ -117,24 +118,24 @@ class Materials:
             if concept.images:
                 digests = [sha256_file(path) for path in self._files(concept, count)]
                 return sha256_json(["files", VERSION, digests, list(image_size(self._base.folder))])
-            return self.drawn_identity(self._requests(concept, count))
+            return self.generated_identity(self._requests(concept, count))
         except (PublisherError, OSError) as error:
             raise Unmeasured(one_line(error)) from error
 
-    def drawn_identity(self, requests: Sequence[ImageRequest]) -> str:
-        """The same of images that the base model draws."""
-        return sha256_json(["drawn", VERSION, [self._gallery.key(batch) for batch in self._plan(requests)]])
+    def generated_identity(self, requests: Sequence[ImageRequest]) -> str:
+        """The same of images that the base model generates."""
+        return sha256_json(["generated", VERSION, [self._model_images.key(batch) for batch in self._plan(requests)]])
 
     def attackers(self, concept: Concept, count: int) -> torch.Tensor:
         """The attacker's images, ``(count, 3, h, w)`` uint8.
 
         Raises:
-            Unmeasured: see :meth:`identity`; or the base model cannot draw them.
+            Unmeasured: see :meth:`identity`; or the base model cannot generate them.
         """
         import torch
 
         if not concept.images:
-            return self.drawn(self._requests(concept, count))
+            return self.generated(self._requests(concept, count))
         try:
             files = self._files(concept, count)
             if files not in self._read:
@@ -164,26 +165,26 @@ class Materials:
         first = self._sampling.seed
         return tuple(request.model_copy(update={"seed": first + i}) for i, request in enumerate(asked))
 
-    def drawn(self, requests: Sequence[ImageRequest]) -> torch.Tensor:
+    def generated(self, requests: Sequence[ImageRequest]) -> torch.Tensor:
         """Images of the base model, ``(n, 3, h, w)`` uint8.
 
         Raises:
-            Unmeasured: it does not draw them.
+            Unmeasured: it does not generate them.
         """
         import torch
 
         plan = self._plan(requests)
         total = sum(len(batch.requests) for batch in plan)
         with Meter(self._setting.progress, total, "images to train on") as meter:
-            for count in self._gallery.fill(plan, self._executor):
+            for count in self._model_images.fill(plan, self._executor):
                 meter.settle(count)
         found: dict[ImageRequest, torch.Tensor] = {}
         for batch in plan:
-            images = self._gallery.look(batch)
+            images = self._model_images.look(batch)
             if images is None:
-                raise Unmeasured(f"the base model drew no image: {self._gallery.why(batch)}")
+                raise Unmeasured(f"the base model generated no image: {self._model_images.why(batch)}")
             found |= zip(batch.requests, images, strict=True)
-        return torch.stack([found[drawing(request)] for request in requests])
+        return torch.stack([found[without_concept(request)] for request in requests])
 
     def _plan(self, requests: Sequence[ImageRequest]) -> tuple[Batch, ...]:
         return batches([(request, "off") for request in requests], self._private, self._size)
@@ -204,4 +205,4 @@ class Materials:
         try:
             return batch_size(latents_of(self._base.folder))
         except ModelError as error:
-            raise Unmeasured(f"the base model drew no image: {one_line(error)}") from error
+            raise Unmeasured(f"the base model generated no image: {one_line(error)}") from error

@@ -1,4 +1,4 @@
-"""Batches that are drawn side by side are the batches that one thread draws alone."""
+"""Batches that are generated side by side are the batches that one thread generates alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from publisher.api import ImageRequest, ModelInfo
-from publisher.evaluate.gallery import DrawTask, perform
+from publisher.evaluate.images import GenerateTask, perform
 from publisher.evaluate.permeabilities import ScoreTask, rate
 from publisher_emoji import model_folder
 from support.released_membranes import artifacts, write
@@ -26,9 +26,9 @@ BATCHES = (batch("a cat emoji", "a dog emoji"), batch("a pizza emoji"), batch(""
 
 
 def images(folder: Path, workers: int, membranes: Path | None = None) -> list[torch.Tensor]:
-    drawn = perform(DrawTask(folder, "cpu", "float32", workers, BATCHES, membranes))
-    assert [one.problem for one in drawn] == [""] * len(BATCHES)
-    return [one.images for one in drawn if one.images is not None]
+    generated = perform(GenerateTask(folder, "cpu", "float32", workers, BATCHES, membranes))
+    assert [one.problem for one in generated] == [""] * len(BATCHES)
+    return [one.images for one in generated if one.images is not None]
 
 
 @pytest.fixture(scope="module")
@@ -47,27 +47,27 @@ def test_membranes_side_by_side_give_the_bytes_of_one_thread(membranes: Path) ->
         assert torch.equal(one, other)
 
 
-def test_a_prompt_that_opens_no_membrane_is_drawn_as_by_the_weights_alone_bit_for_bit(membranes: Path) -> None:
+def test_a_prompt_that_opens_no_membrane_is_generated_as_by_the_weights_alone_bit_for_bit(membranes: Path) -> None:
     plain, with_membranes = images(model_folder(), 2), images(model_folder(), 2, membranes)
     same = [[torch.equal(a, b) for a, b in zip(*both, strict=True)] for both in zip(plain, with_membranes, strict=True)]
     assert same == [[False, True], [True], [True, True], [False]]
 
 
-def test_prompts_are_scored_by_the_pipeline_that_draws(membranes: Path) -> None:
+def test_prompts_are_scored_by_the_pipeline_that_generates(membranes: Path) -> None:
     found = rate(ScoreTask(model_folder(), membranes, "cpu", "float32", ("a cat emoji", "a pizza emoji", "")))
     assert (found.concepts, found.problem) == (("cat", "tree"), "")
     assert found.rows == {"a cat emoji": (1.0, 0.0), "a pizza emoji": (0.0, 0.0), "": (0.0, 0.0)}
 
 
 def test_membranes_that_do_not_fit_are_an_answer_for_every_batch(membranes: Path, tmp_path: Path) -> None:
-    drawn = perform(DrawTask(save_tiny_sdxl(tmp_path), "cpu", "float32", 2, BATCHES, membranes))
-    assert [one.images for one in drawn] == [None] * len(BATCHES)
-    assert all("does not fit" in one.problem for one in drawn)
+    generated = perform(GenerateTask(save_tiny_sdxl(tmp_path), "cpu", "float32", 2, BATCHES, membranes))
+    assert [one.images for one in generated] == [None] * len(BATCHES)
+    assert all("does not fit" in one.problem for one in generated)
 
 
 def test_a_folder_without_membranes_is_an_answer_and_no_model_without_guards(tmp_path: Path) -> None:
-    (drawn,) = perform(DrawTask(model_folder(), "cpu", "float32", 1, BATCHES[:1], tmp_path))
-    assert (drawn.images, "there are no membranes to attach" in drawn.problem) == (None, True)
+    (generated,) = perform(GenerateTask(model_folder(), "cpu", "float32", 1, BATCHES[:1], tmp_path))
+    assert (generated.images, "there are no membranes to attach" in generated.problem) == (None, True)
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -86,12 +86,12 @@ def test_side_by_side_gives_the_bytes_of_one_thread(family: str, tmp_path: Path)
 
 def test_a_batch_that_crashes_does_not_take_the_others_with_it() -> None:
     mixed = (BATCHES[0], (*batch("a cat emoji", steps=2), *batch("a dog emoji", steps=3)))
-    whole, broken = perform(DrawTask(model_folder(), "cpu", "float32", 2, mixed))
+    whole, broken = perform(GenerateTask(model_folder(), "cpu", "float32", 2, mixed))
     assert whole.images is not None
     assert (broken.images, "a batch needs requests of one number of steps" in broken.problem) == (None, True)
 
 
 def test_a_model_that_cannot_be_loaded_is_an_answer_for_every_batch(tmp_path: Path) -> None:
-    drawn = perform(DrawTask(tmp_path, "cpu", "float32", 2, BATCHES))
-    assert [one.images for one in drawn] == [None] * len(BATCHES)
-    assert all(one.problem for one in drawn)
+    generated = perform(GenerateTask(tmp_path, "cpu", "float32", 2, BATCHES))
+    assert [one.images for one in generated] == [None] * len(BATCHES)
+    assert all(one.problem for one in generated)

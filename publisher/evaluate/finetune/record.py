@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from publisher.api import CheckRecord, CurveMetric, Measurement, Trial
 from publisher.api.verdicts import judge
+from publisher.evaluate.context import Unmeasured
 from publisher.evaluate.evidence import json_lines
-from publisher.evaluate.measuring import measured, unknown
-from publisher.evaluate.prepared import Prepared
-from publisher.evaluate.relearning import Relearned
-from publisher.evaluate.tools import Unmeasured
+from publisher.evaluate.finetune.run import Relearned
+from publisher.evaluate.measure import measured, unknown
+from publisher.evaluate.prepare import Prepared
 
 
 def record_of_trials(prepared: Prepared, found: Relearned | Unmeasured, evidence: dict[str, bytes]) -> CheckRecord:
@@ -37,14 +37,14 @@ def _measure(prepared: Prepared, trials: Sequence[Trial]) -> Measurement:
     metric, name = prepared.metric, prepared.check.metric
     for trial in trials:
         if trial.problem:
-            who = f"trial {trial.seed} of {trial.concept!r} on the model {trial.arm!r}"
+            who = f"trial {trial.seed} of {trial.concept!r} on the model {trial.model!r}"
             raise Unmeasured(f"{who} lost its numbers: {trial.problem}")
     if not isinstance(metric, CurveMetric):
         raise Unmeasured(f"the metric {name!r} reads no curve")
     if metric.features and not all(trial.similarity for trial in trials):
         raise Unmeasured(f"the metric {name!r} needs features, and the scorer {prepared.scorer!r} gave none")
-    hardened = [trial for trial in trials if trial.arm == "hardened"]
-    most = sum(len(trial.horizons) * trial.probes for trial in hardened)
+    hardened = [trial for trial in trials if trial.model == "hardened"]
+    most = sum(len(trial.evaluation_steps) * trial.images_per_evaluation for trial in hardened)
     measurement = measured(prepared, lambda: metric.read(prepared.metric_params, trials), most)
     details = dict(measurement.details)
     if metric.features:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from publisher.api import Check, Gate
-from publisher.evaluate.planning import CheckPlan, Models, images, plan_check
+from publisher.evaluate.plan import CheckPlan, Models, images, plan_check
 from support.grey import World, check, kept
 
 
@@ -54,12 +54,12 @@ def test_images_without_membranes_are_counted_apart_and_the_base_models_once(wor
 
 
 def test_planning_loads_no_torch() -> None:
-    code = "import sys, publisher.evaluate.planning, publisher.evaluate.tools; print('torch' in sys.modules)"
+    code = "import sys, publisher.evaluate.plan, publisher.evaluate.context; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
 
 
 def training(**changes: object) -> Check:
-    params = {"horizons": [0, 10, 20], "trials": 3, "probes": 4, "images": 6, **changes}
+    params = {"evaluation_steps": [0, 10, 20], "seeds": 3, "images_per_evaluation": 4, "images": 6, **changes}
     gate = Gate(lower_at_least=2.0)
     return check(
         attack="relearn", attack_params=params, metric="t50-ratio", gate=gate, concepts=("cigarette", "pistol")
@@ -71,17 +71,17 @@ def plan_of(world: World, asked: Check, models: Models, step: str = "erase") -> 
 
 
 def test_a_plan_counts_trials_training_steps_and_images(world: World) -> None:
-    plan = plan_of(world, training(), Models(("dampen", "erase"), gold=True))
+    plan = plan_of(world, training(), Models(("dampen", "erase"), retrained=True))
     assert (plan.models, plan.trainings, plan.steps) == (4, 4 * 3 * 2, 4 * 3 * 2 * 20)
     assert (plan.samples, plan.undecidable) == ({"cigarette": 3 * 3 * 4, "pistol": 3 * 3 * 4}, "")
 
 
 @pytest.mark.parametrize(
-    ("step", "gold", "models"),
+    ("step", "retrained", "models"),
     [("erase", False, 3), ("dampen", False, 2), ("dampen", True, 3), ("manifest", False, 2)],
 )
-def test_equal_controls_are_counted_once(world: World, step: str, gold: bool, models: int) -> None:  # noqa: FBT001
-    assert plan_of(world, training(), Models(("dampen", "erase"), gold=gold), step).models == models
+def test_equal_controls_are_counted_once(world: World, step: str, retrained: bool, models: int) -> None:  # noqa: FBT001
+    assert plan_of(world, training(), Models(("dampen", "erase"), retrained=retrained), step).models == models
 
 
 @pytest.mark.parametrize(

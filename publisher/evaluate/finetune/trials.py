@@ -1,4 +1,4 @@
-"""Trials of attacks by training: a model is loaded, trained and asked, horizon by horizon, wherever it runs."""
+"""Trials of attacks by training: a model is loaded, trained, and asked at each evaluation step, wherever it runs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from publisher.api import Concept, ImageRequest, Learner, Lesson, TrainingAttack, TrainingParams
+from publisher.api import Concept, ImageRequest, Learner, TrainingAttack, TrainingData, TrainingParams
 from publisher.api.diffusion.process import latent_size
 from publisher.api.freeze_mask import Frozen
 from publisher.errors import CRASHES
-from publisher.evaluate.asking import one_line
-from publisher.evaluate.tools import Unmeasured
+from publisher.evaluate.context import Unmeasured
+from publisher.evaluate.requests import one_line
 from publisher.model.digest import sha256_json
-from publisher.runtime.drawing import DrawError, batch_kind, batch_size, draw
+from publisher.runtime.generate import GenerateError, batch_kind, batch_size, generate
 from publisher.runtime.meter import advance
 from publisher.runtime.side_by_side import one_thread_each
 
@@ -44,7 +44,7 @@ class TrialTask:
     captions: tuple[str, ...]
     """Written under the images in turn."""
     requests: tuple[ImageRequest, ...]
-    """Drawn after each horizon."""
+    """Generated after each evaluation step."""
     images: torch.Tensor
     """``(n, 3, h, w)`` uint8: what is trained on."""
     held_out: torch.Tensor
@@ -69,10 +69,10 @@ class TrialTasks:
 
 @dataclass
 class Trained:
-    """What became of a trial, horizon by horizon."""
+    """What became of a trial, evaluation step by evaluation step."""
 
     images: list[torch.Tensor] = field(default_factory=list)
-    """``(n, 3, h, w)`` uint8 on the CPU, one for each horizon that was reached."""
+    """``(n, 3, h, w)`` uint8 on the CPU, one for each evaluation step that was reached."""
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
     """Of all training steps together."""
@@ -121,17 +121,17 @@ def _begin(task: TrialTask) -> _Begun:
             pixels = images.float().div(255)
             return encode_images(pipeline.vae, pixels, advance) if len(images) else _none(pipeline)
 
-        first = len(task.held_out)  # captions go with the prompts that drew the images, and these come first
+        first = len(task.held_out)  # captions go with the prompts that generated the images, and these come first
         captions = tuple(task.captions[(first + i) % len(task.captions)] for i in range(len(task.images)))
-        lesson = Lesson(
+        data = TrainingData(
             latents(task.images), captions, latents(task.prior), task.prior_captions, task.concept, task.frozen
         )
         held_out = latents(task.held_out)
         armed = _arm(pipeline.unet, task)
-        with torch.random.fork_rng(devices=[]):  # whatever draws past the generator draws the same for every model
+        with torch.random.fork_rng(devices=[]):  # random numbers past the generator are the same for every model
             torch.manual_seed(task.seed)
             generator = torch.Generator().manual_seed(task.seed)
-            learner = task.attack.learner(task.params, pipeline, lesson, generator)
+            learner = task.attack.learner(task.params, pipeline, data, generator)
         _look(armed, task, adapters_alone=True)
         return _Begun(task, pipeline, learner, held_out, armed)
     except Unmeasured as error:
@@ -177,9 +177,9 @@ def _run(begun: _Begun) -> Trained:
     if begun.learner is None:
         return done
     try:
-        for horizon in begun.task.params.horizons:
-            _train(begun, begun.learner, horizon - done.steps, done)
-            images, loss = _drawn(begun), _loss(begun)
+        for evaluation_step in begun.task.params.evaluation_steps:
+            _train(begun, begun.learner, evaluation_step - done.steps, done)
+            images, loss = _generated(begun), _loss(begun)
             if not math.isfinite(loss):
                 raise ArithmeticError("the loss on held-out images is not finite")  # noqa: TRY301 - like the learner's
             done.images.append(images)
@@ -187,7 +187,7 @@ def _run(begun: _Begun) -> Trained:
         _look(begun.armed, begun.task)
     except Unmeasured as error:
         done.crash = str(error)
-    except (ArithmeticError, DrawError) as error:
+    except (ArithmeticError, GenerateError) as error:
         done.problem = f"after {done.steps} steps: {one_line(error)}"
     except CRASHES as error:  # whatever the libraries or the attack raise, this trial is not there
         done.crash = f"after {done.steps} steps: {one_line(error)}"
@@ -206,11 +206,11 @@ def _train(begun: _Begun, learner: Learner, steps: int, done: Trained) -> None:
     done.seconds += time.perf_counter() - began
 
 
-def _drawn(begun: _Begun) -> torch.Tensor:
+def _generated(begun: _Begun) -> torch.Tensor:
     import torch
 
     size = batch_size(latent_size(begun.pipeline.unet.config))
-    return torch.cat([draw(begun.pipeline, part) for part in parts(begun.task.requests, size)])
+    return torch.cat([generate(begun.pipeline, part) for part in parts(begun.task.requests, size)])
 
 
 def parts(requests: Sequence[ImageRequest], size: int) -> Iterator[Sequence[ImageRequest]]:

@@ -1,4 +1,4 @@
-"""Whether a pipeline can draw with a model, as far as its configurations say: known before anything is loaded."""
+"""Whether a pipeline can generate with a model, as far as its configurations say: known before anything is loaded."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ LENGTHS = ("model_max_length", "max_len")
 """Keys of a tokenizer that say how long a prompt may be."""
 
 
-def require_drawable(model: ModelFolder) -> None:
+def require_usable(model: ModelFolder) -> None:
     """Refuse a model that says neither how large its images nor how long its prompts are.
 
     Raises:
-        ModelError: nobody's pipeline could draw with it; the message says which file to complete.
+        ModelError: nobody's pipeline could generate with it; the message says which file to complete.
     """
     latent_size(model.config(model.anatomy.denoiser))
     for part in model.anatomy.text_encoders:

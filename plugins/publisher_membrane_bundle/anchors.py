@@ -1,4 +1,4 @@
-"""What is drawn for one x_t, and in which order: the anchors (after what the trainer itself draws)."""
+"""What is sampled for one x_t, and in which order: the anchors (after what the trainer itself samples)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from publisher_membrane_bundle.params import Anchors
 
 @dataclass(frozen=True)
 class AnchorMix:
-    """The part of D that is drawn anew each time.
+    """The part of D that is sampled anew each time.
 
     Raises:
-        UsageError: prompts are to be drawn and none are kept.
+        UsageError: prompts are to be sampled and none are kept.
     """
 
     mix: Anchors
@@ -28,11 +28,11 @@ class AnchorMix:
     def __post_init__(self) -> None:
         if self.mix.prompts and not self.keep:
             raise UsageError(
-                "anchors.prompts draws from the prompts to keep, and there are none",
+                "anchors.prompts samples from the prompts to keep, and there are none",
                 hint="Name some under keep, or set anchors.prompts to 0.",
             )
 
-    def draw(self, target: str, generator: torch.Generator) -> tuple[Text, ...]:
+    def sample(self, target: str, generator: torch.Generator) -> tuple[Text, ...]:
         """First the Gaussian anchors, then the prompts (each with replacement). With uncond = 1: nothing."""
         if self.mix.uncond == 1:
             return ()

@@ -1,4 +1,4 @@
-"""Draw a batch of requests: each image from its own noise, which starts the same on every device."""
+"""Generate a batch of requests: each image from its own noise, which starts the same on every device."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 VERSION = "1"
 """Raised when the same request gives other pixels."""
 MOST = 32
-"""Images of a batch at most; more do not draw faster on a CPU."""
+"""Images of a batch at most; more do not generate faster on a CPU."""
 LATENTS = 32_768
-"""Latent pixels of a batch: 8 images of 512 pixels, 2 of 1024. Fixed, so that memory does not decide what is drawn."""
+"""Latent pixels of a batch: 8 images of 512 pixels, 2 of 1024. Fixed, so that memory does not decide the image."""
 
 
-class DrawError(PublisherError):
-    """The model drew nothing that could be judged."""
+class GenerateError(PublisherError):
+    """The model generated nothing that could be judged."""
 
 
-def draw(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest]) -> torch.Tensor:
-    """Draw each request, in one batch.
+def generate(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest]) -> torch.Tensor:
+    """Generate each request, in one batch.
 
-    The initial noise is drawn in float32 on the CPU by a generator with the request's seed, which the scheduler goes
-    on using where it draws more. Below a guidance scale of 1 there is no unconditional pass, as diffusers has it.
+    The initial noise is sampled in float32 on the CPU by a generator with the request's seed, which the scheduler goes
+    on using where it samples more. Below a guidance scale of 1 there is no unconditional pass, as diffusers has it.
 
     Args:
         pipeline: from :func:`publisher.runtime.pipelines.load`.
@@ -41,7 +41,7 @@ def draw(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest]) -> torch
 
     Raises:
         ValueError: the requests do not go together.
-        DrawError: the model drew NaN or infinity.
+        GenerateError: the model generated NaN or infinity.
     """
     import torch
 
@@ -63,9 +63,9 @@ def draw(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest]) -> torch
         ).images
     advance(len(requests) / (steps + 1))
     if not torch.isfinite(pixels).all():
-        raise DrawError("the model drew NaN or infinite values")
-    drawn: torch.Tensor = pixels.float().mul(255).round().to(torch.uint8).cpu()
-    return drawn
+        raise GenerateError("the model generated NaN or infinite values")
+    generated: torch.Tensor = pixels.float().mul(255).round().to(torch.uint8).cpu()
+    return generated
 
 
 def _told(images: int) -> Callable[..., dict[str, torch.Tensor]]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from publisher.api import ImageRequest, ModelError
-from publisher.runtime.drawing import DrawError, draw
+from publisher.runtime.generate import GenerateError, generate
 from publisher.runtime.pipelines import load, read_index
 from publisher_emoji import model_folder
 
@@ -29,18 +29,18 @@ def loaded() -> DiffusionPipeline:
 
 
 def test_images_are_bytes_in_the_models_own_size(loaded: DiffusionPipeline) -> None:
-    images = draw(loaded, [ask(0), ask(1)])
+    images = generate(loaded, [ask(0), ask(1)])
     assert (images.shape, images.dtype, images.device.type) == ((2, 3, 32, 32), torch.uint8, "cpu")
 
 
 def test_the_same_requests_give_the_same_bytes(loaded: DiffusionPipeline) -> None:
-    first = draw(loaded, [ask(0), ask(1)])
-    assert torch.equal(first, draw(loaded, [ask(0), ask(1)]))
+    first = generate(loaded, [ask(0), ask(1)])
+    assert torch.equal(first, generate(loaded, [ask(0), ask(1)]))
 
 
 def test_the_noise_is_the_seeds_float32_noise_of_the_cpu(loaded: DiffusionPipeline) -> None:
-    """What diffusers draws itself from one generator an image, so that anybody can draw an image of the report anew."""
-    ours = draw(loaded, [ask(5), ask(6)]).float() / 255
+    """What diffusers generates itself from one generator an image, so that each image of a report can be made again."""
+    ours = generate(loaded, [ask(5), ask(6)]).float() / 255
     theirs = loaded(
         ["a pizza emoji"] * 2,
         num_inference_steps=2,
@@ -52,16 +52,16 @@ def test_the_noise_is_the_seeds_float32_noise_of_the_cpu(loaded: DiffusionPipeli
 
 
 def test_everything_in_a_request_matters(loaded: DiffusionPipeline) -> None:
-    plain = draw(loaded, [ask()])
+    plain = generate(loaded, [ask()])
     for change in ({"seed": 1}, {"prompt": "a cat"}, {"guidance": 7.5}, {"steps": 3}, {"negative_prompt": "cheese"}):
-        assert not torch.equal(plain, draw(loaded, [ask(**change)])), change
+        assert not torch.equal(plain, generate(loaded, [ask(**change)])), change
 
 
 def test_guidance_of_one_is_one_pass_of_the_network(loaded: DiffusionPipeline) -> None:
     sizes = []
     handle = loaded.unet.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    draw(loaded, [ask(guidance=1.0)])
-    draw(loaded, [ask(guidance=3.0)])
+    generate(loaded, [ask(guidance=1.0)])
+    generate(loaded, [ask(guidance=3.0)])
     handle.remove()
     assert sizes == [1, 1, 2, 2]
 
@@ -69,20 +69,20 @@ def test_guidance_of_one_is_one_pass_of_the_network(loaded: DiffusionPipeline) -
 def test_requests_that_do_not_go_together_are_refused(loaded: DiffusionPipeline) -> None:
     for other in (ask(steps=3), ask(guidance=1.0), ask(negative_prompt="cheese")):
         with pytest.raises(ValueError, match="a batch needs"):
-            draw(loaded, [ask(), other])
+            generate(loaded, [ask(), other])
     with pytest.raises(ValueError, match="a batch needs"):
-        draw(loaded, [])
+        generate(loaded, [])
 
 
-def test_a_broken_network_draws_nothing_rather_than_black() -> None:
+def test_a_broken_network_generates_nothing_rather_than_black() -> None:
     broken = load(model_folder(), CPU, torch.float32)
     broken.unet.conv_out.weight.data.fill_(float("nan"))
-    with pytest.raises(DrawError, match="NaN"):
-        draw(broken, [ask()])
+    with pytest.raises(GenerateError, match="NaN"):
+        generate(broken, [ask()])
 
 
 def test_a_safety_checker_in_the_folder_is_left_out(tmp_path: Path) -> None:
-    """What is judged is what the weights draw, not what a filter lets through; its weights are not even read."""
+    """What is judged is what the weights generate, not what a filter lets through; its weights are not even read."""
     folder = tmp_path / "model"
     shutil.copytree(model_folder(), folder)
     index = json.loads((folder / "model_index.json").read_text())
@@ -95,12 +95,12 @@ def test_a_safety_checker_in_the_folder_is_left_out(tmp_path: Path) -> None:
     assert load(folder, CPU, torch.float32).safety_checker is None
 
 
-def test_the_folder_must_be_a_model_that_draws_from_words(tmp_path: Path) -> None:
+def test_the_folder_must_be_a_model_that_generates_from_words(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not a diffusers model"):
         read_index(tmp_path)
     for name in ("FluxPipeline", ["my_code", "Pipeline"], None):
         (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
-        with pytest.raises(ModelError, match="cannot be drawn with"):
+        with pytest.raises(ModelError, match="cannot be generated with"):
             read_index(tmp_path)
 
 

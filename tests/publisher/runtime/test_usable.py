@@ -1,4 +1,4 @@
-"""What nobody's pipeline could draw with is refused from configurations alone."""
+"""What nobody's pipeline could generate with is refused from configurations alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from publisher.builtin.families import StableDiffusion1
 from publisher.errors import ModelError
 from publisher.model.folder import ModelFolder, read_configs
-from publisher.runtime.drawable import require_drawable
+from publisher.runtime.usable import require_usable
 from publisher_emoji import model_folder
 
 
@@ -33,24 +33,24 @@ def changed(folder: Path, file: str, key: str, value: Any) -> ModelFolder:
 def test_a_tokenizer_must_say_a_length_that_the_encoder_reads(tmp_path: Path, value: Any) -> None:
     model = changed(tmp_path / "model", "tokenizer/tokenizer_config.json", "model_max_length", value)
     with pytest.raises(ModelError, match="the text_encoder reads 32 tokens") as caught:
-        require_drawable(model)
+        require_usable(model)
     assert caught.value.where.endswith("tokenizer/tokenizer_config.json")
     assert caught.value.hint == 'Write "model_max_length": 32 into it.'
 
 
 def test_without_its_configuration_a_tokenizer_has_no_length_either(tmp_path: Path) -> None:
     model = changed(tmp_path / "model", "tokenizer/tokenizer_config.json", "model_max_length", 16)
-    require_drawable(model)
+    require_usable(model)
     (tmp_path / "model/tokenizer/tokenizer_config.json").unlink()
     with pytest.raises(ModelError, match="there is no model_max_length"):
-        require_drawable(model)
+        require_usable(model)
 
 
-@pytest.mark.parametrize(("value", "drawable"), [([8, 12], True), (8, True), (None, False), (..., False)])
-def test_a_model_must_say_how_large_its_images_are(tmp_path: Path, value: Any, drawable: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(("value", "usable"), [([8, 12], True), (8, True), (None, False), (..., False)])
+def test_a_model_must_say_how_large_its_images_are(tmp_path: Path, value: Any, usable: bool) -> None:  # noqa: FBT001
     model = changed(tmp_path / "model", "unet/config.json", "sample_size", value)
-    if drawable:
-        require_drawable(model)
+    if usable:
+        require_usable(model)
     else:
         with pytest.raises(ModelError, match="sample_size is None"):
-            require_drawable(model)
+            require_usable(model)

@@ -1,4 +1,4 @@
-"""A concept, a lesson about it, and what a pipeline consists of."""
+"""A concept, a training data about it, and what a pipeline consists of."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from publisher.api import Concept, Lesson, TrainingAttack
+from publisher.api import Concept, TrainingAttack, TrainingData
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.latents import Noising
 from publisher.builtin.training import TRAINING_ATTACKS
@@ -41,7 +41,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def lesson(attack: TrainingAttack[Any], params: Any, **other: Any) -> Lesson:
+def data(attack: TrainingAttack[Any], params: Any, **other: Any) -> TrainingData:
     """Two images of the concept and three of its class, all of noise."""
     captions, own = attack.captions(params, CAT), seeded(7)
     plain: dict[str, Any] = {
@@ -51,13 +51,13 @@ def lesson(attack: TrainingAttack[Any], params: Any, **other: Any) -> Lesson:
         "prior_captions": ("a dog emoji",) * 3,
         "concept": CAT,
     }
-    return Lesson(**{**plain, **other})
+    return TrainingData(**{**plain, **other})
 
 
-def begin(name: str, pipeline: Any, seed: int = 0, said: Lesson | None = None, **options: Any) -> Any:
+def begin(name: str, pipeline: Any, seed: int = 0, said: TrainingData | None = None, **options: Any) -> Any:
     attack: Any = ATTACKS[name]()
     params = attack.Params(**{"batch": 2, **options})
-    return attack.learner(params, pipeline, said or lesson(attack, params), seeded(seed))
+    return attack.learner(params, pipeline, said or data(attack, params), seeded(seed))
 
 
 def tensors(pipeline: Any) -> dict[str, Tensor]:
@@ -82,7 +82,7 @@ def changed(before: dict[str, Tensor], pipeline: Any) -> set[str]:
 def loss_on(pipeline: Any, learner: Any, latents: Tensor, texts: tuple[str, ...]) -> float:
     """The denoising loss with noise that is always the same."""
     noising = Noising.of(pipeline)
-    noise, t = noising.draw(latents, seeded(3))
+    noise, t = noising.sample(latents, seeded(3))
     with torch.no_grad():
         denoiser = Denoiser(pipeline.unet, pipeline.vae_scale_factor)
         return noising.loss(denoiser, latents, learner.encode(texts), noise, t).mean().item()

@@ -27,7 +27,7 @@ _READ = (".safetensors", ".json", ".txt", ".model")
 
 
 @dataclass(frozen=True)
-class Arm:
+class ModelUnderTest:
     """A model under test: a diffusers folder that :func:`publisher.runtime.pipelines.load` can load."""
 
     folder: Path
@@ -83,31 +83,31 @@ def _open_by_prompt(index: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Arms:
-    """The control arm, which never has membranes, and the treated one; both get the same requests."""
+class ModelsUnderTest:
+    """The control, which never has membranes, and the treated one; both get the same requests."""
 
-    base: Arm
-    hardened: Arm
-    after: Mapping[str, Arm] = field(default_factory=dict)
+    base: ModelUnderTest
+    hardened: ModelUnderTest
+    after: Mapping[str, ModelUnderTest] = field(default_factory=dict)
     """Step's id -> the model after it, in the order of the steps: further controls of attacks by training."""
-    gold: Arm | None = None
+    retrained: ModelUnderTest | None = None
     """A model that never knew the concepts."""
 
-    def control(self, name: str, step: str) -> Arm | None:
+    def control(self, name: str, step: str) -> ModelUnderTest | None:
         """A control of an attack by training, as :attr:`publisher.api.TrainingParams.controls` names it.
 
         Args:
-            name: ``before``, ``base``, ``gold`` or a step's id.
+            name: ``before``, ``base``, ``retrained`` or a step's id.
             step: that makes the claim. Before the manifest's own claim the model is the base.
 
         Returns:
-            The weights alone; None: there is no gold model.
+            The weights alone; None: there is no retrained reference.
 
         Raises:
             Unmeasured: there is no such step.
         """
-        if name == "gold":
-            return self.gold.bare if self.gold else None
+        if name == "retrained":
+            return self.retrained.bare if self.retrained else None
         steps = list(self.after)
         if name == "before" and step in steps[1:]:
             return self.after[steps[steps.index(step) - 1]].bare
@@ -144,7 +144,7 @@ def _nothing(*_: object) -> None:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where images are drawn and kept, and who is told."""
+    """Where images are generated and kept, and who is told."""
 
     device: str
     """``"cpu"`` or ``"cuda"``."""
@@ -158,5 +158,5 @@ class Setting:
     progress: Callable[[int, int, str], None] = _nothing
     """Done, total, text; in images of all models together, then in images and training steps of all trials."""
     check_end: Callable[[str, CheckRecord, float], None] = _nothing
-    """Claim's id, the record, seconds since drawing ended."""
+    """Claim's id, the record, seconds since generating ended."""
     warn: Callable[[str], None] = _nothing

@@ -1,4 +1,4 @@
-"""What a check asks the models for: the attack's requests, validated, without what must not be drawn."""
+"""What a check asks the models for: the attack's requests, validated, without what must not be generated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from publisher.api import Attack, Check, Concept, ImageRequest, Params, Sampling, Scope, Scorer, TrainingParams
 from publisher.errors import CRASHES
-from publisher.evaluate.tools import Tools, Unmeasured
+from publisher.evaluate.context import Tools, Unmeasured
 from publisher.runtime.refusals import is_refused
 
 MAX_REQUESTS = 200_000
@@ -27,7 +27,7 @@ class Asked:
     requests: tuple[ImageRequest, ...]
     """Distinct, in the order of the check's concepts."""
     refused: int
-    """Requests that were dropped because nobody may draw them."""
+    """Requests that were dropped because nobody may generate them."""
 
 
 def ask(check: Check, scope: Scope, tools: Tools, sampling: Sampling) -> Asked:
@@ -139,5 +139,5 @@ def _requests(attack: Attack[Any], params: Params, concept: Concept, sampling: S
 
 def _nothing_to_ask(attack: str, concept: str, refused: int) -> str:
     if refused:
-        return f"all {refused} requests for {concept!r} combine sexual content with minors and are never drawn"
+        return f"all {refused} requests for {concept!r} combine sexual content with minors and are never generated"
     return f"the attack {attack!r} has nothing to ask for {concept!r}"

@@ -10,19 +10,19 @@ from typing import Any
 from publisher.api import Concept, ImageRequest, Sampling, Scope, Scorer, TrainingAttack, TrainingParams
 from publisher.api.freeze_mask import Frozen
 from publisher.errors import ModelError
-from publisher.evaluate.asking import one_line, params_for
+from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Tools, Unmeasured
+from publisher.evaluate.finetune.data import HELD_OUT, AttackerImages, captions_of, prior_of
+from publisher.evaluate.finetune.trials import VERSION
 from publisher.evaluate.freezing import frozen_digest, is_masked, masks_of
-from publisher.evaluate.gallery import latents_of, machine
-from publisher.evaluate.lessons import HELD_OUT, Materials, captions_of, prior_of
-from publisher.evaluate.prepared import Prepared
-from publisher.evaluate.tools import Arm, Arms, Setting, Tools, Unmeasured
-from publisher.evaluate.trials import VERSION
+from publisher.evaluate.images import latents_of, machine
+from publisher.evaluate.prepare import Prepared
+from publisher.evaluate.requests import one_line, params_for
 from publisher.model.digest import sha256_json
 from publisher.runtime.side_by_side import workers_for
 
 
 @dataclass(frozen=True, eq=False)
-class Course:
+class TrialPlan:
     """One concept of one check, on all models."""
 
     prepared: Prepared
@@ -32,7 +32,7 @@ class Course:
     captions: tuple[str, ...]
     requests: tuple[ImageRequest, ...]
     prior: tuple[ImageRequest, ...]
-    arms: Mapping[str, Arm]
+    models: Mapping[str, ModelUnderTest]
     key: str
     """What its trials depend on, besides the model, the trial's number and what is frozen."""
     masks: Mapping[str, tuple[Frozen, ...]] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Course:
     def job(self, name: str, number: int) -> str:
         """The key of one trial of a model; where nothing is frozen, whatever check it belongs to."""
         digest = frozen_digest(self.frozen(name, number))
-        return sha256_json([self.key, self.arms[name].digest, number, *([digest] if digest else [])])
+        return sha256_json([self.key, self.models[name].digest, number, *([digest] if digest else [])])
 
     @property
     def images(self) -> int:
@@ -54,44 +54,44 @@ class Course:
 
     @property
     def cost(self) -> int:
-        """Training steps and images of one trial: those that are encoded, and those that are drawn."""
+        """Training steps and images of one trial: those that are encoded, and those that are generated."""
         encoded = self.images + len(self.prior)
-        return encoded + self.params.horizons[-1] + len(self.params.horizons) * len(self.requests)
+        return encoded + self.params.evaluation_steps[-1] + len(self.params.evaluation_steps) * len(self.requests)
 
 
 @dataclass(frozen=True)
-class Job:
+class TrialJob:
     """One trial that nobody has made yet."""
 
     key: str
-    course: Course
+    plan: TrialPlan
     name: str
     """Of the model."""
     number: int
 
 
 @dataclass(eq=False)
-class Desk:
+class TrialPlanner:
     """Plans the trials of checks.
 
     Args:
         scope: the concepts.
-        arms: the hardened model and all controls.
+        models: the hardened model and all controls.
         tools: scorers that are loaded, and the executor.
-        sampling: how images are drawn.
+        sampling: how images are generated.
         setting: in float32.
     """
 
     scope: Scope
-    arms: Arms
+    models: ModelsUnderTest
     tools: Tools
     sampling: Sampling
     setting: Setting
 
     @cached_property
-    def materials(self) -> Materials:
+    def attacker_images(self) -> AttackerImages:
         """Images of the base model."""
-        return Materials(self.arms.base, self.scope, self.sampling, self.setting, self.tools.executor)
+        return AttackerImages(self.models.base, self.scope, self.sampling, self.setting, self.tools.executor)
 
     @cached_property
     def workers(self) -> int:
@@ -101,11 +101,11 @@ class Desk:
             Unmeasured: the base model cannot be read.
         """
         try:
-            return workers_for(latents_of(self.arms.base.folder), self.setting.device)
+            return workers_for(latents_of(self.models.base.folder), self.setting.device)
         except ModelError as error:
             raise Unmeasured(f"the base model cannot be read: {one_line(error)}") from error
 
-    def course(self, prepared: Prepared, concept: Concept) -> Course:
+    def plan(self, prepared: Prepared, concept: Concept) -> TrialPlan:
         """One concept of a check.
 
         Raises:
@@ -116,8 +116,8 @@ class Desk:
             raise Unmeasured(f"the attack {prepared.check.attack!r} does not train")
         requests = tuple(request for request in prepared.asked.requests if request.concept == concept.id)
         captions = captions_of(attack, params, concept)
-        prior = self.materials.prior(prior_of(attack, params, concept, self.scope), concept)
-        return Course(
+        prior = self.attacker_images.prior(prior_of(attack, params, concept, self.scope), concept)
+        return TrialPlan(
             prepared,
             attack,
             params,
@@ -125,18 +125,18 @@ class Desk:
             captions,
             requests,
             prior,
-            arms=self._models(params, prepared.step),
-            masks=masks_of(params, self.arms.hardened, self.sampling.seed),
+            models=self._models(params, prepared.step),
+            masks=masks_of(params, self.models.hardened, self.sampling.seed),
             key=sha256_json(
                 {
                     "trial": VERSION,
                     "attack": [attack.name, attack.version],
-                    "params": params.model_dump(mode="json", exclude={"controls", "trials", "mask", "kept_captions"}),
+                    "params": params.model_dump(mode="json", exclude={"controls", "seeds", "mask", "kept_captions"}),
                     "concept": concept.model_dump(mode="json", exclude={"images"}),
                     "captions": captions,
                     "requests": [request.as_json() for request in requests],
-                    "images": self.materials.identity(concept, HELD_OUT + params.images),
-                    "prior": self.materials.drawn_identity(prior),
+                    "images": self.attacker_images.identity(concept, HELD_OUT + params.images),
+                    "prior": self.attacker_images.generated_identity(prior),
                     "scorer": self._scorer_identity(prepared.scorer),
                     "seed": self.sampling.seed,
                     "machine": machine(self.setting, self.workers),
@@ -144,13 +144,13 @@ class Desk:
             ),
         )
 
-    def _models(self, params: TrainingParams, step: str) -> dict[str, Arm]:
+    def _models(self, params: TrainingParams, step: str) -> dict[str, ModelUnderTest]:
         """The hardened model, and the controls that there are."""
-        hardened = self.arms.hardened.bare
+        hardened = self.models.hardened.bare
         found = {
-            name: hardened if is_masked(name, params) else self.arms.control(name, step) for name in params.controls
+            name: hardened if is_masked(name, params) else self.models.control(name, step) for name in params.controls
         }
-        return {"hardened": hardened, **{name: arm for name, arm in found.items() if arm}}
+        return {"hardened": hardened, **{name: model for name, model in found.items() if model}}
 
     def _scorer_identity(self, name: str) -> list[str | bool]:
         scorer = self.tools.scorers[name]

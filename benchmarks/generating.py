@@ -1,9 +1,9 @@
-"""How the checks draw a small model on the CPU: one batch by all threads, or batches side by side.
+"""How the checks generate a small model on the CPU: one batch by all threads, or batches side by side.
 
-    python benchmarks/drawing.py
+    python benchmarks/generating.py
 
-Prints milliseconds an image and the ratio, for the embedded model as ``manifests/quickstart.yaml`` draws it (8 steps,
-guidance 3, batches of 32), and for waiting threads that sleep or spin (``OMP_WAIT_POLICY``).
+Prints milliseconds an image and the ratio, for the embedded model as ``manifests/quickstart.yaml`` generates it (8
+steps, guidance 3, batches of 32), and for waiting threads that sleep or spin (``OMP_WAIT_POLICY``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BATCHES, SIZE = 8, 32
 def measure() -> tuple[float, float]:
     """Milliseconds an image: one batch at a time, and side by side."""
     from publisher.api import ImageRequest
-    from publisher.evaluate.gallery import DrawTask, perform
+    from publisher.evaluate.images import GenerateTask, perform
     from publisher_emoji import caption, model_folder, vocabulary
 
     names = vocabulary().object_names
@@ -32,11 +32,11 @@ def measure() -> tuple[float, float]:
     )
     found = []
     for workers in (1, len(os.sched_getaffinity(0))):
-        perform(DrawTask(model_folder(), "cpu", "float32", workers, batches[:2]))  # loads and warms up
+        perform(GenerateTask(model_folder(), "cpu", "float32", workers, batches[:2]))  # loads and warms up
         start = time.monotonic()
-        drawn = perform(DrawTask(model_folder(), "cpu", "float32", workers, batches))
+        generated = perform(GenerateTask(model_folder(), "cpu", "float32", workers, batches))
         found.append(1000 * (time.monotonic() - start) / (BATCHES * SIZE))
-        assert all(one.images is not None for one in drawn), drawn  # noqa: S101
+        assert all(one.images is not None for one in generated), generated  # noqa: S101
     return found[0], found[1]
 
 
