@@ -20,11 +20,9 @@ def publisher_register_attacks() -> Sequence[type[Attack]]:  # type: ignore[type
 @hookimpl
 def publisher_register_metrics() -> Sequence[type[Metric]]:  # type: ignore[type-arg]
     """Those that count images, and those that read the curves of attacks by training."""
-    from publisher.builtin.curves import CURVES
-    from publisher.builtin.gains import GAINS
     from publisher.builtin.metrics import METRICS
 
-    return (*METRICS, *CURVES, *GAINS)
+    return METRICS
 
 
 @hookimpl

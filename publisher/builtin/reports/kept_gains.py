@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from publisher.api import CheckRecord, Trial
-from publisher.builtin.gains import gain
+from publisher.builtin.metrics.gains import gain
 from publisher.builtin.reports.relearning import ConceptCurves, curves_by_concept, masked, models_of, title
 from publisher.builtin.reports.text import figure
 

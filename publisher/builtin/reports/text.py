@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 
 from publisher.api import CheckRecord, Gate, Interval, Measurement
-from publisher.builtin.intervals import UNBOUNDED
+from publisher.builtin.metrics.intervals import UNBOUNDED
 
 MINUS = "\u2212"
 JOINERS = "\u200c\u200d"

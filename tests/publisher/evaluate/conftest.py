@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 from publisher.builtin.attacks import ATTACKS
-from publisher.builtin.curves import CURVES
-from publisher.builtin.gains import GAINS
 from publisher.builtin.metrics import METRICS
 from publisher.evaluate.context import ModelsUnderTest, Setting, Tools
 from publisher.evaluate.store import ImageStore
@@ -21,7 +19,7 @@ def world(tmp_path: Path) -> World:
     painters = Painters(erased)
     tools = Tools(
         attacks={attack.name: attack() for attack in (*ATTACKS, Relearn)},
-        metrics={metric.name: metric() for metric in (*METRICS, *CURVES, *GAINS)},
+        metrics={metric.name: metric() for metric in METRICS},
         scorers={"grey": GreyScorer()},
         scorer="grey",
         executor=painters,

@@ -30,7 +30,7 @@ from publisher.api import (
     UsageError,
 )
 from publisher.builtin.attacks import Plain
-from publisher.builtin.metrics import ConceptRate
+from publisher.builtin.metrics.rates import ConceptRate
 from publisher.evaluate.checks import matrix_column
 from publisher.evaluate.context import ModelUnderTest
 from publisher.evaluate.images import Generated

@@ -18,9 +18,9 @@ import torch
 
 from publisher.api import Observation, Trial, safetensors_bytes
 from publisher.api.freeze_mask import FreezeMask
-from publisher.builtin.against import AgainstParams
-from publisher.builtin.gaps import LossGap
-from publisher.builtin.metrics import ConceptRate, RateParams
+from publisher.builtin.metrics.against import AgainstParams
+from publisher.builtin.metrics.gaps import LossGap
+from publisher.builtin.metrics.rates import ConceptRate, RateParams
 from publisher.errors import PublisherError
 from publisher.package import build, keys, sign
 from publisher.package.layout import MAX_FINDINGS

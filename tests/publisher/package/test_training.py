@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from publisher.api import ReleaseReport, Trial
-from publisher.builtin.against import AgainstParams
-from publisher.builtin.curves import HalfTimeRatio
+from publisher.builtin.metrics.against import AgainstParams
+from publisher.builtin.metrics.curves import HalfTimeRatio
 from publisher.package import build, card, keys, sign
 from publisher.package.verify import verify
 from support.evaluating import REPORT, codes, places

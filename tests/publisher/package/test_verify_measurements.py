@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from publisher.api import Observation
-from publisher.builtin.metrics import ConceptRate, RateParams
+from publisher.builtin.metrics.rates import ConceptRate, RateParams
 from publisher.cli import main
 from publisher.package import build, keys, sign, sums
 from publisher.package.verify import Verification, verify

@@ -130,8 +130,8 @@ def _plugins() -> tuple[PluginRecord, ...]:
         ("step", "erase"): "publisher_erase.step:Erase",
         ("attack", "plain"): "publisher.builtin.attacks:Plain",
         ("attack", "paraphrase"): "publisher.builtin.attacks:Paraphrase",
-        ("metric", "concept-rate"): "publisher.builtin.metrics:ConceptRate",
-        ("metric", "kept-accuracy"): "publisher.builtin.metrics:KeptAccuracy",
+        ("metric", "concept-rate"): "publisher.builtin.metrics.rates:ConceptRate",
+        ("metric", "kept-accuracy"): "publisher.builtin.metrics.rates:KeptAccuracy",
         ("scorer", "emoji"): "publisher_emoji.plugin:EmojiScorer",
     }
     return tuple(

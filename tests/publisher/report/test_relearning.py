@@ -9,8 +9,8 @@ import report_samples as samples
 from pydantic import ValidationError
 
 from publisher.api import CheckRecord, CurveMetric, Trial
-from publisher.builtin.curve_statistics import curves_of, half_time
-from publisher.builtin.curves import HalfTime, HalfTimeRatio, RelearnedLast
+from publisher.builtin.metrics.curve_statistics import curves_of, half_time
+from publisher.builtin.metrics.curves import HalfTime, HalfTimeRatio, RelearnedLast
 from publisher.builtin.reports import budget, learning_curves, relearning
 from publisher.builtin.reports.relearning import crossing
 from publisher.builtin.reports.scales import path

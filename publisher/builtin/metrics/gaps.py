@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from publisher.api import Measurement, Trial
-from publisher.builtin.against import AgainstControl, AgainstParams, about
-from publisher.builtin.curve_statistics import pair_of
-from publisher.builtin.intervals import LEAST_TRIALS, mean
+from publisher.builtin.metrics.against import AgainstControl, AgainstParams, about
+from publisher.builtin.metrics.curve_statistics import pair_of
+from publisher.builtin.metrics.intervals import LEAST_TRIALS, mean
 
 
 class _Paired(AgainstControl):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from publisher.api import Measurement, Trial
-from publisher.builtin.gains import GAINS, GainKept, GainLeft, GainParams, Selectivity, SelectivityParams
+from publisher.builtin.metrics.gains import GAINS, GainKept, GainLeft, GainParams, Selectivity, SelectivityParams
 
 EVALUATION_STEPS = (0, 10, 20)
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from publisher.api import Interval, Measurement, Metric, NoParams, Observation, Params, Request
-from publisher.builtin.intervals import median, paired_difference, quantile, share, widened
+from publisher.builtin.metrics.intervals import median, paired_difference, quantile, share, widened
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 NAMED = 3
@@ -204,7 +204,7 @@ class KeptDistance(Metric[KeptDistanceParams]):
         return median([0.0] * n)
 
 
-METRICS: tuple[type[Metric], ...] = (ConceptRate, KeptAccuracy, ImageDistance, KeptDistance)  # type: ignore[type-arg]
+RATES: tuple[type[Metric], ...] = (ConceptRate, KeptAccuracy, ImageDistance, KeptDistance)  # type: ignore[type-arg]
 
 
 def _some(observations: Sequence[Observation]) -> None:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from publisher.api import NoParams, Observation
-from publisher.builtin.intervals import median, paired_difference, share, widened
-from publisher.builtin.metrics import (
+from publisher.builtin.metrics.intervals import median, paired_difference, share, widened
+from publisher.builtin.metrics.rates import (
     ConceptRate,
     ImageDistance,
     KeptAccuracy,

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Interval, Trial
-from publisher.builtin.intervals import RESAMPLES, bootstrapped, generator_of, widened_to_few
+from publisher.builtin.metrics.intervals import RESAMPLES, bootstrapped, generator_of, widened_to_few
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from publisher.builtin.intervals import Array
+    from publisher.builtin.metrics.intervals import Array
 
 
 @dataclass(frozen=True)

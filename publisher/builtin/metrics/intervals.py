@@ -1,8 +1,8 @@
 """Intervals, all 95% and two-sided: the one place that knows the level, the resamples and the methods.
 
 Metrics bring their numbers here and compute no interval of their own. What each covers is simulated at the sizes that
-manifests use, in ``tests/publisher/builtin/test_coverage.py``; the figures are in ``docs/explanation/intervals.md``. No
-torch; numpy and scipy are imported when a number is needed.
+manifests use, in ``tests/publisher/builtin/metrics/test_coverage.py``; the figures are in
+``docs/explanation/intervals.md``. No torch; numpy and scipy are imported when a number is needed.
 """
 
 from __future__ import annotations

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from pydantic import Field
 
 from publisher.api import CurveMetric, Interval, Measurement, Trial
-from publisher.builtin.against import AgainstParams, about
-from publisher.builtin.curve_statistics import pair_of
-from publisher.builtin.intervals import LEAST_TRIALS, mean
+from publisher.builtin.metrics.against import AgainstParams, about
+from publisher.builtin.metrics.curve_statistics import pair_of
+from publisher.builtin.metrics.intervals import LEAST_TRIALS, mean
 
 if TYPE_CHECKING:
-    from publisher.builtin.intervals import Array
+    from publisher.builtin.metrics.intervals import Array
 
 
 class GainParams(AgainstParams):

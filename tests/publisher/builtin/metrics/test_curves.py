@@ -13,11 +13,18 @@ import pytest
 
 from publisher.api import CurveMetric, Gate, Measurement, Trial
 from publisher.api.verdicts import judge
-from publisher.builtin.against import AgainstParams
-from publisher.builtin.curve_statistics import area, half_time
-from publisher.builtin.curves import CURVES, HalfTime, HalfTimeRatio, RelearnedArea, RelearnedLast, RelearnedWorst
-from publisher.builtin.gaps import LossGap, Msgr, Sgr
-from publisher.builtin.intervals import RESAMPLES, UNBOUNDED
+from publisher.builtin.metrics.against import AgainstParams
+from publisher.builtin.metrics.curve_statistics import area, half_time
+from publisher.builtin.metrics.curves import (
+    CURVES,
+    HalfTime,
+    HalfTimeRatio,
+    RelearnedArea,
+    RelearnedLast,
+    RelearnedWorst,
+)
+from publisher.builtin.metrics.gaps import LossGap, Msgr, Sgr
+from publisher.builtin.metrics.intervals import RESAMPLES, UNBOUNDED
 
 EVALUATION_STEPS = (0, 10, 20, 40)
 NEVER, AT_15, AT_10, AT_ONCE = (0, 0, 0, 0), (0, 0, 100, 100), (0, 50, 100, 100), (100, 100, 100, 100)
@@ -271,5 +278,5 @@ def test_more_images_narrow_the_interval() -> None:
 
 
 def test_reading_the_metrics_loads_neither_torch_nor_scipy_nor_numpy() -> None:
-    code = "import sys, publisher.builtin.curves; print({'torch', 'scipy', 'numpy'} & set(sys.modules))"
+    code = "import sys, publisher.builtin.metrics.curves; print({'torch', 'scipy', 'numpy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "set()\n"

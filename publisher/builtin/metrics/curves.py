@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import CurveMetric, Interval, Measurement, Trial
-from publisher.builtin.against import AgainstControl, AgainstParams, about
-from publisher.builtin.curve_statistics import Curves, area, half_time, pair_of, resamples, shares_of_curves
-from publisher.builtin.gaps import LossGap, Msgr, Sgr
-from publisher.builtin.intervals import LEAST_TRIALS, UNBOUNDED, bootstrapped, rate_of_trials, widened_to_few
+from publisher.builtin.metrics.against import AgainstControl, AgainstParams, about
+from publisher.builtin.metrics.curve_statistics import Curves, area, half_time, pair_of, resamples, shares_of_curves
+from publisher.builtin.metrics.gaps import LossGap, Msgr, Sgr
+from publisher.builtin.metrics.intervals import LEAST_TRIALS, UNBOUNDED, bootstrapped, rate_of_trials, widened_to_few
 
 if TYPE_CHECKING:
-    from publisher.builtin.intervals import Array
+    from publisher.builtin.metrics.intervals import Array
 
 
 class HalfTime(AgainstControl):

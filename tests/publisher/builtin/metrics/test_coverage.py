@@ -1,6 +1,6 @@
 """An interval that says 95% covers the truth in 93% or more of 2,000 simulated data sets, at the sizes of manifests.
 
-``python tests/publisher/builtin/test_coverage.py`` prints the table of ``docs/explanation/intervals.md``.
+``python tests/publisher/builtin/metrics/test_coverage.py`` prints the table of ``docs/explanation/intervals.md``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from publisher.api import CurveMetric, Interval, Trial
-from publisher.builtin import curve_statistics, intervals
-from publisher.builtin.against import AgainstParams
-from publisher.builtin.curve_statistics import area, half_time
-from publisher.builtin.curves import HalfTime, HalfTimeRatio, RelearnedArea, RelearnedLast, RelearnedWorst
-from publisher.builtin.intervals import mean, median, paired_difference, share, widened
+from publisher.builtin.metrics import curve_statistics, intervals
+from publisher.builtin.metrics.against import AgainstParams
+from publisher.builtin.metrics.curve_statistics import area, half_time
+from publisher.builtin.metrics.curves import HalfTime, HalfTimeRatio, RelearnedArea, RelearnedLast, RelearnedWorst
+from publisher.builtin.metrics.intervals import mean, median, paired_difference, share, widened
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from publisher.api import CurveMetric, Interval, Params
-from publisher.builtin.curve_statistics import Curves
+from publisher.builtin.metrics.curve_statistics import Curves
 
 
 class AgainstParams(Params):

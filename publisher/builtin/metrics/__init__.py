@@ -1,0 +1,15 @@
+"""The metrics that come with the publisher. Each number has n, a 95% interval and the interval's method. No torch.
+
+``intervals`` is the one module that knows how an interval is made; the others bring their numbers to it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from publisher.api import Metric
+from publisher.builtin.metrics.curves import CURVES
+from publisher.builtin.metrics.gains import GAINS
+from publisher.builtin.metrics.rates import RATES
+
+METRICS: tuple[type[Metric[Any]], ...] = (*RATES, *CURVES, *GAINS)
