@@ -8,7 +8,7 @@ from publisher.api.claims import Binding, Check, Claim, Gate, MembraneUse, Verdi
 from publisher.api.concepts import Concept, Kind, Scope
 from publisher.api.events import CheckEnd, PackageBuilt, ReleaseEnd, ReleaseStart, StepEnd, StepStart
 from publisher.api.hookspecs import hookimpl, hookspec
-from publisher.api.metrics import CurveMetric, Interval, Measurement, Metric, Observation, Request
+from publisher.api.metrics import CurveMetric, Interval, Measurement, Metric, Observation, PixelPair, Request
 from publisher.api.models import Anatomy, Model, ModelInfo, StepPlan, TensorInfo, TextEncoder, cross_attention
 from publisher.api.params import Params
 from publisher.api.records import (
@@ -73,6 +73,7 @@ __all__ = [
     "Params",
     "PermeabilityRow",
     "PermeabilityTable",
+    "PixelPair",
     "PluginError",
     "PluginRecord",
     "PrerequisiteError",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from pydantic import Field
 
 from publisher.api.claims import MembraneUse
-from publisher.api.metrics import Observation
+from publisher.api.metrics import Observation, PixelPair
 from publisher.api.params import Params
 from publisher.api.scorers import Judgement
 from publisher.api.training import Trial
@@ -24,14 +27,14 @@ class EvidenceRow(Params):
     """Class of the scheduler."""
     steps: int
     guidance: float
-    base: Judgement
-    """What the scorer says of the base model's image."""
-    hardened: Judgement
-    """What the scorer says of the hardened model's image."""
-    base_hit: bool
-    """The scorer sees the concept in the base model's image."""
-    hardened_hit: bool
-    """The scorer sees the concept in the hardened model's image."""
+    base: Judgement | None = None
+    """What the scorer says of the base model's image; None: nobody judged it, as the metric reads pixels alone."""
+    hardened: Judgement | None = None
+    """What the scorer says of the hardened model's image; None as for ``base``."""
+    base_hit: bool | None = None
+    """The scorer sees the concept in the base model's image; None as for ``base``."""
+    hardened_hit: bool | None = None
+    """The scorer sees the concept in the hardened model's image; None as for ``base``."""
     base_sha256: str
     """Of the pixels: uint8, RGB, row by row."""
     hardened_sha256: str
@@ -43,20 +46,41 @@ class EvidenceRow(Params):
     """Concept of each membrane -> how far the prompt opens it; None: no membrane was attached."""
 
     @property
-    def observation(self) -> Observation:
-        """What a metric is told of it."""
-        return Observation(
+    def pixels(self) -> PixelPair:
+        """What a metric that reads pixels alone is told of it."""
+        return PixelPair(
             concept=self.concept,
             prompt=self.prompt,
             seed=self.seed,
             negative_prompt=self.negative_prompt,
             steps=self.steps,
             guidance=self.guidance,
-            base=self.base_hit,
-            hardened=self.hardened_hit,
             distance=self.distance,
             permeability=None if self.permeabilities is None else sum(self.permeabilities.values()),
         )
+
+    def observation(self) -> Observation:
+        """Return what a metric that reads judgements is told of it.
+
+        Raises:
+            ValueError: nobody judged the images.
+        """
+        if self.base_hit is None or self.hardened_hit is None:
+            raise ValueError("nobody judged the images of this line")
+        return Observation(**dict(self.pixels), base=self.base_hit, hardened=self.hardened_hit)
+
+
+def observations(rows: Iterable[EvidenceRow], *, judged: bool) -> list[Any]:
+    """Return what a metric is told of these lines.
+
+    Args:
+        rows: of one check.
+        judged: of the metric. False: it is told of the pixels alone.
+
+    Raises:
+        ValueError: nobody judged the images, and the metric reads judgements.
+    """
+    return [row.observation() if judged else row.pixels for row in rows]
 
 
 class TrialRow(Params):

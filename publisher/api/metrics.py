@@ -29,8 +29,8 @@ class Request(Params):
     """Classifier-free guidance scale; None: not told."""
 
 
-class Observation(Params):
-    """One image of the base model and one of the hardened model, generated after the same request and judged."""
+class PixelPair(Params):
+    """One image of the base model and one of the hardened model, generated after the same request."""
 
     concept: str
     """Id of the concept that was asked for."""
@@ -43,10 +43,6 @@ class Observation(Params):
     """Sampling steps; None: not told."""
     guidance: float | None = Field(default=None, ge=0)
     """Classifier-free guidance scale; None: not told."""
-    base: bool
-    """The scorer sees the concept in the base model's image."""
-    hardened: bool
-    """The scorer sees the concept in the hardened model's image."""
     distance: float = Field(ge=0)
     """Root mean square difference of the two images, on [0, 1] pixels."""
     permeability: float | None = Field(default=None, ge=0)
@@ -62,6 +58,15 @@ class Observation(Params):
             steps=self.steps,
             guidance=self.guidance,
         )
+
+
+class Observation(PixelPair):
+    """A pair of images that a scorer has judged."""
+
+    base: bool
+    """The scorer sees the concept in the base model's image."""
+    hardened: bool
+    """The scorer sees the concept in the hardened model's image."""
 
 
 class Interval(Params):
@@ -105,6 +110,8 @@ class Metric(Parametrised[P], ABC):
         better: whether ``"lower"`` or ``"higher"`` is better.
         unit: for the report: ``"share"``, ``"points"``, ``"rms"``.
         summary: one line for ``publisher plugins``.
+        judged: False for a metric that reads pixels alone. It is given :class:`PixelPair`, and its checks need no
+            scorer.
     """
 
     name: ClassVar[str]
@@ -112,6 +119,7 @@ class Metric(Parametrised[P], ABC):
     better: ClassVar[Literal["lower", "higher"]]
     unit: ClassVar[str] = "share"
     summary: ClassVar[str] = ""
+    judged: ClassVar[bool] = True
 
     @abstractmethod
     def measure(self, params: P, observations: Sequence[Observation]) -> Measurement:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from publisher.api import Check, CheckRecord, ImageRequest, Measurement, Scope, ScorerCard
-from publisher.api.evidence import EvidenceRow
+from publisher.api.evidence import EvidenceRow, observations
 from publisher.api.verdicts import judge
 from publisher.errors import CRASHES
 from publisher.evaluate.context import Setting, Tools, Unmeasured
@@ -121,9 +121,9 @@ def _permeabilities(prompt: str, check: Check, permeabilities: Permeabilities | 
 
 
 def _measure(prepared: Prepared, rows: Sequence[EvidenceRow]) -> Measurement:
-    observations = [row.observation for row in rows]
     metric, params = prepared.metric, prepared.metric_params
-    return measured(prepared, lambda: metric.measure(params, observations), len(rows))
+    told = observations(rows, judged=metric.judged)
+    return measured(prepared, lambda: metric.measure(params, told), len(rows))
 
 
 def measured(prepared: Prepared, measure: Callable[[], Measurement], most: int) -> Measurement:

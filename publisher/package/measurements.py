@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from publisher.api import CheckRecord, CurveMetric, Interval, Measurement, Metric, Params, ReleaseReport, Scope, Trial
-from publisher.api.evidence import EvidenceRow, TrialRow
+from publisher.api.evidence import EvidenceRow, TrialRow, observations
 from publisher.model.strict_json import JsonError, strict_object
 from publisher.package.codes import Code, Finding
 from publisher.package.content import json_lines
@@ -131,7 +131,8 @@ def _hits_are_labels(row: Row, scope: Scope) -> bool:
     try:
         if isinstance(row, EvidenceRow):
             concept = scope.concept(row.concept)
-            return (row.base.shows(concept), row.hardened.shows(concept)) == (row.base_hit, row.hardened_hit)
+            seen = tuple(None if said is None else said.shows(concept) for said in (row.base, row.hardened))
+            return seen == (row.base_hit, row.hardened_hit) and (seen[0] is None) == (seen[1] is None)
         label, trial = scope.concept(row.trial.concept).label, row.trial
     except KeyError:
         return False
@@ -204,7 +205,8 @@ def _measure(check: CheckRecord, rows: Rows) -> Measurement:
     if isinstance(metric, CurveMetric):
         trials: list[Trial] = [row.trial for row in rows if isinstance(row, TrialRow)]
         return metric.read(params, trials)
-    return metric.measure(params, [row.observation for row in rows if isinstance(row, EvidenceRow)])
+    pairs = [row for row in rows if isinstance(row, EvidenceRow)]
+    return metric.measure(params, observations(pairs, judged=metric.judged))
 
 
 def _comparable(measurement: Measurement) -> dict[str, Any]:

@@ -6,13 +6,14 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
-from publisher.api import Interval, Measurement, Metric, NoParams, Observation, Params, Request
+from publisher.api import Interval, Measurement, Metric, NoParams, Observation, Params, PixelPair, Request
 from publisher.builtin.metrics.intervals import median, paired_difference, quantile, share, widened
 
+_Pair = TypeVar("_Pair", bound=PixelPair)
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 NAMED = 3
 """Prompts that a note names; the details list all."""
@@ -137,8 +138,9 @@ class ImageDistance(Metric[NoParams]):
     better = "lower"
     unit = "rms"
     summary = "median distance of images with the same seed, order statistics"
+    judged = False
 
-    def measure(self, params: NoParams, observations: Sequence[Observation]) -> Measurement:  # noqa: ARG002
+    def measure(self, params: NoParams, observations: Sequence[PixelPair]) -> Measurement:  # noqa: ARG002
         """The median and further quantiles; for each concept alone where it has six images or more.
 
         Raises:
@@ -178,8 +180,9 @@ class KeptDistance(Metric[KeptDistanceParams]):
     better = "lower"
     unit = "rms"
     summary = "median distance of what stays to the base model, worst concepts, by permeability"
+    judged = False
 
-    def measure(self, params: KeptDistanceParams, observations: Sequence[Observation]) -> Measurement:
+    def measure(self, params: KeptDistanceParams, observations: Sequence[PixelPair]) -> Measurement:
         """The median of all images, and for each concept alone where it has six images or more.
 
         Raises:
@@ -313,7 +316,7 @@ def _farthest(concepts: dict[str, list[float]], k: int) -> list[dict[str, Any]]:
     return [{"concept": name, "median": medians[name], "n": len(concepts[name])} for name in ordered]
 
 
-def _by_permeability(observations: Sequence[Observation]) -> dict[str, Any]:
+def _by_permeability(observations: Sequence[PixelPair]) -> dict[str, Any]:
     """N and median of the images between two neighbours of :data:`OPENINGS`; nothing where no membrane was attached."""
     bins: dict[int, list[float]] = {}
     for row in observations:
@@ -337,15 +340,15 @@ def _between(place: int) -> str:
     return f"> {OPENINGS[place - 1]:g} to {OPENINGS[place]:g}"
 
 
-def _by_concept(observations: Sequence[Observation]) -> dict[str, list[Observation]]:
-    found: dict[str, list[Observation]] = {}
+def _by_concept(observations: Sequence[_Pair]) -> dict[str, list[_Pair]]:
+    found: dict[str, list[_Pair]] = {}
     for row in observations:
         found.setdefault(row.concept, []).append(row)
     return found
 
 
-def _by_prompt(observations: Sequence[Observation]) -> dict[tuple[str, str], list[Observation]]:
-    found: dict[tuple[str, str], list[Observation]] = {}
+def _by_prompt(observations: Sequence[_Pair]) -> dict[tuple[str, str], list[_Pair]]:
+    found: dict[tuple[str, str], list[_Pair]] = {}
     for row in observations:
         found.setdefault((row.concept, row.prompt), []).append(row)
     return found
