@@ -69,6 +69,10 @@ class Observation(PixelPair):
     """The scorer sees the concept in the hardened model's image."""
 
 
+UNBOUNDED = 1e6
+"""Upper end of an interval that ends beyond the last evaluation step: no gate from above may hold there."""
+
+
 class Interval(Params):
     """A number that says how well it is known."""
 

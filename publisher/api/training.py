@@ -217,3 +217,20 @@ class Trial(Params):
         if any(hits > self.images_per_evaluation for hits in self.hits):
             raise ValueError("a trial cannot have more hits than images")
         return self
+
+    def gain(self, of: Literal["loss", "rate"], evaluation_step: int) -> float:
+        """Return what the training has changed: how far the loss fell, or how much the rate of hits rose.
+
+        Args:
+            of: the denoising loss, or the share of images that show the concept.
+            evaluation_step: training steps after which it is read.
+
+        Raises:
+            ValueError: the trial has no such evaluation step, or did not begin with 0.
+        """
+        if evaluation_step not in self.evaluation_steps or self.evaluation_steps[0] != 0:
+            raise ValueError(f"there is no evaluation step of {evaluation_step} steps, or none of 0 to compare it with")
+        at = self.evaluation_steps.index(evaluation_step)
+        if of == "loss":
+            return self.losses[0] - self.losses[at]
+        return (self.hits[at] - self.hits[0]) / self.images_per_evaluation

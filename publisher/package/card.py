@@ -8,12 +8,12 @@ from typing import Any
 import yaml
 
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport
-from publisher.builtin.reports.relearning import control
-from publisher.builtin.reports.text import count, unbounded
 from publisher.package.card_mask import freeze_mask
 from publisher.package.card_training import relearning
 from publisher.package.layout import BASE_CARD
 from publisher.package.text import markdown, printable
+from publisher.report.relearning import control
+from publisher.report.wording import count, unbounded
 
 _HUB = re.compile(r"hf:([\w.-]+/[\w.-]+)@[0-9a-f]{40}")
 _HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")

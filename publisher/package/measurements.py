@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from publisher.api import CheckRecord, CurveMetric, Interval, Measurement, Metric, Params, ReleaseReport, Scope, Trial
+from publisher.api import CheckRecord, CurveMetric, Interval, Measurement, Params, ReleaseReport, Scope, Trial
 from publisher.api.evidence import EvidenceRow, TrialRow, observations
 from publisher.model.strict_json import JsonError, strict_object
 from publisher.package.codes import Code, Finding
@@ -22,6 +22,7 @@ from publisher.package.content import json_lines
 from publisher.package.layout import MAX_TEXT_BYTES, REPORT, REPORTS, RESOLVED
 from publisher.package.summary import checks
 from publisher.package.tree import Tree
+from publisher.registry.own import own_metrics
 
 TOLERANCE = 1e-6
 """Relative difference that another version of a library may make."""
@@ -140,21 +141,19 @@ def _hits_are_labels(row: Row, scope: Scope) -> bool:
     return hits == trial.hits and all(len(labels) == trial.images_per_evaluation for labels in row.labels)
 
 
-def _metrics() -> dict[str, type[Metric[Any]]]:
-    from publisher.builtin import publisher_register_metrics
-
-    return {metric.name: metric for metric in publisher_register_metrics()}
-
-
 def _foreign(check: CheckRecord, report: ReleaseReport) -> str:
     """Return why a check's metric cannot be run here, or an empty text."""
-    known = _metrics().get(check.metric)
+    known = own_metrics().get(check.metric)
     used = next((one for one in report.plugins if (one.kind, one.name) == ("metric", check.metric)), None)
-    if known is None or (used is not None and not used.origin.module.startswith("publisher.builtin.")):
+    if known is None or (used is not None and _root(used.origin.module) != _root(known.__module__)):
         return f"its metric {check.metric!r} is not one of the publisher's own"
     if used is not None and used.version != known.version:
         return f"its metric {check.metric!r} is version {used.version}, here is version {known.version}"
     return ""
+
+
+def _root(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def _counts(check: CheckRecord, measurement: Measurement, rows: Rows) -> list[Finding]:
@@ -200,7 +199,7 @@ def _again(check: CheckRecord, measurement: Measurement, rows: Rows) -> list[Fin
 
 
 def _measure(check: CheckRecord, rows: Rows) -> Measurement:
-    metric = _metrics()[check.metric]()
+    metric = own_metrics()[check.metric]()
     params = metric.Params.parse(check.metric_params)
     if isinstance(metric, CurveMetric):
         trials: list[Trial] = [row.trial for row in rows if isinstance(row, TrialRow)]

@@ -42,12 +42,13 @@ from publisher.package.layout import BASE_CARD, CARD, RELEASE, is_payload
 from publisher.package.sign import sign
 from publisher.package.tree import Tree
 from publisher.package.verify import verify
+from publisher.release.ends import TIMINGS
 from publisher.release.loadable import require_loadable
 from publisher.release.places import Places, complete, key_of, place, reports_of, require_writable, target_of, told
 from publisher.release.prepare import Prepared, prepare
 from publisher.release.record import make_report
 from publisher.release.trial import generate_trial
-from publisher.report import TIMINGS, render_each
+from publisher.report import render_each
 
 CODES = {"passed": ExitCode.OK, "failed": ExitCode.REFUSED, "unknown": ExitCode.INCONCLUSIVE}
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from publisher.report.reader import load
 from publisher.report.record_schema import schema
-from publisher.report.writer import TIMINGS, render, render_all, render_each, require_names
+from publisher.report.writer import render, render_each
 
-__all__ = ["TIMINGS", "load", "render", "render_all", "render_each", "require_names", "schema"]
+__all__ = ["load", "render", "render_each", "schema"]

@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from publisher.api import ReleaseReport
-from publisher.builtin.reports.text import visible
 from publisher.errors import UsageError
 from publisher.model.strict_json import JsonError, strict_json
+from publisher.report.wording import visible
 
 PLACES = ("release/reports/report.json", "reports/report.json", "report.json")
 """Where a folder keeps its report: a package, its ``release`` folder, a report folder."""

@@ -7,8 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, Verdict
-from publisher.builtin.reports import budget, verdicts
-from publisher.builtin.reports.text import figure, gate_words, looks, short, span, visible
+from publisher.report import budget, verdicts
+from publisher.report.wording import figure, gate_words, looks, short, span, visible
 
 STYLES: dict[Verdict, str] = {"passed": "green", "failed": "red", "unknown": "yellow", "reported": "bright_black"}
 WIDEST = 110

@@ -148,7 +148,7 @@ def shares_of(trials: Sequence[Trial], params: GainParams) -> Shares:
 
     hardened, _ = pair_of(trials, params.against)
     found = {
-        (t.model, t.concept, t.seed): gain(t, params.of, _evaluation_step(t, params))
+        (t.model, t.concept, t.seed): t.gain(params.of, _evaluation_step(t, params))
         for t in trials
         if _wanted(t, params)
     }
@@ -160,20 +160,6 @@ def shares_of(trials: Sequence[Trial], params: GainParams) -> Shares:
         raise ValueError("the concepts have different trials")
     rows = [[_share(found, params.against, name, seed) for seed in seeds] for name, seeds in numbers.items()]
     return Shares(hardened.concepts, np.asarray(rows))
-
-
-def gain(trial: Trial, of: str, evaluation_step: int) -> float:
-    """What a trial has gained after ``evaluation_step`` steps.
-
-    Raises:
-        ValueError: it has no such evaluation step, or did not begin with 0.
-    """
-    if evaluation_step not in trial.evaluation_steps or trial.evaluation_steps[0] != 0:
-        raise ValueError(f"there is no evaluation step of {evaluation_step} steps, or none of 0 to compare it with")
-    at = trial.evaluation_steps.index(evaluation_step)
-    if of == "loss":
-        return trial.losses[0] - trial.losses[at]
-    return (trial.hits[at] - trial.hits[0]) / trial.images_per_evaluation
 
 
 def _wanted(trial: Trial, params: GainParams) -> bool:
@@ -216,7 +202,7 @@ def _details(trials: Sequence[Trial], params: GainParams, shares: Shares) -> dic
     }
 
 
-def _table(trials: Sequence[Trial], of: str) -> list[dict[str, Any]]:
+def _table(trials: Sequence[Trial], of: Literal["loss", "rate"]) -> list[dict[str, Any]]:
     """The mean gain of every model on every concept, evaluation step by evaluation step."""
     groups: dict[tuple[str, str], list[Trial]] = {}
     for trial in trials:
@@ -225,7 +211,7 @@ def _table(trials: Sequence[Trial], of: str) -> list[dict[str, Any]]:
     for (concept, model), group in groups.items():
         row: dict[str, Any] = {"concept": concept, "model": model}
         for step in group[0].evaluation_steps[1:]:
-            row[f"{step} steps"] = round(sum(gain(one, of, step) for one in group) / len(group), 6)
+            row[f"{step} steps"] = round(sum(one.gain(of, step) for one in group) / len(group), 6)
         rows.append(row)
     return rows
 

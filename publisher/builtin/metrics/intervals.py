@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Interval
+from publisher.api.metrics import UNBOUNDED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,8 +27,6 @@ TAIL = 100 * (1 - LEVEL) / 2
 """Percent beyond each end of an interval."""
 LEAST_TRIALS = 3
 """Of a mean over trials: with two, Student's t is 12.7 and the interval says nothing that a gate could use."""
-UNBOUNDED = 1e6
-"""The upper end of an interval that ends beyond the last evaluation step: no gate from above may hold there."""
 _Z = 1.959963984540054
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from publisher.api import CheckRecord, Interval
-from publisher.builtin.reports.text import bounds, figure, unbounded
+from publisher.report.wording import bounds, figure, unbounded
 
 ROOM = 0.04
 """Part of the numbers' spread that stays free beyond them, so that a gate at the edge can be seen."""

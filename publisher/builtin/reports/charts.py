@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from publisher.api import Curve
-from publisher.builtin.reports.scales import LARGEST, Mark, linear, number, path, scale, steps
+from publisher.builtin.reports.scales import LARGEST, Mark, linear, path, scale, steps
+from publisher.report.wording import number
 
 WIDTH, HEIGHT = 320, 156
 LEFT, RIGHT, TOP, BOTTOM = 46, 304, 8, 124

@@ -10,19 +10,10 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from publisher.api import ReleaseReport, ReportFormat
-from publisher.builtin.reports import (
-    bars,
-    budget,
-    charts,
-    heat,
-    kept_gains,
-    learning_curves,
-    pictures,
-    relearning,
-    text,
-    verdicts,
-)
-from publisher.builtin.reports.scales import number
+from publisher.builtin.reports import bars, charts, heat, learning_curves, pictures
+from publisher.report import budget, kept_gains, relearning, verdicts
+from publisher.report import wording as text
+from publisher.report.wording import number
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, ReportFormat, Verdict
 from publisher.api.verdicts import worst
-from publisher.builtin.reports import verdicts
-from publisher.builtin.reports.relearning import control, curves_by_concept, repetitions
-from publisher.builtin.reports.text import estimate, figure, gate_words, looks, span, visible
+from publisher.report import verdicts
+from publisher.report.relearning import control, curves_by_concept, repetitions
+from publisher.report.wording import estimate, figure, gate_words, looks, span, visible
 
 if TYPE_CHECKING:
     from junitparser import TestCase, TestSuite

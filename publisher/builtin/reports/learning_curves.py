@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from publisher.api import CheckRecord
-from publisher.builtin.reports.relearning import (
+from publisher.builtin.reports.scales import LARGEST, Mark, Scale, path, scale
+from publisher.report.relearning import (
     HALF,
     KNOWN,
     ConceptCurves,
@@ -18,8 +19,7 @@ from publisher.builtin.reports.relearning import (
     curves_by_concept,
     models_of,
 )
-from publisher.builtin.reports.scales import LARGEST, Mark, Scale, number, path, scale
-from publisher.builtin.reports.text import figure
+from publisher.report.wording import figure, number
 
 WIDTH, HEIGHT, LOSS_HEIGHT = 400, 214, 96
 LEFT, RIGHT = 44, 388

@@ -6,9 +6,9 @@ import re
 from typing import ClassVar
 
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, ReportFormat, Verdict
-from publisher.builtin.reports import budget, verdicts
-from publisher.builtin.reports.relearning import control, trained
-from publisher.builtin.reports.text import estimate, figure, gate_words, looks, short, span, visible
+from publisher.report import budget, verdicts
+from publisher.report.relearning import control, trained
+from publisher.report.wording import estimate, figure, gate_words, looks, short, span, visible
 
 ICONS: dict[Verdict, str] = {"passed": "\u2705", "failed": "\u274c", "unknown": "\u26a0\ufe0f", "reported": "\u26aa"}
 LONGEST = 400

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from publisher.builtin.reports.text import MINUS
+from publisher.report.wording import number
 
 LOGARITHMIC = 10.0
 """Positive values whose largest is more than this many times the smallest get a logarithmic axis."""
@@ -80,14 +80,3 @@ def decades(low: float, high: float) -> list[float]:
 
 def _range(first: int, last: int) -> Iterator[int]:
     return iter(range(first, last + 1, 1 + (last - first) // 6))
-
-
-def number(value: float) -> str:
-    """Three digits, and an exponent only where it is shorter."""
-    if value and not 1e-4 <= abs(value) < 1e6:
-        text = f"{value:.2e}"
-        digits, _, power = text.partition("e")
-        text = f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
-    else:
-        text = f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-    return text.replace("-", MINUS)

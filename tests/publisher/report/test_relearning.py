@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from publisher.api import CheckRecord, CurveMetric, Trial
 from publisher.builtin.metrics.curve_statistics import curves_of, half_time
 from publisher.builtin.metrics.curves import HalfTime, HalfTimeRatio, RelearnedLast
-from publisher.builtin.reports import budget, learning_curves, relearning
-from publisher.builtin.reports.relearning import crossing
+from publisher.builtin.reports import learning_curves
 from publisher.builtin.reports.scales import path
+from publisher.report import budget, relearning
+from publisher.report.relearning import crossing
 
 
 def check(*trials: Trial, **changes: Any) -> CheckRecord:

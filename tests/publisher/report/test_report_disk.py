@@ -14,7 +14,8 @@ from publisher.api import PluginError, ReleaseReport, ReportFormat
 from publisher.builtin.reports import FORMATS
 from publisher.builtin.reports.json_record import JsonRecord
 from publisher.errors import UsageError
-from publisher.report import load, render_all, schema
+from publisher.release.ends import render_all
+from publisher.report import load, schema
 
 DOCS = Path(__file__).parents[3] / "docs" / "reference"
 

@@ -7,10 +7,10 @@ from pages import words
 from sample_masks import GAINS, mask_record, masked_check, masked_trials
 
 from publisher.api import Gate, MatrixCell, ReleaseReport
-from publisher.builtin.reports import budget, relearning, verdicts
 from publisher.builtin.reports.html_page import HtmlPage
-from publisher.builtin.reports.kept_gains import kept_gains
 from publisher.builtin.reports.markdown_summary import MarkdownSummary
+from publisher.report import budget, relearning, verdicts
+from publisher.report.kept_gains import kept_gains
 
 CHECK = masked_check("left", Gate(upper_at_most=0.5), (0.25, 0.2, 0.3))
 

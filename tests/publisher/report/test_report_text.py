@@ -5,7 +5,7 @@ from report_samples import interval, kept_check, plain_check
 
 from publisher.api import CheckRecord, Gate, Measurement
 from publisher.builtin.reports import bars
-from publisher.builtin.reports.text import figure, gate_words, size, span, visible
+from publisher.report.wording import figure, gate_words, size, span, visible
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import report_samples as samples
 
 from publisher.api import MatrixCell, Origin, PluginRecord
-from publisher.builtin.reports import verdicts
+from publisher.report import verdicts
 
 
 def test_sentences_of_the_three_decisions() -> None:

@@ -13,8 +13,7 @@ from itertools import pairwise
 from statistics import fmean
 
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, Trial
-from publisher.builtin.reports.scales import number
-from publisher.builtin.reports.text import count
+from publisher.report.wording import count, number
 
 HALF, NEARLY_ALL = 0.5, 0.9
 LEAST = 1e-6

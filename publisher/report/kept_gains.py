@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal
 
 from publisher.api import CheckRecord, Trial
-from publisher.builtin.metrics.gains import gain
-from publisher.builtin.reports.relearning import ConceptCurves, curves_by_concept, masked, models_of, title
-from publisher.builtin.reports.text import figure
+from publisher.report.relearning import ConceptCurves, curves_by_concept, masked, models_of, title
+from publisher.report.wording import figure
 
 MOST_ROWS = 400
 LARGEST = 1e6
@@ -77,7 +77,7 @@ def _reference(check: CheckRecord) -> str:
     return "unmasked" if "unmasked" in models or not isinstance(against, str) else against
 
 
-def _read(check: CheckRecord, curves: ConceptCurves) -> tuple[str, int]:
+def _read(check: CheckRecord, curves: ConceptCurves) -> tuple[Literal["loss", "rate"], int]:
     """Loss or rate, as the check's metric reads it, and after which evaluation step."""
     last = min(
         (trial.evaluation_steps[-1] for model in curves.models for trial in model.trials if trial.evaluation_steps),
@@ -87,13 +87,13 @@ def _read(check: CheckRecord, curves: ConceptCurves) -> tuple[str, int]:
     return "rate" if of == "rate" else "loss", evaluation_step if isinstance(evaluation_step, int) else last
 
 
-def _cell(trials: Sequence[Trial], control: Sequence[Trial], of: str, evaluation_step: int) -> str:
+def _cell(trials: Sequence[Trial], control: Sequence[Trial], of: Literal["loss", "rate"], evaluation_step: int) -> str:
     """The mean share of the pairs of trials with the same number."""
     whole = {trial.seed: trial for trial in control}
     pairs = [(trial, whole[trial.seed]) for trial in trials if trial.seed in whole]
     try:
-        shares = [gain(ours, of, evaluation_step) / gain(theirs, of, evaluation_step) for ours, theirs in pairs]
-        usable = all(gain(theirs, of, evaluation_step) > 0 for _, theirs in pairs) and abs(fmean(shares)) < LARGEST
+        shares = [ours.gain(of, evaluation_step) / theirs.gain(of, evaluation_step) for ours, theirs in pairs]
+        usable = all(theirs.gain(of, evaluation_step) > 0 for _, theirs in pairs) and abs(fmean(shares)) < LARGEST
     except (ValueError, ArithmeticError):
         return NOTHING
     return figure(round(fmean(shares), 3), "share") if usable else NOTHING

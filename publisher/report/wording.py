@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 
 from publisher.api import CheckRecord, Gate, Interval, Measurement
-from publisher.builtin.metrics.intervals import UNBOUNDED
+from publisher.api.metrics import UNBOUNDED
 
 MINUS = "\u2212"
 JOINERS = "\u200c\u200d"
@@ -48,6 +48,17 @@ def size(amount: int) -> str:
             return f"{scaled:.3g}{suffix}"
         scaled /= 1000
     return f"{scaled:,.4g} G"
+
+
+def number(value: float) -> str:
+    """Three digits, and an exponent only where it is shorter."""
+    if value and not 1e-4 <= abs(value) < 1e6:
+        text = f"{value:.2e}"
+        digits, _, power = text.partition("e")
+        text = f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
+    else:
+        text = f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return text.replace("-", MINUS)
 
 
 def bounds(gate: Gate | None) -> tuple[float, ...]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from publisher.api import CheckRecord, ClaimRecord, MatrixCell, ReleaseReport, Verdict
 from publisher.api.verdicts import judge, lower, overall, worst
-from publisher.builtin.reports.relearning import control
-from publisher.builtin.reports.text import count, estimate, figure, gate_words, span
+from publisher.report.relearning import control
+from publisher.report.wording import count, estimate, figure, gate_words, span
 
 DECISIONS: dict[Verdict, str] = {
     "passed": "Released",

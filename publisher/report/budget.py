@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from publisher.api import CheckRecord
-from publisher.builtin.reports.relearning import (
+from publisher.report.relearning import (
     HALF,
     MASKED,
     NEARLY_ALL,
@@ -18,7 +18,7 @@ from publisher.builtin.reports.relearning import (
     repetitions,
     title,
 )
-from publisher.builtin.reports.text import count, estimate, figure, span
+from publisher.report.wording import count, estimate, figure, span
 
 MOST_ROWS, MOST_MODELS = 400, 8
 NOT_RUN = ("\u2013", "\u2013")
