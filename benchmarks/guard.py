@@ -85,7 +85,7 @@ class Case:
     def __init__(self, model: str, share: float) -> None:
         import torch
 
-        from publisher.runtime.guard.guard import Guard
+        from publisher.safeguards.freeze_mask.guard.guard import Guard
 
         torch.set_num_threads(1)
         torch.manual_seed(0)

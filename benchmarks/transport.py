@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from publisher.api.membranes import Branch, Membrane, MembraneEntry, Transport
-from publisher.runtime.attached import attach
-from publisher.runtime.hosts import live_hosts
+from publisher.safeguards.membranes.attached import attach
+from publisher.safeguards.membranes.hosts import live_hosts
 from publisher_emoji import vocabulary
 from publisher_emoji.generate import load_pipeline
 

@@ -23,9 +23,9 @@ from publisher import api, auditing, errors
 from publisher.api import Params, choosing, evidence, freeze_mask, hookspecs, loading, membranes
 from publisher.api.diffusion import checkpoints, denoiser, latents, text, threads
 from publisher.cli import main
-from publisher.runtime.attached import Attached, Scored
-from publisher.runtime.audit.records import Audit
-from publisher.runtime.guard.guard import Guard
+from publisher.safeguards.freeze_mask.audit.records import Audit
+from publisher.safeguards.freeze_mask.guard.guard import Guard
+from publisher.safeguards.membranes.attached import Attached, Scored
 
 REFERENCE = Path(__file__).parent / "reference"
 MADE = "<!-- Made by docs/make_reference.py from the code; do not edit. -->\n\n"

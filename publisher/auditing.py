@@ -11,19 +11,18 @@ from typing import Any
 
 from publisher.api import TensorInfo
 from publisher.api.freeze_mask import FreezeMask, digests
+from publisher.api.model_files import MASK
 from publisher.errors import InconclusiveError
 from publisher.loading import NotVerifiedError
 from publisher.model.digest import sha256_file
 from publisher.model.header import read_header
-from publisher.package.freeze_mask import MASK
 from publisher.package.layout import MODEL_INDEX, RELEASE, TEXT_TYPES, suffix
-from publisher.package.text import printable
 from publisher.package.upload import Upload, WeightSet, read_upload
 from publisher.package.verify import Verification, verify
-from publisher.runtime.audit.comparing import Comparison, tally
-from publisher.runtime.audit.equality import counts
-from publisher.runtime.audit.naming import COUNTING, Layers, Names, frozen_layers, pair
-from publisher.runtime.audit.records import (
+from publisher.safeguards.freeze_mask.audit.comparing import Comparison, tally
+from publisher.safeguards.freeze_mask.audit.equality import counts
+from publisher.safeguards.freeze_mask.audit.naming import COUNTING, Layers, Names, frozen_layers, pair
+from publisher.safeguards.freeze_mask.audit.records import (
     AdapterAudit,
     Audit,
     AuditedPackage,
@@ -34,7 +33,8 @@ from publisher.runtime.audit.records import (
     WeightsAudit,
     verdict_of,
 )
-from publisher.runtime.audit.weights import Weights
+from publisher.safeguards.freeze_mask.audit.weights import Weights
+from publisher.text import printable
 
 MOSTLY = 0.5
 """Files with so much of the published network are a set of weights; with less of it they replace what they hold."""

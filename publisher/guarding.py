@@ -9,10 +9,10 @@ from publisher.api.freeze_mask import FILE, FreezeMask
 from publisher.errors import UsageError
 from publisher.loading import require_verified
 from publisher.package.layout import RELEASE
-from publisher.runtime.guard.reading import read_mask
+from publisher.safeguards.freeze_mask.guard.reading import read_mask
 
 if TYPE_CHECKING:
-    from publisher.runtime.guard.guard import Guard
+    from publisher.safeguards.freeze_mask.guard.guard import Guard
 
 EVERY = 50
 """Optimizer steps between two looks at the bytes of a handful of frozen tensors."""
@@ -48,7 +48,7 @@ def guard(model: Any, mask: str | Path | FreezeMask, *, verify_key: str | Path |
     found = _mask(mask, None if verify_key is None else Path(verify_key))
     if every < 1:
         raise UsageError(f"every is {every}", hint="Give a number of steps, at least 1.")
-    from publisher.runtime.guard.guard import Guard
+    from publisher.safeguards.freeze_mask.guard.guard import Guard
 
     return Guard(model, found, every=every)
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from publisher.api.membranes import Transport
 from publisher.errors import ExitCode, PrerequisiteError, PublisherError, UsageError
 from publisher.package.layout import RELEASE
-from publisher.package.text import printable
 from publisher.package.verify import verify
-from publisher.runtime.membranes import attach, read_release
 from publisher.runtime.pipelines import load as load_pipeline
+from publisher.safeguards.membranes.attached import attach
+from publisher.safeguards.membranes.released import read_release
+from publisher.text import printable
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,8 @@ def load(
     """A released package as a diffusers pipeline, as its publisher means it to be used.
 
     Its membranes are attached and open by the prompt, and a safety checker that it brings is kept. The attribute
-    ``membranes`` of the pipeline is what was attached (:class:`publisher.runtime.membranes.Attached`), or None.
+    ``membranes`` of the pipeline is what was attached, or None
+    (:class:`publisher.safeguards.membranes.attached.Attached`).
 
     Args:
         package: folder of the package.

@@ -9,13 +9,13 @@ import click
 
 from publisher.cli import output
 from publisher.errors import ExitCode
-from publisher.package.text import printable
+from publisher.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from publisher.api.freeze_mask import Rows
-    from publisher.runtime.audit.records import (
+    from publisher.safeguards.freeze_mask.audit.records import (
         AdapterAudit,
         Audit,
         AuditedPackage,

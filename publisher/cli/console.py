@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from publisher.cli import interrupts, output
-from publisher.package.text import printable
+from publisher.text import printable
 
 LOG_EVERY_S = 15.0
 

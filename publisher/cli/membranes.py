@@ -9,12 +9,12 @@ import click
 
 from publisher.cli import output
 from publisher.errors import UsageError
-from publisher.package.text import printable
+from publisher.text import printable
 
 if TYPE_CHECKING:
     from publisher.api.membranes import MembraneIndex
-    from publisher.model.inspecting import Description
-    from publisher.model.lora import Portion
+    from publisher.safeguards.membranes.inspecting import Description
+    from publisher.safeguards.membranes.lora import Portion
 
 DTYPES = ("float32", "float16", "bfloat16")
 DEFAULT_WORK = Path("releases/.work")
@@ -59,8 +59,8 @@ def inspect(file: Path, *, model: str | None, as_json: bool) -> None:
       publisher membranes inspect cigarette.safetensors
       publisher membranes inspect releases/emoji-clean-1.0.0 --model embedded:emoji --json
     """
-    from publisher.model.inspecting import describe
     from publisher.release.membranes import open_index, open_membranes, open_model
+    from publisher.safeguards.membranes.inspecting import describe
 
     base = open_model(model) if model else None
     index = open_index(file) if file.is_dir() else None

@@ -11,7 +11,7 @@ from publisher.cli import output
 from publisher.cli.options import out_option, work_option
 from publisher.cli.plugins import aside_line, set_aside
 from publisher.errors import ExitCode
-from publisher.package.text import printable
+from publisher.text import printable
 
 if TYPE_CHECKING:
     from publisher.engine.plan import PlannedStep

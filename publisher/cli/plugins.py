@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from publisher.cli import output
-from publisher.package.text import printable
 from publisher.registry import Contribution, Registry, load_registry
+from publisher.text import printable
 
 
 @click.group(invoke_without_command=True)

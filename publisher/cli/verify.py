@@ -10,9 +10,9 @@ import click
 
 from publisher.cli import output
 from publisher.errors import ExitCode
-from publisher.package.text import printable
 from publisher.package.verify import Verification
 from publisher.package.verify import verify as verify_package
+from publisher.text import printable
 
 
 @click.command()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
-    from publisher.runtime.membranes import Attached
+    from publisher.safeguards.membranes.attached import Attached
 
 
 Wanted = tuple[ImageRequest, MembraneUse]
@@ -139,8 +139,9 @@ def opened(folder: Path, membranes: Path | None, device: str, dtype: str) -> tup
     """
     import torch
 
-    from publisher.runtime.membranes import attach, read_release
     from publisher.runtime.pipelines import load
+    from publisher.safeguards.membranes.attached import attach
+    from publisher.safeguards.membranes.released import read_release
 
     released = None if membranes is None else read_release(membranes)
     if membranes is not None and released is None:

@@ -11,9 +11,9 @@ from publisher.api import CheckRecord, ClaimRecord, ReleaseReport
 from publisher.package.card_mask import freeze_mask
 from publisher.package.card_training import relearning
 from publisher.package.layout import BASE_CARD
-from publisher.package.text import markdown, printable
 from publisher.report.relearning import control
 from publisher.report.wording import count, unbounded
+from publisher.text import markdown, printable
 
 _HUB = re.compile(r"hf:([\w.-]+/[\w.-]+)@[0-9a-f]{40}")
 _HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from publisher.api import MaskRecord, ReleaseReport
-from publisher.package.text import markdown, printable
 from publisher.report.kept_gains import KeptGains, kept_gains
 from publisher.report.relearning import title, trained
 from publisher.report.wording import figure
+from publisher.text import markdown, printable
 
 _BINDS = """**A user who ignores the mask is not stopped.** It is an agreement, not a lock: plain diffusers trains every
 tensor, and so does whoever deletes the file. It binds those who honour it, and a hub or a training service can check

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from publisher.api import CheckRecord, ReleaseReport
-from publisher.package.text import markdown
 from publisher.report.budget import budget, line
 from publisher.report.relearning import trained
 from publisher.report.verdicts import title
+from publisher.text import markdown
 
 _TEXT = """Copies of this model and of the controls were trained alike on a few images of the concept. The table has the
 training steps until the concept is generated half as often as the base model generates it when asked plainly, by the

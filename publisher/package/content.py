@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from publisher.api import TensorInfo
+from publisher.api.model_files import MASK, MEMBRANES
+from publisher.codes import Code, Finding
 from publisher.model.header import HeaderError, header_length, read_header
 from publisher.model.strict_json import MAX_JSON_ENTRIES, JsonError, count_entries, strict_json
-from publisher.package.codes import Code, Finding
-from publisher.package.freeze_mask import MASK, check_freeze_mask
 from publisher.package.layout import (
     CODE_TYPES,
     MAX_TEXT_BYTES,
@@ -26,8 +26,9 @@ from publisher.package.layout import (
     suffix,
     type_problem,
 )
-from publisher.package.membranes import INDEX, check_membranes
 from publisher.package.tree import Tree
+from publisher.safeguards.freeze_mask.findings import check_freeze_mask
+from publisher.safeguards.membranes.findings import check_membranes
 
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
 """What ``model_index.json`` may take classes from; ``stable_diffusion`` is the folder of the safety checker inside
@@ -92,7 +93,7 @@ def check_content(tree: Tree, signed: Mapping[str, str]) -> tuple[list[Finding],
             findings += _weights(tree, path, tensors)
     if MODEL_INDEX not in signed:
         findings += check_model_index(None, set(signed))
-    if INDEX not in signed:
+    if MEMBRANES not in signed:
         findings += check_membranes(None, signed, tensors)
     for path in paths:
         if suffix(path) not in TEXT_TYPES:
@@ -177,7 +178,7 @@ def _document(
     tensors: Mapping[str, Mapping[str, TensorInfo]],
     root: Path,
 ) -> Iterator[Finding]:
-    if path == INDEX:
+    if path == MEMBRANES:
         yield from check_membranes(document, signed, tensors)
     elif path == MASK:
         yield from check_freeze_mask(document, signed, tensors, root)

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from publisher.api import CheckRecord, CurveMetric, Interval, Measurement, Params, ReleaseReport, Scope, Trial
 from publisher.api.evidence import EvidenceRow, TrialRow, observations
+from publisher.codes import Code, Finding
 from publisher.model.strict_json import JsonError, strict_object
-from publisher.package.codes import Code, Finding
 from publisher.package.content import json_lines
 from publisher.package.layout import MAX_TEXT_BYTES, REPORT, REPORTS, RESOLVED
 from publisher.package.summary import checks

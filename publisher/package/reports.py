@@ -11,9 +11,9 @@ from publisher.api import CheckRecord, ReleaseReport
 from publisher.api.freeze_mask import FILE, FreezeMask
 from publisher.api.params import Params
 from publisher.api.verdicts import judge, overall, worst
+from publisher.codes import Code, Finding
 from publisher.model.strict_json import JsonError, strict_object
 from publisher.package import dsse, sums
-from publisher.package.codes import Code, Finding
 from publisher.package.keys import PublicKey
 from publisher.package.layout import (
     ATTESTATIONS,

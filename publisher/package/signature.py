@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from publisher.codes import Code, Finding
 from publisher.package import dsse, oms
-from publisher.package.codes import Code, Finding
 from publisher.package.keys import PublicKey
 from publisher.package.layout import MAX_FILES, MAX_SIGNATURE_BYTES, SIGNATURE, path_problem
 from publisher.package.tree import Tree

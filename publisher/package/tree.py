@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from publisher.codes import Code, Finding
 from publisher.errors import UsageError
-from publisher.package.codes import Code, Finding
 from publisher.package.layout import MAX_DEPTH, MAX_FILE_BYTES, MAX_FILES, TOTALS
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

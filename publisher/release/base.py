@@ -9,7 +9,7 @@ from publisher.api.model_files import MASK, MEMBRANES, SUMMARY
 from publisher.errors import ModelError, UsageError
 from publisher.model.folder import ModelFolder, read_json
 from publisher.package.build import require_packable
-from publisher.package.text import printable
+from publisher.text import printable
 
 Choice = Literal["refuse", "drop"]
 

@@ -12,12 +12,12 @@ from publisher.errors import UsageError
 from publisher.model.digest import sha256_file
 from publisher.model.files import write_atomic
 from publisher.model.folder import ModelFolder, read_configs
-from publisher.model.lora import Form, Portion, fixed_strength, lora_bytes, read_lora
-from publisher.model.merging import Merged, Progress
-from publisher.model.merging import merge as merge_into_folder
 from publisher.package.layout import RELEASE
 from publisher.registry import load_registry
-from publisher.runtime.released import read_release
+from publisher.safeguards.membranes.lora import Form, Portion, fixed_strength, lora_bytes, read_lora
+from publisher.safeguards.membranes.merging import Merged, Progress
+from publisher.safeguards.membranes.merging import merge as merge_into_folder
+from publisher.safeguards.membranes.released import read_release
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +98,9 @@ def _open(path: Path, gamma: float) -> Iterable[Portion]:
 
 
 def merge(base: ModelFolder, portions: Sequence[Portion], out: Path, progress: Progress = lambda *_: None) -> Merged:
-    """:func:`publisher.model.merging.merge`, and a model that has a membrane in its weights does not get it again.
+    """Merge membranes into a model that does not have them in its weights yet.
+
+    See :func:`publisher.safeguards.membranes.merging.merge`.
 
     Raises:
         UsageError: it would; or ``out`` exists.

@@ -14,8 +14,8 @@ import torch
 import publisher
 from publisher.api.freeze_mask import FILE
 from publisher.guarding import EVERY
-from publisher.runtime.guard.guard import HANDFUL
-from publisher.runtime.guard.record import KEY
+from publisher.safeguards.freeze_mask.guard.guard import HANDFUL
+from publisher.safeguards.freeze_mask.guard.record import KEY
 from publisher_emoji import model_folder
 from support.guarding import mask_of
 

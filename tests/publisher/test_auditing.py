@@ -19,7 +19,7 @@ from publisher.auditing import Auditor, NoMaskError, audit
 from publisher.errors import UsageError
 from publisher.loading import NotVerifiedError
 from publisher.package import keys
-from publisher.runtime.audit.records import Audit
+from publisher.safeguards.freeze_mask.audit.records import Audit
 from support.auditing import (
     CONV,
     FROZEN,

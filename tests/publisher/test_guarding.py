@@ -15,7 +15,7 @@ from publisher.api.freeze_mask import FILE, FreezeMask
 from publisher.errors import ModelError, UsageError
 from publisher.loading import NotVerifiedError
 from publisher.package import build, keys, sign
-from publisher.runtime.guard.errors import NotTheModelError
+from publisher.safeguards.freeze_mask.guard.errors import NotTheModelError
 from publisher_emoji import model_folder
 from support.guarding import adamw, mask_of, tiny_unet, train
 from support.packages import CREATED, finish, report_data

@@ -18,7 +18,7 @@ from publisher.api.membranes import INDEX, MembraneIndex, Transport, membrane_by
 from publisher.errors import ExitCode, ModelError, PrerequisiteError, UsageError
 from publisher.loading import NotVerifiedError
 from publisher.package import build, keys, sign
-from publisher.runtime.membranes import Attached
+from publisher.safeguards.membranes.attached import Attached
 from publisher_emoji import model_folder
 from support.attaching import entry, images, members_for
 from support.packages import CREATED, finish, report_data

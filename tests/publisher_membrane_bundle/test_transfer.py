@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 
 from publisher.api import Model
 from publisher.api.membranes import MembraneEntry
-from publisher.runtime.membranes import attach
+from publisher.safeguards.membranes.attached import attach
 from publisher_emoji import caption, vocabulary
 from publisher_emoji.generate import generate
 from publisher_emoji.scorer import Scorer

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from publisher.api.membranes import Membrane, MembraneEntry, weight_change
-from publisher.runtime.hosts import live_hosts
+from publisher.safeguards.membranes.hosts import live_hosts
 from support.membrane_files import random_membrane
 
 Members = list[tuple[MembraneEntry, Membrane]]

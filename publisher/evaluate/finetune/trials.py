@@ -24,7 +24,7 @@ from publisher.runtime.side_by_side import one_thread_each
 if TYPE_CHECKING:
     import torch
 
-    from publisher.runtime.guard.arming import Armed
+    from publisher.safeguards.freeze_mask.guard.arming import Armed
 
 VERSION = "3"
 """Raised when the same trial gives other numbers."""
@@ -144,7 +144,7 @@ def _arm(unet: Any, task: TrialTask) -> Armed | None:
     """Keep what is frozen out of the training, before the attack sees the model."""
     if not task.frozen:
         return None
-    from publisher.runtime.guard.arming import arm
+    from publisher.safeguards.freeze_mask.guard.arming import arm
 
     return arm(unet, task.frozen)
 
@@ -157,7 +157,7 @@ def _look(armed: Armed | None, task: TrialTask, *, adapters_alone: bool = False)
     """
     if armed is None:
         return
-    from publisher.runtime.guard.errors import MaskBrokenError
+    from publisher.safeguards.freeze_mask.guard.errors import MaskBrokenError
 
     try:
         armed.check(() if adapters_alone else None)

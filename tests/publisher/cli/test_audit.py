@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from publisher.cli import main
 from publisher.cli.audit import _component
 from publisher.package import keys
-from publisher.runtime.audit.records import LIMITS, PROVES, Audit, ComponentAudit, State
+from publisher.safeguards.freeze_mask.audit.records import LIMITS, PROVES, Audit, ComponentAudit, State
 from support.auditing import (
     CONV,
     FROZEN,

@@ -1,0 +1,219 @@
+"""Frozen tensors of a denoiser: kept out of training, put back, looked at again, let go.
+
+A whole tensor asks for no gradient, so no optimizer reads or writes it. Rows of a tensor cannot be switched off: their
+gradient is zeroed as it arrives, and :meth:`Armed.enforce` puts them back after a step, because weight decay and
+momentum move what has no gradient.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+
+from publisher.api.freeze_mask import FreezeMask, Frozen, Rows, part
+from publisher.errors import UsageError
+from publisher.safeguards.freeze_mask.guard.adapters import layers_of, require_no_adapter
+from publisher.safeguards.freeze_mask.guard.errors import MaskBrokenError, NotTheModelError
+from publisher.safeguards.freeze_mask.guard.foreign import hosts_of
+from publisher.safeguards.freeze_mask.guard.names import parameters_of, unwrapped
+from publisher.safeguards.freeze_mask.guard.norms import cure
+from publisher.safeguards.freeze_mask.guard.stay import Stay
+
+MOVED = (
+    "Frozen rows are put back after each step of an optimizer. If something else moved them, such as\n"
+    "optimizer.eval() of a schedule-free one, call guard.on_step_end() after it. Otherwise:\n"
+)
+"""Hint where rows alone changed."""
+_armed: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def arm(unet: nn.Module, frozen: Frozen) -> Armed:
+    """Freeze tensors of a denoiser as they are now.
+
+    Args:
+        unet: the denoiser, or a wrapper of torch.compile, DDP or peft around it.
+        frozen: names, and rows where not all of a tensor is meant.
+
+    Raises:
+        NotTheModelError: a tensor is not there, is too short, or is of no floating type.
+        MaskBrokenError: an adapter sits on a frozen layer.
+        UsageError: the denoiser is armed already.
+    """
+    unet = unwrapped(unet)
+    tensors = _require(parameters_of(unet), frozen)
+    return Armed(unet, {name: Stay.of(tensors[name], rows) for name, rows in frozen.items()})
+
+
+def arm_published(unet: nn.Module, mask: FreezeMask) -> Armed:
+    """Freeze tensors of a denoiser that are the published ones.
+
+    Args:
+        unet: as for :func:`arm`.
+        mask: says which they are, and their digests.
+
+    Raises:
+        NotTheModelError: and a tensor that has another shape, or is not the published one.
+        MaskBrokenError: as for :func:`arm`.
+        UsageError: as for :func:`arm`.
+    """
+    unet = unwrapped(unet)
+    tensors = _require(parameters_of(unet), mask.rows)
+    stays = {}
+    for tensor in mask.frozen:
+        if tuple(tensors[tensor.name].shape) != tensor.shape:
+            raise NotTheModelError(
+                f"has the shape {tuple(tensors[tensor.name].shape)}, the published tensor has {tensor.shape}",
+                where=tensor.name,
+                hint="A mask is good for one model only: load the model that it came with.",
+            )
+        stays[tensor.name] = Stay.published(tensor)
+        if not stays[tensor.name].is_in(tensors[tensor.name]):
+            raise NotTheModelError(
+                "is frozen, and is not the published tensor (nor that tensor cast to another type)",
+                where=tensor.name,
+                hint="Start from the released weights, unfused and unquantised. If they were fine-tuned before without"
+                " the mask,\nthat has changed what is frozen: see 'publisher audit'.",
+            )
+    return Armed(unet, stays)
+
+
+class Armed:
+    """A denoiser whose frozen tensors stay: see :func:`arm`."""
+
+    def __init__(self, unet: nn.Module, stays: Mapping[str, Stay]) -> None:
+        """See :func:`arm`; ``stays`` by canonical name, all of them there."""
+        if unet in _armed:
+            raise UsageError("the denoiser is guarded already", hint="Release the other guard first.")
+        self.unet = unet
+        self.stays = dict(stays)
+        self.layers = layers_of(stays)
+        """Layers that no adapter may sit on."""
+        require_no_adapter(unet, self.layers)
+        self.kinds = {name: type(host) for name, host in hosts_of(unet, self.layers).items()}
+        """Class of each of these layers."""
+        tensors = parameters_of(unet)
+        self._kept = {
+            name: part(tensors[name].detach(), stay.rows).clone() for name, stay in stays.items() if stay.rows
+        }
+        with ExitStack() as undo:
+            for name, stay in stays.items():
+                _hold(tensors[name], stay.rows, undo)
+            cure(unet, undo)
+            _armed.add(unet)
+            undo.callback(_armed.discard, unet)
+            self._undo = undo.pop_all()
+
+    def tensors(self) -> dict[str, nn.Parameter]:
+        """Frozen tensors, in part or in full, as the denoiser has them now.
+
+        Raises:
+            MaskBrokenError: one is gone.
+        """
+        there = parameters_of(self.unet)
+        gone = next((name for name in self.stays if name not in there), None)
+        if gone is not None:
+            raise MaskBrokenError("is frozen, and is gone", where=gone, hint="The layer was replaced or renamed.")
+        return {name: there[name] for name in self.stays}
+
+    def free(self) -> dict[str, nn.Parameter]:
+        """What may be trained, by canonical name: everything that is not frozen as a whole, adapters included."""
+        whole = {id(tensor) for name, tensor in self.tensors().items() if not self.stays[name].rows}
+        return {name: one for name, one in parameters_of(self.unet).items() if id(one) not in whole}
+
+    @torch.no_grad()
+    def enforce(self) -> None:
+        """Put frozen rows back; call it after each optimizer step. Whole tensors need no such thing."""
+        if not self._kept:
+            return
+        tensors = self.tensors()
+        for name, kept in self._kept.items():
+            done = 0
+            for start, end in self.stays[name].rows:
+                tensors[name][start:end].copy_(kept[done : done + end - start])
+                done += end - start
+
+    def require_no_adapter(self) -> None:
+        """Look for adapters on frozen layers.
+
+        Raises:
+            MaskBrokenError: says of which kind, and where.
+        """
+        require_no_adapter(self.unet, self.layers, self.kinds)
+
+    def check(self, names: Iterable[str] | None = None) -> None:
+        """Look at frozen tensors bit by bit, and for adapters on their layers.
+
+        Args:
+            names: of these tensors; default: all.
+
+        Raises:
+            MaskBrokenError: says which one changed, and how many.
+        """
+        self.require_no_adapter()
+        tensors = self.tensors()
+        changed = [
+            name for name in (self.stays if names is None else names) if not self.stays[name].is_in(tensors[name])
+        ]
+        if changed:
+            others = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+            raise MaskBrokenError(
+                f"is frozen, and has changed{others}",
+                where=changed[0],
+                hint=(MOVED if all(self.stays[name].rows for name in changed) else "")
+                + "Go back to a checkpoint from before, or to the released weights.",
+            )
+
+    def release(self) -> None:
+        """Let everything go: gradients are asked for as before, hooks are gone. A second time does nothing."""
+        self._undo.close()
+
+
+def _require(tensors: Mapping[str, Tensor], frozen: Frozen) -> Mapping[str, Tensor]:
+    """Refuse what cannot be frozen."""
+    for name, rows in frozen.items():
+        if name not in tensors:
+            raise NotTheModelError(
+                "the mask freezes this tensor, and the denoiser has none of that name",
+                where=name,
+                hint="A mask is good for one model only: load the model that it came with.",
+            )
+        tensor = tensors[name]
+        if not tensor.is_floating_point() or tensor.is_meta:
+            what = "no values (device 'meta')" if tensor.is_meta else f"the type {tensor.dtype}"
+            raise NotTheModelError(
+                f"has {what}, so nobody can see whether it stays",
+                where=name,
+                hint="Load it as float32, float16 or bfloat16, not quantised.",
+            )
+        if rows and (not tensor.ndim or rows[-1][1] > len(tensor)):
+            raise NotTheModelError(f"has no rows up to {rows[-1][1]}: its shape is {tuple(tensor.shape)}", where=name)
+    return tensors
+
+
+def _hold(tensor: nn.Parameter, rows: Rows, undo: ExitStack) -> None:
+    """Keep gradients away from a tensor, or from rows of it."""
+    before = tensor.requires_grad
+    if not rows:
+        undo.callback(tensor.requires_grad_, before)
+        tensor.requires_grad_(False)
+        tensor.grad = None
+        return
+    tensor.requires_grad_()  # hooks of a tensor need that, and stay when it is taken back
+    undo.callback(tensor.register_hook(_zeroed(rows)).remove)  # type: ignore[no-untyped-call]
+    tensor.requires_grad_(before)
+    if tensor.grad is not None:
+        tensor.grad = _zeroed(rows)(tensor.grad)
+
+
+def _zeroed(rows: Rows) -> Callable[[Tensor], Tensor]:
+    def hook(gradient: Tensor) -> Tensor:
+        gradient = gradient.clone()
+        for start, end in rows:
+            gradient[start:end] = 0
+        return gradient
+
+    return hook

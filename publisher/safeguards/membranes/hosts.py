@@ -1,0 +1,86 @@
+"""The layers of a live denoiser that carry membranes, plain or with LoRA loaded, found by class and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from diffusers.models import Transformer2DModel, UNet2DConditionModel
+from torch import nn
+
+from publisher.api.membranes import Host, Membrane, MembraneEntry, require_fit
+from publisher.errors import ModelError, UsageError
+from publisher.safeguards.membranes.branches import Gate
+
+_PER_BLOCK, _PER_TRANSFORMER = 10, 2
+
+
+def require_hosts(unet: Any, members: Sequence[tuple[MembraneEntry, Membrane]]) -> dict[str, nn.Module]:
+    """Stem -> module that will carry branches; touches nothing.
+
+    Raises:
+        ModelError: a membrane does not fit, or the denoiser is of an unknown kind.
+        UsageError: it was compiled, or has membranes already.
+    """
+    if compiled(unet):
+        raise UsageError(
+            "the denoiser is compiled: what is attached now would be ignored",
+            hint="Attach the membranes first, then call torch.compile.",
+        )
+    if any(isinstance(hook, Gate) for hook in unet._forward_pre_hooks.values()):  # noqa: SLF001 - no other way to ask
+        raise UsageError("the denoiser has membranes already", hint="Detach those first, or attach all together.")
+    hosts = live_hosts(unet)
+    for entry, membrane in members:
+        require_fit(membrane, {stem: host for stem, (host, _) in hosts.items()}, entry.file)
+    return {stem: layer for stem, (_, layer) in hosts.items()}
+
+
+def live_hosts(unet: nn.Module) -> dict[str, tuple[Host, nn.Module]]:
+    """Stem -> host and its module: every Linear and 1x1 convolution below each transformer.
+
+    Where LoRA is loaded, the host is the layer that it wraps.
+
+    Raises:
+        ModelError: not a UNet, or another number of layers than its transformers should have.
+    """
+    if not isinstance(unet, UNet2DConditionModel):
+        raise ModelError(f"membranes go on a UNet2DConditionModel, this is a {type(unet).__name__}")
+    found, expected = {}, 0
+    for path, module in unet.named_modules():
+        if isinstance(module, Transformer2DModel):
+            expected += _PER_TRANSFORMER + _PER_BLOCK * len(module.transformer_blocks)
+            for name, layer in _layers(module, path):
+                host = Host(name, _shape(layer))
+                found[host.stem] = (host, layer)
+    if len(found) != expected or not found:
+        raise ModelError(
+            f"the denoiser has {len(found)} layers that can carry a membrane, its architecture says {expected}",
+            hint="Undo what replaces or fuses its layers (such as fuse_qkv_projections) first.",
+        )
+    return found
+
+
+def _layers(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in module.named_children():
+        inner: Any = getattr(child, "base_layer", child)  # what a LoRA layer wraps
+        if isinstance(inner, nn.Linear) or (isinstance(inner, nn.Conv2d) and inner.kernel_size == (1, 1)):
+            yield f"{path}.{name}", inner
+        elif name != "processor":  # of IP-Adapter: layers that the model did not come with
+            yield from _layers(child, f"{path}.{name}")
+
+
+def _shape(layer: nn.Module) -> tuple[int, ...]:
+    """Of its weight; not read from the weight itself, which quantisation may have packed."""
+    if isinstance(layer, nn.Linear):
+        return layer.out_features, layer.in_features
+    conv: Any = layer
+    return conv.out_channels, conv.in_channels, 1, 1
+
+
+def compiled(unet: Any) -> bool:
+    """Whether the denoiser or a part of it went through ``torch.compile``."""
+    if hasattr(unet, "_orig_mod"):
+        return True
+    return any(
+        hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None for part in unet.modules()
+    )

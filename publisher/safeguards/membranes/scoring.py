@@ -1,0 +1,118 @@
+"""From the prompts of a pipeline's call to permeabilities: what its encoders made of them, and the tokens they read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from publisher.api.membranes import MembraneEntry, Transport
+from publisher.safeguards.membranes.transport import cosine, flatten, overlap, permeability, token_sets, word_sets
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+BATCH = 32
+"""Texts that are encoded together at most."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a call has its prompts encoded; the concepts are encoded likewise."""
+
+    clip_skip: int | None = None
+    lora_scale: float | None = None
+
+    def states(self, pipeline: DiffusionPipeline, texts: Sequence[str]) -> Tensor:
+        """Text states of each text, as the denoiser would get them, ``(n, tokens, width)``."""
+        parts = [
+            _plain(pipeline).encode_prompt(
+                pipeline,
+                prompt=list(texts[start : start + BATCH]),
+                device=pipeline._execution_device,  # noqa: SLF001 - where its own __call__ encodes
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=False,
+                lora_scale=self.lora_scale,
+                clip_skip=self.clip_skip,
+            )[0]
+            for start in range(0, len(texts), BATCH)
+        ]
+        return torch.cat(parts)
+
+
+class Scorer:
+    """The rule of an attachment; its concepts are encoded once for each encoding that calls use."""
+
+    def __init__(self, pipeline: DiffusionPipeline, entries: Sequence[MembraneEntry], transport: Transport) -> None:
+        self._entries = tuple(entries)
+        self._transport = transport
+        tokenizer = tokenizer_of(pipeline)
+        self._words = [word_sets(tokenizer, entry.words, transport.stop_words) for entry in self._entries]
+        self._strengths = torch.tensor([entry.strength for entry in self._entries])
+        self._concepts: dict[object, list[Tensor]] = {}
+
+    def gamma(
+        self, pipeline: DiffusionPipeline, prompts: Sequence[Sequence[str]], states: Tensor, encoding: Encoding
+    ) -> Tensor:
+        """Permeability of each membrane for each prompt.
+
+        Args:
+            pipeline: that encoded them.
+            prompts: n of them, each as the texts that its encoders read (SDXL: ``prompt`` and ``prompt_2``).
+            states: ``(n, tokens, width)`` that the denoiser will get.
+            encoding: how they were made.
+
+        Returns:
+            ``(n, k)`` float32 on the CPU.
+        """
+        scores = []
+        if self._transport.score != "overlap":
+            read = flatten(states)
+            concepts = self._states(pipeline, encoding)
+            scores.append(torch.stack([cosine(read, concept) for concept in concepts], dim=1))
+        if self._transport.score != "cosine":
+            tokens = prompt_tokens(pipeline, prompts)
+            scores.append(torch.stack([overlap(tokens, words) for words in self._words], dim=1))
+        return permeability(torch.stack(scores).amax(dim=0), self._transport, self._strengths)
+
+    def _states(self, pipeline: DiffusionPipeline, encoding: Encoding) -> list[Tensor]:
+        """Text states of each concept's texts; encoded anew while LoRA may change the encoders from call to call."""
+        encoders = [getattr(pipeline, name, None) for name in ("text_encoder", "text_encoder_2")]
+        key = (encoding, *((id(one), one.dtype) for one in encoders if one is not None))
+        found = self._concepts.get(key)
+        if found is None:
+            with torch.inference_mode(mode=False), torch.no_grad():
+                found = [flatten(encoding.states(pipeline, entry.texts)) for entry in self._entries]
+            if not any(getattr(one, "peft_config", None) for one in encoders):
+                self._concepts[key] = found
+        return found
+
+
+def prompt_tokens(pipeline: DiffusionPipeline, prompts: Sequence[Sequence[str]]) -> list[frozenset[int]]:
+    """Token ids of all texts of each prompt, textual inversions written out as the pipeline does it."""
+    tokenizer = tokenizer_of(pipeline)
+    convert = getattr(pipeline, "maybe_convert_prompt", lambda texts, _tokenizer: texts)
+    return [frozenset[int]().union(*token_sets(tokenizer, convert(list(texts), tokenizer))) for texts in prompts]
+
+
+def prompts_of(arguments: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The texts that a call of ``encode_prompt`` has encoded, for each prompt."""
+    columns = [[text] if isinstance(text, str) else list(text) for text in _texts(arguments)]
+    return [tuple(dict.fromkeys(row)) for row in zip(*columns, strict=True)]
+
+
+def _texts(arguments: Mapping[str, Any]) -> list[Any]:
+    return [arguments[name] for name in ("prompt", "prompt_2") if arguments.get(name)]
+
+
+def tokenizer_of(pipeline: DiffusionPipeline) -> Any:
+    """The first that it has; those of SDXL share a vocabulary."""
+    return getattr(pipeline, "tokenizer", None) or pipeline.tokenizer_2
+
+
+def _plain(pipeline: DiffusionPipeline) -> Any:
+    """Its class without our part."""
+    return getattr(type(pipeline), "plain_class", type(pipeline))
