@@ -6,6 +6,7 @@ from publisher.api.artifacts import safetensors_bytes
 from publisher.api.attacks import Attack, ImageRequest, Sampling
 from publisher.api.claims import Binding, Check, Claim, Gate, MembraneUse, Verdict
 from publisher.api.concepts import Concept, Kind, Scope
+from publisher.api.descent import DescentAttack, DescentParams, PriorParams, TrialStart
 from publisher.api.events import CheckEnd, PackageBuilt, ReleaseEnd, ReleaseStart, StepEnd, StepStart
 from publisher.api.hookspecs import hookimpl, hookspec
 from publisher.api.metrics import CurveMetric, Interval, Measurement, Metric, Observation, PixelPair, Request
@@ -46,6 +47,8 @@ __all__ = [
     "Concept",
     "Curve",
     "CurveMetric",
+    "DescentAttack",
+    "DescentParams",
     "Executor",
     "Gate",
     "ImagePair",
@@ -77,6 +80,7 @@ __all__ = [
     "PluginError",
     "PluginRecord",
     "PrerequisiteError",
+    "PriorParams",
     "PublisherError",
     "References",
     "ReleaseEnd",
@@ -101,6 +105,7 @@ __all__ = [
     "TrainingData",
     "TrainingParams",
     "Trial",
+    "TrialStart",
     "UsageError",
     "Verdict",
     "WeightAttack",

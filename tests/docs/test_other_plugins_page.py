@@ -14,20 +14,30 @@ import pytest
 import torch
 
 from publisher import api
+from publisher.api.freeze_mask import Frozen
 from publisher.api.verdicts import decide
 from publisher.model.folder import read_configs
 from publisher.registry.load import KINDS, build_registry
 from publisher.registry.registry import Registry
+from publisher.runtime.pipelines import load
+from support.tiny_sdxl import save_tiny_sdxl
 
-PAGE = Path(__file__).parents[2] / "docs" / "plugins" / "other-plugins.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "plugins" / "other-plugins.md"
+TRAINING_ATTACK = ROOT / "tests" / "third_party" / "publisher_biases" / "__init__.py"
 CONCEPT = api.Concept(id="gun", name="gun", prompts=("a gun", "one gun"), label="gun")
+
+
+def blocks() -> list[str]:
+    """Return the page's blocks of code, in order."""
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     folder = tmp_path_factory.mktemp("page")
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    (folder / "page_plugins.py").write_text("\n\n".join(blocks))
+    others = [block for block in blocks() if block != TRAINING_ATTACK.read_text(encoding="utf-8")]
+    (folder / "page_plugins.py").write_text("\n\n".join(others))
     sys.path.insert(0, str(folder))
     yield build_registry([EntryPoint("page_plugins", "page_plugins", "publisher")])
     sys.path.remove(str(folder))
@@ -47,6 +57,28 @@ def test_the_attack_shouts(registry: Registry) -> None:
     attack = make(registry, "attack")
     requests = attack.requests(attack.Params(marks=2), CONCEPT, api.Sampling(images=3, steps=2, guidance=1.0, seed=5))
     assert [(one.prompt, one.seed) for one in requests] == [("A GUN!!", 5), ("ONE GUN!!", 6), ("A GUN!!", 7)]
+
+
+def test_the_attack_that_trains_is_printed_as_it_is_run() -> None:
+    assert TRAINING_ATTACK.read_text(encoding="utf-8") in blocks()
+
+
+def test_the_attack_that_trains_changes_the_biases_it_chooses_and_honours_a_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(TRAINING_ATTACK.parents[1])
+    attack = make(build_registry([EntryPoint("biases", "publisher_biases", "publisher")]), "attack")
+    params = attack.Params(layers="time_embedding", batch=2)
+    pipeline = load(save_tiny_sdxl(tmp_path / "model"), torch.device("cpu"), torch.float32)
+    before = {name: weight.clone() for name, weight in pipeline.unet.named_parameters()}
+    latents = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    frozen: Frozen = {"time_embedding.linear_1.bias": ()}
+    data = api.TrainingData(latents, attack.captions(params, CONCEPT) * 2, latents[:0], (), CONCEPT, frozen)
+    learner = attack.learner(params, pipeline, data, torch.Generator().manual_seed(0))
+    losses = [learner.step() for _ in range(2)]
+    assert all(loss > 0 for loss in losses)
+    changed = {name for name, weight in pipeline.unet.named_parameters() if not weight.equal(before[name])}
+    assert changed == {"time_embedding.linear_2.bias"}
 
 
 def test_the_scorer_tells_light_from_dark(registry: Registry) -> None:

@@ -1,20 +1,17 @@
-"""Attacks that train: each says what it trains, all are trained by :mod:`publisher.builtin.training.learning`."""
+"""Attacks that train: each says what it trains, all are trained by :mod:`publisher.api.diffusion.learner`."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from abc import ABC
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from publisher.api import Learner, TrainingAttack, TrainingData, UsageError
+from publisher.api import DescentAttack, DescentParams, PriorParams, TrainingData, TrialStart
 from publisher.builtin.training.params import (
     CrossAttentionParams,
     CustomDiffusionParams,
-    DescentParams,
     DreamBoothLoraParams,
     DreamBoothParams,
     LoraParams,
-    PriorParams,
     TextualInversionParams,
     TokenParams,
 )
@@ -22,157 +19,128 @@ from publisher.builtin.training.params import (
 if TYPE_CHECKING:
     import torch
 
-    from publisher.builtin.training.learning import Trained
+    from publisher.api.diffusion.learner import Trainable
 
-D = TypeVar("D", bound=DescentParams)
 W = TypeVar("W", bound=TokenParams)
 
 
-@dataclass(frozen=True)
-class Start(Generic[D]):
-    """What a trial begins with."""
-
-    params: D
-    pipeline: Any
-    """Frozen."""
-    data: TrainingData
-    generator: torch.Generator
-
-
-class _Descent(TrainingAttack[D], ABC):
-    """Gradient descent on some weights of the pipeline."""
-
-    version = "1"
-
-    def prior_images(self, params: D) -> int:
-        """As many as the parameters say, where they speak of a prior."""
-        return params.prior_count if isinstance(params, PriorParams) else 0
-
-    def learner(self, params: D, pipeline: Any, data: TrainingData, generator: torch.Generator) -> Learner:
-        """Begin a trial.
-
-        Raises:
-            PrerequisiteError: the attack needs peft, which is not installed.
-            UsageError: a tokenizer of the pipeline already knows the token that was to be new, or all that the attack
-                trains is frozen.
-            ValueError: the training data has no image.
-        """
-        from publisher.builtin.training.learning import DenoisingLearner, freeze
-
-        freeze(pipeline)
-        trained = self.choose(Start(params, pipeline, data, generator))
-        if not trained.weights and not trained.embeddings:
-            raise UsageError(f"all that the attack {self.name!r} trains is frozen", hint="Freeze less.")
-        prior_weight = params.prior_weight if isinstance(params, PriorParams) else 0.0
-        scaled = isinstance(params, TokenParams) and params.scale_lr
-        return DenoisingLearner(params, pipeline, data, generator, trained, prior_weight=prior_weight, scaled=scaled)
-
-    @abstractmethod
-    def choose(self, start: Start[D]) -> Trained:
-        """Make ready what is trained: nothing of the pipeline asks for gradients yet."""
-
-
-class FullFinetune(_Descent[DescentParams]):
+class FullFinetune(DescentAttack[DescentParams]):
     """Train the whole denoiser."""
 
     name = "full-finetune"
+    version = "1"
     summary = "fine-tune the whole denoiser"
 
-    def choose(self, start: Start[DescentParams]) -> Trained:
-        """Every weight of the denoiser that is not frozen."""
-        from publisher.builtin.training.learning import Trained, free
+    def choose(self, start: TrialStart[DescentParams]) -> Trainable:
+        """Choose every weight of the denoiser that is not frozen."""
+        from publisher.api.diffusion.learner import Trainable, free_parameters
 
-        return Trained(tuple(free(start.pipeline.unet, start.data.frozen).values()))
+        return Trainable(tuple(free_parameters(start.pipeline.unet, start.data.frozen).values()))
 
 
-class CrossAttention(_Descent[CrossAttentionParams]):
+class CrossAttention(DescentAttack[CrossAttentionParams]):
     """Train cross-attention alone."""
 
     name = "cross-attention"
+    version = "1"
     summary = "fine-tune the denoiser's cross-attention"
 
-    def choose(self, start: Start[CrossAttentionParams]) -> Trained:
-        """The chosen projections."""
-        from publisher.builtin.training.learning import Trained, cross_attention
+    def choose(self, start: TrialStart[CrossAttentionParams]) -> Trainable:
+        """Choose the projections that the parameters name."""
+        from publisher.api.diffusion.learner import Trainable, projections
 
-        return Trained(cross_attention(start.pipeline.unet, start.params.parts, start.data.frozen))
+        return Trainable(projections(start.pipeline.unet, start.params.parts, start.data.frozen))
 
 
-class Lora(_Descent[LoraParams]):
+class Lora(DescentAttack[LoraParams]):
     """Train low-rank adapters on all attention layers."""
 
     name = "lora"
+    version = "1"
     summary = "train LoRA adapters on the denoiser's attention"
 
-    def choose(self, start: Start[LoraParams]) -> Trained:
-        """The adapters."""
+    def choose(self, start: TrialStart[LoraParams]) -> Trainable:
+        """Add the adapters."""
         return _with_adapters(start, start.params.rank, conv=start.params.conv)
 
 
-class DreamBooth(_Descent[DreamBoothParams]):
-    """Train the whole denoiser, with images of the class beside."""
+class DreamBooth(DescentAttack[DreamBoothParams]):
+    """Train the whole denoiser, with images of the class for prior preservation."""
 
     name = "dreambooth"
+    version = "1"
     summary = "bind a rare token to the images, keeping the class (DreamBooth)"
 
-    def choose(self, start: Start[DreamBoothParams]) -> Trained:
-        """Every weight of the denoiser, and of the text encoders if asked for."""
-        from publisher.builtin.training.learning import Trained, free, text_sides
+    def choose(self, start: TrialStart[DreamBoothParams]) -> Trainable:
+        """Choose every weight of the denoiser, and of the text encoders if asked for."""
+        from publisher.api.diffusion.learner import Trainable, free_parameters, text_sides
 
-        weights = tuple(free(start.pipeline.unet, start.data.frozen).values())
+        weights = tuple(free_parameters(start.pipeline.unet, start.data.frozen).values())
         if start.params.text_encoder:
             weights += tuple(weight for side in text_sides(start.pipeline) for weight in side.encoder.parameters())
-        return Trained(weights, text=start.params.text_encoder)
+        return Trainable(weights, text=start.params.text_encoder)
 
 
-class DreamBoothLora(_Descent[DreamBoothLoraParams]):
-    """Train low-rank adapters, with images of the class beside."""
+class DreamBoothLora(DescentAttack[DreamBoothLoraParams]):
+    """Train low-rank adapters, with images of the class for prior preservation."""
 
     name = "dreambooth-lora"
+    version = "1"
     summary = "DreamBooth with LoRA adapters"
 
-    def choose(self, start: Start[DreamBoothLoraParams]) -> Trained:
-        """The adapters."""
+    def choose(self, start: TrialStart[DreamBoothLoraParams]) -> Trainable:
+        """Add the adapters."""
         return _with_adapters(start, start.params.rank)
 
 
-class TextualInversion(_Descent[TextualInversionParams]):
+class _TokenAttack(DescentAttack[W], ABC):
+    """Learn a new token."""
+
+    def learning_rate(self, params: W, data: TrainingData) -> float:
+        """Return the learning rate, multiplied by the images of one step if ``scale_lr`` asks for it."""
+        with_prior = isinstance(params, PriorParams) and params.prior_weight and len(data.prior_latents)
+        return params.lr * (params.batch * (2 if with_prior else 1) if params.scale_lr else 1)
+
+
+class TextualInversion(_TokenAttack[TextualInversionParams]):
     """Learn a word for the images; the weights stay as they are, so a freeze mask cannot hold it back."""
 
     name = "textual-inversion"
+    version = "1"
     summary = "learn a new token's embedding, no weights (textual inversion)"
 
-    def choose(self, start: Start[TextualInversionParams]) -> Trained:
-        """The embeddings of the new token."""
+    def choose(self, start: TrialStart[TextualInversionParams]) -> Trainable:
+        """Add the embeddings of the new token."""
         return _with_token(start, ())
 
 
-class CustomDiffusion(_Descent[CustomDiffusionParams]):
+class CustomDiffusion(_TokenAttack[CustomDiffusionParams]):
     """Learn a word for the images, and the keys and values that read it."""
 
     name = "custom-diffusion"
+    version = "1"
     summary = "learn a new token and cross-attention's keys and values (Custom Diffusion)"
 
-    def choose(self, start: Start[CustomDiffusionParams]) -> Trained:
-        """The chosen projections, and the embeddings of the new token where captions have one."""
-        from publisher.builtin.training.learning import Trained, cross_attention
+    def choose(self, start: TrialStart[CustomDiffusionParams]) -> Trainable:
+        """Choose the projections that the parameters name, and add a new token where captions have one."""
+        from publisher.api.diffusion.learner import Trainable, projections
 
-        weights = cross_attention(start.pipeline.unet, start.params.parts, start.data.frozen)
-        return _with_token(start, weights) if start.params.captions == "rare" else Trained(weights)
+        weights = projections(start.pipeline.unet, start.params.parts, start.data.frozen)
+        return _with_token(start, weights) if start.params.captions == "rare" else Trainable(weights)
 
 
-def _with_adapters(start: Start[Any], rank: int, *, conv: bool = False) -> Trained:
+def _with_adapters(start: TrialStart[Any], rank: int, *, conv: bool = False) -> Trainable:
+    from publisher.api.diffusion.learner import Trainable, frozen_layers
     from publisher.builtin.training.adapters import add_lora
-    from publisher.builtin.training.learning import Trained, frozen_layers
 
     layers = frozen_layers(start.data.frozen)
-    return Trained(add_lora(start.pipeline.unet, rank, start.generator, conv=conv, without=layers))
+    return Trainable(add_lora(start.pipeline.unet, rank, start.generator, conv=conv, without=layers))
 
 
-def _with_token(start: Start[W], weights: tuple[torch.nn.Parameter, ...]) -> Trained:
-    from publisher.builtin.training.learning import Trained
+def _with_token(start: TrialStart[W], weights: tuple[torch.nn.Parameter, ...]) -> Trainable:
+    from publisher.api.diffusion.learner import Trainable
     from publisher.builtin.training.tokens import add_token
 
     params = start.params
     words = params.initial or start.data.concept.name
-    return Trained(weights, add_token(start.pipeline, params.rare, words, params.vectors), text=True)
+    return Trainable(weights, add_token(start.pipeline, params.rare, words, params.vectors), text=True)

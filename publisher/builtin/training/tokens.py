@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from publisher.api import UsageError
-from publisher.builtin.training.learning import TextSide, text_sides
+from publisher.api.diffusion.learner import TextSide, text_sides
 
 
 def add_token(pipeline: Any, token: str, words: str, vectors: int) -> tuple[nn.Parameter, ...]:

@@ -7,18 +7,18 @@ import pytest
 import torch
 from training_data import ATTACKS, begin, data, fresh, seeded
 
-from publisher.builtin.training.learning import Rows, Texts
+from publisher.api.diffusion.learner import PromptReader, ShuffledRows
 
 
 def test_every_row_comes_once_before_one_comes_again() -> None:
-    rows = Rows(5, seeded(0))
+    rows = ShuffledRows(5, seeded(0))
     taken = [row for _ in range(5) for row in rows.take(2)]
     assert sorted(taken[:5]) == sorted(taken[5:]) == [0, 1, 2, 3, 4]
     assert taken[:5] != taken[5:]
 
 
 def test_a_batch_may_be_larger_than_the_set() -> None:
-    assert Rows(1, seeded(0)).take(3) == [0, 0, 0]
+    assert ShuffledRows(1, seeded(0)).take(3) == [0, 0, 0]
 
 
 def test_there_must_be_something_to_learn_from(folders: dict[str, Path]) -> None:
@@ -37,7 +37,7 @@ def test_texts_are_what_the_pipeline_reads(folders: dict[str, Path], family: str
         else pipeline.encode_prompt(words, do_classifier_free_guidance=False)
     )
     for changing in (False, True):
-        text = Texts(pipeline, changing=changing)(words)
+        text = PromptReader(pipeline, changing=changing)(words)
         torch.testing.assert_close(text.states, expected[0], rtol=1e-5, atol=1e-6)
         if family == "sdxl":
             assert text.pooled is not None

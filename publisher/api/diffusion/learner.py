@@ -1,4 +1,4 @@
-"""How every attack trains: the ordinary diffusion loss, AdamW, a shortened gradient.
+"""The learner of attacks that train: the ordinary diffusion loss, AdamW, a shortened gradient.
 
 L = mean ||target - eps_theta(x_t, t, c)||^2 + w * the same of the images of the class     DreamBooth, eq. 2
 """
@@ -14,24 +14,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from publisher.api import Learner, TrainingData
+from publisher.api.descent import DescentParams
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.latents import Noising
 from publisher.api.diffusion.text import Text
 from publisher.api.freeze_mask import Frozen
-from publisher.builtin.training.params import DescentParams
+from publisher.api.training import Learner, TrainingData
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What an attack trains of a pipeline."""
+class Trainable:
+    """The part of a pipeline that an attack trains."""
 
     weights: tuple[nn.Parameter, ...] = ()
-    """With weight decay."""
+    """Parameters that are trained with weight decay."""
     embeddings: tuple[nn.Parameter, ...] = ()
-    """Token embeddings, of which most rows must stay: without."""
+    """Token embeddings that are trained without weight decay, as most of their rows must stay."""
     text: bool = False
-    """Prompts do not stay what they were, so that every step has to read its captions anew."""
+    """Whether training changes how prompts are read: each step then encodes its captions again."""
 
 
 @dataclass(frozen=True)
@@ -43,43 +43,43 @@ class TextSide:
 
 
 def text_sides(pipeline: Any) -> tuple[TextSide, ...]:
-    """One, or SDXL's two."""
+    """Return the text encoders of a pipeline: one, or SDXL's two."""
     found = (
         (getattr(pipeline, f"text_encoder{n}", None), getattr(pipeline, f"tokenizer{n}", None)) for n in ("", "_2")
     )
     return tuple(TextSide(encoder, tokenizer) for encoder, tokenizer in found if encoder is not None)
 
 
-def freeze(pipeline: Any) -> None:
-    """No part of the pipeline asks for gradients."""
+def freeze_pipeline(pipeline: Any) -> None:
+    """Let no part of the pipeline ask for gradients."""
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
             part.requires_grad_(False)
 
 
-def free(network: nn.Module, frozen: Frozen) -> dict[str, nn.Parameter]:
-    """What of a denoiser may be trained, by name; a tensor of which rows are frozen may, in its other rows."""
+def free_parameters(network: nn.Module, frozen: Frozen) -> dict[str, nn.Parameter]:
+    """Return the parameters that may be trained, by name. A tensor with frozen rows may be, in its other rows."""
     whole = {name for name, rows in frozen.items() if not rows}
     return {name: parameter for name, parameter in network.named_parameters() if name not in whole}
 
 
 def frozen_layers(frozen: Frozen) -> frozenset[str]:
-    """Layers with a frozen weight, in part or in full: what they compute stays as it is, so no adapter sits on them."""
+    """Return the layers with a frozen weight, in part or in full: no adapter may change what they compute."""
     return frozenset(name.rpartition(".")[0] for name in frozen if not name.endswith(".bias"))
 
 
-def cross_attention(network: nn.Module, parts: Sequence[str], frozen: Frozen) -> tuple[nn.Parameter, ...]:
-    """Weights and biases of the projections ``parts`` of every cross-attention layer, without what is frozen."""
+def projections(network: nn.Module, parts: Sequence[str], frozen: Frozen) -> tuple[nn.Parameter, ...]:
+    """Return weights and biases of the projections ``parts`` of every cross-attention layer, without what is frozen."""
     wanted = re.compile(rf"\.attn2\.to_({'|'.join(parts)})\.")
-    return tuple(parameter for name, parameter in free(network, frozen).items() if wanted.search(name))
+    return tuple(parameter for name, parameter in free_parameters(network, frozen).items() if wanted.search(name))
 
 
-class Rows:
-    """Rows of a set, each once before one comes again.
+class ShuffledRows:
+    """Row numbers of a set in random order: each comes once before one comes again.
 
     Args:
-        count: rows of the set, at least 1.
-        generator: of the order.
+        count: number of rows, at least 1.
+        generator: source of the order.
 
     Raises:
         ValueError: there are none.
@@ -92,19 +92,19 @@ class Rows:
         self._left: list[int] = []
 
     def take(self, count: int) -> list[int]:
-        """The next ``count``; more than there are: some twice."""
+        """Return the next ``count`` row numbers; some twice if there are fewer."""
         while len(self._left) < count:
             self._left += torch.randperm(self._count, generator=self._generator).tolist()
         taken, self._left = self._left[:count], self._left[count:]
         return taken
 
 
-class Texts:
-    """Prompts as a pipeline reads them: each one once, if they stay what they are.
+class PromptReader:
+    """A pipeline that encodes prompts: each one once, if training leaves the encoders as they are.
 
     Args:
-        pipeline: reads them.
-        changing: they do not stay: read anew, with gradients.
+        pipeline: diffusers pipeline whose encoders are used.
+        changing: training changes them, so every call encodes again, with gradients.
     """
 
     def __init__(self, pipeline: Any, *, changing: bool) -> None:
@@ -112,7 +112,7 @@ class Texts:
         self._known: dict[str, Text] = {}
 
     def __call__(self, texts: Sequence[str]) -> Text:
-        """For a training step."""
+        """Return the texts for a training step."""
         if self._changing:
             return self.read(texts)
         for text in texts:
@@ -122,11 +122,11 @@ class Texts:
 
     @torch.no_grad()
     def now(self, texts: Sequence[str]) -> Text:
-        """As the model reads them now, without gradients."""
+        """Encode with the encoders as they are now, without gradients."""
         return self.read(texts)
 
     def read(self, texts: Sequence[str]) -> Text:
-        """By the pipeline's own ``encode_prompt``: states, and SDXL's pooled vector as the third of four."""
+        """Call the pipeline's own ``encode_prompt``. For SDXL it gives four tensors, the third is the pooled vector."""
         found = self._pipeline.encode_prompt(
             list(texts), device=self._pipeline.unet.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
@@ -137,13 +137,13 @@ class DenoisingLearner(Learner):
     """A pipeline that learns images.
 
     Args:
-        params: of the attack.
-        pipeline: of this trial alone.
+        params: parameters of the attack.
+        pipeline: diffusers pipeline of this trial alone.
         data: images and captions.
-        generator: of rows, noise and timesteps, in this order.
-        trained: what of the pipeline.
-        prior_weight: of the loss on images of the class.
-        scaled: the learning rate is that of one image.
+        generator: source of rows, noise and timesteps, in this order.
+        trainable: part of the pipeline that is trained.
+        lr: learning rate; None: that of the parameters.
+        prior_weight: weight of the loss on images of the class.
     """
 
     def __init__(
@@ -152,30 +152,29 @@ class DenoisingLearner(Learner):
         pipeline: Any,
         data: TrainingData,
         generator: torch.Generator,
-        trained: Trained,
+        trainable: Trainable,
         *,
+        lr: float | None = None,
         prior_weight: float = 0.0,
-        scaled: bool = False,
     ) -> None:
         self._data, self._generator, self._clip = data, generator, params.clip
         self._batch, self._prior_weight = params.batch, prior_weight
-        self._rows = Rows(len(data.latents), generator)
+        self._rows = ShuffledRows(len(data.latents), generator)
         prior = len(data.prior_latents) if prior_weight else 0
-        self._prior_rows = Rows(prior, generator) if prior else None
+        self._prior_rows = ShuffledRows(prior, generator) if prior else None
         self._noising = Noising.of(pipeline)
         self._denoiser = Denoiser(pipeline.unet, pipeline.vae_scale_factor)
-        self._texts = Texts(pipeline, changing=trained.text)
-        self._trained = [parameter.requires_grad_() for parameter in (*trained.weights, *trained.embeddings)]
+        self._texts = PromptReader(pipeline, changing=trainable.text)
+        self._trained = [parameter.requires_grad_() for parameter in (*trainable.weights, *trainable.embeddings)]
         groups = [
-            {"params": list(trained.weights), "weight_decay": params.weight_decay},
-            {"params": list(trained.embeddings), "weight_decay": 0.0},
+            {"params": list(trainable.weights), "weight_decay": params.weight_decay},
+            {"params": list(trainable.embeddings), "weight_decay": 0.0},
         ]
-        images = params.batch * (2 if prior else 1)
-        lr = params.lr * (images if scaled else 1)
-        self._optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, fused=True)
+        used = [group for group in groups if group["params"]]
+        self._optimizer = torch.optim.AdamW(used, lr=params.lr if lr is None else lr, fused=True)
 
     def step(self) -> float:
-        """One optimizer step; its loss."""
+        """Take one step of the optimizer and return its loss."""
         latents, captions = self._next()
         noise, t = self._noising.sample(latents, self._generator)
         losses = self._noising.loss(self._denoiser, latents, self._texts(captions), noise, t)
@@ -191,11 +190,11 @@ class DenoisingLearner(Learner):
         return value
 
     def encode(self, texts: Sequence[str]) -> Text:
-        """Prompts as the model reads them now."""
+        """Encode prompts as the model reads them now."""
         return self._texts.now(texts)
 
     def _next(self) -> tuple[Tensor, list[str]]:
-        """Images of the concept and, behind them, as many of the class."""
+        """Return images of the concept and, behind them, as many of the class."""
         rows = self._rows.take(self._batch)
         latents, captions = self._data.latents[rows], [self._data.captions[row] for row in rows]
         if self._prior_rows:
