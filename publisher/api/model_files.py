@@ -32,6 +32,8 @@ VARIANT = re.compile(
     r"\.(fp16|bf16|fp32|non_ema|ema)(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$|\.(fp16|bf16|non_ema)\."
 )
 
+RELEASE = "release"
+"""Folder of a package for all that is not the model."""
 SUMMARY = "release/release.json"
 BASE_CARD = "release/base-model-card.md"
 MEMBRANES = "release/membranes/index.json"

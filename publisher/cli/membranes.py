@@ -59,8 +59,8 @@ def inspect(file: Path, *, model: str | None, as_json: bool) -> None:
       publisher membranes inspect cigarette.safetensors
       publisher membranes inspect releases/emoji-clean-1.0.0 --model embedded:emoji --json
     """
-    from publisher.release.membranes import open_index, open_membranes, open_model
     from publisher.safeguards.membranes.inspecting import describe
+    from publisher.safeguards.membranes.tools import open_index, open_membranes, open_model
 
     base = open_model(model) if model else None
     index = open_index(file) if file.is_dir() else None
@@ -169,8 +169,8 @@ def merge(model: str, files: tuple[Path, ...], *, out: Path, permeabilities: tup
       publisher membranes merge models/base a.safetensors b.safetensors --permeability 1 --permeability 0.5 --out both
     """
     from publisher.cli.console import Terminal
-    from publisher.release.membranes import merge as merge_into
-    from publisher.release.membranes import open_membranes, open_model
+    from publisher.safeguards.membranes.tools import merge as merge_into
+    from publisher.safeguards.membranes.tools import open_membranes, open_model
 
     portions = open_membranes(files, permeabilities)
     base = open_model(model)
@@ -224,8 +224,8 @@ def convert(
     """
     import torch
 
-    from publisher.release.membranes import convert as write_lora
-    from publisher.release.membranes import open_membranes, open_model
+    from publisher.safeguards.membranes.tools import convert as write_lora
+    from publisher.safeguards.membranes.tools import open_membranes, open_model
 
     if out.exists() and not force:
         raise UsageError("is there already", where=str(out), hint="Replace it with --force.")

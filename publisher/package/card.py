@@ -8,11 +8,11 @@ from typing import Any
 import yaml
 
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport
-from publisher.package.card_mask import freeze_mask
 from publisher.package.card_training import relearning
 from publisher.package.layout import BASE_CARD
 from publisher.report.relearning import control
 from publisher.report.wording import count, unbounded
+from publisher.safeguards.freeze_mask.card import freeze_mask
 from publisher.text import markdown, printable
 
 _HUB = re.compile(r"hf:([\w.-]+/[\w.-]+)@[0-9a-f]{40}")

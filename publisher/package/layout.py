@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from publisher.api import model_files
+
 SIGNATURE: Final = "model.sig"
 MODEL_INDEX: Final = "model_index.json"
 CARD: Final = "README.md"
-RELEASE: Final = "release"
+RELEASE: Final = model_files.RELEASE
 SUMS: Final = "release/SHA256SUMS"
 SUMMARY: Final = "release/release.json"
 RESOLVED: Final = "release/manifest.resolved.json"

@@ -16,9 +16,14 @@ from publisher.program import command, program
 
 ROOT = Path(__file__).parents[2]
 OURS = re.compile(rf"\bpublisher ({'|'.join(COMMANDS)})\b")
-DOCUMENTS = ("package/card.py", "package/card_mask.py", "builtin/reports/markdown_summary.py", "manifest/reference.py")
+DOCUMENTS = (
+    "package/card.py",
+    "safeguards/freeze_mask/card.py",
+    "builtin/reports/markdown_summary.py",
+    "manifest/reference.py",
+)
 """Text for readers on other machines, where the program has its own name."""
-PROSE = ("runtime/guard/arming.py",)
+PROSE = ("safeguards/freeze_mask/guard/arming.py",)
 """Says what there is, and gives nothing to paste."""
 
 

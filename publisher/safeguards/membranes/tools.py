@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from publisher.api.membranes import FOLDER, MembraneFileError, MembraneIndex, find_hosts, require_fit
+from publisher.api.model_files import RELEASE
 from publisher.errors import UsageError
 from publisher.model.digest import sha256_file
 from publisher.model.files import write_atomic
 from publisher.model.folder import ModelFolder, read_configs
-from publisher.package.layout import RELEASE
 from publisher.registry import load_registry
 from publisher.safeguards.membranes.lora import Form, Portion, fixed_strength, lora_bytes, read_lora
 from publisher.safeguards.membranes.merging import Merged, Progress
