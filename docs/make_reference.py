@@ -21,7 +21,7 @@ import click
 import publisher
 from publisher import api, auditing, errors
 from publisher.api import Params, choosing, evidence, freeze_mask, hookspecs, loading, membranes
-from publisher.api.diffusion import checkpoints, denoiser, latents, learner, text, threads
+from publisher.api.diffusion import checkpoints, denoiser, latents, learner, loop, text, threads
 from publisher.cli import main
 from publisher.safeguards.freeze_mask.audit.records import Audit
 from publisher.safeguards.freeze_mask.guard.guard import Guard
@@ -118,7 +118,7 @@ def api_page() -> str:
             parts += _class_lines(value)
         elif inspect.isfunction(value):
             parts += _function_lines(value)
-    for module in (choosing, evidence, freeze_mask, text, denoiser, latents, learner, threads, checkpoints):
+    for module in (choosing, evidence, freeze_mask, text, denoiser, latents, learner, loop, threads, checkpoints):
         parts += [f"# `{module.__name__}`\n", f"```text\n{inspect.cleandoc(module.__doc__ or '')}\n```\n"]
         for value in _own(module):
             parts += _class_lines(value) if isinstance(value, type) else _function_lines(value)

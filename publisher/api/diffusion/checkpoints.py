@@ -21,8 +21,8 @@ from torch import Tensor
 from publisher.api.artifacts import safetensors_bytes
 
 
-class Unusable(Exception):  # noqa: N818 - no error: the run begins anew
-    """There is a checkpoint, and it is damaged or of another run."""
+class Unusable(Exception):  # noqa: N818 - no error: the run starts again
+    """A checkpoint that is damaged or of another run."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,14 @@ class Checkpoints:
     """The checkpoint of one run."""
 
     folder: Path
+    """Folder of the checkpoint; made when it is needed."""
     name: str
-    """Of its files, without ending."""
+    """Name of its files, without ending. No name of a folder's other checkpoints may begin with it and a dash."""
     identity: str
     """Digest of all that the result depends on."""
 
     def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """After ``step`` steps; the one before is removed."""
+        """Keep what there is after ``step`` steps; the checkpoint before is removed."""
         self.folder.mkdir(parents=True, exist_ok=True)
         data = safetensors_bytes(tensors)
         file = f"{self.name}-{step}.safetensors"
@@ -48,10 +49,10 @@ class Checkpoints:
                 other.unlink(missing_ok=True)
 
     def load(self) -> tuple[int, dict[str, Tensor]] | None:
-        """Steps done and tensors; None if there is no checkpoint.
+        """Return steps done and tensors; None if there is no checkpoint.
 
         Raises:
-            Unusable: see there.
+            Unusable: the checkpoint is damaged, or of another run.
         """
         if not self._index.exists():
             return None
@@ -65,6 +66,12 @@ class Checkpoints:
             return int(said["step"]), load(data)
         except (OSError, KeyError, ValueError, SafetensorError) as error:
             raise Unusable(f"is damaged: {error}") from error
+
+    def clear(self) -> None:
+        """Remove the checkpoint, of whatever run it is."""
+        self._index.unlink(missing_ok=True)
+        for file in self.folder.glob(f"{self.name}-*.safetensors"):
+            file.unlink()
 
     @property
     def _index(self) -> Path:
