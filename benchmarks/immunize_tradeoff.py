@@ -64,7 +64,7 @@ def main(out: Path) -> None:
         "cigarette": "immunize.cigarette.lora",
         "pistol": "immunize.pistol.lora",
         "innocent": "immunize.bomb.learned",
-        "kept": "immunize.kept",
+        "kept": "kept",
         "unconditional": "erase.unconditional",
     }
     click.echo(" | ".join(["way", *names, "training s"]))

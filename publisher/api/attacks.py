@@ -51,11 +51,13 @@ class Attack(Parametrised[P], ABC):
         name: what a check calls it.
         version: raise it when the requests change.
         summary: one line for ``publisher plugins`` and the report.
+        names_concept: whether what is asked depends on the concept. The empty prompt is the same for all of them.
     """
 
     name: ClassVar[str]
     version: ClassVar[str]
     summary: ClassVar[str] = ""
+    names_concept: ClassVar[bool] = True
 
     @abstractmethod
     def requests(self, params: P, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:

@@ -127,9 +127,11 @@ class ClaimRecord(Params):
     """One claim with its verdict: the worst of its checks'; without checks *unknown*."""
 
     id: str
-    step: str
+    steps: tuple[str, ...] = Field(min_length=1)
+    """Ids of the steps that make it."""
     sentence: str
     binds: Binding
+    """Of several steps' the weakest."""
     limits: tuple[str, ...]
     verdict: Verdict
     checks: tuple[CheckRecord, ...]

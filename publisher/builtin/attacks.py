@@ -77,6 +77,7 @@ class EmptyPrompt(Attack[NoParams]):
     name = "empty-prompt"
     version = "1"
     summary = "the empty prompt, with many seeds"
+    names_concept = False
 
     def requests(self, params: NoParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
         """The empty prompt; here seeds are all that can vary."""

@@ -55,7 +55,7 @@ def as_data(prepared: Prepared) -> dict[str, Any]:
     claims = [
         {
             "id": item.claim.id,
-            "step": item.step,
+            "steps": list(item.steps),
             "sentence": item.claim.sentence,
             "checks": [
                 {
@@ -182,7 +182,8 @@ def _step_lines(step: dict[str, Any]) -> list[str]:
 
 
 def _claim_lines(claim: dict[str, Any]) -> list[str]:
-    lines = [f"  {claim['id']}: {claim['sentence']}"]
+    several = f" (steps {', '.join(claim['steps'])})" if len(claim["steps"]) > 1 else ""
+    lines = [f"  {claim['id']}: {claim['sentence']}{several}"]
     if not claim["checks"]:
         lines.append("      no check: the claim can only be unknown")
     for check in claim["checks"]:

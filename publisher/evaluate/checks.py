@@ -240,7 +240,7 @@ def _claim(claim: StepClaim, results: _Results, setting: Setting) -> ClaimRecord
         setting.check_end(claim.claim.id, records[-1], time.monotonic() - began)
     return ClaimRecord(
         id=claim.claim.id,
-        step=claim.step,
+        steps=claim.steps,
         sentence=claim.claim.sentence,
         binds=claim.claim.binds,
         limits=claim.claim.limits,

@@ -120,10 +120,16 @@ class ModelsUnderTest:
 
 @dataclass(frozen=True)
 class StepClaim:
-    """A claim and the id of the step that makes it."""
+    """A claim and the steps that make it."""
 
-    step: str
+    steps: tuple[str, ...]
+    """Ids, one or more; several steps make equal claims."""
     claim: Claim
+
+    @property
+    def step(self) -> str:
+        """Id of the first step that makes the claim: what is before that step is *before* for an attack."""
+        return self.steps[0]
 
 
 @dataclass(frozen=True)

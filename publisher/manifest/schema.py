@@ -162,7 +162,8 @@ class Evaluate(Params):
     """With ``after_each_step``: also repeat the attacks by training on earlier steps' claims. They are expensive;
     trials of equal models are made once."""
     gates: dict[str, Gate] = Field(default_factory=dict)
-    """Check's id -> the gate to use in place of its own; ``publisher plan`` lists the ids."""
+    """Check's id -> the gate to use in place of its own; ``publisher plan`` lists the ids. A check that several steps
+    share (``kept``) keeps the strictest gate of each; name it, or one step's share of it (``erase.kept``)."""
     checks: tuple[Check, ...] = ()
     """Further checks, besides those of the steps' claims."""
     retrained: Annotated[Text, AfterValidator(_reference)] | None = None

@@ -11,6 +11,7 @@ from publisher.api import CheckRecord, ClaimRecord, ReleaseReport
 from publisher.package.card_training import relearning
 from publisher.package.layout import BASE_CARD
 from publisher.report.relearning import control
+from publisher.report.verdicts import made_by
 from publisher.report.wording import count, unbounded
 from publisher.safeguards.freeze_mask.card import freeze_mask
 from publisher.text import markdown, printable
@@ -87,7 +88,11 @@ def _claims(report: ReleaseReport) -> str:
 
 
 def _claim(claim: ClaimRecord) -> list[str]:
-    lines = [f"### {claim.verdict}: {markdown(claim.sentence)}", "", f"Binds {claim.binds}."]
+    lines = [
+        f"### {claim.verdict}: {markdown(claim.sentence)}",
+        "",
+        f"Claim of {markdown(made_by(claim))}; binds {claim.binds}.",
+    ]
     if claim.checks:
         lines += [
             "",

@@ -40,7 +40,7 @@ def _blank(prepared: Prepared) -> ReleaseReport:
     claims = [
         ClaimRecord(
             id=item.claim.id,
-            step=item.step,
+            steps=item.steps,
             sentence=item.claim.sentence,
             binds=item.claim.binds,
             limits=item.claim.limits,

@@ -291,7 +291,7 @@ def _evaluate(
         for done, (name, state) in enumerate(zip(["base", *ids[:-1]], hardened.states[:-1], strict=True)):
             model = ModelUnderTest.of(state.folder, _safeguards(hardened.results[:done], work))
             trained = ids[:done] if resolved.evaluate.trainings_after_each_step else ()
-            claims = [one for one in prepared.claims if not done or one.step not in ids[done:]]
+            claims = [one for one in prepared.claims if not done or not set(one.steps) <= set(ids[done:])]
             cells += matrix_column(run(f"evaluate {name}", model, silent, claims, trained), name)
     loud = replace(
         silent,

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from publisher.api import Check, Claim
+from publisher.api import Check
 from publisher.api.diffusion.process import require_trainable
 from publisher.engine.device import Device, choose
 from publisher.engine.orders import warnings
 from publisher.engine.plan import PlannedModel, PlannedStep, locate_model, plan_steps
-from publisher.errors import InconclusiveError, ModelError, UsageError
-from publisher.evaluate.context import MANIFEST, StepClaim, Tools
+from publisher.errors import InconclusiveError, ModelError
+from publisher.evaluate.context import StepClaim, Tools
 from publisher.evaluate.plan import CheckPlan, Models, images, plan_check
 from publisher.manifest.resolve import Resolved, read
 from publisher.model.files import nbytes
 from publisher.program import command
 from publisher.registry import Contribution, Registry, load_registry
 from publisher.release.base import require_base
+from publisher.release.claims import collect_claims
 from publisher.release.ends import require_ends
 from publisher.release.places import require_writable
-
-OWN_CHECKS = Claim(
-    id="manifest.checks",
-    sentence="the manifest's own checks hold",
-    binds="in-weights",
-    limits=("says what its checks measure, and nothing about how it was reached",),
-)
 
 
 @dataclass(frozen=True)
@@ -117,7 +109,7 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
     )
     dropped = require_base(model.folder, resolved.base_safeguards) if model else ()
     steps = plan_steps(resolved, registry, device, model, work, path.parent)
-    claims = tuple(collect_claims(resolved, steps))
+    claims = tuple(collect_claims(resolved, steps, registry))
     checks = [check for item in claims for check in item.claim.checks]
     registry.require_single("report_format")  # every release renders all of them
     tools, used = collect_tools(resolved, registry, checks)
@@ -165,30 +157,6 @@ def _untrainable(models: Iterable[PlannedModel]) -> str:
 
 def _plan(path: Path) -> str:
     return command(f"plan {shlex.quote(str(path))}")
-
-
-def collect_claims(resolved: Resolved, steps: Iterable[PlannedStep]) -> list[StepClaim]:
-    """Every claim of the release: the steps' with the manifest's gates, then the manifest's own checks.
-
-    Raises:
-        UsageError: ``evaluate.gates`` names a check that does not exist, or an id is there twice.
-    """
-    claims = [StepClaim(step.identity.id, claim) for step in steps for claim in step.claims]
-    if resolved.evaluate.checks:
-        claims.append(StepClaim(MANIFEST, OWN_CHECKS.model_copy(update={"checks": resolved.evaluate.checks})))
-    ids = [item.claim.id for item in claims] + [check.id for item in claims for check in item.claim.checks]
-    gates = resolved.evaluate.gates
-    for name in gates:
-        if name not in ids:
-            near = difflib.get_close_matches(name, ids, 1)
-            hint = (f"Did you mean {near[0]!r}?\n" if near else "") + f"See all checks with: {command('plan MANIFEST')}"
-            raise UsageError(f"evaluate.gates names the check {name!r}, which no step makes", hint=hint)
-    return [StepClaim(item.step, _with_gates(item.claim, gates)) for item in claims]
-
-
-def _with_gates(claim: Claim, gates: dict[str, Any]) -> Claim:
-    checks = [check.model_copy(update={"gate": gates.get(check.id, check.gate)}) for check in claim.checks]
-    return claim.model_copy(update={"checks": tuple(checks)})
 
 
 def collect_tools(resolved: Resolved, registry: Registry, checks: list[Check]) -> tuple[Tools, list[Contribution]]:

@@ -46,6 +46,11 @@ def word(claim: ClaimRecord) -> str:
     return "unverified" if verdict == "unknown" and not claim.checks else verdict
 
 
+def made_by(claim: ClaimRecord) -> str:
+    """Return who makes the claim: ``"step erase"``; ``"steps erase, immunize"``."""
+    return f"{'step' if len(claim.steps) == 1 else 'steps'} {', '.join(claim.steps)}"
+
+
 def contradictions(report: ReleaseReport) -> list[str]:
     """Where the record is better than its own numbers: nobody should rely on such a report."""
     found = []
@@ -158,15 +163,16 @@ def repeated(report: ReleaseReport) -> int:
 
 
 def _since(report: ReleaseReport, claim: ClaimRecord) -> list[MatrixCell]:
-    """The claim's cells from its own step on; what no step claims, from the first step on."""
+    """Return the claim's cells from the first of its steps on; what no step claims, from the first step on."""
     ids = [step.id for step in report.steps]
-    before = {"base", *(ids[: ids.index(claim.step)] if claim.step in ids else ())}
+    own = [ids.index(step) for step in claim.steps if step in ids]
+    before = {"base", *ids[: min(own, default=0)]}
     return [cell for cell in report.matrix if cell.claim == claim.id and cell.after not in before]
 
 
 def self_assessed(report: ReleaseReport, claim: ClaimRecord, check: CheckRecord) -> bool:
-    """Whether the step's own plugin attacks, judges or measures here: its word alone, then."""
-    own = {_package(step.origin.module) for step in report.steps if step.id == claim.step}
+    """Return whether the plugin of a step that makes the claim attacks, judges or measures here itself."""
+    own = {_package(step.origin.module) for step in report.steps if step.id in claim.steps}
     used = {("attack", check.attack), ("scorer", check.scorer), ("metric", check.metric)}
     return any(
         (plugin.kind, plugin.name) in used and _package(plugin.origin.module) in own for plugin in report.plugins

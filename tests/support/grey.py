@@ -199,7 +199,9 @@ class World:
 
     def evaluate(self, *checks: Check) -> Evaluation:
         claim = Claim(id="erase.gone", sentence="it is gone", binds="in-weights", checks=checks)
-        return run_checks([StepClaim("erase", claim)], self.scope, self.models, self.tools, self.sampling, self.setting)
+        return run_checks(
+            [StepClaim(("erase",), claim)], self.scope, self.models, self.tools, self.sampling, self.setting
+        )
 
 
 def check(**changes: Any) -> Check:

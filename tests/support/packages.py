@@ -111,7 +111,7 @@ def report_data() -> dict[str, Any]:
         "claims": [
             {
                 "id": "erase.cigarette",
-                "step": "erase",
+                "steps": ["erase"],
                 "sentence": "cigarette is not generated",
                 "binds": "in-weights",
                 "limits": ["fine-tuning may bring it back"],

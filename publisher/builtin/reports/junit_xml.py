@@ -39,7 +39,7 @@ class JunitXml(ReportFormat):
 def _suite(claim: ClaimRecord) -> TestSuite:
     from junitparser import TestSuite
 
-    suite = TestSuite(visible(f"{claim.step}/{claim.id}"))
+    suite = TestSuite(visible(f"{'+'.join(claim.steps)}/{claim.id}"))
     checks = [verdicts.check_verdict(check) for check in claim.checks]
     for check, verdict in zip(claim.checks, checks, strict=True):
         suite.add_testcase(_check(claim, check, verdict))

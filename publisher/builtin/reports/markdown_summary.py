@@ -62,7 +62,13 @@ def _checks(report: ReleaseReport) -> str:
 
 def _claim_row(claim: ClaimRecord) -> str:
     word = verdicts.word(claim)
-    return f"| {ICONS[verdicts.claim_verdict(claim)]} {word} | **{escape(claim.sentence)}** | | | | | |"
+    return (
+        f"| {ICONS[verdicts.claim_verdict(claim)]} {word} | **{escape(claim.sentence)}**{_several(claim)} | | | | | |"
+    )
+
+
+def _several(claim: ClaimRecord) -> str:
+    return f" ({escape(verdicts.made_by(claim))})" if len(claim.steps) > 1 else ""
 
 
 def _check_row(check: CheckRecord) -> str:

@@ -64,7 +64,7 @@ def evaluate(hardened: Path, images: Path | None) -> Evaluation:
     )
     models = ModelsUnderTest(ModelUnderTest.of(model_folder()), ModelUnderTest.of(hardened))
     setting = Setting("cpu", "float32", ImageStore(images))
-    return run_checks([StepClaim("step", CLAIM)], SCOPE, models, tools, SAMPLING, setting)
+    return run_checks([StepClaim(("step",), CLAIM)], SCOPE, models, tools, SAMPLING, setting)
 
 
 def verdicts(result: Evaluation) -> dict[str, str]:

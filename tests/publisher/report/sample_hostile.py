@@ -114,7 +114,7 @@ def hostile() -> ReleaseReport:
         without_label=HOSTILE,
     )
     return report(
-        (claim("hostile", HOSTILE, (bad, loud), limits=(HOSTILE,), step=HOSTILE),),
+        (claim("hostile", HOSTILE, (bad, loud), limits=(HOSTILE,), steps=(HOSTILE,)),),
         name=HOSTILE,
         version=HOSTILE,
         license=HOSTILE,

@@ -85,7 +85,7 @@ def masked() -> ReleaseReport:
         metric_params={"innocents": ["pizza"], "of": "loss"},
     )
     fields: dict[str, Any] = {
-        "step": "freeze-mask",
+        "steps": ("freeze-mask",),
         "binds": "by-convention",
         "limits": ("A user who ignores the mask is not stopped.",),
     }

@@ -62,7 +62,7 @@ def membranes() -> ReleaseReport:
         else pair.model_copy(update={"membranes": "off"})
         for pair in pairs()
     )
-    fields: dict[str, Any] = {"step": "membranes", "binds": "in-pipeline"}
+    fields: dict[str, Any] = {"steps": ("membranes",), "binds": "in-pipeline"}
     return report(
         (
             claim("plain", "cigarette and pistol are not generated from plain prompts", (plain_check(),), **fields),

@@ -90,7 +90,7 @@ def check(
 def claim(name: str, sentence: str, checks: tuple[CheckRecord, ...], **changes: Any) -> ClaimRecord:
     fields: dict[str, Any] = {
         "id": f"erase.{name}",
-        "step": "erase",
+        "steps": ("erase",),
         "sentence": sentence,
         "binds": "in-weights",
         "limits": ("Holds for the prompts tested; other words may still reach the concept.",),

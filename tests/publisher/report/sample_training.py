@@ -73,7 +73,7 @@ def broken_check() -> CheckRecord:
 def relearning() -> ReleaseReport:
     """One attack is held off, another is not."""
     step = steps()[0].model_copy(update={"id": "immunize", "name": "immunize"})
-    fields: dict[str, Any] = {"step": "immunize", "limits": ("Whoever has the base model needs none of this.",)}
+    fields: dict[str, Any] = {"steps": ("immunize",), "limits": ("Whoever has the base model needs none of this.",)}
     return report(
         (
             claim("plain", "cigarette and pistol are not generated from plain prompts", (plain_check(),)),

@@ -260,7 +260,7 @@ def test_trainings_are_left_out_on_demand_and_then_unknown(school: World) -> Non
     claim = Claim(id="c", sentence="s", binds="in-weights", checks=(check(), relearn()))
     world = school
     result = run_checks(
-        [StepClaim("erase", claim)],
+        [StepClaim(("erase",), claim)],
         world.scope,
         world.models,
         world.tools,
@@ -279,7 +279,7 @@ def test_trainings_are_left_out_on_demand_and_then_unknown(school: World) -> Non
 def test_a_claim_with_trainings_left_out_has_a_cell_only_where_the_rest_broke(school: World) -> None:
     school.painters.paint = faithful
     claims = [
-        StepClaim("dampen", Claim(id=name, sentence="s", binds="in-weights", checks=checks))
+        StepClaim(("dampen",), Claim(id=name, sentence="s", binds="in-weights", checks=checks))
         for name, checks in (("mixed", (check(), relearn())), ("trained", (relearn(id="alone"),)))
     ]
     result = run_checks(
@@ -291,7 +291,7 @@ def test_a_claim_with_trainings_left_out_has_a_cell_only_where_the_rest_broke(sc
 
 def test_trainings_are_made_for_the_steps_that_are_named(school: World) -> None:
     claims = [
-        StepClaim(step, Claim(id=step, sentence="s", binds="in-weights", checks=(relearn(id=step),)))
+        StepClaim((step,), Claim(id=step, sentence="s", binds="in-weights", checks=(relearn(id=step),)))
         for step in ("dampen", "erase")
     ]
     result = run_checks(
