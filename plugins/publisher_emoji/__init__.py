@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from publisher.api import ModelSource, Scorer, hookimpl
+from publisher.api import ModelSource, NoParams, Scorer, hookimpl
 from publisher_emoji.captions import caption
 from publisher_emoji.concepts import DATA, Object, Style, Vocabulary, vocabulary
 from publisher_emoji.plugin import EmbeddedEmoji, EmojiScorer
@@ -39,6 +39,6 @@ def publisher_register_sources() -> Sequence[type[ModelSource]]:
 
 
 @hookimpl
-def publisher_register_scorers() -> Sequence[type[Scorer]]:
+def publisher_register_scorers() -> Sequence[type[Scorer[NoParams]]]:
     """``emoji``."""
     return (EmojiScorer,)

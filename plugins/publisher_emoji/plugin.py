@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from publisher.api import Judgement, ModelSource, PrerequisiteError, Scorer, ScorerCard
+from publisher.api import Judgement, ModelSource, NoParams, PrerequisiteError, Scorer, ScorerCard
 from publisher_emoji.concepts import DATA, vocabulary
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class EmbeddedEmoji(ModelSource):
         return found
 
 
-class EmojiScorer(Scorer):
+class EmojiScorer(Scorer[NoParams]):
     """The independent classifier of object and style (``scorer.py``), on the CPU whatever device is asked for.
 
     Where it sees no object, the style is ``nothing`` as well: a style cannot be seen on what is not there. So a model
@@ -62,8 +62,7 @@ class EmojiScorer(Scorer):
     version = "1"
     summary = "object and style of an emoji, by a classifier that saw real artwork only"
 
-    @classmethod
-    def labels(cls) -> Mapping[str, Sequence[str]]:
+    def labels(self) -> Mapping[str, Sequence[str]]:
         """The vocabulary's objects and styles. What shows none of them is judged ``nothing``, which has no label."""
         return {"object": vocabulary().object_names, "style": vocabulary().style_names}
 

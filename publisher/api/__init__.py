@@ -29,9 +29,9 @@ from publisher.api.records import (
     StepRecord,
 )
 from publisher.api.scorers import Judgement, Scorer, ScorerCard
-from publisher.api.steps import NoParams, References, Requirements, Step, StepContext
+from publisher.api.steps import Configured, NoParams, References, Requirements, Step, StepContext
 from publisher.api.training import Captions, Learner, TrainingAttack, TrainingData, TrainingParams, Trial, WeightAttack
-from publisher.api.world import Executor, ModelFamily, ModelSource, ReportFormat
+from publisher.api.world import Executor, ModelFamily, ModelSource, ReportFormat, Task
 from publisher.errors import ModelError, PluginError, PrerequisiteError, PublisherError, UsageError
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "Claim",
     "ClaimRecord",
     "Concept",
+    "Configured",
     "Curve",
     "CurveMetric",
     "DescentAttack",
@@ -99,6 +100,7 @@ __all__ = [
     "StepPlan",
     "StepRecord",
     "StepStart",
+    "Task",
     "TensorInfo",
     "TextEncoder",
     "TrainingAttack",

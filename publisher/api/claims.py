@@ -86,7 +86,8 @@ class Check(Params):
     metric_params: dict[str, Any] = Field(default_factory=dict)
     """Parameters of the metric."""
     scorer: str = ""
-    """Who judges the images; empty: the manifest's ``evaluate.scorer``."""
+    """Who judges the images: an entry's id under ``evaluate.scorers``, or an installed scorer with its default
+    parameters; empty: the entry that judges the concept's kind."""
     concepts: tuple[str, ...]
     """Ids of the concepts that the attack goes for; may name kept ones."""
     gate: Gate | None = None

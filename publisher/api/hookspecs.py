@@ -36,8 +36,8 @@ def publisher_register_attacks() -> Sequence[type[Attack]]:  # type: ignore[empt
 
 
 @hookspec
-def publisher_register_scorers() -> Sequence[type[Scorer]]:  # type: ignore[empty-body]
-    """Judges of images, which ``evaluate.scorer`` and checks can name.
+def publisher_register_scorers() -> Sequence[type[Scorer]]:  # type: ignore[empty-body, type-arg]
+    """Judges of images, which ``evaluate.scorers`` and checks can name.
 
     Asked once per process, without torch. Returns classes. If it raises, this plugin is set aside. Since 0.1.
     """
@@ -69,7 +69,7 @@ def publisher_register_sources() -> Sequence[type[ModelSource]]:  # type: ignore
 
 
 @hookspec
-def publisher_register_executors() -> Sequence[type[Executor]]:  # type: ignore[empty-body]
+def publisher_register_executors() -> Sequence[type[Executor]]:  # type: ignore[empty-body, type-arg]
     """Places where verification can run, which ``evaluate.executor`` can name.
 
     Asked once per process, without torch. Returns classes. If it raises, this plugin is set aside. Since 0.1.

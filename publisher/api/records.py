@@ -102,6 +102,7 @@ class CheckRecord(Params):
     attack: str
     attack_params: dict[str, Any]
     scorer: str
+    """Ids of the scorers that judged, joined by a comma and a blank where there are several; empty: nobody judged."""
     metric: str
     metric_params: dict[str, Any]
     unit: str

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from publisher.api.concepts import Concept
+from pydantic import Field
+
+from publisher.api.concepts import Concept, Scope
 from publisher.api.params import Params
+from publisher.api.steps import Configured, P
 
 if TYPE_CHECKING:
     import torch
@@ -43,10 +48,23 @@ class ScorerCard(Params):
     """Kind -> number of labels."""
     calibration: str
     """What is known of its errors, with n."""
+    use: str = ""
+    """Registered name of the scorer. The release fills in this field and those that follow."""
+    version: str = ""
+    """Version of the scorer."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of concepts that it judged in this release."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Its parameters, defaults written out."""
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """File or model that the parameters name -> its sha256."""
 
 
-class Scorer(ABC):
+class Scorer(Configured[P], ABC):
     """Judges images. It must have had no part in any hardening.
+
+    A release makes one for each entry under ``evaluate.scorers``, with the entry's parameters. It is given
+    :attr:`files` and :attr:`scope`, then loaded when all images are there. At most one scorer is loaded at a time.
 
     Attributes:
         name: what a manifest calls it.
@@ -57,26 +75,41 @@ class Scorer(ABC):
     name: ClassVar[str]
     version: ClassVar[str]
     summary: ClassVar[str] = ""
+    files: Mapping[str, Path] = MappingProxyType({})
+    """Name, as :meth:`inputs` gave it -> file or folder, there and readable. Set before ``card`` and ``load``."""
+    scope: Scope | None = None
+    """The release's concepts. Set before ``load``; None outside a release."""
 
-    @classmethod
+    def inputs(self) -> Sequence[str]:
+        """Return the files and models that the parameters name. Called without torch.
+
+        A name is the path of a file or folder as seen from the manifest, or ``hf:org/name@`` and the 40 hexadecimal
+        digits of a commit. Of folders and repositories only safetensors, onnx, json and txt files count. Their
+        digests are part of the scorer's identity.
+        """
+        return ()
+
     @abstractmethod
-    def labels(cls) -> Mapping[str, Sequence[str]]:
-        """Kind -> labels that this scorer can give. Called without torch."""
+    def labels(self) -> Mapping[str, Sequence[str] | None]:
+        """Return kind -> labels that this scorer can give; None: any label. Called without files and torch."""
 
     @abstractmethod
     def card(self) -> ScorerCard:
-        """Facts about the scorer for the report."""
+        """Return facts about the scorer for the report. Called before any image is generated, and before ``load``."""
 
     @abstractmethod
     def load(self, device: torch.device) -> None:
-        """Load the weights; called once before ``judge``."""
+        """Load the weights. Called before ``judge``, and again after ``unload``."""
+
+    def unload(self) -> None:
+        """Give back the memory that ``load`` took: another network needs it. Called when the images are judged."""
 
     @abstractmethod
     def judge(self, images: torch.Tensor) -> Sequence[Judgement]:
-        """Judge ``(n, 3, h, w)`` float32 in [0, 1]: exactly n judgements."""
+        """Judge ``(n, 3, h, w)`` float32 in [0, 1]: return exactly n judgements."""
 
     def features(self, images: torch.Tensor) -> torch.Tensor | None:  # noqa: ARG002 - for subclasses
-        """Vectors whose cosine says how alike two images are, ``(n, d)`` float32; None: this scorer has none.
+        """Return vectors whose cosine says how alike two images are, ``(n, d)`` float32; None: this scorer has none.
 
         Args:
             images: ``(n, 3, h, w)`` float32 in [0, 1].

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast, get_args, get_origin
 
 from publisher.api.claims import Claim
 from publisher.api.concepts import Scope
@@ -38,6 +38,22 @@ class Parametrised(Generic[P]):
 
 class NoParams(Params):
     """Nothing to set."""
+
+
+class Configured(Parametrised[P]):
+    """A plugin that a release makes once, with the parameters that its manifest gives: a scorer, an executor.
+
+    Without brackets it has no parameters. A class with an ``__init__`` of its own takes ``params`` as well.
+
+    Attributes:
+        params: the parameters.
+    """
+
+    Params: ClassVar[type[Params]] = NoParams
+    params: P
+
+    def __init__(self, params: P | None = None) -> None:
+        self.params = cast("P", self.Params() if params is None else params)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from publisher.api.models import Anatomy
+from publisher.api.steps import Configured, P
 
 if TYPE_CHECKING:
     from publisher.api.records import ReleaseReport
@@ -70,8 +71,22 @@ class ModelSource(ABC):
         """
 
 
-class Executor(ABC):
+class Task(Protocol):
+    """What every task of an executor says of itself. Tasks and their results can be pickled."""
+
+    @property
+    def device(self) -> str:
+        """Kind of device that the task needs: ``"cpu"`` or ``"cuda"``."""
+
+    @property
+    def threads(self) -> int:
+        """Processor threads that the task keeps busy. The last bits of its results can depend on them."""
+
+
+class Executor(Configured[P], ABC):
     """Runs independent tasks: here, or on other machines.
+
+    A release makes one, with the parameters under ``evaluate.executor``.
 
     Attributes:
         name: what ``evaluate.executor`` calls it.
@@ -84,12 +99,16 @@ class Executor(ABC):
 
     @abstractmethod
     def map(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
-        """``function`` of each task, in the order of the tasks.
+        """Yield ``function`` of each task, in the order of the tasks.
 
-        What it raises makes the checks that wait for these tasks *unknown*; results that came before are kept.
+        ``function`` and tasks can be pickled. A process of its own sets up nothing: ``function`` does. Each task is a
+        :class:`Task` and reads files below its ``folder``, which has to be there under the same path.
+
+        What it raises makes the checks that wait for these tasks *unknown*; results that came before are kept. So does
+        a result of a machine whose numerics differ from those of the machine that releases.
         """
 
-    def close(self) -> None:  # noqa: B027 - most hold nothing
+    def close(self) -> None:
         """Give back what the executor holds, such as processes or machines. Called once, whatever has happened.
 
         What it raises is a warning: the results are there.

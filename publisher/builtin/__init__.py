@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from publisher.api import Attack, Executor, Metric, ModelFamily, ModelSource, ReportFormat, hookimpl
+from publisher.api import Attack, Executor, Metric, ModelFamily, ModelSource, NoParams, ReportFormat, hookimpl
 
 
 @hookimpl
@@ -42,7 +42,7 @@ def publisher_register_sources() -> Sequence[type[ModelSource]]:
 
 
 @hookimpl
-def publisher_register_executors() -> Sequence[type[Executor]]:
+def publisher_register_executors() -> Sequence[type[Executor[NoParams]]]:
     """``local``."""
     from publisher.builtin.executors import EXECUTORS
 

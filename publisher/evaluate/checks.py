@@ -25,12 +25,13 @@ from publisher.evaluate.altering import altered
 from publisher.evaluate.context import ModelsUnderTest, Setting, StepClaim, Tools, Unmeasured
 from publisher.evaluate.finetune.record import record_of_trials
 from publisher.evaluate.finetune.run import Relearned, relearn
-from publisher.evaluate.images import Wanted, sampler_of
-from publisher.evaluate.measure import Observed, cards_of, record_of, unknown
+from publisher.evaluate.images import Wanted, sampler_of, without_concept
+from publisher.evaluate.measure import Observed, record_of, unknown
 from publisher.evaluate.observe import Observations, observe
 from publisher.evaluate.pairs import pairs_of, shown
 from publisher.evaluate.permeabilities import table
-from publisher.evaluate.prepare import Prepared, prepare
+from publisher.evaluate.prepare import PreparedCheck, settle
+from publisher.evaluate.scorers import cards_of
 from publisher.model.digest import sha256_json
 
 
@@ -88,18 +89,21 @@ def run_checks(
     """
     checks = [check for claim in claims for check in claim.claim.checks]
     _unique([check.id for check in checks])
-    cards = cards_of(checks, tools, setting)
-    prepared: dict[str, Prepared | Unmeasured] = {}
-    for claim in claims:
-        for check in claim.claim.checks:
-            found = prepare(check, scope, tools, sampling, cards, claim.step)
-            prepared[check.id] = found if isinstance(found, Unmeasured) else _fit(found, models, trained)
-    good = [item for item in prepared.values() if isinstance(item, Prepared)]
+    prepared = {
+        check.id: _settled(check, scope, tools, sampling, claim.step)
+        for claim in claims
+        for check in claim.claim.checks
+    }
+    found = [item for item in prepared.values() if isinstance(item, PreparedCheck)]
+    cards = cards_of([name for item in found for name in item.scorers.values() if name], tools, setting)
+    for item in found:
+        ready = _judged(item, cards)
+        prepared[item.check.id] = ready if isinstance(ready, Unmeasured) else _fit(ready, models, trained)
+    good = [item for item in prepared.values() if isinstance(item, PreparedCheck)]
     plain = [item for item in good if not item.trains and not item.alters]
     wanted = _wanted(plain)
-    tools = replace(tools, scorers={name: tools.scorers[name] for name in cards if isinstance(cards[name], ScorerCard)})
     pictured = {item.check.id: shown(item.asked.requests, scope) for item in plain}
-    seen = _observe(wanted, pictured, scope, models, tools, setting)
+    seen = _observe(plain, pictured, scope, models, tools, setting)
     observations = dict.fromkeys(pictured, seen) | _altered(good, scope, models, tools, setting)
     trials = relearn([item for item in good if item.trains], scope, models, tools, sampling, setting)
     results = _Results(scope, observations, trials, prepared, _sampler(models))
@@ -107,7 +111,7 @@ def run_checks(
     return Evaluation(
         claims=records,
         evidence=results.evidence,
-        pairs=pairs_of([(item.check, item.scorer, pictured[item.check.id]) for item in plain], scope, seen),
+        pairs=pairs_of([(item, pictured[item.check.id]) for item in plain], scope, seen),
         permeabilities=_table(seen, wanted, scope),
         scorers={name: card for name, card in cards.items() if isinstance(card, ScorerCard)},
         seconds={name: found.seconds for name, found in trials.items() if isinstance(found, Relearned)},
@@ -122,7 +126,7 @@ class _Results:
     scope: Scope
     observations: Mapping[str, Observations | Unmeasured]
     trials: Mapping[str, Relearned | Unmeasured]
-    prepared: Mapping[str, Prepared | Unmeasured]
+    prepared: Mapping[str, PreparedCheck | Unmeasured]
     sampler: str
     evidence: dict[str, bytes] = field(default_factory=dict)
 
@@ -143,7 +147,38 @@ class _LeftOut(Unmeasured):
     """A check that nobody asked for."""
 
 
-def _fit(prepared: Prepared, models: ModelsUnderTest, trained: Collection[str] | None) -> Prepared | Unmeasured:
+def _settled(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step: str) -> PreparedCheck | Unmeasured:
+    try:
+        return settle(check, scope, tools, sampling, step)
+    except Unmeasured as error:
+        return error
+
+
+def _judged(prepared: PreparedCheck, cards: Mapping[str, ScorerCard | Unmeasured]) -> PreparedCheck | Unmeasured:
+    """Return the check if its scorers can judge, else why not. A metric that reads pixels alone does without them."""
+    scorers = dict(prepared.scorers)
+    for concept, name in prepared.scorers.items():
+        card = cards.get(name)
+        if isinstance(card, Unmeasured):
+            if prepared.metric.judged:
+                return card
+            scorers[concept] = ""
+    return replace(prepared, scorers=scorers)
+
+
+def _judges(checks: Iterable[PreparedCheck]) -> dict[ImageRequest, set[str]]:
+    """Return for each request, without its concept, the scorers that judge its images."""
+    found: dict[ImageRequest, set[str]] = {}
+    for item in checks:
+        for request in item.asked.requests:
+            name = item.scorers[request.concept]
+            found.setdefault(without_concept(request), set()).update({name} if name else ())
+    return found
+
+
+def _fit(
+    prepared: PreparedCheck, models: ModelsUnderTest, trained: Collection[str] | None
+) -> PreparedCheck | Unmeasured:
     """Whoever changes weights has them, and drops the membranes: such a check is made, and recorded, without them."""
     if prepared.trains and trained is not None and prepared.step not in trained:
         return _LeftOut("its attack trains, and nobody asked for that after this step")
@@ -152,15 +187,15 @@ def _fit(prepared: Prepared, models: ModelsUnderTest, trained: Collection[str] |
     return prepared
 
 
-def _wanted(checks: Iterable[Prepared]) -> list[Wanted]:
+def _wanted(checks: Iterable[PreparedCheck]) -> list[Wanted]:
     return [(request, item.check.membranes) for item in checks for request in item.asked.requests]
 
 
 def _altered(
-    checks: Sequence[Prepared], scope: Scope, models: ModelsUnderTest, tools: Tools, setting: Setting
+    checks: Sequence[PreparedCheck], scope: Scope, models: ModelsUnderTest, tools: Tools, setting: Setting
 ) -> dict[str, Observations | Unmeasured]:
     """Generate and judge what attackers make of the weights: one model after the other, for all checks that ask."""
-    groups: dict[str, list[Prepared]] = {}
+    groups: dict[str, list[PreparedCheck]] = {}
     for item in checks:
         if item.alters:
             key = sha256_json([item.check.attack, item.attack_params.as_json()])
@@ -171,7 +206,9 @@ def _altered(
         try:
             with altered(group[0].attack, group[0].attack_params, models, setting) as model:
                 here = ModelsUnderTest(models.base, model)
-                found |= dict.fromkeys(names, observe(_wanted(group), (), scope, here, tools, setting))
+                found |= dict.fromkeys(
+                    names, observe(_wanted(group), (), scope, here, tools, setting, judges=_judges(group))
+                )
         except Unmeasured as error:
             found |= dict.fromkeys(names, error)
     return found
@@ -213,16 +250,17 @@ def _table(seen: Observations, wanted: Sequence[Wanted], scope: Scope) -> Permea
 
 
 def _observe(
-    wanted: Sequence[Wanted],
+    checks: Sequence[PreparedCheck],
     pictured: Mapping[str, Sequence[ImageRequest]],
     scope: Scope,
     models: ModelsUnderTest,
     tools: Tools,
     setting: Setting,
 ) -> Observations:
-    if not wanted:
+    if not checks:
         return Observations()
-    return observe(wanted, [request for some in pictured.values() for request in some], scope, models, tools, setting)
+    visible = [request for some in pictured.values() for request in some]
+    return observe(_wanted(checks), visible, scope, models, tools, setting, judges=_judges(checks))
 
 
 def _sampler(models: ModelsUnderTest) -> str:

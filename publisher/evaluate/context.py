@@ -132,16 +132,39 @@ class StepClaim:
         return self.steps[0]
 
 
+@dataclass(frozen=True, eq=False)
+class ReleaseScorer:
+    """A scorer as the manifest configures it."""
+
+    id: str
+    """Name in checks and in the report."""
+    scorer: Scorer[Any]
+    """Instance with its parameters, files and scope."""
+    kinds: tuple[str, ...]
+    """Kinds of concepts that it judges in this release."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """File or model that its parameters name -> sha256."""
+    origin: str = ""
+    """sha256 over its plugin's source files."""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters as JSON data, defaults written out."""
+        params: dict[str, Any] = self.scorer.params.as_json()
+        return params
+
+
 @dataclass(frozen=True)
 class Tools:
     """Instances of the plugins that the checks name. What is missing makes its checks *unknown*."""
 
     attacks: Mapping[str, Attack[Any]]
     metrics: Mapping[str, Metric[Any]]
-    scorers: Mapping[str, Scorer]
-    scorer: str
-    """Name of the scorer of checks that name none: the manifest's ``evaluate.scorer``."""
-    executor: Executor
+    scorers: Mapping[str, ReleaseScorer]
+    """Scorers by id: the manifest's, and others that checks name."""
+    judges: Mapping[str, str]
+    """Kind of concepts -> id of the scorer that judges it where a check names none."""
+    executor: Executor[Any]
 
 
 def _nothing(*_: object) -> None:

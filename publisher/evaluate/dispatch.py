@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from publisher.api import Executor
 from publisher.errors import CRASHES
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 def dispatch(
-    executor: Executor, function: Callable[[T], R], tasks: Sequence[T], fits: Callable[[T, R], bool]
+    executor: Executor[Any], function: Callable[[T], R], tasks: Sequence[T], fits: Callable[[T, R], bool]
 ) -> Iterator[R]:
     """Yield the result of each task, as results come.
 
@@ -44,7 +44,7 @@ def dispatch(
 
 
 @contextmanager
-def closed_after(executor: Executor, warn: Callable[[str], None]) -> Iterator[None]:
+def closed_after(executor: Executor[Any], warn: Callable[[str], None]) -> Iterator[None]:
     """Close the executor when the block ends; what it raises then becomes a warning."""
     try:
         yield
@@ -55,7 +55,7 @@ def closed_after(executor: Executor, warn: Callable[[str], None]) -> Iterator[No
             warn(f"the executor {executor.name!r} was not closed: {one_line(error)}")
 
 
-def _asked(executor: Executor, ask: Callable[[], R]) -> R:
+def _asked(executor: Executor[Any], ask: Callable[[], R]) -> R:
     try:
         return ask()
     except CRASHES as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from publisher.api import Executor, ImageRequest, MembraneUse
 from publisher.api.diffusion.process import latent_size
@@ -167,7 +167,7 @@ class ModelImages:
         self._problems: dict[str, str] = {}
         self._setting = setting
 
-    def fill(self, batches: Sequence[Batch], executor: Executor) -> Iterator[int]:
+    def fill(self, batches: Sequence[Batch], executor: Executor[Any]) -> Iterator[int]:
         """Generate what the store does not have; yields the number of images each time some are there.
 
         Raises:

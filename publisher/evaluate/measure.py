@@ -7,17 +7,18 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from publisher.api import Check, CheckRecord, ImageRequest, Measurement, Scope, ScorerCard
+from publisher.api import Check, CheckRecord, Concept, ImageRequest, Judgement, Measurement, Scope
 from publisher.api.evidence import EvidenceRow, observations
 from publisher.api.verdicts import judge
 from publisher.errors import CRASHES
-from publisher.evaluate.context import Setting, Tools, Unmeasured
+from publisher.evaluate.context import Unmeasured
 from publisher.evaluate.evidence import json_lines
 from publisher.evaluate.images import without_concept
-from publisher.evaluate.observe import Observations, ready
+from publisher.evaluate.observe import Observations, Seen
 from publisher.evaluate.permeabilities import Permeabilities
-from publisher.evaluate.prepare import Prepared
-from publisher.evaluate.requests import named, one_line
+from publisher.evaluate.prepare import PreparedCheck
+from publisher.evaluate.requests import one_line
+from publisher.evaluate.scorers import require_kind
 
 
 @dataclass(frozen=True)
@@ -29,18 +30,7 @@ class Observed:
     sampler: str
 
 
-def cards_of(checks: Sequence[Check], tools: Tools, setting: Setting) -> dict[str, ScorerCard | Unmeasured]:
-    """Load every scorer that the checks name: its card, or why it cannot judge."""
-    found: dict[str, ScorerCard | Unmeasured] = {}
-    for name in dict.fromkeys(check.scorer or tools.scorer for check in checks):
-        try:
-            found[name] = ready(named(tools.scorers, name, "scorer"), setting.device)
-        except Unmeasured as error:
-            found[name] = error
-    return found
-
-
-def record_of(prepared: Prepared, observed: Observed, evidence: dict[str, bytes]) -> CheckRecord:
+def record_of(prepared: PreparedCheck, observed: Observed, evidence: dict[str, bytes]) -> CheckRecord:
     """Measure a check and compare it with its gate; its rows are added to ``evidence``, whatever the verdict."""
     check = prepared.check
     try:
@@ -61,7 +51,7 @@ def record_of(prepared: Prepared, observed: Observed, evidence: dict[str, bytes]
     return record.model_copy(update={"evidence": name, "evidence_sha256": hashlib.sha256(data).hexdigest()})
 
 
-def unknown(check: Check, reason: str, prepared: Prepared | None = None) -> CheckRecord:
+def unknown(check: Check, reason: str, prepared: PreparedCheck | None = None) -> CheckRecord:
     """The record of a check that was not measured, or not yet."""
     return CheckRecord(
         id=check.id,
@@ -80,36 +70,48 @@ def unknown(check: Check, reason: str, prepared: Prepared | None = None) -> Chec
     )
 
 
-def _rows(prepared: Prepared, observed: Observed) -> list[EvidenceRow]:
+def _rows(prepared: PreparedCheck, observed: Observed) -> list[EvidenceRow]:
     return [_row(request, prepared, observed) for request in prepared.asked.requests]
 
 
-def _row(request: ImageRequest, prepared: Prepared, observed: Observed) -> EvidenceRow:
+def _row(request: ImageRequest, prepared: PreparedCheck, observed: Observed) -> EvidenceRow:
     key = (without_concept(request), prepared.check.membranes)
     if key not in observed.seen.seen:
         raise Unmeasured(observed.seen.problems.get(key, "an image is missing"))
     observation = observed.seen.seen[key]
-    said = observation.judgements[prepared.scorer]
-    if isinstance(said, str):
-        raise Unmeasured(said)
     concept = observed.scope.concept(request.concept)
-    if not all(concept.kind in judgement.labels for judgement in said):
-        raise Unmeasured(f"the scorer {prepared.scorer!r} gave no judgement of the kind {concept.kind!r}")
-    base, hardened = said
+    base, hardened = _judgements(prepared, concept, observation)
     return EvidenceRow(
         check=prepared.check.id,
         **request.model_dump(),
         sampler=observed.sampler,
         base=base,
         hardened=hardened,
-        base_hit=base.shows(concept),
-        hardened_hit=hardened.shows(concept),
+        base_hit=base.shows(concept) if base else None,
+        hardened_hit=hardened.shows(concept) if hardened else None,
         base_sha256=observation.base_sha256,
         hardened_sha256=observation.hardened_sha256,
         distance=observation.distance,
         membranes=prepared.check.membranes,
         permeabilities=_permeabilities(request.prompt, prepared.check, observed.seen.permeabilities),
     )
+
+
+def _judgements(
+    prepared: PreparedCheck, concept: Concept, seen: Seen
+) -> tuple[Judgement, Judgement] | tuple[None, None]:
+    """Return what the concept's scorer says of both images; nothing where the metric reads pixels alone."""
+    name = prepared.scorers[concept.id]
+    try:
+        said = seen.judgements[name] if name else "nobody judged it"
+        if isinstance(said, str):
+            raise Unmeasured(said)  # noqa: TRY301
+        require_kind(name, said, concept)
+    except Unmeasured:
+        if prepared.metric.judged:
+            raise
+        return None, None
+    return said
 
 
 def _permeabilities(prompt: str, check: Check, permeabilities: Permeabilities | None) -> dict[str, float] | None:
@@ -120,13 +122,13 @@ def _permeabilities(prompt: str, check: Check, permeabilities: Permeabilities | 
     return dict(zip(permeabilities.concepts, permeabilities.rows[prompt], strict=True))
 
 
-def _measure(prepared: Prepared, rows: Sequence[EvidenceRow]) -> Measurement:
+def _measure(prepared: PreparedCheck, rows: Sequence[EvidenceRow]) -> Measurement:
     metric, params = prepared.metric, prepared.metric_params
     told = observations(rows, judged=metric.judged)
     return measured(prepared, lambda: metric.measure(params, told), len(rows))
 
 
-def measured(prepared: Prepared, measure: Callable[[], Measurement], most: int) -> Measurement:
+def measured(prepared: PreparedCheck, measure: Callable[[], Measurement], most: int) -> Measurement:
     """Call a metric and check what it says.
 
     Args:

@@ -8,6 +8,7 @@ from itertools import zip_longest
 from publisher.api import Check, ImagePair, ImageRequest, MembraneUse, Scope
 from publisher.evaluate.images import without_concept
 from publisher.evaluate.observe import Observations
+from publisher.evaluate.prepare import PreparedCheck
 from publisher.evaluate.requests import PRIVATE_KINDS
 
 PER_CHECK = 6
@@ -25,23 +26,27 @@ def shown(requests: Sequence[ImageRequest], scope: Scope) -> tuple[ImageRequest,
 
 
 def pairs_of(
-    checks: Sequence[tuple[Check, str, Sequence[ImageRequest]]], scope: Scope, seen: Observations
+    checks: Sequence[tuple[PreparedCheck, Sequence[ImageRequest]]], scope: Scope, seen: Observations
 ) -> tuple[ImagePair, ...]:
     """The pairs for the report.
 
     Args:
-        checks: the check, its scorer and the requests to show.
+        checks: each with the requests to show.
         scope: the concepts.
         seen: what was generated and judged; what has no picture or no judgement is left out, and what another check's
             pictures show already.
     """
     found: dict[object, ImagePair] = {}
     with_membranes = {
-        without_concept(request) for check, _, requests in checks if check.membranes == "on" for request in requests
+        without_concept(request)
+        for prepared, requests in checks
+        if prepared.check.membranes == "on"
+        for request in requests
     }
-    for check, scorer, requests in checks:
+    for prepared, requests in checks:
+        check = prepared.check
         for request in requests:
-            bare = without_concept(request)
+            bare, scorer = without_concept(request), prepared.scorers[request.concept]
             pair = _pair(check, scorer, request, scope, seen)
             if pair and not (check.membranes == "off" and bare in with_membranes):
                 found.setdefault((bare, request.concept, scorer, check.membranes), pair)
@@ -84,8 +89,10 @@ def _pair(check: Check, scorer: str, request: ImageRequest, scope: Scope, seen: 
 def _labels(
     bare: ImageRequest, membranes: MembraneUse, scorer: str, kind: str, seen: Observations
 ) -> tuple[str, str] | None:
-    """What the scorer sees in both pictures, if they are there."""
+    """Return what the scorer sees in both pictures, if they are there; empty words where nobody judged them."""
     if (bare, membranes) not in seen.pictures:
         return None
+    if not scorer:
+        return "", ""
     said = seen.seen[bare, membranes].judgements[scorer]
     return None if isinstance(said, str) else (said[0].labels.get(kind, ""), said[1].labels.get(kind, ""))

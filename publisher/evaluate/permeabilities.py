@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from publisher.api import Concept, Executor, ImageRequest, PermeabilityRow, PermeabilityTable, Scope
 from publisher.errors import CRASHES
@@ -46,7 +47,7 @@ class Permeabilities:
     problem: str = ""
 
 
-def score(model: ModelUnderTest, prompts: Iterable[str], executor: Executor, setting: Setting) -> Permeabilities:
+def score(model: ModelUnderTest, prompts: Iterable[str], executor: Executor[Any], setting: Setting) -> Permeabilities:
     """Ask the membranes of a model about prompts, each once; what was asked before comes from the store.
 
     Raises:

@@ -13,7 +13,7 @@ from publisher.errors import CRASHES
 from publisher.evaluate.context import MANIFEST, Tools, Unmeasured
 from publisher.evaluate.freezing import is_masked
 from publisher.evaluate.images import without_concept
-from publisher.evaluate.prepare import Prepared, settle
+from publisher.evaluate.prepare import PreparedCheck, settle
 from publisher.evaluate.requests import one_line
 
 LEAST_PROMPTS = 0.1
@@ -103,7 +103,7 @@ def plan_check(
         return CheckPlan(check.id, dict.fromkeys(check.concepts, 0), 0, undecidable=str(error))
 
 
-def _images(found: Prepared) -> CheckPlan:
+def _images(found: PreparedCheck) -> CheckPlan:
     requests = found.asked.requests
     return CheckPlan(
         found.check.id,
@@ -125,7 +125,7 @@ def _few_prompts(requests: Sequence[ImageRequest]) -> str:
     return f"{images} images of {asked} are fewer looks than n says; name more templates or prompts"
 
 
-def _trainings(found: Prepared, models: Models) -> CheckPlan:
+def _trainings(found: PreparedCheck, models: Models) -> CheckPlan:
     params = found.attack_params
     if not isinstance(params, TrainingParams):
         raise Unmeasured(f"the attack {found.check.attack!r} has no parameters of a training")
@@ -169,7 +169,7 @@ def images(checks: list[Check], scope: Scope, tools: Tools, sampling: Sampling) 
     return Counter(how if isinstance(how, str) else "altered" for _, how in wanted)
 
 
-def _undecidable(found: Prepared, n: int, what: str) -> _Lack:
+def _undecidable(found: PreparedCheck, n: int, what: str) -> _Lack:
     try:
         best = found.metric.best(found.metric_params, n)
     except CRASHES as error:  # a plugin may raise anything

@@ -15,7 +15,6 @@ from publisher.api import (
     Params,
     Sampling,
     Scope,
-    ScorerCard,
     TrainingAttack,
     TrainingParams,
     WeightAttack,
@@ -23,14 +22,16 @@ from publisher.api import (
 from publisher.evaluate.context import Tools, Unmeasured
 from publisher.evaluate.finetune.data import captions_of, prior_of, require_images
 from publisher.evaluate.requests import Asked, ask, concepts, named, params_for, parsed
+from publisher.evaluate.scorers import judge_of
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedCheck:
     """A check that can be measured if its images can be generated."""
 
     check: Check
-    scorer: str
+    scorers: Mapping[str, str]
+    """Concept's id -> id of the scorer that judges its images; empty: nobody does, and the metric needs nobody."""
     concepts: tuple[Concept, ...]
     asked: Asked
     attack: Attack[Any]
@@ -39,6 +40,11 @@ class Prepared:
     metric_params: Params
     step: str = ""
     """Id of the step that makes the claim."""
+
+    @property
+    def scorer(self) -> str:
+        """Ids of all scorers that judge here, for the record."""
+        return ", ".join(dict.fromkeys(filter(None, self.scorers.values())))
 
     @property
     def trains(self) -> bool:
@@ -51,20 +57,21 @@ class Prepared:
         return isinstance(self.attack, WeightAttack)
 
 
-def settle(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step: str = "") -> Prepared:
+def settle(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step: str = "") -> PreparedCheck:
     """Look up a check's plugins and collect its requests. No torch; also for ``publisher plan``.
 
     Raises:
         Unmeasured: an unknown name, malformed parameters, an attack that breaks its contract or does not go with the
-            metric, too few trials for it, a scorer that cannot see one of the concepts, a concept with nothing to ask
-            for or to train on.
+            metric, too few trials for it, a concept that no scorer judges, or with nothing to ask for or to train on.
     """
     attack, metric = named(tools.attacks, check.attack, "attack"), named(tools.metrics, check.metric, "metric")
     _require_pair(attack, metric)
-    prepared = Prepared(
+    wanted = tuple(concepts(check, scope))
+    judged = metric.judged or isinstance(attack, TrainingAttack)
+    prepared = PreparedCheck(
         check,
-        check.scorer or tools.scorer,
-        tuple(concepts(check, scope)),
+        {concept.id: judge_of(concept, check, tools, judged=judged) for concept in wanted},
+        wanted,
         ask(check, scope, tools, sampling),
         attack,
         parsed(type(attack).Params, check.attack_params, "attack"),
@@ -91,30 +98,3 @@ def _require_pair(attack: Attack[Any], metric: Metric[Any]) -> None:
         raise Unmeasured(f"the attack {attack.name!r} trains, and the metric {metric.name!r} reads no curve")
     if reads and not trains:
         raise Unmeasured(f"the metric {metric.name!r} reads curves, and the attack {attack.name!r} does not train")
-
-
-def prepare(
-    check: Check,
-    scope: Scope,
-    tools: Tools,
-    sampling: Sampling,
-    cards: Mapping[str, ScorerCard | Unmeasured],
-    step: str = "",
-) -> Prepared | Unmeasured:
-    """A check that is ready to be measured, or why it cannot be.
-
-    Args:
-        check: of a claim.
-        scope: the release's concepts.
-        tools: the plugins' instances.
-        sampling: how images are generated.
-        cards: of the scorers that could be loaded; of others, why not.
-        step: id of the step that makes the claim.
-    """
-    card = cards[check.scorer or tools.scorer]
-    if isinstance(card, Unmeasured):
-        return card
-    try:
-        return settle(check, scope, tools, sampling, step)
-    except Unmeasured as error:
-        return error

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from publisher.api import Attack, Check, Concept, ImageRequest, Params, Sampling, Scope, Scorer, TrainingParams
+from publisher.api import Attack, Check, Concept, ImageRequest, Params, Sampling, Scope, TrainingParams
 from publisher.errors import CRASHES
 from publisher.evaluate.context import Tools, Unmeasured
 from publisher.runtime.refusals import is_refused
@@ -34,17 +34,15 @@ def ask(check: Check, scope: Scope, tools: Tools, sampling: Sampling) -> Asked:
     """Collect a check's requests.
 
     Raises:
-        Unmeasured: an unknown name, malformed parameters, an attack that breaks its contract, a scorer that cannot
-            see one of the concepts, a concept without any request left.
+        Unmeasured: an unknown name, malformed parameters, an attack that breaks its contract, a concept without any
+            request left.
     """
     attack = named(tools.attacks, check.attack, "attack")
-    scorer = named(tools.scorers, check.scorer or tools.scorer, "scorer")
     if not check.concepts:
         raise Unmeasured("the check names no concept, so nothing is asked: list ids under its 'concepts'")
     wanted: dict[ImageRequest, None] = {}
     refused = 0
     for concept in concepts(check, scope):
-        sees(scorer, concept)
         params = params_for(parsed(type(attack).Params, check.attack_params, "attack"), concept, scope)
         requests = _requests(attack, params, concept, _images(sampling, kept=concept in scope.keep))
         allowed = [request for request in requests if not is_refused(request.prompt, concept)]
@@ -102,19 +100,6 @@ def concepts(check: Check, scope: Scope) -> list[Concept]:
         return [scope.concept(name) for name in dict.fromkeys(check.concepts)]
     except KeyError as error:
         raise Unmeasured(str(error.args[0])) from error
-
-
-def sees(scorer: Scorer, concept: Concept) -> None:
-    """Make sure that the scorer has a label for the concept; without one it would never see it.
-
-    Raises:
-        Unmeasured: it has not.
-    """
-    labels = scorer.labels()
-    if concept.kind not in labels:
-        raise Unmeasured(f"the scorer {scorer.name!r} does not judge the kind {concept.kind!r} of {concept.id!r}")
-    if concept.label not in labels[concept.kind]:
-        raise Unmeasured(f"the scorer {scorer.name!r} has no label {concept.label!r}: it can never see {concept.id!r}")
 
 
 def one_line(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from publisher.api import Params
 
@@ -19,10 +19,21 @@ class Catalog(Protocol):
         """
 
     def params(self, kind: str, name: str) -> type[Params]:
-        """Parameter model of an installed step, attack or metric."""
+        """Return the parameter model of an installed plugin that has parameters."""
 
-    def labels(self, scorer: str) -> Mapping[str, Sequence[str]]:
-        """Kind -> labels of an installed scorer, without those that no prompt can ask for (``nothing``)."""
+    def labels(self, scorer: str, params: Mapping[str, Any]) -> Mapping[str, Sequence[str] | None]:
+        """Return kind -> labels of an installed scorer, without those that no prompt can ask for (``nothing``).
+
+        Args:
+            scorer: its name.
+            params: that fit its parameter model.
+
+        Returns:
+            None in place of labels where the scorer takes any.
+
+        Raises:
+            PluginError: it crashed.
+        """
 
     def source_problem(self, reference: str) -> str | None:
         """Why no installed source takes this model reference, or None. Touches neither disk nor network."""

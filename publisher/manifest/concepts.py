@@ -13,10 +13,8 @@ from publisher.manifest.images import image_files
 from publisher.manifest.nearest import suggestion
 from publisher.manifest.places import Path, Problems
 from publisher.manifest.schema import ConceptEntry, Manifest
+from publisher.manifest.scorers import Labels
 from publisher.manifest.templates import expand, placeholders
-
-Labels = Mapping[str, Sequence[str]]
-"""Kind -> labels of a scorer."""
 
 MAX_PROMPTS = 1000
 """Of one concept: more cannot be told apart by any number of images that somebody would generate."""
@@ -50,7 +48,7 @@ def resolve_scope(
 
     Args:
         manifest: well-formed.
-        labels: of ``evaluate.scorer``; None without a scorer, when labels are not checked.
+        labels: of all scorers under ``evaluate``; None without a scorer, when labels are not checked.
         rest: labels of the scorer that ``keep.rest_of`` names; empty without one.
         folder: of the manifest, where reference images are looked for.
         problems: gets what is wrong; the result is then None.
@@ -82,7 +80,7 @@ def slug(label: str) -> str:
 
 
 def _draft(entry: ConceptEntry, labels: Labels | None, path: Path) -> Draft:
-    known = (labels or {}).get(entry.kind, ())
+    known = (labels or {}).get(entry.kind) or ()
     match = next((label for label in known if slug(label) == entry.id), None)
     name = entry.name or match or re.sub(r"[-_]+", " ", entry.id).strip()
     label = entry.label or (name if name in known or match is None else match)
@@ -144,13 +142,16 @@ def _plain(text: str) -> str:
 
 
 def _check_label(draft: Draft, labels: Labels | None, problems: Problems) -> None:
-    if labels is None or draft.label in labels.get(draft.kind, ()):
+    if labels is None:
         return
     if draft.kind not in labels:
-        hint = f"It judges: {', '.join(labels)}.  Name another scorer under evaluate."
-        problems.at_value((*draft.path, "kind"), f"the scorer does not judge the kind '{draft.kind}'.", hint)
+        hint = f"Judged are: {', '.join(labels)}.  Name a scorer for it under evaluate.scorers."
+        problems.at_value((*draft.path, "kind"), f"no scorer judges the kind '{draft.kind}'.", hint)
         return
-    hint = suggestion(draft.label, labels[draft.kind], f"Labels of the kind {draft.kind}")
+    known = labels[draft.kind]
+    if known is None or draft.label in known:
+        return
+    hint = suggestion(draft.label, known, f"Labels of the kind {draft.kind}")
     message = f"the scorer has no label '{draft.label}' for the concept '{draft.id}'."
     problems.at_value((*draft.path, "label"), message, f"{hint}\nGive the scorer's word with: label")
 
@@ -161,7 +162,10 @@ def _rest(rest: Labels, named: Sequence[Draft], problems: Problems) -> list[Draf
     labels = {(draft.kind, draft.label) for draft in named}
     ids = {draft.id for draft in named}
     found = []
-    for kind, label in ((kind, label) for kind, every in rest.items() for label in every):
+    for kind in (kind for kind, every in rest.items() if every is None):
+        hint = "Name what stays under keep.concepts."
+        problems.at_value(path, f"the scorer takes any {kind} label, so there is no list of the rest.", hint)
+    for kind, label in ((kind, label) for kind, every in rest.items() for label in every or ()):
         if (kind, label) in labels:
             continue
         free = [name for name in (slug(label), slug(f"{kind}-{label}")) if name and name not in ids]

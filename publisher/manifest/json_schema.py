@@ -18,11 +18,13 @@ def manifest_schema(catalog: Catalog) -> Schema:
     schema = Manifest.model_json_schema()
     definitions: Schema = schema["$defs"]
     scorers = _usable(catalog, "scorer")
-    _name(definitions["Keep"], "rest_of", scorers)
     _name(definitions["Evaluate"], "scorer", scorers)
     _name(definitions["Evaluate"], "executor", _usable(catalog, "executor"))
+    for section, key in (("Keep", "rest_of"), ("Check", "scorer")):  # an entry's id may stand there too
+        definitions[section]["properties"][key]["examples"] = list(scorers)
+    _plugins(definitions, "ScorerEntry", ("scorer", "use", "with"), catalog)
+    _plugins(definitions, "ExecutorEntry", ("executor", "use", "with"), catalog)
     _plugins(definitions, "StepEntry", ("step", "use", "with"), catalog)
-    _name(definitions["Check"], "scorer", ("", *scorers))
     _plugins(definitions, "Check", ("attack", "attack", "attack_params"), catalog)
     _plugins(definitions, "Check", ("metric", "metric", "metric_params"), catalog)
     return {"$schema": DIALECT, **schema}

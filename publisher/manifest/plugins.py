@@ -5,7 +5,7 @@ Works on the manifest's plain data, so that a wrong key elsewhere does not hide 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +21,22 @@ from publisher.program import command
 
 def add_plugin_problems(data: dict[str, Any], problems: Problems, catalog: Catalog) -> None:
     """Put a problem for each name that no plugin provides and each parameter that its plugin refuses."""
-    look = _Look(problems, catalog)
-    look.source(data.get("model"), ("model",))
-    look.name("scorer", _mapping(data, "keep").get("rest_of"), ("keep", "rest_of"), "'rest_of' names the scorer")
-    for position, step in _entries(data, "steps"):
-        look.step(step, position)
     evaluate = _mapping(data, "evaluate")
+    entries = list(_entries(evaluate, "scorers"))
+    look = _Look(problems, catalog, tuple(str(entry["id"]) for _, entry in entries if entry.get("id")))
+    look.source(data.get("model"), ("model",))
+    look.scorer(_mapping(data, "keep").get("rest_of"), ("keep", "rest_of"), "'rest_of' names the scorer")
+    for position, step in _entries(data, "steps"):
+        look.entry("step", step, ("steps", position), f"step {position + 1} uses")
     look.name("scorer", evaluate.get("scorer"), ("evaluate", "scorer"), "'evaluate' uses the scorer")
+    for position, entry in entries:
+        look.entry("scorer", entry, ("evaluate", "scorers", position), "'evaluate' uses the scorer")
     look.source(evaluate.get("retrained"), ("evaluate", "retrained"))
-    look.name("executor", evaluate.get("executor"), ("evaluate", "executor"), "'evaluate' uses the executor")
+    executor, place = evaluate.get("executor"), ("evaluate", "executor")
+    if isinstance(executor, dict):
+        look.entry("executor", {"use": "local", **executor}, place, "'evaluate' uses the executor")
+    else:
+        look.name("executor", executor, place, "'evaluate' uses the executor")
     for position, check in _entries(evaluate, "checks"):
         look.check(check, ("evaluate", "checks", position), f"check {position + 1}")
 
@@ -51,6 +58,8 @@ def _entries(data: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, An
 class _Look:
     problems: Problems
     catalog: Catalog
+    ids: tuple[str, ...]
+    """Ids of the entries under ``evaluate.scorers``."""
 
     def source(self, reference: Any, path: Path) -> None:
         wrong = self.catalog.source_problem(reference) if isinstance(reference, str) and reference else None
@@ -58,20 +67,25 @@ class _Look:
             message, _, hint = wrong.partition("\n")
             self.problems.at_value(path, f"'{path[-1]}': {_sentence(message)}", hint)
 
-    def step(self, step: dict[str, Any], position: int) -> None:
-        path: Path = ("steps", position)
-        if self.name("step", step.get("use"), (*path, "use"), f"step {position + 1} uses"):
-            self.params("step", step["use"], step.get("with", {}), (*path, "with"))
+    def entry(self, kind: str, entry: dict[str, Any], path: Path, who: str) -> None:
+        """Look at a use of a plugin: ``{use: name, with: parameters}``."""
+        if self.name(kind, entry.get("use"), (*path, "use"), who):
+            self.params(kind, entry["use"], entry.get("with", {}), (*path, "with"))
+
+    def scorer(self, name: Any, path: Path, who: str) -> None:
+        """Look at a name that stands for an entry under ``evaluate.scorers``, or for an installed scorer."""
+        if name not in self.ids:
+            self.name("scorer", name, path, who, self.ids)
 
     def check(self, check: dict[str, Any], path: Path, what: str) -> None:
-        self.name("scorer", check.get("scorer") or None, (*path, "scorer"), f"{what} uses the scorer")
+        self.scorer(check.get("scorer") or None, (*path, "scorer"), f"{what} uses the scorer")
         for kind in ("attack", "metric"):
             if self.name(kind, check.get(kind), (*path, kind), f"{what} uses the {kind}"):
                 key = f"{kind}_params"
                 self.params(kind, check[kind], check.get(key, {}), (*path, key))
 
-    def name(self, kind: str, name: Any, path: Path, who: str) -> bool:
-        """Whether the name is there and a plugin provides it."""
+    def name(self, kind: str, name: Any, path: Path, who: str, others: Sequence[str] = ()) -> bool:
+        """Return whether the name is there and a plugin provides it; ``others`` are further names to suggest."""
         if not isinstance(name, str):
             return False  # absent, or the form is wrong, which the schema says
         known = self.catalog.names(kind)
@@ -82,7 +96,8 @@ class _Look:
             return not conflict
         excuse = self.catalog.excuse(kind, name)
         hints = [_sentence(excuse[:1].upper() + excuse[1:])] if excuse else []
-        hints += [suggestion(name, known, f"Installed {kind}s"), f"See what is installed with: {command('plugins')}"]
+        hints += [suggestion(name, (*others, *known), f"Installed {kind}s")]
+        hints += [f"See what is installed with: {command('plugins')}"]
         self.problems.at_value(path, f"{who} '{name}', which no plugin provides.", "\n".join(hints))
         return False
 

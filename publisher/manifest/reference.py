@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from publisher.api import Check, Gate, Params, Sampling
@@ -23,10 +23,20 @@ _SECTIONS: tuple[tuple[str, type[Params]], ...] = (
     ("keep", schema.Keep),
     ("steps", schema.StepEntry),
     ("evaluate", schema.Evaluate),
+    ("evaluate.scorers", schema.ScorerEntry),
+    ("evaluate.executor", schema.ExecutorEntry),
     ("evaluate.sampling", Sampling),
     ("evaluate.checks", Check),
     ("evaluate.gates, and the gate of a check", Gate),
     ("sign", schema.Sign),
+)
+
+_WITH_PARAMS = (
+    ("step", "with"),
+    ("attack", "attack_params"),
+    ("metric", "metric_params"),
+    ("scorer", "with"),
+    ("executor", "with"),
 )
 
 _HEAD = f"""\
@@ -60,11 +70,15 @@ def reference_page(catalog: Catalog) -> str:
     lines = [_HEAD]
     for title, model in _SECTIONS:
         lines += [f"## {title}", "", *_section(model)]
-    for kind, where in (("step", "with"), ("attack", "attack_params"), ("metric", "metric_params")):
-        for name in catalog.names(kind):
+    for kind, where in _WITH_PARAMS:
+        for name in (name for name in catalog.names(kind) if _has_params(kind, name, catalog)):
             lines += [f"## The {kind} `{name}`: `{where}`", "", *_section(catalog.params(kind, name))]
     lines += ["## Names", "", *_names(catalog)]
     return "\n".join(lines)
+
+
+def _has_params(kind: str, name: str, catalog: Catalog) -> bool:
+    return kind not in ("scorer", "executor") or bool(catalog.params(kind, name).model_fields)
 
 
 def _section(model: type[Params]) -> Iterator[str]:
@@ -94,9 +108,16 @@ def _names(catalog: Catalog) -> Iterator[str]:
     for kind in ("scorer", "executor", "source"):
         yield f"- {kind}: {', '.join(f'`{name}`' for name in catalog.names(kind))}"
     for scorer in catalog.names("scorer"):
-        for kind, labels in catalog.labels(scorer).items():
-            yield f"- labels of the kind {kind} of the scorer `{scorer}`: {', '.join(labels)}"
+        for kind, labels in _default_labels(scorer, catalog):
+            known = "any" if labels is None else ", ".join(labels)
+            yield f"- labels of the kind {kind} of the scorer `{scorer}`: {known}"
     yield ""
+
+
+def _default_labels(scorer: str, catalog: Catalog) -> Iterable[tuple[str, Sequence[str] | None]]:
+    """Return the labels with default parameters; none where a parameter has no default."""
+    required = any(field.is_required() for field in catalog.params("scorer", scorer).model_fields.values())
+    return () if required else catalog.labels(scorer, {}).items()
 
 
 def _default(field: Mapping[str, Any]) -> str:

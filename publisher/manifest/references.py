@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from publisher.api import Concept, Scope
 from publisher.manifest.catalog import Catalog
 from publisher.manifest.nearest import suggestion
 from publisher.manifest.places import Path, Problems
 from publisher.manifest.schema import Manifest
+from publisher.manifest.scorers import ResolvedScorer, labels_of
 
 
 def check_steps(manifest: Manifest, problems: Problems) -> None:
@@ -27,7 +30,9 @@ def check_steps(manifest: Manifest, problems: Problems) -> None:
                 problems.at_value((*path, "concepts", number), f"the concept '{concept}' {what}.", hint)
 
 
-def check_checks(manifest: Manifest, scope: Scope, catalog: Catalog, problems: Problems) -> None:
+def check_checks(
+    manifest: Manifest, scope: Scope, scorers: Mapping[str, ResolvedScorer], catalog: Catalog, problems: Problems
+) -> None:
     """Ids of further checks are unique; their concepts are there and known to their scorers."""
     concepts = {concept.id: concept for concept in (*scope.concepts, *scope.keep)}
     seen: set[str] = set()
@@ -41,12 +46,12 @@ def check_checks(manifest: Manifest, scope: Scope, catalog: Catalog, problems: P
             if name not in concepts:
                 hint = suggestion(name, concepts, "Concepts")
                 problems.at_value(place, f"the concept '{name}' is not in the manifest.", hint)
-            elif check.scorer in catalog.names("scorer"):
-                _check_label(concepts[name], check.scorer, place, catalog, problems)
+            elif check.scorer in (*scorers, *catalog.names("scorer")):
+                labels = labels_of(check.scorer, scorers, catalog)
+                _check_label(concepts[name], check.scorer, labels.get(concepts[name].kind, ()), place, problems)
 
 
-def _check_label(concept: Concept, scorer: str, path: Path, catalog: Catalog, problems: Problems) -> None:
-    labels = catalog.labels(scorer)
-    if concept.label not in labels.get(concept.kind, ()):
+def _check_label(concept: Concept, scorer: str, known: Sequence[str] | None, path: Path, problems: Problems) -> None:
+    if known is not None and concept.label not in known:
         message = f"the scorer '{scorer}' has no {concept.kind} label '{concept.label}' for the concept '{concept.id}'."
-        problems.at_value(path, message, suggestion(concept.label, labels.get(concept.kind, ()), "Its labels"))
+        problems.at_value(path, message, suggestion(concept.label, known, "Its labels"))

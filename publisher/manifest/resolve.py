@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path as FilePath
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from publisher.manifest.places import Problems
 from publisher.manifest.plugins import add_plugin_problems
 from publisher.manifest.references import check_checks, check_steps
 from publisher.manifest.schema import Manifest, Release, Sign
+from publisher.manifest.scorers import ResolvedScorer, labels_of, labels_of_all, resolve_scorers
 
 
 class ResolvedStep(Params):
@@ -31,12 +32,21 @@ class ResolvedStep(Params):
     """``catalog.params("step", use).parse(params)`` gives the step's parameters."""
 
 
+class ResolvedExecutor(Params):
+    """Where the tests run, with the parameters' defaults written out."""
+
+    use: str
+    """Registered name of the executor."""
+    params: dict[str, Any]
+    """``catalog.params("executor", use).parse(params)`` gives the executor's parameters."""
+
+
 class ResolvedEvaluate(Params):
     """How the claims are tested."""
 
-    scorer: str
-    """Empty without one."""
-    executor: str
+    scorers: tuple[ResolvedScorer, ...]
+    """Of checks that name none; empty without one."""
+    executor: ResolvedExecutor
     sampling: Sampling
     after_each_step: bool
     trainings_after_each_step: bool
@@ -92,11 +102,14 @@ def resolve(document: Document, catalog: Catalog) -> Resolved:
     problems = Problems(document.places)
     add_plugin_problems(document.data, problems, catalog)
     manifest = document.manifest
-    scope = _scope(manifest, document.path.parent, catalog, problems)
+    scorers = None if len(problems) else resolve_scorers(manifest.evaluate, catalog, problems)
+    scope = None
+    if scorers is not None:
+        scope = _scope(manifest, document.path.parent, scorers, catalog, problems)
     check_steps(manifest, problems)
-    if scope:
-        check_checks(manifest, scope, catalog, problems)
-    if scope is None or len(problems):
+    if scope and scorers is not None:
+        check_checks(manifest, scope, scorers, catalog, problems)
+    if scope is None or scorers is None or len(problems):
         raise ManifestError(str(document.path), list(problems))
     return Resolved(
         manifest_sha256=document.sha256,
@@ -108,18 +121,22 @@ def resolve(document: Document, catalog: Catalog) -> Resolved:
         dtype=manifest.dtype,
         scope=scope,
         steps=tuple(_steps(manifest, scope, catalog)),
-        evaluate=_evaluate(manifest, catalog),
+        evaluate=_evaluate(manifest, scorers, catalog),
         sign=manifest.sign,
     )
 
 
-def _scope(manifest: Manifest, folder: FilePath, catalog: Catalog, problems: Problems) -> Scope | None:
-    """The concepts; None after complaints, or where their scorer is not known."""
-    scorer, rest_of = manifest.evaluate.scorer, manifest.keep.rest_of
-    if {scorer, rest_of} - {None, *catalog.names("scorer")}:
-        return None
-    labels = catalog.labels(scorer) if scorer else None
-    return resolve_scope(manifest, labels, catalog.labels(rest_of) if rest_of else {}, folder, problems)
+def _scope(
+    manifest: Manifest,
+    folder: FilePath,
+    scorers: Mapping[str, ResolvedScorer],
+    catalog: Catalog,
+    problems: Problems,
+) -> Scope | None:
+    """Return the concepts; None after complaints."""
+    rest_of = manifest.keep.rest_of
+    rest = labels_of(rest_of, scorers, catalog) if rest_of else {}
+    return resolve_scope(manifest, labels_of_all(scorers, catalog), rest, folder, problems)
 
 
 def _steps(manifest: Manifest, scope: Scope, catalog: Catalog) -> Iterator[ResolvedStep]:
@@ -129,16 +146,18 @@ def _steps(manifest: Manifest, scope: Scope, catalog: Catalog) -> Iterator[Resol
         yield ResolvedStep(id=step.id or step.use, use=step.use, concepts=step.concepts or everything, params=params)
 
 
-def _evaluate(manifest: Manifest, catalog: Catalog) -> ResolvedEvaluate:
+def _evaluate(manifest: Manifest, scorers: Mapping[str, ResolvedScorer], catalog: Catalog) -> ResolvedEvaluate:
     evaluate = manifest.evaluate
+    executor = evaluate.executor
+    where = catalog.params("executor", executor.use).parse(executor.with_).as_json()
     checks = []
     for check in evaluate.checks:
         attack = catalog.params("attack", check.attack).parse(check.attack_params).as_json()
         metric = catalog.params("metric", check.metric).parse(check.metric_params).as_json()
         checks.append(check.model_copy(update={"attack_params": attack, "metric_params": metric}))
     return ResolvedEvaluate(
-        scorer=evaluate.scorer or "",
-        executor=evaluate.executor,
+        scorers=tuple(scorers.values()),
+        executor=ResolvedExecutor(use=executor.use, params=where),
         sampling=evaluate.sampling,
         after_each_step=evaluate.after_each_step,
         trainings_after_each_step=evaluate.trainings_after_each_step,

@@ -126,7 +126,8 @@ class Keep(Params):
     """What must survive: steps regularise on it, checks compare it with the base model."""
 
     rest_of: Text | None = None
-    """A scorer's name: keep every label of it that is not among the concepts to go."""
+    """A scorer's name, or an entry's id under ``evaluate.scorers``: keep every label of it that is not among the
+    concepts to go."""
     concepts: tuple[Entry, ...] = ()
     """Further concepts to keep."""
     prompts: tuple[Text, ...] = ()
@@ -146,13 +147,46 @@ class StepEntry(Params):
     """Parameters of the step."""
 
 
+class ScorerEntry(Params):
+    """One judge of images. Each kind of concept is judged by one entry."""
+
+    use: Text
+    """Name of the scorer, as ``publisher plugins`` lists it."""
+    id: Id | None = None
+    """Name of this use of it, in checks and in the report. Default: the scorer's name."""
+    for_: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = Field(default=None, alias="for")
+    """Kinds of concepts that it judges. Default: all that it knows."""
+    with_: dict[str, Any] = Field(default_factory=dict, alias="with")
+    """Parameters of the scorer."""
+
+
+class ExecutorEntry(Params):
+    """Where the tests run. The short form ``executor: local`` means ``executor: {use: local}``."""
+
+    use: Text = "local"
+    """Name of the executor, as ``publisher plugins`` lists it."""
+    with_: dict[str, Any] = Field(default_factory=dict, alias="with")
+    """Parameters of the executor."""
+
+
+Place = Annotated[
+    ExecutorEntry,
+    BeforeValidator(
+        lambda entry: {"use": entry} if isinstance(entry, str) else entry, json_schema_input_type=ExecutorEntry | Text
+    ),
+]
+
+
 class Evaluate(Params):
     """How the claims are tested."""
 
     scorer: Text | None = None
-    """Who judges the images. Without a scorer nothing can be measured: every claim that needs one is unknown."""
-    executor: Text = "local"
-    """Where the tests run."""
+    """Who judges the images; the short form of ``scorers`` with one entry without parameters. Without a scorer, claims
+    whose metrics read judgements are unknown."""
+    scorers: tuple[ScorerEntry, ...] = ()
+    """Who judges the images of which kinds of concepts."""
+    executor: Place = ExecutorEntry()
+    """Where the tests run: a name, or a name with parameters."""
     sampling: Sampling = Sampling()
     """How the tests generate images."""
     after_each_step: bool = False

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from publisher.registry.catalog import Catalog
+from publisher.registry.catalog import RegistryCatalog
 from publisher.registry.load import load_registry
 from publisher.registry.registry import Broken, Contribution, Registry
 
-__all__ = ["Broken", "Catalog", "Contribution", "Registry", "load_registry"]
+__all__ = ["Broken", "Contribution", "Registry", "RegistryCatalog", "load_registry"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from publisher.api import Params
 from publisher.errors import UsageError
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from publisher.registry.registry import Registry
 
 
-class Catalog:
+class RegistryCatalog:
     """Names, parameters and labels; no plugin is run."""
 
     def __init__(self, registry: Registry) -> None:
@@ -24,18 +24,24 @@ class Catalog:
         return self._registry.names(kind)
 
     def params(self, kind: str, name: str) -> type[Params]:
-        """The parameter model of a step, attack or metric."""
+        """Return the parameter model of a plugin that has parameters."""
         model: type[Params] = self._registry.get(kind, name).cls.Params
         return model
 
-    def labels(self, scorer: str) -> Mapping[str, Sequence[str]]:
-        """Kind -> labels that the scorer can give."""
+    def labels(self, scorer: str, params: Mapping[str, Any] | None = None) -> Mapping[str, Sequence[str] | None]:
+        """Return kind -> labels that the scorer can give with these parameters; None: any label.
+
+        Raises:
+            PluginError: it crashed.
+        """
         entry = self._registry.get("scorer", scorer)
+        instance = entry.make(params or {})
         with entry.asked("for its labels"):
-            labels: Mapping[str, Sequence[str]] = {
-                str(kind): tuple(map(str, names)) for kind, names in entry.cls.labels().items()
+            found: Mapping[str, Sequence[str] | None] = {
+                str(kind): None if names is None else tuple(map(str, names))
+                for kind, names in instance.labels().items()
             }
-        return labels
+        return found
 
     def source_problem(self, reference: str) -> str | None:
         """What is wrong with a model reference, or None."""

@@ -48,7 +48,7 @@ KINDS: dict[str, tuple[str, type]] = {
     "executor": ("publisher_register_executors", Executor),
     "report_format": ("publisher_register_report_formats", ReportFormat),
 }
-WITH_PARAMS = ("step", "attack", "metric")
+WITH_PARAMS = ("step", "attack", "metric", "scorer", "executor")
 SLOW_S = 2.0
 """Seconds after which the user is told whose import they are waiting for."""
 MOST = 1000

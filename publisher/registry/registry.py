@@ -15,7 +15,7 @@ from publisher.errors import INTERRUPTS, ModelError, PluginError, PublisherError
 from publisher.program import command
 
 if TYPE_CHECKING:
-    from publisher.registry.catalog import Catalog
+    from publisher.registry.catalog import RegistryCatalog
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +59,17 @@ class Contribution:
                 hint=f"It is {self.place} {self.origin.version}. Run again with --debug for the traceback.",
             ) from error
 
-    def make(self) -> Any:
+    def make(self, params: Mapping[str, Any] | None = None) -> Any:
         """Return an instance of the class.
 
+        Args:
+            params: those of a class that is made with parameters; None: it is made without.
+
         Raises:
-            PluginError: it cannot be made.
+            PluginError: it cannot be made, or not with these parameters.
         """
         with self.asked("for an instance"):
-            return self.cls()
+            return self.cls() if params is None else self.cls(self.cls.Params.parse(params))
 
 
 @dataclass(frozen=True)
@@ -201,11 +204,11 @@ class Registry:
                 problems.append(f"observer {name}: {hook} raised {in_words(error)}")
         return problems
 
-    def catalog(self) -> Catalog:
+    def catalog(self) -> RegistryCatalog:
         """What the manifest has to know of plugins: names, parameters, labels."""
-        from publisher.registry.catalog import Catalog
+        from publisher.registry.catalog import RegistryCatalog
 
-        return Catalog(self)
+        return RegistryCatalog(self)
 
 
 def collision(entries: Sequence[Contribution]) -> UsageError:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from publisher.api import Check
 from publisher.api.diffusion.process import require_trainable
 from publisher.engine.device import Device, choose
 from publisher.engine.orders import warnings
@@ -23,6 +22,7 @@ from publisher.release.base import require_base
 from publisher.release.claims import collect_claims
 from publisher.release.ends import require_ends
 from publisher.release.places import require_writable
+from publisher.release.tools import collect_tools
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
     claims = tuple(collect_claims(resolved, steps, registry))
     checks = [check for item in claims for check in item.claim.checks]
     registry.require_single("report_format")  # every release renders all of them
-    tools, used = collect_tools(resolved, registry, checks)
+    tools, used = collect_tools(resolved, registry, checks, path.parent, fetch=fetch)
     for found in (model, retrained):
         used += [found.source, found.family] if found else []
     sampling = resolved.evaluate.sampling
@@ -157,21 +157,6 @@ def _untrainable(models: Iterable[PlannedModel]) -> str:
 
 def _plan(path: Path) -> str:
     return command(f"plan {shlex.quote(str(path))}")
-
-
-def collect_tools(resolved: Resolved, registry: Registry, checks: list[Check]) -> tuple[Tools, list[Contribution]]:
-    """Instances of the plugins that the checks name. A name that nobody provides makes its checks *unknown*."""
-    scorers = {check.scorer or resolved.evaluate.scorer for check in checks} - {""}
-    attacks, metrics = {check.attack for check in checks}, {check.metric for check in checks}
-    found = {
-        kind: {name: registry.get(kind, name) for name in sorted(names) if name in registry.names(kind)}
-        for kind, names in (("attack", attacks), ("metric", metrics), ("scorer", scorers))
-    }
-    executor = registry.get("executor", resolved.evaluate.executor)
-    instances = {kind: {name: entry.make() for name, entry in entries.items()} for kind, entries in found.items()}
-    runs = executor.make()
-    tools = Tools(instances["attack"], instances["metric"], instances["scorer"], resolved.evaluate.scorer, runs)
-    return tools, [*(entry for entries in found.values() for entry in entries.values()), executor]
 
 
 def _once(entries: Iterable[Contribution]) -> list[Contribution]:

@@ -173,7 +173,9 @@ def _since(report: ReleaseReport, claim: ClaimRecord) -> list[MatrixCell]:
 def self_assessed(report: ReleaseReport, claim: ClaimRecord, check: CheckRecord) -> bool:
     """Return whether the plugin of a step that makes the claim attacks, judges or measures here itself."""
     own = {_package(step.origin.module) for step in report.steps if step.id in claim.steps}
-    used = {("attack", check.attack), ("scorer", check.scorer), ("metric", check.metric)}
+    scorers = [(name, report.scorers.get(name)) for name in check.scorer.split(", ")]
+    used = {("attack", check.attack), ("metric", check.metric)}
+    used |= {("scorer", card.use if card and card.use else name) for name, card in scorers}
     return any(
         (plugin.kind, plugin.name) in used and _package(plugin.origin.module) in own for plugin in report.plugins
     )

@@ -40,9 +40,9 @@ def test_another_name_is_told_the_right_one() -> None:
 
 
 def test_labels_are_the_vocabularys_and_need_no_torch() -> None:
-    labels = EmojiScorer.labels()
+    labels = EmojiScorer().labels()
     assert {kind: len(names) for kind, names in labels.items()} == {"object": 140, "style": 6}
-    code = "import sys, publisher_emoji as e; e.EmojiScorer.labels(); print('torch' in sys.modules)"
+    code = "import sys, publisher_emoji as e; e.EmojiScorer().labels(); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -42,6 +42,20 @@ class SynonymParams(Params):
     """At most so many synonyms."""
 
 
+class AnyParams(Params):
+    """Parameters of a scorer."""
+
+    any: tuple[str, ...] = ()
+    """Kinds of which it takes any label."""
+
+
+class WorkerParams(Params):
+    """Parameters of an executor."""
+
+    workers: int = Field(default=1, ge=1)
+    """Processes."""
+
+
 class FakeCatalog:
     """Two steps, two attacks, two scorers, one metric."""
 
@@ -49,6 +63,8 @@ class FakeCatalog:
         "step": {"erase": EraseParams, "freeze-mask": MaskParams},
         "attack": {"plain": NoParams, "synonyms": SynonymParams},
         "metric": {"rate": NoParams},
+        "scorer": {"emoji": NoParams, "objects": AnyParams},
+        "executor": {"local": WorkerParams},
     }
     scorers: Mapping[str, Mapping[str, Sequence[str]]] = {
         "emoji": {
@@ -59,14 +75,13 @@ class FakeCatalog:
     }
 
     def names(self, kind: str) -> tuple[str, ...]:
-        others = {"scorer": self.scorers, "executor": ("local",), "source": ("embedded:emoji", "folder", "hf")}
-        return tuple(sorted({**self.models, **others}[kind]))
+        return tuple(sorted({**self.models, "source": ("embedded:emoji", "folder", "hf")}[kind]))
 
     def params(self, kind: str, name: str) -> type[Params]:
         return self.models[kind][name]
 
-    def labels(self, scorer: str) -> Mapping[str, Sequence[str]]:
-        return self.scorers[scorer]
+    def labels(self, scorer: str, params: Mapping[str, Any]) -> Mapping[str, Sequence[str] | None]:
+        return {**self.scorers[scorer], **dict.fromkeys(params.get("any", ()))}
 
     def source_problem(self, reference: str) -> str | None:
         return "no plugin provides the source 'ftp'\nInstalled: folder, hf." if reference.startswith("ftp:") else None

@@ -17,6 +17,7 @@ from publisher.api import (
     ImageRequest,
     Judgement,
     Learner,
+    NoParams,
     Sampling,
     Scope,
     Scorer,
@@ -25,7 +26,7 @@ from publisher.api import (
     TrainingParams,
 )
 from publisher.evaluate.checks import Evaluation, run_checks
-from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, StepClaim, Tools
+from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, ReleaseScorer, Setting, StepClaim, Tools
 from publisher.evaluate.finetune.trials import Trained, TrialTask, TrialTasks
 from publisher.evaluate.images import Generated, GenerateTask
 from publisher.evaluate.permeabilities import Permeabilities, ScoreTask
@@ -33,6 +34,7 @@ from publisher.evaluate.permeabilities import Permeabilities, ScoreTask
 if TYPE_CHECKING:
     import torch
 
+KINDS = ("object", "person", "unsafe")
 LABELS = ("nothing", "cigarette", "pistol", "pizza", "cat", "nude")
 
 
@@ -44,15 +46,14 @@ def concept(name: str, **changes: Any) -> Concept:
 SCOPE = Scope(concepts=(concept("cigarette"), concept("pistol")), keep=(concept("pizza"), concept("cat")))
 
 
-class GreyScorer(Scorer):
+class GreyScorer(Scorer[NoParams]):
     """Grey value ``i`` of 255 is label ``i``."""
 
     name = "grey"
     version = "1"
     calibration = "never wrong, n = infinite"
 
-    @classmethod
-    def labels(cls) -> Mapping[str, Sequence[str]]:
+    def labels(self) -> Mapping[str, Sequence[str]]:
         return {"object": LABELS[1:], "person": LABELS[1:], "unsafe": LABELS[1:]}
 
     def card(self) -> ScorerCard:
@@ -73,6 +74,11 @@ class GreyScorer(Scorer):
         return [
             Judgement(labels=dict.fromkeys(kinds, LABELS[grey]), scores=dict.fromkeys(kinds, 1.0)) for grey in greys
         ]
+
+
+def release_scorer(scorer: Scorer[Any], name: str = "grey") -> ReleaseScorer:
+    """The scorer as a manifest without parameters configures it, for all kinds of the grey world."""
+    return ReleaseScorer(name, scorer, KINDS)
 
 
 WITH = "hardened with membranes"
@@ -122,13 +128,14 @@ def nobody_learns(_model: str, _trial: TrialTask) -> None:
     """No training brings anything back."""
 
 
-class Painters(Executor):
+class Painters(Executor[NoParams]):
     """Generates grey images instead of asking a model, and says how far prompts open its membranes."""
 
     name = "painters"
     version = "1"
 
     def __init__(self, paint: Painter) -> None:
+        super().__init__()
         self.paint = paint
         self.score = opens
         self.learns: Learns = nobody_learns
@@ -193,8 +200,8 @@ class World:
         self.painters.paint = paint
         return self
 
-    def scorer(self, scorer: Scorer) -> World:
-        self.tools = replace(self.tools, scorers={"grey": scorer})
+    def scorer(self, scorer: Scorer[Any]) -> World:
+        self.tools = replace(self.tools, scorers={"grey": release_scorer(scorer)})
         return self
 
     def evaluate(self, *checks: Check) -> Evaluation:

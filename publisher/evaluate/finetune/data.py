@@ -101,7 +101,7 @@ class AttackerImages:
     """
 
     def __init__(
-        self, base: ModelUnderTest, scope: Scope, sampling: Sampling, setting: Setting, executor: Executor
+        self, base: ModelUnderTest, scope: Scope, sampling: Sampling, setting: Setting, executor: Executor[Any]
     ) -> None:
         self._base, self._scope, self._sampling, self._executor = base.bare, scope, sampling, executor
         self._setting = replace(setting, dtype="float32")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from publisher.api import Concept, ImageRequest, Sampling, Scope, Scorer, TrainingAttack, TrainingParams
+from publisher.api import Concept, ImageRequest, Sampling, Scope, TrainingAttack, TrainingParams
 from publisher.api.freeze_mask import Frozen
 from publisher.errors import ModelError
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Tools, Unmeasured
@@ -15,8 +15,9 @@ from publisher.evaluate.finetune.data import HELD_OUT, AttackerImages, captions_
 from publisher.evaluate.finetune.trials import VERSION
 from publisher.evaluate.freezing import frozen_digest, is_masked, masks_of
 from publisher.evaluate.images import latents_of, machine
-from publisher.evaluate.prepare import Prepared
+from publisher.evaluate.prepare import PreparedCheck
 from publisher.evaluate.requests import one_line, params_for
+from publisher.evaluate.scorers import identity
 from publisher.model.digest import sha256_json
 from publisher.runtime.side_by_side import workers_for
 
@@ -25,7 +26,7 @@ from publisher.runtime.side_by_side import workers_for
 class TrialPlan:
     """One concept of one check, on all models."""
 
-    prepared: Prepared
+    prepared: PreparedCheck
     attack: TrainingAttack[Any]
     params: TrainingParams
     concept: Concept
@@ -46,6 +47,11 @@ class TrialPlan:
         """The key of one trial of a model; where nothing is frozen, whatever check it belongs to."""
         digest = frozen_digest(self.frozen(name, number))
         return sha256_json([self.key, self.models[name].digest, number, *([digest] if digest else [])])
+
+    @property
+    def scorer(self) -> str:
+        """Id of the scorer that judges the images."""
+        return self.prepared.scorers[self.concept.id]
 
     @property
     def images(self) -> int:
@@ -77,7 +83,7 @@ class TrialPlanner:
     Args:
         scope: the concepts.
         models: the hardened model and all controls.
-        tools: scorers that are loaded, and the executor.
+        tools: the scorers and the executor.
         sampling: how images are generated.
         setting: in float32.
     """
@@ -105,7 +111,7 @@ class TrialPlanner:
         except ModelError as error:
             raise Unmeasured(f"the base model cannot be read: {one_line(error)}") from error
 
-    def plan(self, prepared: Prepared, concept: Concept) -> TrialPlan:
+    def plan(self, prepared: PreparedCheck, concept: Concept) -> TrialPlan:
         """One concept of a check.
 
         Raises:
@@ -137,7 +143,7 @@ class TrialPlanner:
                     "requests": [request.as_json() for request in requests],
                     "images": self.attacker_images.identity(concept, HELD_OUT + params.images),
                     "prior": self.attacker_images.generated_identity(prior),
-                    "scorer": self._scorer_identity(prepared.scorer),
+                    "scorer": self._scorer_identity(prepared.scorers[concept.id]),
                     "seed": self.sampling.seed,
                     "machine": machine(self.setting, self.workers),
                 }
@@ -152,6 +158,5 @@ class TrialPlanner:
         }
         return {"hardened": hardened, **{name: model for name, model in found.items() if model}}
 
-    def _scorer_identity(self, name: str) -> list[str | bool]:
-        scorer = self.tools.scorers[name]
-        return [name, scorer.version, scorer.card().weights, type(scorer).features is not Scorer.features]
+    def _scorer_identity(self, name: str) -> dict[str, Any]:
+        return identity(self.tools.scorers[name]) if name else {}

@@ -11,10 +11,10 @@ from publisher.evaluate.context import Unmeasured
 from publisher.evaluate.evidence import json_lines
 from publisher.evaluate.finetune.run import Relearned
 from publisher.evaluate.measure import measured, unknown
-from publisher.evaluate.prepare import Prepared
+from publisher.evaluate.prepare import PreparedCheck
 
 
-def record_of_trials(prepared: Prepared, found: Relearned | Unmeasured, evidence: dict[str, bytes]) -> CheckRecord:
+def record_of_trials(prepared: PreparedCheck, found: Relearned | Unmeasured, evidence: dict[str, bytes]) -> CheckRecord:
     """Measure a check by its trials and compare it with its gate; they are evidence, whatever the verdict."""
     check = prepared.check
     if isinstance(found, Unmeasured):
@@ -33,7 +33,7 @@ def record_of_trials(prepared: Prepared, found: Relearned | Unmeasured, evidence
     return unknown(check, "", prepared).model_copy(update={**update, **judged})
 
 
-def _measure(prepared: Prepared, trials: Sequence[Trial]) -> Measurement:
+def _measure(prepared: PreparedCheck, trials: Sequence[Trial]) -> Measurement:
     metric, name = prepared.metric, prepared.check.metric
     for trial in trials:
         if trial.problem:

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 from publisher.api import Concept, Sampling, Scope
 from publisher.api.evidence import TrialRow
 from publisher.errors import CRASHES, PublisherError
-from publisher.evaluate.context import ModelsUnderTest, Setting, Tools, Unmeasured
+from publisher.evaluate.context import ModelsUnderTest, ReleaseScorer, Setting, Tools, Unmeasured
 from publisher.evaluate.dispatch import dispatch
 from publisher.evaluate.evidence import pixels_sha256
 from publisher.evaluate.finetune.data import HELD_OUT, AttackerImages
 from publisher.evaluate.finetune.plans import TrialJob, TrialPlan, TrialPlanner
 from publisher.evaluate.finetune.trials import Trained, TrialTask, TrialTasks, perform, seed_of
 from publisher.evaluate.freezing import frozen_digest
-from publisher.evaluate.observe import features, labelled
-from publisher.evaluate.prepare import Prepared
+from publisher.evaluate.prepare import PreparedCheck
 from publisher.evaluate.requests import one_line
+from publisher.evaluate.scorers import features, labelled, loaded
 from publisher.runtime.meter import Meter
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Relearned:
 
 
 def relearn(
-    checks: Sequence[Prepared],
+    checks: Sequence[PreparedCheck],
     scope: Scope,
     models: ModelsUnderTest,
     tools: Tools,
@@ -53,7 +53,7 @@ def relearn(
         checks: of attacks by training.
         scope: the concepts.
         models: the hardened model and all controls.
-        tools: scorers that are loaded, and the executor.
+        tools: the scorers and the executor.
         sampling: how images are generated.
         setting: store, device, progress. Trials run in float32 whatever it says.
 
@@ -80,7 +80,7 @@ class _TrialRunner:
     trained_on: dict[TrialPlan, torch.Tensor | None] = field(default_factory=dict)
     """Features of the images that are trained on; None: the scorer has none."""
 
-    def run(self, checks: Sequence[Prepared]) -> dict[str, Relearned | Unmeasured]:
+    def run(self, checks: Sequence[PreparedCheck]) -> dict[str, Relearned | Unmeasured]:
         """All trials of all checks, each once."""
         plans: dict[str, list[TrialPlan] | Unmeasured] = {}
         for check in checks:
@@ -151,25 +151,25 @@ class _TrialRunner:
         return _TrialImages(images[HELD_OUT:], images[:HELD_OUT], prior)
 
     def _keep(self, job: TrialJob, trained: Trained) -> None:
+        scorer = self.tools.scorers[job.plan.scorer]
         try:
             if trained.crash:
                 raise Unmeasured(trained.crash)  # noqa: TRY301 - one place that says why
-            note = self._note(job.plan, trained)
+            with loaded(scorer, self.setting):
+                self.notes[job.key] = {**self._note(job.plan, trained, scorer), "similarity": []}
+                try:
+                    self.notes[job.key]["similarity"] = self._similarity(job.plan, trained.images, scorer)
+                except CRASHES as error:  # a plugin may raise anything; metrics that read it become unknown
+                    self.setting.warn(f"the scorer {scorer.id!r} gave no features: {one_line(error)}")
+                    return
         except Unmeasured as error:
             self.problems[job.key] = str(error)
             return
-        self.notes[job.key] = {**note, "similarity": []}
-        try:
-            self.notes[job.key]["similarity"] = self._similarity(job.plan, trained.images)
-        except CRASHES as error:  # a plugin may raise anything; metrics that read it become unknown
-            self.setting.warn(f"the scorer {job.plan.prepared.scorer!r} gave no features: {one_line(error)}")
-        else:
-            self.setting.store.put_note(job.key, self.notes[job.key])
+        self.setting.store.put_note(job.key, self.notes[job.key])
 
-    def _note(self, plan: TrialPlan, trained: Trained) -> dict[str, Any]:
-        """What is kept of a trial, as JSON; of its images only what was seen of them."""
-        name = plan.prepared.scorer
-        seen = [labelled(self.tools.scorers[name], name, images, plan.concept) for images in trained.images]
+    def _note(self, plan: TrialPlan, trained: Trained, scorer: ReleaseScorer) -> dict[str, Any]:
+        """Return what is kept of a trial, as JSON; of its images only what was seen of them."""
+        seen = [labelled(scorer, images, plan.concept) for images in trained.images]
         return {
             "evaluation_steps": list(plan.params.evaluation_steps[: len(trained.images)]),
             "hits": [sum(shows for shows, _ in images) for images in seen],
@@ -180,9 +180,8 @@ class _TrialRunner:
             "seconds": trained.seconds / trained.steps if trained.steps else 0.0,
         }
 
-    def _similarity(self, plan: TrialPlan, images: Sequence[torch.Tensor]) -> list[float]:
-        """Mean cosine of each generated image with each image trained on; empty: the scorer has no features."""
-        scorer = self.tools.scorers[plan.prepared.scorer]
+    def _similarity(self, plan: TrialPlan, images: Sequence[torch.Tensor], scorer: ReleaseScorer) -> list[float]:
+        """Return the mean cosine of each generated image with each image trained on; empty: there are no features."""
         if plan not in self.trained_on:
             self.trained_on[plan] = features(
                 scorer, self.attacker_images.attackers(plan.concept, plan.images)[HELD_OUT:]
@@ -237,7 +236,7 @@ class _TrialRunner:
                         "losses": note["losses"],
                         "similarity": note["similarity"],
                         "problem": note["problem"],
-                        "full": self.full(plan.concept, len(plan.requests), plan.prepared.scorer),
+                        "full": self.full(plan.concept, len(plan.requests), plan.scorer),
                     },
                 }
             )
@@ -251,7 +250,8 @@ class _TrialRunner:
             images = self.attacker_images.generated(self.attacker_images.plainly(concept, count))
         except PublisherError as error:
             raise Unmeasured(one_line(error)) from error
-        seen = labelled(self.tools.scorers[scorer], scorer, images, concept)
+        with loaded(self.tools.scorers[scorer], self.setting):
+            seen = labelled(self.tools.scorers[scorer], images, concept)
         return sum(shows for shows, _ in seen) / len(seen)
 
 

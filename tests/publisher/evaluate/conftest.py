@@ -10,7 +10,7 @@ from publisher.builtin.attacks import ATTACKS
 from publisher.builtin.metrics import METRICS
 from publisher.evaluate.context import ModelsUnderTest, Setting, Tools
 from publisher.evaluate.store import ImageStore
-from support.grey import GreyScorer, Painters, Relearn, World, erased, write_model
+from support.grey import KINDS, GreyScorer, Painters, Relearn, World, erased, release_scorer, write_model
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def world(tmp_path: Path) -> World:
     tools = Tools(
         attacks={attack.name: attack() for attack in (*ATTACKS, Relearn)},
         metrics={metric.name: metric() for metric in METRICS},
-        scorers={"grey": GreyScorer()},
-        scorer="grey",
+        scorers={"grey": release_scorer(GreyScorer())},
+        judges=dict.fromkeys(KINDS, "grey"),
         executor=painters,
     )
     models = ModelsUnderTest(write_model(tmp_path / "base"), write_model(tmp_path / "hardened"))

@@ -14,7 +14,7 @@ from publisher.builtin.attacks import ATTACKS
 from publisher.builtin.executors import Local
 from publisher.builtin.metrics import METRICS
 from publisher.evaluate.checks import Evaluation, run_checks
-from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, StepClaim, Tools
+from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, ReleaseScorer, Setting, StepClaim, Tools
 from publisher.evaluate.store import ImageStore
 from publisher_emoji import caption, model_folder, vocabulary
 from publisher_emoji.plugin import EmojiScorer
@@ -58,8 +58,8 @@ def evaluate(hardened: Path, images: Path | None) -> Evaluation:
     tools = Tools(
         attacks={attack.name: attack() for attack in ATTACKS},
         metrics={metric.name: metric() for metric in METRICS},
-        scorers={"emoji": EmojiScorer()},
-        scorer="emoji",
+        scorers={"emoji": ReleaseScorer("emoji", EmojiScorer(), ("object", "style"))},
+        judges={"object": "emoji", "style": "emoji"},
         executor=Local(),
     )
     models = ModelsUnderTest(ModelUnderTest.of(model_folder()), ModelUnderTest.of(hardened))

@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 
 from publisher.errors import ManifestError
-from publisher.manifest import read
+from publisher.manifest import Resolved, read
 from support.fake_catalog import FakeCatalog
 
 
@@ -29,6 +29,12 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str | by
         return path
 
     return write
+
+
+@pytest.fixture
+def resolved(write: Callable[[str | bytes], Path], catalog: FakeCatalog) -> Callable[[str], Resolved]:
+    """Resolves a text."""
+    return lambda text: read(write(text), catalog)
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def test_a_small_manifest_loads_with_its_defaults(write: Write) -> None:
     manifest = document.manifest
     assert (manifest.seed, manifest.device, manifest.dtype) == (0, "auto", "auto")
     evaluate = manifest.evaluate
-    assert (evaluate.executor, evaluate.images, evaluate.after_each_step) == ("local", True, False)
+    assert (evaluate.executor.use, evaluate.images, evaluate.after_each_step) == ("local", True, False)
     assert manifest.sign is None
     assert document.sha256 == hashlib.sha256(SMALL.encode()).hexdigest()
 
@@ -102,8 +102,8 @@ m.yaml:5:34: 'kind' must be 'object', 'style', 'person' or 'unsafe', not the tex
 m.yaml:7:24: 'with' must be a mapping (key: value), not a list.
 m.yaml:8:31: 'images' must be at least 1, not the number 0.
 m.yaml:8:35: 'evaluate' has no key 'imges'.
-  Did you mean 'images'?  Known keys: scorer, executor, sampling, after_each_step, trainings_after_each_step, \
-gates, checks, retrained, images."""
+  Did you mean 'images'?  Known keys: scorer, scorers, executor, sampling, after_each_step, \
+trainings_after_each_step, gates, checks, retrained, images."""
     )
 
 

@@ -61,7 +61,7 @@ def test_every_manifest_resolves_with_the_plugins_that_come_with_publisher(path:
 def test_the_quickstart_takes_out_three_objects_and_a_style_and_keeps_all_else(installed: Catalog) -> None:
     scope = read(ROOT / "manifests" / "quickstart.yaml", installed).scope
     assert sorted(concept.kind for concept in scope.concepts) == ["object", "object", "object", "style"]
-    labels = sum(len(names) for names in installed.labels("emoji").values())
+    labels = sum(len(names) for names in installed.labels("emoji", {}).values() if names)
     assert len(scope.keep) == labels - 4
     gone = {concept.name for concept in scope.concepts}
     assert not any(gone & set(prompt.split()) for concept in scope.keep for prompt in concept.prompts)
@@ -98,9 +98,10 @@ def test_the_schema_takes_what_the_loader_takes(fake: Any) -> None:
         ("{use: erase}", "{use: freeze-mask, with: {rho: 1}}"),
         ("[cigarette]", "[]"),
         ("[cigarette]", "[Cigarette]"),
-        ("rest_of: emoji", "rest_of: emojy"),
         ("scorer: emoji", "scorer: emojy"),
         ("scorer: emoji", "scorer: emoji, executor: x"),
+        ("scorer: emoji", "scorer: emoji, executor: {use: local, with: {workers: 0}}"),
+        ("scorer: emoji", "scorers: [{use: objects, with: {any: object}}]"),
         ("scorer: emoji", CHECK.replace("synonyms", "synonym")),
         ("scorer: emoji", CHECK.replace("metric", "attack_params: {limit: 0}, metric")),
     ],
@@ -115,7 +116,7 @@ def test_the_schema_refuses_what_the_loader_refuses(old: str, new: str, fake: An
 
 def test_the_schema_describes_every_parameter_of_every_plugin(installed: Catalog) -> None:
     definitions = manifest_schema(installed)["$defs"]
-    for kind in ("step", "attack", "metric"):
+    for kind in ("step", "attack", "metric", "scorer", "executor"):
         for name in installed.names(kind):
             properties = definitions[f"{kind}.{name}"].get("properties", {})
             assert all(field.get("description") or "$ref" in field for field in properties.values()), (kind, name)

@@ -16,11 +16,6 @@ Write = Callable[[str | bytes], Path]
 Problems = Callable[[str | bytes], list[str]]
 
 
-@pytest.fixture
-def resolved(write: Write, catalog: FakeCatalog) -> Callable[[str], Resolved]:
-    return lambda text: read(write(text), catalog)
-
-
 def concept(resolved: Resolved, name: str) -> Concept:
     return resolved.scope.concept(name)
 
@@ -58,8 +53,8 @@ def test_everything_is_written_out(resolved: Callable[[str], Resolved]) -> None:
             }
         ],
         "evaluate": {
-            "scorer": "emoji",
-            "executor": "local",
+            "scorers": [{"id": "emoji", "use": "emoji", "kinds": ["object", "style"], "params": {}}],
+            "executor": {"use": "local", "params": {"workers": 1}},
             "sampling": {"steps": 20, "guidance": 7.5, "images": 60, "kept_images": None, "seed": 0},
             "after_each_step": False,
             "trainings_after_each_step": False,
@@ -131,7 +126,7 @@ def test_without_a_scorer_an_id_is_read_as_words_and_labels_are_not_checked(
 ) -> None:
     text = SMALL.replace("[cigarette]", "[water_pipe-set]").replace("evaluate: {scorer: emoji}", "")
     result = resolved(text)
-    assert (result.evaluate.scorer, concept(result, "water_pipe-set").name) == ("", "water pipe set")
+    assert (result.evaluate.scorers, concept(result, "water_pipe-set").name) == ((), "water pipe set")
 
 
 def test_synonyms_make_paraphrases_from_the_same_templates(resolved: Callable[[str], Resolved]) -> None:
@@ -271,9 +266,14 @@ def marked(text: str, old: str, new: str) -> tuple[str, str]:
             "scorer: emoji, executor: ^ray",
             ["@: 'evaluate' uses the executor 'ray', which no plugin provides."],
         ),
+        (
+            "scorer: emoji",
+            "scorer: emoji, executor: {with: {workers: ^0}}",
+            ["@: 'workers' must be at least 1, not the number 0."],
+        ),
         ("[cigarette]", "[^cigarete]", ["@: the scorer has no label 'cigarete' for the concept 'cigarete'."]),
         ("[cigarette]", "[{id: x, label: ^pistil}]", ["@: the scorer has no label 'pistil' for the concept 'x'."]),
-        ("[cigarette]", "[{id: x, kind: ^person, prompts: [x]}]", ["@: the scorer does not judge the kind 'person'."]),
+        ("[cigarette]", "[{id: x, kind: ^person, prompts: [x]}]", ["@: no scorer judges the kind 'person'."]),
         ("[cigarette]", "[cigarette, ^cigarette]", ["@: the concept 'cigarette' is here twice, first in line 7."]),
         (
             "{rest_of: emoji}",
@@ -299,7 +299,7 @@ def marked(text: str, old: str, new: str) -> tuple[str, str]:
         (
             "[cigarette]",
             "[{id: x, kind: ^unsafe, label: noto}]",
-            ["@: the scorer does not judge the kind 'unsafe'.", "7:12: the concept 'x' has no prompts."],
+            ["@: no scorer judges the kind 'unsafe'.", "7:12: the concept 'x' has no prompts."],
         ),
         (
             '"{a} {name} emoji"',

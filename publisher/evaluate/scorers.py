@@ -1,0 +1,212 @@
+"""The scorers of a release: which of them judges which concept, what it depends on, and when it is in memory.
+
+Together they are one judge of every kind. At most one is loaded at a time, and only while nothing is generated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from publisher.api import Check, Concept, Judgement, Scorer, ScorerCard
+from publisher.errors import CRASHES
+from publisher.evaluate.context import ReleaseScorer, Setting, Tools, Unmeasured
+from publisher.evaluate.requests import one_line
+from publisher.model.inputs import input_digest
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+Said = list[Judgement] | str
+"""One judgement for each image, or why there is none."""
+
+
+def judge_of(concept: Concept, check: Check, tools: Tools, *, judged: bool) -> str:
+    """Return the id of the scorer that judges a concept's images; empty: nobody does, and nobody has to.
+
+    Args:
+        concept: of the check.
+        check: names a scorer, or leaves it to the kind of the concept.
+        tools: the scorers.
+        judged: the check's metric reads judgements.
+
+    Raises:
+        Unmeasured: nobody judges the concept, and somebody has to.
+    """
+    name = check.scorer or tools.judges.get(concept.kind, "")
+    try:
+        if not name:
+            judges = ", ".join(f"{kind} by {judge!r}" for kind, judge in tools.judges.items()) or "nothing"
+            what = f"no scorer judges the kind {concept.kind!r} of {concept.id!r}"
+            raise Unmeasured(f"{what}; judged are: {judges}. Add one under evaluate.scorers")  # noqa: TRY301
+        if name not in tools.scorers:
+            raise Unmeasured(f"there is no scorer {name!r}")  # noqa: TRY301
+        _require_label(tools.scorers[name], concept)
+    except Unmeasured:
+        if judged or check.scorer:
+            raise
+        return ""
+    return name
+
+
+def _require_label(scorer: ReleaseScorer, concept: Concept) -> None:
+    """Make sure that the scorer has a label for the concept; without one it would never see it.
+
+    Raises:
+        Unmeasured: it has not.
+    """
+    known = _asked(scorer, scorer.scorer.labels)
+    if concept.kind not in scorer.kinds or concept.kind not in known:
+        raise Unmeasured(f"the scorer {scorer.id!r} does not judge the kind {concept.kind!r} of {concept.id!r}")
+    labels = known[concept.kind]
+    if labels is not None and concept.label not in labels:
+        raise Unmeasured(f"the scorer {scorer.id!r} has no label {concept.label!r}: it can never see {concept.id!r}")
+
+
+def card_of(scorer: ReleaseScorer, setting: Setting) -> ScorerCard:
+    """Return a scorer's card, with what the manifest says of it. It is loaded once, to see that it can be.
+
+    Raises:
+        Unmeasured: it crashed, nothing is known of its errors, or one of its inputs is not what was planned with.
+    """
+    found = _asked(scorer, lambda: {name: input_digest(path) for name, path in scorer.scorer.files.items()})
+    for name in scorer.inputs.keys() | found.keys():
+        if scorer.inputs.get(name) != found.get(name):
+            raise Unmeasured(f"the scorer {scorer.id!r} was planned with another {name!r}: it has changed")
+    card = _asked(scorer, scorer.scorer.card)
+    if not isinstance(card, ScorerCard):
+        raise Unmeasured(f"the scorer {scorer.id!r} gave something else than a card")
+    if not card.calibration.strip():
+        raise Unmeasured(f"the scorer {scorer.id!r} is uncalibrated: nothing is known of its errors")
+    with loaded(scorer, setting):
+        pass
+    return card.model_copy(
+        update={
+            "use": scorer.scorer.name,
+            "version": scorer.scorer.version,
+            "kinds": scorer.kinds,
+            "params": scorer.params,
+            "inputs": dict(scorer.inputs),
+        }
+    )
+
+
+def identity(scorer: ReleaseScorer) -> dict[str, Any]:
+    """Return what the judgements of a scorer depend on, as JSON data: the key of what was judged with it before.
+
+    Raises:
+        Unmeasured: it crashed.
+    """
+    instance = scorer.scorer
+    labels = _asked(scorer, instance.labels)
+    every = (*instance.scope.concepts, *instance.scope.keep) if instance.scope else ()
+    return {
+        "scorer": [instance.name, instance.version, scorer.origin],
+        "params": scorer.params,
+        "inputs": dict(scorer.inputs),
+        "weights": _asked(scorer, instance.card).weights,
+        "features": type(instance).features is not Scorer.features,
+        "any": [[one.kind, one.label] for one in every if one.kind in labels and labels[one.kind] is None],
+    }
+
+
+@contextmanager
+def loaded(scorer: ReleaseScorer, setting: Setting) -> Iterator[Scorer[Any]]:
+    """Load a scorer for the time of this block. What it raises when it is unloaded becomes a warning.
+
+    Raises:
+        Unmeasured: it cannot be loaded.
+    """
+    import torch
+
+    _asked(scorer, lambda: scorer.scorer.load(torch.device(setting.device)))
+    try:
+        yield scorer.scorer
+    finally:
+        try:
+            scorer.scorer.unload()
+        except CRASHES as error:  # a plugin may raise anything; its judgements are there
+            setting.warn(f"the scorer {scorer.id!r} was not unloaded: {one_line(error)}")
+
+
+def judge(scorer: ReleaseScorer, images: torch.Tensor) -> Said:
+    """Ask a scorer that is loaded about ``(n, 3, h, w)`` uint8. It is heard about its own kinds alone."""
+    try:
+        found = _asked(scorer, lambda: list(scorer.scorer.judge(images.float().div(255))))
+        if len(found) != len(images):
+            raise Unmeasured(f"the scorer {scorer.id!r} gave {len(found)} judgements of {len(images)} images")  # noqa: TRY301
+        if not all(isinstance(judgement, Judgement) for judgement in found):
+            raise Unmeasured(f"the scorer {scorer.id!r} gave something else than judgements")  # noqa: TRY301
+        return [_rounded(judgement, scorer.kinds) for judgement in found]
+    except Unmeasured as error:
+        return str(error)
+
+
+def _rounded(judgement: Judgement, kinds: Sequence[str]) -> Judgement:
+    """Return a validated copy (a plugin can build one past the validation), with scores to six digits."""
+    try:
+        scores = {kind: round(score, 6) for kind, score in judgement.scores.items() if kind in kinds}
+        labels = {kind: label for kind, label in judgement.labels.items() if kind in kinds}
+        if not all(0 <= score <= 1 for score in scores.values()):
+            raise Unmeasured("the scorer gave a score that is no number in [0, 1]")  # noqa: TRY301
+        return Judgement(labels=labels, scores=scores)
+    except Unmeasured:
+        raise
+    except CRASHES as error:  # it may hold anything
+        raise Unmeasured(f"the scorer gave a malformed judgement: {one_line(error)}") from error
+
+
+def labelled(scorer: ReleaseScorer, images: torch.Tensor, concept: Concept) -> list[tuple[bool, str]]:
+    """Return for each image whether the scorer, which is loaded, sees the concept, and what it sees.
+
+    Raises:
+        Unmeasured: it does not say.
+    """
+    said = judge(scorer, images)
+    if isinstance(said, str):
+        raise Unmeasured(said)
+    require_kind(scorer.id, said, concept)
+    return [(judgement.shows(concept), judgement.labels[concept.kind]) for judgement in said]
+
+
+def require_kind(scorer: str, said: Sequence[Judgement], concept: Concept) -> None:
+    """Make sure that judgements say something of a concept's kind.
+
+    Raises:
+        Unmeasured: one does not.
+    """
+    if not all(concept.kind in judgement.labels for judgement in said):
+        raise Unmeasured(f"the scorer {scorer!r} gave no judgement of the kind {concept.kind!r}")
+
+
+def features(scorer: ReleaseScorer, images: torch.Tensor) -> torch.Tensor | None:
+    """Return ``(n, d)`` of length 1, of a scorer that is loaded; None: it has none."""
+    import torch
+    from torch.nn.functional import normalize
+
+    found = scorer.scorer.features(images.float().div(255))
+    if found is None:
+        return None
+    if found.ndim != 2 or len(found) != len(images) or not torch.isfinite(found).all():
+        raise ValueError("not one finite vector for each image")
+    return normalize(found.float(), dim=1)
+
+
+def cards_of(names: Sequence[str], tools: Tools, setting: Setting) -> Mapping[str, ScorerCard | Unmeasured]:
+    """Return the card of each of these scorers, or why it cannot judge."""
+    found: dict[str, ScorerCard | Unmeasured] = {}
+    for name in dict.fromkeys(names):
+        try:
+            found[name] = card_of(tools.scorers[name], setting)
+        except Unmeasured as error:
+            found[name] = error
+    return found
+
+
+def _asked(scorer: ReleaseScorer, ask: Callable[[], T]) -> T:
+    try:
+        return ask()
+    except CRASHES as error:  # a plugin may raise anything; its checks become unknown
+        raise Unmeasured(f"the scorer {scorer.id!r} crashed: {one_line(error)}") from error

@@ -1,0 +1,84 @@
+"""Files and models that parameters of a plugin name: where they lie, what may be in them, and their digests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from publisher.errors import PrerequisiteError, UsageError
+from publisher.model.digest import sha256_file, sha256_list
+
+PINNED = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})", re.ASCII)
+READ = (".safetensors", ".onnx", ".json", ".txt")
+"""Types of the files that count in a folder or a repository."""
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".msgpack")
+"""Types of files that can run code, or hold more than numbers, when they are read."""
+
+
+def locate_input(name: str, folder: Path, who: str, *, fetch: bool) -> Path | None:
+    """Return the file or folder that a name stands for; None: it would have to be fetched, and ``fetch`` is False.
+
+    Args:
+        name: a path as seen from the manifest, or ``hf:org/name@`` and 40 hexadecimal digits.
+        folder: of the manifest.
+        who: names it, such as ``"the scorer 'nudenet'"``.
+        fetch: get it from the hub where it is not on this machine.
+
+    Raises:
+        UsageError: it is not there, is a path of this machine, is no pinned commit, or holds a pickle.
+        PrerequisiteError: the hub cannot be reached.
+    """
+    if name.startswith("hf:"):
+        return _of_hub(name, who, fetch=fetch)
+    if not name or Path(name).is_absolute() or name.startswith("~"):
+        hint = "Write the path as seen from the manifest: the manifest is published with the package."
+        raise UsageError(f"{who} names {name!r}, which is no path seen from the manifest", hint=hint)
+    path = folder / name
+    if not path.exists():
+        hint = "Paths in a manifest are relative to the manifest."
+        raise UsageError(f"{who} names {name!r}, which is not there", where=str(path), hint=hint)
+    found = sorted(path.rglob("*")) if path.is_dir() else [path]
+    for file in found:
+        if file.suffix.lower() in PICKLES:
+            hint = f"Convert it to safetensors. Read are: {', '.join(READ)}."
+            raise UsageError(f"{who} names {name!r}, which holds a pickle or the like", where=str(file), hint=hint)
+    return path
+
+
+def input_digest(path: Path) -> str:
+    """Return the sha256 of a file, or of the list of a folder's files that count.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if path.is_file():
+        return sha256_file(path)
+    files = [file for file in path.rglob("*") if file.suffix.lower() in READ and file.is_file()]
+    return sha256_list({file.relative_to(path).as_posix(): sha256_file(file) for file in files})
+
+
+def _of_hub(name: str, who: str, *, fetch: bool) -> Path | None:
+    match = PINNED.fullmatch(name)
+    if match is None:
+        hint = "Names of branches and tags can move: write hf:org/name@ and the 40 hexadecimal digits of a commit."
+        raise UsageError(f"{who} names {name!r}, which is no pinned commit of the hub", hint=hint)
+    from huggingface_hub import get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
+
+    repository, revision = match["repository"], match["revision"]
+    patterns = [f"*{suffix}" for suffix in READ]
+    try:
+        names = {file.path for file in get_cached_repo_tree(repository, revision=revision)}
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True))
+        if all((folder / one).is_file() for one in names if one.endswith(READ)):
+            return folder
+    except (CachedRepoTreeNotFoundError, LocalEntryNotFoundError):
+        pass
+    if not fetch:
+        return None
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # whatever the hub, the network or the disk says
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        hint = "Fetch it once on a machine with network and access: hf download ORG/NAME --revision COMMIT"
+        raise PrerequisiteError(f"{who} cannot get {name!r}: {first}", hint=hint) from error
