@@ -30,18 +30,16 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from publisher.api import Concept
-from publisher.api.diffusion.checkpoints import Checkpoints
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.latents import Noising
 from publisher.api.diffusion.process import read_process
 from publisher.api.diffusion.text import Text
-from publisher_immunize.bench import Bench
-from publisher_immunize.host import Host
-from publisher_immunize.inner import Adversary
-from publisher_immunize.loop import Run
-from publisher_immunize.material import Album, Batch, Material
-from publisher_immunize.merge import Captions, Merge
+from publisher_immunize.adversary import Adversary
+from publisher_immunize.data import ConceptBatch, ConceptImages, ImmunizeData
+from publisher_immunize.denoiser import Denoising, PatchedDenoiser
+from publisher_immunize.merge import KeptTokens, Merge
 from publisher_immunize.params import ImmunizeParams
+from publisher_immunize.train import Immunization
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "publisher_immunize"))
 from naive_mima import Published
@@ -110,21 +108,21 @@ def texts(captions: int, dtype: torch.dtype) -> Texts:
     return Texts(CLIPTextModel(config).eval().to(dtype), ids)
 
 
-def material(known: Texts, dtype: torch.dtype) -> Material:
+def training_data(known: Texts, dtype: torch.dtype) -> ImmunizeData:
     """Encoded once."""
     generate = torch.Generator().manual_seed(2)
 
-    def album(name: str) -> Album:
+    def images(name: str) -> ConceptImages:
         latents = torch.randn(4, 4, SIZE, SIZE, generator=generate, dtype=torch.float64).to(dtype)
         concept = Concept(id=name.rpartition(" ")[2], name=name, prompts=(name,), label=name)
-        return Album(concept, latents, {"name": (name,) * 4})
+        return ConceptImages(concept, latents, {"name": (name,) * 4})
 
     states = {text: Text(known.encode(text)[None]) for text in known.ids}
     keep = tuple(text for text in states if not text.startswith("a "))
-    concepts = (album("a first"), album("a second"))
-    return Material(
+    concepts = (images("a first"), images("a second"))
+    return ImmunizeData(
         concepts,
-        (album("kept"),),
+        (images("kept"),),
         keep,
         states,
         dict.fromkeys(states, LENGTH),
@@ -136,15 +134,15 @@ def material(known: Texts, dtype: torch.dtype) -> Material:
 class Contender:
     """One way to make a pair of steps."""
 
-    step: Callable[[Batch, Batch], None]
+    step: Callable[[ConceptBatch, ConceptBatch], None]
     weights: Callable[[], dict[str, Tensor]]
-    material: Material
+    material: ImmunizeData
 
 
 def contender(name: str, captions: int, dtype: torch.dtype) -> Contender:
     """Ready to make steps."""
     known = texts(captions, dtype)
-    stuff = material(known, dtype)
+    stuff = training_data(known, dtype)
     denoiser = (Double if dtype == torch.float64 else Denoiser)(unet().to(dtype) if dtype != torch.float32 else unet())
     params = ImmunizeParams(
         inner="cross-attention", first_order=True, inner_lr=RATES[0], lr=RATES[1], steps=1, batch=1, prior_batch=1
@@ -160,27 +158,26 @@ def contender(name: str, captions: int, dtype: torch.dtype) -> Contender:
             ridge=params.merge.ridge,
         )
         return Contender(loop.step, lambda: loop.weights, stuff)
-    host = Host(denoiser)
+    host = PatchedDenoiser(denoiser)
     theta = {name: host.tensor(name).clone() for name in host.names if ".attn2." in name}
-    run = Run(
-        Bench(host, stuff, params), theta, lambda _: torch.Generator(), Checkpoints(Path(), "", ""), lambda *_: None
-    )
+    run = Immunization(Denoising(host, stuff, params), theta, lambda _: torch.Generator())
 
-    def step(inner: Batch, outer: Batch) -> None:
-        adversary = Adversary("cross-attention", 2, run.bench, torch.Generator().manual_seed(0))
+    def step(inner: ConceptBatch, outer: ConceptBatch) -> None:
+        adversary = Adversary("cross-attention", 2, run.denoising, torch.Generator().manual_seed(0))
         adversary.learn(run.theta, [inner])
-        run.move(run.outer(run.theta, adversary, outer, None, None).gradients)
+        run.clip(run.outer(run.theta, adversary, outer, None, None).gradients)
+        run.move(0)
 
     return Contender(step, lambda: run.theta, stuff)
 
 
-def pair(made: Contender, seed: int, dtype: torch.dtype) -> tuple[Batch, Batch]:
+def pair(made: Contender, seed: int, dtype: torch.dtype) -> tuple[ConceptBatch, ConceptBatch]:
     """The batches of one pair, the same for both."""
     found = []
     for turn, kept in enumerate((0, 1)):
         generate = torch.Generator().manual_seed(2 * seed + turn)
-        batch = made.material.batch(made.material.concepts, "name", (1, kept), generate)
-        found.append(Batch(batch.groups, batch.own, batch.x, batch.noise.to(dtype), batch.t, batch.texts))
+        batch = made.data.batch(made.data.concepts, "name", (1, kept), generate)
+        found.append(ConceptBatch(batch.groups, batch.own, batch.x, batch.noise.to(dtype), batch.t, batch.texts))
     return found[0], found[1]
 
 
@@ -243,7 +240,7 @@ def shapes(rows: int, width: int = 768, m: int = 18) -> tuple[float, float, floa
     # What the copies of both concepts add to what is read from T; each to its own rows.
     added = [torch.randn(len(weight), m, generator=generate) * 1e-4 for weight in layers]
     began = time.process_time()
-    merge = Merge(Captions(k, 1e-4), list(t), 1e-3, 1e10)
+    merge = Merge(KeptTokens(k, 1e-4), list(t), 1e-3, 1e10)
     ready = time.process_time()
     _ = [merge.weight(weight, a) for weight, a in zip(layers, added, strict=True)]
     done = time.process_time()

@@ -9,7 +9,7 @@ from publisher.api import Step, hookimpl
 
 @hookimpl
 def publisher_register_steps() -> Sequence[type[Step]]:  # type: ignore[type-arg]
-    """``immunize``."""
+    """Register ``immunize``."""
     from publisher_immunize.step import Immunize
 
     return (Immunize,)

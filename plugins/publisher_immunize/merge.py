@@ -39,12 +39,12 @@ from torch import Tensor
 from publisher.api import UsageError
 
 
-class Captions:
+class KeptTokens:
     """C of the captions to keep, factored once.
 
     Args:
-        captions: ``(k, D)`` rows, any float dtype.
-        ridge: added to the diagonal, relative to its mean.
+        captions: K ``(k, D)``, any float dtype.
+        ridge: number that is added to the diagonal, relative to its mean.
     """
 
     def __init__(self, captions: Tensor, ridge: float) -> None:
@@ -54,7 +54,7 @@ class Captions:
         self.factor = torch.linalg.cholesky(c)
 
     def whiten(self, rows: Tensor) -> Tensor:
-        """``T C^-1`` for ``rows (M, D)``; float64."""
+        """Return ``T C^-1`` for ``rows (M, D)``; float64."""
         solved: Tensor = torch.cholesky_solve(rows.double().T, self.factor)
         return solved.T
 
@@ -63,8 +63,8 @@ class Merge:
     """P for the texts of N concepts.
 
     Args:
-        captions: see there.
-        texts: of each concept ``(m_n, D)`` rows.
+        captions: C of the captions to keep.
+        texts: rows ``(m_n, D)`` of each concept.
         tolerance: rows nearer than this, relative to their length, count as one.
         condition: largest condition number of ``T C^-1 T^T``.
 
@@ -72,7 +72,7 @@ class Merge:
         UsageError: the condition number is larger.
     """
 
-    def __init__(self, captions: Captions, texts: Sequence[Tensor], tolerance: float, condition: float) -> None:
+    def __init__(self, captions: KeptTokens, texts: Sequence[Tensor], tolerance: float, condition: float) -> None:
         self.rows, self.share = distinct(texts, tolerance)
         white = captions.whiten(self.rows)
         inner = self.rows @ white.T
@@ -89,24 +89,24 @@ class Merge:
         self.p = torch.cholesky_solve(white, torch.linalg.cholesky(inner))
 
     def combine(self, read: Tensor) -> Tensor:
-        """``A (o, M)``.
+        """Return ``A (o, M)`` of (3).
 
         Args:
-            read: ``(N, o, M)``: ``Delta_n T^T`` of every concept.
+            read: ``Delta_n T^T`` of every concept, ``(N, o, M)``.
         """
         return (read * self.share[:, None].to(read.dtype)).sum(0)
 
     def weight(self, weight: Tensor, a: Tensor) -> Tensor:
-        """``W_0 + A P (o, D)``, in the wider dtype of the two."""
+        """Return ``W_0 + A P (o, D)``, in the wider dtype of the two."""
         return weight + a @ self.p.to(a.dtype)
 
     def term(self, x: Tensor, a: Tensor) -> Tensor:
-        """``A P x`` for texts ``x (..., D)``: ``(..., o)``, without a matrix of the layer's size."""
+        """Return ``A P x (..., o)`` for texts ``x (..., D)``, without a matrix of the layer's size."""
         return (x @ self.p.to(x.dtype).T) @ a.T
 
 
 def distinct(texts: Sequence[Tensor], tolerance: float) -> tuple[Tensor, Tensor]:
-    """T and S: rows nearer than the tolerance once, as their mean.
+    """Return T and S: rows nearer than the tolerance once, as their mean.
 
     Returns:
         ``(M, D)`` and ``(N, M)``, float64. The order of the concepts changes at most the order of the rows.

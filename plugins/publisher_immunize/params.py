@@ -14,59 +14,59 @@ Outer = Literal["cross-attention-kv", "cross-attention", "attention", "full"]
 Positive = Annotated[float, Field(gt=0, le=1)]
 
 
-class MergeParams(Params):
+class MergingLayerParams(Params):
     """The merging layer."""
 
     texts: int = Field(default=2, ge=1, le=100)
-    """Captions of each concept in T: the first so many of a step's, as the authors take two."""
+    """Number of captions of each concept in T: the first ones of a step. The authors take two."""
     ridge: float = Field(default=1e-4, gt=0, le=1)
-    """Added to the diagonal of C, relative to its mean."""
+    """Number that is added to the diagonal of C, relative to its mean."""
     tolerance: float = Field(default=1e-3, ge=0, le=0.5)
-    """Rows of T nearer than this, relative to their length, count as one; what it reads as is the concepts' mean."""
+    """Distance, relative to their length, up to which rows of T count as one. That row reads as the concepts' mean."""
     rest: Literal["mean", "sum"] = "mean"
-    """What the merged model has of adapters that are not on keys and values: the mean over the concepts, which halves
-    each of two, or the sum."""
+    """Share of adapters outside of keys and values in the merged model: their mean over the concepts, which halves each
+    of two, or their sum."""
     condition: float = Field(default=1e10, ge=10, le=1e14)
     """Largest condition number of T C^-1 T^T; above it the step fails instead of writing round-off into weights."""
 
 
 class AutoParams(Params):
-    """``schedule: auto``: a small re-learning attack on held-out images says when it is enough."""
+    """``schedule: auto``: a probe, a small re-learning attack on held-out images, says when it is enough."""
 
     every: int = Field(default=25, ge=1, le=100_000)
-    """Outer steps between two images per evaluation."""
+    """Outer steps between two probes."""
     steps: int = Field(default=5, ge=1, le=1000)
-    """Training steps after which the model before immunisation sets the mark: its held-out loss there."""
+    """Training steps of the probe after which the held-out loss of the model before immunisation is the mark."""
     lr: Positive = 1e-3
-    """Of the probe's LoRA."""
+    """Learning rate of the probe's LoRA."""
     innocent: float = Field(default=0.02, gt=0, le=10)
-    """How much the denoising loss of kept images may rise, as a share; the last weights within it are taken."""
+    """Largest rise of the kept images' denoising loss, as a share. The last weights within it are taken."""
 
 
-class CheckParams(Params):
+class RelearningCheckParams(Params):
     """How the claims about re-learning are tested; see ``publisher.api.TrainingParams``."""
 
     captions: Captions = "name"
     """What the attacker writes under the images of the concept."""
     images: int = Field(default=20, ge=1, le=10_000)
-    """The attacker's."""
+    """Number of images of the concept that the attacker has."""
     evaluation_steps: tuple[Annotated[int, Field(ge=0, le=1_000_000)], ...] = Field(
         default=EVALUATION_STEPS, min_length=2
     )
     """Training steps after which images are generated, ascending, from 0."""
     seeds: int = Field(default=3, ge=1, le=100)
-    """Repetitions."""
+    """Number of repetitions, each with another seed."""
     batch: int = Field(default=4, ge=1, le=512)
-    """Images of one training step."""
+    """Number of images of one training step."""
     images_per_evaluation: int = Field(default=12, ge=1, le=1000)
-    """Images generated after each evaluation step of each trial."""
+    """Number of images that are generated after each evaluation step of each trial."""
     controls: tuple[str, ...] = ("before", "base", "retrained")
-    """Models that are attacked alike."""
+    """Models that are attacked in the same way, to compare with."""
     settings: dict[str, dict[str, bool | int | float | str]] = Field(default_factory=dict)
     """Attack -> further parameters of its own, such as ``{lora: {lr: 1.0e-3}}``."""
 
     def budget(self, attack: str, **other: Any) -> dict[str, Any]:
-        """Parameters of an attack."""
+        """Return the parameters of an attack."""
         return {**self.model_dump(mode="json", exclude={"settings"}), **self.settings.get(attack, {}), **other}
 
 
@@ -83,18 +83,18 @@ class ImmunizeParams(Params):
     method: Literal["mima", "imma"] = "mima"
     """``mima``: the outer loss sees one model merged of all adapted copies. ``imma``: each concept sees its own."""
     inner: Inner | tuple[Inner, ...] = "full"
-    """The adaptation that is simulated (phi, theta'_n); of several, one is generated for each outer step."""
+    """The adaptation that is simulated (phi, theta'_n); of several, one is chosen at random for each outer step."""
     inner_steps: int = Field(default=1, ge=1, le=1000)
-    """Its steps within one outer step."""
+    """Steps of the adaptation within one outer step."""
     inner_lr: Positive | dict[Inner, Positive] | None = None
-    """Its learning rate: one, or one for each kind of adaptation."""
+    """Learning rate of the adaptation: one number, or one for each kind of adaptation."""
     inner_rule: Literal["sgd", "normalised"] = "sgd"
-    """How keys and values step: plain SGD, as published (they hardly move), or scaled so that an entry moves by
-    ``inner_lr`` in root mean square, as with Adam. All other tensors, and adapters, always take Adam."""
+    """Rule by which keys and values move: plain SGD, as published (they hardly move), or scaled so that an entry moves
+    by ``inner_lr`` in root mean square, as with Adam. All other tensors, and adapters, always take Adam."""
     inner_rank: int = Field(default=4, ge=1, le=256)
-    """Of ``lora``."""
+    """Rank of the adapters of ``lora``."""
     restart: int = Field(default=1, ge=0, le=100_000)
-    """The simulated adaptation begins anew after so many outer steps, from the weights as they then are; 0: it goes on
+    """Outer steps after which the simulated adaptation starts again, from the weights as they then are; 0: it goes on
     to the end, as in the authors' code."""
     outer: Outer = "cross-attention"
     """Tensors that are trained and exported, the same set (theta, S_u)."""
@@ -102,78 +102,80 @@ class ImmunizeParams(Params):
     """``ascend``: after the adaptation the concept's loss is to be large, as published; without bound. ``hold``: after
     it the model is to predict what the model before this step predicts without it."""
     bound: float = Field(default=0.0, ge=0, le=1000)
-    """``ascend`` alone: a row whose loss is above this is left alone; 0: no bound, as published."""
+    """Loss above which a row is left alone, for ``ascend`` alone; 0: no bound, as published."""
     strength: float = Field(default=1.0, ge=0, le=1e6)
-    """Weight of that term; 0: off."""
+    """Weight of the objective's term about the concepts; 0: off."""
     prior: float = Field(default=1.0, ge=0, le=1e6)
     """Weight of the adapted model's denoising loss on kept images; 0: off."""
     lam: float = Field(default=0.0, ge=0, le=1e6)
-    """Weight of what the model, not adapted, changes on kept prompts: MSE to what it predicted before; 0: off."""
+    """Weight of the change on kept prompts of the model without adaptation: mean squared error to its predictions
+    before this step; 0: off."""
     mu: float = Field(default=0.0, ge=0, le=1e6)
-    """Weight of innocent learning: after the same adaptation to a kept concept under a rare word, MSE between the
-    predictions of this model and of the one before immunisation; 0: off."""
+    """Weight of innocent learning: after the same adaptation to a kept concept under a rare word, mean squared error
+    between the predictions of this model and of the one before immunisation; 0: off."""
     first_order: bool = False
-    """The adapted copies count as constants, as in the released code: the gradient skips the merge."""
+    """Whether the adapted copies count as constants, as in the authors' code: the gradient skips the merge."""
     inner_order: Literal[1, 2] = 1
-    """2: differentiate through the gradients of the inner steps too. 1: they count as constants."""
+    """Order of the derivative. 2: gradients of the inner steps are differentiated too. 1: they count as constants."""
     captions: tuple[Captions, ...] = Field(default=("name", "rare", "description", "synonym", "empty"), min_length=1)
-    """What the simulated attacker writes; a kind is generated for each step. With its own captions alone, immunisation
-    loses most of its effect against others."""
+    """Kinds of captions that the simulated attacker writes; one is chosen at random for each step. With one kind alone,
+    immunisation loses most of its effect against others."""
     rare: tuple[str, ...] = Field(default=("xjy", "qvz"), min_length=1)
     """Rare words to train on. Attacks take another one ("sks")."""
     images: int | None = Field(default=None, ge=2, le=10_000)
-    """Of each concept (x_n)."""
+    """Number of images of each concept (x_n)."""
     keep_concepts: int = Field(default=24, ge=1, le=10_000)
-    """Kept concepts that give images, spread evenly over the manifest's."""
+    """Number of kept concepts that give images, spread evenly over the manifest's."""
     keep_images: int | None = Field(default=None, ge=1, le=10_000)
-    """Images of each of them."""
+    """Number of images of each kept concept."""
     keep_texts: int = Field(default=512, ge=1, le=100_000)
-    """Kept prompts that are encoded: the captions of the merge (K), and texts of ``lam``."""
+    """Number of kept prompts that are encoded: the captions of the merge (K), and texts of ``lam``."""
     steps: int | None = Field(default=None, ge=1, le=200_000)
-    """Outer steps; at most, with ``schedule: auto``."""
+    """Number of outer steps; with ``schedule: auto`` the largest number."""
     batch: int | None = Field(default=None, ge=1, le=256)
-    """Images of each concept in one step."""
+    """Number of images of each concept in one step."""
     prior_batch: int | None = Field(default=None, ge=1, le=256)
-    """Kept images beside them, for each concept."""
+    """Number of kept images in one step, for each concept."""
     lr: Positive | None = None
     """Outer learning rate of AdamW."""
     lr_schedule: Literal["constant", "linear"] = "constant"
-    """``linear``: the outer rate falls to 0 over the steps, which spares what is kept. The papers' is constant."""
+    """Course of the outer rate. ``linear``: it falls to 0 over the steps, which does less harm to what is kept. The
+    papers' is constant."""
     weight_decay: float = Field(default=0.01, ge=0, le=1)
-    """Of AdamW, towards the weights before this step."""
+    """Weight decay of AdamW at the outer level."""
     max_grad_norm: float = Field(default=1.0, ge=0, le=1e6)
-    """Clip the outer gradient to this norm; 0: off."""
-    merge: MergeParams = MergeParams()
+    """Norm that the outer gradient is clipped to; 0: off."""
+    merge: MergingLayerParams = MergingLayerParams()
     """The merging layer."""
     schedule: Literal["fixed", "auto"] = "fixed"
-    """``auto``: stop when a probe reaches ``delay``, or when kept images suffer."""
+    """End of the training: after ``steps``, or, with ``auto``, when a probe reaches ``delay`` or kept images suffer."""
     auto: AutoParams = AutoParams()
-    """``auto`` alone."""
+    """The probe of ``schedule: auto``."""
     gradient_checkpointing: bool = False
-    """Compute activations twice instead of keeping them."""
+    """Whether activations are computed twice instead of being kept in memory."""
     checkpoint_every: int = Field(default=50, ge=1, le=100_000)
-    """Steps between checkpoints; a run that was stopped goes on from the last one, to the same bytes."""
+    """Steps between two checkpoints. A run that was stopped goes on from the last one, to the same bytes."""
     delay: float = Field(default=4.0, ge=1, le=1000)
-    """What is claimed: re-learning takes at least so many times the steps it took before this step."""
+    """Delay that is claimed: steps that re-learning takes at least, relative to the model before this step."""
     attacks: tuple[str, ...] = ("lora",)
-    """Attacks by training that the claims are tested with."""
+    """Names of the attacks by training that the claims are tested with."""
     innocents: int = Field(default=1, ge=0, le=100)
-    """Kept concepts of which it is claimed that they are learned as fast as before this step."""
-    check: CheckParams = CheckParams()
-    """The attacks' budget."""
+    """Number of kept concepts of which it is claimed that they are learned as fast as before this step."""
+    check: RelearningCheckParams = RelearningCheckParams()
+    """Budget of the attacks that test the claims."""
 
     @property
     def inners(self) -> tuple[Inner, ...]:
-        """The simulated adaptations."""
+        """Kinds of adaptation that are simulated."""
         return (self.inner,) if isinstance(self.inner, str) else self.inner
 
     def rate(self, kind: Inner) -> float:
-        """The learning rate of one kind of adaptation."""
+        """Return the learning rate of one kind of adaptation."""
         return (self.inner_lr.get(kind) if isinstance(self.inner_lr, dict) else self.inner_lr) or 0.0
 
     @property
     def tested(self) -> tuple[str, ...]:
-        """The attacks, each once."""
+        """Names of the attacks, each once."""
         return tuple(dict.fromkeys(self.attacks))
 
     @field_validator("concepts", "captions", "rare", "attacks")

@@ -28,11 +28,11 @@ EVERY = {"batch": 1, "prior_batch": 1}
 FAMILIES: dict[str, dict[str, Any]] = {"stable-diffusion-xl": {"lr": 1.5e-5}}
 SMALL: dict[str, Any] = {"inner_lr": 1e-3, "lr": 2e-4, "steps": 200, "batch": 4, "prior_batch": 2, "keep_images": 2}
 SMALL_SIZE = 32
-"""Latents of a small model: at most so many squared."""
+"""Largest height and width of a small model's latents."""
 
 
 def resolve(params: ImmunizeParams, model: ModelInfo) -> ImmunizeParams:
-    """The parameters with every None replaced."""
+    """Return the parameters with every None replaced."""
     height, width = latent_size(model.config(model.anatomy.denoiser))
     small = SMALL if height * width <= SMALL_SIZE**2 else {}
     known = EVERY | MODES[params.mode] | FAMILIES.get(model.anatomy.family, {}) | small

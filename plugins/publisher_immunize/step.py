@@ -8,10 +8,9 @@ from typing import ClassVar
 from publisher.api import Claim, ModelInfo, Requirements, Scope, Step, StepContext, StepPlan
 from publisher.api.diffusion.process import require_trainable
 from publisher_immunize.claims import immunize_claims
-from publisher_immunize.names import exported
 from publisher_immunize.params import ImmunizeParams
+from publisher_immunize.plan import choose, choose_kept, exported, notes
 from publisher_immunize.presets import resolve
-from publisher_immunize.selection import choose, choose_kept, notes
 
 FAMILIES = ("stable-diffusion-1", "stable-diffusion-2", "stable-diffusion-xl")
 
@@ -26,11 +25,11 @@ class Immunize(Step[ImmunizeParams]):
     references: ClassVar[bool] = True
 
     def claims(self, params: ImmunizeParams, scope: Scope) -> Sequence[Claim]:
-        """Re-learned late, innocents learned as fast, kept concepts intact, and the row that copies weights back."""
+        """Promise late re-learning, innocents learned as fast, kept concepts; state what copied weights give."""
         return immunize_claims(choose(params, scope), scope, params)
 
     def plan(self, params: ImmunizeParams, scope: Scope, model: ModelInfo) -> StepPlan:
-        """The tensors of the outer set, and what the user should know before.
+        """Name the tensors of the outer set, and what the user should know before.
 
         Raises:
             ModelError: cross-attention is not where the family has it, or the model was trained in a way that is not
@@ -49,9 +48,7 @@ class Immunize(Step[ImmunizeParams]):
             ModelError: a part of the model cannot be loaded.
             UsageError: images are missing, texts are too long or cannot be merged, or the losses diverge.
         """
-        from publisher_immunize import summary
-        from publisher_immunize.loop import COLUMNS
-        from publisher_immunize.training import train
+        from publisher_immunize.train import curves, numbers, train
 
         full = resolve(params, ctx.model)
         names = exported(ctx.model, params.outer)
@@ -60,11 +57,9 @@ class Immunize(Step[ImmunizeParams]):
         for name in names:
             before = ctx.model.read(component, name)
             ctx.write(component, name, trained.weights[name].cpu().to(before.dtype))
-        for warning in trained.warnings:
-            ctx.warn(warning)
-        if trained.log.stopped:
-            ctx.warn(trained.log.stopped)
-        for row in summary.numbers(COLUMNS, trained.log.losses):
+        if trained.stopped:
+            ctx.warn(trained.stopped)
+        for row in numbers(trained.losses):
             ctx.record(*row)
-        for curve in summary.curves(COLUMNS, trained.log.losses, trained.log.images_per_evaluation):
+        for curve in curves(trained):
             ctx.curve(*curve)

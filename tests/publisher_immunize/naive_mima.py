@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from publisher_immunize.material import Batch
+from publisher_immunize.data import ConceptBatch
 
 KEYS_VALUES = re.compile(r"\.attn2\.to_[kv]\.weight$")
 CROSS = re.compile(r"\.attn2\.(to_[qkv]|to_out\.0)\.")
@@ -52,7 +52,7 @@ class Published:
             weight.requires_grad_(requires_grad=True)
         self.adam = torch.optim.AdamW(list(self.weights.values()), lr=rates[1], weight_decay=0.01)
 
-    def step(self, inner: Batch, outer: Batch) -> None:
+    def step(self, inner: ConceptBatch, outer: ConceptBatch) -> None:
         """Adapt, merge, ascend, and take the adaptation back."""
         before = {name: weight.detach().clone() for name, weight in self.weights.items()}
         self._adapt(inner, outer)
@@ -66,7 +66,7 @@ class Published:
         torch.nn.utils.clip_grad_norm_(self.weights.values(), 1.0)
         self.adam.step()
 
-    def _adapt(self, inner: Batch, outer: Batch) -> None:
+    def _adapt(self, inner: ConceptBatch, outer: ConceptBatch) -> None:
         copies: list[dict[str, Tensor]] = []
         others: dict[str, Tensor] = {}
         for group in range(inner.groups):
@@ -123,7 +123,7 @@ class Published:
         with torch.no_grad():
             return self.encode(text)[1 : self.length(text)]
 
-    def _losses(self, batch: Batch, group: int) -> tuple[Tensor, Tensor]:
+    def _losses(self, batch: ConceptBatch, group: int) -> tuple[Tensor, Tensor]:
         part = slice(group * batch.rows, (group + 1) * batch.rows)
         x, noise, t = batch.x[part], batch.noise[part], batch.t[part]
         with torch.no_grad():

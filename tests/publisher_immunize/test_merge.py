@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from publisher.api import UsageError
-from publisher_immunize.merge import Captions, Merge, distinct
+from publisher_immunize.merge import KeptTokens, Merge, distinct
 
 WIDTHS = (32, 768, 1024, 2048)
 
@@ -20,7 +20,7 @@ def make(
     width: int, rows: tuple[int, ...] = (5, 7), captions: int = 0, *, start: int = 100
 ) -> tuple[Merge, list[Tensor]]:
     texts = [generate(count, width, seed=start + n) for n, count in enumerate(rows)]
-    keep = Captions(generate(captions or 300, width), ridge=1e-4)
+    keep = KeptTokens(generate(captions or 300, width), ridge=1e-4)
     return Merge(keep, texts, tolerance=1e-3, condition=1e10), texts
 
 
@@ -103,7 +103,7 @@ def test_the_order_of_the_concepts_does_not_matter(order: tuple[int, ...]) -> No
     texts = [generate(4, 32, seed=n) for n in range(3)]
     texts[2][0] = texts[0][0] * (1 + 1e-5)
     deltas = generate(3, 16, 32, seed=7)
-    keep = Captions(generate(64, 32), ridge=1e-4)
+    keep = KeptTokens(generate(64, 32), ridge=1e-4)
     weight = generate(16, 32, seed=1)
     found = []
     for turn in ((0, 1, 2), order):
@@ -119,7 +119,7 @@ def test_near_duplicates_count_once_and_read_as_the_mean_of_the_copies() -> None
     assert len(rows) == 5
     assert share[:, 0].tolist() == [0.5, 0.5]
     assert sorted(share.sum(0).tolist()) == [1.0] * 5
-    merge = Merge(Captions(generate(64, 32), 1e-4), texts, 1e-3, 1e10)
+    merge = Merge(KeptTokens(generate(64, 32), 1e-4), texts, 1e-3, 1e10)
     deltas = 1e-3 * generate(2, 16, 32, seed=3)
     a = merge.combine(deltas @ merge.rows.T)
     torch.testing.assert_close(a @ merge.p @ shared.T, deltas.mean(0) @ shared.T, rtol=1e-4, atol=1e-8)
@@ -129,7 +129,7 @@ def test_near_duplicates_that_the_tolerance_misses_are_an_error_not_round_off() 
     shared = generate(1, 32, seed=9)
     texts = [torch.cat([shared, generate(2, 32, seed=1)]), shared + 1e-7 * generate(1, 32, seed=4)]
     with pytest.raises(UsageError, match="cannot tell 4 text rows of 32 numbers apart") as error:
-        Merge(Captions(generate(64, 32), 1e-4), texts, tolerance=0.0, condition=1e10)
+        Merge(KeptTokens(generate(64, 32), 1e-4), texts, tolerance=0.0, condition=1e10)
     assert "merge.tolerance" in str(error.value)
 
 

@@ -11,13 +11,12 @@ from publisher.api import Concept, Model, ModelError, Scope, UsageError, cross_a
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.model.state import Delta, State
 from publisher_immunize import publisher_register_steps
-from publisher_immunize.bench import Bench
-from publisher_immunize.host import NOTHING, Host
-from publisher_immunize.material import gather
+from publisher_immunize.data import gather
+from publisher_immunize.denoiser import NOTHING, Denoising, PatchedDenoiser
 from publisher_immunize.params import ImmunizeParams
 from publisher_immunize.presets import resolve
 from publisher_immunize.step import Immunize
-from publisher_immunize.training import train
+from publisher_immunize.train import train
 
 OUTERS = {"cross-attention-kv": 8, "cross-attention": 20, "attention": 40}
 
@@ -76,7 +75,7 @@ def test_another_thread_for_what_is_kept_changes_no_bit(
     torch.set_num_threads(1)  # of what is encoded before
     try:
         beside = run(model, tmp_path / "a", steps=2, lam=2.0)
-        monkeypatch.setattr("publisher_immunize.training.is_small", lambda *_: False)
+        monkeypatch.setattr("publisher_immunize.train.is_small", lambda *_: False)
         alone = run(model, tmp_path / "b", steps=2, lam=2.0)
     finally:
         torch.set_num_threads(before)
@@ -119,7 +118,7 @@ def test_a_checkpoint_of_another_run_is_not_used(model: Model, tmp_path: Path) -
     run(model, tmp_path / "one", checkpoint_every=1, lam=0.5)
     ctx = run(model, tmp_path / "one", checkpoint_every=1)
     fresh = run(model, tmp_path / "two", checkpoint_every=1)
-    assert any("training began anew" in warning for warning in ctx.warnings)
+    assert any("the training started again" in warning for warning in ctx.warnings)
     assert all(torch.equal(value, ctx.tensors[name]) for name, value in fresh.tensors.items())
 
 
@@ -134,11 +133,13 @@ def test_the_exported_model_has_the_loss_of_the_trained_one(model: State, tmp_pa
     )
     losses = []
     for state, weights in ((exported, {}), (model, trained.weights)):
-        host = Host(Denoiser.load(state, torch.device("cpu"), torch.float32))
-        bench = Bench(host, gather(params, SCOPE.concepts, SCOPE.keep, context(model, tmp_path, params)), params)
-        batch = bench.material.batch(bench.material.concepts, "name", (4, 2), torch.Generator().manual_seed(0))
+        host = PatchedDenoiser(Denoiser.load(state, torch.device("cpu"), torch.float32))
+        denoising = Denoising(
+            host, gather(params, SCOPE.concepts, SCOPE.keep, context(model, tmp_path, params)), params
+        )
+        batch = denoising.data.batch(denoising.data.concepts, "name", (4, 2), torch.Generator().manual_seed(0))
         with torch.no_grad():
-            losses.append(float(host.run(weights, NOTHING, lambda b=bench, r=batch: b.losses(r)).mean()))
+            losses.append(float(host.run(weights, NOTHING, lambda b=denoising, r=batch: b.losses(r)).mean()))
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 

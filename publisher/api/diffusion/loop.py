@@ -60,7 +60,7 @@ class Training(ABC):
 
     @abstractmethod
     def restore(self, state: Mapping[str, Tensor], done: int) -> None:
-        """Go on from what :meth:`state` returned after ``done`` steps."""
+        """Restore what :meth:`state` returned after ``done`` steps."""
 
     def line(self, recent: Sequence[float]) -> str:
         """Return the line to show.

@@ -1,4 +1,4 @@
-"""A bench in memory: a tiny U-Net, invented texts and latents, in any dtype."""
+"""A denoising in memory: a tiny U-Net, invented texts and latents, in any dtype."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.latents import Noising
 from publisher.api.diffusion.process import read_process
 from publisher.api.diffusion.text import Text
-from publisher_immunize.bench import Bench
-from publisher_immunize.host import Host
-from publisher_immunize.material import Album, Batch, Material
+from publisher_immunize.data import ConceptBatch, ConceptImages, ImmunizeData
+from publisher_immunize.denoiser import Denoising, PatchedDenoiser
 from publisher_immunize.params import ImmunizeParams
 
 WIDTH, POSITIONS = 32, 8
@@ -47,18 +46,18 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def material(concepts: tuple[Concept, ...] = (SKULL, PIZZA), dtype: torch.dtype = torch.float32) -> Material:
+def training_data(concepts: tuple[Concept, ...] = (SKULL, PIZZA), dtype: torch.dtype = torch.float32) -> ImmunizeData:
     """Text states are random but for the start token, which all share; each text has five tokens of its own."""
     generator = seeded(3)
 
-    def album(concept: Concept) -> Album:
+    def images(concept: Concept) -> ConceptImages:
         prompts = [concept.prompts[i % len(concept.prompts)] for i in range(4)]
         latents = torch.randn(4, 4, 8, 8, generator=generator, dtype=torch.float64).to(dtype)
         kinds = ("name", "rare")
-        return Album(concept, latents, {kind: captions_of(concept, kind, prompts, "xjy") for kind in kinds})
+        return ConceptImages(concept, latents, {kind: captions_of(concept, kind, prompts, "xjy") for kind in kinds})
 
-    albums, kept = tuple(map(album, concepts)), (album(GHOST), album(CAT))
-    own = (line for one in (*albums, *kept) for lines in one.captions.values() for line in lines)
+    shown, kept = tuple(map(images, concepts)), (images(GHOST), images(CAT))
+    own = (line for one in (*shown, *kept) for lines in one.captions.values() for line in lines)
     keep_texts = (*GHOST.prompts, *CAT.prompts)
     texts = dict.fromkeys((*keep_texts, *(p for concept in concepts for p in concept.prompts), *own))
     start = torch.randn(1, WIDTH, generator=generator)
@@ -66,31 +65,31 @@ def material(concepts: tuple[Concept, ...] = (SKULL, PIZZA), dtype: torch.dtype 
         text: Text(torch.cat([start, torch.randn(POSITIONS - 1, WIDTH, generator=generator)])[None].to(dtype))
         for text in texts
     }
-    return Material(
-        albums, kept, keep_texts, states, dict.fromkeys(texts, 5), Noising(read_process("DDIMScheduler", SCHEDULER))
+    return ImmunizeData(
+        shown, kept, keep_texts, states, dict.fromkeys(texts, 5), Noising(read_process("DDIMScheduler", SCHEDULER))
     )
 
 
-def make_bench(
+def make_denoising(
     dtype: torch.dtype = torch.float32, concepts: tuple[Concept, ...] = (SKULL, PIZZA), **data: Any
-) -> Bench:
+) -> Denoising:
     params = ImmunizeParams.parse({**FILLED, **data})
     unet = tiny_unet(WIDTH)
     if dtype != torch.float32:
         unet = unet.to(dtype)
     denoiser = (Double if dtype == torch.float64 else Denoiser)(unet)
-    host = Host(denoiser, second=params.inner_order == 2)
-    return Bench(host, material(concepts, torch.promote_types(dtype, torch.float32)), params)
+    host = PatchedDenoiser(denoiser, second=params.inner_order == 2)
+    return Denoising(host, training_data(concepts, torch.promote_types(dtype, torch.float32)), params)
 
 
-def theta_of(bench: Bench, *endings: str) -> dict[str, Tensor]:
+def theta_of(denoising: Denoising, *endings: str) -> dict[str, Tensor]:
     """The weights whose names end so, ready to be trained."""
-    chosen = [name for name in bench.host.names if name.endswith(endings)]
-    return {name: bench.host.tensor(name).clone().requires_grad_() for name in chosen}
+    chosen = [name for name in denoising.host.names if name.endswith(endings)]
+    return {name: denoising.host.tensor(name).clone().requires_grad_() for name in chosen}
 
 
-def batch_of(bench: Bench, seed: int = 0, kept: int = 0, groups: int | None = None) -> Batch:
-    albums = bench.material.concepts[:groups]
-    generated = bench.material.batch(albums, "name", (2, kept), seeded(seed))
-    noise = generated.noise.to(bench.host.work)
-    return Batch(generated.groups, generated.own, generated.x, noise, generated.t, generated.texts)
+def batch_of(denoising: Denoising, seed: int = 0, kept: int = 0, groups: int | None = None) -> ConceptBatch:
+    shown = denoising.data.concepts[:groups]
+    generated = denoising.data.batch(shown, "name", (2, kept), seeded(seed))
+    noise = generated.noise.to(denoising.host.work)
+    return ConceptBatch(generated.groups, generated.own, generated.x, noise, generated.t, generated.texts)
