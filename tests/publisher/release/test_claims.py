@@ -109,7 +109,7 @@ def test_a_shorter_id_that_is_taken_is_not_used() -> None:
         "erase.cigarette.plain",
         "erase.kept",
         "unconditional",
-        "manifest",
+        "manifest.checks",
     ]
 
 

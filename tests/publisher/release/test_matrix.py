@@ -71,7 +71,7 @@ def verified(folder: Path, **asked: bool) -> list[str]:
         path=folder / "manifest.yaml",
         resolved=SimpleNamespace(scope=SCOPE, evaluate=evaluate),
         retrained=None,
-        claims=tuple(SimpleNamespace(step=step) for step in (*STEPS, MANIFEST)),
+        claims=tuple(SimpleNamespace(steps=(step,), step=step) for step in (*STEPS, MANIFEST)),
         device=SimpleNamespace(name="cpu", dtype="float32"),
         tools=None,
         steps=[SimpleNamespace(identity=SimpleNamespace(id=step)) for step in STEPS],
