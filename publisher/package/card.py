@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
@@ -10,9 +11,8 @@ import yaml
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport
 from publisher.package.card_training import relearning
 from publisher.package.layout import BASE_CARD
-from publisher.report.relearning import control
+from publisher.report.rows import Column, columns, rows
 from publisher.report.verdicts import made_by
-from publisher.report.wording import count, unbounded
 from publisher.safeguards.freeze_mask.card import freeze_mask
 from publisher.text import markdown, printable
 
@@ -94,38 +94,17 @@ def _claim(claim: ClaimRecord) -> list[str]:
         f"Claim of {markdown(made_by(claim))}; binds {claim.binds}.",
     ]
     if claim.checks:
-        lines += [
-            "",
-            "| check | verdict | hardened | base | gate |",
-            "|---|---|---|---|---|",
-            *map(_check, claim.checks),
-        ]
+        lines += ["", *_table(claim.checks, columns(brief=False))]
     if claim.limits:
         lines += ["", "Limits:", "", *(f"- {markdown(limit)}" for limit in claim.limits)]
     return lines
 
 
-def _check(check: CheckRecord) -> str:
-    hardened, base = _numbers(check)
-    name = markdown(check.id) + (" (without membranes)" if check.membranes == "off" else "")
-    gate = markdown(check.gate.sentence()) if check.gate else "none"
-    return f"| {name} | {check.verdict} | {hardened} | {base} | {gate} |"
-
-
-def _numbers(check: CheckRecord) -> tuple[str, str]:
-    """Of the hardened and of the base model."""
-    measured = check.measurement
-    if measured is None:
-        return "not measured", "not measured"
-    base = _interval(measured.base, check.unit) if measured.base else ""
-    base = f"{markdown(control(check))}: {base}" if base and check.trials else base
-    prompts = [] if measured.prompts is None else [count(measured.prompts, "prompt")]
-    return "; ".join([_interval(measured.hardened, check.unit), *prompts, *map(markdown, measured.notes)]), base
-
-
-def _interval(interval: Any, unit: str) -> str:
-    ends = f"{interval.low:.4g} or more" if unbounded(interval, unit) else f"{interval.low:.4g}, {interval.high:.4g}"
-    return markdown(f"{interval.value:.4g} [{ends}] {unit}, n = {interval.n}, {interval.method}")
+def _table(checks: Iterable[CheckRecord], shown: Sequence[Column]) -> list[str]:
+    """Return the rows of checks as a table with these columns."""
+    lines = [[column.heading for column in shown], ["---"] * len(shown)]
+    lines += [[markdown(row.cells[column.name]) for column in shown] for row in rows(checks)]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
 def _limits(report: ReleaseReport) -> str:
@@ -206,13 +185,8 @@ def _without(report: ReleaseReport) -> str:
     checks = [check for claim in report.claims for check in claim.checks if check.membranes == "off"]
     if not checks:
         return "\n\nWhat it generates then was not measured."
-    rows = ["| check without membranes | hardened | base |", "|---|---|---|"]
-    return "\n\n" + "\n".join(["What it generates then was measured:", "", *rows, *map(_bare_row, checks)])
-
-
-def _bare_row(check: CheckRecord) -> str:
-    hardened, base = _numbers(check)
-    return f"| {markdown(check.id)} | {hardened} | {base} |"
+    shown = [column for column in columns() if column.name not in ("verdict", "gate")]
+    return "\n\n" + "\n".join(["What it generates then was measured:", "", *_table(checks, shown)])
 
 
 def _origin(report: ReleaseReport, *, base_card: bool) -> str:

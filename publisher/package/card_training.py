@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from publisher.api import CheckRecord, ReleaseReport
-from publisher.report.budget import budget, line
+from publisher.report import rows
+from publisher.report.budget import budget
 from publisher.report.relearning import trained
 from publisher.report.verdicts import title
 from publisher.text import markdown
@@ -37,4 +38,4 @@ def _line(cells: list[str]) -> str:
 
 
 def _found(check: CheckRecord) -> str:
-    return f"- {markdown(title(check))} ({check.verdict}): {markdown(line(check))}"
+    return f"- {markdown(title(check))} ({check.verdict}): {markdown(rows.row(check).line('gate'))}"

@@ -11,14 +11,12 @@ from publisher.report.relearning import (
     MASKED,
     NEARLY_ALL,
     ConceptCurves,
-    control,
     curves_by_concept,
     masked,
     models_of,
-    repetitions,
     title,
 )
-from publisher.report.wording import count, estimate, figure, span
+from publisher.report.wording import count, figure, span
 
 MOST_ROWS, MOST_MODELS = 400, 8
 NOT_RUN = ("\u2013", "\u2013")
@@ -77,35 +75,12 @@ def _attack(check: CheckRecord) -> str:
     return f"{check.attack} ({', '.join(how)})" if how else check.attack
 
 
-def line(check: CheckRecord) -> str:
-    """What was found, on one line: ``"t50 6.2x of before (3.9x to 9.1x), 3 trials"``."""
-    if check.measurement is None:
-        return f"not measured, {repetitions(check)}"
-    ends = span(check.measurement.hardened, check.unit, check.gate)
-    return f"{_found(check, estimate(check))} ({ends}){_beside(check)}, {repetitions(check)}"
-
-
 def alone(check: CheckRecord, concept: str) -> str:
-    """The same of one concept: ``"t50 6.2x of before (3.9x to 9.1x)"``; empty where it was not measured alone."""
+    """Return the number of one concept: ``"6.2x (3.9x to 9.1x)"``; empty where it was not measured alone."""
     found = check.measurement.by_concept.get(concept) if check.measurement else None
     if found is None:
         return ""
-    return f"{_found(check, figure(found.value, check.unit))} ({span(found, check.unit)})"
-
-
-def _found(check: CheckRecord, value: str) -> str:
-    details = check.measurement.details if check.measurement else {}
-    against, name = details.get("against"), details.get("name")
-    if check.unit == "times" and isinstance(against, str):
-        return f"{check.metric.removesuffix('-ratio')} {value} of {against}"
-    if details.get("of") in ("loss", "rate") and check.unit == "share":
-        return f"{check.metric} {value} of {control(check)}"
-    return f"{name if isinstance(name, str) else check.metric} {value}"
-
-
-def _beside(check: CheckRecord) -> str:
-    base = check.measurement.base if check.measurement else None
-    return f", {control(check)} {figure(base.value, check.unit, check.gate)}" if base else ""
+    return f"{figure(found.value, check.unit)} ({span(found, check.unit)})"
 
 
 def steps(check: CheckRecord) -> list[str]:

@@ -6,9 +6,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, Verdict
-from publisher.report import budget, verdicts
-from publisher.report.wording import figure, gate_words, looks, short, span, visible
+from publisher.api import ClaimRecord, ReleaseReport, Verdict
+from publisher.report import verdicts
+from publisher.report.rows import rows
+from publisher.report.wording import short, visible
 
 STYLES: dict[Verdict, str] = {"passed": "green", "failed": "red", "unknown": "yellow", "reported": "bright_black"}
 WIDEST = 110
@@ -23,10 +24,10 @@ def lines(report: ReleaseReport) -> list[str]:
     found = [f"{verdicts.DECISIONS[decision]}: {_clean(f'{report.name} {report.version}')}", verdicts.sentence(report)]
     found += [f"Warning: {_clean(line)}" for line in _warnings(report)]
     for claim in report.claims:
-        found += ["", f"{verdicts.word(claim).upper()}  {_clean(claim.sentence)}"]
-        for check in claim.checks:
-            found.append("  " + "  ".join(filter(None, _cells(check))))
-            found += [f"    {note}" for note in _notes(check)]
+        found += ["", f"{verdicts.word(claim).upper()}  {_sentence(claim)}"]
+        for row in rows(claim.checks):
+            found.append(f"  {row.verdict}  {_clean(row.cells['check'])}  {row.line(clean=_clean)}")
+            found += [f"    {_clean(remark)}" for remark in row.remarks]
     return [*found, "", _facts(report)]
 
 
@@ -39,7 +40,7 @@ def show(report: ReleaseReport, console: Console) -> None:
         console.print(Text(f"Warning: {_clean(line)}", style=STYLES["unknown"]))
     for claim in report.claims:
         console.print()
-        console.print(_styled(f"{verdicts.word(claim)}: {_clean(claim.sentence)}", verdicts.claim_verdict(claim)))
+        console.print(_styled(f"{verdicts.word(claim)}: {_sentence(claim)}", verdicts.claim_verdict(claim)))
         console.print(_table(claim), width=min(console.width, WIDEST))
     console.print()
     console.print(Text(_facts(report), style="dim"))
@@ -54,30 +55,16 @@ def _table(claim: ClaimRecord) -> Table:
     table.add_column(width=9, no_wrap=True)
     for ratio in (4, 5, 4):
         table.add_column(ratio=ratio, overflow="fold")
-    for check in claim.checks:
-        verdict, (word, name, value, control, gate) = verdicts.check_verdict(check), _cells(check)
-        value = "\n".join(filter(None, (value, control, *_notes(check))))
-        cells = (name, value, gate.replace(" and ", "\n"))
-        table.add_row(Text(f"  {word}", style=STYLES[verdict]), *map(Text, cells))
+    for row in rows(claim.checks):
+        found = "\n".join([row.line("gate", clean=_clean), *map(_clean, row.remarks)])
+        gate = row.cells["gate"].replace(" and ", "\n")
+        word = Text(f"  {row.verdict}", style=STYLES[row.verdict])
+        table.add_row(word, Text(_clean(row.cells["check"])), Text(found), Text(gate))
     return table
 
 
-def _cells(check: CheckRecord) -> tuple[str, str, str, str, str]:
-    """Verdict, check, hardened, base, gate."""
-    word, gate = verdicts.check_verdict(check), gate_words(check.gate, check.unit)
-    if check.measurement is None:
-        return word, _clean(verdicts.title(check)), f"not measured: {_clean(check.reason)}", "", gate
-    if check.trials:
-        return word, _clean(verdicts.title(check)), _clean(budget.line(check)), "", gate
-    found, base = check.measurement.hardened, check.measurement.base
-    value = f"{figure(found.value, check.unit, check.gate)} ({span(found, check.unit, check.gate)})"
-    value += f", n {looks(check.measurement)}"
-    control = f"base {figure(base.value, check.unit, check.gate)}" if base else ""
-    return word, _clean(verdicts.title(check)), value, control, gate
-
-
-def _notes(check: CheckRecord) -> list[str]:
-    return [_clean(note) for note in check.measurement.notes] if check.measurement else []
+def _sentence(claim: ClaimRecord) -> str:
+    return f"{_clean(claim.sentence)}{_clean(verdicts.several(claim))}"
 
 
 def _warnings(report: ReleaseReport) -> list[str]:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from publisher.api import CheckRecord, ClaimRecord, MatrixCell, ReleaseReport, Verdict
 from publisher.api.verdicts import judge, lower, overall, worst
-from publisher.report.relearning import control
-from publisher.report.wording import count, estimate, figure, gate_words, span
+from publisher.report.wording import count
 
 DECISIONS: dict[Verdict, str] = {
     "passed": "Released",
@@ -49,6 +48,11 @@ def word(claim: ClaimRecord) -> str:
 def made_by(claim: ClaimRecord) -> str:
     """Return who makes the claim: ``"step erase"``; ``"steps erase, immunize"``."""
     return f"{'step' if len(claim.steps) == 1 else 'steps'} {', '.join(claim.steps)}"
+
+
+def several(claim: ClaimRecord) -> str:
+    """Return what stands behind the sentence of a claim of several steps: ``" (steps erase, immunize)"``."""
+    return f" ({made_by(claim)})" if len(claim.steps) > 1 else ""
 
 
 def contradictions(report: ReleaseReport) -> list[str]:
@@ -100,35 +104,6 @@ def _all_hold(report: ReleaseReport) -> str:
     open_ = len(every) - len(checks)
     more = f" {count(open_, 'more figure')} {'is' if open_ == 1 else 'are'} reported without a gate." if open_ else ""
     return f"{claims}: {measured} measured and stayed within bounds, uncertainty included.{more}"
-
-
-def reasons(claim: ClaimRecord) -> list[str]:
-    """Why a claim did not pass: one sentence for each check that did not."""
-    if not claim.checks:
-        return ["No check tests it."]
-    open_ = ("passed", "reported")
-    return [f"{check.id}: {_outcome(check)}" for check in claim.checks if check_verdict(check) not in open_]
-
-
-def _outcome(check: CheckRecord) -> str:
-    if check.measurement is None:
-        return f"not measured; {reason(check)}"
-    found = check.measurement.hardened
-    text = f"{estimate(check)} ({span(found, check.unit, check.gate)})"
-    text += f"; the gate asks for {gate_words(check.gate, check.unit)}"
-    return text if check_verdict(check) == "failed" else f"{text}; {reason(check)}"
-
-
-def brief(claim: ClaimRecord) -> str:
-    """The figure and interval of a claim's only check, with its control, or how many checks it has."""
-    if len(claim.checks) != 1:
-        return count(len(claim.checks), "check")
-    (check,) = claim.checks
-    if check.measurement is None:
-        return "not measured"
-    found, base = check.measurement.hardened, check.measurement.base
-    text = f"{estimate(check)} ({span(found, check.unit, check.gate)})"
-    return f"{text}, {control(check)} {figure(base.value, check.unit, check.gate)}" if base else text
 
 
 def by_severity(report: ReleaseReport) -> list[tuple[int, ClaimRecord]]:

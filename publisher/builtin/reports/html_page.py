@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from publisher.api import ReleaseReport, ReportFormat
 from publisher.builtin.reports import bars, charts, heat, learning_curves, pictures
-from publisher.report import budget, kept_gains, relearning, verdicts
+from publisher.report import budget, kept_gains, relearning, rows, verdicts
 from publisher.report import wording as text
 from publisher.report.wording import number
 
@@ -86,6 +86,7 @@ def _environment() -> Environment:
         "binds": BINDS,
         "tabular": tabular,
         "budget": budget,
+        "rows": rows,
         "learning": learning_curves,
         "relearning": relearning,
         "number": number,

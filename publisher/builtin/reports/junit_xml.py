@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, ReportFormat, Verdict
 from publisher.api.verdicts import worst
 from publisher.report import verdicts
-from publisher.report.relearning import control, curves_by_concept, repetitions
-from publisher.report.wording import estimate, figure, gate_words, looks, span, visible
+from publisher.report.relearning import curves_by_concept
+from publisher.report.rows import CheckRow, rows
+from publisher.report.wording import visible
 
 if TYPE_CHECKING:
     from junitparser import TestCase, TestSuite
@@ -40,22 +41,22 @@ def _suite(claim: ClaimRecord) -> TestSuite:
     from junitparser import TestSuite
 
     suite = TestSuite(visible(f"{'+'.join(claim.steps)}/{claim.id}"))
-    checks = [verdicts.check_verdict(check) for check in claim.checks]
-    for check, verdict in zip(claim.checks, checks, strict=True):
-        suite.add_testcase(_check(claim, check, verdict))
-        for name, value in _steps(check):
+    found = rows(claim.checks)
+    for row in found:
+        suite.add_testcase(_check(claim, row))
+        for name, value in _steps(row.record):
             suite.add_property(name, value)
+    checks = [row.verdict for row in found]
     if verdicts.claim_verdict(claim) != worst(checks) or not checks:
         message = "the claim's recorded verdict" if checks else "no check tests this claim"
         suite.add_testcase(_case(claim.id, claim.sentence, verdicts.claim_verdict(claim), message))
     return suite
 
 
-def _check(claim: ClaimRecord, check: CheckRecord, verdict: Verdict) -> TestCase:
-    case = _case(
-        claim.id, f"{verdicts.title(check)}: {gate_words(check.gate, check.unit)}", verdict, verdicts.reason(check)
-    )
-    case.system_out = visible(_numbers(check))
+def _check(claim: ClaimRecord, row: CheckRow) -> TestCase:
+    name = f"{row.cells['check']}: {row.cells['gate']}"
+    case = _case(claim.id, name, row.verdict, row.cells["reason"])
+    case.system_out = visible(f"{row.verdict}: {row.line('gate', brief=False)}")
     return case
 
 
@@ -66,17 +67,6 @@ def _steps(check: CheckRecord) -> list[tuple[str, str]]:
         for curves in curves_by_concept(check)
         for model in curves.models
     ]
-
-
-def _numbers(check: CheckRecord) -> str:
-    if check.measurement is None:
-        return "nothing was measured"
-    found, base = check.measurement.hardened, check.measurement.base
-    text = f"{estimate(check)} ({span(found, check.unit, check.gate)}), n {looks(check.measurement)}"
-    text += f", {found.method}"
-    text += f", {repetitions(check)}" if check.trials else ""
-    text = f"{text}; {control(check)} {figure(base.value, check.unit, check.gate)}" if base else text
-    return "; ".join([text, *check.measurement.notes])
 
 
 def _decision(report: ReleaseReport) -> TestSuite:

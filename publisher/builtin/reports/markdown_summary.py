@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import ClassVar
 
-from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, ReportFormat, Verdict
+from publisher.api import ReleaseReport, ReportFormat, Verdict
 from publisher.report import budget, verdicts
-from publisher.report.relearning import control, trained
-from publisher.report.wording import estimate, figure, gate_words, looks, short, span, visible
+from publisher.report.relearning import trained
+from publisher.report.rows import columns, row, rows
+from publisher.report.wording import short, visible
 
 ICONS: dict[Verdict, str] = {"passed": "\u2705", "failed": "\u274c", "unknown": "\u26a0\ufe0f", "reported": "\u26aa"}
 LONGEST = 400
@@ -53,45 +55,29 @@ def _warnings(report: ReleaseReport) -> list[str]:
 
 
 def _checks(report: ReleaseReport) -> str:
-    rows = ["| | Claim and check | Hardened | Interval | n | Base model | Gate |", "|---|---|---|---|---|---|---|"]
+    others = [column.heading for column in columns(brief=False)[2:]]
+    lines = [_line(["", "Claim and check", *others]), "|---" * (2 + len(others)) + "|"]
     for claim in report.claims:
-        rows.append(_claim_row(claim))
-        rows += [_check_row(check) for check in claim.checks]
-    return "\n".join(rows)
+        verdict = f"{ICONS[verdicts.claim_verdict(claim)]} {verdicts.word(claim)}"
+        sentence = f"**{escape(claim.sentence)}**{escape(verdicts.several(claim))}"
+        lines.append(_line([verdict, sentence, *("" for _ in others)]))
+        for one in rows(claim.checks):
+            word, *cells = (escape(cell) for cell in one.cells.values())
+            lines.append(_line([f"{ICONS[one.verdict]} {word}", *cells]))
+    return "\n".join(lines)
 
 
-def _claim_row(claim: ClaimRecord) -> str:
-    word = verdicts.word(claim)
-    return (
-        f"| {ICONS[verdicts.claim_verdict(claim)]} {word} | **{escape(claim.sentence)}**{_several(claim)} | | | | | |"
-    )
-
-
-def _several(claim: ClaimRecord) -> str:
-    return f" ({escape(verdicts.made_by(claim))})" if len(claim.steps) > 1 else ""
-
-
-def _check_row(check: CheckRecord) -> str:
-    verdict = verdicts.check_verdict(check)
-    name, gate = escape(verdicts.title(check)), escape(gate_words(check.gate, check.unit))
-    head = f"| {ICONS[verdict]} {verdict} | {name} |"
-    if check.measurement is None:
-        return f"{head} not measured: {escape(check.reason)} | | 0 | | {gate} |"
-    found, base = check.measurement.hardened, check.measurement.base
-    beside = escape(figure(base.value, check.unit, check.gate)) if base else ""
-    beside = f"{escape(control(check))}: {beside}" if base and check.trials else beside
-    value, ends = estimate(check), span(found, check.unit, check.gate)
-    counted = "; ".join([f"{looks(check.measurement)}, {found.method}", *check.measurement.notes])
-    return f"{head} {escape(value)} | {escape(ends)} | {escape(counted)} | {beside} | {gate} |"
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _training(report: ReleaseReport) -> list[str]:
     """What checks by training found, and the steps behind it; nothing where there are none."""
-    rows = []
+    lines = []
     for _, check in trained(report):
-        rows.append(f"- {escape(verdicts.title(check))}: {escape(budget.line(check))}")
-        rows += [f"  - steps to one half, {escape(words)}" for words in budget.steps(check)[:MOST_CONCEPTS]]
-    return ["### Re-learning", "\n".join(rows)] if rows else []
+        lines.append(f"- {escape(verdicts.title(check))}: {escape(row(check).line('gate'))}")
+        lines += [f"  - steps to one half, {escape(words)}" for words in budget.steps(check)[:MOST_CONCEPTS]]
+    return ["### Re-learning", "\n".join(lines)] if lines else []
 
 
 def _limits(report: ReleaseReport) -> list[str]:

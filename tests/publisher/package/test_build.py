@@ -217,8 +217,8 @@ def test_the_card_has_the_hubs_metadata() -> None:
 def test_the_card_shows_verdicts_with_intervals_gates_and_limits() -> None:
     text = card.render(ReleaseReport.parse(report_data()), base_card=False).decode()
     assert "### passed: cigarette is not generated" in text
-    assert "n = 60, Clopper-Pearson 95%" in text
-    assert "upper bound &lt;= 0.1" in text
+    assert "| 60 | Clopper-Pearson 95% |" in text
+    assert "upper bound ≤ 10%" in text
     assert "- fine-tuning may bring it back" in text
     assert "publisher verify tiny-1.2.0 --key publisher.pub" in text
 
@@ -240,9 +240,9 @@ def test_the_card_of_a_package_with_membranes_loads_them_first_and_says_what_hap
     assert "This package carries membranes for `cigarette`" in loading
     assert "Plain diffusers loads the weights **without the membranes**: whoever does so is free of them." in loading
     (row,) = [line for line in loading.splitlines() if line.startswith("| cigarette")]
-    assert row.startswith("| cigarette.without | 0 ")
-    assert "0.95" in row.replace("\\", "")
-    assert "| cigarette.without (without membranes) | passed |" in text
+    assert row.startswith("| cigarette.without (without membranes) | rate | 0% |")
+    assert "base model 95%" in row
+    assert "| passed | cigarette.without (without membranes) |" in text
 
 
 def test_the_card_says_so_where_nobody_measured_the_weights_without_membranes() -> None:

@@ -15,6 +15,7 @@ from publisher.builtin.reports import learning_curves
 from publisher.builtin.reports.scales import path
 from publisher.report import budget, relearning
 from publisher.report.relearning import crossing
+from publisher.report.rows import row
 
 
 def check(*trials: Trial, **changes: Any) -> CheckRecord:
@@ -169,7 +170,9 @@ def test_places_are_short() -> None:
 
 
 def test_a_ratio_names_what_it_is_a_ratio_of() -> None:
-    assert budget.line(samples.training_check()) == "t50 6.2x of before (3.9x to 9.1x), 3 trials"
+    assert row(samples.training_check()).line("gate") == (
+        "t50-ratio 6.2x (3.9x to 9.1x), n 3 trials, against before the step"
+    )
     assert budget.attack(samples.training_check()) == (
         "attack lora, captions: name, 20 images, batches of 4, at most 160 steps"
     )
@@ -178,9 +181,13 @@ def test_a_ratio_names_what_it_is_a_ratio_of() -> None:
 @pytest.mark.parametrize(
     ("metric", "hits", "words"),
     [
-        (HalfTimeRatio, None, "t50 7.4x of before ("),
-        (HalfTimeRatio, (0,) * 7, "t50 at least 19.7x of before (13."),
-        (HalfTime, (0,) * 7, "t50 at least 160 steps (160 steps or more), before the step 8.1 steps, 3 trials"),
+        (HalfTimeRatio, None, "t50-ratio 7.4x ("),
+        (HalfTimeRatio, (0,) * 7, "t50-ratio at least 19.7x (13."),
+        (
+            HalfTime,
+            (0,) * 7,
+            "t50 at least 160 steps (160 steps or more), n 3 trials, against before the step 8.1 steps",
+        ),
         (RelearnedLast, None, "relearned-last 75% ("),
     ],
 )
@@ -191,7 +198,7 @@ def test_what_the_metrics_find_is_said_in_their_words(
     trials += [samples.trial("before", seed) for seed in range(3)]
     found = metric().read(metric.Params(), trials)
     one = check(*trials, measurement=found, metric=metric.name, unit=metric.unit)
-    assert budget.line(one).startswith(words)
+    assert row(one).line().startswith(words)
 
 
 def test_a_lower_bound_says_so() -> None:
@@ -200,7 +207,7 @@ def test_a_lower_bound_says_so() -> None:
     assert found is not None
     update = {"hardened": number, "details": {"against": "before", "censored": True}}
     one = samples.training_check().model_copy(update={"measurement": found.model_copy(update=update)})
-    assert budget.line(one) == "t50 at least 6.2x of before (3.9x or more), 3 trials"
+    assert row(one).line("n", "gate", "control") == "t50-ratio at least 6.2x (3.9x or more)"
 
 
 def test_steps_name_their_control() -> None:
@@ -209,7 +216,7 @@ def test_steps_name_their_control() -> None:
     numbers = {"hardened": samples.interval(60, 47, 73), "base": samples.interval(8.1, 7, 9.4)}
     measured = found.model_copy(update=numbers)
     one = samples.training_check().model_copy(update={"metric": "t50", "unit": "steps", "measurement": measured})
-    assert budget.line(one) == "t50 60 steps (47 steps to 73 steps), before the step 8.1 steps, 3 trials"
+    assert row(one).cells["control"] == "before the step 8.1 steps"
 
 
 def test_a_metric_of_features_is_called_by_its_scorer() -> None:
@@ -217,7 +224,7 @@ def test_a_metric_of_features_is_called_by_its_scorer() -> None:
     assert found is not None
     measured = found.model_copy(update={"details": {"against": "before", "name": "sgr[emoji]"}})
     one = samples.training_check().model_copy(update={"metric": "sgr", "unit": "share", "measurement": measured})
-    assert budget.line(one).startswith("sgr[emoji] 620%")
+    assert row(one).line().startswith("sgr[emoji] 620%")
 
 
 def test_the_budget_has_a_row_for_each_check_and_concept() -> None:

@@ -132,7 +132,7 @@ def test_html_shows_three_images_where_there_is_one_without_membranes() -> None:
 
 def test_html_marks_a_check_without_membranes() -> None:
     text = words(samples.membranes())
-    assert "without.cigarette reported Attack plain on cigarette, pistol. without membranes Gate" in text
+    assert "without.cigarette (without membranes) reported Attack plain on cigarette, pistol. Gate" in text
     labels = [str(tag.get("aria-label")) for tag in page(samples.membranes()).all("svg")]
     assert any(label.startswith("Hardened model without membranes 92.4%") for label in labels)
     assert "Membranes not attached: the weights alone" in text

@@ -11,6 +11,7 @@ from publisher.builtin.reports.html_page import HtmlPage
 from publisher.builtin.reports.markdown_summary import MarkdownSummary
 from publisher.report import budget, relearning, verdicts
 from publisher.report.kept_gains import kept_gains
+from publisher.report.rows import row
 
 CHECK = masked_check("left", Gate(upper_at_most=0.5), (0.25, 0.2, 0.3))
 
@@ -103,9 +104,12 @@ def test_a_mask_without_another_one_or_large_tensors_is_shown_too() -> None:
 
 
 def test_lines_of_the_other_forms_say_what_the_share_is_of() -> None:
-    assert budget.line(CHECK) == "gain-left 25% of no mask (20% to 30%), 2 trials"
+    assert row(CHECK).line("gate") == "gain-left 25% (20% to 30%), n 4 (2 trials), against no mask"
     assert "honours the freeze mask" in budget.attack(CHECK)
-    assert "gain-left 25% of no mask" in MarkdownSummary().render(samples.masked()).decode()
+    assert (
+        "gain-left 25% (20% to 30%), n 4 (2 trials), against no mask"
+        in MarkdownSummary().render(samples.masked()).decode()
+    )
     assert {row.attack for row in budget.budget([CHECK]).rows} == {"full-finetune (under the mask)"}
 
 

@@ -55,7 +55,10 @@ def test_html_tells_models_apart_by_shape() -> None:
 
 def test_html_says_what_was_found_and_what_it_took() -> None:
     text = words(samples.relearning())
-    assert "t50 6.2x of before (3.9x to 9.1x), 3 trials attack lora, captions: name, 20 images" in text
+    assert (
+        "t50-ratio 6.2x (3.9x to 9.1x), n 3 trials, against before the step attack lora, captions: name, 20 images"
+        in text
+    )
     assert "before the step 8.12 6.88 to 9.38 3 0% 100% at 40 100% at 160" in text
     assert "Concept Attack Captions Images Trials hardened model before the step base model" in text
     assert "cigarette lora name 20 3 60 136 8.12 22 0 0 23.3 62 – –" in text
@@ -85,12 +88,15 @@ def test_html_bar_of_a_lower_bound_ends_where_the_axis_does() -> None:
     update = {"hardened": samples.interval(6.2, 3.9, 1e6, 3), "details": {"against": "before", "censored": True}}
     one = samples.training_check().model_copy(update={"measurement": measured.model_copy(update=update)})
     text = words(samples.report((samples.claim("relearn", "slow", (one,)),)))
-    assert "at least 6.2x 3.9x or more 0x 2x 4x 6x 8x" in text
+    assert "at least 6.2x 3.9x or more before the step 0x 2x 4x 6x 8x" in text
 
 
 def test_markdown_lists_checks_by_training_with_their_steps() -> None:
     text = MarkdownSummary().render(samples.relearning()).decode()
-    assert "### Re-learning\n\n- lora.cigarette: t50 6.2x of before (3.9x to 9.1x), 3 trials\n" in text
+    assert (
+        "### Re-learning\n\n- lora.cigarette: t50-ratio 6.2x (3.9x to 9.1x), n 3 trials, against before the step\n"
+        in text
+    )
     assert "  - steps to one half, cigarette: hardened 60, before 8.12, base 0, retrained 23.3\n" in text
     assert "Re-learning" not in MarkdownSummary().render(samples.passed()).decode()
 
@@ -105,9 +111,8 @@ def test_junit_has_the_steps_as_properties() -> None:
 
 def test_the_terminal_has_one_line_for_a_check_by_training() -> None:
     found = [line for line in lines(samples.relearning()) if "lora.cigarette" in line]
-    assert found == [
-        "  passed  lora.cigarette  t50 6.2x of before (3.9x to 9.1x), 3 trials  lower bound ≥ 2x",
-    ]
+    line = "t50-ratio 6.2x (3.9x to 9.1x), n 3 trials, against before the step; lower bound ≥ 2x"
+    assert found == [f"  passed  lora.cigarette  {line}"]
 
 
 def test_a_report_from_before_there_were_trials_still_reads(tmp_path: Path) -> None:

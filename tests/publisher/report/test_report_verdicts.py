@@ -4,6 +4,7 @@ import report_samples as samples
 
 from publisher.api import MatrixCell, Origin, PluginRecord
 from publisher.report import verdicts
+from publisher.report.rows import brief, reasons
 
 
 def test_sentences_of_the_three_decisions() -> None:
@@ -34,7 +35,7 @@ def test_what_has_no_gate_is_reported_and_counts_for_nothing() -> None:
         " 1 more figure is reported without a gate."
     )
     alone = samples.report((samples.claim("without", "stated", (open_,)),), decision="passed")
-    assert (verdicts.word(alone.claims[0]), verdicts.reasons(alone.claims[0])) == ("reported", [])
+    assert (verdicts.word(alone.claims[0]), reasons(alone.claims[0])) == ("reported", [])
     assert verdicts.decision(alone) == "unknown"
     assert verdicts.sentence(alone).startswith("This report records a better verdict")
 
@@ -118,11 +119,11 @@ def test_a_step_that_judges_itself_is_self_assessed() -> None:
 
 
 def test_a_claim_in_brief_has_its_interval_and_control() -> None:
-    brief = [verdicts.brief(claim) for claim in samples.failed().claims]
-    assert brief == [
-        "1.4% (0.17% to 4.9%), base model 92.4%",
-        "34% (27% to 42%), base model 84.7%",
+    found = [brief(claim) for claim in samples.failed().claims]
+    assert found == [
+        "1.4% (0.17% to 4.9%), against base model 92.4%",
+        "34% (27% to 42%), against base model 84.7%",
         "2 checks",
         "0 checks",
     ]
-    assert verdicts.brief(samples.claim("empty", "gone", (samples.unmeasured(),))) == "not measured"
+    assert brief(samples.claim("empty", "gone", (samples.unmeasured(),))) == "not measured"
