@@ -21,7 +21,8 @@ from publisher.evaluate.dispatch import dispatch
 from publisher.evaluate.requests import one_line
 from publisher.model.digest import sha256_json
 from publisher.runtime.generate import VERSION, batch_kind, generate
-from publisher.runtime.side_by_side import one_thread_each, workers_for
+from publisher.runtime.numerics import LIBRARIES, device_name
+from publisher.runtime.side_by_side import one_thread_each, threads_of, workers_for
 
 if TYPE_CHECKING:
     import torch
@@ -93,6 +94,11 @@ class GenerateTask:
     batches: tuple[tuple[ImageRequest, ...], ...]
     membranes: Path | None = None
     """Folder with the membranes to attach."""
+
+    @property
+    def threads(self) -> int:
+        """Processor threads that the task keeps busy."""
+        return threads_of(self.device, self.workers)
 
 
 @dataclass(frozen=True)
@@ -246,11 +252,13 @@ def machine(setting: Setting, workers: int = 0) -> dict[str, str]:
     """
     import torch
 
-    cuda = setting.device == "cuda"
-    where = torch.cuda.get_device_name() if cuda else torch.backends.cpu.get_cpu_capability()
-    libraries = {name: version(name) for name in ("torch", "diffusers", "transformers")}
-    threads = {"threads": "" if cuda else str(1 if workers > 1 else torch.get_num_threads())} if workers else {}
-    return {**libraries, "device": f"{setting.device} {where}", "dtype": setting.dtype, **threads}
+    libraries = {name: version(name) for name in LIBRARIES}
+    threads = (
+        {"threads": "" if setting.device == "cuda" else str(1 if workers > 1 else torch.get_num_threads())}
+        if workers
+        else {}
+    )
+    return {**libraries, "device": device_name(setting.device), "dtype": setting.dtype, **threads}
 
 
 def latents_of(folder: Path) -> tuple[int, int]:

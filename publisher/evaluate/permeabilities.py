@@ -19,6 +19,7 @@ from publisher.evaluate.dispatch import dispatch
 from publisher.evaluate.images import machine, opened
 from publisher.evaluate.requests import one_line
 from publisher.model.digest import sha256_json
+from publisher.runtime.side_by_side import threads_of
 
 DIGITS = 6
 PROMPTS, PARAPHRASES, KEPT = 6, 4, 24
@@ -34,6 +35,11 @@ class ScoreTask:
     device: str
     dtype: str
     prompts: tuple[str, ...]
+
+    @property
+    def threads(self) -> int:
+        """Processor threads that the task keeps busy."""
+        return threads_of(self.device, 1)
 
 
 @dataclass(frozen=True)

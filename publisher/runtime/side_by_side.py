@@ -22,6 +22,15 @@ def workers_for(latent: tuple[int, int], device: str) -> int:
     return min(MOST_WORKERS, cores()) if small and device == "cpu" else 1
 
 
+def threads_of(device: str, workers: int) -> int:
+    """Return how many threads keep busy with so many pieces of work; several pieces have one thread each."""
+    import torch
+
+    if workers > 1:
+        return workers
+    return 1 if device == "cuda" else torch.get_num_threads()
+
+
 def cores() -> int:
     """Processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

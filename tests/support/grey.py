@@ -27,9 +27,11 @@ from publisher.api import (
 )
 from publisher.evaluate.checks import Evaluation, run_checks
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, ReleaseScorer, Setting, StepClaim, Tools
+from publisher.evaluate.dispatch import Answer
 from publisher.evaluate.finetune.trials import Trained, TrialTask, TrialTasks
 from publisher.evaluate.images import Generated, GenerateTask
 from publisher.evaluate.permeabilities import Permeabilities, ScoreTask
+from publisher.runtime.numerics import numerics
 
 if TYPE_CHECKING:
     import torch
@@ -144,7 +146,11 @@ class Painters(Executor[NoParams]):
         self.scored: list[str] = []
 
     def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
-        return map(self._do, tasks)
+        return map(self.answer, tasks)
+
+    def answer(self, task: Any) -> Answer[Any]:
+        """What a task gives here, as this machine says it."""
+        return Answer(self._do(task), numerics("cpu"))
 
     def _do(self, task: GenerateTask | ScoreTask | TrialTasks) -> list[Generated] | Permeabilities | list[Trained]:
         if isinstance(task, ScoreTask):

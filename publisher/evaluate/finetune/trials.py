@@ -19,7 +19,7 @@ from publisher.evaluate.requests import one_line
 from publisher.model.digest import sha256_json
 from publisher.runtime.generate import GenerateError, batch_kind, batch_size, generate
 from publisher.runtime.meter import advance
-from publisher.runtime.side_by_side import one_thread_each
+from publisher.runtime.side_by_side import one_thread_each, threads_of
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +65,16 @@ class TrialTasks:
     trials: tuple[TrialTask, ...]
     workers: int
     """How many at the same time, each by one processor thread; 1: one by all of them."""
+
+    @property
+    def device(self) -> str:
+        """Kind of device that the trials need."""
+        return self.trials[0].device
+
+    @property
+    def threads(self) -> int:
+        """Processor threads that the task keeps busy."""
+        return threads_of(self.device, self.workers)
 
 
 @dataclass

@@ -1,0 +1,99 @@
+"""A scorer that names the nearest of a few pictures, and an executor that sends tasks to processes."""
+
+import hashlib
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+from pydantic import Field
+
+from publisher import api
+
+
+class NearestParams(api.Params):
+    kind: api.Kind = Field(default="object", description="Kind of concepts that the pictures show.")
+    labels: tuple[str, ...] = Field(min_length=1, description="Label of each picture, in the order of the file.")
+    pictures: str = Field(description="safetensors file with one tensor 'pictures', (n, 3, h, w) in [0, 1].")
+    errors: str = Field(description="What is known of its errors, with n.")
+
+
+class Nearest(api.Scorer[NearestParams]):
+    """Names the picture that is nearest by the mean square of the difference."""
+
+    name, version, summary = "nearest", "1", "the nearest of a few pictures"
+
+    def inputs(self):
+        return (self.params.pictures,)
+
+    def labels(self):
+        return {self.params.kind: self.params.labels}
+
+    def card(self):
+        return api.ScorerCard(
+            weights=hashlib.sha256(self.files[self.params.pictures].read_bytes()).hexdigest(),
+            preprocessing="none",
+            decision="the nearest picture",
+            classes={self.params.kind: len(self.params.labels)},
+            calibration=self.params.errors,
+        )
+
+    def load(self, device):
+        from safetensors.torch import load_file
+
+        self.pictures = load_file(self.files[self.params.pictures], str(device))["pictures"]
+
+    def unload(self):
+        del self.pictures
+
+    def judge(self, images):
+        import torch
+
+        far = torch.cdist(images.to(self.pictures).flatten(1), self.pictures.flatten(1))
+        sure = torch.softmax(-far, dim=1)
+        return [
+            api.Judgement(
+                labels={self.params.kind: self.params.labels[int(row.argmin())]},
+                scores={self.params.kind: float(one.max())},
+            )
+            for row, one in zip(far, sure, strict=True)
+        ]
+
+
+def _set_environment(variables):
+    os.environ.update(variables)
+
+
+class ProcessesParams(api.Params):
+    workers: int = Field(default=1, ge=1, le=64, description="Processes.")
+    environment: dict[str, str] = Field(default_factory=dict, description="Environment variables of the processes.")
+
+
+class Processes(api.Executor[ProcessesParams]):
+    """Sends tasks to processes of this machine that start empty and stay until all is measured."""
+
+    name, version, summary = "processes", "1", "in processes of this machine"
+
+    def __init__(self, params=None):
+        super().__init__(params)
+        self.pool = None
+
+    def map(self, function, tasks):
+        if self.pool is None:
+            self.pool = ProcessPoolExecutor(
+                self.params.workers, get_context("spawn"), _set_environment, (self.params.environment,)
+            )
+        return self.pool.map(function, tasks)
+
+    def close(self):
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+
+@api.hookimpl
+def publisher_register_scorers():
+    return [Nearest]
+
+
+@api.hookimpl
+def publisher_register_executors():
+    return [Processes]
