@@ -24,7 +24,7 @@ NOT_RUN = ("\u2013", "\u2013")
 
 
 @dataclass(frozen=True)
-class Row:
+class BudgetRow:
     """One check on one concept."""
 
     concept: str
@@ -38,26 +38,26 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Budget:
+class BudgetTable:
     """All checks by training."""
 
     models: tuple[str, ...]
     """Headings."""
-    rows: tuple[Row, ...]
+    rows: tuple[BudgetRow, ...]
     left_out: int
     """Rows beyond the last one."""
 
 
-def budget(checks: Sequence[CheckRecord]) -> Budget:
+def budget(checks: Sequence[CheckRecord]) -> BudgetTable:
     """Steps to break, of every check by training on every concept and model."""
     models = models_of(checks)[:MOST_MODELS]
     rows = [_row(check, curves, models) for check in checks for curves in curves_by_concept(check)]
-    return Budget(tuple(map(title, models)), tuple(rows[:MOST_ROWS]), max(0, len(rows) - MOST_ROWS))
+    return BudgetTable(tuple(map(title, models)), tuple(rows[:MOST_ROWS]), max(0, len(rows) - MOST_ROWS))
 
 
-def _row(check: CheckRecord, curves: ConceptCurves, models: Sequence[str]) -> Row:
+def _row(check: CheckRecord, curves: ConceptCurves, models: Sequence[str]) -> BudgetRow:
     there = {model.name: model for model in curves.models}
-    return Row(
+    return BudgetRow(
         concept=curves.concept,
         attack=_attack(check),
         captions=str(check.attack_params.get("captions", "")),

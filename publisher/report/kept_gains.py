@@ -19,7 +19,7 @@ NOTHING = "\u2013"
 
 
 @dataclass(frozen=True)
-class Row:
+class GainRow:
     """One concept under one attack."""
 
     concept: str
@@ -40,7 +40,7 @@ class KeptGains:
 
     models: tuple[str, ...]
     """Headings."""
-    rows: tuple[Row, ...]
+    rows: tuple[GainRow, ...]
     left_out: int
     """Rows beyond the last one."""
 
@@ -56,11 +56,11 @@ def kept_gains(checks: Sequence[CheckRecord]) -> KeptGains | None:
     return KeptGains(headings, tuple(rows[:MOST_ROWS]), max(0, len(rows) - MOST_ROWS))
 
 
-def _row(check: CheckRecord, curves: ConceptCurves, models: Sequence[str]) -> Row:
+def _row(check: CheckRecord, curves: ConceptCurves, models: Sequence[str]) -> GainRow:
     reference, (of, evaluation_step) = _reference(check), _read(check, curves)
     trials = {model.name: model.trials for model in curves.models}
     innocents = check.metric_params.get("innocents")
-    return Row(
+    return GainRow(
         concept=curves.concept,
         innocent=isinstance(innocents, list | tuple) and curves.concept in innocents,
         attack=check.attack,

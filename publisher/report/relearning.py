@@ -33,7 +33,7 @@ MASKED = "under the mask"
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """One model after one evaluation step, over its trials."""
 
     step: float
@@ -95,7 +95,7 @@ class ModelCurve:
 
     name: str
     trials: tuple[Trial, ...]
-    points: tuple[Point, ...]
+    points: tuple[CurvePoint, ...]
     """Ascending by step; empty where nothing can be compared."""
     masked: bool = False
     """The attacker of this check honours masks."""
@@ -106,7 +106,7 @@ class ModelCurve:
         return title(self.name, masked=self.masked)
 
     @property
-    def highest(self) -> Point | None:
+    def highest(self) -> CurvePoint | None:
         """Where the concept was strongest on average."""
         return max(self.points, key=lambda point: point.mean, default=None)
 
@@ -234,11 +234,11 @@ def _model(name: str, trials: tuple[Trial, ...], *, masked: bool) -> ModelCurve:
     return ModelCurve(name, trials, tuple(_point(step, trials) for step in steps if shown), masked)
 
 
-def _point(step: int, trials: Sequence[Trial]) -> Point:
+def _point(step: int, trials: Sequence[Trial]) -> CurvePoint:
     """Over the trials that got as far."""
     there = [(trial, trial.evaluation_steps.index(step)) for trial in trials if step in trial.evaluation_steps]
     shares = [trial.hits[at] / trial.images_per_evaluation / trial.full for trial, at in there]
-    return Point(step, fmean(shares), min(shares), max(shares), fmean(trial.losses[at] for trial, at in there))
+    return CurvePoint(step, fmean(shares), min(shares), max(shares), fmean(trial.losses[at] for trial, at in there))
 
 
 def _shares(trial: Trial) -> list[tuple[int, float]]:

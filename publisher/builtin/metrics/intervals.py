@@ -11,6 +11,7 @@ import hashlib
 import math
 import random
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Interval
@@ -140,15 +141,21 @@ def mean(values: Sequence[float]) -> Interval:
     Raises:
         ValueError: fewer than :data:`LEAST_TRIALS` values.
     """
-    from scipy.stats import t
-
     n = len(values)
     if n < LEAST_TRIALS:
         raise ValueError(f"too few trials for an interval: {n}; at least {LEAST_TRIALS} are needed")
     middle = sum(values) / n
     spread = math.sqrt(sum((value - middle) ** 2 for value in values) / (n - 1))
-    half = float(t.ppf((1 + LEVEL) / 2, n - 1)) * spread / math.sqrt(n)
+    half = _student(n - 1) * spread / math.sqrt(n)
     return _rounded(middle, middle - half, middle + half, n, "Student's t over trials 95%")
+
+
+@cache
+def _student(freedom: int) -> float:
+    """Return Student's quantile for :data:`LEVEL`."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + LEVEL) / 2, freedom))
 
 
 def generator_of(purpose: str) -> np.random.Generator:
@@ -190,12 +197,10 @@ def widened_to_few(interval: Interval, trials: Sequence[int], most: float = UNBO
     Raises:
         ValueError: one trial: nothing is known of how trials differ.
     """
-    from scipy.stats import t
-
     k, freedom = min(trials), sum(trials) - len(trials)
     if k < 2:
         raise ValueError("one trial is too few for an interval; at least 2 are needed")
-    factor = float(t.ppf((1 + LEVEL) / 2, freedom)) / _Z * math.sqrt(k / (k - 1))
+    factor = _student(freedom) / _Z * math.sqrt(k / (k - 1))
     low = max(0.0, interval.value - factor * (interval.value - interval.low))
     high = interval.value + factor * (interval.high - interval.value)
     high = UNBOUNDED if interval.high >= UNBOUNDED else min(high, most)

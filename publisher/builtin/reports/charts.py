@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from publisher.api import Curve
-from publisher.builtin.reports.scales import LARGEST, Mark, linear, path, scale, steps
+from publisher.builtin.reports.scales import LARGEST, Tick, linear, path, scale, steps
 from publisher.report.wording import number
 
 WIDTH, HEIGHT = 320, 156
@@ -30,8 +30,8 @@ class Chart:
     """Points of the running mean; empty for a short curve."""
     end: tuple[float, float]
     """Place of the last point of what is plotted last."""
-    across: tuple[Mark, ...]
-    up: tuple[Mark, ...]
+    across: tuple[Tick, ...]
+    up: tuple[Tick, ...]
     log: bool
     """The vertical axis is logarithmic."""
     says: str
@@ -59,7 +59,7 @@ def chart(curve: Curve) -> Chart | None:
         line=path(placed),
         mean=path(mean),
         end=(round((mean or placed)[-1][0], 1), round((mean or placed)[-1][1], 1)),
-        across=tuple(Mark(round(across(x), 1), number(x)) for x in steps(min(xs), max(xs))),
+        across=tuple(Tick(round(across(x), 1), number(x)) for x in steps(min(xs), max(xs))),
         up=up.marks,
         log=up.log,
         says=f"{number(ys[0])} at {number(xs[0])}, {number(ys[-1])} at {number(xs[-1])};"

@@ -23,7 +23,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class PromptRow:
     """One prompt."""
 
     prompt: str
@@ -37,7 +37,7 @@ class Part:
     """What is to go, or what is kept."""
 
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[PromptRow, ...]
 
 
 def parts(report: ReleaseReport) -> list[Part]:
@@ -66,9 +66,9 @@ def cell(value: float) -> Cell:
     return Cell(text, level)
 
 
-def _row(row: PermeabilityRow, table: PermeabilityTable) -> Row:
+def _row(row: PermeabilityRow, table: PermeabilityTable) -> PromptRow:
     values = row.permeability[: len(table.membranes)]
     cells = [cell(value) for value in values] + [Cell("", 0)] * (len(table.membranes) - len(values))
     if len(table.membranes) > 1:
         cells.append(cell(sum(values)))
-    return Row(row.prompt, row.concept, tuple(cells))
+    return PromptRow(row.prompt, row.concept, tuple(cells))

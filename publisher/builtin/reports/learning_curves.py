@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from publisher.api import CheckRecord
-from publisher.builtin.reports.scales import LARGEST, Mark, Scale, path, scale
+from publisher.builtin.reports.scales import LARGEST, Scale, Tick, path, scale
 from publisher.report.relearning import (
     HALF,
     KNOWN,
     ConceptCurves,
+    CurvePoint,
     Delay,
     ModelCurve,
-    Point,
     curves_by_concept,
     models_of,
 )
@@ -79,8 +79,8 @@ class CurvePlot:
     lines: tuple[Line, ...]
     left_out: tuple[str, ...]
     """Models for which there is no mark left."""
-    across: tuple[Mark, ...]
-    up: tuple[Mark, ...]
+    across: tuple[Tick, ...]
+    up: tuple[Tick, ...]
     half: float
     """Height of the line at one half."""
     loss: Scale | None
@@ -119,7 +119,7 @@ def _plot(curves: ConceptCurves, styles: dict[str, str]) -> CurvePlot:
         lines=tuple(_line(model, styles[model.name], across, up, loss) for model in plotted),
         left_out=tuple(model.title for model in curves.models if model.name not in styles),
         across=_step_marks(sorted({point.step for model in plotted for point in model.points}), across),
-        up=tuple(Mark(round(up(value), 1), figure(value, "share")) for value in _shares(plotted)),
+        up=tuple(Tick(round(up(value), 1), figure(value, "share")) for value in _shares(plotted)),
         half=round(up(HALF), 1),
         loss=loss,
         problems=curves.problems,
@@ -147,11 +147,11 @@ def _line(
     )
 
 
-def _between(start: Point, end: Point) -> list[Point]:
+def _between(start: CurvePoint, end: CurvePoint) -> list[CurvePoint]:
     """A straight line over the steps is bent on the axis: a few points of it, the last one left to what follows."""
     parts = [part / BENDS for part in range(BENDS)]
     mix = [[a + part * (b - a) for a, b in zip(start.numbers, end.numbers, strict=True)] for part in parts]
-    return [Point(*numbers) for numbers in mix]
+    return [CurvePoint(*numbers) for numbers in mix]
 
 
 def _across(models: Sequence[ModelCurve]) -> Callable[[float], float]:
@@ -183,11 +183,11 @@ def _losses(models: Sequence[ModelCurve]) -> Scale | None:
     return scale(min(found), max(found), LOSS_BOTTOM - 6, LOSS_TOP)
 
 
-def _step_marks(steps: Sequence[float], across: Callable[[float], float]) -> tuple[Mark, ...]:
+def _step_marks(steps: Sequence[float], across: Callable[[float], float]) -> tuple[Tick, ...]:
     """The evaluation steps, without those whose labels would touch; the last one stays."""
-    found: list[Mark] = []
+    found: list[Tick] = []
     for step in reversed(steps):
         place = round(across(step), 1)
         if not found or found[-1].at - place >= APART or (step == 0 and found[-1].at - place >= APART / 2):
-            found.append(Mark(place, number(step)))
+            found.append(Tick(place, number(step)))
     return tuple(reversed(found))

@@ -15,7 +15,7 @@ LARGEST = 1e300
 
 
 @dataclass(frozen=True)
-class Mark:
+class Tick:
     """A labelled place on an axis."""
 
     at: float
@@ -28,7 +28,7 @@ class Scale:
 
     place: Callable[[float], float]
     """From a value to its place; rounded to a tenth."""
-    marks: tuple[Mark, ...]
+    marks: tuple[Tick, ...]
     log: bool
 
 
@@ -42,7 +42,7 @@ def scale(low: float, high: float, start: float, end: float) -> Scale:
         return round(axis(turn(value)), 1)
 
     values = decades(low, high) if log else steps(low, high)
-    return Scale(place, tuple(Mark(place(value), number(value)) for value in values), log)
+    return Scale(place, tuple(Tick(place(value), number(value)) for value in values), log)
 
 
 def linear(low: float, high: float, start: float, end: float) -> Callable[[float], float]:

@@ -146,9 +146,10 @@ CASES = dict(cases())
 
 
 @pytest.fixture(autouse=True)
-def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (intervals, curve_statistics):
         monkeypatch.setattr(module, "RESAMPLES", RESAMPLES)
+    monkeypatch.setattr(intervals, "share", cache(share))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -241,11 +241,16 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("cls", CURVES)
 @pytest.mark.parametrize("message", BROKEN)
-def test_trials_that_do_not_go_together_are_refused(cls: type[CurveMetric[Any]], message: str) -> None:
+def test_trials_that_do_not_go_together_are_refused(message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        read(cls, BROKEN[message])
+        read(HalfTimeRatio, BROKEN[message])
+
+
+@pytest.mark.parametrize("cls", CURVES)
+def test_every_metric_needs_its_control(cls: type[CurveMetric[Any]]) -> None:
+    with pytest.raises(ValueError, match="no trial of the model 'before'"):
+        read(cls, trials("hardened", AT_15, AT_15, AT_15))
 
 
 @pytest.mark.parametrize("cls", CURVES)
