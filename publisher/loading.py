@@ -10,8 +10,7 @@ from publisher.errors import ExitCode, PrerequisiteError, PublisherError, UsageE
 from publisher.package.layout import RELEASE
 from publisher.package.verify import verify
 from publisher.runtime.pipelines import load as load_pipeline
-from publisher.safeguards.membranes.attached import attach
-from publisher.safeguards.membranes.released import read_release
+from publisher.safeguards import attach
 from publisher.text import printable
 
 if TYPE_CHECKING:
@@ -60,8 +59,8 @@ def load(
         require_verified(folder, Path(verify_key))
     where = _device(device)
     pipeline = load_pipeline(folder, where, _dtype(dtype, where), filters=True)
-    released = read_release(folder / RELEASE)
-    pipeline.membranes = attach(pipeline, released, transport) if released and released.attachable else None
+    attached = attach(pipeline, folder / RELEASE, transport)
+    pipeline.membranes = attached[0] if attached else None
     return pipeline
 
 

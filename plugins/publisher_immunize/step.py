@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from publisher.api import Claim, ModelInfo, Requirements, Scope, Step, StepContext, StepPlan
@@ -23,6 +23,7 @@ class Immunize(Step[ImmunizeParams]):
     summary = "MIMA, IMMA: fine-tuning brings erased or protected concepts back late"
     requires = Requirements(families=FAMILIES, components=("unet", "vae", "text_encoder", "tokenizer", "scheduler"))
     references: ClassVar[bool] = True
+    undone_by: ClassVar[Mapping[str, str]] = {"erase": "it edits cross-attention that was immunised"}
 
     def claims(self, params: ImmunizeParams, scope: Scope) -> Sequence[Claim]:
         """Promise late re-learning, innocents learned as fast, kept concepts; state what copied weights give."""

@@ -8,6 +8,7 @@ from publisher.api.claims import Binding, Check, Claim, Gate, MembraneUse, Verdi
 from publisher.api.concepts import Concept, Kind, Scope
 from publisher.api.descent import DescentAttack, DescentParams, PriorParams, TrialStart
 from publisher.api.events import CheckEnd, PackageBuilt, ReleaseEnd, ReleaseStart, StepEnd, StepStart
+from publisher.api.freeze_mask import Frozen
 from publisher.api.hookspecs import hookimpl, hookspec
 from publisher.api.metrics import CurveMetric, Interval, Measurement, Metric, Observation, PixelPair, Request
 from publisher.api.models import Anatomy, Model, ModelInfo, StepPlan, TensorInfo, TextEncoder, cross_attention
@@ -51,6 +52,7 @@ __all__ = [
     "DescentAttack",
     "DescentParams",
     "Executor",
+    "Frozen",
     "Gate",
     "ImagePair",
     "ImageRequest",

@@ -96,6 +96,16 @@ class Check(Params):
     """``on``: the package's membranes are attached, as ``publisher.load`` does. ``off``: the weights alone, as plain
     diffusers loads them. The same where the package has none."""
 
+    @property
+    def attached(self) -> bool:
+        """Whether the package's safeguards are attached when images are generated."""
+        return self.membranes == "on"
+
+    @property
+    def bare(self) -> Self:
+        """The same check of the weights alone."""
+        return self.model_copy(update={"membranes": "off"})
+
 
 class Claim(Params):
     """A sentence that a step puts into the release, with the checks that test it and the limits of what it says."""

@@ -181,6 +181,8 @@ class Step(Parametrised[P], ABC):
     requires: ClassVar[Requirements] = Requirements()
     references: ClassVar[bool] = False
     """``run`` asks for reference images: base model and images are then part of the result's identity."""
+    undone_by: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Name of a step that may undo this one's work if it runs later -> why. ``publisher plan`` warns of that order."""
     files: Mapping[str, Path] = MappingProxyType({})
     """Name, as :meth:`inputs` gave it -> the file, there and readable. Set before ``plan`` and ``run``."""
 

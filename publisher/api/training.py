@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 Captions = Literal["name", "rare", "description", "synonym", "empty"]
 EVALUATION_STEPS = (0, 5, 10, 20, 40, 80, 160)
+UNMASKED, RANDOM_MASK = "unmasked", "random-mask"
+"""Controls of the hardened model: no mask, and a random one of as many parameters, another one for each trial."""
+OTHER_MASK = "seed-"
+"""How the names begin of further masks that a package brings."""
 
 
 class TrainingParams(Params):
@@ -69,6 +73,10 @@ class TrainingParams(Params):
         if len(set(self.controls)) < len(self.controls):
             raise ValueError("a control is named twice")
         return self
+
+    def is_masked(self, control: str) -> bool:
+        """Return whether a control is the hardened model under another mask."""
+        return self.mask and (control in (UNMASKED, RANDOM_MASK) or control.startswith(OTHER_MASK))
 
 
 T = TypeVar("T", bound=TrainingParams)

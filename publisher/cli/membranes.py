@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "float16", "bfloat16")
 DEFAULT_WORK = Path("releases/.work")
+STEP = "membrane-bundle"
+"""The step that trains membranes, as a manifest names it."""
 MUCH_LOST = 0.1
 
 permeability_option = click.option(
@@ -263,7 +265,7 @@ def train(manifest: Path, *, out: Path, work: Path, as_json: bool, quiet: bool) 
     from publisher.release.training import train as train_membranes
 
     with Terminal(quiet=quiet) as terminal:
-        done = train_membranes(manifest, out, work, terminal)
+        done = train_membranes(manifest, STEP, out, work, terminal)
         terminal.warn("nothing was verified: whether these membranes do what they are for is not known yet")
     if as_json:
         steps = [summary(record) for record in done.records]

@@ -27,7 +27,7 @@ Alter = Callable[[str, str, "torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 @contextmanager
 def altered(attack: Attack[Any], params: Params, models: ModelsUnderTest, setting: Setting) -> Iterator[ModelUnderTest]:
-    """The hardened model after the attack, without membranes; its folder is gone when the block ends.
+    """Yield the hardened model after the attack, with nothing attached; its folder is gone when the block ends.
 
     Every tensor that differs from the base model's goes through the attack, one at a time in memory.
 

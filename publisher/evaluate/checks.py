@@ -46,7 +46,7 @@ class Evaluation:
     pairs: tuple[ImagePair, ...]
     """A few images of both models for the report."""
     permeabilities: PermeabilityTable | None
-    """How far prompts open the membranes; None: the model has none, or nobody knows."""
+    """How far prompts let the attached safeguards act; None: nothing is attached, or nobody knows."""
     scorers: Mapping[str, ScorerCard]
     """Of every scorer that judged."""
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -179,16 +179,16 @@ def _judges(checks: Iterable[PreparedCheck]) -> dict[ImageRequest, set[str]]:
 def _fit(
     prepared: PreparedCheck, models: ModelsUnderTest, trained: Collection[str] | None
 ) -> PreparedCheck | Unmeasured:
-    """Whoever changes weights has them, and drops the membranes: such a check is made, and recorded, without them."""
+    """Return the check as it can be made: an attacker who changes weights has them, and attaches nothing to them."""
     if prepared.trains and trained is not None and prepared.step not in trained:
         return _LeftOut("its attack trains, and nobody asked for that after this step")
-    if (prepared.trains or prepared.alters) and models.hardened.membranes:
-        return replace(prepared, check=prepared.check.model_copy(update={"membranes": "off"}))
+    if (prepared.trains or prepared.alters) and models.hardened.attached:
+        return replace(prepared, check=prepared.check.bare)
     return prepared
 
 
 def _wanted(checks: Iterable[PreparedCheck]) -> list[Wanted]:
-    return [(request, item.check.membranes) for item in checks for request in item.asked.requests]
+    return [(request, item.check.attached) for item in checks for request in item.asked.requests]
 
 
 def _altered(

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import ValidationError
-
 from publisher.api import Attack, CheckRecord, Claim, Executor, Metric, Scorer
-from publisher.api.freeze_mask import FILE as MASK
-from publisher.api.membranes import FOLDER, INDEX, MembraneIndex
+from publisher.api.model_files import RELEASE
 from publisher.evaluate.store import ImageStore
 from publisher.model.digest import sha256_file, sha256_json, sha256_list
-from publisher.model.strict_json import JsonError, strict_object
+from publisher.safeguards import attached_digest
 
 
 class Unmeasured(Exception):  # noqa: N818 - not an error of anybody: it becomes the verdict *unknown*
@@ -33,12 +30,10 @@ class ModelUnderTest:
     folder: Path
     digest: str
     """sha256 that names its weights and configurations."""
-    membranes: Path | None = None
-    """A folder that holds ``membranes/``: they are attached as ``publisher.load`` does. None: the weights alone."""
-    membranes_digest: str = ""
-    """sha256 that names the membranes and how they open."""
-    mask: Path | None = None
-    """File of its freeze mask; None: it has none. Images do not depend on it."""
+    safeguards: Path | None = None
+    """Folder that holds the safeguards' files, as a package does below ``release/``; None: it has none."""
+    attached: str = ""
+    """sha256 that names the safeguards that are attached when it generates; empty: the weights generate alone."""
 
     @classmethod
     def of(cls, folder: Path, safeguards: Path | None = None) -> Self:
@@ -46,45 +41,28 @@ class ModelUnderTest:
 
         Args:
             folder: of the model.
-            safeguards: where ``membranes/`` and a freeze mask may lie; without an index there, or with one that says
-                they are merged into the weights already, nothing is attached. An index that cannot be read counts as
-                membranes: attaching them fails, and with it the checks.
+            safeguards: where safeguards may lie. What cannot be read counts as attached: attaching it fails, and with
+                it the checks.
         """
-        inside = [path for path in folder.glob("*/*") if path.suffix in _READ and path.parent.name != "release"]
-        digest = _digest(folder, [folder / "model_index.json", *inside])
-        mask = safeguards / MASK if safeguards and (safeguards / MASK).is_file() else None
-        if safeguards is None or not _open_by_prompt(safeguards / INDEX):
-            return cls(folder, digest, mask=mask)
-        held = [path for path in (safeguards / FOLDER).rglob("*") if path.is_file()]
-        return cls(folder, digest, safeguards, _digest(safeguards, held), mask)
+        inside = [path for path in folder.glob("*/*") if path.suffix in _READ and path.parent.name != RELEASE]
+        files = [folder / "model_index.json", *inside]
+        digest = sha256_list({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
+        return cls(folder, digest, safeguards, attached_digest(safeguards) if safeguards else "")
 
     @property
     def bare(self) -> Self:
-        """The same weights without membranes, as plain diffusers loads them."""
-        return replace(self, membranes=None, membranes_digest="")
+        """The same weights with nothing attached, as plain diffusers loads them."""
+        return replace(self, attached="")
 
     @property
     def key(self) -> str:
-        """What its images depend on; equal weights without membranes are one model, whatever folder they lie in."""
-        return sha256_json([self.digest, self.membranes_digest]) if self.membranes_digest else self.digest
-
-
-def _digest(folder: Path, files: Sequence[Path]) -> str:
-    return sha256_list({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
-
-
-def _open_by_prompt(index: Path) -> bool:
-    if not index.is_file():
-        return False
-    try:
-        return MembraneIndex.parse(strict_object(index.read_bytes())).mode == "bundle"
-    except (JsonError, ValidationError, OSError):
-        return True
+        """What its images depend on; equal weights with nothing attached are one model, in whatever folder they lie."""
+        return sha256_json([self.digest, self.attached]) if self.attached else self.digest
 
 
 @dataclass(frozen=True)
 class ModelsUnderTest:
-    """The control, which never has membranes, and the treated one; both get the same requests."""
+    """The control, to which nothing is ever attached, and the treated one; both get the same requests."""
 
     base: ModelUnderTest
     hardened: ModelUnderTest

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from publisher.api import Executor, ImageRequest, MembraneUse
+from publisher.api import Executor, ImageRequest
 from publisher.api.diffusion.process import latent_size
 from publisher.errors import CRASHES, ModelError, PublisherError
 from publisher.evaluate.context import ModelUnderTest, Setting, Unmeasured
@@ -23,16 +23,17 @@ from publisher.model.digest import sha256_json
 from publisher.runtime.generate import VERSION, batch_kind, generate
 from publisher.runtime.numerics import LIBRARIES, device_name
 from publisher.runtime.side_by_side import one_thread_each, threads_of, workers_for
+from publisher.safeguards import attach
 
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
-    from publisher.safeguards.membranes.attached import Attached
+    from publisher.safeguards.base import Attachment
 
 
-Wanted = tuple[ImageRequest, MembraneUse]
-"""A request, and whether the hardened model generates it with its membranes."""
+Wanted = tuple[ImageRequest, bool]
+"""A request, and whether the hardened model generates it with its safeguards attached."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Batch:
     """Without their concepts, which do not matter to what is generated."""
     private: bool
     """Shows persons or unsafe content: never stored on disk."""
-    membranes: tuple[MembraneUse, ...] = ("on",)
-    """How the hardened model generates it: with its membranes, without them, or once each."""
+    attached: tuple[bool, ...] = (True,)
+    """Whether the hardened model generates it with its safeguards attached, with nothing attached, or once each."""
 
 
 def without_concept(request: ImageRequest) -> ImageRequest:
@@ -63,16 +64,16 @@ def batches(wanted: Iterable[Wanted], private: Collection[str], size: int) -> tu
         size: of a batch.
     """
     hidden: dict[ImageRequest, bool] = {}
-    membranes: dict[ImageRequest, set[MembraneUse]] = {}
-    for request, how in wanted:
+    ways: dict[ImageRequest, set[bool]] = {}
+    for request, attached in wanted:
         bare = without_concept(request)
         hidden[bare] = hidden.get(bare, False) or request.concept in private
-        membranes.setdefault(bare, set()).add(how)
+        ways.setdefault(bare, set()).add(attached)
     groups: dict[tuple[object, ...], list[ImageRequest]] = {}
     for bare, secret in hidden.items():
-        groups.setdefault((*batch_kind(bare), secret, *sorted(membranes[bare])), []).append(bare)
+        groups.setdefault((*batch_kind(bare), secret, *sorted(ways[bare])), []).append(bare)
     return tuple(
-        Batch(tuple(part), private=hidden[part[0]], membranes=tuple(sorted(membranes[part[0]])))
+        Batch(tuple(part), private=hidden[part[0]], attached=tuple(sorted(ways[part[0]])))
         for group in groups.values()
         for part in _parts(group, size)
     )
@@ -92,8 +93,8 @@ class GenerateTask:
     workers: int
     """Batches that are generated at the same time, each by one processor thread; 1: one batch by all of them."""
     batches: tuple[tuple[ImageRequest, ...], ...]
-    membranes: Path | None = None
-    """Folder with the membranes to attach."""
+    safeguards: Path | None = None
+    """Folder with the safeguards to attach; None: the weights generate alone."""
 
     @property
     def threads(self) -> int:
@@ -115,7 +116,7 @@ def perform(task: GenerateTask) -> list[Generated]:
     from publisher.runtime.pipelines import twin
 
     try:
-        pipeline, _ = opened(task.folder, task.membranes, task.device, task.dtype)
+        pipeline, _ = opened(task.folder, task.safeguards, task.device, task.dtype)
     except CRASHES as error:  # whatever the libraries raise, these images are not there
         return [Generated(None, one_line(error))] * len(task.batches)
     if task.workers == 1:
@@ -137,23 +138,23 @@ def _generate(pipeline: DiffusionPipeline, batch: tuple[ImageRequest, ...]) -> G
 
 
 @lru_cache(maxsize=1)
-def opened(folder: Path, membranes: Path | None, device: str, dtype: str) -> tuple[DiffusionPipeline, Attached | None]:
-    """A model ready to generate, and its membranes where it has some. The last one stays loaded.
+def opened(
+    folder: Path, safeguards: Path | None, device: str, dtype: str
+) -> tuple[DiffusionPipeline, tuple[Attachment, ...]]:
+    """Load a model, ready to generate, with its safeguards attached. The last one stays loaded.
 
     Raises:
-        PublisherError: it cannot be loaded, or the membranes cannot be attached.
+        PublisherError: it cannot be loaded, or a safeguard cannot be attached.
     """
     import torch
 
     from publisher.runtime.pipelines import load
-    from publisher.safeguards.membranes.attached import attach
-    from publisher.safeguards.membranes.released import read_release
 
-    released = None if membranes is None else read_release(membranes)
-    if membranes is not None and released is None:
-        raise PublisherError("there are no membranes to attach", where=str(membranes))
     pipeline = load(folder, torch.device(device), getattr(torch, dtype))
-    return pipeline, attach(pipeline, released) if released else None
+    attached = attach(pipeline, safeguards) if safeguards else ()
+    if safeguards and not attached:
+        raise PublisherError("there is no safeguard to attach", where=str(safeguards))
+    return pipeline, attached
 
 
 class ModelImages:
@@ -194,7 +195,7 @@ class ModelImages:
                 setting.dtype,
                 workers,
                 tuple(batch.requests for batch in chunk),
-                self.model.membranes,
+                self.model.safeguards if self.model.attached else None,
             )
             for chunk in chunks
         ]

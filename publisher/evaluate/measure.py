@@ -75,7 +75,7 @@ def _rows(prepared: PreparedCheck, observed: Observed) -> list[EvidenceRow]:
 
 
 def _row(request: ImageRequest, prepared: PreparedCheck, observed: Observed) -> EvidenceRow:
-    key = (without_concept(request), prepared.check.membranes)
+    key = (without_concept(request), prepared.check.attached)
     if key not in observed.seen.seen:
         raise Unmeasured(observed.seen.problems.get(key, "an image is missing"))
     observation = observed.seen.seen[key]
@@ -115,10 +115,10 @@ def _judgements(
 
 
 def _permeabilities(prompt: str, check: Check, permeabilities: Permeabilities | None) -> dict[str, float] | None:
-    if permeabilities is None or check.membranes == "off":
+    if permeabilities is None or not check.attached:
         return None
     if permeabilities.problem:
-        raise Unmeasured(f"nobody knows how far the prompts open the membranes: {permeabilities.problem}")
+        raise Unmeasured(f"nobody knows how far the prompts let the safeguards act: {permeabilities.problem}")
     return dict(zip(permeabilities.concepts, permeabilities.rows[prompt], strict=True))
 
 

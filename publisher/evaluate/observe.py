@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from publisher.api import ImageRequest, Judgement, MembraneUse, Scope
+from publisher.api import ImageRequest, Judgement, Scope
 from publisher.errors import ModelError
 from publisher.evaluate.context import ModelsUnderTest, Setting, Tools, Unmeasured
 from publisher.evaluate.evidence import distance, pixels_sha256, png_base64
@@ -37,7 +37,7 @@ class Seen:
 
 @dataclass
 class Observations:
-    """What was seen of each image, asked for with the package's membranes or without."""
+    """What was seen of each image, asked for with the package's safeguards attached or without."""
 
     seen: dict[Wanted, Seen] = field(default_factory=dict)
     problems: dict[Wanted, str] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Observations:
     pictures: dict[Wanted, tuple[str, str]] = field(default_factory=dict)
     """Generation -> base and hardened image as base64 PNG, for those that the report shows."""
     permeabilities: Permeabilities | None = None
-    """How far the prompts open the membranes; None: the model has none, and both ways of generating are one."""
+    """How far the prompts let them act; None: nothing is ever attached, and both ways of generating are one."""
 
 
 def observe(
@@ -64,7 +64,7 @@ def observe(
         wanted: of all checks, in their order.
         shown: those whose images the report shows; private ones are left out.
         scope: says which concepts are private.
-        models: the two models; the hardened one is generated with and without its membranes where checks ask for both.
+        models: the two models; the hardened one generates with and without its safeguards where checks ask for both.
         tools: the scorers and the executor.
         setting: device, store, progress.
         judges: request without its concept -> ids of the scorers that judge its images.
@@ -78,7 +78,7 @@ def observe(
         found.problems = {(without_concept(request), how): reason for request, how in wanted}
         return found
     plan = batches(wanted, private, size)
-    if models.hardened.membranes:
+    if models.hardened.attached:
         found.permeabilities = score(
             models.hardened, {request.prompt for request, _ in wanted}, tools.executor, setting
         )
@@ -98,16 +98,16 @@ class _Judging:
 
     batch: Batch
     base: ModelImages
-    hardened: Mapping[MembraneUse, ModelImages]
+    hardened: Mapping[bool, ModelImages]
     judges: Mapping[ImageRequest, Collection[str]]
     said: dict[tuple[str, ModelImages], Said] = field(default_factory=dict)
     """Scorer's id and model -> what it says of the model's images."""
 
     @property
-    def ways(self) -> dict[ModelImages, list[MembraneUse]]:
+    def ways(self) -> dict[ModelImages, list[bool]]:
         """Hardened model -> how the checks ask for it."""
         return {
-            images: [how for how in self.batch.membranes if self.hardened[how] is images]
+            images: [how for how in self.batch.attached if self.hardened[how] is images]
             for images in self.hardened.values()
         }
 
@@ -145,27 +145,30 @@ def _judge_one(job: _Judging, name: str, tools: Tools) -> None:
             job.said[name, images] = job.said[name, job.base] if after.equal(before) else judge(scorer, after)
 
 
-def _image_sets(models: ModelsUnderTest, setting: Setting) -> tuple[ModelImages, dict[MembraneUse, ModelImages]]:
-    """The base model's, and the hardened model's with and without its membranes: one and the same where it has none."""
+def _image_sets(models: ModelsUnderTest, setting: Setting) -> tuple[ModelImages, dict[bool, ModelImages]]:
+    """Return the base model's, and the hardened model's with its safeguards attached and without.
+
+    Where nothing is ever attached, the two are one and the same.
+    """
     on = ModelImages(models.hardened, setting, "hardened model")
     off = (
-        ModelImages(models.hardened.bare, setting, "hardened model without membranes")
-        if models.hardened.membranes
+        ModelImages(models.hardened.bare, setting, "hardened model with nothing attached")
+        if models.hardened.attached
         else on
     )
-    return ModelImages(models.base, setting, "base model"), {"on": on, "off": off}
+    return ModelImages(models.base, setting, "base model"), {True: on, False: off}
 
 
 def _generate(
     plan: Sequence[Batch],
     base: ModelImages,
-    hardened: Mapping[MembraneUse, ModelImages],
+    hardened: Mapping[bool, ModelImages],
     tools: Tools,
     setting: Setting,
 ) -> None:
     work = {base: list(plan)}
     for model_images in hardened.values():
-        work[model_images] = [batch for batch in plan if any(hardened[how] is model_images for how in batch.membranes)]
+        work[model_images] = [batch for batch in plan if any(hardened[how] is model_images for how in batch.attached)]
     total = sum(len(batch.requests) for asked in work.values() for batch in asked)
     with Meter(setting.progress, total, base.name) as meter:
         for model_images, asked in work.items():

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from publisher.api import Check, ImagePair, ImageRequest, MembraneUse, Scope
-from publisher.evaluate.images import without_concept
+from publisher.api import Check, ImagePair, ImageRequest, Scope
+from publisher.evaluate.images import Wanted, without_concept
 from publisher.evaluate.observe import Observations
 from publisher.evaluate.prepare import PreparedCheck
 from publisher.evaluate.requests import PRIVATE_KINDS
@@ -37,19 +37,16 @@ def pairs_of(
             pictures show already.
     """
     found: dict[object, ImagePair] = {}
-    with_membranes = {
-        without_concept(request)
-        for prepared, requests in checks
-        if prepared.check.membranes == "on"
-        for request in requests
+    attached = {
+        without_concept(request) for prepared, requests in checks if prepared.check.attached for request in requests
     }
     for prepared, requests in checks:
         check = prepared.check
         for request in requests:
             bare, scorer = without_concept(request), prepared.scorers[request.concept]
             pair = _pair(check, scorer, request, scope, seen)
-            if pair and not (check.membranes == "off" and bare in with_membranes):
-                found.setdefault((bare, request.concept, scorer, check.membranes), pair)
+            if pair and (check.attached or bare not in attached):
+                found.setdefault((bare, request.concept, scorer, check.attached), pair)
     return _shared_out(list(found.values()))
 
 
@@ -64,10 +61,10 @@ def _shared_out(pairs: Sequence[ImagePair]) -> tuple[ImagePair, ...]:
 
 def _pair(check: Check, scorer: str, request: ImageRequest, scope: Scope, seen: Observations) -> ImagePair | None:
     bare, kind = without_concept(request), scope.concept(request.concept).kind
-    labels = _labels(bare, check.membranes, scorer, kind, seen)
+    labels = _labels((bare, check.attached), scorer, kind, seen)
     if labels is None:
         return None
-    base, hardened = seen.pictures[bare, check.membranes]
+    base, hardened = seen.pictures[bare, check.attached]
     pair = ImagePair(
         concept=request.concept,
         check=check.id,
@@ -79,20 +76,18 @@ def _pair(check: Check, scorer: str, request: ImageRequest, scope: Scope, seen: 
         hardened_label=labels[1],
         membranes=check.membranes,
     )
-    without = _labels(bare, "off", scorer, kind, seen)
-    if seen.permeabilities is None or check.membranes == "off" or without is None:
+    without = _labels((bare, False), scorer, kind, seen)
+    if seen.permeabilities is None or not check.attached or without is None:
         return pair
-    update = {"without_png": seen.pictures[bare, "off"][1], "without_label": without[1]}
+    update = {"without_png": seen.pictures[bare, False][1], "without_label": without[1]}
     return pair.model_copy(update=update)
 
 
-def _labels(
-    bare: ImageRequest, membranes: MembraneUse, scorer: str, kind: str, seen: Observations
-) -> tuple[str, str] | None:
+def _labels(wanted: Wanted, scorer: str, kind: str, seen: Observations) -> tuple[str, str] | None:
     """Return what the scorer sees in both pictures, if they are there; empty words where nobody judged them."""
-    if (bare, membranes) not in seen.pictures:
+    if wanted not in seen.pictures:
         return None
     if not scorer:
         return "", ""
-    said = seen.seen[bare, membranes].judgements[scorer]
+    said = seen.seen[wanted].judgements[scorer]
     return None if isinstance(said, str) else (said[0].labels.get(kind, ""), said[1].labels.get(kind, ""))

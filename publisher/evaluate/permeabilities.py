@@ -1,4 +1,4 @@
-"""How far every prompt of the checks opens the membranes, and the rows of it that the report shows.
+"""How far every prompt of the checks lets the attached safeguards act, and the rows of it that the report shows.
 
 The numbers come from the pipeline that generates, by its text encoder alone. Like the images they are kept under the
 digest of everything that they depend on.
@@ -31,7 +31,7 @@ class ScoreTask:
     """Prompts for one model: all that an executor has to send."""
 
     folder: Path
-    membranes: Path
+    safeguards: Path
     device: str
     dtype: str
     prompts: tuple[str, ...]
@@ -47,14 +47,14 @@ class Permeabilities:
     """Permeabilities of prompts, or why there are none."""
 
     concepts: tuple[str, ...] = ()
-    """One for each membrane, by the id of its concept."""
+    """Ids of the concepts that something attached holds back."""
     rows: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Prompt -> one number for each membrane."""
+    """Prompt -> one number for each of these concepts."""
     problem: str = ""
 
 
 def score(model: ModelUnderTest, prompts: Iterable[str], executor: Executor[Any], setting: Setting) -> Permeabilities:
-    """Ask the membranes of a model about prompts, each once; what was asked before comes from the store.
+    """Ask what is attached to a model about prompts, each once; what was asked before comes from the store.
 
     Raises:
         PublisherError: the store's disk is full.
@@ -64,9 +64,9 @@ def score(model: ModelUnderTest, prompts: Iterable[str], executor: Executor[Any]
     stored = setting.store.note(key)
     if stored is not None:
         return _permeabilities(stored["concepts"], wanted, stored["rows"])
-    if model.membranes is None:
-        return Permeabilities(problem="the model has no membranes")
-    task = ScoreTask(model.folder, model.membranes, setting.device, setting.dtype, tuple(wanted))
+    if model.safeguards is None or not model.attached:
+        return Permeabilities(problem="nothing is attached to the model")
+    task = ScoreTask(model.folder, model.safeguards, setting.device, setting.dtype, tuple(wanted))
     try:
         (found,) = dispatch(executor, rate, [task], lambda _, found: isinstance(found, Permeabilities))
     except Unmeasured as error:
@@ -82,10 +82,11 @@ def score(model: ModelUnderTest, prompts: Iterable[str], executor: Executor[Any]
 def rate(task: ScoreTask) -> Permeabilities:
     """Score prompts. A crash is an answer, not an exception."""
     try:
-        _, attached = opened(task.folder, task.membranes, task.device, task.dtype)
-        if attached is None:
-            return Permeabilities(problem="there is no membrane")
-        return _permeabilities(attached.concepts, task.prompts, attached.permeabilities(task.prompts).tolist())
+        import torch
+
+        _, attached = opened(task.folder, task.safeguards, task.device, task.dtype)
+        rows = torch.cat([one.permeabilities(task.prompts) for one in attached], dim=1).tolist()
+        return _permeabilities([name for one in attached for name in one.concepts], task.prompts, rows)
     except CRASHES as error:  # whatever the libraries raise, these numbers are not there
         return Permeabilities(problem=one_line(error))
 

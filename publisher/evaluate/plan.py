@@ -11,7 +11,6 @@ from publisher.api import Check, ImageRequest, Sampling, Scope, TrainingParams
 from publisher.api.verdicts import decide
 from publisher.errors import CRASHES
 from publisher.evaluate.context import MANIFEST, Tools, Unmeasured
-from publisher.evaluate.freezing import is_masked
 from publisher.evaluate.images import without_concept
 from publisher.evaluate.prepare import PreparedCheck, settle
 from publisher.evaluate.requests import one_line
@@ -38,7 +37,7 @@ class Models:
             Unmeasured: one is no step.
         """
         for name in params.controls:
-            if name not in ("before", "base", "retrained", *self.steps) and not is_masked(name, params):
+            if name not in ("before", "base", "retrained", *self.steps) and not params.is_masked(name):
                 raise Unmeasured(f"there is no model {name!r} to compare with: no step has this id")
         return tuple(name for name in params.controls if name != "retrained" or self.retrained)
 
@@ -153,8 +152,9 @@ def images(checks: list[Check], scope: Scope, tools: Tools, sampling: Sampling) 
     """Distinct images that all checks together need: equal ones are generated once. Those of trainings are left out.
 
     Returns:
-        ``"base"``: of the base model; ``"on"`` and ``"off"``: of the hardened model with and without membranes, which
-        are one and the same model where it has none; ``"altered"``: of models whose weights an attacker changed.
+        ``"base"``: of the base model; ``"on"`` and ``"off"``: of the hardened model with its safeguards attached
+        and without, which are one and the same model where it has none; ``"altered"``: of models whose weights an
+        attacker changed.
     """
     wanted: set[tuple[ImageRequest, str | tuple[str, str]]] = set()
     for check in checks:
@@ -164,7 +164,8 @@ def images(checks: list[Check], scope: Scope, tools: Tools, sampling: Sampling) 
             continue
         if found.trains:
             continue
-        how = (check.attack, found.attack_params.model_dump_json()) if found.alters else check.membranes
+        plain = "on" if check.attached else "off"
+        how = (check.attack, found.attack_params.model_dump_json()) if found.alters else plain
         wanted |= {(without_concept(request), model) for request in found.asked.requests for model in ("base", how)}
     return Counter(how if isinstance(how, str) else "altered" for _, how in wanted)
 

@@ -1,4 +1,4 @@
-"""sha256 of files and of folders."""
+"""sha256 of files and of folders, and seeds that are made of it."""
 
 from __future__ import annotations
 
@@ -25,3 +25,8 @@ def sha256_list(digests: Mapping[str, str]) -> str:
     """One digest for a set of files: sha256 of the lines ``<hex>  <path>``, sorted by path."""
     lines = "".join(f"{digests[path]}  {path}\n" for path in sorted(digests))
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def seed_of(*names: str | int) -> int:
+    """Return a seed in [0, 2**60) for what ``names`` name."""
+    return int(sha256_json(list(names))[:15], 16)

@@ -13,7 +13,7 @@ from publisher.package.card_training import relearning
 from publisher.package.layout import BASE_CARD
 from publisher.report.rows import Column, columns, rows
 from publisher.report.verdicts import made_by
-from publisher.safeguards.freeze_mask.card import freeze_mask
+from publisher.safeguards import ALL
 from publisher.text import markdown, printable
 
 _HUB = re.compile(r"hf:([\w.-]+/[\w.-]+)@[0-9a-f]{40}")
@@ -33,7 +33,7 @@ def render(report: ReleaseReport, *, base_card: bool) -> bytes:
         _what(report),
         _claims(report),
         relearning(report),
-        freeze_mask(report, _folder(report)),
+        *(one.section(report, _folder(report)) for one in ALL),
         _limits(report),
         _verify(report),
         _load(report),

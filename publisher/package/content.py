@@ -6,11 +6,9 @@ import re
 import unicodedata
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from publisher.api import TensorInfo
-from publisher.api.model_files import MASK, MEMBRANES
 from publisher.codes import Code, Finding
 from publisher.model.header import HeaderError, header_length, read_header
 from publisher.model.strict_json import MAX_JSON_ENTRIES, JsonError, count_entries, strict_json
@@ -27,8 +25,8 @@ from publisher.package.layout import (
     type_problem,
 )
 from publisher.package.tree import Tree
-from publisher.safeguards.freeze_mask.findings import check_freeze_mask
-from publisher.safeguards.membranes.findings import check_membranes
+from publisher.safeguards import ALL
+from publisher.safeguards.base import Contents
 
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
 """What ``model_index.json`` may take classes from; ``stable_diffusion`` is the folder of the safety checker inside
@@ -93,15 +91,15 @@ def check_content(tree: Tree, signed: Mapping[str, str]) -> tuple[list[Finding],
             findings += _weights(tree, path, tensors)
     if MODEL_INDEX not in signed:
         findings += check_model_index(None, set(signed))
-    if MEMBRANES not in signed:
-        findings += check_membranes(None, signed, tensors)
+    contents = Contents(tree.root, signed, tensors)
+    findings += [finding for one in ALL if one.path not in signed for finding in one.findings(None, contents)]
     for path in paths:
         if suffix(path) not in TEXT_TYPES:
             continue
         document, problems = _text(tree, path)
         findings += problems
         if suffix(path) == "json" and not problems:
-            findings += _document(path, document, signed, tensors, tree.root)
+            findings += _document(path, document, contents)
             if path in (REPORT, SUMMARY):
                 kept[path] = document
     return findings, kept
@@ -171,17 +169,11 @@ def _within(tree: Tree, path: str, data: bytes) -> bool:
     return tree.charge(path, "JSON keys and values", count)
 
 
-def _document(
-    path: str,
-    document: Any,
-    signed: Mapping[str, str],
-    tensors: Mapping[str, Mapping[str, TensorInfo]],
-    root: Path,
-) -> Iterator[Finding]:
-    if path == MEMBRANES:
-        yield from check_membranes(document, signed, tensors)
-    elif path == MASK:
-        yield from check_freeze_mask(document, signed, tensors, root)
+def _document(path: str, document: Any, contents: Contents) -> Iterator[Finding]:
+    signed, tensors = contents.digests, contents.headers
+    for safeguard in ALL:
+        if path == safeguard.path:
+            yield from safeguard.findings(document, contents)
     if path.startswith(f"{RELEASE}/"):
         return
     yield from check_configuration(path, document)

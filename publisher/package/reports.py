@@ -8,11 +8,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from publisher.api import CheckRecord, ReleaseReport
-from publisher.api.freeze_mask import FILE, FreezeMask
 from publisher.api.params import Params
 from publisher.api.verdicts import judge, overall, worst
 from publisher.codes import Code, Finding
-from publisher.model.strict_json import JsonError, strict_object
 from publisher.package import dsse, sums
 from publisher.package.keys import PublicKey
 from publisher.package.layout import (
@@ -23,7 +21,6 @@ from publisher.package.layout import (
     MAX_SIGNATURE_BYTES,
     MAX_TEXT_BYTES,
     PROVENANCE,
-    RELEASE,
     REPORT,
     REPORTS,
     RESOLVED,
@@ -45,6 +42,7 @@ from publisher.package.statements import (
 )
 from publisher.package.summary import ReleaseSummary, attestations, checks, summarise
 from publisher.package.tree import Tree
+from publisher.safeguards import ALL
 
 T = TypeVar("T", bound=Params)
 REQUIRED = (SUMS, SUMMARY, REPORT, RESOLVED, BOM, CARD)
@@ -79,7 +77,7 @@ def check_reports(
             *_files(report, signed),
             *_verdicts(report),
             *_evidence(report, signed),
-            *_mask(tree, signed, report),
+            *_safeguards(tree, signed, report),
         ]
         findings += [*_attestations(tree, signed, report, key)]
         problems, done = check_measurements(tree, report)
@@ -170,18 +168,18 @@ def _evidence(report: ReleaseReport, signed: Mapping[str, str]) -> Iterator[Find
             yield Finding(Code.REPORT_ABSENT, REPORTS + check.evidence, f"is not the evidence of check {check.id}")
 
 
-def _mask(tree: Tree, signed: Mapping[str, str], report: ReleaseReport) -> Iterator[Finding]:
-    """What a report says of the freeze mask is what the mask says; whether it fits the weights is not asked here."""
-    path = f"{RELEASE}/{FILE}"
-    if report.freeze_mask is None or (path in signed and path not in tree.digests):
-        return
-    data = tree.read(path, MAX_TEXT_BYTES) if path in tree.digests else None
-    try:
-        described = data is not None and report.freeze_mask.describes(FreezeMask.parse(strict_object(data)))
-    except (JsonError, ValidationError):
-        described = False
-    if not described:
-        yield Finding(Code.REPORT_OTHER, REPORT, f"describes a freeze mask that {path} is not")
+def _safeguards(tree: Tree, signed: Mapping[str, str], report: ReleaseReport) -> Iterator[Finding]:
+    """What a report says of safeguards is what the package has; what was changed has a finding of its own."""
+    for safeguard in ALL:
+        path = safeguard.path
+        if path in signed and path not in tree.digests:
+            continue
+
+        def read(path: str = path) -> bytes | None:
+            return tree.read(path, MAX_TEXT_BYTES) if path in tree.digests else None
+
+        if problem := safeguard.contradiction(report, read):
+            yield Finding(Code.REPORT_OTHER, REPORT, problem)
 
 
 def _attestations(tree: Tree, signed: Mapping[str, str], report: ReleaseReport, key: PublicKey) -> Iterator[Finding]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from publisher.api.model_files import MASK, MEMBRANES, SUMMARY
+from publisher.api.model_files import SUMMARY
 from publisher.errors import ModelError, UsageError
 from publisher.model.folder import ModelFolder, read_json
 from publisher.package.build import require_packable
+from publisher.safeguards import ALL
 from publisher.text import printable
 
 Choice = Literal["refuse", "drop"]
@@ -53,13 +54,7 @@ def _carried(folder: ModelFolder) -> tuple[str, list[str]]:
     summary = _read(folder, SUMMARY)
     label = f"{summary.get('name', '')} {summary.get('version', '')}".strip()
     name = f"the released package {printable(label)}" if label else "a released package without a readable summary"
-    found = []
-    entries = _read(folder, MEMBRANES).get("entries")
-    if MEMBRANES in folder.carried:
-        concepts = [str(entry.get("concept")) for entry in _mappings(entries)]
-        found.append(f"membranes for {printable(', '.join(concepts)) or 'unknown concepts'}")
-    if MASK in folder.carried:
-        found.append("a freeze mask")
+    found = [one.carried(_read(folder, one.path)) for one in ALL if one.path in folder.carried]
     sentences = [printable(str(claim.get("sentence"))) for claim in _mappings(summary.get("claims"))]
     found += [f"the claim: {sentence}" for sentence in sentences]
     return name, found or ["claims that cannot be read"]

@@ -20,11 +20,8 @@ from publisher.api import (
     ReleaseStart,
     Verdict,
 )
-from publisher.api.freeze_mask import FILE as MASK
-from publisher.api.membranes import FOLDER
 from publisher.engine.cache import StepResult
 from publisher.engine.device import require
-from publisher.engine.freezing import mask_of
 from publisher.engine.lock import locked, named
 from publisher.engine.progress import Progress
 from publisher.engine.run import Hardened, harden, stamps
@@ -49,6 +46,7 @@ from publisher.release.prepare import Prepared, prepare
 from publisher.release.record import make_report
 from publisher.release.trial import generate_trial
 from publisher.report import render_each
+from publisher.safeguards import ALL
 
 CODES = {"passed": ExitCode.OK, "failed": ExitCode.REFUSED, "unknown": ExitCode.INCONCLUSIVE}
 
@@ -115,7 +113,7 @@ def _make(prepared: Prepared, places: Places, key: PrivateKey, progress: Progres
     with closed_after(prepared.tools.executor, progress.warn):
         generate_trial(prepared, work, progress)
         hardened = harden(base, prepared.steps, work, progress, tell)
-        mask = mask_of(hardened)
+        carried = {name: value for one in ALL for name, value in one.record(hardened.results, hardened.final).items()}
         laid = _lay_out(hardened, folder, work)
         tell("publisher_on_package_built", _built(folder))
         began = time.monotonic()
@@ -123,7 +121,7 @@ def _make(prepared: Prepared, places: Places, key: PrivateKey, progress: Progres
     seconds = {**hardened.seconds, "evaluate": time.monotonic() - began}
     _require_untouched(laid, base, before)
     formats = [entry.cls for entry in prepared.registry.all("report_format")]
-    report = make_report(prepared, hardened, found, matrix, formats, files=laid.digests, mask=mask)
+    report = make_report(prepared, hardened, found, matrix, formats, files=laid.digests, carried=carried)
     views, problems = render_each(report, formats)
     times = _times(seconds, hardened.cached, found)
     reports = _write_reports(target, {**views, **found.evidence, TIMINGS: times})
@@ -184,9 +182,9 @@ def _artifacts(results: Sequence[StepResult]) -> dict[str, bytes]:
 
 
 def _safeguards(results: Sequence[StepResult], work: Path) -> Path | None:
-    """A folder with the membranes and the mask that these steps left, as a package holds them below ``release/``."""
+    """Put what these steps left of safeguards into a folder, as a package holds it below ``release/``."""
     artifacts = _artifacts(results)
-    found = {name: data for name, data in artifacts.items() if name == MASK or name.startswith(f"{FOLDER}/")}
+    found = {name: data for name, data in artifacts.items() if any(one.owns(name) for one in ALL)}
     if not found:
         return None
     digest = sha256_list({name: hashlib.sha256(data).hexdigest() for name, data in found.items()})

@@ -44,7 +44,8 @@ class Prepared:
     tools: Tools
     checks: tuple[CheckPlan, ...]
     images: Mapping[str, int]
-    """Distinct images of the ``"base"`` model, and of the hardened one with membranes ``"on"`` and ``"off"``."""
+    """Distinct images of the ``"base"`` model, and of the hardened one with safeguards attached (``"on"``) and without
+    (``"off"``)."""
     used: tuple[Contribution, ...]
     """Every plugin class that takes part, the report formats excepted."""
     dropped: tuple[str, ...] = ()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from publisher import __version__
-from publisher.api import MaskRecord, MatrixCell, ModelRecord, ReleaseReport, ReportFormat
-from publisher.api.freeze_mask import FreezeMask
+from publisher.api import MatrixCell, ModelRecord, ReleaseReport, ReportFormat
 from publisher.engine.device import versions
 from publisher.engine.run import Hardened
 from publisher.evaluate.checks import Evaluation
@@ -28,7 +28,7 @@ def make_report(
     formats: Sequence[type[ReportFormat]],
     *,
     files: Mapping[str, str],
-    mask: FreezeMask | None = None,
+    carried: Mapping[str, Any],
 ) -> ReleaseReport:
     """Make the record of a release. It holds no time and no path: the same release gives the same bytes.
 
@@ -39,7 +39,7 @@ def make_report(
         matrix: claims after each step.
         formats: forms of the report that are rendered.
         files: path -> sha256 of what was laid out and judged.
-        mask: the package's freeze mask.
+        carried: what the record says of the package's safeguards, field by field.
     """
     resolved = prepared.resolved
     used = [entry.record() for entry in prepared.used]
@@ -58,12 +58,12 @@ def make_report(
         plugins=tuple(used),
         pairs=found.pairs if resolved.evaluate.images else (),
         permeabilities=found.permeabilities,
-        freeze_mask=MaskRecord.of(mask) if mask else None,
         seed=resolved.seed,
         device=str(prepared.device),
         versions={"python": platform.python_version(), "publisher": __version__, **versions()},
         manifest_sha256=resolved.manifest_sha256,
         limits=(*LIMITS, *prepared.dropped),
+        **carried,
     )
 
 

@@ -1,4 +1,4 @@
-"""Training membranes without a release: a manifest's steps, run by the engine, and nothing verified."""
+"""Training without a release: a manifest's steps, run by the engine, and nothing verified."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from publisher.api import StepRecord
-from publisher.api.membranes import FOLDER
 from publisher.engine.cache import StepResult
 from publisher.engine.device import require
 from publisher.engine.lock import locked
@@ -21,34 +20,34 @@ from publisher.model.state import State
 from publisher.release.places import require_writable, told
 from publisher.release.prepare import Prepared, prepare
 
-STEP = "membrane-bundle"
 SUMMARY = "training.json"
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingRun:
     """What a training run left."""
 
     files: tuple[Path, ...]
-    """The membranes and what stands beside them."""
+    """Weights that the steps added, and what stands beside them."""
     records: tuple[StepRecord, ...]
-    """Of the membrane steps."""
+    """Of these steps."""
     cached: tuple[str, ...]
     """Ids of steps that were there already."""
     seconds: Mapping[str, float]
     """Step id -> wall seconds."""
 
 
-def train(path: Path, out: Path, work: Path, progress: Progress) -> Trained:
-    """Run a manifest's steps up to its last ``membrane-bundle``, and write what these steps made to ``out``.
+def train(path: Path, use: str, out: Path, work: Path, progress: Progress) -> TrainingRun:
+    """Run a manifest's steps up to the last one of a kind, and write the weights that these steps added to ``out``.
 
     Nothing is verified, packaged or signed. A run that was stopped goes on with the same call; a release with the same
     work folder takes the finished steps from it.
 
     Args:
         path: of the manifest.
-        out: a new folder: a file for each membrane, and ``training.json`` with numbers and loss curves. With several
-            membrane steps, a folder for each.
+        use: name of the kind, as a manifest gives it.
+        out: a new folder: the weights, and ``training.json`` with numbers and loss curves. With several such steps,
+            a folder for each.
         work: finished steps stay here.
         progress: is told how far it is.
 
@@ -61,16 +60,16 @@ def train(path: Path, out: Path, work: Path, progress: Progress) -> Trained:
     require_writable(out, work)
     with told(), locked(work):
         prepared = prepare(path, work, fetch=True)
-        steps = [index for index, step in enumerate(prepared.steps) if step.identity.name == STEP]
+        steps = [index for index, step in enumerate(prepared.steps) if step.identity.name == use]
         if not steps:
-            raise UsageError(f"the manifest has no step {STEP!r}, so there is nothing to train", where=str(path))
+            raise UsageError(f"the manifest has no step {use!r}, so there is nothing to train", where=str(path))
         require(prepared.device)
         hardened = _run(prepared, steps[-1] + 1, work, progress)
         results = [hardened.results[index] for index in steps]
         with atomic_folder(out) as folder:
             names = [name for result in results for name in _write(result, folder, alone=len(results) == 1)]
     records = tuple(result.record for result in results)
-    return Trained(tuple(out / name for name in names), records, hardened.cached, hardened.seconds)
+    return TrainingRun(tuple(out / name for name in names), records, hardened.cached, hardened.seconds)
 
 
 def _run(prepared: Prepared, count: int, work: Path, progress: Progress) -> Hardened:
@@ -86,9 +85,9 @@ def _run(prepared: Prepared, count: int, work: Path, progress: Progress) -> Hard
 
 
 def _write(result: StepResult, folder: Path, *, alone: bool) -> list[str]:
-    """The step's membranes and its summary; their names inside ``folder``."""
-    prefix, weights = f"{FOLDER}/", ".safetensors"
-    files = {name.removeprefix(prefix): data for name, data in result.artifacts.items() if name.endswith(weights)}
+    """Write a step's weights and its summary, and return their names inside ``folder``."""
+    added = {name: data for name, data in result.artifacts.items() if name.endswith(".safetensors")}
+    files = {name.rpartition("/")[2]: data for name, data in added.items()}
     files[SUMMARY] = json_bytes(summary(result.record))
     place = "" if alone else f"{result.record.id}/"
     for name, data in files.items():
@@ -97,7 +96,7 @@ def _write(result: StepResult, folder: Path, *, alone: bool) -> list[str]:
 
 
 def summary(record: StepRecord) -> dict[str, Any]:
-    """What the run says of itself: parameters, numbers, loss curves, warnings, and that nothing was verified."""
+    """Return what the run says of itself: parameters, numbers, loss curves, warnings, and that nothing was verified."""
     data = record.as_json()
     wanted = ("id", "version", "input", "params", "inputs", "numbers", "curves", "warnings")
     return {"verified": False, **{key: data[key] for key in wanted}}

@@ -78,7 +78,7 @@ def _require_complete(pipeline: DiffusionPipeline, folder: Path) -> None:
 
 
 def twin(pipeline: DiffusionPipeline) -> DiffusionPipeline:
-    """The same networks, and membranes if it has some, with scheduler and tokenizers of its own for another thread."""
+    """Return the same networks, and what is attached to them, with scheduler and tokenizers for another thread."""
     own = {
         name: copy.deepcopy(part) if name == "scheduler" or name.startswith("tokenizer") else part
         for name, part in pipeline.components.items()
@@ -88,7 +88,7 @@ def twin(pipeline: DiffusionPipeline) -> DiffusionPipeline:
     other.set_progress_bar_config(disable=True)
     other.watermark = getattr(pipeline, "watermark", None)
     if kind is not type(pipeline):
-        type(pipeline).membranes.serve(other)
+        type(pipeline).attachment.serve(other)
     return other
 
 

@@ -157,7 +157,7 @@ class Painters(Executor[NoParams]):
             return self._rate(task.prompts)
         if isinstance(task, TrialTasks):
             return [self._train(trial) for trial in task.trials]
-        model = f"{task.folder.name} with membranes" if task.membranes else task.folder.name
+        model = f"{task.folder.name} with membranes" if task.safeguards else task.folder.name
         return [self._batch(model, batch) for batch in task.batches]
 
     def _rate(self, prompts: Sequence[str]) -> Permeabilities:

@@ -93,7 +93,7 @@ class AttackerImages:
     """Images that the base model generates, and those that the manifest names; generated once, whoever asks.
 
     Args:
-        base: the base model; its membranes, if any, do not matter.
+        base: the base model; what is attached to it does not matter.
         scope: the concepts.
         sampling: how images are generated.
         setting: device and store; they are generated in float32, as trials are.
@@ -187,7 +187,7 @@ class AttackerImages:
         return torch.stack([found[without_concept(request)] for request in requests])
 
     def _plan(self, requests: Sequence[ImageRequest]) -> tuple[Batch, ...]:
-        return batches([(request, "off") for request in requests], self._private, self._size)
+        return batches([(request, False) for request in requests], self._private, self._size)
 
     def _requests(self, concept: Concept, count: int) -> tuple[ImageRequest, ...]:
         return reference_requests(concept, count, "attacker", self._sampling.steps, self._sampling.guidance)

@@ -7,19 +7,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from publisher.api import Concept, ImageRequest, Sampling, Scope, TrainingAttack, TrainingParams
-from publisher.api.freeze_mask import Frozen
+from publisher.api import Concept, Frozen, ImageRequest, Sampling, Scope, TrainingAttack, TrainingParams
 from publisher.errors import ModelError
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Tools, Unmeasured
 from publisher.evaluate.finetune.data import HELD_OUT, AttackerImages, captions_of, prior_of
 from publisher.evaluate.finetune.trials import VERSION
-from publisher.evaluate.freezing import frozen_digest, is_masked, masks_of
 from publisher.evaluate.images import latents_of, machine
 from publisher.evaluate.prepare import PreparedCheck
 from publisher.evaluate.requests import one_line, params_for
 from publisher.evaluate.scorers import identity
 from publisher.model.digest import sha256_json
 from publisher.runtime.side_by_side import workers_for
+from publisher.safeguards import ALL
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +131,7 @@ class TrialPlanner:
             requests,
             prior,
             models=self._models(params, prepared.step),
-            masks=masks_of(params, self.models.hardened, self.sampling.seed),
+            masks=self._masks(params),
             key=sha256_json(
                 {
                     "trial": VERSION,
@@ -154,9 +153,22 @@ class TrialPlanner:
         """The hardened model, and the controls that there are."""
         hardened = self.models.hardened.bare
         found = {
-            name: hardened if is_masked(name, params) else self.models.control(name, step) for name in params.controls
+            name: hardened if params.is_masked(name) else self.models.control(name, step) for name in params.controls
         }
         return {"hardened": hardened, **{name: model for name, model in found.items() if model}}
 
+    def _masks(self, params: TrainingParams) -> dict[str, tuple[Frozen, ...]]:
+        """Return what the trials leave as it is, because the attacker honours the package's safeguards."""
+        folder, seed = self.models.hardened.safeguards, self.sampling.seed
+        try:
+            return {name: rows for one in ALL for name, rows in one.frozen(params, folder, seed).items()}
+        except ModelError as error:
+            raise Unmeasured(error.what) from error
+
     def _scorer_identity(self, name: str) -> dict[str, Any]:
         return identity(self.tools.scorers[name]) if name else {}
+
+
+def frozen_digest(frozen: Frozen) -> str:
+    """Return the sha256 that names what is frozen; empty: nothing is."""
+    return sha256_json({name: list(rows) for name, rows in frozen.items()}) if frozen else ""

@@ -1,6 +1,6 @@
 """Attacks by training: every trial on every model, generated and judged, each kept so that an interrupted run goes on.
 
-The attacker has the weights: membranes that come with a package are left off, whatever the check says.
+The attacker has the weights: safeguards that come with a package are not attached, whatever the check says.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from publisher.evaluate.context import ModelsUnderTest, ReleaseScorer, Setting, 
 from publisher.evaluate.dispatch import dispatch
 from publisher.evaluate.evidence import pixels_sha256
 from publisher.evaluate.finetune.data import HELD_OUT, AttackerImages
-from publisher.evaluate.finetune.plans import TrialJob, TrialPlan, TrialPlanner
-from publisher.evaluate.finetune.trials import Trained, TrialTask, TrialTasks, perform, seed_of
-from publisher.evaluate.freezing import frozen_digest
+from publisher.evaluate.finetune.plans import TrialJob, TrialPlan, TrialPlanner, frozen_digest
+from publisher.evaluate.finetune.trials import Trained, TrialTask, TrialTasks, perform
 from publisher.evaluate.prepare import PreparedCheck
 from publisher.evaluate.requests import one_line
 from publisher.evaluate.scorers import features, labelled, loaded
+from publisher.model.digest import seed_of
 from publisher.runtime.meter import Meter
 
 if TYPE_CHECKING:

@@ -10,13 +10,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from publisher.api import Concept, ImageRequest, Learner, TrainingAttack, TrainingData, TrainingParams
+from publisher.api import Concept, Frozen, ImageRequest, Learner, TrainingAttack, TrainingData, TrainingParams
 from publisher.api.diffusion.process import latent_size
-from publisher.api.freeze_mask import Frozen
 from publisher.errors import CRASHES
 from publisher.evaluate.context import Unmeasured
 from publisher.evaluate.requests import one_line
-from publisher.model.digest import sha256_json
+from publisher.model.digest import seed_of
 from publisher.runtime.generate import GenerateError, batch_kind, batch_size, generate
 from publisher.runtime.meter import advance
 from publisher.runtime.side_by_side import one_thread_each, threads_of
@@ -252,8 +251,3 @@ def _loss(begun: _Begun) -> float:
             t = torch.full((len(x),), int((k + 0.5) * noising.steps / TIMESTEPS), device=x.device)
             losses.append(noising.loss(denoiser, x, text, noise, t))
     return float(torch.stack(losses).mean())
-
-
-def seed_of(*names: str | int) -> int:
-    """A seed in [0, 2**60) for what ``names`` name."""
-    return int(sha256_json(list(names))[:15], 16)

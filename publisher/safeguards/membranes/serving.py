@@ -32,7 +32,8 @@ def serving_class(kind: Any, listener: Listener, gate: Gate) -> type:
 
     Args:
         kind: of a pipeline as :func:`require_kind` accepts it; the new class keeps it as ``plain_class``.
-        listener: is told of each call; the new class keeps it as ``membranes``.
+        listener: is told of each call; the new class keeps it as ``membranes``, and as ``attachment`` for
+            :func:`publisher.runtime.pipelines.twin`, which knows no safeguard by name.
         gate: is closed again when the call ends.
     """
     from publisher.safeguards.membranes.branches import PromptUnknownError
@@ -72,6 +73,7 @@ def serving_class(kind: Any, listener: Listener, gate: Gate) -> type:
             "__call__": call,
             "encode_prompt": encode_prompt,
             "plain_class": kind,
+            "attachment": listener,
             "membranes": listener,
         },
     )

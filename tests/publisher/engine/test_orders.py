@@ -11,6 +11,7 @@ from publisher import api
 from publisher.api.freeze_mask import FILE
 from publisher.engine.orders import warnings
 from publisher.engine.plan import PlannedStep
+from publisher_immunize.step import Immunize
 
 Make = Callable[..., PlannedStep]
 ERASE: Mapping[str, Sequence[str]] = {"unet": ["attn2.to_k.weight"]}
@@ -52,8 +53,10 @@ def test_membranes_of_weights_that_change_later_are_named(step: Make) -> None:
 
 
 def test_an_erasure_behind_an_immunisation_is_named_and_not_the_other_way_round(step: Make) -> None:
-    erase, immunize = step("erase", ERASE), step("immunize", ERASE)
-    assert warnings([immunize, erase], "unet")[0].startswith("'erase' edits cross-attention after 'immunize'")
+    erase, immunize = step("erase", ERASE), replace(step("immunize", ERASE), step=Immunize())
+    (found,) = warnings([immunize, erase], "unet")
+    assert found.startswith("'erase' may undo what 'immunize' does: it edits cross-attention that was immunised.")
+    assert found.endswith("Put 'immunize' behind 'erase'.")
     assert warnings([erase, immunize], "unet") == ()
 
 

@@ -51,7 +51,7 @@ class Crashing(Restore):
 
 def with_weights(model: ModelUnderTest, **tensors: torch.Tensor) -> ModelUnderTest:
     save_file(tensors, model.folder / "unet" / "diffusion_pytorch_model.safetensors")
-    return ModelUnderTest.of(model.folder, model.membranes and model.folder)
+    return ModelUnderTest.of(model.folder, model.safeguards)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_the_altered_folder_is_gone_afterwards_and_its_images_are_reused(world: 
 
 def test_an_attacker_with_weights_drops_the_membranes(world: World, tmp_path: Path) -> None:
     held = write_safeguards(tmp_path / "r")
-    world.models = replace(world.models, hardened=replace(world.models.hardened, membranes=held, membranes_digest="g"))
+    world.models = replace(world.models, hardened=replace(world.models.hardened, safeguards=held, attached="g"))
     (record,) = world.evaluate(check(id="restored", attack="restore", gate=None)).claims[0].checks
     assert (record.verdict, record.membranes) == ("reported", "off")
 

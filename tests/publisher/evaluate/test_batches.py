@@ -14,7 +14,7 @@ def ask(seed: int, **changes: Any) -> ImageRequest:
 
 def on(*requests: ImageRequest) -> list[Wanted]:
     """Asked for with membranes."""
-    return [(request, "on") for request in requests]
+    return [(request, True) for request in requests]
 
 
 def test_equal_images_are_taken_once_whoever_asks() -> None:
@@ -38,11 +38,11 @@ def test_an_image_that_one_private_concept_asks_for_is_private() -> None:
 
 def test_what_is_generated_with_and_without_membranes_is_one_batch_for_both() -> None:
     """The last bits of an image depend on its batch: only then can a shut membrane be seen to change nothing."""
-    found = batches([*on(ask(1), ask(2), ask(3)), (ask(2), "off"), (ask(4), "off"), (ask(1), "off")], (), 4)
-    assert [(batch.membranes, [r.seed for r in batch.requests]) for batch in found] == [
-        (("off", "on"), [1, 2]),
-        (("on",), [3]),
-        (("off",), [4]),
+    found = batches([*on(ask(1), ask(2), ask(3)), (ask(2), False), (ask(4), False), (ask(1), False)], (), 4)
+    assert [(batch.attached, [r.seed for r in batch.requests]) for batch in found] == [
+        ((False, True), [1, 2]),
+        ((True,), [3]),
+        ((False,), [4]),
     ]
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from publisher.api import Check, CheckRecord, Gate
-from publisher.api.freeze_mask import Frozen
+from publisher.api.freeze_mask import FILE, Frozen
 from publisher.evaluate.checks import Evaluation
 from publisher.evaluate.context import ModelUnderTest
 from publisher.evaluate.finetune.trials import Trained, TrialTask
@@ -144,7 +144,7 @@ def test_captions_of_kept_concepts_that_an_attack_cannot_have_are_unknown(school
 
 
 def test_a_package_without_a_mask_is_unknown(school: World) -> None:
-    school.models = replace(school.models, hardened=replace(school.models.hardened, mask=None))
+    school.models = replace(school.models, hardened=replace(school.models.hardened, safeguards=None))
     record = only(school.evaluate(masked()))
     assert (record.verdict, record.reason) == (
         "unknown",
@@ -162,8 +162,8 @@ def test_a_package_without_a_mask_is_unknown(school: World) -> None:
     ],
 )
 def test_a_mask_that_does_not_do_is_unknown(school: World, content: bytes, reason: str) -> None:
-    assert school.models.hardened.mask is not None
-    school.models.hardened.mask.write_bytes(content)
+    assert school.models.hardened.safeguards is not None
+    (school.models.hardened.safeguards / FILE).write_bytes(content)
     record = only(school.evaluate(masked()))
     assert record.verdict == "unknown"
     assert reason in record.reason
@@ -177,7 +177,7 @@ def test_masks_are_controls_of_attackers_who_honour_them_alone(school: World) ->
 def test_the_mask_stays_when_membranes_are_dropped(tmp_path: Path) -> None:
     release = write_mask(write_safeguards(tmp_path / "release"), mask_of())
     model = ModelUnderTest.of(write_model(tmp_path / "model").folder, release)
-    assert (model.membranes, model.bare.membranes, model.bare.mask) == (release, None, model.mask)
+    assert (bool(model.attached), model.bare.attached, model.bare.safeguards) == (True, "", release)
     assert model.key != model.bare.key == model.digest
 
 

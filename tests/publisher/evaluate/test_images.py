@@ -67,7 +67,7 @@ def test_membranes_that_do_not_fit_are_an_answer_for_every_batch(membranes: Path
 
 def test_a_folder_without_membranes_is_an_answer_and_no_model_without_guards(tmp_path: Path) -> None:
     (generated,) = perform(GenerateTask(model_folder(), "cpu", "float32", 1, BATCHES[:1], tmp_path))
-    assert (generated.images, "there are no membranes to attach" in generated.problem) == (None, True)
+    assert (generated.images, "there is no safeguard to attach" in generated.problem) == (None, True)
 
 
 @pytest.mark.usefixtures("two_threads")

@@ -77,7 +77,7 @@ def test_images_with_membranes_have_a_name_of_their_own_in_the_store(world: Worl
     folder = world.models.hardened.folder
     plain, on = ModelUnderTest.of(folder), ModelUnderTest.of(folder, membranes)
     assert plain.digest == on.digest
-    assert on.bare == plain
+    assert on.bare.key == plain.key
     assert len({plain.key, on.key}) == 2
     write_safeguards(membranes, transport={"power": 2})
     assert ModelUnderTest.of(folder, membranes).key not in (plain.key, on.key)
@@ -142,7 +142,7 @@ def break_membranes(world: World) -> None:
     def crash(task: GenerateTask | ScoreTask) -> list[Generated] | Permeabilities:
         if isinstance(task, ScoreTask):
             return Permeabilities(problem="ModelError: no such layer")
-        return [Generated(None, "ModelError: no such layer")] * len(task.batches) if task.membranes else do(task)
+        return [Generated(None, "ModelError: no such layer")] * len(task.batches) if task.safeguards else do(task)
 
     world.painters._do = crash  # type: ignore[method-assign]
 
@@ -160,15 +160,15 @@ def test_images_without_known_permeabilities_are_unknown(bundle: World) -> None:
     result = bundle.evaluate(check())
     record = result.claims[0].checks[0]
     assert (record.verdict, result.permeabilities) == ("unknown", None)
-    assert record.reason == "nobody knows how far the prompts open the membranes: no tokenizer"
+    assert record.reason == "nobody knows how far the prompts let the safeguards act: no tokenizer"
 
 
 def test_an_index_that_cannot_be_read_is_an_answer_and_not_a_model_without_membranes(tmp_path: Path) -> None:
     write_safeguards(tmp_path, mode="sleep")
     model = ModelUnderTest.of(write_model(tmp_path / "model").folder, tmp_path)
-    assert model.membranes == tmp_path
+    assert model.attached
     request = ImageRequest(concept="", prompt="a cat", seed=0, steps=1, guidance=1.0)
-    (generated,) = perform(GenerateTask(model_folder(), "cpu", "float32", 1, ((request,),), model.membranes))
+    (generated,) = perform(GenerateTask(model_folder(), "cpu", "float32", 1, ((request,),), model.safeguards))
     assert (generated.images, "the index of membranes is malformed" in generated.problem) == (None, True)
     found = rate(ScoreTask(model_folder(), tmp_path, "cpu", "float32", ("a cat",)))
     assert "the index of membranes is malformed" in found.problem

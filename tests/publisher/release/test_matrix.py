@@ -40,7 +40,7 @@ class Bench:
     ) -> Evaluation:
         hardened = models.hardened
         self.claims.append([claim.step for claim in claims])
-        self.asked.append((hardened.folder.name, bool(hardened.mask), bool(hardened.membranes), trained))
+        self.asked.append((hardened.folder.name, bool(hardened.safeguards), bool(hardened.attached), trained))
         return Evaluation((), {}, (), None, {})
 
 

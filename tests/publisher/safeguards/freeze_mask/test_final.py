@@ -11,11 +11,11 @@ import torch
 
 from publisher import api
 from publisher.api.freeze_mask import FILE, FreezeMask
-from publisher.engine.freezing import mask_of
 from publisher.engine.plan import PlannedStep
 from publisher.engine.run import harden
 from publisher.errors import PluginError, PublisherError, UsageError
 from publisher.model.state import State
+from publisher.safeguards.freeze_mask.final import mask_of
 from support import masks
 from support.toys import KEY, Add, AddParams, Silent
 
@@ -50,7 +50,8 @@ class Shift(Add):
 
 
 def checked(base: State, work: Path, *steps: PlannedStep) -> FreezeMask | None:
-    return mask_of(harden(base, steps, work, Silent(), lambda _hook, _event: None))
+    hardened = harden(base, steps, work, Silent(), lambda _hook, _event: None)
+    return mask_of(hardened.results, hardened.final)
 
 
 def frozen(**fields: Any) -> type[Freeze]:

@@ -1,41 +1,46 @@
-"""The freeze mask of a run against the weights that the run ended with: a mask of other weights must not be shipped."""
+"""The freeze mask of a release against its final weights: a mask of other weights must not be shipped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import ValidationError
 
 from publisher.api.freeze_mask import FILE, FreezeMask, FrozenTensor, architecture_sha256, digest, part
-from publisher.engine.run import Hardened
 from publisher.errors import PluginError, UsageError
+from publisher.model.state import State
 from publisher.model.strict_json import JsonError, strict_object
+from publisher.safeguards.base import Made
 
 
-def mask_of(hardened: Hardened) -> FreezeMask | None:
-    """The mask that a step made, if it holds for the final weights; None: no step made one.
+def mask_of(results: Sequence[Made], final: State) -> FreezeMask | None:
+    """Return the mask that a step made, if it holds for the final weights; None: no step made one.
+
+    Args:
+        results: what the steps left, in their order.
+        final: the hardened model.
 
     Raises:
         UsageError: a later step changed something that is frozen.
         PluginError: the mask cannot be read, or was never right: it is not for this model.
     """
-    made = next((place for place, result in enumerate(hardened.results) if FILE in result.artifacts), None)
-    if made is None:
+    place = next((place for place, result in enumerate(results) if FILE in result.artifacts), None)
+    if place is None:
         return None
-    step = hardened.results[made].record.id
+    made, *later = results[place:]
+    step = made.record.id
     try:
-        mask = FreezeMask.parse(strict_object(hardened.results[made].artifacts[FILE]))
+        mask = FreezeMask.parse(strict_object(made.artifacts[FILE]))
     except (JsonError, ValidationError) as error:
         raise PluginError(f"step {step!r} made a freeze mask that cannot be read: {error}", where=FILE) from error
-    _require_fit(mask, hardened, step)
-    stale = [tensor.name for tensor in mask.frozen if _differs(tensor, mask.component, hardened)]
+    _require_fit(mask, final, step)
+    stale = [tensor.name for tensor in mask.frozen if _differs(tensor, mask.component, final)]
     if stale:
-        raise _stale(mask, stale, hardened, made)
+        raise _stale(mask, stale, step, later)
     return mask
 
 
-def _require_fit(mask: FreezeMask, hardened: Hardened, step: str) -> None:
-    model = hardened.final
+def _require_fit(mask: FreezeMask, model: State, step: str) -> None:
     if mask.component not in model.components:
         raise PluginError(f"step {step!r} made a freeze mask for {mask.component!r}, which the model lacks", where=FILE)
     shapes = {name: info.shape for name, info in model.tensors(mask.component).items()}
@@ -48,15 +53,14 @@ def _require_fit(mask: FreezeMask, hardened: Hardened, step: str) -> None:
             raise PluginError(f"step {step!r} froze {tensor.name}, which the model does not have", where=FILE)
 
 
-def _differs(frozen: FrozenTensor, component: str, hardened: Hardened) -> bool:
+def _differs(frozen: FrozenTensor, component: str, model: State) -> bool:
     """float32 holds every value of the two shorter types, so its digest tells them all."""
-    return digest(part(hardened.final.read(component, frozen.name), frozen.rows), "F32") != frozen.sha256["F32"]
+    return digest(part(model.read(component, frozen.name), frozen.rows), "F32") != frozen.sha256["F32"]
 
 
-def _stale(mask: FreezeMask, names: list[str], hardened: Hardened, made: int) -> UsageError | PluginError:
-    step = hardened.results[made].record.id
+def _stale(mask: FreezeMask, names: list[str], step: str, later: Sequence[Made]) -> UsageError | PluginError:
     for name in names:
-        for culprit in _changed_by(mask.component, name, hardened, made):
+        for culprit in _changed_by(mask.component, name, later):
             return UsageError(
                 f"step {culprit!r} changed {name}, which the freeze mask of {step!r} freezes"
                 + (f" (and {len(names) - 1} more tensors)" if len(names) > 1 else ""),
@@ -66,8 +70,7 @@ def _stale(mask: FreezeMask, names: list[str], hardened: Hardened, made: int) ->
     return PluginError(f"step {step!r} made a freeze mask with wrong digests, such as that of {names[0]}", where=FILE)
 
 
-def _changed_by(component: str, name: str, hardened: Hardened, made: int) -> Iterator[str]:
-    """Ids of the steps behind the mask's that changed a tensor."""
-    for result in hardened.results[made + 1 :]:
+def _changed_by(component: str, name: str, later: Sequence[Made]) -> Iterator[str]:
+    for result in later:
         if name in result.delta.tensors.get(component, {}):
             yield result.record.id
