@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from publisher.package import build, keys, sign
+from publisher.safeguards.freeze_mask.audit.records import Audit
 from support.masks import mask_of
 from support.packages import CREATED, finish, report_data
 
@@ -23,6 +24,9 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 TO_K, TO_V = "down.0.attn2.to_k", "down.0.attn2.to_v"
 CONV, NORM = "down.0.conv", "down.0.norm"
 FROZEN: Mapping[str, Rows] = {f"{TO_K}.weight": (), f"{CONV}.weight": ((0, 16), (32, 40)), f"{NORM}.weight": ()}
+K, V, C, N = (f"{layer}.weight" for layer in (TO_K, TO_V, CONV, NORM))
+Check = Callable[[Path], Audit]
+"""An audit of an upload against the signed package."""
 INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "_diffusers_version": "0.42.1",
@@ -92,3 +96,22 @@ def merged(tensors: Mapping[str, Tensor], names: tuple[str, ...], rank: int) -> 
     """The network with a LoRA merged into some weights."""
     changed = {name: tensors[name] + lora(tuple(tensors[name].shape), rank) for name in names}
     return {**tensors, **changed}
+
+
+def trained(**changes: Tensor) -> dict[str, Tensor]:
+    """A fine-tuning that kept the mask: free tensors, and free rows of the frozen one, moved."""
+    tensors = network()
+    tensors[V] += 0.01 * torch.randn(48, 64, generator=torch.Generator().manual_seed(9))
+    tensors[C][20:30] *= 1.1
+    return {**tensors, **changes}
+
+
+def statuses(found: Audit) -> dict[str, str]:
+    """What became of each frozen tensor of an upload with one set of weights."""
+    (weights,) = found.weights
+    return {one.name: one.status for one in weights.frozen}
+
+
+def reasons(found: Audit) -> dict[str, str]:
+    """Why each file was not examined."""
+    return {one.path: one.reason for one in found.unexamined}
