@@ -19,9 +19,9 @@ if TYPE_CHECKING:
         AdapterAudit,
         Audit,
         AuditedPackage,
-        Change,
         ComponentAudit,
         FrozenVerdict,
+        TensorChange,
         WeightsAudit,
     )
 
@@ -173,7 +173,7 @@ def _rows(rows: Rows) -> str:
     return f" rows {', '.join(f'{start}-{end - 1}' for start, end in rows)}" if rows else ""
 
 
-def _change(change: Change) -> str:
+def _change(change: TensorChange) -> str:
     by = "by all of it" if change.relative is None else f"by {change.relative:.3g} of its norm"
     cosine = "" if change.cosine is None else f", cosine {change.cosine:.4g}"
     if change.rank is None:

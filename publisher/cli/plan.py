@@ -15,7 +15,7 @@ from publisher.text import printable
 
 if TYPE_CHECKING:
     from publisher.engine.plan import PlannedStep
-    from publisher.release.prepare import Prepared
+    from publisher.release.prepare import PreparedRelease
 
 MANY_STEPS = 2000
 """Training steps from which the plan warns: minutes for the smallest models, hours for large ones."""
@@ -48,7 +48,7 @@ def plan(manifest: Path, *, out: Path, work: Path | None, as_json: bool) -> int:
     return ExitCode.INCONCLUSIVE if data["undecidable"] else ExitCode.OK
 
 
-def as_data(prepared: Prepared) -> dict[str, Any]:
+def as_data(prepared: PreparedRelease) -> dict[str, Any]:
     """The plan as JSON data."""
     about, model, retrained = prepared.resolved.release, prepared.model, prepared.resolved.evaluate.retrained
     plans = {check.check: check for check in prepared.checks}

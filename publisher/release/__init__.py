@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from publisher.release.make import Outcome, release
-from publisher.release.prepare import Prepared, prepare
+from publisher.release.prepare import PreparedRelease, prepare
 
-__all__ = ["Outcome", "Prepared", "prepare", "release"]
+__all__ = ["Outcome", "PreparedRelease", "prepare", "release"]

@@ -13,14 +13,14 @@ from publisher.package.sign import now
 from publisher.report import render_each
 
 if TYPE_CHECKING:
-    from publisher.release.prepare import Prepared
+    from publisher.release.prepare import PreparedRelease
 
 TIMINGS = "timings.json"
 """What a release writes beside the forms of its report."""
 FILENAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
-def require_ends(prepared: Prepared) -> None:
+def require_ends(prepared: PreparedRelease) -> None:
     """Try what a release does at its very end: the forms of its report, and the time to sign with.
 
     Raises:
@@ -34,7 +34,7 @@ def require_ends(prepared: Prepared) -> None:
         now()
 
 
-def _blank(prepared: Prepared) -> ReleaseReport:
+def _blank(prepared: PreparedRelease) -> ReleaseReport:
     """Return the report of a release of which nothing has been measured yet."""
     resolved, model = prepared.resolved, prepared.model
     claims = [

@@ -41,8 +41,17 @@ from publisher.package.tree import Tree
 from publisher.package.verify import verify
 from publisher.release.ends import TIMINGS
 from publisher.release.loadable import require_loadable
-from publisher.release.places import Places, complete, key_of, place, reports_of, require_writable, target_of, told
-from publisher.release.prepare import Prepared, prepare
+from publisher.release.places import (
+    ReleasePlaces,
+    complete,
+    key_of,
+    place,
+    reports_of,
+    require_writable,
+    target_of,
+    told,
+)
+from publisher.release.prepare import PreparedRelease, prepare
 from publisher.release.record import make_report
 from publisher.release.trial import generate_trial
 from publisher.report import render_each
@@ -101,10 +110,10 @@ def release(
         for warning in prepared.warnings:
             progress.warn(warning)
         with named(target), place(target) as folder:
-            return _make(prepared, Places(target, folder, work, give_key=give_key), key, progress)
+            return _make(prepared, ReleasePlaces(target, folder, work, give_key=give_key), key, progress)
 
 
-def _make(prepared: Prepared, places: Places, key: PrivateKey, progress: Progress) -> Outcome:
+def _make(prepared: PreparedRelease, places: ReleasePlaces, key: PrivateKey, progress: Progress) -> Outcome:
     target, folder, work = places.target, places.folder, places.work
     tell = _Teller(prepared, progress)
     tell("publisher_on_release_start", _start(prepared))
@@ -150,7 +159,7 @@ def _make(prepared: Prepared, places: Places, key: PrivateKey, progress: Progres
 class _Teller:
     """Tells observers; what they raise becomes a warning."""
 
-    def __init__(self, prepared: Prepared, progress: Progress) -> None:
+    def __init__(self, prepared: PreparedRelease, progress: Progress) -> None:
         self._registry = prepared.registry
         self.progress = progress
 
@@ -159,12 +168,12 @@ class _Teller:
             self.progress.warn(problem)
 
 
-def _start(prepared: Prepared) -> ReleaseStart:
+def _start(prepared: PreparedRelease) -> ReleaseStart:
     about = prepared.resolved.release
     return ReleaseStart(about.name, about.version, tuple(step.identity.id for step in prepared.steps))
 
 
-def _base(prepared: Prepared, work: Path) -> State:
+def _base(prepared: PreparedRelease, work: Path) -> State:
     if prepared.model is None:
         raise PublisherError("the source gave no model", where=prepared.resolved.model)
     return State(prepared.model.folder, (), work / "states")
@@ -254,7 +263,7 @@ def _built(folder: Path) -> PackageBuilt:
 
 
 def _evaluate(
-    prepared: Prepared, hardened: Hardened, folder: Path, work: Path, tell: _Teller
+    prepared: PreparedRelease, hardened: Hardened, folder: Path, work: Path, tell: _Teller
 ) -> tuple[Evaluation, list[MatrixCell]]:
     """Check the packaged model, and where the manifest asks for it the model before and after each step.
 

@@ -16,7 +16,7 @@ from publisher.model.files import cannot_write, partial, partial_prefix
 
 
 @dataclass(frozen=True)
-class Places:
+class ReleasePlaces:
     """Folders of one release."""
 
     target: Path

@@ -26,7 +26,7 @@ from publisher.release.tools import collect_tools
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRelease:
     """A release before it runs."""
 
     path: Path
@@ -85,7 +85,7 @@ class Prepared:
             )
 
 
-def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> Prepared:
+def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> PreparedRelease:
     """Read a manifest, find its model and its plugins, and plan.
 
     Args:
@@ -125,7 +125,7 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
         for check in item.claim.checks
     )
     few = (f"{plan.check}: {plan.few_prompts}" for plan in plans if plan.few_prompts)
-    prepared = Prepared(
+    prepared = PreparedRelease(
         path=path,
         resolved=resolved,
         registry=registry,

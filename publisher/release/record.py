@@ -11,7 +11,7 @@ from publisher.api import MatrixCell, ModelRecord, ReleaseReport, ReportFormat
 from publisher.engine.device import versions
 from publisher.engine.run import Hardened
 from publisher.evaluate.checks import Evaluation
-from publisher.release.prepare import Prepared
+from publisher.release.prepare import PreparedRelease
 
 LIMITS = (
     "The figures hold for the prompts, seeds, sampler and guidance in the evidence; what nobody tried is not known.",
@@ -21,7 +21,7 @@ LIMITS = (
 
 
 def make_report(
-    prepared: Prepared,
+    prepared: PreparedRelease,
     hardened: Hardened,
     found: Evaluation,
     matrix: Sequence[MatrixCell],
@@ -67,7 +67,7 @@ def make_report(
     )
 
 
-def _model(prepared: Prepared, hardened: Hardened) -> ModelRecord:
+def _model(prepared: PreparedRelease, hardened: Hardened) -> ModelRecord:
     base = hardened.states[0].base
     return ModelRecord(
         source=prepared.resolved.model,

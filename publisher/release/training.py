@@ -18,7 +18,7 @@ from publisher.errors import PublisherError, UsageError
 from publisher.model.files import atomic_folder, json_bytes, write_atomic
 from publisher.model.state import State
 from publisher.release.places import require_writable, told
-from publisher.release.prepare import Prepared, prepare
+from publisher.release.prepare import PreparedRelease, prepare
 
 SUMMARY = "training.json"
 
@@ -72,7 +72,7 @@ def train(path: Path, use: str, out: Path, work: Path, progress: Progress) -> Tr
     return TrainingRun(tuple(out / name for name in names), records, hardened.cached, hardened.seconds)
 
 
-def _run(prepared: Prepared, count: int, work: Path, progress: Progress) -> Hardened:
+def _run(prepared: PreparedRelease, count: int, work: Path, progress: Progress) -> Hardened:
     if prepared.model is None:
         raise PublisherError("the source gave no model", where=prepared.resolved.model)
 

@@ -12,13 +12,13 @@ from publisher.evaluate.context import ModelUnderTest, Setting
 from publisher.evaluate.images import Batch, ModelImages
 from publisher.evaluate.requests import PRIVATE_KINDS
 from publisher.evaluate.store import ImageStore
-from publisher.release.prepare import Prepared
+from publisher.release.prepare import PreparedRelease
 
 STEPS = 4
 """Sampling steps at most: fewer than some samplers can do."""
 
 
-def generate_trial(prepared: Prepared, work: Path, progress: Progress) -> None:
+def generate_trial(prepared: PreparedRelease, work: Path, progress: Progress) -> None:
     """Generate one image with every model that nothing has been generated with yet, as the evaluation will generate.
 
     The image shows no prompt and says nothing of the model but that it generates. It is kept in the work folder,
@@ -44,7 +44,7 @@ def generate_trial(prepared: Prepared, work: Path, progress: Progress) -> None:
             progress.update("trial image", 1, 1, name)
 
 
-def _generate(model: PlannedModel, prepared: Prepared, setting: Setting, name: str) -> None:
+def _generate(model: PlannedModel, prepared: PreparedRelease, setting: Setting, name: str) -> None:
     sampling = prepared.resolved.evaluate.sampling
     steps = min(STEPS, sampling.steps)
     request = ImageRequest(concept="", prompt="", seed=sampling.seed, steps=steps, guidance=sampling.guidance)

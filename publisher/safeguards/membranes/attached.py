@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
-    from publisher.safeguards.membranes.branches import Gate, Permeability
-    from publisher.safeguards.membranes.scoring import Scorer
+    from publisher.safeguards.membranes.branches import Permeability, PromptGate
+    from publisher.safeguards.membranes.scoring import PromptScorer
 
 log = logging.getLogger("publisher.membranes")
 
@@ -75,9 +75,9 @@ class Attached:
 
     def __init__(self, pipeline: DiffusionPipeline, members: Members, transport: Transport) -> None:
         """See :func:`attach`."""
-        from publisher.safeguards.membranes.branches import Gate, hook
+        from publisher.safeguards.membranes.branches import PromptGate, hook
         from publisher.safeguards.membranes.hosts import require_hosts
-        from publisher.safeguards.membranes.scoring import Scorer
+        from publisher.safeguards.membranes.scoring import PromptScorer
 
         _require_members(members)
         self.concepts: tuple[str, ...] = tuple(entry.concept for entry, _ in members)
@@ -85,12 +85,12 @@ class Attached:
         self.transport = transport
         self._pipeline = pipeline
         self._unet = pipeline.unet
-        self._gate: Gate = Gate()
+        self._gate: PromptGate = PromptGate()
         self._served: weakref.WeakSet[DiffusionPipeline] = weakref.WeakSet()
         self._kinds: dict[type, type] = {}
         require_kind(pipeline)
         hosts = require_hosts(self._unet, members)
-        self._scorer: Scorer = Scorer(pipeline, [entry for entry, _ in members], transport)
+        self._scorer: PromptScorer = PromptScorer(pipeline, [entry for entry, _ in members], transport)
         with ExitStack() as undo:
             undo.callback(self._leave)
             self._layouts = hook(self._unet, hosts, [membrane for _, membrane in members], self._gate, undo)

@@ -66,7 +66,7 @@ class _Thread(threading.local):
     last: Any = None
 
 
-class Gate:
+class PromptGate:
     """What all hooks of one attachment share: what each thread has said, and whether they are still attached."""
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class Gate:
 class SideBranch:
     """Forward hook of one host: adds what its membranes let through."""
 
-    def __init__(self, parts: Sequence[Branch], layout: int, host: nn.Module, gate: Gate) -> None:
+    def __init__(self, parts: Sequence[Branch], layout: int, host: nn.Module, gate: PromptGate) -> None:
         self._down = torch.cat([branch.down.float().cpu() for branch in parts])
         self._up = torch.cat([branch.up.float().cpu() * branch.scale for branch in parts], dim=1).T.contiguous()
         self._layout = layout
@@ -138,7 +138,11 @@ class SideBranch:
 
 
 def hook(
-    denoiser: nn.Module, hosts: Mapping[str, nn.Module], membranes: Sequence[Membrane], gate: Gate, undo: ExitStack
+    denoiser: nn.Module,
+    hosts: Mapping[str, nn.Module],
+    membranes: Sequence[Membrane],
+    gate: PromptGate,
+    undo: ExitStack,
 ) -> tuple[tuple[int, ...], ...]:
     """Register the hooks of all membranes.
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from publisher.api.membranes import Host, Membrane, MembraneEntry, require_fit
 from publisher.errors import ModelError, UsageError
-from publisher.safeguards.membranes.branches import Gate
+from publisher.safeguards.membranes.branches import PromptGate
 
 _PER_BLOCK, _PER_TRANSFORMER = 10, 2
 
@@ -27,7 +27,7 @@ def require_hosts(unet: Any, members: Sequence[tuple[MembraneEntry, Membrane]]) 
             "the denoiser is compiled: what is attached now would be ignored",
             hint="Attach the membranes first, then call torch.compile.",
         )
-    if any(isinstance(hook, Gate) for hook in unet._forward_pre_hooks.values()):  # noqa: SLF001 - no other way to ask
+    if any(isinstance(hook, PromptGate) for hook in unet._forward_pre_hooks.values()):  # noqa: SLF001 - no other way to ask
         raise UsageError("the denoiser has membranes already", hint="Detach those first, or attach all together.")
     hosts = live_hosts(unet)
     for entry, membrane in members:

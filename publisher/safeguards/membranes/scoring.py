@@ -43,7 +43,7 @@ class Encoding:
         return torch.cat(parts)
 
 
-class Scorer:
+class PromptScorer:
     """The rule of an attachment; its concepts are encoded once for each encoding that calls use."""
 
     def __init__(self, pipeline: DiffusionPipeline, entries: Sequence[MembraneEntry], transport: Transport) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
-    from publisher.safeguards.membranes.branches import Gate
+    from publisher.safeguards.membranes.branches import PromptGate
 
 
 class Listener(Protocol):
@@ -27,7 +27,7 @@ class Listener(Protocol):
         """A call has encoded its prompts: the arguments of ``encode_prompt``, and what the denoiser will get."""
 
 
-def serving_class(kind: Any, listener: Listener, gate: Gate) -> type:
+def serving_class(kind: Any, listener: Listener, gate: PromptGate) -> type:
     """A subclass of a pipeline's class, of the same name, so that it is saved under that name.
 
     Args:

@@ -16,7 +16,7 @@ import math
 from typing import TYPE_CHECKING
 
 from publisher.safeguards.freeze_mask.audit.equality import same_bits
-from publisher.safeguards.freeze_mask.audit.records import Change
+from publisher.safeguards.freeze_mask.audit.records import TensorChange
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ PRODUCT = 2.0**-9 / math.sqrt(3)
 _BITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
 
 
-def change(name: str, published: torch.Tensor, found: torch.Tensor) -> Change:
+def change(name: str, published: torch.Tensor, found: torch.Tensor) -> TensorChange:
     """Measure a difference.
 
     Args:
@@ -44,20 +44,20 @@ def change(name: str, published: torch.Tensor, found: torch.Tensor) -> Change:
         found: of equal shape, floating type.
     """
     if not bool(found.isfinite().all()):
-        return Change(relative=None, cosine=None)
+        return TensorChange(relative=None, cosine=None)
     ours, theirs = (float(tensor.double().norm()) for tensor in (published, found))
     difference = _gap(published, found)
     relative = _ratio(float(difference.norm()), ours)
     cosine = _ratio(float((published.double() * found.double()).sum()), ours * theirs)
     if found.ndim < 2 or min(_matrix(found).shape) < 2:
-        return Change(relative=relative, cosine=cosine)
+        return TensorChange(relative=relative, cosine=cosine)
     if not difference.any():
-        return Change(relative=relative, cosine=cosine)
+        return TensorChange(relative=relative, cosine=cosine)
     looks = _look(name, difference, found)
     if not looks[2] and grid(found) != published.dtype:  # it was trained from the published weights in a narrower type
         narrow = _look(name, _gap(published.to(grid(found)), found), found)
         looks = narrow if narrow[2] else looks
-    return Change(relative=relative, cosine=cosine, rank=looks[0], outside=_short(looks[1]), low_rank=looks[2])
+    return TensorChange(relative=relative, cosine=cosine, rank=looks[0], outside=_short(looks[1]), low_rank=looks[2])
 
 
 def _gap(published: torch.Tensor, found: torch.Tensor) -> torch.Tensor:

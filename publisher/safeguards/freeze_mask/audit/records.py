@@ -23,7 +23,7 @@ LIMITS = (
 )
 
 
-class Change(Params):
+class TensorChange(Params):
     """How a tensor differs from the published one. Numbers have four digits."""
 
     relative: float | None
@@ -53,7 +53,7 @@ class FrozenVerdict(Params):
     """The type whose rounding explains all differences, such as ``BF16``: the upload may be stored in a wider one."""
     found_as: str = ""
     """Name of the tensor that has the published bytes, where it is not this one."""
-    change: Change | None = None
+    change: TensorChange | None = None
     reason: str = ""
     """Why there is no measurement, such as another shape."""
 
