@@ -1,7 +1,8 @@
-"""A tiny signed package, and the embedded model's networks in a pipeline for each test."""
+"""A tiny signed package, a toy model and a toy step, and the embedded model's networks in a pipeline for each test."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,10 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from publisher import api
+from publisher.engine.cache import Identity
+from publisher.engine.device import Device
+from publisher.engine.plan import PlannedStep
+from publisher.model.folder import ModelFolder
+from publisher.model.state import State
 from publisher.package import keys, sign
 from publisher.runtime.pipelines import twin
 from support.packages import CREATED, build_unsigned, write_model
+from support.toys import CONCEPT, KEY, ORIGIN, Add
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +80,37 @@ def loaded(pipeline: Any) -> Iterator[Any]:
     after = pipeline.unet.state_dict()
     assert all(torch.equal(weight, after[name]) for name, weight in weights.items())
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in pipeline.unet.modules())
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> State:
+    folder = tmp_path / "toy"
+    (folder / "unet").mkdir(parents=True)
+    index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    (folder / "unet" / "config.json").write_text("{}")
+    save_file({KEY: torch.eye(4), "bias": torch.zeros(4)}, folder / "unet" / "diffusion_pytorch_model.safetensors")
+    anatomy = api.Anatomy("toy", "unet", (), 4)
+    return State(ModelFolder(folder, anatomy), (), tmp_path / "work" / "states")
+
+
+@pytest.fixture
+def planned() -> Callable[..., PlannedStep]:
+    """Make a planned step of a step class."""
+
+    def make(cls: type[api.Step[Any]] = Add, id: str = "add", seed: int = 0, **params: Any) -> PlannedStep:  # noqa: A002
+        values = cls.Params.parse(params)
+        identity = Identity(
+            name=cls.name,
+            version=cls.version,
+            origin=ORIGIN,
+            id=id,
+            params=values.as_json(),
+            scope=api.Scope(concepts=(CONCEPT,)),
+            seed=seed,
+            device=Device("cpu", "float32"),
+            versions={"torch": "2"},
+        )
+        return PlannedStep(identity, cls(), values, (), None)  # type: ignore[arg-type]
+
+    return make
