@@ -20,20 +20,19 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
-from publisher_membrane_bundle.generates import AnchorMix
 from torch import Tensor
 
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.process import read_process
 from publisher.api.diffusion.text import Text
-from publisher_membrane_bundle.branch import Membranes
+from publisher_membrane_bundle.data import AnchorMix
 from publisher_membrane_bundle.ddim import Ddim
 from publisher_membrane_bundle.exact import Exact
-from publisher_membrane_bundle.hosts import find_layers
-from publisher_membrane_bundle.objective import Objective, Sentence
-from publisher_membrane_bundle.optimiser import Optimiser
+from publisher_membrane_bundle.membranes import Membranes, find_layers
+from publisher_membrane_bundle.objective import Objective, TextTriple
 from publisher_membrane_bundle.params import Anchors, MembraneParams
-from publisher_membrane_bundle.pool import Pool, Size
+from publisher_membrane_bundle.pool import Pool, PoolSize
+from publisher_membrane_bundle.train import Optimiser
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "publisher_membrane_bundle"))
 from naive_spm import Published
@@ -65,8 +64,8 @@ def tiny_unet(size: int) -> UNet2DConditionModel:
 
 def texts() -> dict[str, Text]:
     """Random states of 77 positions, with the start token's in common."""
-    generate = torch.Generator().manual_seed(1)
-    states = {name: torch.randn(1, 77, 32, generator=generate) for name in ("", "target", *OTHERS)}
+    samples = torch.Generator().manual_seed(1)
+    states = {name: torch.randn(1, 77, 32, generator=samples) for name in ("", "target", *OTHERS)}
     for value in states.values():
         value[:, 0] = states[""][:, 0]
     return {name: Text(value) for name, value in states.items()}
@@ -102,7 +101,7 @@ def _published(name: str, params: MembraneParams, size: int, seed: int) -> Conte
         params.cycles,
         la_strength=params.lam,
         init=torch.Generator().manual_seed(seed),
-        generates=torch.Generator().manual_seed(seed),
+        samples=torch.Generator().manual_seed(seed),
         dynamic_resolution=params.dynamic_resolution,
         collect_garbage=name == "published",
     )
@@ -117,15 +116,15 @@ def _published(name: str, params: MembraneParams, size: int, seed: int) -> Conte
 def _ours(name: str, params: MembraneParams, size: int, seed: int) -> Contender:
     denoiser, known = Denoiser(tiny_unet(size)), texts()
     membranes = Membranes(find_layers(denoiser.network), ["target"], 1, 1.0, CPU)
-    membranes.generate(0, torch.Generator().manual_seed(seed))
+    membranes.sample(0, torch.Generator().manual_seed(seed))
     objective = Objective(denoiser, membranes, known, params.eta, params.lam, params.anchors.uncond)
     ddim = Ddim(read_process("DDIMScheduler", SCHEDULER), params.denoising_steps, params.denoising_guidance)
-    anchors, said = AnchorMix(params.anchors, (), known), [Sentence("target", "", "target")]
-    generates = torch.Generator().manual_seed(seed)
+    anchors, said = AnchorMix(params.anchors, (), known), [TextTriple("target", "", "target")]
+    samples = torch.Generator().manual_seed(seed)
     if name == "exact":
-        trainer = Exact(objective, ddim, anchors, said, dynamic=params.dynamic_resolution, generator=generates)
+        trainer = Exact(objective, ddim, anchors, said, dynamic=params.dynamic_resolution, generator=samples)
     else:
-        trainer = Pool(objective, ddim, anchors, [said], Size(params.pool, params.batch), generates)
+        trainer = Pool(objective, ddim, anchors, [said], PoolSize(params.pool, params.batch), samples)
     optimiser, done = Optimiser(membranes, params), iter(range(params.steps))
     attached = ExitStack()
     attached.enter_context(membranes.attached())
@@ -165,7 +164,7 @@ def quality(opened: Callable[[Tensor, Tensor, Text], Tensor], size: int) -> tupl
 
 
 def seconds_per_step(params: MembraneParams, size: int, rounds: int, steps: int) -> dict[str, float]:
-    """Medians over rounds of processor seconds a step, the contenders in turn; each makes the same generates."""
+    """Medians over rounds of processor seconds a step, the contenders in turn; each makes the same samples."""
     spent: dict[str, list[float]] = {name: [] for name in NAMES}
     for turn in range(rounds):
         for name in NAMES:

@@ -9,7 +9,7 @@ from publisher.api import Step, hookimpl
 
 @hookimpl
 def publisher_register_steps() -> Sequence[type[Step]]:  # type: ignore[type-arg]
-    """``membrane-bundle``."""
+    """Register ``membrane-bundle``."""
     from publisher_membrane_bundle.step import MembraneBundle
 
     return (MembraneBundle,)

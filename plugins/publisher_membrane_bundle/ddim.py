@@ -25,9 +25,9 @@ class Ddim:
     """A grid of ``steps`` timesteps over the model's noise schedule.
 
     Args:
-        process: that the model was trained on.
-        steps: of the grid.
-        guidance: scale w.
+        process: noise process that the model was trained on.
+        steps: number of timesteps of the grid.
+        guidance: guidance scale w.
 
     Raises:
         ModelError: the process has fewer timesteps.
@@ -47,11 +47,11 @@ class Ddim:
             )
 
     def step(self, x: Tensor, positions: Tensor, target: Tensor, uncond: Tensor) -> Tensor:
-        """From each row's place on the grid to the next.
+        """Take each row from its place on the grid to the next.
 
         Args:
-            x: ``(B, c, h, w)`` at ``grid[positions]``.
-            positions: ``(B,)``, 0 is pure noise.
+            x: noisy latents ``(B, c, h, w)`` at ``grid[positions]``.
+            positions: places ``(B,)``; 0 is pure noise.
             target: predictions for the text.
             uncond: predictions for the empty prompt.
 
@@ -72,5 +72,5 @@ class Ddim:
         return b.sqrt() * clean + (1 - b).sqrt() * eps
 
     def timesteps(self, positions: Tensor) -> Tensor:
-        """``(B,)`` timesteps of places on the grid."""
+        """Return the timesteps of places on the grid, ``(B,)``."""
         return torch.tensor(self.grid)[positions]

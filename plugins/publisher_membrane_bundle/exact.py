@@ -12,7 +12,7 @@ Step 2 is a quirk, kept here: the latents lie on the grid of T steps, t on the t
 asked 33 to 42 timesteps too noisy. ``pool`` asks where the latents are.
 
 Samples of one step, all from one generator: text; k; height and width, where the resolution is dynamic; x_T; anchors
-(``anchors.py``).
+(``data.py``).
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ import torch
 from torch import Tensor
 
 from publisher.api.diffusion.text import Text
-from publisher_membrane_bundle.anchors import AnchorMix
+from publisher_membrane_bundle.data import AnchorMix
 from publisher_membrane_bundle.ddim import Ddim
-from publisher_membrane_bundle.objective import Losses, Objective, Point, Sentence
+from publisher_membrane_bundle.objective import MembraneLosses, NoisyPoint, Objective, TextTriple
 
 
 class Exact:
-    """Trains one membrane.
+    """The authors' trainer, of one membrane.
 
     Args:
-        objective: with one membrane.
-        ddim: the grid.
-        anchors: sampled each step.
-        sentences: of the concept.
+        objective: losses of one membrane.
+        ddim: grid of timesteps.
+        anchors: source of anchors for each step.
+        triples: texts of the concept.
         dynamic: sample height and width of the latents from 4/8, 5/8, 6/8 and 7/8 of the model's.
-        generator: of all samples.
+        generator: source of all samples.
     """
 
     def __init__(
@@ -45,32 +45,32 @@ class Exact:
         objective: Objective,
         ddim: Ddim,
         anchors: AnchorMix,
-        sentences: Sequence[Sentence],
+        triples: Sequence[TextTriple],
         *,
         dynamic: bool,
         generator: torch.Generator,
     ) -> None:
         self.objective, self.ddim, self.anchors = objective, ddim, anchors
-        self.sentences, self.dynamic, self.generator = sentences, dynamic, generator
+        self.triples, self.dynamic, self.generator = triples, dynamic, generator
 
     def begin(self, tell: Callable[[str], None] = lambda _: None) -> None:
-        """Nothing goes on from step to step but the generator."""
+        """Do nothing: only the generator goes on from step to step."""
 
-    def step(self) -> Losses:
-        """Losses of one x_t, gradients left with the membrane."""
-        said = self.sentences[self._sample(0, len(self.sentences))]
+    def step(self) -> MembraneLosses:
+        """Compute the losses of one x_t, and leave the gradients with the membrane."""
+        said = self.triples[self._sample(0, len(self.triples))]
         k = self._sample(1, self.ddim.steps)
         x = self._denoised(said.target, k)
         entry = k * self.ddim.train_steps // self.ddim.steps
         anchors = self.anchors.sample(said.target, self.generator)
-        return self.objective.backward([Point(x, self.ddim.train_steps - 1 - entry, (said,), anchors)])
+        return self.objective.backward([NoisyPoint(x, self.ddim.train_steps - 1 - entry, (said,), anchors)])
 
     def state(self) -> dict[str, Tensor]:
-        """See :meth:`begin`."""
+        """Return nothing; see :meth:`begin`."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """See :meth:`begin`."""
+        """Restore nothing; see :meth:`begin`."""
 
     def _sample(self, low: int, high: int) -> int:
         return int(torch.randint(low, high, (), generator=self.generator))

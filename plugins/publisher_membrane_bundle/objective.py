@@ -15,66 +15,72 @@ from torch import Tensor
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.text import Text
 from publisher.api.diffusion.threads import Aside, at_once
-from publisher_membrane_bundle.branch import Membranes
-from publisher_membrane_bundle.losses import anchoring, erasing_goal, mean_square
+from publisher_membrane_bundle.membranes import Membranes
+from publisher_membrane_bundle.spm import anchoring, erasing_goal, mean_square
 
 MOST_ROWS = 16
-"""Of one forward with gradients, where there are several concepts; they are then taken in groups."""
+"""Largest number of rows of a forward with gradients, where there are several concepts: they are taken in groups."""
 _LOSS_SCALE = {torch.float16: 1024.0}
 
 
 @dataclass(frozen=True)
-class Sentence:
+class TextTriple:
     """The three texts of one concept, by name."""
 
     target: str
+    """Text to be erased, c_t."""
     surrogate: str
+    """Text that it is to read as, c_s."""
     positive: str
+    """Text that is pushed away from, c_p."""
 
 
 @dataclass(frozen=True)
-class Point:
+class NoisyPoint:
     """One x_t, at which every concept is trained."""
 
     x: Tensor
-    """``(1, c, h, w)``."""
+    """Noisy latents ``(1, c, h, w)``."""
     t: int
     """Timestep that the denoiser is asked at."""
-    sentences: tuple[Sentence, ...]
-    """One for each concept."""
+    triples: tuple[TextTriple, ...]
+    """Texts of each concept."""
     anchors: tuple[Text, ...]
-    """Sampled: all but the empty prompt."""
+    """Anchors that were sampled: all but the empty prompt."""
     owner: int | None = None
-    """The concept whose open predictions, of target and empty prompt, are wanted."""
+    """Number of the concept whose open predictions, of target and empty prompt, are wanted; None: of no concept."""
 
 
 @dataclass(frozen=True)
-class Losses:
-    """Of one step, means over the points; ``(k,)`` on the CPU."""
+class MembraneLosses:
+    """Losses of one step, as means over the points."""
 
     erase: Tensor
+    """Erase loss of each concept, ``(k,)`` on the CPU."""
     anchor: Tensor
+    """Anchor loss of each concept, ``(k,)`` on the CPU."""
     start: Tensor
-    """What the erase loss would be if the membrane did nothing (exactly so where the positive is the target)."""
+    """Erase loss of each concept if its membrane did nothing, ``(k,)`` on the CPU. Exact where the positive is the
+    target."""
     guided: tuple[tuple[Tensor, Tensor], ...]
-    """For each point with an owner: open predictions of target and empty prompt, ``(c, h, w)``."""
+    """Open predictions of target and empty prompt, ``(c, h, w)``, of each point with an owner."""
 
 
 Key = str | int
 """A text by its name, or a sampled anchor by its number."""
 Row = tuple[int, Key]
-"""Point and text: one row of a forward."""
+"""NoisyPoint and text: one row of a forward."""
 
 
 class Objective:
     """L = L_era + lambda L_anc.
 
     Args:
-        denoiser: frozen, with the membranes attached.
-        membranes: k of them.
+        denoiser: frozen denoiser, with the membranes attached.
+        membranes: the k membranes.
         texts: every text by name, with ``""``.
-        eta: see ``losses.py``.
-        lam: see ``losses.py``.
+        eta: how far the target is pushed beyond the surrogate (eq. 4).
+        lam: weight of latent anchoring (eq. 8).
         uncond: weight w_u of the empty prompt in D; the sampled anchors share the rest.
     """
 
@@ -85,10 +91,10 @@ class Objective:
         self.eta, self.lam, self.uncond = eta, lam, uncond
         self.scale = _LOSS_SCALE.get(denoiser.dtype, 1.0)
         self.aside: Aside = at_once
-        """Where the frozen forward runs; the trainer may give another thread."""
+        """Function that starts the frozen forward; the trainer may give one of another thread."""
 
-    def backward(self, points: Sequence[Point]) -> Losses:
-        """Losses at these points; their gradients are left with the membranes."""
+    def backward(self, points: Sequence[NoisyPoint]) -> MembraneLosses:
+        """Compute the losses at these points, and leave their gradients with the membranes."""
         rows = list(dict.fromkeys((i, key) for i, point in enumerate(points) for key in self._frozen_keys(point)))
         still = self.aside(partial(self.denoiser.frozen, *self._batch(points, rows)))
         self.membranes.zero_grad()
@@ -105,24 +111,24 @@ class Objective:
             for i, point in enumerate(points):
                 if point.owner is not None and point.owner in group:
                     mine = opened[point.owner]
-                    guided[i] = (mine[i, point.sentences[point.owner].target].detach(), mine[i, ""].detach())
+                    guided[i] = (mine[i, point.triples[point.owner].target].detach(), mine[i, ""].detach())
         self.membranes.scale_grad(1 / self.scale)
         erase, anchor, start_loss = (torch.stack(values).detach().cpu() for values in zip(*parts, strict=True))
-        return Losses(erase, anchor, start_loss, tuple(guided[i] for i in sorted(guided)))
+        return MembraneLosses(erase, anchor, start_loss, tuple(guided[i] for i in sorted(guided)))
 
-    def _frozen_keys(self, point: Point) -> list[Key]:
-        keys: list[Key] = [key for said in point.sentences for key in (said.positive, said.surrogate)]
+    def _frozen_keys(self, point: NoisyPoint) -> list[Key]:
+        keys: list[Key] = [key for said in point.triples for key in (said.positive, said.surrogate)]
         return keys + self._anchor_keys(point)
 
-    def _anchor_keys(self, point: Point) -> list[Key]:
+    def _anchor_keys(self, point: NoisyPoint) -> list[Key]:
         return [*([""] if self.uncond else []), *range(len(point.anchors))]
 
-    def _open(self, points: Sequence[Point], group: range) -> dict[int, dict[Row, Tensor]]:
-        """Concept -> (point, text) -> prediction with that concept's membrane alone open."""
+    def _open(self, points: Sequence[NoisyPoint], group: range) -> dict[int, dict[Row, Tensor]]:
+        """Return each concept's predictions, by point and text, with its membrane alone open."""
         rows: dict[tuple[int, int, Key], None] = {}
         for concept in group:
             for i, point in enumerate(points):
-                keys: list[Key] = [point.sentences[concept].target, *self._anchor_keys(point)]
+                keys: list[Key] = [point.triples[concept].target, *self._anchor_keys(point)]
                 rows |= dict.fromkeys((concept, i, key) for key in keys + ([""] if point.owner == concept else []))
         gates = torch.zeros(len(rows), len(self.membranes.concepts))
         gates[range(len(rows)), [concept for concept, _, _ in rows]] = 1
@@ -134,12 +140,12 @@ class Objective:
         return found
 
     def _losses(
-        self, points: Sequence[Point], concept: int, opened: Mapping[Row, Tensor], frozen: Mapping[Row, Tensor]
+        self, points: Sequence[NoisyPoint], concept: int, opened: Mapping[Row, Tensor], frozen: Mapping[Row, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Erase loss, anchor loss and erase loss of the shut membrane; means over the points."""
         terms = []
         for i, point in enumerate(points):
-            said = point.sentences[concept]
+            said = point.triples[concept]
             goal = erasing_goal(frozen[i, said.surrogate], frozen[i, said.positive], self.eta)
             keys = self._anchor_keys(point)
             anchors = [opened[i, key] for key in keys], [frozen[i, key] for key in keys]
@@ -153,14 +159,14 @@ class Objective:
         erase, anchor, start = (torch.stack(values).mean() for values in zip(*terms, strict=True))
         return erase, anchor, start
 
-    def _weights(self, point: Point) -> list[float]:
+    def _weights(self, point: NoisyPoint) -> list[float]:
         sampled = len(point.anchors)
         return [*([self.uncond] if self.uncond else []), *[(1 - self.uncond) / sampled if sampled else 0.0] * sampled]
 
-    def _batch(self, points: Sequence[Point], rows: Sequence[Row]) -> tuple[Tensor, Tensor, Text]:
+    def _batch(self, points: Sequence[NoisyPoint], rows: Sequence[Row]) -> tuple[Tensor, Tensor, Text]:
         x = torch.cat([points[i].x for i, _ in rows])
         t = torch.tensor([points[i].t for i, _ in rows], device=x.device)
         return x, t, Text.join([self._text(points[i], key) for i, key in rows])
 
-    def _text(self, point: Point, key: Key) -> Text:
+    def _text(self, point: NoisyPoint, key: Key) -> Text:
         return self.texts[key] if isinstance(key, str) else point.anchors[key]

@@ -11,16 +11,17 @@ from publisher.api.membranes import Transport
 
 
 class Anchors(Params):
-    """What latent anchoring is measured on (D in eq. 7): where the membrane must change nothing."""
+    """The texts that latent anchoring is measured on (D in eq. 7): there the membrane must change nothing."""
 
     uncond: float = Field(default=0.5, ge=0, le=1)
     """Weight of the empty prompt; the rest is shared by the sampled anchors. The authors' code has 1/2: it interleaves
     four anchors with the empty prompt, splits the batch in halves and keeps the second."""
     gaussian: int = Field(default=2, ge=0, le=32)
-    """Gaussian noise of the target's norm (times U(0.8, 1.2)), sampled as text states each step. The published sampling
-    distribution comes to no more: at this width the cosine of noise and target is always nearly 0."""
+    """Number of anchors of Gaussian noise of the target's norm (times U(0.8, 1.2)), sampled as text states each step.
+    The published sampling distribution comes to no more: at this width the cosine of noise and target is always nearly
+    0."""
     prompts: int = Field(default=0, ge=0, le=32)
-    """Prompts of ``keep`` sampled each step. Not in the paper."""
+    """Number of anchors that are prompts of ``keep``, sampled each step. Not in the paper."""
 
     @model_validator(mode="after")
     def _some_anchor(self) -> Self:
@@ -37,16 +38,16 @@ class MembraneParams(Params):
     concepts: tuple[str, ...] = ()
     """Ids of the manifest's concepts that get a membrane; empty: all of them."""
     mode: Literal["bundle", "merge"] = "bundle"
-    """``bundle``: weights untouched, membranes beside them, opened by the prompt in ``publisher.load``: whoever loads
-    the weights alone is free of them. ``merge``: added to the weights with constant permeability."""
+    """Way in which membranes travel. ``bundle``: beside untouched weights, opened by the prompt in ``publisher.load``;
+    a user who loads the weights alone is free of them. ``merge``: added to the weights with constant permeability."""
     reuse: dict[str, str] = Field(default_factory=dict, alias="from")
     """Concept id -> membrane file, relative to the manifest, that is used instead of training one. It may have been
     trained on another model of the same family."""
     trainer: Literal["pool", "exact"] = "pool"
-    """``exact``: the authors' arithmetic. ``pool``: the same losses on trajectories that go on from step to step, so
-    that partial denoising costs nothing, at aligned timesteps."""
+    """Way of training. ``exact``: the authors' arithmetic. ``pool``: the same losses on trajectories that go on from
+    step to step, so that partial denoising costs nothing, at aligned timesteps."""
     train_on: Literal["name", "prompts"] = "name"
-    """The target texts: the concept's name, as the authors do, or all of its prompts in turn."""
+    """Target texts: the concept's name, as the authors do, or all of its prompts in turn."""
     surrogates: dict[str, str] = Field(default_factory=dict)
     """Concept id -> words that take the name's place in the surrogate text (c_s, "neutral"). Without an entry, or with
     an empty one: the empty prompt."""
@@ -55,43 +56,45 @@ class MembraneParams(Params):
     positives: dict[str, str] = Field(default_factory=dict)
     """Concept id -> words for the text that is pushed away from (c_p, "positive"). Default: the target itself."""
     eta: float = Field(default=1.0, ge=0, le=100)
-    """How far the target is pushed beyond the surrogate (eta, the code's ``guidance_scale``)."""
+    """Push of the target beyond the surrogate (eta, the code's ``guidance_scale``)."""
     lam: float = Field(default=1000.0, ge=0, le=1e6)
     """Weight of latent anchoring (lambda, ``la_strength``). 1000 is for SD 1.4; other models need less."""
     anchors: Anchors = Anchors()
-    """What it is measured on."""
+    """Texts that latent anchoring is measured on."""
     rank: int = Field(default=1, ge=1, le=128)
-    """Of each side branch (d)."""
+    """Rank of each side branch (d)."""
     alpha: float = Field(default=1.0, gt=0, le=1000)
-    """The branch is scaled by alpha / rank."""
+    """Scale of the branch, times the rank: it is multiplied by alpha / rank."""
     steps: int = Field(default=3000, ge=1, le=200_000)
-    """Optimizer steps for each membrane."""
+    """Number of optimizer steps for each membrane."""
     lr: float = Field(default=1e-4, gt=0, le=1)
     """Peak learning rate of AdamW (betas 0.9 and 0.999, weight decay 0.01)."""
     warmup: int = Field(default=500, ge=0, le=100_000)
-    """Steps of linear warm-up from 0; at most ``steps``."""
+    """Number of steps of linear warm-up from 0; at most ``steps``."""
     cycles: int = Field(default=3, ge=1, le=100)
-    """Restarts of the cosine that follows."""
+    """Number of cycles of the cosine that follows."""
     max_grad_norm: float = Field(default=0.0, ge=0, le=1e6)
-    """Clip gradients to this norm; 0: off, as the authors have it."""
+    """Norm that gradients are clipped to; 0: off, as the authors have it."""
     denoising_steps: int = Field(default=30, ge=2, le=1000)
-    """Steps of the DDIM grid on which a noisy image is made for each optimizer step."""
+    """Number of steps of the DDIM grid on which a noisy image is made for each optimizer step."""
     denoising_guidance: float = Field(default=3.0, ge=0, le=100)
-    """Guidance scale while it is made."""
+    """Guidance scale while the noisy image is made."""
     dynamic_resolution: bool = False
-    """``exact`` alone: height and width sampled from 4/8 to 7/8 of the model's, as in the authors' configurations."""
+    """Whether height and width are sampled from 4/8 to 7/8 of the model's, as in the authors' configurations; for
+    ``exact`` alone."""
     pool: int = Field(default=16, ge=1, le=1024)
-    """``pool`` alone: trajectories that are kept, at staggered noise levels."""
+    """Number of trajectories that are kept, at staggered noise levels; for ``pool`` alone."""
     batch: int = Field(default=1, ge=1, le=64)
-    """``pool`` alone: trajectories that take part in one optimizer step."""
+    """Number of trajectories that take part in one optimizer step; for ``pool`` alone."""
     checkpoint_every: int = Field(default=500, ge=1, le=100_000)
-    """Steps between checkpoints; a run that was stopped goes on from the last one, to the same bytes."""
+    """Steps between two checkpoints. A run that was stopped goes on from the last one, to the same bytes."""
     permeability: float = Field(default=1.0, ge=0, le=10)
-    """``merge`` alone: the constant permeability (gamma)."""
+    """Constant permeability (gamma), for ``merge`` alone."""
     transport: Transport = Transport()
-    """``bundle`` alone: how the prompt opens the membranes. Written into the package and verified as it is."""
+    """Rule by which the prompt opens the membranes, for ``bundle`` alone. It is written into the package and evaluated
+    as it is."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Of the membrane file. Training is in float32 whatever this says."""
+    """Type of the membrane file's tensors. Training is in float32 whatever this says."""
 
     @field_validator("concepts")
     @classmethod

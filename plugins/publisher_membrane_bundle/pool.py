@@ -5,13 +5,13 @@ the next ``batch`` of them:
 
     1.  anchors are sampled; L and its gradient for every membrane at (x^j, t_j), t_j the trajectory's own timestep
     2.  the open predictions of (target, "") that L needed are at once the guided DDIM step of x^j
-    3.  a trajectory at the last place but one begins anew: fresh noise, next text
+    3.  a trajectory at the last place but one starts again: fresh noise, next text
 
 so that the partial denoising of ``exact`` costs nothing, and the denoiser is asked at the noise level of the latents.
 The places are 0..T-2, visited as evenly as by ``exact``; x^j was begun by membranes at most M (T - 1) steps younger.
 
 Samples, all from one generator: at the start a permutation, then x_T of every trajectory; in a step, for each of its
-trajectories anchors (``anchors.py``), and x_T where it begins anew.
+trajectories anchors (``data.py``), and x_T where it starts again.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ import torch
 from torch import Tensor
 
 from publisher.api.diffusion.text import Text
-from publisher_membrane_bundle.anchors import AnchorMix
+from publisher_membrane_bundle.data import AnchorMix
 from publisher_membrane_bundle.ddim import Ddim
-from publisher_membrane_bundle.objective import Losses, Objective, Point, Sentence
+from publisher_membrane_bundle.objective import MembraneLosses, NoisyPoint, Objective, TextTriple
 
 
 @dataclass(frozen=True)
-class Size:
-    """Of the pool."""
+class PoolSize:
+    """The size of a pool of trajectories."""
 
     trajectories: int
-    """M."""
+    """Number of trajectories, M."""
     batch: int
-    """How many of them take part in one step."""
+    """Number of trajectories that take part in one step."""
 
 
 class Pool:
-    """Trains k membranes.
+    """The trainer of k membranes at once.
 
     Args:
-        objective: with k membranes.
-        ddim: the grid.
-        anchors: sampled for each point.
-        sentences: of each concept.
-        size: of the pool.
-        generator: of all samples.
+        objective: losses of k membranes.
+        ddim: grid of timesteps.
+        anchors: source of anchors for each point.
+        triples: texts of each concept.
+        size: size of the pool.
+        generator: source of all samples.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class Pool:
         objective: Objective,
         ddim: Ddim,
         anchors: AnchorMix,
-        sentences: Sequence[Sequence[Sentence]],
-        size: Size,
+        triples: Sequence[Sequence[TextTriple]],
+        size: PoolSize,
         generator: torch.Generator,
     ) -> None:
         self.objective, self.ddim, self.anchors = objective, ddim, anchors
-        self.sentences, self.size, self.generator = sentences, size, generator
-        self.owners = torch.arange(size.trajectories) % len(sentences)
+        self.triples, self.size, self.generator = triples, size, generator
+        self.owners = torch.arange(size.trajectories) % len(triples)
         self.turns = torch.zeros(size.trajectories, dtype=torch.int64)
         self.places = torch.zeros(size.trajectories, dtype=torch.int64)
         self.x = torch.empty(0)
@@ -72,15 +72,15 @@ class Pool:
         count = self.size.trajectories
         order = torch.randperm(count, generator=self.generator)
         places = order * (self.ddim.steps - 1) // count
-        self.turns = torch.arange(count) // len(self.sentences)
+        self.turns = torch.arange(count) // len(self.triples)
         self.x = torch.cat([self._noise() for _ in range(count)])
         for place in range(int(places.max())):
             tell(f"trajectories brought to their places, {place} of {int(places.max())}")
             self._advance((places > place).nonzero()[:, 0])
         assert bool((self.places == places).all())  # noqa: S101 - by construction
 
-    def step(self) -> Losses:
-        """Losses of the next ``batch`` trajectories, which then go on."""
+    def step(self) -> MembraneLosses:
+        """Compute the losses of the next ``batch`` trajectories, which then go on; leave the gradients behind."""
         chosen = [(self.done + i) % self.size.trajectories for i in range(self.size.batch)]
         losses = self.objective.backward([self._point(j) for j in chosen])
         index = torch.tensor(chosen)
@@ -93,11 +93,11 @@ class Pool:
         return losses
 
     def state(self) -> dict[str, Tensor]:
-        """All that goes on from step to step, but the generator."""
+        """Return all that goes on from step to step, but the generator."""
         return {"x": self.x, "places": self.places, "turns": self.turns, "done": torch.tensor([self.done])}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from what :meth:`state` gave, instead of :meth:`begin`."""
+        """Restore what :meth:`state` returned, instead of :meth:`begin`."""
         self.x = state["x"].to(self.objective.denoiser.device)
         self.places, self.turns, self.done = state["places"], state["turns"], int(state["done"])
 
@@ -106,18 +106,18 @@ class Pool:
         shape = (1, denoiser.channels, *denoiser.size)
         return torch.randn(shape, generator=self.generator).to(denoiser.device)
 
-    def _said(self, j: int, concept: int) -> Sentence:
-        mine = self.sentences[concept]
+    def _said(self, j: int, concept: int) -> TextTriple:
+        mine = self.triples[concept]
         return mine[int(self.turns[j]) % len(mine)]
 
-    def _point(self, j: int) -> Point:
+    def _point(self, j: int) -> NoisyPoint:
         owner = int(self.owners[j])
-        said = tuple(self._said(j, concept) for concept in range(len(self.sentences)))
+        said = tuple(self._said(j, concept) for concept in range(len(self.triples)))
         anchors = self.anchors.sample(said[owner].target, self.generator)
-        return Point(self.x[j : j + 1], self.ddim.grid[int(self.places[j])], said, anchors, owner)
+        return NoisyPoint(self.x[j : j + 1], self.ddim.grid[int(self.places[j])], said, anchors, owner)
 
     def _advance(self, index: Tensor) -> None:
-        """A guided step of the shut model: at the start membranes change nothing."""
+        """Take a guided step of the shut model: at the start membranes change nothing."""
         texts = self.objective.texts
         targets = [texts[self._said(int(j), int(self.owners[j])).target] for j in index]
         t = self.ddim.timesteps(self.places[index]).to(self.x.device)
@@ -133,4 +133,4 @@ class Pool:
     def _restart(self, j: int) -> None:
         self.x[j] = self._noise()[0]
         self.places[j] = 0
-        self.turns[j] += max(1, self.size.trajectories // len(self.sentences))
+        self.turns[j] += max(1, self.size.trajectories // len(self.triples))

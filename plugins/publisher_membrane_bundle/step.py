@@ -25,7 +25,7 @@ from publisher.api.membranes import (
 )
 from publisher_membrane_bundle.claims import membrane_claims
 from publisher_membrane_bundle.params import MembraneParams
-from publisher_membrane_bundle.selection import choose, notes, targets, texts_of
+from publisher_membrane_bundle.plan import choose, notes, targets, texts_of
 
 NOT_TRAINING = ("aliases", "concepts", "dtype", "from", "mode", "permeability", "surrogates", "positives", "transport")
 """Parameters that the trained factors do not depend on, or that the target says."""
@@ -127,7 +127,7 @@ def _trained(params: MembraneParams, ctx: StepContext, chosen: Sequence[Concept]
         return {}
     import torch
 
-    from publisher_membrane_bundle.training import Session, train
+    from publisher_membrane_bundle.train import Session, train
 
     keep = [prompt for concept in ctx.scope.keep for prompt in concept.prompts]
     session = Session(ctx.device, ctx.dtype, ctx.generator, ctx.scratch, ctx.progress)

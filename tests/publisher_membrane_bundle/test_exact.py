@@ -10,8 +10,8 @@ from tiny_sd import CAT, model_of, quick, seeded, session
 
 from publisher.api.membranes import Membrane
 from publisher_membrane_bundle.params import MembraneParams
-from publisher_membrane_bundle.selection import Target
-from publisher_membrane_bundle.training import Trained, train
+from publisher_membrane_bundle.plan import Target
+from publisher_membrane_bundle.train import TrainedMembranes, train
 
 TWO = Target("cat", ("cat", "big cat"), ("", "dog"), ("cat", "lion"))
 
@@ -44,7 +44,7 @@ def published(folder: Path, target: Target, params: MembraneParams) -> tuple[lis
     return loop.losses, loop.run()
 
 
-def compare(folder: Path, scratch: Path, target: Target, params: MembraneParams) -> tuple[Trained, Network]:
+def compare(folder: Path, scratch: Path, target: Target, params: MembraneParams) -> tuple[TrainedMembranes, Network]:
     ours = train(model_of(folder), [target], [], params, session(scratch))
     theirs, network = published(folder, target, params)
     erase, anchor, _ = (curve[2] for curve in ours.curves)
@@ -97,12 +97,12 @@ def test_membranes_of_several_concepts_are_as_if_trained_alone(tiny_sd: Path, tm
 def test_dynamic_resolution_samples_smaller_latents(
     tiny_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from publisher_membrane_bundle.objective import Objective, Point
+    from publisher_membrane_bundle.objective import NoisyPoint, Objective
 
     seen: set[tuple[int, ...]] = set()
     backward = Objective.backward
 
-    def watched(self: Objective, points: list[Point]) -> object:
+    def watched(self: Objective, points: list[NoisyPoint]) -> object:
         seen.update(tuple(point.x.shape[2:]) for point in points)
         return backward(self, points)
 

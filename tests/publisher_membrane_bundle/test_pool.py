@@ -11,20 +11,19 @@ from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.process import process_of
 from publisher.api.diffusion.text import encode
 from publisher.api.membranes import find_hosts
-from publisher_membrane_bundle.anchors import AnchorMix
-from publisher_membrane_bundle.branch import Membranes
+from publisher_membrane_bundle.data import AnchorMix
 from publisher_membrane_bundle.ddim import Ddim
-from publisher_membrane_bundle.hosts import match_hosts
-from publisher_membrane_bundle.objective import Objective, Point, Sentence
+from publisher_membrane_bundle.membranes import Membranes, match_hosts
+from publisher_membrane_bundle.objective import NoisyPoint, Objective, TextTriple
 from publisher_membrane_bundle.params import Anchors
-from publisher_membrane_bundle.pool import Pool, Size
-from publisher_membrane_bundle.training import train
+from publisher_membrane_bundle.pool import Pool, PoolSize
+from publisher_membrane_bundle.train import train
 
-SAID = (Sentence("cat", "", "cat"), Sentence("dog", "cat", "big dog"))
+SAID = (TextTriple("cat", "", "cat"), TextTriple("dog", "cat", "big dog"))
 CPU = torch.device("cpu")
 
 
-class Bench:
+class Setup:
     """K membranes with some effect on the tiny model."""
 
     def __init__(self, folder: Path, count: int, uncond: float = 0.5) -> None:
@@ -40,14 +39,14 @@ class Bench:
         self.anchors = AnchorMix(Anchors(uncond=uncond), (), self.texts)
         self.ddim = Ddim(process_of(model), 6, 3.0)
 
-    def point(self, said: tuple[Sentence, ...], owner: int = 0) -> Point:
+    def point(self, said: tuple[TextTriple, ...], owner: int = 0) -> NoisyPoint:
         samples = seeded("point")
         x = torch.randn(1, 4, 8, 8, generator=samples)
-        return Point(x, 500, said, self.anchors.sample("cat", samples), owner)
+        return NoisyPoint(x, 500, said, self.anchors.sample("cat", samples), owner)
 
     def pool(self, count: int = 4, batch: int = 1) -> Pool:
-        sentences = [[said] for said in SAID[: len(self.membranes.concepts)]]
-        return Pool(self.objective, self.ddim, self.anchors, sentences, Size(count, batch), seeded("pool"))
+        triples = [[said] for said in SAID[: len(self.membranes.concepts)]]
+        return Pool(self.objective, self.ddim, self.anchors, triples, PoolSize(count, batch), seeded("pool"))
 
 
 @pytest.mark.slow
@@ -60,12 +59,12 @@ def test_erasing_is_learned_and_the_anchors_stay(tiny_sd: Path, tmp_path: Path) 
 
 
 def test_concepts_that_share_forwards_get_what_each_gets_alone(tiny_sd: Path) -> None:
-    both = Bench(tiny_sd, 2)
+    both = Setup(tiny_sd, 2)
     with both.membranes.attached():
         shared = both.objective.backward([both.point(SAID, owner=1)])
     gradients = both.membranes.per_membrane(both.membranes.flat.grad)
     for i, said in enumerate(SAID):
-        alone = Bench(tiny_sd, 1)
+        alone = Setup(tiny_sd, 1)
         for down_up, wide in zip(alone.membranes.factors.values(), both.membranes.factors.values(), strict=True):
             for part, source in zip(down_up, wide, strict=True):
                 part[0] = source[i]
@@ -78,64 +77,64 @@ def test_concepts_that_share_forwards_get_what_each_gets_alone(tiny_sd: Path) ->
 
 
 def test_several_points_of_one_step_are_averaged(tiny_sd: Path) -> None:
-    bench = Bench(tiny_sd, 1)
-    one, other = bench.point(SAID[:1]), Point(torch.ones(1, 4, 8, 8), 100, SAID[:1], (), 0)
-    with bench.membranes.attached():
-        apart = [bench.objective.backward([point]).erase for point in (one, other)]
-        together = bench.objective.backward([one, other]).erase
+    setup = Setup(tiny_sd, 1)
+    one, other = setup.point(SAID[:1]), NoisyPoint(torch.ones(1, 4, 8, 8), 100, SAID[:1], (), 0)
+    with setup.membranes.attached():
+        apart = [setup.objective.backward([point]).erase for point in (one, other)]
+        together = setup.objective.backward([one, other]).erase
     torch.testing.assert_close(together, (apart[0] + apart[1]) / 2, rtol=1e-4, atol=1e-7)
 
 
 def test_a_shut_membrane_computes_nothing_and_changes_no_bit(tiny_sd: Path) -> None:
-    bench = Bench(tiny_sd, 1)
-    x, t, text = torch.randn(1, 4, 8, 8), torch.tensor([500]), bench.texts["cat"]
-    before = bench.denoiser.frozen(x, t, text)
-    bench.membranes.flat.data.fill_(float("nan"))
-    with bench.membranes.attached():
-        assert torch.equal(bench.denoiser.frozen(x, t, text), before)
-        with bench.membranes.open():
-            assert bench.denoiser.frozen(x, t, text).isnan().any()
-        assert torch.equal(bench.denoiser.frozen(x, t, text), before)
-    assert torch.equal(bench.denoiser.frozen(x, t, text), before)
+    setup = Setup(tiny_sd, 1)
+    x, t, text = torch.randn(1, 4, 8, 8), torch.tensor([500]), setup.texts["cat"]
+    before = setup.denoiser.frozen(x, t, text)
+    setup.membranes.flat.data.fill_(float("nan"))
+    with setup.membranes.attached():
+        assert torch.equal(setup.denoiser.frozen(x, t, text), before)
+        with setup.membranes.open():
+            assert setup.denoiser.frozen(x, t, text).isnan().any()
+        assert torch.equal(setup.denoiser.frozen(x, t, text), before)
+    assert torch.equal(setup.denoiser.frozen(x, t, text), before)
 
 
 def test_folding_into_the_weights_is_the_open_membrane_and_is_undone_exactly(tiny_sd: Path) -> None:
-    bench = Bench(tiny_sd, 1)
-    x, t, text = torch.randn(1, 4, 8, 8), torch.tensor([500]), bench.texts["cat"]
-    before = bench.denoiser.frozen(x, t, text)
-    with bench.membranes.attached():
-        with bench.membranes.open():
-            opened = bench.denoiser.frozen(x, t, text)
-        with bench.membranes.folded():
-            folded = bench.denoiser.frozen(x, t, text)
+    setup = Setup(tiny_sd, 1)
+    x, t, text = torch.randn(1, 4, 8, 8), torch.tensor([500]), setup.texts["cat"]
+    before = setup.denoiser.frozen(x, t, text)
+    with setup.membranes.attached():
+        with setup.membranes.open():
+            opened = setup.denoiser.frozen(x, t, text)
+        with setup.membranes.folded():
+            folded = setup.denoiser.frozen(x, t, text)
     assert (opened - before).abs().max() > 1e-3
     torch.testing.assert_close(folded, opened, rtol=1e-4, atol=1e-4)
-    assert torch.equal(bench.denoiser.frozen(x, t, text), before)
+    assert torch.equal(setup.denoiser.frozen(x, t, text), before)
 
 
 def test_gradients_of_the_branch_are_those_of_autograd(tiny_sd: Path) -> None:
-    bench = Bench(tiny_sd, 1)
-    x, t, text = torch.randn(1, 4, 8, 8), torch.tensor([500]), bench.texts["cat"]
-    membranes = bench.membranes
+    setup = Setup(tiny_sd, 1)
+    x, t, text = torch.randn(1, 4, 8, 8), torch.tensor([500]), setup.texts["cat"]
+    membranes = setup.membranes
     with membranes.attached(), membranes.open():
-        bench.denoiser(x, t, text).square().mean().backward()
+        setup.denoiser(x, t, text).square().mean().backward()
     stem = next(iter(membranes.layers))
     down, up = (part[0].clone().requires_grad_() for part in membranes.factors[stem])
     layer = membranes.layers[stem]
     with membranes.folded():
-        folded = {path: value.clone() for path, value in bench.denoiser.network.named_parameters()}
-    name = next(path for path, value in bench.denoiser.network.named_parameters() if value is layer.weight)
+        folded = {path: value.clone() for path, value in setup.denoiser.network.named_parameters()}
+    name = next(path for path, value in setup.denoiser.network.named_parameters() if value is layer.weight)
     folded[name] = layer.weight + (up.T @ down / 2).view_as(layer.weight)
-    out = torch.func.functional_call(bench.denoiser.network, folded, (x, t, text.states)).sample
+    out = torch.func.functional_call(setup.denoiser.network, folded, (x, t, text.states)).sample
     expected = torch.autograd.grad(out.square().mean(), [down, up])
     for part, other in zip(membranes.per_membrane(membranes.flat.grad)[0][:2], expected, strict=True):
         torch.testing.assert_close(part, other, rtol=1e-3, atol=1e-6)
 
 
 def test_trajectories_stand_staggered_and_start_anew_at_the_end(tiny_sd: Path) -> None:
-    bench = Bench(tiny_sd, 2)
-    pool = bench.pool(count=5)
-    with bench.membranes.attached():
+    setup = Setup(tiny_sd, 2)
+    pool = setup.pool(count=5)
+    with setup.membranes.attached():
         pool.begin()
         assert sorted(pool.places.tolist()) == [0, 1, 2, 3, 4]
         first = int((pool.places == 4).nonzero()[0])
@@ -146,14 +145,14 @@ def test_trajectories_stand_staggered_and_start_anew_at_the_end(tiny_sd: Path) -
 
 
 def test_a_step_of_the_pool_is_the_guided_ddim_step_of_the_open_model(tiny_sd: Path) -> None:
-    bench = Bench(tiny_sd, 1)
-    pool = bench.pool()
-    with bench.membranes.attached():
+    setup = Setup(tiny_sd, 1)
+    pool = setup.pool()
+    with setup.membranes.attached():
         pool.begin()
         x, place = pool.x[:1].clone(), pool.places[:1].clone()
-        with bench.membranes.open():
+        with setup.membranes.open():
             t = pool.ddim.timesteps(place)
-            target, uncond = (bench.denoiser.frozen(x, t, bench.texts[name]) for name in ("cat", ""))
+            target, uncond = (setup.denoiser.frozen(x, t, setup.texts[name]) for name in ("cat", ""))
         pool.step()
     torch.testing.assert_close(pool.x[:1], pool.ddim.step(x, place, target, uncond), rtol=1e-3, atol=1e-4)
 

@@ -13,12 +13,10 @@ from publisher.api import ModelError, UsageError
 from publisher.api.membranes import find_hosts, membrane_bytes, require_fit
 from publisher.api.steps import MOST_POINTS
 from publisher_emoji import model_folder
-from publisher_membrane_bundle.hosts import find_layers, match_hosts
-from publisher_membrane_bundle.optimiser import Optimiser, learning_rate
+from publisher_membrane_bundle.membranes import find_layers, match_hosts
 from publisher_membrane_bundle.params import Anchors, MembraneParams
-from publisher_membrane_bundle.selection import Target
-from publisher_membrane_bundle.summary import curves, warnings
-from publisher_membrane_bundle.training import Trained, train
+from publisher_membrane_bundle.plan import Target
+from publisher_membrane_bundle.train import Optimiser, TrainedMembranes, curves, learning_rate, train, warnings
 from support.tiny_sdxl import save_tiny_sdxl
 
 
@@ -34,7 +32,7 @@ def stop_at(step: int) -> Callable[[int, int, str], None]:
     return progress
 
 
-def content(trained: Trained) -> list[bytes]:
+def content(trained: TrainedMembranes) -> list[bytes]:
     return [membrane_bytes(membrane) for membrane in trained.membranes.values()]
 
 
@@ -103,7 +101,7 @@ def test_a_checkpoint_that_is_damaged_or_foreign_is_ignored_aloud(
         tensors.unlink()
     resumed = train(model, [CAT], [], params, session(tmp_path / "part"))
     assert content(resumed) == undisturbed
-    assert "training began anew" in resumed.warnings[0]
+    assert "the training started again" in resumed.warnings[0]
 
 
 def test_a_checkpoint_cannot_name_a_file_elsewhere(tiny_sd: Path, tmp_path: Path) -> None:

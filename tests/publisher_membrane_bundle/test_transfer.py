@@ -16,8 +16,8 @@ from publisher_emoji.generate import generate
 from publisher_emoji.scorer import Scorer
 from publisher_emoji.training.fine_tune import fine_tune
 from publisher_membrane_bundle.params import MembraneParams
-from publisher_membrane_bundle.selection import Target
-from publisher_membrane_bundle.training import Session, train
+from publisher_membrane_bundle.plan import Target
+from publisher_membrane_bundle.train import Session, train
 
 STYLES = vocabulary().style_names
 TEXTS = tuple(caption("skull", style) for style in (None, *STYLES))

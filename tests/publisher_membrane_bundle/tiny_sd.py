@@ -16,8 +16,8 @@ from publisher.model.folder import ModelFolder, read_configs
 from publisher.model.state import State
 from publisher_emoji import model_folder
 from publisher_membrane_bundle.params import MembraneParams
-from publisher_membrane_bundle.selection import Target
-from publisher_membrane_bundle.training import Session
+from publisher_membrane_bundle.plan import Target
+from publisher_membrane_bundle.train import Session
 
 CAT = Target("cat", ("cat",), ("",), ("cat",))
 DOG = Target("dog", ("dog", "big dog"), ("cat", ""), ("dog", "big dog"))

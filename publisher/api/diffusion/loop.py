@@ -118,6 +118,8 @@ class Loop:
     def _resume(self, training: Training) -> list[list[float]]:
         try:
             found = self.checkpoints.load()
+            if found and "loop/rows" not in found[1]:
+                raise Unusable("is of another version")  # noqa: TRY301 - as a damaged one
         except Unusable as error:
             self.warn(f"a checkpoint of the training {error}; the training started again")
             found = None

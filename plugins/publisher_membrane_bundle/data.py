@@ -1,4 +1,4 @@
-"""What is sampled for one x_t, and in which order: the anchors (after what the trainer itself samples)."""
+"""The texts of a training, encoded once, and what is sampled for one noisy image x_t: the anchors, in which order."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ import torch
 
 from publisher.api import UsageError
 from publisher.api.diffusion.text import Text
-from publisher_membrane_bundle.losses import gaussian_anchor
 from publisher_membrane_bundle.params import Anchors
+from publisher_membrane_bundle.spm import gaussian_anchor
 
 
 @dataclass(frozen=True)
 class AnchorMix:
-    """The part of D that is sampled anew each time.
+    """The part of D that is sampled for every x_t.
 
     Raises:
         UsageError: prompts are to be sampled and none are kept.
     """
 
     mix: Anchors
+    """Number of anchors of each kind, and the weight of the empty prompt."""
     keep: Sequence[str]
+    """Prompts to keep."""
     texts: Mapping[str, Text]
+    """Every text by name, encoded."""
 
     def __post_init__(self) -> None:
         if self.mix.prompts and not self.keep:
@@ -33,12 +36,18 @@ class AnchorMix:
             )
 
     def sample(self, target: str, generator: torch.Generator) -> tuple[Text, ...]:
-        """First the Gaussian anchors, then the prompts (each with replacement). With uncond = 1: nothing."""
+        """Sample first the Gaussian anchors, then the prompts (each with replacement). With uncond = 1: nothing."""
         if self.mix.uncond == 1:
             return ()
-        noise = [gaussian_anchor(self.texts[target], generator) for _ in range(self.mix.gaussian)]
+        noise = [_noise(self.texts[target], generator) for _ in range(self.mix.gaussian)]
         picks = [_pick(len(self.keep), generator) for _ in range(self.mix.prompts)]
         return (*noise, *(self.texts[self.keep[pick]] for pick in picks))
+
+
+def _noise(target: Text, generator: torch.Generator) -> Text:
+    """Sample the states first, then the pooled vector, on its own."""
+    states = gaussian_anchor(target.states, generator)
+    return Text(states, None if target.pooled is None else gaussian_anchor(target.pooled, generator))
 
 
 def _pick(count: int, generator: torch.Generator) -> int:

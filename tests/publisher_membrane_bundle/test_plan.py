@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from publisher.api import Concept, Scope, UsageError
 from publisher_membrane_bundle.claims import membrane_claims
 from publisher_membrane_bundle.params import MembraneParams
-from publisher_membrane_bundle.selection import choose, notes, targets, texts_of
+from publisher_membrane_bundle.plan import choose, notes, targets, texts_of
 
 
 def concept(name: str, **fields: Any) -> Concept:

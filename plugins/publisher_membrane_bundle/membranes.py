@@ -1,17 +1,13 @@
-"""Membranes while they are trained: k concepts on all hosts of one denoiser.
+"""Membranes while they are trained: k concepts on all layers of one denoiser that carry a branch.
 
-    y = W x + sum_c gamma_c s up_c down_c x                                                     (eq. 1 and 9)
+The equations are in ``spm.py``; here is what makes them fast. All factors of all layers are views of one flat float32
+vector, layer by layer, so that one fused optimizer call updates them. Its gradient is written by :class:`_Branch`
+itself, not by autograd: the gradient of a view would be a vector as long as all of them. Over a denoiser in half
+precision, factors are cast once a forward and multiplied in its dtype (matrix products add up in float32); parameters,
+gradients and optimizer stay float32.
 
-    paper     code       shape          meaning
-    v_reg     down       (k, r, n)      regulators of one host
-    v_sig     up         (k, r, m)      erasing signals, one a row
-    gamma     gates      (B, k)         permeability of each row of the batch: here 0 or 1
-    (1)       s          scalar         alpha / r
-
-All factors of all hosts are views of one flat float32 vector, host by host, so that one fused optimizer call updates
-them. Its gradient is written by :class:`_Branch` itself, not by autograd: the gradient of a view would be a vector as
-long as all of them. Over a denoiser in half precision, factors are cast once a forward and multiplied in its dtype
-(matrix products add up in float32); parameters, gradients and optimizer stay float32.
+Layers are found by type, not by class name (other versions of diffusers wrap these layers in classes of other names,
+and a search by name then trains nothing), and compared with what the weights' headers say.
 """
 
 from __future__ import annotations
@@ -25,12 +21,46 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
-from publisher.api.membranes import Branch
-from publisher_membrane_bundle.hosts import Layer
+from publisher.api import ModelError
+from publisher.api.membranes import Branch, Host
+from publisher_membrane_bundle.spm import Gate, regulated, regulated_gradient
 
-Gate = float | Tensor | None
+Layer = nn.Linear | nn.Conv2d
+
+
+def find_layers(denoiser: nn.Module) -> dict[str, Layer]:
+    """Return every Linear and 1x1 convolution below a transformer of the denoiser, in the order of their paths."""
+    found: dict[str, Layer] = {}
+    for path, module in denoiser.named_modules():
+        if isinstance(module, Transformer2DModel):
+            found |= {f"{path}.{name}": layer for name, layer in module.named_modules() if _carries(layer)}
+    return dict(sorted(found.items()))
+
+
+def match_hosts(denoiser: nn.Module, hosts: Mapping[str, Host]) -> dict[str, Layer]:
+    """Return the layer of each host that the headers name, by stem, in their order.
+
+    Raises:
+        ModelError: the network has other layers, or other shapes.
+    """
+    layers = find_layers(denoiser)
+    expected = {host.module: host.shape for host in hosts.values()}
+    found = {path: tuple(layer.weight.shape) for path, layer in layers.items()}
+    if found != expected:
+        odd = min(set(found.items()) ^ set(expected.items()))[0]
+        raise ModelError(
+            f"the loaded denoiser has {len(found)} layers that can carry a membrane, its files {len(expected)}",
+            where=odd,
+            hint="The layers may be wrapped by an adapter; save the plain model.",
+        )
+    return {stem: layers[host.module] for stem, host in hosts.items()}
+
+
+def _carries(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1))
 
 
 class Membranes:
@@ -38,10 +68,10 @@ class Membranes:
 
     Args:
         layers: stem -> layer that carries a branch.
-        concepts: their names.
-        rank: of each branch.
-        alpha: a branch is scaled by alpha / rank.
-        device: where the factors are.
+        concepts: names of the k concepts.
+        rank: rank of each branch.
+        alpha: number; a branch is scaled by alpha / rank.
+        device: device of the factors.
     """
 
     def __init__(
@@ -65,7 +95,7 @@ class Membranes:
             up[index] = 0
 
     def branches(self, index: int) -> dict[str, Branch]:
-        """Stem -> branch, copied to the CPU."""
+        """Return the branches of membrane ``index`` by stem, copied to the CPU."""
         return {
             stem: Branch(
                 down[index].to("cpu", copy=True),
@@ -86,13 +116,13 @@ class Membranes:
             self.flat.grad.mul_(factor) if factor else self.flat.grad.zero_()
 
     def per_membrane(self, vector: Tensor) -> list[list[Tensor]]:
-        """The parts of a flat vector that belong to each membrane."""
+        """Return the parts of a flat vector that belong to each membrane."""
         views = self._views(vector)
         return [[part[i] for pair in views.values() for part in pair] for i in range(len(self.concepts))]
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """The layers take the branch; afterwards they are as they were."""
+        """Attach the branches to the layers; afterwards the layers are as they were."""
         for stem, layer in self.layers.items():
             layer.forward = partial(self._forward, stem, layer, layer.forward)  # type: ignore[method-assign]
         try:
@@ -103,16 +133,16 @@ class Membranes:
 
     @contextmanager
     def open(self, gates: Tensor | None = None) -> Iterator[None]:
-        """Membranes open inside, in this thread alone.
+        """Open the membranes inside, in this thread alone.
 
         Args:
-            gates: ``(B, k)``; None: all of them, for every row.
+            gates: permeabilities ``(B, k)``; None: 1 for every row and membrane.
         """
         scale = self.alpha / self.rank
         dtype = next(iter(self.layers.values())).weight.dtype
         used = self.factors if dtype == self.flat.dtype else self._views(self.flat.detach().to(dtype))
         if gates is None or bool((gates == 1).all()):
-            gate: float | Tensor = scale
+            gate: Gate = scale
         else:
             gate = (scale * gates).repeat_interleave(self.rank, 1)[:, None, :].to(self.flat.device, dtype)
         self._permeability.used, self._permeability.gate = used, gate
@@ -123,7 +153,7 @@ class Membranes:
 
     @contextmanager
     def folded(self) -> Iterator[None]:
-        """All membranes added to the weights inside, in a second buffer: no branch to compute, nothing to round back.
+        """Add all membranes to the weights inside, in a second buffer: no branch to compute, nothing to round back.
 
         Only over float32 weights: half precision would round a young membrane away.
         """
@@ -173,16 +203,16 @@ class Membranes:
 class _Permeability(threading.local):
     """What one thread has opened: another one may run the shut denoiser meanwhile."""
 
-    gate: Gate = None
+    gate: Gate | None = None
+    """s times the permeabilities; None: shut."""
     used: Mapping[str, tuple[Tensor, Tensor]] = MappingProxyType({})
     """The factors, in the denoiser's dtype."""
 
 
 class _Branch(torch.autograd.Function):
-    """A frozen linear layer and its open branches.
+    """A frozen linear layer and its open branches: (forward) and (backward) of ``spm.py``, for x ``(B, L, n)``.
 
-    ``y = x W^T + b + ((x D^T) * gate) U``, with D ``(kr, n)`` and U ``(kr, m)``, for x ``(B, L, n)``. ``flat`` is an
-    argument only so that autograd calls backward; what it would get goes to ``gradients``.
+    ``flat`` is an argument only so that autograd calls backward; what it would get goes to ``gradients``.
     """
 
     @staticmethod
@@ -190,13 +220,13 @@ class _Branch(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         _flat: Tensor,
-        gate: float | Tensor,
+        gate: Gate,
         host: tuple[Tensor, Tensor | None, Tensor, Tensor],
         gradients: tuple[Tensor, Tensor],
     ) -> Tensor:
         weight, bias, down, up = host
         y = F.linear(x, weight, bias)
-        h = F.linear(x, down).mul_(gate)
+        h = regulated(x, down, gate)
         y.view(-1, y.shape[-1]).addmm_(h.view(-1, h.shape[-1]), up)
         ctx.save_for_backward(x, h)
         ctx.gate, ctx.host, ctx.gradients = gate, host, gradients
@@ -208,7 +238,7 @@ class _Branch(torch.autograd.Function):
         weight, _, down, up = ctx.host
         to_down, to_up = (part.flatten(0, 1) for part in ctx.gradients)
         dy = grads[0].reshape(-1, weight.shape[0])
-        dh = (dy @ up.T).view(h.shape).mul_(ctx.gate).view(-1, h.shape[-1])
+        dh = regulated_gradient(dy, up, ctx.gate, h.shape).view(-1, h.shape[-1])
         _add_product(to_up, h.view(dh.shape).T, dy)
         _add_product(to_down, dh.T, x.reshape(-1, x.shape[-1]))
         if not ctx.needs_input_grad[0]:

@@ -1,4 +1,4 @@
-"""From the manifest's concepts to training targets: which texts go where. Imports no torch."""
+"""What the step is going to do: which concepts, which texts, and what the user should know. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from publisher.api.membranes import Transport
 from publisher_membrane_bundle.params import MembraneParams
 
 MANY = 20
+"""Number of membranes above which the user is warned where there is no cap."""
 
 
 @dataclass(frozen=True)
@@ -19,17 +20,17 @@ class Target:
     """What one membrane learns: each text is to read as its surrogate."""
 
     concept: str
-    """Id in the manifest."""
+    """Id of the concept in the manifest."""
     texts: tuple[str, ...]
-    """c_t."""
+    """Texts to be erased (c_t)."""
     surrogates: tuple[str, ...]
-    """c_s, one for each text; empty: the empty prompt."""
+    """Surrogate of each text (c_s); empty: the empty prompt."""
     positives: tuple[str, ...]
-    """c_p, one for each text; the text itself unless the manifest says otherwise."""
+    """Positive of each text (c_p): the text itself unless the manifest says otherwise."""
 
 
 def choose(params: MembraneParams, scope: Scope) -> tuple[Concept, ...]:
-    """The concepts that get a membrane, in the manifest's order.
+    """Choose the concepts that get a membrane, in the manifest's order.
 
     Raises:
         UsageError: none, or a name that the manifest's concepts to go do not have.
@@ -46,7 +47,7 @@ def choose(params: MembraneParams, scope: Scope) -> tuple[Concept, ...]:
 
 
 def targets(params: MembraneParams, chosen: Sequence[Concept]) -> tuple[Target, ...]:
-    """What is to be trained; concepts with a file to reuse are left out.
+    """Return what is to be trained; concepts with a file to reuse are left out.
 
     Raises:
         UsageError: a text is its own surrogate.
@@ -55,12 +56,12 @@ def targets(params: MembraneParams, chosen: Sequence[Concept]) -> tuple[Target, 
 
 
 def texts_of(params: MembraneParams, concept: Concept) -> tuple[str, ...]:
-    """The texts that stand for a concept, in training and for the cosine of its permeability."""
+    """Return the texts that stand for a concept, in training and for the cosine of its permeability."""
     return (concept.name,) if params.train_on == "name" else tuple(dict.fromkeys(concept.prompts))
 
 
 def notes(params: MembraneParams, chosen: Sequence[Concept]) -> tuple[str, ...]:
-    """What the user should know before it is run."""
+    """Return what the user should know before the run."""
     found = []
     if params.mode == "bundle":
         found.append(
@@ -92,7 +93,7 @@ def _target(params: MembraneParams, concept: Concept) -> Target:
 
 
 def _with(text: str, name: str, words: str) -> str:
-    """``text`` with the concept's name replaced; the words alone where it does not occur; empty for empty words."""
+    """Replace the concept's name in ``text``; without the name return the words alone, and for no words no text."""
     if not words.strip():
         return ""
     pattern = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)
