@@ -9,7 +9,8 @@ from typing import Any
 
 from publisher.api import Metric
 from publisher.builtin.metrics.curves import CURVES
+from publisher.builtin.metrics.distances import DISTANCES
 from publisher.builtin.metrics.gains import GAINS
 from publisher.builtin.metrics.rates import RATES
 
-METRICS: tuple[type[Metric[Any]], ...] = (*RATES, *CURVES, *GAINS)
+METRICS: tuple[type[Metric[Any]], ...] = (*RATES, *DISTANCES, *CURVES, *GAINS)

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from publisher.api import Interval, Trial
+from pydantic import Field
+
+from publisher.api import CurveMetric, Interval, Params, Trial
 from publisher.builtin.metrics.intervals import RESAMPLES, bootstrapped, generator_of, widened_to_few
 
 if TYPE_CHECKING:
@@ -178,3 +180,35 @@ def shares_of_curves(models: Sequence[Curves], statistic: Callable[[Array], Arra
         number = bootstrapped(float(statistic(model.relative())[0]), values, values, model.trials)
         found.append(widened_to_few(number, model.counts, most=1.0))
     return found
+
+
+class AgainstParams(Params):
+    """What the number is compared with."""
+
+    against: str = Field(default="before", min_length=1)
+    """The control: ``before``, ``base``, ``retrained`` or a step's id. It must be among the attack's ``controls``."""
+
+
+class AgainstControl(CurveMetric[AgainstParams]):
+    """What the metrics have in common."""
+
+    version = "2"
+    least_trials = 2
+
+    def best(self, params: AgainstParams, n: int) -> Interval | None:  # noqa: ARG002
+        """Nothing can be said beforehand: it depends on the evaluation steps and on the control."""
+        return None
+
+
+def about(hardened: Curves, params: AgainstParams) -> dict[str, Any]:
+    """What every measurement says of its trials."""
+    return {
+        "against": params.against,
+        "trials": hardened.trials,
+        "images_a_evaluation_step": sum(
+            images_per_evaluation * len(trials)
+            for images_per_evaluation, trials in zip(hardened.images_per_evaluation, hardened.hits, strict=True)
+        ),
+        "full": dict(zip(hardened.concepts, hardened.full, strict=True)),
+        "evaluation_steps": list(hardened.evaluation_steps),
+    }

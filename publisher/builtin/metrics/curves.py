@@ -16,8 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from publisher.api import CurveMetric, Interval, Measurement, Trial
 from publisher.api.metrics import UNBOUNDED
-from publisher.builtin.metrics.against import AgainstControl, AgainstParams, about
-from publisher.builtin.metrics.curve_statistics import Curves, area, half_time, pair_of, resamples, shares_of_curves
+from publisher.builtin.metrics.curve_statistics import (
+    AgainstControl,
+    AgainstParams,
+    Curves,
+    about,
+    area,
+    half_time,
+    pair_of,
+    resamples,
+    shares_of_curves,
+)
 from publisher.builtin.metrics.gaps import LossGap, Msgr, Sgr
 from publisher.builtin.metrics.intervals import LEAST_TRIALS, bootstrapped, rate_of_trials, widened_to_few
 

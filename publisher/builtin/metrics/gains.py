@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from pydantic import Field
 
 from publisher.api import CurveMetric, Interval, Measurement, Trial
-from publisher.builtin.metrics.against import AgainstParams, about
-from publisher.builtin.metrics.curve_statistics import pair_of
+from publisher.builtin.metrics.curve_statistics import AgainstParams, about, pair_of
 from publisher.builtin.metrics.intervals import LEAST_TRIALS, mean
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from publisher.api import Measurement, Trial
-from publisher.builtin.metrics.against import AgainstControl, AgainstParams, about
-from publisher.builtin.metrics.curve_statistics import pair_of
+from publisher.builtin.metrics.curve_statistics import AgainstControl, AgainstParams, about, pair_of
 from publisher.builtin.metrics.intervals import LEAST_TRIALS, mean
 
 

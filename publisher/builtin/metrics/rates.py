@@ -1,8 +1,7 @@
-"""The metrics that come with the publisher. Each number has n, a 95% interval and the interval's method."""
+"""Rates of images that a scorer has judged: how often a concept shows, and how well what stays is still generated."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,15 +9,12 @@ from typing import Any, TypeVar
 
 from pydantic import Field
 
-from publisher.api import Interval, Measurement, Metric, NoParams, Observation, Params, PixelPair, Request
-from publisher.builtin.metrics.intervals import median, paired_difference, quantile, share, widened
+from publisher.api import Interval, Measurement, Metric, Observation, Params, PixelPair, Request
+from publisher.builtin.metrics.intervals import paired_difference, share, widened
 
 _Pair = TypeVar("_Pair", bound=PixelPair)
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 NAMED = 3
 """Prompts that a note names; the details list all."""
-OPENINGS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Ends of the bins of permeability: shut, four quarters, and more than one membrane's worth."""
 
 
 class RateParams(Params):
@@ -52,8 +48,8 @@ class ConceptRate(Metric[RateParams]):
         _some(observations)
         unknown = _unknown(observations, params.min_base)
         counted = [row for row in observations if row.request not in unknown or row.hardened]
-        by_concept = _by_concept(counted)
-        for name in _by_concept(observations):
+        by_concept = grouped_by_concept(counted)
+        for name in grouped_by_concept(observations):
             if name not in by_concept:
                 names = [prompt.words for prompt in unknown.values() if prompt.concept == name]
                 which = f"any of {len(names)} prompts ({_some_of(names)})"
@@ -64,7 +60,7 @@ class ConceptRate(Metric[RateParams]):
             hardened=_rate(counted, _hardened),
             base=_rate(counted, _base),
             by_concept={name: _rate(rows, _hardened) for name, rows in by_concept.items()},
-            prompts=len(_by_prompt(counted)),
+            prompts=len(grouped_by_prompt(counted)),
             details=_left_out(unknown),
             notes=_notes(unknown, len(observations) - len(counted)),
         )
@@ -109,12 +105,12 @@ class KeptAccuracy(Metric[KeptParams]):
                 f"the base model's own accuracy is {base.value:.3f}, less than {params.min_base:g}:"
                 " too little is there to be lost"
             )
-        by_concept = {name: _change(rows) for name, rows in _by_concept(observations).items()}
+        by_concept = {name: _change(rows) for name, rows in grouped_by_concept(observations).items()}
         gains, losses = _discordant(observations)
         return Measurement(
             hardened=_change(observations),
             by_concept=by_concept,
-            prompts=len(_by_prompt(observations)),
+            prompts=len(grouped_by_prompt(observations)),
             details={
                 "base_accuracy": base.as_json(),
                 "hardened_accuracy": hardened.as_json(),
@@ -130,84 +126,7 @@ class KeptAccuracy(Metric[KeptParams]):
         return paired_difference(0, 0, n)
 
 
-class ImageDistance(Metric[NoParams]):
-    """Median root mean square distance between the two models' images of the same request, on [0, 1] pixels."""
-
-    name = "image-distance"
-    version = "1"
-    better = "lower"
-    unit = "rms"
-    summary = "median distance of images with the same seed, order statistics"
-    judged = False
-
-    def measure(self, params: NoParams, observations: Sequence[PixelPair]) -> Measurement:  # noqa: ARG002
-        """The median and further quantiles; for each concept alone where it has six images or more.
-
-        Raises:
-            ValueError: fewer than six images.
-        """
-        distances = [row.distance for row in observations]
-        enough = {name: rows for name, rows in _by_concept(observations).items() if len(rows) >= 6}
-        return Measurement(
-            hardened=median(distances),
-            by_concept={name: median([row.distance for row in rows]) for name, rows in enough.items()},
-            prompts=len(_by_prompt(observations)),
-            details={"quantiles": {f"{p:g}": quantile(distances, p) for p in QUANTILES}},
-        )
-
-    def best(self, params: NoParams, n: int) -> Interval:  # noqa: ARG002
-        """``n`` equal pairs; fewer than six raise ``ValueError`` as in :meth:`measure`."""
-        return median([0.0] * n)
-
-
-class KeptDistanceParams(Params):
-    """What is listed beside the number."""
-
-    worst: int = Field(default=5, ge=1, le=100)
-    """How many of the concepts that changed most to name."""
-
-
-class KeptDistance(Metric[KeptDistanceParams]):
-    """How far the images of what stays have moved from the base model's, generated from the same noise.
-
-    The number is that of ``image-distance``: the median root mean square distance on [0, 1] pixels. Beside it stand the
-    concepts that moved most, the share of images that are the base model's bit for bit, and where membranes open by the
-    prompt the distance by permeability: it tells whether what moved is what the guard let through.
-    """
-
-    name = "kept-distance"
-    version = "1"
-    better = "lower"
-    unit = "rms"
-    summary = "median distance of what stays to the base model, worst concepts, by permeability"
-    judged = False
-
-    def measure(self, params: KeptDistanceParams, observations: Sequence[PixelPair]) -> Measurement:
-        """The median of all images, and for each concept alone where it has six images or more.
-
-        Raises:
-            ValueError: fewer than six images.
-        """
-        found = median([row.distance for row in observations])
-        concepts = {name: [row.distance for row in rows] for name, rows in _by_concept(observations).items()}
-        same = sum(row.distance == 0 for row in observations)
-        return Measurement(
-            hardened=found,
-            by_concept={name: median(distances) for name, distances in concepts.items() if len(distances) >= 6},
-            prompts=len(_by_prompt(observations)),
-            details={
-                "unchanged": share(same, len(observations)).as_json(),
-                "worst": _farthest(concepts, params.worst),
-                **_by_permeability(observations),
-            },
-        )
-
-    def best(self, params: KeptDistanceParams, n: int) -> Interval:  # noqa: ARG002
-        """``n`` equal pairs; fewer than six raise ``ValueError`` as in :meth:`measure`."""
-        return median([0.0] * n)
-
-
-RATES: tuple[type[Metric], ...] = (ConceptRate, KeptAccuracy, ImageDistance, KeptDistance)  # type: ignore[type-arg]
+RATES: tuple[type[Metric], ...] = (ConceptRate, KeptAccuracy)  # type: ignore[type-arg]
 
 
 def _some(observations: Sequence[Observation]) -> None:
@@ -309,45 +228,16 @@ def _worst(by_concept: dict[str, Interval], k: int) -> list[dict[str, Any]]:
     return [{"concept": name, "change": change.value, "n": change.n} for name, change in ordered]
 
 
-def _farthest(concepts: dict[str, list[float]], k: int) -> list[dict[str, Any]]:
-    """Largest median first; equal ones in the order of the check."""
-    medians = {name: quantile(distances, 0.5) for name, distances in concepts.items()}
-    ordered = sorted(medians, key=lambda name: -medians[name])[:k]
-    return [{"concept": name, "median": medians[name], "n": len(concepts[name])} for name in ordered]
-
-
-def _by_permeability(observations: Sequence[PixelPair]) -> dict[str, Any]:
-    """N and median of the images between two neighbours of :data:`OPENINGS`; nothing where no membrane was attached."""
-    bins: dict[int, list[float]] = {}
-    for row in observations:
-        if row.permeability is not None:
-            bins.setdefault(bisect_left(OPENINGS, row.permeability), []).append(row.distance)
-    if not bins:
-        return {}
-    return {
-        "by_permeability": [
-            {"permeability": _between(place), "n": len(distances), "median": quantile(distances, 0.5)}
-            for place, distances in sorted(bins.items())
-        ]
-    }
-
-
-def _between(place: int) -> str:
-    if place == 0:
-        return "0"
-    if place == len(OPENINGS):
-        return f"> {OPENINGS[-1]:g}"
-    return f"> {OPENINGS[place - 1]:g} to {OPENINGS[place]:g}"
-
-
-def _by_concept(observations: Sequence[_Pair]) -> dict[str, list[_Pair]]:
+def grouped_by_concept(observations: Sequence[_Pair]) -> dict[str, list[_Pair]]:
+    """Return the observations of each concept, in the order of the check."""
     found: dict[str, list[_Pair]] = {}
     for row in observations:
         found.setdefault(row.concept, []).append(row)
     return found
 
 
-def _by_prompt(observations: Sequence[_Pair]) -> dict[tuple[str, str], list[_Pair]]:
+def grouped_by_prompt(observations: Sequence[_Pair]) -> dict[tuple[str, str], list[_Pair]]:
+    """Return the observations of each prompt of each concept."""
     found: dict[tuple[str, str], list[_Pair]] = {}
     for row in observations:
         found.setdefault((row.concept, row.prompt), []).append(row)
@@ -355,4 +245,4 @@ def _by_prompt(observations: Sequence[_Pair]) -> dict[tuple[str, str], list[_Pai
 
 
 def _clusters(observations: Sequence[Observation], of: Callable[[Observation], float]) -> list[list[float]]:
-    return [[of(row) for row in rows] for rows in _by_prompt(observations).values()]
+    return [[of(row) for row in rows] for rows in grouped_by_prompt(observations).values()]

@@ -18,7 +18,7 @@ import torch
 
 from publisher.api import Observation, Trial, safetensors_bytes
 from publisher.api.freeze_mask import FreezeMask
-from publisher.builtin.metrics.against import AgainstParams
+from publisher.builtin.metrics.curve_statistics import AgainstParams
 from publisher.builtin.metrics.gaps import LossGap
 from publisher.builtin.metrics.rates import ConceptRate, RateParams
 from publisher.errors import PublisherError

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from publisher.api import ReleaseReport, Trial
-from publisher.builtin.metrics.against import AgainstParams
+from publisher.builtin.metrics.curve_statistics import AgainstParams
 from publisher.builtin.metrics.curves import HalfTimeRatio
 from publisher.package import build, card, keys, sign
 from publisher.package.verify import verify

@@ -16,8 +16,7 @@ import pytest
 
 from publisher.api import CurveMetric, Interval, Trial
 from publisher.builtin.metrics import curve_statistics, intervals
-from publisher.builtin.metrics.against import AgainstParams
-from publisher.builtin.metrics.curve_statistics import area, half_time
+from publisher.builtin.metrics.curve_statistics import AgainstParams, area, half_time
 from publisher.builtin.metrics.curves import HalfTime, HalfTimeRatio, RelearnedArea, RelearnedLast, RelearnedWorst
 from publisher.builtin.metrics.intervals import mean, median, paired_difference, share, widened
 

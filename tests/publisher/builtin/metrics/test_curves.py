@@ -13,8 +13,7 @@ import pytest
 
 from publisher.api import CurveMetric, Gate, Measurement, Trial
 from publisher.api.verdicts import judge
-from publisher.builtin.metrics.against import AgainstParams
-from publisher.builtin.metrics.curve_statistics import area, half_time
+from publisher.builtin.metrics.curve_statistics import AgainstParams, area, half_time
 from publisher.builtin.metrics.curves import (
     CURVES,
     HalfTime,

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from publisher.api import NoParams, PixelPair
+from publisher.builtin.metrics.distances import ImageDistance, KeptDistance, KeptDistanceParams
+from publisher.builtin.metrics.intervals import median
+
+NO = NoParams()
+
+
+def far(concept: str, distances: Sequence[float], permeability: float | None = None) -> list[PixelPair]:
+    """Pairs of images of one concept at these distances from the base model's."""
+    return [
+        PixelPair(concept=concept, prompt=f"prompt {i}", seed=i, distance=distance, permeability=permeability)
+        for i, distance in enumerate(distances)
+    ]
+
+
+def test_the_median_distance_lies_between_two_order_statistics() -> None:
+    """n = 10: the second and the ninth value cover the median with 97.9%, the third and the eighth with 89.1%."""
+    found = ImageDistance().measure(NO, far("pizza", [i / 100 for i in range(10)])).hardened
+    assert (found.low, found.value, found.high) == (0.01, pytest.approx(0.045), 0.08)
+
+
+def test_distance_quantiles_are_in_the_details() -> None:
+    details = ImageDistance().measure(NO, far("pizza", [i / 100 for i in range(101)])).details
+    assert details["quantiles"] == pytest.approx({"0.05": 0.05, "0.25": 0.25, "0.5": 0.5, "0.75": 0.75, "0.95": 0.95})
+
+
+def test_five_images_have_no_median_with_an_interval() -> None:
+    with pytest.raises(ValueError, match="5 images are too few"):
+        median([0.0] * 5)
+
+
+def test_kept_distance_is_the_median_of_all_images() -> None:
+    rows = far("pizza", [0.0] * 7) + far("cat", [0.2] * 4)
+    found = KeptDistance().measure(KeptDistanceParams(), rows)
+    assert found.hardened == median([0.0] * 7 + [0.2] * 4)
+    assert (found.hardened.value, list(found.by_concept)) == (0.0, ["pizza"])
+
+
+def test_kept_distance_counts_the_images_that_are_the_base_models_bit_for_bit() -> None:
+    found = KeptDistance().measure(KeptDistanceParams(), far("pizza", [0.0, 0.0, 0.0, 1e-6, 0.1, 0.2, 0.3, 0.4]))
+    assert (found.details["unchanged"]["value"], found.details["unchanged"]["n"]) == (3 / 8, 8)
+
+
+def test_kept_distance_names_the_concepts_that_moved_most_and_ties_in_the_checks_order() -> None:
+    rows = [*far("near", [0.1] * 6), *far("hit", [0.3, 0.5]), *far("far", [0.1] * 6), *far("still", [0.0] * 6)]
+    worst = KeptDistance().measure(KeptDistanceParams(worst=3), rows).details["worst"]
+    assert worst == [
+        {"concept": "hit", "median": 0.4, "n": 2},
+        {"concept": "near", "median": 0.1, "n": 6},
+        {"concept": "far", "median": 0.1, "n": 6},
+    ]
+
+
+def test_kept_distance_by_permeability_tells_what_the_membranes_let_through() -> None:
+    rows = [
+        *far("pizza", [0.0] * 6, 0.0),
+        *far("cat", [0.1, 0.3], 0.25),
+        *far("dog", [0.5], 0.2500001),
+        *far("fox", [0.7, 0.9], 1.8),
+    ]
+    assert KeptDistance().measure(KeptDistanceParams(), rows).details["by_permeability"] == [
+        {"permeability": "0", "n": 6, "median": 0.0},
+        {"permeability": "> 0 to 0.25", "n": 2, "median": 0.2},
+        {"permeability": "> 0.25 to 0.5", "n": 1, "median": 0.5},
+        {"permeability": "> 1", "n": 2, "median": 0.8},
+    ]
+
+
+def test_without_membranes_there_is_nothing_by_permeability() -> None:
+    assert "by_permeability" not in KeptDistance().measure(KeptDistanceParams(), far("cat", [0.1] * 6)).details
+
+
+def test_the_best_of_n_is_what_equal_images_measure() -> None:
+    still, params = far("pizza", [0.0] * 60), KeptDistanceParams()
+    assert ImageDistance().best(NO, 60) == ImageDistance().measure(NO, still).hardened
+    assert KeptDistance().best(params, 60) == KeptDistance().measure(params, still).hardened
