@@ -93,7 +93,7 @@ def test_the_report_has_the_permeabilities_and_the_images_without(released: tupl
 def test_the_card_says_how_to_load_with_membranes_and_what_happens_without(released: tuple[Path, Result]) -> None:
     card = (released[0] / "small-1.0.0" / "README.md").read_text()
     assert 'publisher.load("small-1.0.0", verify_key="publisher.pub")' in card
-    assert "| membrane-bundle.cigarette.without |" in card.replace("\\", "")
+    assert "| membrane-bundle.cigarette.without (without membranes) |" in card.replace("\\", "")
 
 
 def test_the_plan_says_which_checks_are_made_without_membranes(
