@@ -123,6 +123,11 @@ class CheckRecord(Params):
     """File of the evidence inside ``release/reports/``, one JSON line an image."""
     evidence_sha256: str = ""
 
+    @property
+    def attached(self) -> bool:
+        """Whether the package's safeguards were attached when images were generated."""
+        return self.membranes == "on"
+
 
 class ClaimRecord(Params):
     """One claim with its verdict: the worst of its checks'; without checks *unknown*."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
 
-from publisher.api import CheckRecord, ClaimRecord, ReleaseReport
+from publisher.api import ClaimRecord, ReleaseReport
 from publisher.package.card_training import relearning
 from publisher.package.layout import BASE_CARD
-from publisher.report.rows import Column, columns, rows
+from publisher.report.rows import check_table, columns
 from publisher.report.verdicts import made_by
 from publisher.safeguards import ALL
-from publisher.text import markdown, printable
+from publisher.text import code, markdown, printable
 
 _HUB = re.compile(r"hf:([\w.-]+/[\w.-]+)@[0-9a-f]{40}")
 _HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
@@ -64,17 +63,17 @@ def _license(name: str) -> dict[str, Any]:
 
 def _what(report: ReleaseReport) -> str:
     lines = [
-        f"A hardened copy of {_code(report.model.source)} ({_code(report.model.family)}).",
+        f"A hardened copy of {code(report.model.source)} ({code(report.model.family)}).",
         f"The release's decision is **{report.decision}**: the worst verdict of all claims below.",
         "",
         "## What was hardened",
         "",
     ]
     for step in report.steps:
-        changed = ", ".join(f"{count} tensors of {_code(name)}" for name, count in sorted(step.changed.items()))
+        changed = ", ".join(f"{count} tensors of {code(name)}" for name, count in sorted(step.changed.items()))
         origin = f"{markdown(step.origin.distribution)} {markdown(step.origin.version)}"
         lines.append(
-            f"- {_code(step.id)}: {markdown(step.name)} {markdown(step.version)} ({origin}) "
+            f"- {code(step.id)}: {markdown(step.name)} {markdown(step.version)} ({origin}) "
             f"changed {changed or 'no tensor'}"
         )
     return "\n".join(lines if report.steps else [*lines, "Nothing: no step was run."])
@@ -94,17 +93,10 @@ def _claim(claim: ClaimRecord) -> list[str]:
         f"Claim of {markdown(made_by(claim))}; binds {claim.binds}.",
     ]
     if claim.checks:
-        lines += ["", *_table(claim.checks, columns(brief=False))]
+        lines += ["", *check_table(claim.checks, columns(brief=False))]
     if claim.limits:
         lines += ["", "Limits:", "", *(f"- {markdown(limit)}" for limit in claim.limits)]
     return lines
-
-
-def _table(checks: Iterable[CheckRecord], shown: Sequence[Column]) -> list[str]:
-    """Return the rows of checks as a table with these columns."""
-    lines = [[column.heading for column in shown], ["---"] * len(shown)]
-    lines += [[markdown(row.cells[column.name]) for column in shown] for row in rows(checks)]
-    return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
 def _limits(report: ReleaseReport) -> str:
@@ -135,35 +127,12 @@ from diffusers import DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained("{folder}", use_safetensors=True)
 ```"""
-_SAFEGUARDED = """This package carries membranes for {concepts}: they are attached when it is loaded, and each prompt
-opens them as far as it resembles what they are for.
-
-```python
-import publisher
-
-pipeline = publisher.load("{folder}", verify_key="publisher.pub")
-```
-
-Plain diffusers loads the weights **without the membranes**: whoever does so is free of them.
-
-```python
-from diffusers import DiffusionPipeline
-
-pipeline = DiffusionPipeline.from_pretrained("{folder}", use_safetensors=True)
-```"""
 
 
 def _load(report: ReleaseReport) -> str:
-    table, folder = report.permeabilities, _folder(report)
-    if table is None:
-        return "## How to load\n\n" + _PLAIN.format(folder=folder) + _loaded_with(report)
-    concepts = ", ".join(map(_code, table.membranes))
-    return (
-        "## How to load\n\n"
-        + _SAFEGUARDED.format(folder=folder, concepts=concepts)
-        + _without(report)
-        + _loaded_with(report)
-    )
+    folder = _folder(report)
+    own = [text for one in ALL if (text := one.loading(report, folder))]
+    return "\n\n".join(["## How to load", *(own or [_PLAIN.format(folder=folder)])]) + _loaded_with(report)
 
 
 _LIBRARIES = ("diffusers", "transformers", "torch")
@@ -180,20 +149,11 @@ Before it was signed it was loaded with {", ".join(found)}: those versions load 
 An older transformers than the one that saved a text encoder may fill its weights at random and only warn."""
 
 
-def _without(report: ReleaseReport) -> str:
-    """What was measured without membranes, or that nobody did."""
-    checks = [check for claim in report.claims for check in claim.checks if check.membranes == "off"]
-    if not checks:
-        return "\n\nWhat it generates then was not measured."
-    shown = [column for column in columns() if column.name not in ("verdict", "gate")]
-    return "\n\n" + "\n".join(["What it generates then was measured:", "", *_table(checks, shown)])
-
-
 def _origin(report: ReleaseReport, *, base_card: bool) -> str:
     lines = [
         "## Where it comes from",
         "",
-        f"Base model: {_code(report.model.source)}, digest {_code(report.model.digest)}.",
+        f"Base model: {code(report.model.source)}, digest {code(report.model.digest)}.",
         "Steps, checks, numbers and evidence are in `release/reports/`, the manifest in",
         "`release/manifest.resolved.json`, signed statements in `release/attestations/`.",
         "Who ran the release also signed it: SLSA Build L1 at most.",
@@ -206,7 +166,3 @@ def _origin(report: ReleaseReport, *, base_card: bool) -> str:
 def _folder(report: ReleaseReport) -> str:
     """The package's folder name, with nothing that a shell or Python would read otherwise."""
     return re.sub(r"[^A-Za-z0-9._+-]", "_", f"{report.name}-{report.version}")
-
-
-def _code(text: str) -> str:
-    return f"`{printable(text).replace('`', chr(39))}`"

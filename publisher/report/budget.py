@@ -16,7 +16,7 @@ from publisher.report.relearning import (
     models_of,
     title,
 )
-from publisher.report.wording import count, figure, span
+from publisher.report.wording import ALONE, HONOURS, count, figure, span
 
 MOST_ROWS, MOST_MODELS = 400, 8
 NOT_RUN = ("\u2013", "\u2013")
@@ -71,7 +71,7 @@ def _row(check: CheckRecord, curves: ConceptCurves, models: Sequence[str]) -> Bu
 
 
 def _attack(check: CheckRecord) -> str:
-    how = [*(["without membranes"] if check.membranes == "off" else []), *([MASKED] if masked(check) else [])]
+    how = [*([] if check.attached else [ALONE]), *([MASKED] if masked(check) else [])]
     return f"{check.attack} ({', '.join(how)})" if how else check.attack
 
 
@@ -97,7 +97,7 @@ def attack(check: CheckRecord) -> str:
     parts = [f"attack {check.attack}"]
     parts += [f"captions: {given['captions']}"] if "captions" in given else []
     parts += [count(given["images"], "image")] if isinstance(given.get("images"), int) else []
-    parts += ["honours the freeze mask"] if masked(check) else []
+    parts += [HONOURS] if masked(check) else []
     parts += [f"batches of {given['batch']}"] if isinstance(given.get("batch"), int) else []
     last = max((trial.evaluation_steps[-1] for trial in check.trials if trial.evaluation_steps), default=0)
     return ", ".join([*parts, f"at most {count(last, 'step')}"])

@@ -1,4 +1,4 @@
-"""Trials under a freeze mask as a table: the share of an attacker's gain that each mask leaves."""
+"""Trials under a mask as a table: the share of an attacker's gain that each mask leaves."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ NAMES = {
     "random-mask": "a random mask",
 }
 MASKED = "under the mask"
-"""What the hardened model is called where the attacker honours the package's freeze mask."""
+"""What the hardened model is called where the attacker honours the package's mask."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def curves_by_concept(check: CheckRecord) -> list[ConceptCurves]:
 
 
 def masked(check: CheckRecord) -> bool:
-    """Whether the attacker honours the package's freeze mask on the hardened model."""
+    """Return whether the attacker honours the package's mask on the hardened model."""
     return check.attack_params.get("mask") is True
 
 

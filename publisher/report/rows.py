@@ -6,13 +6,14 @@ A new column is one entry of :data:`COLUMNS`, and its text in the test of the ro
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from publisher.api import CheckRecord, ClaimRecord, Verdict
 from publisher.report import verdicts
 from publisher.report.relearning import control, repetitions
 from publisher.report.wording import count, estimate, figure, gate_words, looks, span
+from publisher.text import table as markdown_table
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,12 @@ def reasons(claim: ClaimRecord) -> list[str]:
         return ["No check tests it."]
     found = [one for one in rows(claim.checks) if one.verdict not in ("passed", "reported")]
     return [f"{one.record.id}: {one.line('metric', 'n', 'method', 'control', 'notes', brief=False)}" for one in found]
+
+
+def check_table(checks: Iterable[CheckRecord], shown: Sequence[Column]) -> list[str]:
+    """Return the lines of a Markdown table of checks with these columns."""
+    cells = ([row.cells[column.name] for column in shown] for row in rows(checks))
+    return markdown_table([column.heading for column in shown], cells)
 
 
 def rows(checks: Iterable[CheckRecord]) -> list[CheckRow]:

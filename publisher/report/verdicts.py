@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from publisher.api import CheckRecord, ClaimRecord, MatrixCell, ReleaseReport, Verdict
 from publisher.api.verdicts import judge, lower, overall, worst
-from publisher.report.wording import count
+from publisher.report.wording import ALONE, count
 
 DECISIONS: dict[Verdict, str] = {
     "passed": "Released",
@@ -25,8 +25,8 @@ def check_verdict(check: CheckRecord) -> Verdict:
 
 
 def title(check: CheckRecord) -> str:
-    """The check's id, and that it was made without membranes."""
-    return f"{check.id} (without membranes)" if check.membranes == "off" else check.id
+    """Return the check's id, and that it is about the weights alone."""
+    return check.id if check.attached else f"{check.id} ({ALONE})"
 
 
 def claim_verdict(claim: ClaimRecord) -> Verdict:

@@ -12,6 +12,10 @@ from publisher.api.metrics import UNBOUNDED
 MINUS = "\u2212"
 JOINERS = "\u200c\u200d"
 """Persian and emoji need these two invisible characters."""
+ALONE = "without membranes"
+"""What is said of a check of the weights alone."""
+HONOURS = "honours the freeze mask"
+"""What is said of an attacker who leaves alone what a package freezes."""
 SUFFIXES = {"share": "%", "times": "x"}
 """What is written right behind a number of a unit; other units follow after a space."""
 

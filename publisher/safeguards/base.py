@@ -129,6 +129,10 @@ class Safeguard(ABC):
         """Return its own section of the model card; empty: there is nothing to say. ``folder`` names the package."""
         return ""
 
+    def loading(self, report: ReleaseReport, folder: str) -> str:
+        """Return how users load the package with it, for the card; empty: plain diffusers does, as for any model."""
+        return ""
+
     # a model that generates
 
     def digest(self, folder: Path) -> str:

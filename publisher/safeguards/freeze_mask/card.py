@@ -6,7 +6,7 @@ from publisher.api import MaskRecord, ReleaseReport
 from publisher.report.kept_gains import KeptGains, kept_gains
 from publisher.report.relearning import title, trained
 from publisher.report.wording import figure
-from publisher.text import markdown, printable
+from publisher.text import code, markdown, table
 
 _BINDS = """**A user who ignores the mask is not stopped.** It is an agreement, not a lock: plain diffusers trains every
 tensor, and so does whoever deletes the file. It binds those who honour it, and a hub or a training service can check
@@ -50,7 +50,7 @@ def freeze_mask(report: ReleaseReport, folder: str) -> str:
 
 def _what(mask: MaskRecord) -> str:
     text = (
-        f"`release/freeze-mask.json` names what a fine-tuning of {_code(mask.component)} is to leave as it is:"
+        f"`release/freeze-mask.json` names what a fine-tuning of {code(mask.component)} is to leave as it is:"
         f" {mask.parameters.frozen:,} of {mask.parameters.total:,} parameters"
         f" ({figure(round(mask.parameters.value, 4), 'share')}), in {mask.tensors.frozen:,} of"
         f" {mask.tensors.total:,} tensors ({figure(round(mask.tensors.value, 4), 'share')}); frozen as one:"
@@ -58,7 +58,7 @@ def _what(mask: MaskRecord) -> str:
     )
     lines = [text]
     if mask.largest:
-        largest = ", ".join(f"{_code(tensor.name)} ({tensor.frozen:,})" for tensor in mask.largest[:3])
+        largest = ", ".join(f"{code(tensor.name)} ({tensor.frozen:,})" for tensor in mask.largest[:3])
         lines.append(f"Most of it is in {largest}.")
     for name, value in mask.others.items():
         lines.append(f"It has {figure(round(value, 4), 'share')} in common with {markdown(title(name, masked=True))}.")
@@ -71,10 +71,5 @@ def _kept(found: KeptGains) -> list[str]:
         [f"{row.concept} (innocent)" if row.innocent else row.concept, row.attack, row.gain, row.of, *row.cells]
         for row in found.rows
     ]
-    lines = [heads, ["---"] * len(heads), *([markdown(cell) for cell in row] for row in rows)]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return ["What was left of an attacker's gain, by mask; random masks freeze as many parameters:", table]
-
-
-def _code(text: str) -> str:
-    return f"`{printable(text).replace('`', chr(39))}`"
+    said = "What was left of an attacker's gain, by mask; random masks freeze as many parameters:"
+    return [said, "\n".join(table(heads, rows))]

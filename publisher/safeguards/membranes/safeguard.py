@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from publisher.api import ReleaseReport
 from publisher.api.membranes import FOLDER, INDEX, MembraneIndex, Transport
 from publisher.codes import Finding
 from publisher.model.digest import sha256_file, sha256_list
 from publisher.model.strict_json import JsonError, strict_object
 from publisher.safeguards.base import Contents, Safeguard
+from publisher.safeguards.membranes.card import how_to_load
 from publisher.safeguards.membranes.findings import check_membranes
 from publisher.text import printable
 
@@ -45,6 +47,10 @@ class MembraneSafeguard(Safeguard):
     def findings(self, document: Any, contents: Contents) -> Iterator[Finding]:
         """Compare the index with the files beside it."""
         yield from check_membranes(document, contents.digests, contents.headers)
+
+    def loading(self, report: ReleaseReport, folder: str) -> str:
+        """Return how to load the package with them, and what its weights do alone."""
+        return how_to_load(report, folder)
 
     def digest(self, folder: Path) -> str:
         """Hash all files of membranes that open by the prompt.
