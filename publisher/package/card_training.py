@@ -7,7 +7,7 @@ from publisher.report import rows
 from publisher.report.budget import budget
 from publisher.report.relearning import trained
 from publisher.report.verdicts import title
-from publisher.text import markdown
+from publisher.text import markdown, table
 
 _TEXT = """Copies of this model and of the controls were trained alike on a few images of the concept. The table has the
 training steps until the concept is generated half as often as the base model generates it when asked plainly, by the
@@ -22,19 +22,14 @@ def relearning(report: ReleaseReport) -> str:
     checks = [check for _, check in trained(report)]
     if not checks:
         return ""
-    table = budget(checks)
-    heads = ["concept", "attack", "captions", "images", "trials", *map(markdown, table.models)]
-    rows = [
+    found = budget(checks)
+    heads = ["concept", "attack", "captions", "images", "trials", *map(markdown, found.models)]
+    cells = [
         [row.concept, row.attack, row.captions, row.images, str(row.trials), *(half for half, _ in row.cells)]
-        for row in table.rows
+        for row in found.rows
     ]
-    lines = ["## Can training bring it back?", "", _TEXT, "", _line(heads), _line(["---"] * len(heads))]
-    lines += [_line([markdown(cell) for cell in row]) for row in rows]
-    return "\n".join([*lines, "", *map(_found, checks)])
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    lines = ["## Can training bring it back?", "", _TEXT, "", *table(heads, cells), "", *map(_found, checks)]
+    return "\n".join(lines)
 
 
 def _found(check: CheckRecord) -> str:

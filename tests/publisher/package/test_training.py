@@ -174,8 +174,11 @@ def test_the_card_says_how_many_steps_it_takes_and_who_gets_around_it() -> None:
     section = text[text.index("## Can training bring it back?") :]
     assert "| concept | attack | captions | images | trials | hardened model | before the step |\n" in section
     assert "| cigarette | lora | name | 20 | 2 | >20 | 5 |\n".replace(">", "&gt;") in section
-    assert "- cigarette.lora (passed): t50 at least 2.5x of before (2.1x or more), 2 trials\n" in section
-    assert "| 2\\.5 \\[2.1 or more\\] times, n = 2, bootstrap 95% |" in text
+    assert (
+        "- cigarette.lora (passed): t50-ratio at least 2.5x (2.1x or more), n 2 trials, against before the step\n"
+        in section
+    )
+    assert "| t50-ratio | at least 2.5x | 2\\.1x or more | 2 trials | bootstrap 95% |" in text
     assert "This delays, it does not prevent" in section
 
 
@@ -193,4 +196,4 @@ def test_the_card_names_the_control_of_a_number_of_steps() -> None:
         "method": "bootstrap 95%",
     }
     text = card.render(ReleaseReport.parse(data), base_card=False).decode()
-    assert "| before the step: 5 \\[4, 6\\] times, n = 2, bootstrap 95% |" in text
+    assert "| bootstrap 95% | before the step 5x |" in text
