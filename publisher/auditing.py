@@ -101,7 +101,7 @@ class Published:
         self.denoiser = self.weights(self.mask.component)
 
     def weights(self, component: str) -> Weights:
-        """A component's tensors."""
+        """Return a component's tensors."""
         files = {f"{component}/{path.name}": path for path in (self.folder / component).glob("*.safetensors")}
         found = [info for name, path in sorted(files.items()) for info in read_header(path, name).values()]
         return Weights({info.name: info for info in found}, files)
@@ -112,7 +112,7 @@ class Published:
         return tuple(sorted(path.name for path in self.folder.iterdir() if path.is_dir() and path.name != RELEASE))
 
     def texts(self, prefix: str) -> dict[str, Path]:
-        """Configurations and vocabularies right below a folder (``"unet/"``; empty: the root), by path."""
+        """Return configurations and vocabularies right below a folder (``"unet/"``; empty: the root), by path."""
         paths = (self.folder / prefix).iterdir() if (self.folder / prefix).is_dir() else ()
         return {f"{prefix}{path.name}": path for path in paths if path.is_file() and suffix(path.name) in TEXT_TYPES}
 
@@ -131,7 +131,7 @@ class Published:
                 )
 
     def record(self) -> AuditedPackage:
-        """What the audit's record says of it."""
+        """Return what the audit's record says of it."""
         summary = self._verification.summary
         return AuditedPackage(
             name=summary.name if summary else "",
@@ -174,7 +174,7 @@ class Auditor:
             self._weights.append(self._nothing(f"there are no safetensors weights in {self._mask.component}/"))
 
     def record(self) -> Audit:
-        """The answer."""
+        """Return the record of the audit."""
         pipeline = self._upload.kind == "pipeline"
         weights, adapters = tuple(self._weights), tuple(self._adapters)
         unexamined = _listed(self._upload.unexamined)
@@ -247,7 +247,7 @@ class Auditor:
         )
 
     def _named(self) -> Iterator[str]:
-        """Components that the upload's ``model_index.json`` names."""
+        """Yield components that the upload's ``model_index.json`` names."""
         index = self._upload.documents.get(MODEL_INDEX)
         for name, value in index.items() if isinstance(index, dict) else ():
             if isinstance(value, list) and value != [None, None]:
@@ -261,7 +261,7 @@ class Auditor:
             yield self._component(name)
 
     def _config(self, prefix: str) -> Iterator[ComponentAudit]:
-        """The denoiser's own configuration, which can change what its tensors do."""
+        """Compare the denoiser's own configuration, which can change what its tensors do."""
         if f"{prefix}config.json" not in self._upload.digests:
             return
         changed = self._texts(f"{self._mask.component}/", prefix, only=f"{self._mask.component}/config.json")
@@ -308,7 +308,7 @@ class Auditor:
         return kinds
 
     def _texts(self, ours: str, theirs: str, only: str = "") -> tuple[str, ...]:
-        """Text files of a folder that say something else in the upload, or are not there; named as published."""
+        """Return text files of a folder that differ or are absent in the upload, named as published."""
         changed = []
         for name, path in sorted(self._published.texts(ours).items()):
             own = theirs + name.removeprefix(ours)
@@ -328,7 +328,7 @@ def _listed(files: Mapping[str, str]) -> tuple[Unexamined, ...]:
 
 
 def _said(document: Any) -> Any:
-    """A configuration without what saving it anew changes: versions and where it came from."""
+    """Return a configuration without what saving it again changes: versions and where it came from."""
     if not isinstance(document, dict):
         return document
     return {key: value for key, value in document.items() if not key.startswith("_") or key == "_class_name"}

@@ -16,7 +16,7 @@ class Code(Enum):
     remedy: str
 
     def __new__(cls, value: str, title: str, remedy: str) -> Self:
-        """One of the codes below."""
+        """Make one of the codes below."""
         code = object.__new__(cls)
         code._value_ = value
         code.title = title
@@ -83,6 +83,6 @@ class Finding:
 
 
 def table() -> str:
-    """All codes as a Markdown table."""
+    """Return all codes as a Markdown table."""
     rows = [f"| `{code.value}` | {code.title} | {code.remedy} |" for code in Code]
     return "\n".join(["| code | meaning | what to do |", "|---|---|---|", *rows]) + "\n"

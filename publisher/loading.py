@@ -34,7 +34,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     transport: Transport | None = None,
 ) -> DiffusionPipeline:
-    """A released package as a diffusers pipeline, as its publisher means it to be used.
+    """Load a released package as a diffusers pipeline, as its publisher means it to be used.
 
     Its membranes are attached and open by the prompt, and a safety checker that it brings is kept. The attribute
     ``membranes`` of the pipeline is what was attached, or None

@@ -10,7 +10,7 @@ _MARKUP = str.maketrans({mark: f"\\{mark}" for mark in r"\`*_{}[]#|~"} | {"<": "
 
 
 def printable(text: str) -> str:
-    """``text`` on one line, with control, format and surrogate characters written as escapes."""
+    """Return ``text`` on one line, with control, format and surrogate characters written as escapes."""
     return "".join(_visible(character) for character in text)
 
 
@@ -21,7 +21,7 @@ def _visible(character: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """``text`` as Markdown that shows exactly it: no markup, no HTML, one line."""
+    """Return ``text`` as Markdown that shows exactly it: no markup, no HTML, one line."""
     words = printable(text).strip().translate(_MARKUP)
     return re.sub(r"^([-+=]|\d+[.)])", lambda start: f"{start[0][:-1]}\\{start[0][-1]}", words)
 

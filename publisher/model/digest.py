@@ -10,19 +10,19 @@ from typing import Any
 
 
 def sha256_file(path: Path) -> str:
-    """sha256 of a file's content, in lower-case hex."""
+    """Return the sha256 of a file's content, in lower-case hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_json(data: Any) -> str:
-    """sha256 of JSON data, whatever the order of its keys."""
+    """Return the sha256 of JSON data, whatever the order of its keys."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sha256_list(digests: Mapping[str, str]) -> str:
-    """One digest for a set of files: sha256 of the lines ``<hex>  <path>``, sorted by path."""
+    """Return one digest for a set of files: sha256 of the lines ``<hex>  <path>``, sorted by path."""
     lines = "".join(f"{digests[path]}  {path}\n" for path in sorted(digests))
     return hashlib.sha256(lines.encode()).hexdigest()
 

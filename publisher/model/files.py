@@ -20,7 +20,7 @@ from publisher.model.header import BITS
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under ``path`` complete and on disk, or not at all. Mode 0644.
+    """Open a file that appears under ``path`` complete and on disk, or not at all. Mode 0644.
 
     Raises:
         PublisherError: it cannot be written (disk full, no permission); nothing is left behind.
@@ -69,7 +69,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 @contextmanager
 def partial(target: Path) -> Iterator[Path]:
-    """A new folder beside ``target``, under a name that no other run has; gone when the block ends.
+    """Make a folder beside ``target``, under a name that no other run has; gone when the block ends.
 
     Raises:
         PublisherError: it cannot be made.
@@ -87,13 +87,13 @@ def partial(target: Path) -> Iterator[Path]:
 
 
 def partial_prefix(target: Path) -> str:
-    """How the names of its unfinished folders begin."""
+    """Return how the names of its unfinished folders begin."""
     return f".{target.name}.partial"
 
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill, beside ``target``; it gets that name when the block ends, and is gone if the block fails.
+    """Make a folder beside ``target`` that gets its name when the block ends, and is gone if the block fails.
 
     Raises:
         UsageError: there is something under that name already.
@@ -109,7 +109,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def json_bytes(data: Any) -> bytes:
-    """JSON with sorted keys, two spaces, UTF-8 and a final newline: equal data gives equal bytes."""
+    """Return JSON with sorted keys, two spaces, UTF-8 and a final newline: equal data gives equal bytes."""
     text = json.dumps(data, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     return text.encode() + b"\n"
 
@@ -147,7 +147,7 @@ def write_safetensors(path: Path, tensors: Sequence[TensorInfo], read: Callable[
 
 
 def nbytes(tensor: TensorInfo) -> int:
-    """Bytes of a tensor's data."""
+    """Return the bytes of a tensor's data."""
     return tensor.parameters * BITS[tensor.dtype] // 8
 
 

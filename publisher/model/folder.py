@@ -33,7 +33,7 @@ QUANTISED = ("quantization_config",)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of the model.
+    """Read a JSON object from a file of the model.
 
     Raises:
         ModelError: not there, too large, or not a JSON object.
@@ -55,7 +55,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_configs(folder: Path) -> dict[str, dict[str, Any]]:
-    """``"model_index"`` and each component's name -> its configuration ({} where it has none).
+    """Read ``"model_index"`` and each component's name -> its configuration ({} where it has none).
 
     Raises:
         ModelError: no ``model_index.json``, a component's folder is missing, or custom code.
@@ -113,7 +113,7 @@ class ModelFolder(ModelInfo):
         return tuple(sorted(set(self._configs) - {"model_index"}))
 
     def config(self, component: str) -> Mapping[str, Any]:
-        """The component's configuration."""
+        """Return the component's configuration."""
         return self._configs[component]
 
     @cached_property
@@ -126,7 +126,7 @@ class ModelFolder(ModelInfo):
         return {component: self._read_headers(component) for component in self.components}
 
     def tensors(self, component: str) -> Mapping[str, TensorInfo]:
-        """Header of every tensor of a component, sorted by name."""
+        """Return the header of every tensor of a component, sorted by name."""
         return self._headers[component]
 
     @cached_property

@@ -21,7 +21,7 @@ MAX_NAME = 512
 MAX_ENTRIES = 32 * MAX_TENSORS
 """JSON values of a header: its tensors, their fields, and as many sizes and offsets as tensors usually have."""
 POINTER = b"version https://git-lfs.github.com/spec/"
-"""How a file begins that Git LFS has left in place of the real one."""
+"""First bytes of a file that Git LFS has left in place of the real one."""
 PULL = "run 'git lfs pull' where it was cloned, or fetch the file itself"
 BITS = {
     "BOOL": 8,
@@ -47,7 +47,7 @@ class HeaderError(ValueError):
 
 
 def read_header(path: Path, file: str = "") -> dict[str, TensorInfo]:
-    """Every tensor of a safetensors file, sorted by name, with sizes and gaps checked against the file.
+    """Read every tensor of a safetensors file, sorted by name, with sizes and gaps checked against the file.
 
     Args:
         path: the file.

@@ -61,7 +61,7 @@ class Delta:
                 )
 
     def path(self, component: str) -> Path:
-        """The file with the changed tensors of a component."""
+        """Return the file with the changed tensors of a component."""
         return self.folder / f"{component}.safetensors"
 
 
@@ -90,11 +90,11 @@ class State(Model):
         return self.base.components
 
     def config(self, component: str) -> Mapping[str, Any]:
-        """The component's configuration."""
+        """Return the component's configuration."""
         return self.base.config(component)
 
     def tensors(self, component: str) -> Mapping[str, TensorInfo]:
-        """Header of every tensor of a component, sorted by name: steps change neither names nor shapes nor dtypes."""
+        """Return the header of every tensor, sorted by name: steps change neither names nor shapes nor dtypes."""
         return self.base.tensors(component)
 
     @property
@@ -106,11 +106,11 @@ class State(Model):
         return digest
 
     def after(self, delta: Delta) -> State:
-        """The state with one more delta."""
+        """Return the state with one more delta."""
         return State(self.base, (*self.deltas, delta), self._states)
 
     def read(self, component: str, name: str) -> Tensor:
-        """One tensor, on the CPU, in its stored dtype."""
+        """Read one tensor to the CPU, in its stored dtype."""
         from safetensors import safe_open
 
         if name not in self.tensors(component):
@@ -129,7 +129,7 @@ class State(Model):
     def folder(self) -> Path:
         """A complete diffusers folder with this state: links to the base's files, its own where something changed.
 
-        Made anew once a process: what an earlier run left is not trusted.
+        Made again once a process: what an earlier run left is not trusted.
         """
         if not self.deltas:
             return self.base.path
@@ -143,7 +143,7 @@ class State(Model):
         return folder
 
     def files(self, folder: Path) -> dict[str, Path]:
-        """The model's files: name -> the base's own, or one written under ``folder`` with the deltas' tensors in it."""
+        """Return name -> the base's own file, or one written under ``folder`` with the deltas' tensors in it."""
         found = dict(self.base.files)
         for name, source in self.base.files.items():
             component = name.split("/", maxsplit=1)[0]

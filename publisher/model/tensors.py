@@ -24,13 +24,13 @@ _NAMES = {
 
 
 def dtype_name(tensor: Tensor) -> str:
-    """What safetensors calls the tensor's dtype, such as ``"F32"``; torch's own name where it has none."""
+    """Return what safetensors calls the tensor's dtype, such as ``"F32"``; torch's own name where it has none."""
     own = str(tensor.dtype).removeprefix("torch.")
     return _NAMES.get(own, own)
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
-    """The tensor's data, little-endian, row-major."""
+    """Return the tensor's data, little-endian, row-major."""
     import torch
 
     flat = tensor.detach().cpu().contiguous().view(-1)

@@ -1,1 +1,1 @@
-"""The signed package: what lies where, how it is built and signed, and the strict check of somebody else's."""
+"""The signed package: what lies where, how it is built and signed, and the strict check of a foreign one."""

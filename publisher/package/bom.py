@@ -18,7 +18,7 @@ _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "pkg:pypi/model-publisher#bom")
 
 
 def render(report: ReleaseReport) -> bytes:
-    """The document: the same report gives the same bytes, without a time."""
+    """Render the document: the same report gives the same bytes, without a time."""
     from cyclonedx.model.bom import Bom, BomMetaData
     from cyclonedx.output.json import JsonV1Dot6
 

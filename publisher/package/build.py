@@ -136,7 +136,7 @@ def refuse_exchanged(folder: Path, expected: Mapping[str, str], found: Mapping[s
 
 
 def exchanged(folder: Path, paths: Sequence[str]) -> PackageError:
-    """The error that names what is not as it was judged."""
+    """Return the error that names what is not as it was judged."""
     more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     return PackageError(
         f"something changed the package while it was being made: {', '.join(paths[:3])}{more}",

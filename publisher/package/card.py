@@ -20,7 +20,7 @@ _HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
 def render(report: ReleaseReport, *, base_card: bool) -> bytes:
-    """The card: what was hardened, what was shown and with which limits, how to verify, how to load.
+    """Render the card: what was hardened and shown, with which limits, how to verify, how to load.
 
     Args:
         report: the release's.
@@ -164,5 +164,5 @@ def _origin(report: ReleaseReport, *, base_card: bool) -> str:
 
 
 def _folder(report: ReleaseReport) -> str:
-    """The package's folder name, with nothing that a shell or Python would read otherwise."""
+    """Return the package's folder name, with nothing that a shell or Python would read otherwise."""
     return re.sub(r"[^A-Za-z0-9._+-]", "_", f"{report.name}-{report.version}")

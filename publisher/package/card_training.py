@@ -18,7 +18,7 @@ puts weights of the public base model back gets around it."""
 
 
 def relearning(report: ReleaseReport) -> str:
-    """Steps of the hardened model and of the controls, and who gets around it; empty where nothing was trained."""
+    """Return steps of the hardened model and the controls, and who gets around it; empty without trials."""
     checks = [check for _, check in trained(report)]
     if not checks:
         return ""

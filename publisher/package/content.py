@@ -49,14 +49,14 @@ FILE_KEYS = frozenset({"vocab_file", "merges_file", "tokenizer_file", "spm_file"
 """Keys whose value loaders open as a file: a name without a folder, so that it lies in the package."""
 WATCHED = CODE_KEYS | SWITCHES | IMPLEMENTATIONS | FILE_KEYS | {"quantization_config"}
 ADAPTER = "adapter_config.json"
-"""Beside a network's weights it makes loaders fetch the model, and import the library, that it names."""
+"""File beside a network's weights that makes loaders fetch the model, and import the library, that it names."""
 _CLASS = re.compile(r"[A-Z][A-Za-z0-9]{0,99}")
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 INDEX_SUFFIX = ".safetensors.index.json"
 
 
 def check_names(paths: Iterable[str]) -> list[Finding]:
-    """Names and types against the allow-list."""
+    """Compare names and types with the allow-list."""
     findings, seen = [], dict[str, str]()
     for path in sorted(paths):
         if problem := path_problem(path):
@@ -156,7 +156,7 @@ def json_lines(data: bytes) -> list[bytes]:
 
 
 def _within(tree: Tree, path: str, data: bytes) -> bool:
-    """Whether a file keeps the limits of what is parsed, all files before it included."""
+    """Return whether a file keeps the limits of what is parsed, all files before it included."""
     if suffix(path) not in ("json", "jsonl"):
         return True
     if suffix(path) == "jsonl" and not tree.charge(path, "lines of JSON", data.count(b"\n")):
@@ -216,7 +216,7 @@ def _key_problem(key: str, value: Any) -> str:
 
 
 def _built_in(value: Any) -> bool:
-    """Whether an implementation, or one for each part of a model, comes with torch."""
+    """Return whether an implementation, or one for each part of a model, comes with torch."""
     values = value.values() if isinstance(value, dict) else [value]
     return all(one is None or (isinstance(one, str) and one in BUILT_IN) for one in values)
 
@@ -272,7 +272,7 @@ def check_index(
 
 
 def check_model_index(document: Any, paths: set[str]) -> Iterator[Finding]:
-    """Whether ``model_index.json``, as JSON data, names classes of the libraries, and the folders that there are."""
+    """Compare ``model_index.json``, as JSON data, with the libraries' classes and the folders that there are."""
     if not isinstance(document, dict):
         if MODEL_INDEX not in paths or document is not None:
             yield Finding(Code.INCONSISTENT, MODEL_INDEX, "is not there or no JSON object")

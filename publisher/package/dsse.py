@@ -34,17 +34,17 @@ class SignatureError(BundleError):
 
 
 def canonical(statement: dict[str, Any]) -> bytes:
-    """The statement's bytes after RFC 8785: one way to write it."""
+    """Return the statement's bytes after RFC 8785: one way to write it."""
     return rfc8785.dumps(statement)
 
 
 def pae(payload: bytes) -> bytes:
-    """What is signed: DSSE's pre-authentication encoding."""
+    """Return what is signed: DSSE's pre-authentication encoding."""
     return b"DSSEv1 %d %b %d %b" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
 
 
 def bundle(payload: bytes, signature: bytes, hint: str) -> bytes:
-    """The bundle's bytes."""
+    """Return the bundle's bytes."""
     data: dict[str, Any] = {
         "mediaType": BUNDLE_TYPE,
         "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
@@ -99,7 +99,7 @@ def _decode(text: Any) -> bytes:
 
 
 def open_statement(data: bytes, key: PublicKey) -> dict[str, Any]:
-    """The statement in a bundle, once its signature has been verified.
+    """Open the statement in a bundle, once its signature has been verified.
 
     A publisher writes a bundle in one way. The same statement with other white space, another key id, or the twin of
     its ECDSA signature, is refused: the digest of a signature file then means something.
@@ -127,7 +127,7 @@ def open_statement(data: bytes, key: PublicKey) -> dict[str, Any]:
 
 
 def statement(payload: bytes) -> dict[str, Any]:
-    """An in-toto statement from its bytes; its signature is not looked at.
+    """Read an in-toto statement from its bytes; its signature is not looked at.
 
     Raises:
         BundleError: it is none.

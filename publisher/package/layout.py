@@ -63,7 +63,7 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def test_result(check: str) -> str:
-    """Path of the attestation of one check's outcome."""
+    """Return the path of the attestation of one check's outcome."""
     return f"{ATTESTATIONS}test-result.{check}.sigstore.json"
 
 
@@ -71,23 +71,23 @@ test_result.__test__ = False  # type: ignore[attr-defined]  # its name is in-tot
 
 
 def is_payload(path: str) -> bool:
-    """Whether SHA256SUMS lists the file: everything but itself and what refers to it (attestations, signature)."""
+    """Return whether SHA256SUMS lists a file: all but itself and what refers to it."""
     return path not in (SUMS, SIGNATURE) and not path.startswith(ATTESTATIONS)
 
 
 def is_judged(path: str) -> bool:
-    """Whether the file is what the release is about (weights, configurations, what steps left), not what it says."""
+    """Return whether a file is what the release is about, and not what it says of it."""
     return is_payload(path) and path not in (CARD, SUMMARY, RESOLVED, BOM) and not path.startswith(REPORTS)
 
 
 def suffix(path: str) -> str:
-    """Last part of the name after a dot, in lower case; empty if there is none."""
+    """Return the last part of the name after a dot, in lower case; empty if there is none."""
     name = path.rpartition("/")[2]
     return name.rpartition(".")[2].lower() if "." in name else ""
 
 
 def path_problem(path: str) -> str | None:
-    """Why ``path`` (POSIX, relative) cannot be a path of a package, or None.
+    """Return why ``path`` (POSIX, relative) cannot be a path of a package, or None.
 
     ASCII letters, digits and ``._+-`` only: nothing that a terminal, a shell, another file system or another Unicode
     normalisation could read differently.
@@ -103,7 +103,7 @@ def path_problem(path: str) -> str | None:
 
 
 def type_problem(path: str) -> str | None:
-    """Why a file of this name and place does not belong into a package, or None."""
+    """Return why a file of this name and place does not belong into a package, or None."""
     if "/" not in path:
         return None if path in ROOT_FILES else "does not belong into the root of a package"
     if path == SUMS:

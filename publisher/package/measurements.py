@@ -36,7 +36,7 @@ Rows = Sequence[Row]
 
 @dataclass
 class Recomputed:
-    """Which numbers were made again."""
+    """Numbers that were made again."""
 
     checks: list[str] = field(default_factory=list)
     """Ids of the checks whose number, interval and verdict follow from their evidence."""

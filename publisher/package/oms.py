@@ -28,7 +28,7 @@ class OmsError(ValueError):
 
 
 def verify(signature: bytes, digests: Mapping[str, str], key: PublicKey) -> bool:
-    """Whether the files are those that were signed.
+    """Verify that the files are those that were signed.
 
     Args:
         signature: content of ``model.sig``.
@@ -60,7 +60,7 @@ def verify(signature: bytes, digests: Mapping[str, str], key: PublicKey) -> bool
 
 
 def known_digests(name: str, digests: Mapping[str, str]) -> hashing.Config:
-    """A hashing configuration that hashes nothing: it gives these digests and notes that it was ``asked``.
+    """Make a hashing configuration that hashes nothing: it gives these digests and notes that it was ``asked``.
 
     Args:
         name: of the model, for the statement's subject.

@@ -1,4 +1,4 @@
-"""Reports and attestations of a foreign package: V030 to V034. Its verdicts are made anew from its own numbers."""
+"""Reports and attestations of a foreign package: V030 to V034. Its verdicts are made again from its own numbers."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def _verdicts(report: ReleaseReport) -> Iterator[Finding]:
 
 
 def _check_problem(check: CheckRecord) -> str | None:
-    """Why a check's verdict is not what its numbers say. *Unknown* may be said of good numbers, never of bad ones."""
+    """Return why a verdict is not what its numbers say. *Unknown* is allowed for good numbers, never for bad."""
     if check.measurement is None:
         return None if check.verdict == "unknown" else "nothing was measured"
     expected, reason = judge(check.gate, check.measurement)
@@ -169,7 +169,7 @@ def _evidence(report: ReleaseReport, signed: Mapping[str, str]) -> Iterator[Find
 
 
 def _safeguards(tree: Tree, signed: Mapping[str, str], report: ReleaseReport) -> Iterator[Finding]:
-    """What a report says of safeguards is what the package has; what was changed has a finding of its own."""
+    """Compare what a report says of safeguards with the package; what was changed has its own finding."""
     for safeguard in ALL:
         path = safeguard.path
         if path in signed and path not in tree.digests:
@@ -200,7 +200,7 @@ Expectation = tuple[str, Callable[[Mapping[str, Any]], bool]]
 
 
 def _expectations(report: ReleaseReport) -> dict[str, Expectation]:
-    """Path -> predicate type, and what its predicate must say about this report."""
+    """Return path -> predicate type, and what its predicate must say about this report."""
     found: dict[str, Expectation] = {
         PROVENANCE: (PROVENANCE_TYPE, lambda predicate: _made_here(predicate, report)),
         DECISION: (DECISION_TYPE, lambda predicate: predicate.get("properties") == properties(report)),

@@ -25,7 +25,7 @@ from publisher.package.layout import ATTESTATIONS, REPORT, SIGNATURE, SUMS
 from publisher.package.statements import statements
 
 LAST_SECOND = 253_402_300_799
-"""Of the year 9999."""
+"""Last second of the year 9999."""
 
 
 def sign(

@@ -101,7 +101,7 @@ def _resource_problem(entry: Any) -> str | None:
 
 
 def differences(signed: Mapping[str, str], found: Mapping[str, str]) -> list[Finding]:
-    """Files that changed, are missing, or were added."""
+    """Return files that changed, are missing, or were added."""
     changed = [
         Finding(Code.CHANGED, path, "is not what was signed")
         for path in sorted(signed.keys() & found.keys())

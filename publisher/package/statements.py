@@ -25,7 +25,7 @@ _RESULTS = {"passed": "PASSED", "failed": "FAILED", "unknown": "FAILED", "report
 
 
 def subjects(sums_digest: str, digests: Mapping[str, str]) -> list[dict[str, Any]]:
-    """What the statements are about.
+    """Return what the statements are about.
 
     Args:
         sums_digest: sha256 of ``release/SHA256SUMS``.
@@ -37,7 +37,7 @@ def subjects(sums_digest: str, digests: Mapping[str, str]) -> list[dict[str, Any
 def statements(
     report: ReleaseReport, sums_digest: str, digests: Mapping[str, str], created: datetime
 ) -> dict[str, dict[str, Any]]:
-    """Path of each attestation -> its statement.
+    """Return the path of each attestation -> its statement.
 
     Args:
         report: the release's.
@@ -55,7 +55,7 @@ def statements(
 
 
 def outcome(check: CheckRecord) -> dict[str, Any]:
-    """A check's verdict in the words of in-toto's test result; *unknown* is no pass."""
+    """Return a verdict in the words of in-toto's test result; *unknown* is no pass."""
     result = _RESULTS[check.verdict]
     return {
         "result": result,
@@ -66,7 +66,7 @@ def outcome(check: CheckRecord) -> dict[str, Any]:
 
 
 def properties(report: ReleaseReport) -> list[str]:
-    """What the decision says was shown; what was reported without a gate is not among it."""
+    """Return what the decision says was shown; what was reported without a gate is not among it."""
     passed = [f"PUBLISHER_CLAIM_PASSED:{claim.id}" for claim in report.claims if claim.verdict == "passed"]
     return ["PUBLISHER_RELEASE_PASSED", *sorted(passed)]
 

@@ -39,7 +39,7 @@ class ReleaseSummary(Params):
     license: str
     decision: Verdict
     base_model: str
-    """As the manifest names it."""
+    """Name of the base model in the manifest."""
     base_model_digest: str
     family: str
     claims: tuple[ClaimSummary, ...]
@@ -51,7 +51,7 @@ class ReleaseSummary(Params):
 
 
 def attestations(report: ReleaseReport) -> tuple[str, ...]:
-    """Paths of the attestations that a release with this report must have, sorted."""
+    """Return the paths of the attestations that a release with this report must have, sorted."""
     paths = [PROVENANCE, *(test_result(check.id) for check in checks(report))]
     if report.decision == "passed":
         paths.append(DECISION)
@@ -59,12 +59,12 @@ def attestations(report: ReleaseReport) -> tuple[str, ...]:
 
 
 def checks(report: ReleaseReport) -> tuple[CheckRecord, ...]:
-    """All checks of all claims."""
+    """Return all checks of all claims."""
     return tuple(check for claim in report.claims for check in claim.checks)
 
 
 def summarise(report: ReleaseReport) -> ReleaseSummary:
-    """The summary that belongs to a report."""
+    """Summarise a report."""
     return ReleaseSummary(
         name=report.name,
         version=report.version,

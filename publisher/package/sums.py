@@ -9,12 +9,12 @@ _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 
 
 def render(digests: Mapping[str, str]) -> bytes:
-    """The file's bytes: lines ``<hex>  <path>``, sorted by code point."""
+    """Render the file's bytes: lines ``<hex>  <path>``, sorted by code point."""
     return "".join(f"{digests[path]}  {path}\n" for path in sorted(digests)).encode()
 
 
 def parse(data: bytes) -> dict[str, str]:
-    """Path -> sha256 in hex.
+    """Parse path -> sha256 in hex.
 
     Raises:
         ValueError: these are not bytes that :func:`render` could have written.

@@ -74,7 +74,7 @@ class Tree:
             _vanished(self, path, error)
 
     def read(self, path: str, limit: int) -> bytes | None:
-        """Content of a file if it is at most ``limit`` bytes and still what was hashed; otherwise None, and a finding.
+        """Read a file of at most ``limit`` bytes that is still what was hashed; else None, and a finding.
 
         Links are not followed, in no part of the path.
         """
@@ -92,7 +92,7 @@ class Tree:
         return data
 
     def recheck(self) -> list[Finding]:
-        """A finding for everything that has changed since the folder was read."""
+        """Return a finding for everything that has changed since the folder was read."""
         again = Tree(self.root)
         for path, status in _walk(again):
             again.stamps[path] = _stamp(status)
@@ -135,7 +135,7 @@ class FileTree(Tree):
     """One file; what lies beside it is not looked at."""
 
     def recheck(self) -> list[Finding]:
-        """A finding if the file has changed since it was read."""
+        """Return a finding if the file has changed since it was read."""
         path = next(iter(self.stamps))
         try:
             same = self.stamps[path] == _stamp((self.root / path).lstat())
@@ -145,7 +145,7 @@ class FileTree(Tree):
 
 
 def read_file(path: Path) -> Tree:
-    """The same for a single regular file, which becomes the only one in the folder that holds it.
+    """Read a single regular file the same way: it becomes the only one in the folder that holds it.
 
     Raises:
         UsageError: it cannot be read.
@@ -169,7 +169,7 @@ def _stamp(status: os.stat_result) -> Stamp:
 
 
 def _walk(tree: Tree) -> Iterator[tuple[str, os.stat_result]]:
-    """Every file and folder below the root, the root as ``"."``; odd kinds become findings."""
+    """Yield every file and folder below the root, the root as ``"."``; odd kinds become findings."""
     try:
         root = os.open(tree.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:

@@ -29,7 +29,7 @@ _SHARD = re.compile(
 )
 """``x-00001-of-00002.safetensors``, ``x.fp16-00001-of-00002.safetensors``, ``x-00001-of-00002.fp16.safetensors``."""
 _INDEX = re.compile(r".*\.safetensors\.index(?:\.[\w-]+)?\.json", re.DOTALL)
-"""Also ``x.safetensors.index.fp16.json``."""
+"""Names of indices, ``x.safetensors.index.fp16.json``."""
 _STATE = re.compile(
     r"(?:.*/)?(?:checkpoint[-_]\d+|[^/]*-state)/"
     r"(?:(?:optimizer|scheduler|sampler|dl_state_dict|scaler|rng_state|random_states|training_args)(?:_\d+)?)"
@@ -92,7 +92,7 @@ class Upload:
                 yield WeightSet(there, f"{absent[0]} is not there, or malformed" if absent else "")
 
     def tensors(self, files: Iterable[str]) -> dict[str, TensorInfo]:
-        """All tensors of some files by name."""
+        """Return all tensors of some files by name."""
         return {name: info for file in files for name, info in self.headers[file].items()}
 
 
@@ -130,7 +130,7 @@ def read_upload(path: Path) -> tuple[Upload, Tree]:
 
 
 def _leads_inside(tree: Tree, path: str) -> bool:
-    """Whether a path is a link to something of the same type in the upload, which is examined there."""
+    """Return whether a path is a link to something of the same type in the upload, examined there."""
     try:
         target = str((tree.root / path).readlink())
     except OSError:
@@ -187,7 +187,7 @@ def _document(upload: Upload, tree: Tree, path: str) -> None:
 
 
 def _check(upload: Upload) -> None:
-    """Code that configurations name, indices that say something else than their shards, sets that are incomplete."""
+    """Find code that configurations name, indices that contradict their shards, and incomplete sets."""
     problems: list[Finding] = []
     for path, document in upload.documents.items():
         problems += check_code(path, document)

@@ -47,7 +47,7 @@ class Verification:
     digests: Mapping[str, str] = field(default_factory=dict)
     """Path of each file that is what was signed -> sha256."""
     recomputed: Recomputed = field(default_factory=Recomputed)
-    """Which numbers of the report were made again from its evidence."""
+    """Numbers of the report that were made again from its evidence."""
 
     @property
     def ok(self) -> bool:

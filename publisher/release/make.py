@@ -62,7 +62,7 @@ CODES = {"passed": ExitCode.OK, "failed": ExitCode.REFUSED, "unknown": ExitCode.
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a release ended."""
+    """End of a release."""
 
     report: ReleaseReport
     package: Path | None
@@ -180,7 +180,7 @@ def _base(prepared: PreparedRelease, work: Path) -> State:
 
 
 def _artifacts(results: Sequence[StepResult]) -> dict[str, bytes]:
-    """Of all these steps together, by name."""
+    """Collect the artifacts of all these steps, by name."""
     artifacts: dict[str, bytes] = {}
     for result in results:
         twice = sorted(set(artifacts) & set(result.artifacts))
@@ -205,7 +205,7 @@ def _safeguards(results: Sequence[StepResult], work: Path) -> Path | None:
 
 
 class After(Mapping[str, ModelUnderTest]):
-    """Step's id -> the model after it. A model is written out and hashed when somebody asks for it, then kept."""
+    """Step's id -> the model after it. A model is written out and hashed when it is first asked for, then kept."""
 
     def __init__(self, states: Mapping[str, State]) -> None:
         self._states = states
@@ -246,7 +246,7 @@ def _require_untouched(laid: Tree, base: State, before: Mapping[str, object]) ->
     """Make sure that what was judged is what was laid out, and was it all the time.
 
     Raises:
-        PublisherError: somebody wrote to the package's folder or to the base model.
+        PublisherError: something wrote to the package's folder or to the base model.
     """
     touched = [finding.path for finding in laid.recheck()]
     if touched:
@@ -311,7 +311,7 @@ def _evaluate(
 
 
 def _times(seconds: Mapping[str, float], cached: Sequence[str], found: Evaluation) -> bytes:
-    """What depends on this machine, and is therefore no part of the report."""
+    """Return what depends on this machine, and is therefore no part of the report."""
     return json_bytes(
         {
             "seconds": {name: round(value, 2) for name, value in seconds.items()},

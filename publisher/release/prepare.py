@@ -30,17 +30,17 @@ class PreparedRelease:
     """A release before it runs."""
 
     path: Path
-    """Of the manifest."""
+    """Path of the manifest."""
     resolved: Resolved
     registry: Registry
     device: Device
     model: PlannedModel | None
-    """None: it has to be fetched first."""
+    """The base model; None: it has to be fetched first."""
     retrained: PlannedModel | None
     """A model that never knew the concepts; None: the manifest names none, or it has to be fetched first."""
     steps: tuple[PlannedStep, ...]
     claims: tuple[StepClaim, ...]
-    """Of the steps, with the manifest's gates, and the manifest's own."""
+    """Claims of the steps, with the manifest's gates, and the manifest's own."""
     tools: Tools
     checks: tuple[CheckPlan, ...]
     images: Mapping[str, int]
@@ -51,7 +51,7 @@ class PreparedRelease:
     dropped: tuple[str, ...] = ()
     """Safeguards of the base model that the release does without, as the manifest says; one sentence each."""
     warnings: tuple[str, ...] = ()
-    """Those, orders of steps that are known to interfere, and numbers of too few prompts."""
+    """Sentences about what is dropped, orders of steps that are known to interfere, and numbers of too few prompts."""
 
     @property
     def disk(self) -> int | None:

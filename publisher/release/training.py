@@ -30,7 +30,7 @@ class TrainingRun:
     files: tuple[Path, ...]
     """Weights that the steps added, and what stands beside them."""
     records: tuple[StepRecord, ...]
-    """Of these steps."""
+    """Records of these steps."""
     cached: tuple[str, ...]
     """Ids of steps that were there already."""
     seconds: Mapping[str, float]

@@ -34,7 +34,7 @@ _GRANULARITIES = {"tensor": "whole tensors", "head": "the rows of attention head
 
 
 def freeze_mask(report: ReleaseReport, folder: str) -> str:
-    """What is frozen, what that left of the attackers' gains, and how to use it; empty where there is no mask.
+    """Return what is frozen, what that left of attackers' gains, and how to use it; empty without a mask.
 
     Args:
         report: of the release.

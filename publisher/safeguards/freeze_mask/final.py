@@ -54,7 +54,7 @@ def _require_fit(mask: FreezeMask, model: State, step: str) -> None:
 
 
 def _differs(frozen: FrozenTensor, component: str, model: State) -> bool:
-    """float32 holds every value of the two shorter types, so its digest tells them all."""
+    """Compare in float32, which holds every value of the two shorter types."""
     return digest(part(model.read(component, frozen.name), frozen.rows), "F32") != frozen.sha256["F32"]
 
 

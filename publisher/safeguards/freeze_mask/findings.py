@@ -58,7 +58,7 @@ def check_freeze_mask(document: Any, digests: Mapping[str, str], headers: Header
 
 
 def _problems(mask: FreezeMask, tensors: Mapping[str, TensorInfo]) -> Iterator[str]:
-    """Where the mask says otherwise than the headers, or than itself."""
+    """Yield where the mask says something else than the headers, or than itself."""
     shapes = {name: info.shape for name, info in tensors.items()}
     if mask.architecture != architecture_sha256(shapes):
         yield "is for another architecture than the weights here"
@@ -77,7 +77,7 @@ def _problems(mask: FreezeMask, tensors: Mapping[str, TensorInfo]) -> Iterator[s
 
 
 def _other_problems(mask: FreezeMask) -> Iterator[str]:
-    """Masks to compare with have rows that are apart and inside their tensors."""
+    """Yield masks to compare with whose rows overlap or lie outside their tensors."""
     for other, frozen in sorted(mask.others.items()):
         for name, rows in sorted(frozen.items()):
             if not _apart(rows, mask.candidates[name].shape):
@@ -91,7 +91,7 @@ def _apart(rows: Rows, shape: tuple[int, ...]) -> bool:
 
 
 def _bytes(mask: FreezeMask, tensors: Mapping[str, TensorInfo], root: Path) -> Iterator[Finding]:
-    """Every frozen tensor that is there in its shape, file by file."""
+    """Compare every frozen tensor that is there in its shape, file by file."""
     for path in sorted({info.file for info in tensors.values()}):
         here = [one for one in mask.frozen if one.name in tensors and tensors[one.name].file == path]
         try:
@@ -115,7 +115,7 @@ def _file(path: str, frozen: list[tuple[FrozenTensor, TensorInfo]], source: Path
 
 
 def _sha256(file: IO[bytes], begin: int, info: TensorInfo, rows: Rows) -> str:
-    """Of a tensor's bytes as they are stored, or of some of its rows; a few megabytes in memory."""
+    """Hash a tensor's bytes as they are stored, or some of its rows; a few megabytes in memory."""
     hashed = hashlib.sha256()
     size = info.parameters * BITS[info.dtype] // 8
     row = size // info.shape[0] if rows else 0

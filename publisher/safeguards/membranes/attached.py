@@ -148,7 +148,7 @@ class Attached:
             yield
 
     def permeabilities(self, prompts: Sequence[str], clip_skip: int | None = None) -> torch.Tensor:
-        """How far the membranes open for prompts, without generating; not while another thread uses this pipeline.
+        """Return how far prompts open the membranes, without generating; not while another thread generates.
 
         Args:
             prompts: n of them.

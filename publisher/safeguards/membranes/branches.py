@@ -35,12 +35,12 @@ class PromptUnknownError(PublisherError):
 
 @dataclass(frozen=True)
 class Permeability:
-    """How far the membranes are open, for the rows of a batch."""
+    """Openings of the membranes, for the rows of a batch."""
 
     rows: int
     """1: the same for every row."""
     gammas: tuple[Tensor | None, ...]
-    """For each layout ``(K, 1, rows, 1)``; None: all 0, and then a host does nothing at all."""
+    """Gammas of each layout, ``(K, 1, rows, 1)``; None: all 0, and then a host does nothing at all."""
 
     def require(self, batch: int) -> None:
         """Refuse a batch that is neither the prompts' nor, with guidance, twice theirs.
@@ -60,9 +60,9 @@ class _Thread(threading.local):
 
     permeability: Permeability | None = None
     fixed = False
-    """Said by the caller, not by prompts."""
+    """Whether the caller said it, and not prompts."""
     calling = False
-    """Inside a pipeline's call, which will say the prompts."""
+    """Whether this is inside a pipeline's call, which will say the prompts."""
     last: Any = None
 
 
@@ -85,7 +85,7 @@ class PromptGate:
 
     @contextmanager
     def saying(self) -> Iterator[None]:
-        """What this thread says inside holds inside."""
+        """Keep what this thread says inside the block inside it."""
         thread = self.thread
         before = thread.permeability, thread.fixed, thread.calling
         try:
@@ -118,7 +118,7 @@ class SideBranch:
             self._factors = (self._down.to(like), self._up.to(like))
 
     def __call__(self, _host: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        """The output with the branch added, or None if there is nothing to add."""
+        """Return the output with the branch added, or None if there is nothing to add."""
         permeability = self._gate.thread.permeability
         if permeability is None:
             if self._gate.detached:
@@ -170,7 +170,7 @@ def hook(
 def permeability(
     matrix: Tensor, layouts: Sequence[tuple[int, ...]], device: torch.device | str, dtype: torch.dtype
 ) -> Permeability:
-    """Permeabilities as the hosts use them.
+    """Return the permeabilities as the hosts use them.
 
     Args:
         matrix: ``(rows, k)``.
@@ -187,7 +187,7 @@ def permeability(
 
 
 def _add(x: Tensor, output: Tensor, gamma: Tensor, down: Tensor, up: Tensor) -> Tensor:
-    """Into the output, without copying it."""
+    """Add into the output, without copying it."""
     if output.ndim != 4:
         return _add_rows(x, output, gamma, down, up)
     if output.is_contiguous():
@@ -200,7 +200,7 @@ def _add(x: Tensor, output: Tensor, gamma: Tensor, down: Tensor, up: Tensor) -> 
 
 
 def _add_rows(x: Tensor, output: Tensor, gamma: Tensor, down: Tensor, up: Tensor) -> Tensor:
-    """``(b, ..., n)`` to ``(b, ..., m)``."""
+    """Add to rows, ``(b, ..., n)`` to ``(b, ..., m)``."""
     inner = torch.mm(down, x.reshape(-1, x.shape[-1]).T)  # (K, b ...): twice as fast as its transpose
     inner.view(len(inner), -1, gamma.shape[2], inner.shape[1] // len(x)).mul_(gamma)
     output.view(-1, output.shape[-1]).addmm_(inner.T, up)
@@ -208,7 +208,7 @@ def _add_rows(x: Tensor, output: Tensor, gamma: Tensor, down: Tensor, up: Tensor
 
 
 def _add_planes(x: Tensor, output: Tensor, gamma: Tensor, down: Tensor, up: Tensor) -> Tensor:
-    """``(b, n, h, w)`` to ``(b, m, h, w)``."""
+    """Add to planes, ``(b, n, h, w)`` to ``(b, m, h, w)``."""
     inner = torch.matmul(down, x.flatten(2))
     rows = gamma[:, 0].transpose(0, 1)  # (rows, K, 1)
     inner.view(-1, *rows.shape[:2], inner.shape[2]).mul_(rows)
@@ -217,7 +217,7 @@ def _add_planes(x: Tensor, output: Tensor, gamma: Tensor, down: Tensor, up: Tens
 
 
 def _add_grad(x: Tensor, output: Tensor, gamma: Tensor, down: Tensor, up: Tensor) -> Tensor:
-    """The same as a sum that gradients flow through."""
+    """Return the same as a sum that gradients flow through."""
     image = output.ndim == 4
     inner = F.linear(x.permute(0, 2, 3, 1) if image else x, down)
     rows = gamma[:, 0].permute(1, 2, 0)  # (rows, 1, K)

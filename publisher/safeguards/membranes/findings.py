@@ -70,7 +70,7 @@ def _entry(entry: MembraneEntry, digests: Mapping[str, str], headers: Headers) -
 
 
 def membrane_problem(tensors: Mapping[str, TensorInfo]) -> str:
-    """Why tensors of these names, shapes and types are no membrane, or an empty text."""
+    """Return why tensors of these names, shapes and types are no membrane, or an empty text."""
     stems = sorted({name.partition(".")[0] for name in tensors})
     wanted = {f"{stem}.{part}" for stem in stems for part in ("lora_down.weight", "lora_up.weight", "alpha")}
     odd = [stem for stem in stems if not _STEM.fullmatch(stem)] or sorted(set(tensors) ^ wanted)

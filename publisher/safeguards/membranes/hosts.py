@@ -16,7 +16,7 @@ _PER_BLOCK, _PER_TRANSFORMER = 10, 2
 
 
 def require_hosts(unet: Any, members: Sequence[tuple[MembraneEntry, Membrane]]) -> dict[str, nn.Module]:
-    """Stem -> module that will carry branches; touches nothing.
+    """Return stem -> module that will carry branches; touch nothing.
 
     Raises:
         ModelError: a membrane does not fit, or the denoiser is of an unknown kind.
@@ -36,7 +36,7 @@ def require_hosts(unet: Any, members: Sequence[tuple[MembraneEntry, Membrane]]) 
 
 
 def live_hosts(unet: nn.Module) -> dict[str, tuple[Host, nn.Module]]:
-    """Stem -> host and its module: every Linear and 1x1 convolution below each transformer.
+    """Return stem -> host and its module: every Linear and 1x1 convolution below each transformer.
 
     Where LoRA is loaded, the host is the layer that it wraps.
 
@@ -70,7 +70,7 @@ def _layers(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _shape(layer: nn.Module) -> tuple[int, ...]:
-    """Of its weight; not read from the weight itself, which quantisation may have packed."""
+    """Return the shape of its weight; not read from the weight itself, which quantisation may have packed."""
     if isinstance(layer, nn.Linear):
         return layer.out_features, layer.in_features
     conv: Any = layer
@@ -78,7 +78,7 @@ def _shape(layer: nn.Module) -> tuple[int, ...]:
 
 
 def compiled(unet: Any) -> bool:
-    """Whether the denoiser or a part of it went through ``torch.compile``."""
+    """Return whether the denoiser or a part of it went through ``torch.compile``."""
     if hasattr(unet, "_orig_mod"):
         return True
     return any(

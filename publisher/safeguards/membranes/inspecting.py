@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SMALL_SCALE = 0.25
-"""Below this alpha / rank a membrane was trained against its own scale; 1 is the authors'."""
+"""Least alpha / rank of a membrane that was not trained against its own scale; 1 is the authors'."""
 KINDS = ("attn1", "attn2", "ff", "proj")
 _KIND = re.compile(r"_(attn1|attn2|ff|proj)_")
 
@@ -37,7 +37,7 @@ class Description:
     relative: Mapping[str, float] | None = None
     """The same over the norm of those weights in the model; None: no model, or one that it does not fit."""
     misfits: Sequence[str] | None = None
-    """Why it does not fit the model; None: no model was given."""
+    """Reasons why it does not fit the model; None: no model was given."""
     same_base: bool | None = None
     """Whether it was trained on exactly these weights; None: no model was given, or the file does not say."""
 
@@ -55,7 +55,7 @@ class Description:
 
 
 def describe(portion: Portion, model: ModelFolder | None = None) -> Description:
-    """A membrane file in numbers.
+    """Describe a membrane file in numbers.
 
     Args:
         portion: the file, read.
@@ -84,7 +84,7 @@ def describe(portion: Portion, model: ModelFolder | None = None) -> Description:
 
 
 def _change_norm(branch: Branch) -> float:
-    """Frobenius norm of s up down, from the factors' Gram matrices: no matrix of the host's size is made."""
+    """Return the Frobenius norm of s up down, from the factors' Gram matrices: no matrix of the host's size is made."""
     up, down = branch.up.double(), branch.down.double()
     square = float(((up.T @ up) * (down @ down.T)).sum())
     return abs(branch.scale) * math.sqrt(max(square, 0.0))

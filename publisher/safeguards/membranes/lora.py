@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 Form = Literal["kohya", "diffusers"]
 ADAPTER = "lora_adapter_metadata"
-"""Where diffusers keeps peft's configuration of a LoRA, as JSON."""
+"""Key under which diffusers keeps peft's configuration of a LoRA, as JSON."""
 _KEY = re.compile(r"(?:unet\.|base_model\.model\.)?(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<factor>[AB])\.weight")
 _FACTORS = {"A": "lora_down.weight", "B": "lora_up.weight"}
 _UNREADABLE = ("alpha_pattern", "use_rslora", "use_dora", "lora_bias")
@@ -50,7 +50,7 @@ class Portion:
     path: Path
     membrane: Membrane
     sha256: str
-    """Of the file."""
+    """sha256 of the file."""
     gamma: float = 1.0
     """The permeability."""
 
@@ -79,7 +79,7 @@ def read_lora(path: Path) -> Membrane:
 
 
 def _adapter(text: str, where: str) -> dict[str, Any]:
-    """What peft says of it; diffusers puts ``unet.`` before each key where it saved a pipeline."""
+    """Read what peft says of it; diffusers puts ``unet.`` before each key where it saved a pipeline."""
     try:
         config = {key.removeprefix("unet."): value for key, value in strict_object(text.encode()).items()}
     except JsonError as error:
@@ -112,7 +112,7 @@ def _as_kohya(tensors: Mapping[str, Tensor], alpha: float | None, where: str) ->
 
 
 def fixed_strength(portions: Sequence[Portion]) -> Membrane:
-    """All membranes as one ordinary LoRA, alpha its rank; what their files agree on saying is kept.
+    """Return all membranes as one ordinary LoRA, alpha its rank, with what their files agree on saying.
 
     Raises:
         MembraneFileError: none given, or made for different kinds of layers.
@@ -123,7 +123,7 @@ def fixed_strength(portions: Sequence[Portion]) -> Membrane:
 
 
 def lora_bytes(membrane: Membrane, form: Form, dtype: torch.dtype, hosts: Mapping[str, Host]) -> bytes:
-    """A LoRA file. Equal membranes give equal bytes.
+    """Return a LoRA file. Equal membranes give equal bytes.
 
     Args:
         membrane: with one alpha / rank of 1 for all layers, as :func:`fixed_strength` makes it.

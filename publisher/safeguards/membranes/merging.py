@@ -124,7 +124,7 @@ class _Job:
         return tensor_bytes(new)
 
     def result(self, left_out: tuple[str, ...]) -> Merged:
-        """What was done."""
+        """Return what was done."""
         change = (self._change / self._weight) ** 0.5 if self._weight else 0.0
         lost = (self._lost / self._change) ** 0.5 if self._change else 0.0
         return Merged(self._done, change, lost, left_out)

@@ -29,7 +29,7 @@ class Released:
 
     index: MembraneIndex
     members: tuple[tuple[MembraneEntry, Membrane], ...]
-    """In the index's order."""
+    """Membranes with their entries, in the index's order."""
 
     @property
     def attachable(self) -> bool:
@@ -38,7 +38,7 @@ class Released:
 
 
 def read_release(folder: Path) -> Released | None:
-    """The membranes of a package.
+    """Read the membranes of a package.
 
     Args:
         folder: its ``release`` folder, or any other that holds ``membranes/index.json``.

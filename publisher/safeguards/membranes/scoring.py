@@ -21,13 +21,13 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a call has its prompts encoded; the concepts are encoded likewise."""
+    """Way in which a call has its prompts encoded; the concepts are encoded in the same way."""
 
     clip_skip: int | None = None
     lora_scale: float | None = None
 
     def states(self, pipeline: DiffusionPipeline, texts: Sequence[str]) -> Tensor:
-        """Text states of each text, as the denoiser would get them, ``(n, tokens, width)``."""
+        """Return the text states of each text, as the denoiser would get them, ``(n, tokens, width)``."""
         parts = [
             _plain(pipeline).encode_prompt(
                 pipeline,
@@ -57,7 +57,7 @@ class PromptScorer:
     def gamma(
         self, pipeline: DiffusionPipeline, prompts: Sequence[Sequence[str]], states: Tensor, encoding: Encoding
     ) -> Tensor:
-        """Permeability of each membrane for each prompt.
+        """Return the permeability of each membrane for each prompt.
 
         Args:
             pipeline: that encoded them.
@@ -79,7 +79,7 @@ class PromptScorer:
         return permeability(torch.stack(scores).amax(dim=0), self._transport, self._strengths)
 
     def _states(self, pipeline: DiffusionPipeline, encoding: Encoding) -> list[Tensor]:
-        """Text states of each concept's texts; encoded anew while LoRA may change the encoders from call to call."""
+        """Encode each concept's texts; again for each call while LoRA may change the encoders between calls."""
         encoders = [getattr(pipeline, name, None) for name in ("text_encoder", "text_encoder_2")]
         key = (encoding, *((id(one), one.dtype) for one in encoders if one is not None))
         found = self._concepts.get(key)
@@ -92,14 +92,14 @@ class PromptScorer:
 
 
 def prompt_tokens(pipeline: DiffusionPipeline, prompts: Sequence[Sequence[str]]) -> list[frozenset[int]]:
-    """Token ids of all texts of each prompt, textual inversions written out as the pipeline does it."""
+    """Return token ids of all texts of each prompt, textual inversions written out as the pipeline does."""
     tokenizer = tokenizer_of(pipeline)
     convert = getattr(pipeline, "maybe_convert_prompt", lambda texts, _tokenizer: texts)
     return [frozenset[int]().union(*token_sets(tokenizer, convert(list(texts), tokenizer))) for texts in prompts]
 
 
 def prompts_of(arguments: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The texts that a call of ``encode_prompt`` has encoded, for each prompt."""
+    """Return the texts that a call of ``encode_prompt`` has encoded, for each prompt."""
     columns = [[text] if isinstance(text, str) else list(text) for text in _texts(arguments)]
     return [tuple(dict.fromkeys(row)) for row in zip(*columns, strict=True)]
 
@@ -109,10 +109,10 @@ def _texts(arguments: Mapping[str, Any]) -> list[Any]:
 
 
 def tokenizer_of(pipeline: DiffusionPipeline) -> Any:
-    """The first that it has; those of SDXL share a vocabulary."""
+    """Return the first tokenizer that a pipeline has; those of SDXL share a vocabulary."""
     return getattr(pipeline, "tokenizer", None) or pipeline.tokenizer_2
 
 
 def _plain(pipeline: DiffusionPipeline) -> Any:
-    """Its class without our part."""
+    """Return the pipeline's class without our part."""
     return getattr(type(pipeline), "plain_class", type(pipeline))

@@ -24,11 +24,11 @@ class Listener(Protocol):
         """Refuse a pipeline whose denoiser was exchanged."""
 
     def heard(self, pipeline: DiffusionPipeline, arguments: Mapping[str, Any], states: torch.Tensor) -> None:
-        """A call has encoded its prompts: the arguments of ``encode_prompt``, and what the denoiser will get."""
+        """Learn that a call has encoded its prompts: arguments of ``encode_prompt``, and what the denoiser gets."""
 
 
 def serving_class(kind: Any, listener: Listener, gate: PromptGate) -> type:
-    """A subclass of a pipeline's class, of the same name, so that it is saved under that name.
+    """Make a subclass of a pipeline's class, of the same name, so that it is saved under that name.
 
     Args:
         kind: of a pipeline as :func:`require_kind` accepts it; the new class keeps it as ``plain_class``.
@@ -50,7 +50,7 @@ def serving_class(kind: Any, listener: Listener, gate: PromptGate) -> type:
 
     @functools.wraps(kind.encode_prompt)
     def encode_prompt(pipeline: Any, *args: Any, **kwargs: Any) -> Any:
-        if not gate.thread.calling:  # somebody encodes for a purpose of their own, or strengths are fixed
+        if not gate.thread.calling:  # it encodes for a purpose of its own, or strengths are fixed
             return kind.encode_prompt(pipeline, *args, **kwargs)
         bound = signature.bind(pipeline, *args, **kwargs)
         bound.apply_defaults()

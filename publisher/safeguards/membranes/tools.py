@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def open_model(reference: str) -> ModelFolder:
-    """The model that a reference names, as a manifest would: a folder, or what a source provides.
+    """Open the model that a reference names, as a manifest would: a folder, or what a source provides.
 
     Raises:
         PublisherError: it is not there, malformed, or of no known family.
@@ -45,7 +45,7 @@ def open_model(reference: str) -> ModelFolder:
 
 
 def open_index(folder: Path) -> MembraneIndex | None:
-    """The index of a package's membranes; None: it has none.
+    """Open the index of a package's membranes; None: it has none.
 
     Raises:
         ModelError: the index, or a file that it names, is not what it says.
@@ -55,7 +55,7 @@ def open_index(folder: Path) -> MembraneIndex | None:
 
 
 def open_membranes(paths: Sequence[Path], permeabilities: Sequence[float] = ()) -> tuple[Portion, ...]:
-    """The membranes of files and packages.
+    """Open the membranes of files and packages.
 
     Args:
         paths: a file, or a package: all of its membranes.

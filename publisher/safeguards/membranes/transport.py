@@ -28,7 +28,7 @@ from publisher.api.membranes import Transport
 
 
 def flatten(states: Tensor) -> Tensor:
-    """Text states as unit vectors.
+    """Return text states as unit vectors.
 
     Args:
         states: ``(n, tokens, width)``, of any dtype and device.
@@ -40,11 +40,11 @@ def flatten(states: Tensor) -> Tensor:
 
 
 def cosine(prompts: Tensor, concept: Tensor) -> Tensor:
-    """The largest cosine of each prompt with any text of a concept.
+    """Return the largest cosine of each prompt with any text of a concept.
 
     Args:
         prompts: ``(n, width)`` from :func:`flatten`.
-        concept: ``(texts, width)`` likewise.
+        concept: ``(texts, width)``, from :func:`flatten` too.
 
     Returns:
         ``(n,)`` in [0, 1].
@@ -53,7 +53,7 @@ def cosine(prompts: Tensor, concept: Tensor) -> Tensor:
 
 
 def overlap(prompts: Sequence[AbstractSet[int]], concept: Sequence[AbstractSet[int]]) -> Tensor:
-    """The largest share of a word's tokens that are in each prompt.
+    """Return the largest share of a word's tokens that are in each prompt.
 
     Args:
         prompts: token ids of n prompts.
@@ -67,7 +67,7 @@ def overlap(prompts: Sequence[AbstractSet[int]], concept: Sequence[AbstractSet[i
 
 
 def permeability(score: Tensor, transport: Transport, strengths: Tensor) -> Tensor:
-    """How far each membrane opens.
+    """Return how far each membrane opens.
 
     Args:
         score: ``(n, k)`` float32 in [0, 1].
@@ -88,14 +88,14 @@ def permeability(score: Tensor, transport: Transport, strengths: Tensor) -> Tens
 
 
 def token_sets(tokenizer: Any, texts: Sequence[str]) -> list[frozenset[int]]:
-    """Token ids of each text, as far as the model reads it, without special tokens."""
+    """Return token ids of each text, as far as the model reads it, without special tokens."""
     read = tokenizer(list(texts), truncation=True, max_length=tokenizer.model_max_length).input_ids
     special = frozenset(tokenizer.all_special_ids)
     return [frozenset(ids) - special for ids in read]
 
 
 def word_sets(tokenizer: Any, words: Sequence[str], stop_words: Sequence[str]) -> list[frozenset[int]]:
-    """Token ids of each of a concept's words, without those of stop words unless there are no others."""
+    """Return token ids of each of a concept's words, without those of stop words unless there are no others."""
     found = token_sets(tokenizer, words)
     dropped = frozenset[int]().union(*token_sets(tokenizer, stop_words)) if stop_words else frozenset[int]()
     return [ids - dropped or ids for ids in found]

@@ -75,7 +75,7 @@ def _look(name: str, difference: torch.Tensor, found: torch.Tensor) -> tuple[int
 
 
 def generator(name: str) -> torch.Generator:
-    """Random numbers that depend on a tensor's name alone."""
+    """Make a generator of random numbers that depend on a tensor's name alone."""
     import torch
 
     seed = int.from_bytes(hashlib.sha256(f"audit range probe {name}".encode()).digest()[:4], "big")
@@ -83,7 +83,7 @@ def generator(name: str) -> torch.Generator:
 
 
 def grid(found: torch.Tensor) -> torch.dtype:
-    """The narrowest type that holds all numbers of a tensor exactly, whatever it is stored in."""
+    """Return the narrowest type that holds all numbers of a tensor exactly, whatever it is stored in."""
     import torch
 
     narrow = (kind for kind in (torch.bfloat16, torch.float16) if same_bits(found.to(kind).to(found.dtype), found))
@@ -91,7 +91,7 @@ def grid(found: torch.Tensor) -> torch.dtype:
 
 
 def rounding(found: torch.Tensor) -> float:
-    """Standard deviation of the rounding in a tensor's numbers."""
+    """Return the standard deviation of the rounding in a tensor's numbers."""
     bits = _BITS[str(grid(found)).removeprefix("torch.")]
     exponents = found.double().frexp().exponent[found != 0]
     if not exponents.numel():
@@ -100,7 +100,7 @@ def rounding(found: torch.Tensor) -> float:
 
 
 def _rank(matrix: torch.Tensor, sigma: float, random: torch.Generator) -> tuple[int, float, float]:
-    """Directions above rounding; the share of energy outside them; and the share that is rounding.
+    """Return directions above rounding, the share of energy outside them, and the share that is rounding.
 
     Args:
         matrix: the difference, [m, n], float64.
@@ -116,7 +116,7 @@ def _rank(matrix: torch.Tensor, sigma: float, random: torch.Generator) -> tuple[
 
 
 def _leading(matrix: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-    """All singular values of a small matrix, those inside a random range of a large one; descending."""
+    """Return all singular values of a small matrix, those inside a random range of a large one; descending."""
     import torch
 
     if min(matrix.shape) <= EXACT:
@@ -143,5 +143,5 @@ def _ratio(value: float, of: float) -> float | None:
 
 
 def _short(value: float) -> float:
-    """Four digits: what the number of threads changes is behind them."""
+    """Round to four digits: what the number of threads changes is behind them."""
     return float(f"{value:.4g}")

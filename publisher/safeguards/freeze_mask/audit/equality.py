@@ -15,7 +15,7 @@ NARROW = ("F16", "BF16")
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors have equal type, shape and bytes: a negative zero is no zero, a NaN equals its copy."""
+    """Return whether type, shape and bytes are equal: a negative zero is no zero, a NaN equals its copy."""
     import torch
 
     if one.dtype != other.dtype or one.shape != other.shape:
@@ -25,7 +25,7 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def cast_of(published: torch.Tensor, found: torch.Tensor) -> str | None:
-    """The cast that makes ``found`` of ``published``.
+    """Return the cast that makes ``found`` of ``published``.
 
     A tensor that was cast to 16 bits and back has lost what that type cannot hold; casting the published one the same
     way gives the same bits.
@@ -49,12 +49,12 @@ def cast_of(published: torch.Tensor, found: torch.Tensor) -> str | None:
 
 
 def fingerprint(tensor: torch.Tensor) -> str:
-    """sha256 of the numbers in float32, which holds those of all narrower types."""
+    """Return the sha256 of the numbers in float32, which holds those of all narrower types."""
     return digest(tensor, "F32")
 
 
 def constant(tensor: torch.Tensor) -> bool:
-    """Whether all numbers are one: such tensors are everywhere, and equal to each other by chance."""
+    """Return whether all numbers are one: such tensors equal each other by chance."""
     return tensor.numel() < 2 or bool((tensor == tensor.reshape(-1)[0]).all())
 
 

@@ -99,7 +99,7 @@ class Layers:
         return ""
 
     def _touched(self, layer: str, name: str) -> set[str]:
-        """Factors of a LoRA act on the layer's weight; what is not known to be one, on all of the layer."""
+        """Return what an adapter acts on: a LoRA on the layer's weight, an unknown kind on all of the layer."""
         weight = f"{layer}.weight"
         return {weight} if weight in self.tensors and _ON_WEIGHT.search(name) else self._parts[layer]
 
@@ -121,6 +121,6 @@ def pair(published: Iterable[str], found: Iterable[str]) -> dict[str, str]:
 
 
 def frozen_layers(adapters: Mapping[str, set[str]], frozen: Iterable[str]) -> tuple[str, ...]:
-    """Layers on which an adapter acts on a tensor that the mask freezes, in part or in full; sorted."""
+    """Return the layers on which an adapter acts on something frozen, in part or in full; sorted."""
     held = set(frozen)
     return tuple(sorted(layer for layer, touched in adapters.items() if touched & held))

@@ -24,7 +24,7 @@ LIMITS = (
 
 
 class TensorChange(Params):
-    """How a tensor differs from the published one. Numbers have four digits."""
+    """Difference of a tensor from the published one. Numbers have four digits."""
 
     relative: float | None
     """Norm of the difference, of the published tensor's norm; null where that is zero, or numbers are not finite."""
@@ -48,14 +48,14 @@ class FrozenVerdict(Params):
     """``equal`` bit for bit, equal after a ``cast``, ``changed``, ``renamed`` (the published bytes are under another
     name), or ``missing``."""
     dtype: str = ""
-    """As it is stored in the upload."""
+    """Type in which the upload stores the tensor."""
     cast: str = ""
     """The type whose rounding explains all differences, such as ``BF16``: the upload may be stored in a wider one."""
     found_as: str = ""
     """Name of the tensor that has the published bytes, where it is not this one."""
     change: TensorChange | None = None
     reason: str = ""
-    """Why there is no measurement, such as another shape."""
+    """Reason for there being no measurement, such as another shape."""
 
     @property
     def kept(self) -> bool:
@@ -79,7 +79,7 @@ class WeightsAudit(Params):
     files: tuple[str, ...]
     comparable: bool = True
     reason: str = ""
-    """Why it cannot be compared."""
+    """Reason why it cannot be compared."""
     frozen: tuple[FrozenVerdict, ...] = ()
     """Every frozen tensor, by name."""
     free: FreeTensors
@@ -101,7 +101,7 @@ class AdapterAudit(Params):
     layers: int
     """Layers of the denoiser that they are on."""
     frozen_layers: tuple[str, ...] = ()
-    """Those of them whose weights the mask freezes."""
+    """Layers among them whose weights the mask freezes."""
     elsewhere: int = 0
     """Tensors for a text encoder."""
 
@@ -133,9 +133,9 @@ class AuditedPackage(Params):
     name: str
     version: str
     key_sha256: str
-    """Of the public key that it verified against."""
+    """sha256 of the public key that it verified against."""
     mask_sha256: str
-    """Of its ``release/freeze-mask.json``."""
+    """sha256 of its ``release/freeze-mask.json``."""
     component: str
     """Folder of the denoiser."""
     granularity: str
@@ -167,7 +167,7 @@ class Audit(Params):
 def verdict_of(
     weights: tuple[WeightsAudit, ...], adapters: tuple[AdapterAudit, ...], unexamined: tuple[Unexamined, ...]
 ) -> Verdict:
-    """A violation decides; then what could not be examined; where nothing could be compared, there is no answer."""
+    """Decide: a violation first, then what could not be examined; without a comparison there is no answer."""
     if any(one.violations for one in weights) or any(one.frozen_layers for one in adapters):
         return "does-not-comply"
     if unexamined:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Weights:
-    """A network's tensors by name. Their headers were checked by whoever made this."""
+    """A network's tensors by name. Their headers were checked before."""
 
     tensors: Mapping[str, TensorInfo]
     """Name -> its header; there ``name`` is the one in the file and ``file`` a key of :attr:`files`."""
     files: Mapping[str, Path]
 
     def read(self, name: str) -> Tensor:
-        """One tensor on the CPU, in its stored dtype. The file is closed again, and its pages can go."""
+        """Read one tensor to the CPU, in its stored dtype, and close the file, so that its pages can go."""
         from safetensors import safe_open
 
         info = self.tensors[name]

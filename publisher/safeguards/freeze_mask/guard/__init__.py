@@ -1,1 +1,1 @@
-"""Fine-tuning that honours a freeze mask: mechanics alone, on masks that somebody else has verified."""
+"""Fine-tuning that honours a freeze mask: mechanics alone, on masks that have been verified elsewhere."""

@@ -16,7 +16,7 @@ HINT = "Leave frozen layers out: LoraConfig(..., exclude_modules=guard.exclude_m
 
 
 def layers_of(names: Iterable[str]) -> tuple[str, ...]:
-    """Layers that no adapter may sit on: those with a frozen weight (an adapter leaves a bias as it is)."""
+    """Return layers that no adapter may sit on: those with a frozen weight; it leaves a bias as it is."""
     stems = {name.rpartition(".")[0] for name in names if not name.endswith(".bias")}
     return tuple(sorted(stems - {""}))
 
@@ -45,7 +45,7 @@ def require_no_adapter(unet: nn.Module, layers: Iterable[str], kinds: Mapping[st
 
 
 def _adapters(unet: nn.Module) -> Iterator[tuple[str, str]]:
-    """Layer and kind of each adapter; nothing where peft was never imported."""
+    """Yield layer and kind of each adapter; nothing where peft was never imported."""
     tuners, other = (sys.modules.get(name) for name in ("peft.tuners.tuners_utils", "peft.utils.other"))
     if tuners is None or other is None:
         return

@@ -108,7 +108,7 @@ class Armed:
             self._undo = undo.pop_all()
 
     def tensors(self) -> dict[str, nn.Parameter]:
-        """Frozen tensors, in part or in full, as the denoiser has them now.
+        """Return frozen tensors, in part or in full, as the denoiser has them now.
 
         Raises:
             MaskBrokenError: one is gone.
@@ -120,7 +120,7 @@ class Armed:
         return {name: there[name] for name in self.stays}
 
     def free(self) -> dict[str, nn.Parameter]:
-        """What may be trained, by canonical name: everything that is not frozen as a whole, adapters included."""
+        """Return what may be trained, by canonical name: what is not frozen as a whole, adapters included."""
         whole = {id(tensor) for name, tensor in self.tensors().items() if not self.stays[name].rows}
         return {name: one for name, one in parameters_of(self.unet).items() if id(one) not in whole}
 

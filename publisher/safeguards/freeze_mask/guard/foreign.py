@@ -22,7 +22,7 @@ from publisher.safeguards.freeze_mask.guard.names import canonical
 TRUSTED = frozenset({"accelerate", "diffusers", "publisher", "torch"})
 """Packages whose functions around ``forward`` move, cast, log or compile, and compute nothing else."""
 DEPTH = 3
-"""How far the parameters of a function are looked for: from a method to its owner, to what that holds."""
+"""Steps by which the parameters of a function are looked for: from a method to its owner, to what that holds."""
 LEAVES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
 """Layers that have a weight and a bias, and nothing below them: everything else in them is an adapter's."""
 HINT = (

@@ -62,19 +62,19 @@ class Guard:
             self._undo = undo.pop_all()
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What of the denoiser may be trained and asks for it, adapters included, by the mask's names."""
+        """Yield what of the denoiser may be trained and asks for it, adapters included, by the mask's names."""
         return ((name, one) for name, one in self._armed.free().items() if one.requires_grad)
 
     def parameters(self) -> list[nn.Parameter]:
-        """The same, each once, for an optimizer: gradients and state of nothing else are kept."""
+        """Return the same, each once, for an optimizer: nothing else gets a gradient or a state."""
         return list({id(one): one for _, one in self.named_parameters()}.values())
 
     def exclude_modules(self) -> list[str]:
-        """Frozen layers, for ``LoraConfig(exclude_modules=...)`` and its likes in peft."""
+        """Return the frozen layers, for ``exclude_modules`` of ``LoraConfig`` and other configurations of peft."""
         return list(self._armed.layers)
 
     def trains(self, optimizer: Optimizer) -> bool:
-        """Whether an optimizer has tensors of the denoiser, of an adapter in it, or of code on its frozen layers."""
+        """Return whether an optimizer has tensors of the denoiser, its adapters, or code on its frozen layers."""
         if optimizer not in self._optimizers:
             ours = {id(one) for one in (*self._unet.parameters(), *parameters_on(self._hosts))}
             if ours.isdisjoint(id(one) for group in optimizer.param_groups for one in group["params"]):
@@ -179,11 +179,11 @@ class _Nothing:
     """What a copy has in place of the hook."""
 
     def __call__(self, *_: object) -> None:
-        """Nothing."""
+        """Ignore the call."""
 
 
 def _denoiser(model: Any, component: str) -> Any:
-    """Of a pipeline its component; a network is the denoiser itself."""
+    """Return a pipeline's component; a network is the denoiser itself."""
     if isinstance(model, nn.Module):
         return _require_early(model)
     found = getattr(model, component, None)
@@ -196,7 +196,7 @@ def _denoiser(model: Any, component: str) -> Any:
 
 
 def _require_early(model: nn.Module) -> nn.Module:
-    """Distributed training counts on a gradient of everything that asked for one when it began."""
+    """Refuse a wrapped model: distributed training counts on gradients that were asked for when it began."""
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise UsageError(
             "the denoiser was wrapped for distributed training before its tensors were frozen",

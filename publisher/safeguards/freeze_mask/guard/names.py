@@ -14,12 +14,12 @@ _ANYWHERE = re.compile(
 
 
 def canonical(name: str) -> str:
-    """The name of a tensor or a layer without the parts that torch.compile, DDP, FSDP and peft put into it."""
+    """Return a tensor's or layer's name without what torch.compile, DDP, FSDP and peft put into it."""
     return _LEADING.sub("", _ANYWHERE.sub("", name)).removesuffix(".")
 
 
 def unwrapped(model: Any) -> nn.Module:
-    """The denoiser itself: torch.compile, DDP and ``get_peft_model`` keep it inside of a wrapper."""
+    """Return the denoiser itself: torch.compile, DDP and ``get_peft_model`` keep it inside of a wrapper."""
     while True:
         if "_orig_mod" in model._modules:  # noqa: SLF001 - torch.compile's own name
             model = model._orig_mod  # noqa: SLF001
@@ -32,7 +32,7 @@ def unwrapped(model: Any) -> nn.Module:
 
 
 def parameters_of(unet: nn.Module) -> dict[str, nn.Parameter]:
-    """All parameters by canonical name; one that has two names is there twice."""
+    """Return all parameters by canonical name; one that has two names is there twice."""
     found: dict[str, nn.Parameter] = {}
     for name, parameter in unet.named_parameters(remove_duplicate=False):
         found.setdefault(canonical(name), parameter)

@@ -13,16 +13,16 @@ from publisher.api.freeze_mask import FreezeMask
 from publisher.safeguards.freeze_mask.guard.errors import NotTheModelError
 
 KEY = "_freeze_mask_sha256"
-"""Of ``config.json``; diffusers warns of unknown keys that do not begin with an underscore."""
+"""Key of ``config.json``; diffusers warns of unknown keys that do not begin with an underscore."""
 
 
 def sha256(mask: FreezeMask) -> str:
-    """Digest of the artifact's bytes."""
+    """Hash the artifact's bytes."""
     return hashlib.sha256(mask.as_file()).hexdigest()
 
 
 def recorded(model: Any) -> str | None:
-    """Digest of the mask that a model was fine-tuned under, as its configuration says; None: it says nothing."""
+    """Return the digest of the mask that a model was trained under, by its configuration; None: it has none."""
     found = getattr(model, "config", {}).get(KEY)
     return found if isinstance(found, str) else None
 

@@ -15,22 +15,22 @@ class Stay:
     """What stays of one tensor."""
 
     rows: Rows
-    """Empty: all of it."""
+    """Rows that are frozen; empty: all of the tensor."""
     sha256: Mapping[str, str]
-    """For each type of :data:`publisher.api.freeze_mask.CASTS`."""
+    """Digest for each type of :data:`publisher.api.freeze_mask.CASTS`."""
 
     @classmethod
     def of(cls, tensor: torch.Tensor, rows: Rows) -> Stay:
-        """As the tensor is now."""
+        """Take the tensor as it is now."""
         return cls(rows, digests(tensor, rows))
 
     @classmethod
     def published(cls, tensor: FrozenTensor) -> Stay:
-        """As a mask says."""
+        """Take the tensor as a mask says."""
         return cls(tensor.rows, dict(tensor.sha256.items()))
 
     def is_in(self, tensor: torch.Tensor) -> bool:
-        """Whether the tensor still has it: in its own type, or cast to another one and back to where it is now.
+        """Return whether the tensor still has it: in its own type, or cast to another one and back.
 
         Args:
             tensor: of the shape that the mask says.
@@ -44,6 +44,6 @@ def _nearest_first(tensor: torch.Tensor) -> list[str]:
 
 
 def _survives(tensor: torch.Tensor, cast: str) -> bool:
-    """Whether the tensor holds nothing that a cast loses: then its digest after the cast speaks for all of it."""
+    """Return whether a cast loses nothing: its digest after the cast then speaks for all of the tensor."""
     dtype = getattr(torch, CASTS[cast])
     return tensor.dtype == dtype or bool(torch.equal(tensor.to(dtype).to(tensor.dtype), tensor))

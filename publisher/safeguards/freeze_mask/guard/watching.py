@@ -43,7 +43,7 @@ class Paths:
         self._edges[id(table), key] = (table, key, value)
 
     def intact(self) -> bool:
-        """Whether the same layers hold the same tensors still."""
+        """Return whether the same layers still hold the same tensors."""
         return all(table.get(key) is value for table, key, value in self._edges.values())
 
 
@@ -69,13 +69,13 @@ class Watcher(Protocol):
     """Who wants to know of the steps of a denoiser's optimizers."""
 
     def trains(self, optimizer: Optimizer) -> bool:
-        """Whether it is one of them."""
+        """Return whether an optimizer is one of them."""
 
     def before_step(self) -> None:
-        """It is about to step."""
+        """Learn that it is about to step."""
 
     def on_step_end(self) -> None:
-        """It has."""
+        """Learn that it has stepped."""
 
 
 _watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
@@ -85,7 +85,7 @@ would break the step of an optimizer that has nothing to do with it."""
 
 
 def watch_optimizers(watcher: Watcher, undo: ExitStack) -> None:
-    """Tell somebody of each step of every torch optimizer that concerns him, as long as he lives.
+    """Tell a watcher of each step of every torch optimizer that concerns it, as long as it lives.
 
     Args:
         watcher: is not kept alive.
