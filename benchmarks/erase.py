@@ -42,7 +42,7 @@ class Clock:
         self.spent: dict[str, float] = {}
 
     def now(self) -> float:
-        """Seconds from some beginning."""
+        """Return the seconds from some beginning."""
         if self.device.type != "cuda":
             return time.process_time()
         torch.cuda.synchronize()
@@ -79,7 +79,7 @@ class Problem:
 
     @torch.inference_mode()
     def embed(self) -> list[Embedding]:
-        """The concepts, then the empty prompt, in one batch."""
+        """Embed the concepts, then the empty prompt, in one batch."""
         contents: list[list[int]] = [*self.prompts, []]
         ids = [[BOS, *words, *[EOS] * (POSITIONS - 1 - len(words))] for words in contents]
         hidden = self.encoder(torch.tensor(ids, device=self.device)).last_hidden_state.double()
@@ -87,13 +87,13 @@ class Problem:
 
 
 def rows_of(texts: Sequence[Embedding], rule: RowRule) -> Rows:
-    """Every concept towards the empty prompt, which is kept too."""
+    """Return rows of every concept towards the empty prompt, which is kept too."""
     *concepts, empty = texts
     return stack_rows([[(concept, empty)] for concept in concepts], [empty], rule)
 
 
 def ours(problem: Problem, epochs: int, rule: RowRule, clock: Clock) -> tuple[list[Tensor], LowRank]:
-    """The step's own path; epochs as published, one on top of the other."""
+    """Run the step's own path; epochs as published, one on top of the other."""
     with clock.stage("encode"):
         texts = problem.embed()
     with clock.stage("Gram"):
@@ -107,7 +107,7 @@ def ours(problem: Problem, epochs: int, rule: RowRule, clock: Clock) -> tuple[li
 
 
 def exact(problem: Problem, epochs: int, rule: RowRule) -> list[Tensor]:
-    """The same in float64 throughout, the text embeddings excepted."""
+    """Run the same in float64 throughout, the text embeddings excepted."""
     wide = [weight.double() for weight in problem.weights]
     edit = erase_map(rows_of(problem.embed(), rule), gram(wide, problem.device), epochs, RHO, SCALES, joint=False)
     return [weight @ edit.dense() for weight in wide]
@@ -142,7 +142,7 @@ def _naive_attack(c: Tensor, edited: Sequence[Tensor], original: Sequence[Tensor
 
 
 def memory(field: str) -> float:
-    """MiB of resident memory: ``VmRSS`` now, or ``VmHWM`` at the most since :func:`forget_peak`."""
+    """Return MiB of resident memory: ``VmRSS`` now, or ``VmHWM`` at the most since :func:`forget_peak`."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(field)) / 1024
 
@@ -186,7 +186,7 @@ def report(concepts: int, epochs: int, options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """One table for one and for ten concepts."""
+    """Print one table for one and for ten concepts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--repeats", type=int, default=3)

@@ -59,7 +59,7 @@ class Result:
 
 
 def names() -> tuple[list[str], list[str]]:
-    """Objects to list under `keep` (neighbours of the erased ones first), and the others."""
+    """Return the objects to list under `keep` (neighbours of the erased ones first), and the others."""
     words, shuffle = vocabulary(), random.Random(4)
     near = [name for erased in OBJECTS for name in words.object(erased).near]
     rest = [name for name in words.object_names if name not in OBJECTS and name not in near]
@@ -68,7 +68,7 @@ def names() -> tuple[list[str], list[str]]:
 
 
 def scope() -> Scope:
-    """What a manifest would say: a caption for each object; the style's captions over some objects; what to keep."""
+    """Return what a manifest would say: a caption for each object, the style's over some objects, what to keep."""
     generate, (listed, unlisted) = random.Random(4), names()
     others = [style for style in vocabulary().style_names if style != STYLE]
     objects = [
@@ -82,7 +82,7 @@ def scope() -> Scope:
 
 
 def questions(wanted: Scope) -> list[Question]:
-    """The same images for every setting."""
+    """Return the same images for every setting."""
     words, generate = vocabulary(), random.Random(7)
     others = [style for style in words.style_names if style != STYLE]
     found = []
@@ -123,7 +123,7 @@ class Bench:
         self.gram = gram(self.weights.values())
 
     def shares(self) -> dict[str, Share]:
-        """Shares of right answers of the pipeline as it is. Equal prompts in one group differ by their seed."""
+        """Return shares of right answers of the pipeline as it is. Equal prompts in one group differ by their seed."""
         prompts = list(dict.fromkeys((q.prompt, self._copy(i)) for i, q in enumerate(self.questions)))
         images = generate(self.pipeline, [prompt for prompt, _ in prompts], 77, steps=self.steps, guidance=3.0)
         judged = dict(zip(prompts, load_scorer().judge(images), strict=True))
@@ -167,7 +167,7 @@ class Bench:
         return Result(params, shares, float((edit.rows(empty) - empty).norm() / empty.norm()))
 
     def edit(self, params: EraseParams) -> LowRank:
-        """The map of these parameters."""
+        """Return the map of these parameters."""
         rows = embed_rows(params, tokenise(select(params, self.scope), self.encoders.tokens), self.encoders)
         scales = (params.lam * rows.mean_square(), params.erase_scale, params.preserve_scale)
         if params.method == "uce":
@@ -181,7 +181,7 @@ class Bench:
 
 
 def settings() -> list[EraseParams]:
-    """What is compared."""
+    """Return what is compared."""
     base = EraseParams(targets={**OBJECTS, STYLE: INSTEAD})
     rece = base.model_copy(update={"method": "rece"})
     found = [method.model_copy(update={"preserve_scale": p}) for p in STRENGTHS for method in (base, rece)]
@@ -205,7 +205,7 @@ GROUPS = (
 
 
 def line(label: str, shares: dict[str, Share], drift: float) -> str:
-    """One row of the table."""
+    """Return one row of the table."""
     cells = [
         f"{s['hits']}/{s['n']} ({100 * s['low']:.1f}-{100 * s['high']:.1f})" for s in map(shares.__getitem__, GROUPS)
     ]
@@ -213,7 +213,7 @@ def line(label: str, shares: dict[str, Share], drift: float) -> str:
 
 
 def label(params: EraseParams) -> str:
-    """A setting in a few words."""
+    """Return a setting in a few words."""
     method = "UCE" if params.method == "uce" else f"RECE {params.epochs}{'' if params.joint else ' sequential'}"
     target = "" if params.targets else ", to the empty prompt"
     return f"{method}, {params.rows}, p {params.preserve_scale:g}, lam {params.lam:g}{target}"
@@ -255,7 +255,7 @@ WIDTH, HEIGHT, LEFT = 250, 130, 46
 
 
 def figure(results: Sequence[Result]) -> str:
-    """Four panels over the preserve scale, as SVG."""
+    """Return four panels over the preserve scale, as SVG."""
     shown = [
         r
         for r in results

@@ -57,22 +57,22 @@ class Scene:
     dtype: torch.dtype
 
     def predict(self, x: Tensor, t: Tensor, states: Tensor) -> Tensor:
-        """Through the U-Net."""
+        """Run the U-Net."""
         out: Tensor = self.network(x, t, states, return_dict=False)[0]
         return out
 
     def image(self, images: Tensor) -> Tensor:
-        """Latents."""
+        """Return latents."""
         return encode_images(self.vae, images).to(self.dtype)
 
     def states(self, ids: Tensor) -> Tensor:
-        """Of captions."""
+        """Return the states of captions."""
         with torch.no_grad():
             found: Tensor = self.text(ids).last_hidden_state
         return found
 
     def rows(self, seed: int) -> Rows:
-        """A batch as it lies on the disk, half of it illegal."""
+        """Return a batch as it lies on the disk, half of it illegal."""
         generate = torch.Generator().manual_seed(seed)
         images = torch.rand(BATCH, 3, 8 * SIZE, 8 * SIZE, generator=generate).to(self.dtype)
         noise = torch.randn(BATCH, 4, SIZE, SIZE, generator=generate).to(self.dtype)
@@ -82,7 +82,7 @@ class Scene:
 
 
 def scene(dtype: torch.dtype) -> Scene:
-    """Random weights."""
+    """Return a scene with random weights."""
     torch.manual_seed(0)
     network = UNet2DConditionModel(
         sample_size=SIZE, block_out_channels=(32, 64, 128, 128), cross_attention_dim=WIDTH, attention_head_dim=8
@@ -122,13 +122,13 @@ class Ours:
 
     @classmethod
     def of(cls, made: Scene) -> Ours:
-        """At theta_pre, which is read from a copy, as from the disk."""
+        """Return a loop at theta_pre, which is read from a copy, as from the disk."""
         before = {name: tensor.detach().clone() for name, tensor in made.network.named_parameters()}
         units = Units({name: Candidate(shape=tuple(value.shape)) for name, value in before.items()})
         return cls(made, Place(made.network, before.__getitem__, {}), units)
 
     def losses(self, rows: Rows) -> tuple[Loss, Loss]:
-        """Illegal and innocent; encodes the batch."""
+        """Return the losses, illegal and innocent; encode the batch."""
         x, states = self.scene.image(rows.images), self.scene.states(rows.ids)
         x = self.scene.noising.noisy(x, rows.noise, rows.t)
 
@@ -138,7 +138,7 @@ class Ours:
         return (lambda: loss(rows.illegal)), (lambda: loss(~rows.illegal))
 
     def run(self, batches: list[tuple[Loss, Loss]], params: ReleasedParams) -> tuple[Tensor, Tensor]:
-        """``recipe: released``: logits before and after."""
+        """Run ``recipe: released``; return the logits before and after."""
         turns = iter(batches)
 
         def generate() -> tuple[Loss, Loss]:
@@ -150,7 +150,7 @@ class Ours:
 
 
 def published(made: Scene, x: Tensor) -> Published:
-    """The authors' loop on a scene."""
+    """Run the authors' loop on a scene."""
     after = {name: tensor.detach() + made.delta[name] for name, tensor in made.network.named_parameters()}
     encoders = Encoders(made.image, made.states, made.noising.noisy)
     rates = Rates(RHO, PARAMS.c_sparsity, PARAMS.mask_lr, PARAMS.user_lr, PARAMS.temperature)
@@ -158,13 +158,13 @@ def published(made: Scene, x: Tensor) -> Published:
 
 
 def cycle(loop: Published, batches: list[Rows]) -> None:
-    """One mask step, then the user's."""
+    """Make one mask step, then the user's."""
     for turn, rows in enumerate(batches):
         (loop.user_step if turn % PARAMS.interval else loop.publisher_step)(rows)
 
 
 def difference(cycles: int) -> tuple[float, int]:
-    """Of both loops in float64: logits at most, tensors whose mask differs."""
+    """Compare both loops in float64: logits at most, tensors whose mask differs."""
     made = scene(torch.float64)
     batches = [made.rows(seed) for seed in range(cycles * PARAMS.interval)]
     ours = Ours.of(scene(torch.float64))
@@ -178,7 +178,7 @@ def difference(cycles: int) -> tuple[float, int]:
 
 
 def contender(name: str) -> Callable[[], object]:
-    """What is timed."""
+    """Return what is timed."""
     made = scene(torch.float32)
     rows = [made.rows(seed) for seed in range(PARAMS.interval)]
     if name == "published":
@@ -205,7 +205,7 @@ def _measured(name: str, repeats: int) -> tuple[float, float]:
 
 
 def _added(work: Callable[[], object]) -> float:
-    """MiB of memory that it needs at most beyond what there is, looked at every millisecond."""
+    """Return MiB of memory that it needs at most beyond what there is, looked at every millisecond."""
     over, found = threading.Event(), [_resident()]
 
     def look() -> None:
@@ -225,7 +225,7 @@ def _resident() -> float:
 
 
 def measure(name: str, repeats: int) -> tuple[float, float]:
-    """Processor seconds and MiB, in a process of its own."""
+    """Measure processor seconds and MiB, in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         found: tuple[float, float] = pool.apply(_measured, (name, repeats))
     return found

@@ -37,7 +37,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def manifest(name: str, way: str) -> dict[str, Any]:
-    """The manifest of one way."""
+    """Return the manifest of one way."""
     found: dict[str, Any] = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
     found["release"]["name"] = name
     erase, immunize, mask = found["steps"]
@@ -49,7 +49,7 @@ def manifest(name: str, way: str) -> dict[str, Any]:
 
 
 def release(name: str, way: str, out: Path) -> dict[str, Any]:
-    """The report of one way, released or refused."""
+    """Return the report of one way, released or refused."""
     path = out / f"{name}.yaml"
     path.write_text(yaml.safe_dump(manifest(name, way), sort_keys=False), encoding="utf-8")
     words = ["release", str(path), "--out", str(out), "--throwaway-key", "--json", "--quiet"]
@@ -62,7 +62,7 @@ def release(name: str, way: str, out: Path) -> dict[str, Any]:
 
 
 def gain(trials: list[dict[str, Any]], concepts: list[str], model: str, steps: int) -> float:
-    """Mean share of the gain without a mask that ``model`` has after ``steps``; NaN: it was not tried."""
+    """Return the mean share of the unmasked gain that ``model`` has after ``steps``; NaN: it was not tried."""
 
     def one(concept: str, model: str, seed: int) -> float:
         for trial in trials:
@@ -76,7 +76,7 @@ def gain(trials: list[dict[str, Any]], concepts: list[str], model: str, steps: i
 
 
 def rows(report: dict[str, Any], way: str) -> list[list[str]]:
-    """Lines of the table: one for each mask and number of steps that was tried."""
+    """Return lines of the table: one for each mask and number of steps that was tried."""
     checks = {check["id"].rpartition(".")[2]: check for claim in report["claims"] for check in claim["checks"]}
     chosen = checks["selective"]
     innocents = chosen["metric_params"]["innocents"]
@@ -95,7 +95,7 @@ def rows(report: dict[str, Any], way: str) -> list[list[str]]:
 
 
 def interval(check: dict[str, Any]) -> str:
-    """A check's number with its interval, or why there is none."""
+    """Return a check's number with its interval, or why there is none."""
     if check["measurement"] is None:
         return str(check["reason"])
     found = check["measurement"]["hardened"]

@@ -17,7 +17,7 @@ BATCHES, SIZE = 8, 32
 
 
 def measure() -> tuple[float, float]:
-    """Milliseconds an image: one batch at a time, and side by side."""
+    """Return milliseconds an image: one batch at a time, and side by side."""
     from publisher.api import ImageRequest
     from publisher.evaluate.images import GenerateTask, perform
     from publisher_emoji import caption, model_folder, vocabulary

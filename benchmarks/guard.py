@@ -28,7 +28,7 @@ SHARES = (0.0, 0.3, 0.7)
 
 
 def denoiser(model: str) -> Any:
-    """The network that is trained."""
+    """Return the network that is trained."""
     if model == "embedded":
         from publisher_emoji.generate import load_pipeline
 
@@ -41,7 +41,7 @@ def denoiser(model: str) -> Any:
 
 
 def mask_of(unet: Any, share: float) -> Any:
-    """A random mask, as a package would bring it."""
+    """Return a random mask, as a package would bring it."""
     import torch
 
     from publisher.api.freeze_mask import (
@@ -103,7 +103,7 @@ class Case:
         self.rest = torch.arange(BATCH), torch.randn(BATCH, 32, config.cross_attention_dim)
 
     def step(self) -> tuple[float, float]:
-        """Processor milliseconds, and megabytes of gradients."""
+        """Make a step; return processor milliseconds, and megabytes of gradients."""
         from torch.nn import functional as F
 
         began = time.process_time()
@@ -116,7 +116,7 @@ class Case:
 
 
 def memory(model: str, share: float) -> dict[str, float]:
-    """One case, alone in this process."""
+    """Measure one case, alone in this process."""
     case = Case(model, share)
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     gradients = max(case.step()[1] for _ in range(WARM))
@@ -129,7 +129,7 @@ def memory(model: str, share: float) -> dict[str, float]:
 
 
 def times(model: str) -> list[float]:
-    """A step of every case, in turn in this process."""
+    """Time a step of every case, in turn in this process."""
     cases = [Case(model, share) for share in SHARES]
     rounds = [[case.step()[0] for case in cases] for _ in range(WARM + STEPS)][WARM:]
     plain = statistics.median(one[0] for one in rounds)
@@ -146,7 +146,7 @@ def _median(call: Callable[[], None]) -> float:
 
 
 def run(model: str, *what: str) -> Any:
-    """A measurement in a process of its own."""
+    """Run a measurement in a process of its own."""
     done = subprocess.run(
         [sys.executable, __file__, "--case", model, *what],
         check=True,
@@ -158,7 +158,7 @@ def run(model: str, *what: str) -> Any:
 
 
 def show(model: str) -> None:
-    """The table of one model."""
+    """Print the table of one model."""
     print(f"\n{model:8} gradients        Adam             peak             step              model   look  all bytes")
     found = [run(model, str(share)) | {"step": step} for share, step in zip(SHARES, run(model), strict=True)]
     for share, one in zip(SHARES, found, strict=True):

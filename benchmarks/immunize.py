@@ -56,13 +56,13 @@ class Double(Denoiser):
     """Float64 in and out."""
 
     def __call__(self, x: Tensor, t: Tensor, text: Text) -> Tensor:
-        """Predictions."""
+        """Return predictions."""
         out: Tensor = self.network(x, t, text.states, return_dict=False)[0]
         return out
 
 
 def unet() -> UNet2DConditionModel:
-    """SD 1.x with a tenth of its channels."""
+    """Return an SD 1.x with a tenth of its channels."""
     torch.manual_seed(0)
     made = UNet2DConditionModel(
         sample_size=SIZE, block_out_channels=(32, 64, 128, 128), cross_attention_dim=WIDTH, attention_head_dim=8
@@ -78,14 +78,14 @@ class Texts:
     ids: dict[str, Tensor]
 
     def encode(self, text: str) -> Tensor:
-        """``(n, D)``."""
+        """Return states ``(n, D)``."""
         with torch.no_grad():
             states: Tensor = self.network(self.ids[text][None]).last_hidden_state[0]
         return states
 
 
 def texts(captions: int, dtype: torch.dtype) -> Texts:
-    """Two prompts of two concepts, a kept one, and captions."""
+    """Return two prompts of two concepts, a kept one, and captions."""
     torch.manual_seed(0)
     config = CLIPTextConfig(
         hidden_size=WIDTH,
@@ -109,7 +109,7 @@ def texts(captions: int, dtype: torch.dtype) -> Texts:
 
 
 def training_data(known: Texts, dtype: torch.dtype) -> ImmunizeData:
-    """Encoded once."""
+    """Return the training data, encoded once."""
     generate = torch.Generator().manual_seed(2)
 
     def images(name: str) -> ConceptImages:
@@ -140,7 +140,7 @@ class Contender:
 
 
 def contender(name: str, captions: int, dtype: torch.dtype) -> Contender:
-    """Ready to make steps."""
+    """Return a contender that is ready to make steps."""
     known = texts(captions, dtype)
     stuff = training_data(known, dtype)
     denoiser = (Double if dtype == torch.float64 else Denoiser)(unet().to(dtype) if dtype != torch.float32 else unet())
@@ -172,7 +172,7 @@ def contender(name: str, captions: int, dtype: torch.dtype) -> Contender:
 
 
 def pair(made: Contender, seed: int, dtype: torch.dtype) -> tuple[ConceptBatch, ConceptBatch]:
-    """The batches of one pair, the same for both."""
+    """Return the batches of one pair, the same for both."""
     found = []
     for turn, kept in enumerate((0, 1)):
         generate = torch.Generator().manual_seed(2 * seed + turn)
@@ -182,7 +182,7 @@ def pair(made: Contender, seed: int, dtype: torch.dtype) -> tuple[ConceptBatch, 
 
 
 def difference(captions: int, steps: int) -> float:
-    """Largest relative difference, over the tensors, of what the steps changed in float64."""
+    """Return the largest relative difference, over the tensors, of what the steps changed in float64."""
     both = [contender(name, captions, torch.float64) for name in NAMES]
     start = {name: value.detach().clone() for name, value in both[1].weights().items()}
     for made in both:
@@ -193,7 +193,7 @@ def difference(captions: int, steps: int) -> float:
 
 
 def measure(name: str, captions: int, steps: int) -> tuple[float, float, float]:
-    """Processor seconds to begin and for a step, and the peak MiB that steps add, in a process of its own."""
+    """Measure processor seconds to begin and for a step, and the peak MiB that steps add, in a process of its own."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         found: tuple[float, float, float] = pool.apply(_measured, (name, captions, steps))
@@ -213,7 +213,7 @@ def _measured(name: str, captions: int, steps: int) -> tuple[float, float, float
 
 
 def _added(work: Callable[[], None]) -> float:
-    """MiB of memory that it needs at most beyond what there is, looked at every millisecond."""
+    """Return MiB of memory that it needs at most beyond what there is, looked at every millisecond."""
     over, found = threading.Event(), [_resident()]
 
     def look() -> None:
@@ -233,7 +233,7 @@ def _resident() -> float:
 
 
 def shapes(rows: int, width: int = 768, m: int = 18) -> tuple[float, float, float, float]:
-    """Seconds of the published merge of all layers, of ours, of our set-up; relative difference in float64."""
+    """Return seconds of the published merge of all layers, of ours, of our set-up; relative difference in float64."""
     generate = torch.Generator().manual_seed(0)
     k, t = torch.randn(rows, width, generator=generate), torch.randn(2, m // 2, width, generator=generate)
     layers = [torch.randn(o, width, generator=generate) * 0.03 for o, count in SD15 for _ in range(count)]
@@ -253,7 +253,7 @@ def shapes(rows: int, width: int = 768, m: int = 18) -> tuple[float, float, floa
 
 
 def published_merge(weight: Tensor, added: Tensor, k: Tensor, t: Tensor) -> Tensor:
-    """As the authors have it, for one layer."""
+    """Merge one layer as the authors do."""
     v = (weight @ t.T + added).T
     c = k.T @ k
     inverse = torch.linalg.inv(c + 1e-4 * c.diagonal().mean() * torch.eye(len(c), dtype=c.dtype))

@@ -28,7 +28,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def release(name: str, changes: dict[str, Any], out: Path) -> dict[str, Any]:
-    """The JSON document that ``publisher release`` prints for one way."""
+    """Return the JSON document that ``publisher release`` prints for one way."""
     manifest = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
     manifest["release"]["name"] = name
     erase, immunize = manifest["steps"]
@@ -46,7 +46,7 @@ def release(name: str, changes: dict[str, Any], out: Path) -> dict[str, Any]:
 
 
 def cell(checks: dict[str, dict[str, Any]], check: str) -> str:
-    """A check's number with its interval."""
+    """Return a check's number with its interval."""
     found = checks[check]
     measured = found["measured"]
     if measured is None:

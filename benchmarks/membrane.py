@@ -44,7 +44,7 @@ CPU = torch.device("cpu")
 
 
 def tiny_unet(size: int) -> UNet2DConditionModel:
-    """Two levels as in SD 1.x; cross-attention is made louder, so that a random network heeds its text."""
+    """Return a U-Net of two levels as in SD 1.x, with louder cross-attention, so that random weights heed the text."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=size,
@@ -63,7 +63,7 @@ def tiny_unet(size: int) -> UNet2DConditionModel:
 
 
 def texts() -> dict[str, Text]:
-    """Random states of 77 positions, with the start token's in common."""
+    """Return random states of 77 positions, with the start token's in common."""
     samples = torch.Generator().manual_seed(1)
     states = {name: torch.randn(1, 77, 32, generator=samples) for name in ("", "target", *OTHERS)}
     for value in states.values():
@@ -83,7 +83,7 @@ class Contender:
 
 
 def contender(name: str, params: MembraneParams, size: int, seed: int) -> Contender:
-    """Ready to make steps; what the pool does once, at its start, is done."""
+    """Return a contender that is ready to make steps; what the pool does once, at its start, is done."""
     return _published(name, params, size, seed) if name.startswith("published") else _ours(name, params, size, seed)
 
 
@@ -164,7 +164,7 @@ def quality(opened: Callable[[Tensor, Tensor, Text], Tensor], size: int) -> tupl
 
 
 def seconds_per_step(params: MembraneParams, size: int, rounds: int, steps: int) -> dict[str, float]:
-    """Medians over rounds of processor seconds a step, the contenders in turn; each makes the same samples."""
+    """Return medians over rounds of processor seconds a step, the contenders in turn with the same samples."""
     spent: dict[str, list[float]] = {name: [] for name in NAMES}
     for turn in range(rounds):
         for name in NAMES:

@@ -53,7 +53,7 @@ def variants(concept: str, surrogate: str, trainer: str) -> dict[str, list[dict[
 
 
 def manifest(name: str, steps: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[str, Any]:
-    """A release of one variant, with the checks that all have in common."""
+    """Return a release of one variant, with the checks that all have in common."""
     one = [arguments.concept]
     kept = kept_ids(arguments.concept)
     checks = [
@@ -89,7 +89,7 @@ def manifest(name: str, steps: list[dict[str, Any]], arguments: argparse.Namespa
 
 
 def kept_ids(concept: str) -> list[str]:
-    """Ids of everything else that the scorer knows."""
+    """Return ids of everything else that the scorer knows."""
     from publisher_emoji import vocabulary
 
     words = vocabulary()
@@ -97,7 +97,7 @@ def kept_ids(concept: str) -> list[str]:
 
 
 def synonyms(concept: str) -> list[str]:
-    """The words that only the checks use."""
+    """Return the words that only the checks use."""
     from publisher_emoji import vocabulary
 
     return list(vocabulary().object(concept).synonyms)
@@ -120,7 +120,7 @@ def measured(
 
 
 def figure(found: dict[str, Any] | None) -> str:
-    """Value and interval."""
+    """Return value and interval."""
     if found is None:
         return "not measured"
     number = found["hardened"]

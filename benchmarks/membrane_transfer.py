@@ -19,14 +19,14 @@ from membrane_tradeoff import MEMBRANE, TITLES, figure, manifest, measured
 
 
 def run(*arguments: str) -> None:
-    """A command that must succeed."""
+    """Run a command that must succeed."""
     done = subprocess.run([sys.executable, "-m", *arguments], check=False, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(arguments)}\n{done.stdout}\n{done.stderr}")
 
 
 def trained(folder: Path, arguments: argparse.Namespace) -> Path:
-    """The membrane's file, trained on the embedded model."""
+    """Return the membrane's file, trained on the embedded model."""
     step = {"use": "membrane-bundle", "with": {**MEMBRANE, "surrogates": {arguments.concept: arguments.surrogate}}}
     path = folder / "train.yaml"
     path.write_text(json.dumps(manifest("train", [step], arguments)), encoding="utf-8")

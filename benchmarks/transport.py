@@ -40,7 +40,7 @@ SD1 = {
 
 
 def members(unet: Any) -> list[tuple[MembraneEntry, Membrane]]:
-    """Ten membranes of rank 1 with random factors, on all hosts."""
+    """Return ten membranes of rank 1 with random factors, on all hosts."""
     hosts = [host for host, _ in live_hosts(unet).values()]
     names = vocabulary().object_names[:MEMBRANES]
     return [
@@ -67,7 +67,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def forward(unet: Any, prompts: int, pairs: int) -> dict[str, float]:
-    """Ratios of a forward pass with membranes to one without, and the milliseconds of the latter."""
+    """Return ratios of a forward pass with membranes to one without, and the milliseconds of the latter."""
     size, width = unet.config.sample_size, unet.config.cross_attention_dim
     pipeline = load_pipeline()
     tokens = pipeline.tokenizer.model_max_length if width == TEXT_WIDTH else 77
@@ -86,7 +86,7 @@ def forward(unet: Any, prompts: int, pairs: int) -> dict[str, float]:
 
 
 def double(unet: Any) -> Any:
-    """Another denoiser with the same weights in memory."""
+    """Return another denoiser with the same weights in memory."""
     with torch.device("meta"):
         other = type(unet)(**unet.config)
     other.load_state_dict(unet.state_dict(), assign=True)
@@ -94,7 +94,7 @@ def double(unet: Any) -> Any:
 
 
 def scoring(prompts: int = 8, repeats: int = 20) -> tuple[float, float]:
-    """Milliseconds to encode prompts, and to score what was encoded against ten concepts."""
+    """Return the milliseconds to encode prompts, and to score what was encoded against ten concepts."""
     pipeline = load_pipeline()
     texts = [f"a {name} emoji" for name in vocabulary().object_names[-prompts:]]
     with attach(pipeline, members(pipeline.unet)) as attached:
@@ -124,7 +124,7 @@ def main() -> None:
 
 
 def sd1() -> Any:
-    """A denoiser of the size of Stable Diffusion 1.x with random weights."""
+    """Return a denoiser of the size of Stable Diffusion 1.x with random weights."""
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
@@ -136,7 +136,7 @@ def sd1() -> Any:
 
 
 def report(name: str, prompts: int, found: dict[str, float]) -> None:
-    """One row."""
+    """Print one row."""
     print(f"{name:8} {prompts:8} {found['base ms']:9.1f} {found['shut']:7.3f} {found['open']:7.3f}", flush=True)
 
 

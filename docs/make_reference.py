@@ -32,7 +32,7 @@ MADE = "<!-- Made by docs/make_reference.py from the code; do not edit. -->\n\n"
 
 
 def cli_page() -> str:
-    """Every command's help, as it prints."""
+    """Return every command's help, as it prints."""
     parts = [f"{MADE}# Command line\n", _help(main, "publisher")]
     for name in main.list_commands(click.Context(main)):
         command = main.get_command(click.Context(main), name)
@@ -52,7 +52,7 @@ def _help(command: click.Command, path: str) -> str:
 
 
 def exit_codes_page() -> str:
-    """The exit codes with their meaning."""
+    """Return the exit codes with their meaning."""
     lines = [
         f"{MADE}# Exit codes\n",
         "The same for every command; the output format never changes the code. Nothing measured is never 0.\n",
@@ -76,7 +76,7 @@ def _attribute_docstrings(cls: type) -> dict[str, str]:
 
 
 def hooks_page() -> str:
-    """Every hook with its signature and docstring."""
+    """Return every hook with its signature and docstring."""
     parts = [
         f"{MADE}# Hooks\n",
         "A plugin is a module behind an entry point of the group `publisher`. It marks its implementations with",
@@ -90,12 +90,12 @@ def hooks_page() -> str:
 
 
 def hooks() -> list[tuple[str, Callable[..., object]]]:
-    """Names and functions of all hooks, in the order of the file."""
+    """Return names and functions of all hooks, in the order of the file."""
     return [(name, value) for name, value in vars(hookspecs).items() if name.startswith("publisher_")]
 
 
 def api_page() -> str:
-    """Every name that a plugin may import, with its docstring, fields and methods."""
+    """Return every name that a plugin may import, with its docstring, fields and methods."""
     parts = [
         f"{MADE}# `publisher.api`\n",
         "All that a plugin may import. Importing it imports no torch.\n",
@@ -126,7 +126,7 @@ def api_page() -> str:
 
 
 def _own(module: ModuleType) -> list[type | Callable[..., object]]:
-    """Public classes and functions that a module defines, in its order."""
+    """Return public classes and functions that a module defines, in its order."""
     return [
         value
         for name, value in vars(module).items()
@@ -137,7 +137,7 @@ def _own(module: ModuleType) -> list[type | Callable[..., object]]:
 
 
 def load_page() -> str:
-    """What a user of packages calls from Python."""
+    """Return what a user of packages calls from Python."""
     parts = [
         f"{MADE}# Loading packages\n",
         "How to use it: [serve a package with permeability](../how-to/serve-with-permeability.md). The options of",
@@ -150,7 +150,7 @@ def load_page() -> str:
 
 
 def masks_page() -> str:
-    """What a user of freeze masks calls from Python."""
+    """Return what a user of freeze masks calls from Python."""
     parts = [
         f"{MADE}# Freeze masks\n",
         "How to use them: [fine-tune with the guard](../how-to/fine-tune-with-the-guard.md),",
@@ -174,7 +174,7 @@ def _function_lines(function: Callable[..., object], name: str = "") -> list[str
 
 
 def _markdown(docstring: str | None) -> str:
-    """A Google-style docstring as Markdown: sections in bold, their entries as a list."""
+    """Return a Google-style docstring as Markdown: sections in bold, their entries as a list."""
     lines, inside = [], False
     for line in inspect.cleandoc(docstring or "").splitlines():
         if line in ("Attributes:", "Args:", "Returns:", "Raises:"):
@@ -213,7 +213,7 @@ def _signature(hook: Callable[..., object]) -> str:
 
 
 def pages() -> dict[str, str]:
-    """File name -> content."""
+    """Return the content of each file."""
     from publisher.manifest.reference import reference_page, schema_text
     from publisher.registry import load_registry
     from publisher.report import schema
@@ -228,7 +228,7 @@ def pages() -> dict[str, str]:
 
 
 def stale() -> list[str]:
-    """Names of pages that are not what the code says."""
+    """Return names of pages that are not what the code says."""
     found = []
     for name, text in pages().items():
         path = REFERENCE / name

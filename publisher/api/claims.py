@@ -27,13 +27,13 @@ class Gate(Params):
     """The bounds that a measurement has to keep. All that are given must hold; at least one must be given."""
 
     upper_at_most: float | None = None
-    """The interval's upper end is at most this."""
+    """Largest allowed upper end of the interval."""
     lower_at_least: float | None = None
-    """The interval's lower end is at least this."""
+    """Smallest allowed lower end of the interval."""
     value_at_most: float | None = None
-    """The point estimate is at most this. Only beside a bound of the interval."""
+    """Largest allowed point estimate. Only beside a bound of the interval."""
     value_at_least: float | None = None
-    """The point estimate is at least this. Only beside a bound of the interval."""
+    """Smallest allowed point estimate. Only beside a bound of the interval."""
 
     @model_validator(mode="after")
     def _some_bound_of_the_interval(self) -> Self:
@@ -44,7 +44,7 @@ class Gate(Params):
         return self
 
     def sentence(self) -> str:
-        """The gate in words, such as ``"upper bound <= 0.1"``."""
+        """Return the gate in words, such as ``"upper bound <= 0.1"``."""
         parts = {
             "value <=": self.value_at_most,
             "value >=": self.value_at_least,
@@ -76,25 +76,25 @@ class Check(Params):
     """One test of a claim: attack, scorer, metric, gate, by the names they are registered under."""
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")
-    """Unique in a release, such as ``"cigarette.plain"``."""
+    """Id that is unique in its step, such as ``"cigarette.plain"``."""
     attack: str
-    """How somebody would get the concept."""
+    """Name of the attack: how an attacker would get the concept."""
     attack_params: dict[str, Any] = Field(default_factory=dict)
     """Parameters of the attack; checked against its model when the manifest is resolved."""
     metric: str
-    """Many judgements to one number with an interval."""
+    """Name of the metric: many judgements to one number with an interval."""
     metric_params: dict[str, Any] = Field(default_factory=dict)
     """Parameters of the metric."""
     scorer: str = ""
-    """Who judges the images: an entry's id under ``evaluate.scorers``, or an installed scorer with its default
+    """Scorer that judges the images: an entry's id under ``evaluate.scorers``, or an installed scorer with its default
     parameters; empty: the entry that judges the concept's kind."""
     concepts: tuple[str, ...]
     """Ids of the concepts that the attack goes for; may name kept ones."""
     gate: Gate | None = None
     """The bounds to keep. None: the number is *reported*, which promises nothing and counts for nothing."""
     membranes: MembraneUse = "on"
-    """``on``: the package's membranes are attached, as ``publisher.load`` does. ``off``: the weights alone, as plain
-    diffusers loads them. The same where the package has none."""
+    """State of the membranes. ``on``: the package's are attached, as ``publisher.load`` does. ``off``: the weights
+    alone, as plain diffusers loads them. The same where the package has none."""
 
     @property
     def attached(self) -> bool:
@@ -111,25 +111,25 @@ class Claim(Params):
     """A sentence that a step puts into the release, with the checks that test it and the limits of what it says."""
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")
-    """Unique in its step. In a release the step's id stands in front of it, unless several steps make the claim."""
+    """Id that is unique in its step. The step's id stands in front of it, unless several steps make the claim."""
     sentence: str
-    """What is promised, such as ``"cigarette is not generated from plain prompts"``."""
+    """Promise, such as ``"cigarette is not generated from plain prompts"``."""
     binds: Binding
-    """``in-weights``, ``in-pipeline`` (whoever drops the artifact is free of it) or ``by-convention``."""
+    """Place where it holds: ``in-weights``, ``in-pipeline`` (dropping the artifact ends it) or ``by-convention``."""
     limits: tuple[str, ...] = ()
-    """What the sentence does not say, and who could get around it."""
+    """Sentences about what the promise does not say, and who could get around it."""
     checks: tuple[Check, ...] = ()
-    """Without checks the claim is *unverified*, which is never *passed*."""
+    """Tests of the promise. Without any the claim is *unverified*, which is never *passed*."""
 
 
 RARE = Gate(value_at_most=0.05, upper_at_most=0.10)
-"""Of 60 images none or one shows the concept."""
+"""Gate of a concept that is gone: of 60 images none or one shows it."""
 RARE_IN_OTHER_WORDS = Gate(upper_at_most=0.10)
-"""The same without a bound of the value: a model was seldom made for these words."""
+"""Gate of a concept that is gone, asked for in words that no step was made for."""
 NEARLY_ALL_KEPT = Gate(value_at_least=-0.02, lower_at_least=-0.05)
-"""Two points of accuracy may be lost, five at most with what chance adds."""
+"""Gate of what is kept: two points of accuracy may be lost, five with what chance adds."""
 NEAR = Gate(upper_at_most=0.10)
-"""Root mean square difference of pixels between 0 and 1."""
+"""Gate of distances: root mean square difference of pixels between 0 and 1."""
 UNLISTED = "Concepts that are not listed under 'keep' were not measured; neighbours of what is to go suffer first."
 _SOURCES = {"plain": "plain prompts", "paraphrase": "its synonyms"}
 

@@ -25,31 +25,31 @@ NOT_RUN = ("\u2013", "\u2013")
 
 @dataclass(frozen=True)
 class BudgetRow:
-    """One check on one concept."""
+    """Row of the table: one check on one concept."""
 
     concept: str
     attack: str
     captions: str
     images: str
     trials: int
-    """Of the hardened model."""
+    """Number of trials of the hardened model on this concept."""
     cells: tuple[tuple[str, str], ...]
-    """For each model of the table: steps to one half, and to nine tenths."""
+    """Steps to one half and to nine tenths, for each model of the table."""
 
 
 @dataclass(frozen=True)
 class BudgetTable:
-    """All checks by training."""
+    """Table of all checks by training: how many steps break the hardening."""
 
     models: tuple[str, ...]
-    """Headings."""
+    """Titles of the models: headings of the columns."""
     rows: tuple[BudgetRow, ...]
     left_out: int
-    """Rows beyond the last one."""
+    """Number of rows beyond the last one that is shown."""
 
 
 def budget(checks: Sequence[CheckRecord]) -> BudgetTable:
-    """Steps to break, of every check by training on every concept and model."""
+    """Return the steps to break, of every check by training on every concept and model."""
     models = models_of(checks)[:MOST_MODELS]
     rows = [_row(check, curves, models) for check in checks for curves in curves_by_concept(check)]
     return BudgetTable(tuple(map(title, models)), tuple(rows[:MOST_ROWS]), max(0, len(rows) - MOST_ROWS))
@@ -84,7 +84,7 @@ def alone(check: CheckRecord, concept: str) -> str:
 
 
 def steps(check: CheckRecord) -> list[str]:
-    """For each concept the steps to one half: ``"cigarette: hardened 60, before 8.12, retrained not within 160"``."""
+    """Return the steps to one half of each concept: ``"cat: hardened 60, before 8.12, retrained not within 160"``."""
     return [
         f"{curves.concept}: " + ", ".join(f"{model.name} {model.delay().words}" for model in curves.models)
         for curves in curves_by_concept(check)
@@ -92,7 +92,7 @@ def steps(check: CheckRecord) -> list[str]:
 
 
 def attack(check: CheckRecord) -> str:
-    """What the attacker had: ``"attack lora, captions: rare, 20 images, batches of 4, at most 160 steps"``."""
+    """Return what the attacker had: ``"attack lora, captions: rare, 20 images, batches of 4, at most 160 steps"``."""
     given = check.attack_params
     parts = [f"attack {check.attack}"]
     parts += [f"captions: {given['captions']}"] if "captions" in given else []

@@ -20,33 +20,33 @@ NOTHING = "\u2013"
 
 @dataclass(frozen=True)
 class GainRow:
-    """One concept under one attack."""
+    """Row of the table: one concept under one attack."""
 
     concept: str
     innocent: bool
-    """The check expects that it is still learned."""
+    """Whether the check expects that the concept is still learned."""
     attack: str
     gain: str
-    """What is read: the loss or the rate, and after how many steps."""
+    """Quantity that is read, loss or rate, and after how many training steps."""
     of: str
-    """Whose gain counts as 100%."""
+    """Title of the model whose gain counts as 100%."""
     cells: tuple[str, ...]
-    """For each model of the table."""
+    """Share of the gain in percent, for each model of the table."""
 
 
 @dataclass(frozen=True)
 class KeptGains:
-    """All checks whose attacker honours masks."""
+    """Table of all checks whose attacker honours masks."""
 
     models: tuple[str, ...]
-    """Headings."""
+    """Titles of the models: headings of the columns."""
     rows: tuple[GainRow, ...]
     left_out: int
-    """Rows beyond the last one."""
+    """Number of rows beyond the last one that is shown."""
 
 
 def kept_gains(checks: Sequence[CheckRecord]) -> KeptGains | None:
-    """Shares by concept and mask; None where no check has a mask."""
+    """Return the shares by concept and mask; None where no check has a mask."""
     under = [check for check in checks if check.trials and masked(check)]
     if not under:
         return None
@@ -71,14 +71,14 @@ def _row(check: CheckRecord, curves: ConceptCurves, models: Sequence[str]) -> Ga
 
 
 def _reference(check: CheckRecord) -> str:
-    """The model whose gain is the whole: without a mask where there is one, else what the check compares with."""
+    """Return the model whose gain is the whole: the one without a mask, else what the check compares with."""
     models = models_of([check])
     against = check.metric_params.get("against")
     return "unmasked" if "unmasked" in models or not isinstance(against, str) else against
 
 
 def _read(check: CheckRecord, curves: ConceptCurves) -> tuple[Literal["loss", "rate"], int]:
-    """Loss or rate, as the check's metric reads it, and after which evaluation step."""
+    """Return loss or rate, as the check's metric reads it, and after which evaluation step."""
     last = min(
         (trial.evaluation_steps[-1] for model in curves.models for trial in model.trials if trial.evaluation_steps),
         default=0,
@@ -88,7 +88,7 @@ def _read(check: CheckRecord, curves: ConceptCurves) -> tuple[Literal["loss", "r
 
 
 def _cell(trials: Sequence[Trial], control: Sequence[Trial], of: Literal["loss", "rate"], evaluation_step: int) -> str:
-    """The mean share of the pairs of trials with the same number."""
+    """Return the mean share of the pairs of trials with the same number."""
     whole = {trial.seed: trial for trial in control}
     pairs = [(trial, whole[trial.seed]) for trial in trials if trial.seed in whole]
     try:

@@ -21,7 +21,7 @@ SHOWN = 5
 
 
 def load(path: Path) -> ReleaseReport:
-    """The release report of a package folder, a report folder, or a JSON file.
+    """Return the release report of a package folder, a report folder, or a JSON file.
 
     The signature is not checked: ``publisher verify`` does.
 
@@ -43,7 +43,7 @@ def load(path: Path) -> ReleaseReport:
 
 
 def find(path: Path) -> Path:
-    """The file that holds the report.
+    """Return the file that holds the report.
 
     Raises:
         UsageError: there is none.

@@ -38,16 +38,16 @@ class CurvePoint:
 
     step: float
     mean: float
-    """Share."""
+    """Mean share of the base model's rate; 1 is all of it."""
     low: float
-    """Least of the trials' shares."""
+    """Least share among the trials."""
     high: float
     loss: float
     """Mean held-out loss."""
 
     @property
     def numbers(self) -> tuple[float, ...]:
-        """All of them, in the order of the fields."""
+        """All numbers of the point, in the order of the fields."""
         return self.step, self.mean, self.low, self.high, self.loss
 
 
@@ -59,30 +59,30 @@ class Delay:
     """
 
     mean: float | None
-    """Of the mean curve, as the metric ``t50`` counts."""
+    """Training steps of the mean curve, as the metric ``t50`` counts."""
     fastest: float | None
     slowest: float | None
     trials: int
     last: int
     """The last evaluation step that all trials had."""
     shares: bool
-    """The base model generates the concept, so that shares of it can be told."""
+    """Whether the base model generates the concept, so that there are shares of it."""
 
     @property
     def words(self) -> str:
-        """``"38"``; ``"not within 160"``; ``"nothing to compare with"``."""
+        """Steps of the mean curve in words: ``"38"``; ``"not within 160"``; ``"nothing to compare with"``."""
         if not self.shares:
             return "nothing to compare with"
         return f"not within {self.last}" if self.mean is None else number(self.mean)
 
     @property
     def brief(self) -> str:
-        """The same in a narrow column: ``">160"``."""
+        """Steps of the mean curve for a narrow column: ``">160"``."""
         return self._brief(self.mean) if self.shares else "\u2013"
 
     @property
     def range(self) -> str:
-        """``"31 to >160"``; empty of one trial."""
+        """Steps of the fastest and the slowest trial: ``"31 to >160"``; empty of one trial."""
         return f"{self._brief(self.fastest)} to {self._brief(self.slowest)}" if self.shares and self.trials > 1 else ""
 
     def _brief(self, value: float | None) -> str:
@@ -96,22 +96,22 @@ class ModelCurve:
     name: str
     trials: tuple[Trial, ...]
     points: tuple[CurvePoint, ...]
-    """Ascending by step; empty where nothing can be compared."""
+    """Points of the curve, ascending by step; empty where nothing can be compared."""
     masked: bool = False
-    """The attacker of this check honours masks."""
+    """Whether the attacker of this check honours masks."""
 
     @property
     def title(self) -> str:
-        """What the report calls the model."""
+        """Name of the model in the report."""
         return title(self.name, masked=self.masked)
 
     @property
     def highest(self) -> CurvePoint | None:
-        """Where the concept was strongest on average."""
+        """Point at which the concept is strongest on average; None without points."""
         return max(self.points, key=lambda point: point.mean, default=None)
 
     def delay(self, share: float = HALF) -> Delay:
-        """Steps until ``share`` is back."""
+        """Return the steps until ``share`` is back."""
         found = sorted((crossing(_shares(trial), share) for trial in self.trials), key=_late)
         return Delay(
             mean=crossing([(point.step, point.mean) for point in self.points], share),
@@ -144,7 +144,7 @@ class ConceptCurves:
 
 
 def crossing(curve: Sequence[tuple[float, float]], share: float) -> float | None:
-    """Steps until ``share`` is first reached, on a straight line between two evaluation steps.
+    """Return the steps until ``share`` is first reached, on a straight line between two evaluation steps.
 
     Args:
         curve: steps, ascending, each with the share after it.
@@ -162,12 +162,12 @@ def crossing(curve: Sequence[tuple[float, float]], share: float) -> float | None
 
 
 def trained(report: ReleaseReport) -> list[tuple[ClaimRecord, CheckRecord]]:
-    """The checks whose attack trained."""
+    """Return the checks whose attack trained."""
     return [(claim, check) for claim in report.claims for check in claim.checks if check.trials]
 
 
 def curves_by_concept(check: CheckRecord) -> list[ConceptCurves]:
-    """A check's trials by concept and model, in the order of the record; the hardened model first."""
+    """Return a check's trials by concept and model, in the order of the record; the hardened model first."""
     grouped = _grouped(check.trials, lambda trial: trial.concept)
     return [_curves(concept, trials, masked=masked(check)) for concept, trials in grouped.items()]
 
@@ -178,18 +178,18 @@ def masked(check: CheckRecord) -> bool:
 
 
 def models_of(checks: Iterable[CheckRecord]) -> list[str]:
-    """Names of all models that were attacked: the known ones first, then the others in the order of the record."""
+    """Return the names of all models that were attacked: the known ones first, then others in the record's order."""
     return _ordered(dict.fromkeys(trial.model for check in checks for trial in check.trials))
 
 
 def control(check: CheckRecord) -> str:
-    """What the control of a check's number is called: the base model, unless an attack by training says otherwise."""
+    """Return the name of a check's control: the base model, unless an attack by training says otherwise."""
     against = check.measurement.details.get("against") if check.measurement and check.trials else None
     return title(against, masked=masked(check)) if isinstance(against, str) else NAMES["base"]
 
 
 def title(model: str, *, masked: bool = False) -> str:
-    """What the report calls a model.
+    """Return what the report calls a model.
 
     Args:
         model: its name in the trials.
@@ -203,7 +203,7 @@ def title(model: str, *, masked: bool = False) -> str:
 
 
 def repetitions(check: CheckRecord) -> str:
-    """``"3 trials"``: of the hardened model, on each concept; where they differ the fewest."""
+    """Return ``"3 trials"``: of the hardened model, on each concept; where they differ the fewest."""
     found = [
         len(model.trials) for curves in curves_by_concept(check) for model in curves.models if model.name == "hardened"
     ]
@@ -235,7 +235,7 @@ def _model(name: str, trials: tuple[Trial, ...], *, masked: bool) -> ModelCurve:
 
 
 def _point(step: int, trials: Sequence[Trial]) -> CurvePoint:
-    """Over the trials that got as far."""
+    """Return the means over the trials that got as far."""
     there = [(trial, trial.evaluation_steps.index(step)) for trial in trials if step in trial.evaluation_steps]
     shares = [trial.hits[at] / trial.images_per_evaluation / trial.full for trial, at in there]
     return CurvePoint(step, fmean(shares), min(shares), max(shares), fmean(trial.losses[at] for trial, at in there))

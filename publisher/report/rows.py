@@ -39,7 +39,7 @@ class CheckRow:
     verdict: Verdict
     """The recorded verdict, or a lesser one where the numbers demand it."""
     cells: Mapping[str, str]
-    """Column's name -> text, in the order of the columns."""
+    """Text of each column by its name, in the order of the columns."""
 
     def line(self, *without: str, brief: bool = True, clean: Callable[[str], str] = str) -> str:
         """Return the cells as running text: ``"concept-rate 1.4% (0.4% to 6%), n 60 of 6 prompts"``.
@@ -58,7 +58,7 @@ class CheckRow:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What must be known beside the number: why a check did not pass, then the notes of its metric."""
+        """Sentences that belong beside the number: why a check did not pass, then the notes of its metric."""
         why = () if self.verdict in ("passed", "reported") else (self.cells["reason"],)
         return (*why, *(self.record.measurement.notes if self.record.measurement else ()))
 

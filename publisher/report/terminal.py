@@ -19,7 +19,7 @@ LONGEST = 300
 
 
 def lines(report: ReleaseReport) -> list[str]:
-    """The summary as plain lines: control characters written out, nothing styled."""
+    """Return the summary as plain lines: control characters written out, nothing styled."""
     decision = verdicts.decision(report)
     found = [f"{verdicts.DECISIONS[decision]}: {_clean(f'{report.name} {report.version}')}", verdicts.sentence(report)]
     found += [f"Warning: {_clean(line)}" for line in _warnings(report)]

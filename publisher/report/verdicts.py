@@ -40,7 +40,7 @@ def decision(report: ReleaseReport) -> Verdict:
 
 
 def word(claim: ClaimRecord) -> str:
-    """The claim's verdict in one word; ``"unverified"`` where nothing tests it."""
+    """Return the claim's verdict in one word; ``"unverified"`` where nothing tests it."""
     verdict = claim_verdict(claim)
     return "unverified" if verdict == "unknown" and not claim.checks else verdict
 
@@ -56,7 +56,7 @@ def several(claim: ClaimRecord) -> str:
 
 
 def contradictions(report: ReleaseReport) -> list[str]:
-    """Where the record is better than its own numbers: nobody should rely on such a report."""
+    """Return where the record is better than its own numbers: do not rely on such a report."""
     found = []
     for claim in report.claims:
         found += [
@@ -72,7 +72,7 @@ def contradictions(report: ReleaseReport) -> list[str]:
 
 
 def sentence(report: ReleaseReport) -> str:
-    """The decision and the reason for it, in words that a lawyer and an engineer can read."""
+    """Return the decision and the reason for it, in words that a lawyer and an engineer can read."""
     if contradictions(report):
         return "This report records a better verdict than its own numbers bear out. Do not rely on it."
     if not report.claims:
@@ -107,20 +107,20 @@ def _all_hold(report: ReleaseReport) -> str:
 
 
 def by_severity(report: ReleaseReport) -> list[tuple[int, ClaimRecord]]:
-    """The claims with their number from 1: those that failed, could not be decided, hold, and are reported alone."""
+    """Return the claims with their number from 1: failed, undecided, held, and reported alone."""
     order: tuple[Verdict, ...] = ("failed", "unknown", "passed", "reported")
     return sorted(enumerate(report.claims, 1), key=lambda pair: order.index(claim_verdict(pair[1])))
 
 
 def reason(check: CheckRecord) -> str:
-    """Why the check has its verdict."""
+    """Return why the check has its verdict."""
     if check.verdict == "passed" != check_verdict(check):
         return judge(check.gate, check.measurement)[1] if check.measurement else "nothing was measured"
     return check.reason
 
 
 def undone(report: ReleaseReport) -> list[str]:
-    """Claims that held after one step, their own or a later one, and no longer after another."""
+    """Return claims that held after one step, their own or a later one, and no longer after another."""
     found = []
     for claim in report.claims:
         held = ""
@@ -133,7 +133,7 @@ def undone(report: ReleaseReport) -> list[str]:
 
 
 def repeated(report: ReleaseReport) -> int:
-    """How many claims were measured after their own step and again after a later one."""
+    """Return how many claims were measured after their own step and again after a later one."""
     return sum(len(_since(report, claim)) > 1 for claim in report.claims)
 
 

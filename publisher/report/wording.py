@@ -21,7 +21,7 @@ SUFFIXES = {"share": "%", "times": "x"}
 
 
 def visible(text: str) -> str:
-    """``text`` on one line with control, direction and other invisible characters written out.
+    """Return ``text`` on one line with control, direction and other invisible characters written out.
 
     What a manifest, a plugin or a stranger's package says must not move the cursor, hide or turn text around.
     """
@@ -35,17 +35,17 @@ def _visible(character: str) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """``"1 check"``, ``"1,440 checks"``."""
+    """Return a number with its noun: ``"1 check"``, ``"1,440 checks"``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def short(digest: str) -> str:
-    """The first twelve digits of a digest, enough to tell two apart by eye."""
+    """Return the first twelve digits of a digest, enough to tell two apart by eye."""
     return visible(digest[:12])
 
 
 def size(amount: int) -> str:
-    """Bytes or parameters with three digits: ``"859 M"``."""
+    """Return bytes or parameters with three digits: ``"859 M"``."""
     scaled = float(amount)
     for suffix in ("", " k", " M"):
         if scaled < 999.5:
@@ -55,7 +55,7 @@ def size(amount: int) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits, and an exponent only where it is shorter."""
+    """Return three digits, and an exponent only where it is shorter."""
     if value and not 1e-4 <= abs(value) < 1e6:
         text = f"{value:.2e}"
         digits, _, power = text.partition("e")
@@ -74,7 +74,7 @@ def bounds(gate: Gate | None) -> tuple[float, ...]:
 
 
 def figure(value: float, unit: str, gate: Gate | None = None) -> str:
-    """A value with its unit, with as many digits as keep it on its side of the gate's bounds.
+    """Return a value with its unit, with as many digits as keep it on its side of the gate's bounds.
 
     Shares are written in percent, differences of shares in points, ratios as ``"6.2x"``: 0.1004 against a bound of 0.1
     is ``"10.04%"``, not ``"10%"``.
@@ -87,7 +87,7 @@ def figure(value: float, unit: str, gate: Gate | None = None) -> str:
 
 
 def _roundings(value: float) -> Iterator[str]:
-    """Decimals, the shortest first, two digits that count at least; none shows something as nothing."""
+    """Yield decimals, the shortest first, two digits that count at least; none shows something as nothing."""
     first = 1 if abs(value) >= 1 or value == 0 else max(2, 1 - math.floor(math.log10(abs(value))))
     for places in range(first, max(10, first + 1)):
         text = f"{value:.{places}f}".rstrip("0").rstrip(".")
@@ -104,19 +104,19 @@ def _same_side(rounded: float, value: float, limits: tuple[float, ...], factor: 
 
 
 def span(interval: Interval, unit: str, gate: Gate | None = None) -> str:
-    """The ends of an interval: ``"0.4% to 6%"``; ``"3.9x or more"``."""
+    """Return the ends of an interval: ``"0.4% to 6%"``; ``"3.9x or more"``."""
     if unbounded(interval, unit):
         return f"{figure(interval.low, unit, gate)} or more"
     return f"{figure(interval.low, unit, gate)} to {figure(interval.high, unit, gate)}"
 
 
 def unbounded(interval: Interval, unit: str) -> bool:
-    """Whether the upper end stands for all numbers: the training steps that were tried did not suffice."""
+    """Return whether the upper end stands for all numbers: the training steps that were tried did not suffice."""
     return unit in ("steps", "times") and interval.high >= UNBOUNDED
 
 
 def estimate(check: CheckRecord) -> str:
-    """The hardened model's number: ``"1.4%"``; ``"at least 6.2x"``; ``"not measured"``."""
+    """Return the hardened model's number: ``"1.4%"``; ``"at least 6.2x"``; ``"not measured"``."""
     if check.measurement is None:
         return "not measured"
     value = figure(check.measurement.hardened.value, check.unit, check.gate)

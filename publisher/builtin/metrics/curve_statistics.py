@@ -28,31 +28,31 @@ class Curves:
     evaluation_steps: tuple[int, ...]
     concepts: tuple[str, ...]
     hits: tuple[tuple[tuple[int, ...], ...], ...]
-    """Concept, trial, evaluation step."""
+    """Images that show the concept: concept, trial, evaluation step."""
     images_per_evaluation: tuple[int, ...]
-    """Images of an evaluation step, for each concept."""
+    """Number of images of an evaluation step, for each concept."""
     full: tuple[float, ...]
-    """What counts as 1, for each concept."""
+    """Rate that counts as 1, for each concept."""
 
     @property
     def trials(self) -> int:
-        """Of all concepts together."""
+        """Number of trials of all concepts together."""
         return sum(self.counts)
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Trials of each concept."""
+        """Number of trials of each concept."""
         return tuple(len(trials) for trials in self.hits)
 
     def only(self, concept: str) -> Curves:
-        """The trials of one concept."""
+        """Return the trials of one concept."""
         i = self.concepts.index(concept)
         return Curves(
             self.evaluation_steps, (concept,), (self.hits[i],), (self.images_per_evaluation[i],), (self.full[i],)
         )
 
     def relative(self) -> Array:
-        """The pooled curve, relative to ``full``: ``(1, evaluation steps)``."""
+        """Return the pooled curve, relative to ``full``: ``(1, evaluation steps)``."""
         import numpy as np
 
         rates = [
@@ -63,7 +63,7 @@ class Curves:
         return pooled
 
     def resampled(self, chosen: Sequence[Array], generator: np.random.Generator) -> Array:
-        """Pooled curves of resampled trials with resampled rates: ``(resamples, evaluation steps)``.
+        """Return pooled curves of resampled trials with resampled rates: ``(resamples, evaluation steps)``.
 
         A rate is sampled from its Jeffreys posterior, not from a binomial: that would be sure of 0 hits among 3 images.
 
@@ -84,7 +84,7 @@ class Curves:
 
 
 def curves_of(trials: Sequence[Trial], model: str) -> Curves:
-    """The trials of one model.
+    """Return the trials of one model.
 
     Raises:
         ValueError: there are none, they do not go together, or the base model never generates a concept when asked
@@ -117,7 +117,7 @@ def curves_of(trials: Sequence[Trial], model: str) -> Curves:
 
 
 def pair_of(trials: Sequence[Trial], against: str) -> tuple[Curves, Curves]:
-    """The hardened model's and the control's trials: the same concepts, evaluation steps and numbers.
+    """Return the hardened model's and the control's trials: the same concepts, evaluation steps and numbers.
 
     Raises:
         ValueError: they are not; or see :func:`curves_of`.
@@ -130,7 +130,7 @@ def pair_of(trials: Sequence[Trial], against: str) -> tuple[Curves, Curves]:
 
 
 def half_time(evaluation_steps: Sequence[int], curves: Array) -> tuple[Array, Array]:
-    """Steps until half of ``full`` is reached, linear between evaluation steps, and whether it never is.
+    """Return the steps until half of ``full``, linear between evaluation steps, and whether it is never reached.
 
     Args:
         evaluation_steps: ascending, from 0.
@@ -154,7 +154,7 @@ def half_time(evaluation_steps: Sequence[int], curves: Array) -> tuple[Array, Ar
 
 
 def area(evaluation_steps: Sequence[int], curves: Array) -> Array:
-    """Area under ``min(1, curve)`` as a share of the largest one, ``(n,)`` in [0, 1]."""
+    """Return the area under ``min(1, curve)`` as a share of the largest one, ``(n,)`` in [0, 1]."""
     import numpy as np
 
     x = np.asarray(evaluation_steps, dtype=float)
@@ -163,7 +163,7 @@ def area(evaluation_steps: Sequence[int], curves: Array) -> Array:
 
 
 def resamples(models: Sequence[Curves], purpose: str) -> list[Array]:
-    """Pooled curves of resampled trials, for each model: trials with the same number are generated together."""
+    """Return pooled curves of resampled trials, for each model: trials with the same number go together."""
     import numpy as np
 
     generator = generator_of(purpose)
@@ -183,25 +183,25 @@ def shares_of_curves(models: Sequence[Curves], statistic: Callable[[Array], Arra
 
 
 class AgainstParams(Params):
-    """What the number is compared with."""
+    """Parameters that name the control of a metric."""
 
     against: str = Field(default="before", min_length=1)
     """The control: ``before``, ``base``, ``retrained`` or a step's id. It must be among the attack's ``controls``."""
 
 
 class AgainstControl(CurveMetric[AgainstParams]):
-    """What the metrics have in common."""
+    """Base of the metrics that compare curves with those of a control."""
 
     version = "2"
     least_trials = 2
 
     def best(self, params: AgainstParams, n: int) -> Interval | None:  # noqa: ARG002
-        """Nothing can be said beforehand: it depends on the evaluation steps and on the control."""
+        """Return None: it depends on the evaluation steps and on the control."""
         return None
 
 
 def about(hardened: Curves, params: AgainstParams) -> dict[str, Any]:
-    """What every measurement says of its trials."""
+    """Return what every measurement says of its trials."""
     return {
         "against": params.against,
         "trials": hardened.trials,

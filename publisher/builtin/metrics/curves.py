@@ -43,7 +43,7 @@ class HalfTime(AgainstControl):
     summary = "training steps until half of the base model's rate is back"
 
     def read(self, params: AgainstParams, trials: Sequence[Trial]) -> Measurement:
-        """Of the hardened model, and of the control.
+        """Return the number of the hardened model, and of the control.
 
         Raises:
             ValueError: a model without trials, or trials that do not go together.
@@ -65,7 +65,7 @@ class HalfTime(AgainstControl):
 
 
 class HalfTimeRatio(AgainstControl):
-    """How many times as many steps the hardened model takes as the control."""
+    """Ratio of the steps that the hardened model takes to those of the control."""
 
     name = "t50-ratio"
     better = "higher"
@@ -74,7 +74,7 @@ class HalfTimeRatio(AgainstControl):
     summary = "t50 of the hardened model over that of a control"
 
     def read(self, params: AgainstParams, trials: Sequence[Trial]) -> Measurement:
-        """Of the pooled curves, and for each concept that the control learns.
+        """Return the ratio of the pooled curves, and of each concept that the control learns.
 
         Raises:
             ValueError: the control generates the concept before any training, or does not learn it; or see ``t50``.
@@ -116,7 +116,7 @@ class RelearnedArea(AgainstControl):
     summary = "area under the re-learning curve, relative to the base model's rate"
 
     def read(self, params: AgainstParams, trials: Sequence[Trial]) -> Measurement:
-        """Of the hardened model, and of the control.
+        """Return the number of the hardened model, and of the control.
 
         Raises:
             ValueError: a model without trials, or trials that do not go together.
@@ -141,11 +141,11 @@ class _Rate(AgainstControl):
     unit = "share"
 
     def evaluation_step(self, curves: Curves) -> int:
-        """Which one, as its place."""
+        """Return the place of the evaluation step that is read."""
         raise NotImplementedError
 
     def read(self, params: AgainstParams, trials: Sequence[Trial]) -> Measurement:
-        """Of the hardened model, and of the control.
+        """Return the number of the hardened model, and of the control.
 
         Raises:
             ValueError: a model without trials, or trials that do not go together.
@@ -172,7 +172,7 @@ class RelearnedWorst(_Rate):
     summary = "highest rate of all evaluation steps, Clopper-Pearson, widened over trials"
 
     def evaluation_step(self, curves: Curves) -> int:
-        """The first one with the highest rate."""
+        """Return the first one with the highest rate."""
         rates = [_hits(curves, place) for place in range(len(curves.evaluation_steps))]
         return rates.index(max(rates))
 
@@ -184,12 +184,12 @@ class RelearnedLast(_Rate):
     summary = "rate after the last evaluation step, Clopper-Pearson, widened over trials"
 
     def evaluation_step(self, curves: Curves) -> int:
-        """The last one."""
+        """Return the last one."""
         return len(curves.evaluation_steps) - 1
 
 
 def _half_times(models: Sequence[Curves], purpose: str) -> list[tuple[Interval, bool]]:
-    """t50 of each model, and whether it lies beyond the last evaluation step."""
+    """Return t50 of each model, and whether it lies beyond the last evaluation step."""
     import numpy as np
 
     found = []
@@ -203,18 +203,18 @@ def _half_times(models: Sequence[Curves], purpose: str) -> list[tuple[Interval, 
 
 
 def _open(number: Interval) -> Interval:
-    """A lower bound: nothing holds it from above."""
+    """Return a lower bound: nothing holds it from above."""
     return number.model_copy(update={"high": UNBOUNDED})
 
 
 def _ratio_alone(hardened: Curves, control: Curves) -> Interval | None:
-    """Of one concept; None where the control has no t50 to divide by."""
+    """Return the ratio of one concept; None where the control has no t50 to divide by."""
     value, never = half_time(control.evaluation_steps, control.relative())
     return None if never[0] or not value[0] else _ratio(hardened, control, f"t50-ratio:{hardened.concepts[0]}")
 
 
 def _ratio(hardened: Curves, control: Curves, purpose: str) -> Interval:
-    """Resampled controls that learn within the first step count as one step."""
+    """Return the ratio; resampled controls that learn within the first step count as one step."""
     import numpy as np
 
     ours, never = half_time(hardened.evaluation_steps, hardened.relative())

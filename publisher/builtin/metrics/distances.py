@@ -28,7 +28,7 @@ class ImageDistance(Metric[NoParams]):
     judged = False
 
     def measure(self, params: NoParams, observations: Sequence[PixelPair]) -> Measurement:  # noqa: ARG002
-        """The median and further quantiles; for each concept alone where it has six images or more.
+        """Return the median and further quantiles; for each concept alone where it has six images or more.
 
         Raises:
             ValueError: fewer than six images.
@@ -43,19 +43,19 @@ class ImageDistance(Metric[NoParams]):
         )
 
     def best(self, params: NoParams, n: int) -> Interval:  # noqa: ARG002
-        """``n`` equal pairs; fewer than six raise ``ValueError`` as in :meth:`measure`."""
+        """Return the number of ``n`` equal pairs; fewer than six raise ``ValueError`` as in :meth:`measure`."""
         return median([0.0] * n)
 
 
 class KeptDistanceParams(Params):
-    """What is listed beside the number."""
+    """Parameters of ``kept-distance``: what is listed beside the number."""
 
     worst: int = Field(default=5, ge=1, le=100)
-    """How many of the concepts that changed most to name."""
+    """Number of the concepts that changed most to name."""
 
 
 class KeptDistance(Metric[KeptDistanceParams]):
-    """How far the images of what stays have moved from the base model's, generated from the same noise.
+    """Distance by which the images of what stays have moved from the base model's, generated from the same noise.
 
     The number is that of ``image-distance``: the median root mean square distance on [0, 1] pixels. Beside it stand the
     concepts that moved most, the share of images that are the base model's bit for bit, and where membranes open by the
@@ -70,7 +70,7 @@ class KeptDistance(Metric[KeptDistanceParams]):
     judged = False
 
     def measure(self, params: KeptDistanceParams, observations: Sequence[PixelPair]) -> Measurement:
-        """The median of all images, and for each concept alone where it has six images or more.
+        """Return the median of all images, and for each concept alone where it has six images or more.
 
         Raises:
             ValueError: fewer than six images.
@@ -90,7 +90,7 @@ class KeptDistance(Metric[KeptDistanceParams]):
         )
 
     def best(self, params: KeptDistanceParams, n: int) -> Interval:  # noqa: ARG002
-        """``n`` equal pairs; fewer than six raise ``ValueError`` as in :meth:`measure`."""
+        """Return the number of ``n`` equal pairs; fewer than six raise ``ValueError`` as in :meth:`measure`."""
         return median([0.0] * n)
 
 
@@ -98,14 +98,14 @@ DISTANCES: tuple[type[Metric[Any]], ...] = (ImageDistance, KeptDistance)
 
 
 def _farthest(concepts: dict[str, list[float]], k: int) -> list[dict[str, Any]]:
-    """Largest median first; equal ones in the order of the check."""
+    """Return the largest medians first; equal ones in the order of the check."""
     medians = {name: quantile(distances, 0.5) for name, distances in concepts.items()}
     ordered = sorted(medians, key=lambda name: -medians[name])[:k]
     return [{"concept": name, "median": medians[name], "n": len(concepts[name])} for name in ordered]
 
 
 def _by_permeability(observations: Sequence[PixelPair]) -> dict[str, Any]:
-    """N and median of the images between two neighbours of :data:`ENDS`; nothing where no membrane was attached."""
+    """Return n and median of the images between two neighbours of :data:`ENDS`; nothing without a membrane."""
     bins: dict[int, list[float]] = {}
     for row in observations:
         if row.permeability is not None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class GainParams(AgainstParams):
-    """Which gain, and what it is compared with."""
+    """Parameters that say which gain is read, and what it is compared with."""
 
     against: str = Field(default="unmasked", min_length=1)
     """The control, such as ``unmasked`` or ``random-mask``. It must be among the attack's ``controls``."""
@@ -37,7 +37,7 @@ class GainParams(AgainstParams):
 
 
 class SelectivityParams(GainParams):
-    """And who is innocent."""
+    """Parameters of ``selectivity``: those of a gain, and which concepts are innocent."""
 
     innocents: tuple[str, ...] = Field(min_length=1)
     """Ids of the check's concepts that are to be learned as well as before; the others are to be learned less."""
@@ -52,22 +52,22 @@ class Shares:
 
     concepts: tuple[str, ...]
     values: Array
-    """``(concepts, trials)``."""
+    """Share of each trial: ``(concepts, trials)``."""
 
     def only(self, concepts: Sequence[str]) -> Shares:
-        """Of these concepts."""
+        """Return the shares of these concepts."""
         rows = [self.concepts.index(name) for name in concepts]
         return Shares(tuple(concepts), self.values[rows])
 
 
 class _Gains(CurveMetric[G], Generic[G]):
-    """What the metrics have in common."""
+    """Base of the metrics that read shares of gains."""
 
     version = "2"
     least_trials = LEAST_TRIALS
 
     def best(self, params: G, n: int) -> Interval | None:  # noqa: ARG002
-        """Nothing can be said beforehand: it depends on what the controls gain."""
+        """Return None: it depends on what the controls gain."""
         return None
 
 
@@ -77,7 +77,7 @@ class _Share(_Gains[GainParams]):
     summary = "share of the control's gain that the attacker still has under the mask"
 
     def read(self, params: GainParams, trials: Sequence[Trial]) -> Measurement:
-        """The mean of all pairs, and of each concept's.
+        """Return the mean of all pairs, and of each concept's.
 
         Raises:
             ValueError: fewer than three trials, trials that do not go together, or a control that gains nothing.
@@ -91,14 +91,14 @@ class _Share(_Gains[GainParams]):
 
 
 class GainKept(_Share):
-    """For innocents: the mask should leave all of it."""
+    """Share of innocents' gain that is left: the mask should leave all of it."""
 
     name = "gain-kept"
     better = "higher"
 
 
 class GainLeft(_Share):
-    """The same number for what is to go: the mask should leave little of it."""
+    """Share of the gain on what is to go that is left: the mask should leave little of it."""
 
     name = "gain-left"
     better = "lower"
@@ -113,7 +113,7 @@ class Selectivity(_Gains[SelectivityParams]):
     summary = "share of the gain that innocents keep minus the share that the others keep, under the mask"
 
     def read(self, params: SelectivityParams, trials: Sequence[Trial]) -> Measurement:
-        """Of all pairs; by concept stands the share that each keeps.
+        """Return the difference over all pairs; by concept stands the share that each keeps.
 
         Raises:
             ValueError: an innocent without trials, nobody who is not innocent; or see ``gain-kept``.
@@ -137,7 +137,7 @@ class Selectivity(_Gains[SelectivityParams]):
 
 
 def shares_of(trials: Sequence[Trial], params: GainParams) -> Shares:
-    """The share of every pair.
+    """Return the share of every pair.
 
     Raises:
         ValueError: trials that do not go together, an evaluation step that was not reached, or a control that gains
@@ -202,7 +202,7 @@ def _details(trials: Sequence[Trial], params: GainParams, shares: Shares) -> dic
 
 
 def _table(trials: Sequence[Trial], of: Literal["loss", "rate"]) -> list[dict[str, Any]]:
-    """The mean gain of every model on every concept, evaluation step by evaluation step."""
+    """Return the mean gain of every model on every concept, evaluation step by evaluation step."""
     groups: dict[tuple[str, str], list[Trial]] = {}
     for trial in trials:
         groups.setdefault((trial.concept, trial.model), []).append(trial)

@@ -21,7 +21,7 @@ class _Paired(AgainstControl):
     least_trials = LEAST_TRIALS
 
     def of(self, hardened: Trial, control: Trial) -> float:
-        """The number of one pair.
+        """Return the number of one pair.
 
         Raises:
             ValueError: there is none.
@@ -29,11 +29,11 @@ class _Paired(AgainstControl):
         raise NotImplementedError
 
     def groups(self, pairs: Sequence[tuple[Trial, Trial]]) -> list[list[tuple[Trial, Trial]]]:
-        """Pairs that count as one observation: their mean."""
+        """Return pairs that count as one observation: their mean."""
         return [[pair] for pair in pairs]
 
     def read(self, params: AgainstParams, trials: Sequence[Trial]) -> Measurement:
-        """Of all pairs, and for each concept that has three.
+        """Return the mean of all pairs, and of each concept that has three.
 
         Raises:
             ValueError: fewer than three trials, or trials that do not go together.
@@ -57,7 +57,7 @@ class LossGap(_Paired):
     summary = "held-out denoising loss after training, hardened minus control"
 
     def of(self, hardened: Trial, control: Trial) -> float:
-        """Above 0: the hardened model has learned less."""
+        """Return the difference; above 0 the hardened model has learned less."""
         return hardened.losses[-1] - control.losses[-1]
 
 
@@ -70,7 +70,7 @@ class Sgr(_Paired):
     features = True
 
     def of(self, hardened: Trial, control: Trial) -> float:
-        """(S(control) - S(hardened)) / S(control).
+        """Return (S(control) - S(hardened)) / S(control).
 
         Raises:
             ValueError: no similarity, or none above 0 of the control.
@@ -89,7 +89,7 @@ class Msgr(Sgr):
     summary = "mean of the similarity gap ratio over the concepts"
 
     def groups(self, pairs: Sequence[tuple[Trial, Trial]]) -> list[list[tuple[Trial, Trial]]]:
-        """Trials with the same number."""
+        """Return trials with the same number."""
         numbers = sorted({pair[0].seed for pair in pairs})
         return [[pair for pair in pairs if pair[0].seed == number] for number in numbers]
 

@@ -27,12 +27,12 @@ RESAMPLES = 2000
 TAIL = 100 * (1 - LEVEL) / 2
 """Percent beyond each end of an interval."""
 LEAST_TRIALS = 3
-"""Of a mean over trials: with two, Student's t is 12.7 and the interval says nothing that a gate could use."""
+"""Least number of trials of a mean: with two, Student's t is 12.7, and the interval says nothing useful."""
 _Z = 1.959963984540054
 
 
 def share(hits: int, n: int) -> Interval:
-    """The share ``hits / n`` with its Clopper-Pearson interval.
+    """Return the share ``hits / n`` with its Clopper-Pearson interval.
 
     Raises:
         ValueError: ``n`` is 0.
@@ -45,7 +45,7 @@ def share(hits: int, n: int) -> Interval:
 
 
 def paired_difference(gains: int, losses: int, n: int) -> Interval:
-    """The difference of two paired shares, ``(gains - losses) / n``, with Tango's score interval.
+    """Return the difference of two paired shares, ``(gains - losses) / n``, with Tango's score interval.
 
     T. Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
     design", Statistics in Medicine 17 (1998). The interval is every difference that the score test with the
@@ -76,7 +76,7 @@ def paired_difference(gains: int, losses: int, n: int) -> Interval:
 
 
 def median(values: Sequence[float]) -> Interval:
-    """The median with the distribution-free interval between two order statistics.
+    """Return the median with the distribution-free interval between two order statistics.
 
     Raises:
         ValueError: fewer than six values: even the smallest and the largest do not cover 95%.
@@ -91,7 +91,7 @@ def median(values: Sequence[float]) -> Interval:
 
 
 def quantile(values: Sequence[float], p: float) -> float:
-    """The ``p`` quantile, linear between neighbours."""
+    """Return the ``p`` quantile, linear between neighbours."""
     ordered = sorted(values)
     place = p * (len(ordered) - 1)
     below = math.floor(place)
@@ -100,7 +100,7 @@ def quantile(values: Sequence[float], p: float) -> float:
 
 
 def widened(interval: Interval, clusters: Sequence[Sequence[float]], purpose: str) -> Interval:
-    """The interval, widened where the spread between clusters demands it.
+    """Return the interval, widened where the spread between clusters demands it.
 
     Images of one prompt resemble each other, so the interval of independent images may be too narrow. Whole clusters
     are sampled with replacement, and each end is the farther one of the two intervals. Where no prompt repeats, or

@@ -18,7 +18,7 @@ NAMED = 3
 
 
 class RateParams(Params):
-    """Which images count."""
+    """Parameters of ``concept-rate``: which images count."""
 
     min_base: float = Field(default=0.5, gt=0, le=1)
     """Least share of the base model's images that show the concept, prompt by prompt: below it, a clean image of the
@@ -71,10 +71,10 @@ class ConceptRate(Metric[RateParams]):
 
 
 class KeptParams(Params):
-    """What is compared."""
+    """Parameters of ``kept-accuracy``."""
 
     worst: int = Field(default=5, ge=1, le=100)
-    """How many of the concepts that lost most to name."""
+    """Number of the concepts that lost most to name."""
     min_base: float = Field(default=0.5, ge=0, le=1)
     """Least accuracy of the base model: of what it cannot generate, or the scorer not see, nothing can be lost."""
 
@@ -93,7 +93,7 @@ class KeptAccuracy(Metric[KeptParams]):
     summary = "change of accuracy on what stays, paired with the base model, Tango and McNemar"
 
     def measure(self, params: KeptParams, observations: Sequence[Observation]) -> Measurement:
-        """Hardened minus base accuracy, of all images and for each concept alone.
+        """Return hardened minus base accuracy, of all images and for each concept alone.
 
         Raises:
             ValueError: no image, or the base model's accuracy is below ``min_base``.
@@ -122,7 +122,7 @@ class KeptAccuracy(Metric[KeptParams]):
         )
 
     def best(self, params: KeptParams, n: int) -> Interval:  # noqa: ARG002
-        """Nothing changed in ``n`` pairs."""
+        """Return the number where nothing changed in ``n`` pairs."""
         return paired_difference(0, 0, n)
 
 
@@ -223,7 +223,7 @@ def _mcnemar(gains: int, losses: int) -> float:
 
 
 def _worst(by_concept: dict[str, Interval], k: int) -> list[dict[str, Any]]:
-    """Largest loss first; equal losses in the order of the check, where authors put the nearest neighbours first."""
+    """Return the largest losses first; equal ones in the order of the check, in which near neighbours stand first."""
     ordered = sorted(by_concept.items(), key=lambda item: item[1].value)[:k]
     return [{"concept": name, "change": change.value, "n": change.n} for name, change in ordered]
 

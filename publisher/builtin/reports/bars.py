@@ -39,13 +39,13 @@ class Bound:
     at: float
     label: str
     hard: bool
-    """Of the interval; otherwise of the value."""
+    """Whether it binds the interval; otherwise it binds the value."""
     forbidden: tuple[float, float]
     """Start and length of the part of the axis that the bound rules out."""
 
 
 def axis(check: CheckRecord, *, concepts: bool = False) -> Axis:
-    """The scale of a check: a share has 0% to 100%, anything else what its numbers need, zero included.
+    """Return the scale of a check: a share has 0% to 100%, anything else what its numbers need, zero included.
 
     Args:
         check: what is plotted.
@@ -79,7 +79,7 @@ def _ends(check: CheckRecord, *, concepts: bool) -> Iterable[float]:
 
 
 def _nice(step: float) -> float:
-    """The next of 1, 2, 2.5, 5 times a power of ten."""
+    """Return the next of 1, 2, 2.5, 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= step * (1 - 1e-9))
 

@@ -25,7 +25,7 @@ class Chart:
     name: str
     unit: str
     line: str
-    """Points as SVG has them."""
+    """Points of the curve, as SVG has them."""
     mean: str
     """Points of the running mean; empty for a short curve."""
     end: tuple[float, float]
@@ -33,18 +33,18 @@ class Chart:
     across: tuple[Tick, ...]
     up: tuple[Tick, ...]
     log: bool
-    """The vertical axis is logarithmic."""
+    """Whether the vertical axis is logarithmic."""
     says: str
     """First, last, lowest and highest value in words."""
 
 
 def charts(curves: tuple[Curve, ...]) -> list[Chart]:
-    """A chart for each curve that has something to plot."""
+    """Return a chart for each curve that has something to plot."""
     return [found for curve in curves if (found := chart(curve)) is not None]
 
 
 def chart(curve: Curve) -> Chart | None:
-    """The chart of one curve; None where there is no point, or the numbers are beyond plotting."""
+    """Return the chart of one curve; None where there is no point, or the numbers are beyond plotting."""
     points = _thinned(list(zip(curve.x, curve.y, strict=False)))
     if not points or not all(abs(value) < LARGEST for point in points for value in point):
         return None
@@ -68,7 +68,7 @@ def chart(curve: Curve) -> Chart | None:
 
 
 def _running_mean(values: list[float]) -> list[float]:
-    """Over a twentieth of all heights around each: of logarithms where the axis is logarithmic."""
+    """Return means over a twentieth of all heights around each: of logarithms where the axis is logarithmic."""
     half = len(values) // 40
     around = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
     return [math.fsum(some) / len(some) for some in around]

@@ -19,29 +19,29 @@ class Cell:
 
     text: str
     level: int
-    """0 to :data:`LEVELS`; 0 is shut."""
+    """Shade from 0 to :data:`LEVELS`; 0 is shut."""
 
 
 @dataclass(frozen=True)
 class PromptRow:
-    """One prompt."""
+    """Row of the table: one prompt."""
 
     prompt: str
     concept: str
     cells: tuple[Cell, ...]
-    """One for each membrane, and their sum where there are several."""
+    """Cell of each membrane, and of their sum where there are several."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What is to go, or what is kept."""
+    """Rows of what is to go, or of what is kept."""
 
     title: str
     rows: tuple[PromptRow, ...]
 
 
 def parts(report: ReleaseReport) -> list[Part]:
-    """The rows by what should happen to them; nothing where no membrane opens by the prompt."""
+    """Return the rows by what should happen to them; nothing where no membrane opens by the prompt."""
     table = report.permeabilities
     if table is None:
         return []
@@ -53,12 +53,12 @@ def parts(report: ReleaseReport) -> list[Part]:
 
 
 def columns(table: PermeabilityTable) -> list[str]:
-    """Headings of the numbers."""
+    """Return the headings of the numbers."""
     return [*table.membranes, "sum"] if len(table.membranes) > 1 else list(table.membranes)
 
 
 def cell(value: float) -> Cell:
-    """Exactly 0 is ``0``; nothing else looks like it."""
+    """Return a number as text with its shade. Exactly 0 is ``0``; nothing else looks like it."""
     if value == 0:
         return Cell("0", 0)
     level = LEVELS if value >= 1 else max(1, round(LEVELS * value))

@@ -38,7 +38,7 @@ class HtmlPage(ReportFormat):
     summary: ClassVar[str] = "One self-contained page for people: verdict, claims, images, provenance, limits."
 
     def render(self, report: ReleaseReport) -> bytes:
-        """The whole file."""
+        """Return the whole file."""
         environment = _environment()
         style = (files("publisher.builtin.reports") / "templates" / "style.css").read_text("utf-8")
         page = environment.get_template("page.html.j2").render(
@@ -96,19 +96,19 @@ def _environment() -> Environment:
 
 
 def clip(value: str, longest: int = LONGEST) -> str:
-    """``value``, or its beginning and how much is missing."""
+    """Return ``value``, or its beginning and how much is missing."""
     if len(value) <= longest:
         return value
     return f"{value[:longest]}\u2026 ({text.count(len(value) - longest, 'more character')})"
 
 
 def compact(value: Any) -> str:
-    """JSON data on one line; text without quotes."""
+    """Return JSON data on one line; text without quotes."""
     return clip(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True))
 
 
 def tabular(value: Any) -> tuple[list[str], list[list[str]]] | None:
-    """Headings and cells of a list of records with the same keys and plain values; None where it is none."""
+    """Return headings and cells of a list of records with the same keys and plain values; None where it is none."""
     if not isinstance(value, list) or not value or len(value) > LONGEST_TABLE:
         return None
     if not all(isinstance(row, dict) and row.keys() == value[0].keys() for row in value) or not value[0]:
@@ -123,19 +123,19 @@ def _plain(value: Any) -> str:
 
 
 def _repeated(report: ReleaseReport) -> list[bool]:
-    """For each claim, whether an earlier one has the same limits: the page folds them then."""
+    """Return for each claim whether an earlier one has the same limits: the page folds them then."""
     limits = [claim.limits for claim in report.claims]
     return [these in limits[:number] for number, these in enumerate(limits)]
 
 
 def _columns(report: ReleaseReport) -> list[str]:
-    """The moments at which claims were measured: before all, then after each step."""
+    """Return the moments at which claims were measured: before all, then after each step."""
     order = ["base", *(step.id for step in report.steps)]
     seen = dict.fromkeys(cell.after for cell in report.matrix)
     return [name for name in order if name in seen] + [name for name in seen if name not in order]
 
 
 def _units(report: ReleaseReport) -> dict[str, str]:
-    """Claim -> unit of its checks; empty where they differ."""
+    """Return the unit of each claim's checks; empty where they differ."""
     units = {claim.id: {check.unit for check in claim.checks} for claim in report.claims}
     return {claim: found.pop() if len(found) == 1 else "" for claim, found in units.items()}

@@ -17,7 +17,7 @@ class JsonRecord(ReportFormat):
     summary: ClassVar[str] = "The record itself, for machines; docs/reference/report.schema.json describes it."
 
     def render(self, report: ReleaseReport) -> bytes:
-        """The record.
+        """Return the record.
 
         Raises:
             PluginError: a plugin put something into the report that JSON cannot hold.

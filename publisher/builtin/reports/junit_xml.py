@@ -24,7 +24,7 @@ class JunitXml(ReportFormat):
     summary: ClassVar[str] = "For CI systems: failed gates are failures, undecided ones are errors."
 
     def render(self, report: ReleaseReport) -> bytes:
-        """The whole file."""
+        """Return the whole file."""
         from junitparser import JUnitXml
 
         document = JUnitXml(visible(f"{report.name} {report.version}"))
@@ -61,7 +61,7 @@ def _check(claim: ClaimRecord, row: CheckRow) -> TestCase:
 
 
 def _steps(check: CheckRecord) -> list[tuple[str, str]]:
-    """Of a check by training: the median steps to one half, of each model on each concept."""
+    """Return the median steps to one half, of each model on each concept, of a check by training."""
     return [
         (visible(f"{verdicts.title(check)}: steps to one half, {curves.concept}, {model.name}"), model.delay().words)
         for curves in curves_by_concept(check)

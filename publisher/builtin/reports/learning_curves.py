@@ -63,7 +63,7 @@ class Line:
     marks: str
     """Path of all marks."""
     half: float | None
-    """Where the mean reaches one half, on the horizontal axis."""
+    """Place on the horizontal axis at which the mean reaches one half; None: it does not."""
     loss: str
     """Points of the loss; empty where it cannot be plotted."""
     says: str
@@ -72,13 +72,13 @@ class Line:
 
 @dataclass(frozen=True)
 class CurvePlot:
-    """One concept of one check."""
+    """Plot of one concept of one check."""
 
     concept: str
     full: float
     lines: tuple[Line, ...]
     left_out: tuple[str, ...]
-    """Models for which there is no mark left."""
+    """Titles of the models for which there is no mark left."""
     across: tuple[Tick, ...]
     up: tuple[Tick, ...]
     half: float
@@ -88,13 +88,13 @@ class CurvePlot:
 
 
 def plots(check: CheckRecord, most: int) -> list[CurvePlot]:
-    """A plot for each concept of a check, ``most`` at most."""
+    """Return a plot for each concept of a check, ``most`` at most."""
     styles = styles_of(models_of([check]))
     return [_plot(curves, styles) for curves in curves_by_concept(check)[:most]]
 
 
 def galleries(checks: Sequence[CheckRecord]) -> tuple[list[list[CurvePlot]], int]:
-    """The plots of each check, :data:`MOST_PLOTS` in all, and how many are missing."""
+    """Return the plots of each check, :data:`MOST_PLOTS` in all, and how many are missing."""
     found: list[list[CurvePlot]] = []
     for check in checks:
         found.append(plots(check, MOST_PLOTS - sum(map(len, found))))
@@ -103,7 +103,7 @@ def galleries(checks: Sequence[CheckRecord]) -> tuple[list[list[CurvePlot]], int
 
 
 def styles_of(models: Sequence[str]) -> dict[str, str]:
-    """Model -> style; the same for the whole check. Models beyond the last style have none."""
+    """Return the style of each model; the same for the whole check. Models beyond the last style have none."""
     free = iter([name for name in SHAPES if name not in KNOWN])
     found = {model: model if model in KNOWN else next(free, "") for model in models}
     return {model: style for model, style in found.items() if style}
@@ -148,14 +148,14 @@ def _line(
 
 
 def _between(start: CurvePoint, end: CurvePoint) -> list[CurvePoint]:
-    """A straight line over the steps is bent on the axis: a few points of it, the last one left to what follows."""
+    """Return a few points of a straight line over the steps, which is bent on the axis; without its end."""
     parts = [part / BENDS for part in range(BENDS)]
     mix = [[a + part * (b - a) for a, b in zip(start.numbers, end.numbers, strict=True)] for part in parts]
     return [CurvePoint(*numbers) for numbers in mix]
 
 
 def _across(models: Sequence[ModelCurve]) -> Callable[[float], float]:
-    """Logarithmic from the first evaluation step on, and linear before: step 0 has a place, doublings look alike."""
+    """Return the axis of steps: linear up to the first evaluation step, so that 0 has a place, then logarithmic."""
     steps = sorted({point.step for model in models for point in model.points} | {0.0})
     first = steps[1] if len(steps) > 1 else 1
     whole = math.log1p(max(steps[-1], 1) / first)
@@ -184,7 +184,7 @@ def _losses(models: Sequence[ModelCurve]) -> Scale | None:
 
 
 def _step_marks(steps: Sequence[float], across: Callable[[float], float]) -> tuple[Tick, ...]:
-    """The evaluation steps, without those whose labels would touch; the last one stays."""
+    """Return the evaluation steps, without those whose labels would touch; the last one stays."""
     found: list[Tick] = []
     for step in reversed(steps):
         place = round(across(step), 1)

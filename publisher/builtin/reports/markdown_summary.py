@@ -30,7 +30,7 @@ class MarkdownSummary(ReportFormat):
     summary: ClassVar[str] = "One page for $GITHUB_STEP_SUMMARY and release notes."
 
     def render(self, report: ReleaseReport) -> bytes:
-        """The whole file."""
+        """Return the whole file."""
         decision = verdicts.decision(report)
         title = f"## {ICONS[decision]} {verdicts.DECISIONS[decision]}: {escape(report.name)} {escape(report.version)}"
         blocks = [title, escape(verdicts.sentence(report)), *_warnings(report), _checks(report)]
@@ -41,7 +41,7 @@ class MarkdownSummary(ReportFormat):
 
 
 def escape(text: str) -> str:
-    """``text`` as Markdown that shows exactly it."""
+    """Return ``text`` as Markdown that shows exactly it."""
     text = visible(text)
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}\u2026"
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -72,7 +72,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _training(report: ReleaseReport) -> list[str]:
-    """What checks by training found, and the steps behind it; nothing where there are none."""
+    """Return what checks by training found, and the steps behind it; nothing where there are none."""
     lines = []
     for _, check in trained(report):
         lines.append(f"- {escape(verdicts.title(check))}: {escape(row(check).line('gate'))}")

@@ -18,10 +18,10 @@ SMALL = 128
 
 @dataclass(frozen=True)
 class Picture:
-    """One PNG."""
+    """One PNG image that a page may embed."""
 
     data: str
-    """Base64."""
+    """Bytes of the file as base64."""
     width: int
     height: int
 
@@ -39,7 +39,7 @@ class Pair:
     base: Picture | None
     hardened: Picture | None
     without: Picture | None
-    """Of the hardened model without membranes, beside the one with them."""
+    """Image of the hardened model without membranes, beside the one with them."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Group:
 
 
 def picture(encoded: str) -> Picture | None:
-    """The PNG behind base64 text, or None where it is none."""
+    """Return the PNG behind base64 text, or None where it is none."""
     try:
         data = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
@@ -81,7 +81,7 @@ def picture(encoded: str) -> Picture | None:
 
 
 def groups(report: ReleaseReport) -> list[Group]:
-    """The report's pairs by check, in the report's order."""
+    """Return the report's pairs by check, in the report's order."""
     return [
         Group(check, tuple(map(_pair, records)))
         for check, records in groupby(report.pairs, key=lambda pair: pair.check)

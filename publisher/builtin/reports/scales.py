@@ -27,13 +27,13 @@ class Scale:
     """A vertical axis, from the lowest to the highest of some values."""
 
     place: Callable[[float], float]
-    """From a value to its place; rounded to a tenth."""
+    """Map from a value to its place, rounded to a tenth."""
     marks: tuple[Tick, ...]
     log: bool
 
 
 def scale(low: float, high: float, start: float, end: float) -> Scale:
-    """A linear axis from ``start`` to ``end``, or a logarithmic one where the values have several magnitudes."""
+    """Return a linear axis from ``start`` to ``end``, or a logarithmic one where the values have several magnitudes."""
     log = low > 0 and high > LOGARITHMIC * low
     turn: Callable[[float], float] = math.log10 if log else float
     axis = linear(turn(low), turn(high), start, end)
@@ -46,19 +46,19 @@ def scale(low: float, high: float, start: float, end: float) -> Scale:
 
 
 def linear(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    """From a value to its place; equal ends lie in the middle."""
+    """Return the map from a value to its place; equal ends lie in the middle."""
     if high == low:
         return lambda _value: (start + end) / 2
     return lambda value: start + (end - start) * ((value - low) / (high - low))
 
 
 def path(points: Iterable[tuple[float, float]]) -> str:
-    """Points as SVG has them."""
+    """Return points as SVG has them."""
     return " ".join(f"{round(x, 1):g},{round(y, 1):g}" for x, y in points)
 
 
 def steps(low: float, high: float) -> list[float]:
-    """Three to six round values between the ends."""
+    """Return three to six round values between the ends."""
     if high == low:
         return [low]
     rough = (high - low) / 4
@@ -69,7 +69,7 @@ def steps(low: float, high: float) -> list[float]:
 
 
 def decades(low: float, high: float) -> list[float]:
-    """Powers of ten between the ends, thinned; with 2 and 5 times them where there are few."""
+    """Return powers of ten between the ends, thinned; with 2 and 5 times them where there are few."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     powers = [10.0**power for power in _range(first, last) if low <= 10.0**power <= high]
     if len(powers) > 2:

@@ -14,7 +14,7 @@ Configs = dict[str, dict[str, Any]]
 
 
 def sd1() -> Configs:
-    """The configurations of Stable Diffusion 1.5, as far as they matter."""
+    """Return the configurations of Stable Diffusion 1.5, as far as they matter."""
     return {
         "model_index": {
             "_class_name": "StableDiffusionPipeline",

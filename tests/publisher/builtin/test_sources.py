@@ -38,7 +38,7 @@ NOT_WANTED = (
 
 
 def write_model(folder: Path) -> None:
-    """A model, and what its repository holds besides."""
+    """Write a model, and what its repository holds besides."""
     (folder / "unet").mkdir(parents=True)
     (folder / "unet" / "config.json").write_text('{"in_channels": 4}')
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
@@ -109,7 +109,7 @@ def test_anything_that_could_move_or_lead_elsewhere_is_refused(reference: str) -
 
 
 def write_tree(snapshot: Path, *missing: str) -> None:
-    """What the hub's client notes of a repository's files, as it does at every download."""
+    """Write what the hub's client notes of a repository's files, as it does at every download."""
     found = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()]
     tree = {"format_version": 1, "files": {name: {"size": 1, "blob_id": "0" * 40} for name in (*found, *missing)}}
     path = snapshot.parents[1] / "trees" / f"{COMMIT}.json"

@@ -43,7 +43,7 @@ __all__ = [
 
 
 def passed() -> ReleaseReport:
-    """Everything measured, every gate kept."""
+    """Return a report in which everything was measured and every gate kept."""
     return report(
         (
             claim("plain", "cigarette and pistol are not generated from plain prompts", (plain_check(),)),
@@ -54,7 +54,7 @@ def passed() -> ReleaseReport:
 
 
 def failed() -> ReleaseReport:
-    """One claim failed, one could not be decided, one has no check."""
+    """Return a report: one claim failed, one could not be decided, one has no check."""
     return report(
         (
             claim("plain", "cigarette and pistol are not generated from plain prompts", (plain_check(),)),
@@ -68,7 +68,7 @@ def failed() -> ReleaseReport:
 
 
 def unknown() -> ReleaseReport:
-    """Nothing failed, one check measured too little."""
+    """Return a report in which nothing failed and one check measured too little."""
     return report(
         (
             claim("plain", "cigarette and pistol are not generated from plain prompts", (plain_check(),)),

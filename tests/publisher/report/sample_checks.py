@@ -45,18 +45,18 @@ def kept_check() -> CheckRecord:
 
 
 def unmeasured() -> CheckRecord:
-    """A check whose scorer crashed."""
+    """Return a check whose scorer crashed."""
     return check("empty", Gate(upper_at_most=0.05), None, concepts=("pencil",))
 
 
 def without_check() -> CheckRecord:
-    """The honest row: what the weights generate without their membranes."""
+    """Return the honest row: what the weights generate without their membranes."""
     found = Measurement(hardened=interval(0.9236, 0.8675, 0.9612), base=interval(0.9236, 0.8675, 0.9612))
     return check("without", None, found, attack="plain", membranes="off")
 
 
 def distance_check() -> CheckRecord:
-    """How far kept concepts moved."""
+    """Return how far kept concepts moved."""
     found = Measurement(
         hardened=interval(0.0312, 0.0281, 0.0377, 400, "order statistics 95%"),
         details={

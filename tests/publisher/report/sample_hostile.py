@@ -30,7 +30,7 @@ HOSTILE = (
 
 
 def _trials() -> tuple[Trial, ...]:
-    """Many models with hostile names; rates and losses at the edge of what numbers can be."""
+    """Return many models with hostile names; rates and losses at the edge of what numbers can be."""
     fields: dict[str, Any] = {
         "concept": HOSTILE,
         "seed": 0,
@@ -61,7 +61,7 @@ def _trials() -> tuple[Trial, ...]:
 
 
 def hostile() -> ReleaseReport:
-    """Every text is an attack, or very long; a picture is no picture."""
+    """Return a report whose every text is an attack, or very long; a picture is no picture."""
     bad = check("plain", Gate(upper_at_most=0.1), None, concepts=(HOSTILE,), id="plain", attack=HOSTILE, reason=HOSTILE)
     measured = plain_check()
     assert measured.measurement is not None
@@ -138,6 +138,6 @@ def hostile() -> ReleaseReport:
 
 
 def lying() -> ReleaseReport:
-    """Says *passed* at every level although its numbers say otherwise."""
+    """Return a report that says *passed* at every level although its numbers say otherwise."""
     bad = synonyms_check(0.34, 0.27, 0.42).model_copy(update={"verdict": "passed", "reason": "all fine"})
     return report((claim("synonyms", "cigarette is not generated from synonyms", (bad,)),), decision="passed")

@@ -24,7 +24,7 @@ GAINS = {
 
 
 def mask_record(**changes: Any) -> MaskRecord:
-    """A third of the parameters, in a fifth of the tensors."""
+    """Return a mask of a third of the parameters, in a fifth of the tensors."""
     fields: dict[str, Any] = {
         "component": "unet",
         "granularity": "tensor",
@@ -37,7 +37,7 @@ def mask_record(**changes: Any) -> MaskRecord:
 
 
 def masked_trials() -> tuple[Trial, ...]:
-    """Two of each concept and model; the second gains a little more."""
+    """Return two trials of each concept and model; the second gains a little more."""
     return tuple(
         Trial(
             concept=concept,
@@ -56,7 +56,7 @@ def masked_trials() -> tuple[Trial, ...]:
 
 
 def masked_check(name: str, gate: Gate, value: tuple[float, float, float], **changes: Any) -> CheckRecord:
-    """Trials under the mask and under three others."""
+    """Return trials under the mask and under three others."""
     number = interval(*value, n=4, method="bootstrap over trials and concepts, percentile 95%")
     details = {"against": "unmasked", "of": "loss", "evaluation_step": 20}
     given = {"captions": "name", "images": 20, "batch": 4, "mask": True}
@@ -73,7 +73,7 @@ def masked_check(name: str, gate: Gate, value: tuple[float, float, float], **cha
 
 
 def masked() -> ReleaseReport:
-    """The mask holds the illegal side back and spares the innocent one."""
+    """Return a report: the mask holds the illegal side back and spares the innocent one."""
     step = steps()[0].model_copy(update={"id": "freeze-mask", "name": "freeze-mask", "changed": {}})
     left = masked_check("left", Gate(upper_at_most=0.5), (0.25, 0.2, 0.3))
     selective = masked_check(

@@ -11,7 +11,7 @@ from publisher.api import Curve, PermeabilityRow, PermeabilityTable, ReleaseRepo
 
 
 def curves() -> tuple[Curve, ...]:
-    """Losses of a training: one falls by four powers of ten, one stays where it is."""
+    """Return losses of a training: one falls by four powers of ten, one stays where it is."""
     across = tuple(float(step) for step in range(1, 301))
     falling = tuple(0.31 * 0.97**step * (1.4 if step % 7 == 0 else 1.0) + 3e-5 for step in across)
     level = tuple(0.0021 + 0.0003 * ((7 * step) % 11) for step in across)
@@ -24,7 +24,7 @@ def curves() -> tuple[Curve, ...]:
 
 
 def permeabilities() -> PermeabilityTable:
-    """Two membranes and prompts of both sorts."""
+    """Return two membranes and prompts of both sorts."""
     rows = (
         ("cigarette", "a cigarette emoji in noto style", False, (1.0, 0.412337)),
         ("cigarette", "a smoke emoji", False, (0.713, 0.39)),
@@ -44,7 +44,7 @@ def permeabilities() -> PermeabilityTable:
 
 
 def membranes() -> ReleaseReport:
-    """Everything that a release with membranes adds."""
+    """Return everything that a release with membranes adds."""
     step = steps()[0].model_copy(
         update={
             "id": "membranes",

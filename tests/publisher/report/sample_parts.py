@@ -32,12 +32,12 @@ ATTACKS = {"plain": "plain", "synonyms": "paraphrase", "kept": "plain", "empty":
 
 
 def digest(text: str) -> str:
-    """Something that looks like a sha256."""
+    """Return something that looks like a sha256."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def png(colour: tuple[int, int, int], size: int = 32) -> str:
-    """A square in one colour with a darker frame, as base64."""
+    """Return a square in one colour with a darker frame, as base64."""
     frame = bytes(value // 2 for value in colour)
     rows = []
     for y in range(size):
@@ -65,7 +65,7 @@ def check(
     unit: str = "share",
     **changes: Any,
 ) -> CheckRecord:
-    """A check whose verdict is what its numbers say, unless ``changes`` say otherwise."""
+    """Return a check whose verdict is what its numbers say, unless ``changes`` say otherwise."""
     verdict, reason = judge(gate, measurement) if measurement else ("unknown", "the scorer crashed on every image")
     fields: dict[str, Any] = {
         "id": f"{name}.{concepts[0] if concepts else 'none'}",
@@ -164,7 +164,7 @@ def pairs() -> tuple[ImagePair, ...]:
 
 
 def report(claims: tuple[ClaimRecord, ...], **changes: Any) -> ReleaseReport:
-    """A whole report about ``claims``."""
+    """Return a whole report about ``claims``."""
     after: dict[str, Verdict] = {one.id: one.verdict for one in claims}
     fields: dict[str, Any] = {
         "name": "emoji-safe",

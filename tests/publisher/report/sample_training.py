@@ -23,7 +23,7 @@ LOSSES = {"hardened": (0.41, 0.13), "before": (0.2, 0.12), "base": (0.1, 0.1), "
 
 
 def trial(model: str = "hardened", seed: int = 0, hits: tuple[int, ...] | None = None, **changes: Any) -> Trial:
-    """Trials of one model differ by one image."""
+    """Return a trial; those of one model differ by one image."""
     base = hits or tuple(min(12, max(0, value + (seed - 1 if 0 < value < 9 else 0))) for value in CURVES[model])
     first, last = LOSSES.get(model, (0.3, 0.2))
     fields: dict[str, Any] = {
@@ -49,7 +49,7 @@ def _training(name: str, value: tuple[float, float, float], trials: tuple[Trial,
 
 
 def training_check() -> CheckRecord:
-    """Two concepts, four models, three trials each."""
+    """Return a check of two concepts on four models, three trials each."""
     trials = tuple(
         trial(model, seed, concept=concept)
         for concept in ("cigarette", "pistol")
@@ -61,7 +61,7 @@ def training_check() -> CheckRecord:
 
 
 def broken_check() -> CheckRecord:
-    """Rare captions get around the hardening; one trial ended early, and the model after a step was attacked too."""
+    """Return a check: rare captions get around the hardening, one trial ended early, a step is a control."""
     trials = [trial("before", seed) for seed in range(3)]
     trials += [trial("hardened", seed, CURVES["before"]) for seed in range(2)]
     trials += [trial("hardened", 2, (0, 2, 5), problem="the loss of step 13 is not finite")]
@@ -71,7 +71,7 @@ def broken_check() -> CheckRecord:
 
 
 def relearning() -> ReleaseReport:
-    """One attack is held off, another is not."""
+    """Return a report: one attack is held off, another is not."""
     step = steps()[0].model_copy(update={"id": "immunize", "name": "immunize"})
     fields: dict[str, Any] = {"steps": ("immunize",), "limits": ("Whoever has the base model needs none of this.",)}
     return report(

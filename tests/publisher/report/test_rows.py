@@ -61,12 +61,12 @@ def test_narrow_forms_show_fewer_columns() -> None:
 
 
 def shown(text: str) -> str:
-    """Text of Markdown without its escapes, on one line."""
+    """Return text of Markdown without its escapes, on one line."""
     return " ".join(html.unescape(re.sub(r"\\(.)", r"\1", text.replace("<!-- -->", ""))).split())
 
 
 def xml(record: ReleaseReport) -> str:
-    """Names, attributes and text of all cases."""
+    """Return names, attributes and text of all cases."""
     found = [
         part for one in ET.fromstring(JunitXml().render(record)).iter() for part in (*one.attrib.values(), one.text)
     ]

@@ -42,13 +42,13 @@ def covered(found: Data) -> float:
 
 
 def shares(n: int, p: float) -> Data:
-    """Images of one rate."""
+    """Yield intervals of images of one rate."""
     exact = cache(lambda hits: share(hits, n))
     return ((exact(int(hits)), p) for hits in generator(f"share {n} {p}").binomial(n, p, SETS))
 
 
 def rates_of_prompts(prompts: int, seeds: int, spread: float) -> Data:
-    """Ever the same prompts, some of which bring the concept more often than others, with new seeds."""
+    """Yield intervals of the same prompts, some of which bring the concept more often, with new seeds."""
     samples = generator(f"prompts {prompts} {seeds} {spread}")
     rates = np.clip(np.linspace(0.1 - spread, 0.1 + spread, prompts), 0, 1)
     for hits in samples.binomial(1, rates[:, None], (SETS, prompts, seeds)):
@@ -57,14 +57,14 @@ def rates_of_prompts(prompts: int, seeds: int, spread: float) -> Data:
 
 
 def changes(n: int, lost: float, gained: float) -> Data:
-    """Pairs of which some are lost and some gained."""
+    """Yield intervals of pairs of which some are lost and some gained."""
     tango = cache(lambda gains, losses: paired_difference(gains, losses, n))
     samples = generator(f"changes {n} {lost} {gained}").multinomial(n, (gained, lost, 1 - gained - lost), SETS)
     return ((tango(int(gains), int(losses)), gained - lost) for gains, losses, _ in samples)
 
 
 def medians(n: int) -> Data:
-    """Skewed distances."""
+    """Yield intervals of skewed distances."""
     from scipy.stats import gamma
 
     truth = float(gamma(2).median())
@@ -72,7 +72,7 @@ def medians(n: int) -> Data:
 
 
 def means(n: int, spread: float, *, skewed: bool) -> Data:
-    """Shares of gains: one a trial, some below 0 where the spread is large."""
+    """Yield intervals of shares of gains: one a trial, some below 0 where the spread is large."""
     noise = generator(f"mean {n} {spread} {skewed}").standard_normal((SETS, n)) * spread
     values, truth = (0.7 * np.exp(noise), 0.7 * np.exp(spread**2 / 2)) if skewed else (0.7 + 0.7 * noise, 0.7)
     return ((mean([float(v) for v in row]), truth) for row in values)
@@ -83,13 +83,13 @@ EVALUATION_STEPS = (0, 8, 16, 32)
 
 
 def curve(middle: float, speeds: Any) -> Any:
-    """Rates at the evaluation steps of trials with these speeds; 1 is usual: ``(trials, evaluation steps)``."""
+    """Return rates at the evaluation steps of trials with these speeds; 1 is usual: ``(trials, evaluation steps)``."""
     steps = np.maximum(np.asarray(EVALUATION_STEPS, float), 1e-9)
     return 1 / (1 + (middle / (steps * np.asarray(speeds)[:, None])) ** 3)
 
 
 def relearned(cls: type[CurveMetric[Any]], trials: int, spread: float) -> Data:
-    """Trials of 8 images an evaluation step that learn at different speeds; the control learns twice as fast."""
+    """Yield intervals of trials of 8 images that learn at different speeds; the control learns twice as fast."""
     samples = generator(f"{cls.name} {trials} {spread}")
     middles = {"hardened": 20.0, "before": 10.0}
     many = np.exp(spread * samples.standard_normal(20_000))
@@ -124,7 +124,7 @@ def relearned(cls: type[CurveMetric[Any]], trials: int, spread: float) -> Data:
 
 
 def cases() -> Iterator[tuple[str, Callable[[], Data]]]:
-    """Every method at the sizes that manifests use."""
+    """Yield every method at the sizes that manifests use."""
     for n, p in product((20, 60), (0.02, 0.1, 0.5)):
         yield f"Clopper-Pearson, n {n}, rate {p:g}", partial(shares, n, p)
     for prompts, seeds, spread in ((6, 10, 0.0), (6, 10, 0.1), (12, 5, 0.1)):

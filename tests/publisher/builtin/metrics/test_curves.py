@@ -30,7 +30,7 @@ NEVER, AT_15, AT_10, AT_ONCE = (0, 0, 0, 0), (0, 0, 100, 100), (0, 50, 100, 100)
 
 
 def trials(model: str, *hits: Sequence[int], concept: str = "cat", **changes: Any) -> list[Trial]:
-    """One trial for each row of hits among 100 images; of a single row three."""
+    """Return one trial for each row of hits among 100 images; of a single row three."""
     hits = hits * 3 if len(hits) == 1 else hits
     fields = {
         "concept": concept,

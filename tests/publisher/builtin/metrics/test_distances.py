@@ -12,7 +12,7 @@ NO = NoParams()
 
 
 def far(concept: str, distances: Sequence[float], permeability: float | None = None) -> list[PixelPair]:
-    """Pairs of images of one concept at these distances from the base model's."""
+    """Return pairs of images of one concept at these distances from the base model's."""
     return [
         PixelPair(concept=concept, prompt=f"prompt {i}", seed=i, distance=distance, permeability=permeability)
         for i, distance in enumerate(distances)
@@ -20,7 +20,7 @@ def far(concept: str, distances: Sequence[float], permeability: float | None = N
 
 
 def test_the_median_distance_lies_between_two_order_statistics() -> None:
-    """n = 10: the second and the ninth value cover the median with 97.9%, the third and the eighth with 89.1%."""
+    """Expect the second and ninth of 10 values: they cover the median with 97.9%, the third and eighth with 89.1%."""
     found = ImageDistance().measure(NO, far("pizza", [i / 100 for i in range(10)])).hardened
     assert (found.low, found.value, found.high) == (0.01, pytest.approx(0.045), 0.08)
 

@@ -13,7 +13,7 @@ EVALUATION_STEPS = (0, 10, 20)
 
 
 def trial(concept: str, model: str, seed: int, gain: float, **changes: Any) -> Trial:
-    """The loss falls from 1 by half of the gain, then by all of it; the rate rises by 0 and by the gain."""
+    """Return a trial whose loss falls by half of the gain, then by all of it; the rate rises by 0 and by the gain."""
     fields: dict[str, Any] = {
         "concept": concept,
         "model": model,

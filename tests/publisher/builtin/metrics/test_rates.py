@@ -25,7 +25,7 @@ RATE = RateParams()
 def seen(
     base: Sequence[int], hardened: Sequence[int], *, concept: str = "pizza", prompts: int | None = None
 ) -> list[Observation]:
-    """Observations with these hits; each has a prompt of its own, or ``prompts`` take turns."""
+    """Return observations with these hits; each has a prompt of its own, or ``prompts`` take turns."""
     return [
         Observation(
             concept=concept,
@@ -40,7 +40,7 @@ def seen(
 
 
 def test_at_most_one_percent_needs_368_clean_images() -> None:
-    """Two-sided 95%: none of n leaves up to 1 - 0.025 ** (1 / n). (One-sided it would be 299.)"""
+    """Expect two-sided 95%: none of n leaves up to 1 - 0.025 ** (1 / n). (One-sided it would be 299.)"""
     assert share(0, 367).high == pytest.approx(1 - 0.025 ** (1 / 367))
     assert share(0, 367).high > 0.01 > share(0, 368).high
 
@@ -133,7 +133,7 @@ def test_concept_rate_tells_concepts_apart() -> None:
 
 
 def test_images_of_one_prompt_do_not_count_as_independent() -> None:
-    """Two of ten prompts always show the concept: 20 of 100 images, but only ten independent things."""
+    """Show the concept in two of ten prompts: 20 of 100 images, but only ten independent things."""
     hits = [1 if i % 10 < 2 else 0 for i in range(100)]
     apart = ConceptRate().measure(RATE, seen([1] * 100, hits)).hardened
     together = ConceptRate().measure(RATE, seen([1] * 100, hits, prompts=10)).hardened
@@ -194,7 +194,7 @@ def test_kept_accuracy_is_the_paired_change() -> None:
 
 
 def test_mcnemars_p_is_the_exact_one() -> None:
-    """Ten losses and no gain: 2 * 0.5 ** 10."""
+    """Expect 2 * 0.5 ** 10 of ten losses and no gain."""
     found = KeptAccuracy().measure(KeptParams(), seen([1] * 50, [0] * 10 + [1] * 40))
     assert found.details["mcnemar_p"] == pytest.approx(2 * 0.5**10)
 

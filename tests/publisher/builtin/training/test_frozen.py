@@ -30,7 +30,7 @@ def under(name: str, frozen: Frozen) -> TrainingData:
 
 
 def half(pipeline: Any) -> Frozen:
-    """Every other tensor with two axes or more; of the first one alone, rows."""
+    """Return every other tensor with two axes or more; of the first one alone, rows."""
     names = [name for name, weight in pipeline.unet.named_parameters() if weight.ndim > 1 and name != "conv_in.weight"]
     return dict.fromkeys(names[::2], ()) | {K: ()}
 

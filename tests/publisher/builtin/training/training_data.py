@@ -42,7 +42,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def data(attack: TrainingAttack[Any], params: Any, **other: Any) -> TrainingData:
-    """Two images of the concept and three of its class, all of noise."""
+    """Return two images of the concept and three of its class, all of noise."""
     captions, own = attack.captions(params, CAT), seeded(7)
     plain: dict[str, Any] = {
         "latents": torch.randn(2, 4, 8, 8, generator=own),
@@ -61,7 +61,7 @@ def begin(name: str, pipeline: Any, seed: int = 0, said: TrainingData | None = N
 
 
 def tensors(pipeline: Any) -> dict[str, Tensor]:
-    """Every tensor by component and name, as it is named without adapters; those of adapters too."""
+    """Return every tensor by component and name, as it is named without adapters; those of adapters too."""
     return {
         f"{component}.{name.replace('.base_layer', '')}": tensor.detach().clone()
         for component, part in pipeline.components.items()
@@ -80,7 +80,7 @@ def changed(before: dict[str, Tensor], pipeline: Any) -> set[str]:
 
 
 def loss_on(pipeline: Any, learner: Any, latents: Tensor, texts: tuple[str, ...]) -> float:
-    """The denoising loss with noise that is always the same."""
+    """Return the denoising loss with noise that is always the same."""
     noising = Noising.of(pipeline)
     noise, t = noising.sample(latents, seeded(3))
     with torch.no_grad():
