@@ -54,7 +54,7 @@ def _carried(folder: ModelFolder) -> tuple[str, list[str]]:
     summary = _read(folder, SUMMARY)
     label = f"{summary.get('name', '')} {summary.get('version', '')}".strip()
     name = f"the released package {printable(label)}" if label else "a released package without a readable summary"
-    found = [one.carried(_read(folder, one.path)) for one in ALL if one.path in folder.carried]
+    found = [one.carried(_read(folder, one.path)) for one in ALL if (folder.path / one.path).is_file()]
     sentences = [printable(str(claim.get("sentence"))) for claim in _mappings(summary.get("claims"))]
     found += [f"the claim: {sentence}" for sentence in sentences]
     return name, found or ["claims that cannot be read"]
