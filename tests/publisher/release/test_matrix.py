@@ -20,7 +20,7 @@ from support.masks import mask_of, write_mask
 STEPS = ("erase", "mask", "membranes")
 
 
-class Bench:
+class Recorder:
     """Stands for ``run_checks``: keeps what it is asked."""
 
     def __init__(self) -> None:
@@ -45,8 +45,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    found = Bench()
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    found = Recorder()
     monkeypatch.setattr(make, "run_checks", found)
     monkeypatch.setattr(
         make, "matrix_column", lambda _found, after: (MatrixCell(claim="c", after=after, verdict="passed"),)
@@ -85,9 +85,9 @@ def verified(folder: Path, **asked: bool) -> list[str]:
     return [cell.after for cell in cells]
 
 
-def test_each_column_has_the_mask_and_the_membranes_that_were_there_by_then(bench: Bench, tmp_path: Path) -> None:
+def test_each_column_has_the_mask_and_the_membranes_that_were_there_by_then(recorder: Recorder, tmp_path: Path) -> None:
     assert verified(tmp_path) == ["base", *STEPS]
-    assert bench.asked == [
+    assert recorder.asked == [
         ("base", False, False, ()),
         ("erase", False, False, ()),
         ("mask", True, False, ()),
@@ -95,15 +95,15 @@ def test_each_column_has_the_mask_and_the_membranes_that_were_there_by_then(benc
     ]
 
 
-def test_claims_are_measured_on_the_base_model_and_from_their_own_step_on(bench: Bench, tmp_path: Path) -> None:
+def test_claims_are_measured_on_the_base_model_and_from_their_own_step_on(recorder: Recorder, tmp_path: Path) -> None:
     verified(tmp_path)
     everything = [*STEPS, MANIFEST]
-    assert bench.claims == [everything, ["erase", MANIFEST], ["erase", "mask", MANIFEST], everything]
+    assert recorder.claims == [everything, ["erase", MANIFEST], ["erase", "mask", MANIFEST], everything]
 
 
-def test_on_demand_the_trainings_of_earlier_steps_are_repeated(bench: Bench, tmp_path: Path) -> None:
+def test_on_demand_the_trainings_of_earlier_steps_are_repeated(recorder: Recorder, tmp_path: Path) -> None:
     verified(tmp_path, trainings_after_each_step=True)
-    assert [list(trained) if trained is not None else None for *_, trained in bench.asked] == [
+    assert [list(trained) if trained is not None else None for *_, trained in recorder.asked] == [
         [],
         ["erase"],
         ["erase", "mask"],
@@ -111,6 +111,6 @@ def test_on_demand_the_trainings_of_earlier_steps_are_repeated(bench: Bench, tmp
     ]
 
 
-def test_without_a_matrix_the_package_alone_is_measured(bench: Bench, tmp_path: Path) -> None:
+def test_without_a_matrix_the_package_alone_is_measured(recorder: Recorder, tmp_path: Path) -> None:
     assert verified(tmp_path, after_each_step=False) == []
-    assert [name for name, *_ in bench.asked] == ["package"]
+    assert [name for name, *_ in recorder.asked] == ["package"]
