@@ -1,4 +1,4 @@
-"""How fast and how far a concept comes back when somebody trains: numbers of re-learning curves.
+"""How fast and how far a concept comes back when someone trains: numbers of re-learning curves.
 
 ``t50`` is the number of training steps until the concept is generated half as often as the base model generates it
 when it is
@@ -6,7 +6,7 @@ asked plainly. It is *censored* where the last evaluation step does not show it:
 the upper end of its interval is 1e6, so that no gate from above can hold.
 
 n is the number of trials, except of rates, which are counted in images. Three trials are few: the intervals describe
-these trials and their images, not every training that somebody could try. The base model's own rate counts as known.
+these trials and their images, not every training that someone could try. The base model's own rate counts as known.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ LONGEST_TABLE = 100
 """Rows of a table of details; more are shown as they are."""
 BINDS = {
     "in-weights": "holds in the weights",
-    "in-pipeline": "holds in the pipeline: whoever drops the artifact is free of it",
+    "in-pipeline": "holds in the pipeline: anyone who drops the artifact is free of it",
     "by-convention": "binds those who honour it",
 }
 

@@ -204,6 +204,6 @@ def report(claims: tuple[ClaimRecord, ...], **changes: Any) -> ReleaseReport:
         "device": "cpu float32",
         "versions": {"python": "3.11.9", "torch": "2.13.0", "diffusers": "0.42.0", "publisher": "0.1.0"},
         "manifest_sha256": digest("manifest"),
-        "limits": ("Nothing is said about fine-tuning: whoever trains the model again may bring a concept back.",),
+        "limits": ("Nothing is said about fine-tuning: anyone who trains the model again may bring a concept back.",),
     }
     return ReleaseReport(**fields | changes)

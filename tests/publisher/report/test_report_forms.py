@@ -181,7 +181,7 @@ TABLE
 
 ### What this does not prove
 
-- Nothing is said about fine-tuning: whoever trains the model again may bring a concept back.
+- Nothing is said about fine-tuning: anyone who trains the model again may bring a concept back.
 
 Base model embedded:emoji, sha256 cae662172fd4; manifest sha256 05b3abf2579a; seed 7; cpu float32. \
 This summary is not signed: check the package with `publisher verify`.

@@ -85,7 +85,7 @@ def test_html_shows_shares_and_the_mask_and_whom_it_binds() -> None:
     text = words(samples.masked())
     assert "Share of the gain that is left Concept Attack Gain Of under the mask a random mask" in text
     assert "pizza (innocent) full-finetune loss after 20 steps no mask 95% 75% 90%" in text
-    assert "Nobody is stopped: whoever ignores the mask trains everything." in text
+    assert "Nobody is stopped: anyone who ignores the mask trains everything." in text
     assert "2,637,000 of 8,790,000 are frozen, 30%" in text
     assert "62 of 326, 19%" in text
     assert "Another seed's mask (1) has 91.4% in common with it" in text.replace("\u2019", "'")
