@@ -54,7 +54,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return found
 
 
-def verified(folder: Path, **asked: bool) -> list[str]:
+def verified(folder: Path, shared: Sequence[tuple[str, ...]] = (), **asked: bool) -> list[str]:
     """Columns of the matrix of three steps: the second leaves a mask, the third membranes."""
     write_model(folder / "package")
     write_safeguards(write_mask(folder / "package" / "release", mask_of()))
@@ -67,11 +67,12 @@ def verified(folder: Path, **asked: bool) -> list[str]:
     evaluate = SimpleNamespace(
         **{"after_each_step": True, "trainings_after_each_step": False, **asked}, sampling=Sampling()
     )
+    makers = [*((step,) for step in (*STEPS, MANIFEST)), *shared]
     prepared: Any = SimpleNamespace(
         path=folder / "manifest.yaml",
         resolved=SimpleNamespace(scope=SCOPE, evaluate=evaluate),
         retrained=None,
-        claims=tuple(SimpleNamespace(steps=(step,), step=step) for step in (*STEPS, MANIFEST)),
+        claims=[SimpleNamespace(steps=steps, step=steps[0]) for steps in makers],
         device=SimpleNamespace(name="cpu", dtype="float32"),
         tools=None,
         steps=[SimpleNamespace(identity=SimpleNamespace(id=step)) for step in STEPS],
@@ -99,6 +100,12 @@ def test_claims_are_measured_on_the_base_model_and_from_their_own_step_on(record
     verified(tmp_path)
     everything = [*STEPS, MANIFEST]
     assert recorder.claims == [everything, ["erase", MANIFEST], ["erase", "mask", MANIFEST], everything]
+
+
+def test_a_claim_of_several_steps_is_measured_from_the_first_of_them_on(recorder: Recorder, tmp_path: Path) -> None:
+    verified(tmp_path, shared=[("mask", STEPS[-1])])
+    counts = [len(claims) for claims in recorder.claims]
+    assert counts == [len(STEPS) + 2, 2, 4, len(STEPS) + 2]
 
 
 def test_on_demand_the_trainings_of_earlier_steps_are_repeated(recorder: Recorder, tmp_path: Path) -> None:

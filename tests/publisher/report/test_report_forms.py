@@ -12,6 +12,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped
 
 from publisher.api import PluginError, ReleaseReport
 from publisher.builtin.reports import FORMATS
+from publisher.builtin.reports.html_page import HtmlPage
 from publisher.builtin.reports.json_record import JsonRecord
 from publisher.builtin.reports.junit_xml import JunitXml
 from publisher.builtin.reports.markdown_summary import MarkdownSummary
@@ -214,3 +215,13 @@ def test_every_form_says_which_check_was_made_without_membranes(form: type) -> N
     text = form().render(samples.membranes()).decode()
     assert text.count("without.cigarette (without membranes)") == 1
     assert "plain.cigarette (without" not in text
+
+
+# Claims of several steps
+
+
+@pytest.mark.parametrize("form", [MarkdownSummary, JunitXml, HtmlPage])
+def test_a_claim_of_several_steps_names_them(form: type) -> None:
+    shared = samples.claim("kept", "it stays", (samples.kept_check(),), id="kept", steps=("erase", "immunize"))
+    text = form().render(samples.report((shared,))).decode()
+    assert ("erase+immunize/kept" if form is JunitXml else "steps erase, immunize") in text
