@@ -24,8 +24,8 @@ import torch
 import transformers
 from torch import Tensor
 
+from publisher_erase.data import Embedding, RowRule, stack_rows
 from publisher_erase.rece import erase_map, gram
-from publisher_erase.text import Embedding, RowRule, stack_rows
 from publisher_erase.uce import LowRank, Rows, edit_weight
 
 WIDTHS = [320] * 5 + [640] * 5 + [1280] * 6

@@ -25,10 +25,9 @@ from publisher_emoji import caption, model_folder, vocabulary
 from publisher_emoji.generate import generate, load_pipeline
 from publisher_emoji.scorer import Judgement, load_scorer
 from publisher_emoji.shares import Share, share
-from publisher_erase.encode import Encoders
+from publisher_erase.data import Encoders
 from publisher_erase.params import EraseParams
-from publisher_erase.projections import find_projections
-from publisher_erase.prompts import select, tokenise
+from publisher_erase.plan import find_projections, select, tokenise
 from publisher_erase.rece import adversarial_rows, erase_map, gram
 from publisher_erase.step import embed_rows
 from publisher_erase.uce import LowRank, edit_map, edit_weight

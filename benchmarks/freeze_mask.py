@@ -31,9 +31,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from publisher.api.diffusion.latents import Noising, encode_images
 from publisher.api.diffusion.process import read_process
 from publisher.api.freeze_mask import Candidate
+from publisher_freeze_mask.freezeasguard import released
+from publisher_freeze_mask.mixing import Loss, MixedNetwork
 from publisher_freeze_mask.params import ReleasedParams
-from publisher_freeze_mask.place import Loss, Place
-from publisher_freeze_mask.released import released
 from publisher_freeze_mask.units import Units
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "publisher_freeze_mask"))
@@ -117,7 +117,7 @@ class Ours:
     """The step's own code on a scene; latents and states encoded before."""
 
     scene: Scene
-    place: Place
+    place: MixedNetwork
     units: Units
 
     @classmethod
@@ -125,7 +125,7 @@ class Ours:
         """Return a loop at theta_pre, which is read from a copy, as from the disk."""
         before = {name: tensor.detach().clone() for name, tensor in made.network.named_parameters()}
         units = Units({name: Candidate(shape=tuple(value.shape)) for name, value in before.items()})
-        return cls(made, Place(made.network, before.__getitem__, {}), units)
+        return cls(made, MixedNetwork(made.network, before.__getitem__, {}), units)
 
     def losses(self, rows: Rows) -> tuple[Loss, Loss]:
         """Return the losses, illegal and innocent; encode the batch."""

@@ -12,7 +12,7 @@ from publisher.api import Step, hookimpl
 
 @hookimpl
 def publisher_register_steps() -> Sequence[type[Step]]:  # type: ignore[type-arg]
-    """``erase``."""
+    """Register ``erase``."""
     from publisher_erase.step import Erase
 
     return (Erase,)

@@ -13,30 +13,31 @@ class EraseParams(Params):
     """What to erase, towards what, what to keep, and how strongly."""
 
     method: Literal["uce", "rece"] = "uce"
-    """``uce``: one closed-form edit. ``rece``: then ``epochs`` rounds against what still calls the concept up."""
+    """Method. ``uce``: one closed-form edit. ``rece``: then ``epochs`` rounds against what still calls the concept
+    up."""
     concepts: tuple[str, ...] = ()
     """Ids of the manifest's concepts to erase; empty: all of them."""
     targets: dict[str, str] = Field(default_factory=dict)
     """Concept id -> words that take the place of the concept's name in its prompts (g). A concept without an entry, or
     with an empty one, is mapped to the empty prompt. Words of the same sort (another object) do less damage."""
     synonyms: bool = False
-    """Also erase the concepts' paraphrases (prompts with synonyms in place of the name)."""
+    """Whether the concepts' paraphrases (prompts with synonyms in place of the name) are erased too."""
     rows: Literal["content", "mean-pad", "last-eos", "last", "tail", "all"] = "mean-pad"
-    """Which token positions are edited: ``mean-pad`` (last word, end token, mean of the padding), ``content`` (the same
+    """Token positions that are edited: ``mean-pad`` (last word, end token, mean of the padding), ``content`` (the same
     with every word), ``last-eos``, ``last`` (UCE's rule of 2025), ``tail`` (UCE's rule of 2023), ``all`` (RECE's)."""
     lam: float = Field(default=1e-3, gt=0, le=1e6)
     """Pull towards the old weights (lambda). The authors use 0.5 and 0.1 with ``lam_scale: absolute``."""
     lam_scale: Literal["relative", "absolute"] = "relative"
-    """``relative``: ``lam`` is in units of the mean of |c|^2, so that it means the same for every text encoder."""
+    """Unit of ``lam``. ``relative``: the mean of |c|^2, so that it means the same for every text encoder."""
     erase_scale: float = Field(default=1.0, ge=0, le=1e6)
     """Weight of the rows to erase (e)."""
     preserve_scale: float = Field(default=10.0, ge=0, le=1e6)
     """Weight of the retained prompts' mean (p, or lambda_1)."""
     epochs: int = Field(default=1, ge=0, le=5)
-    """Rounds of RECE after the first edit; 0 is UCE alone. The authors take 1 to 3. Ignored by ``uce``."""
+    """Number of rounds of RECE after the first edit; 0 is UCE alone. The authors take 1 to 3. Ignored by ``uce``."""
     joint: bool = True
-    """Solve each round of RECE from the original weights with all embeddings found so far; false edits on top of the
-    round before, as the authors do."""
+    """Whether each round of RECE is solved from the original weights with all embeddings found so far; false edits on
+    top of the round before, as the authors do."""
     rho: float = Field(default=0.1, gt=0, le=1e6)
     """Pull of the adversarial embeddings towards 0 (the code's regular_scale); the authors take 0.1 or 0.001."""
 

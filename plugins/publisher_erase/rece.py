@@ -52,11 +52,11 @@ from torch import Tensor
 from publisher_erase.uce import LowRank, Rows, edit_map
 
 BLOCKS = 4
-"""Block columns of the Gram matrix: only those on and below the diagonal are computed, 10 of 16 products."""
+"""Number of block columns of the Gram matrix: only those on and below the diagonal are computed, 10 of 16 products."""
 
 
 def gram(weights: Iterable[Tensor], device: torch.device | str = "cpu") -> Tensor:
-    """``M = sum_l W_l^T W_l``, ``(d, d)`` float64.
+    """Return M of (Gram matrix), ``(d, d)`` float64.
 
     Products of one layer in float32, the sum over layers in float64. Float32 is enough: M enters on both sides of the
     solution, and against float64 products the edit moves by less than 1e-6 of the largest weight
@@ -64,7 +64,7 @@ def gram(weights: Iterable[Tensor], device: torch.device | str = "cpu") -> Tenso
 
     Args:
         weights: the original projections ``(o_l, d)``, any float dtype; read one at a time.
-        device: where to multiply.
+        device: device of the products.
 
     Raises:
         ValueError: no weight.
@@ -79,7 +79,7 @@ def gram(weights: Iterable[Tensor], device: torch.device | str = "cpu") -> Tenso
 
 
 def _lower_product(weight: Tensor) -> Tensor:
-    """``W^T W`` on and below the diagonal blocks; ``(o, d)`` to ``(d, d)``, zero or redundant above."""
+    """Return ``W^T W (d, d)`` on and below the diagonal blocks; above them it is zero or redundant."""
     d = weight.shape[1]
     product = weight.new_zeros(d, d)
     width = -(-d // BLOCKS)
@@ -90,13 +90,13 @@ def _lower_product(weight: Tensor) -> Tensor:
 
 
 def adversarial_rows(concepts: Tensor, s: LowRank, gram: Tensor, rho: float) -> Tensor:
-    """The rows ``c'`` that undo the edit ``s``: ``(m, d)`` to ``(m, d)``.
+    """Return the rows ``c'`` of (rows), which undo the edit ``s``: ``(m, d)`` to ``(m, d)``.
 
     Args:
-        concepts: original rows c.
+        concepts: original rows c ``(m, d)``.
         s: all edits so far.
-        gram: M, ``(d, d)``.
-        rho: above 0 and finite; the system is then positive definite whatever rank S has.
+        gram: M ``(d, d)``.
+        rho: pull towards 0, above 0 and finite; the system is then positive definite whatever rank S has.
 
     Raises:
         ValueError: rho outside its range.
@@ -113,15 +113,15 @@ def adversarial_rows(concepts: Tensor, s: LowRank, gram: Tensor, rho: float) -> 
 def erase_map(
     rows: Rows, gram: Tensor, epochs: int, rho: float, scales: tuple[float, float, float], *, joint: bool = True
 ) -> LowRank:
-    """UCE, then ``epochs`` rounds of derive and edit.
+    """Edit once as UCE does, then derive and edit in ``epochs`` rounds.
 
     Args:
-        rows: what to take away, what it becomes, what to keep.
-        gram: M, ``(d, d)``.
-        epochs: 0 gives UCE alone.
-        rho: regularisation of the derivation.
+        rows: rows to take away, what they become, and rows to keep.
+        gram: M ``(d, d)``.
+        epochs: number of rounds; 0 gives UCE alone.
+        rho: pull of c' towards 0.
         scales: ``lam``, ``e``, ``p`` of every edit.
-        joint: solve each epoch anew from the original weights with all rows found so far; False edits on top of the
+        joint: solve each epoch from the original weights with all rows found so far; False edits on top of the
             epoch before, as the paper does.
 
     Returns:

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING
 from publisher.api import Claim, ModelError, ModelInfo, Requirements, Scope, Step, StepContext, StepPlan
 from publisher_erase.claims import erase_claims, limits
 from publisher_erase.params import EraseParams
-from publisher_erase.projections import check_encoders, find_projections
-from publisher_erase.prompts import TokenSelection, select, tokenise
+from publisher_erase.plan import TokenSelection, check_encoders, find_projections, select, tokenise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from publisher_erase.encode import Encoders
+    from publisher_erase.data import Encoders
     from publisher_erase.uce import LowRank, Rows
 
 Counted = Callable[[int, str], Callable[[int], None]]
-"""Total and text, to what counts: :meth:`publisher.api.StepContext.counted`."""
+"""Function like :meth:`publisher.api.StepContext.counted`: total and text -> what counts pieces of work."""
 FAMILIES = ("stable-diffusion-1", "stable-diffusion-2", "stable-diffusion-xl")
 VERIFIED_ROWS = 32
-"""How many concept rows the finished weights are tried on."""
+"""Number of concept rows that the finished weights are tried on."""
 ALREADY = 0.25
-"""Distance of concept and target, relative to the concept: 1.3 in the embedded model, 0.16 after a first edit."""
+"""Distance of concept and target, relative to the concept, below which the user is warned: 1.3 in the embedded model,
+0.16 after a first edit."""
 
 
 class Erase(Step[EraseParams]):
@@ -36,12 +36,12 @@ class Erase(Step[EraseParams]):
     requires = Requirements(families=FAMILIES, components=("unet", "text_encoder", "tokenizer"))
 
     def claims(self, params: EraseParams, scope: Scope) -> Sequence[Claim]:
-        """Not from plain prompts, not from synonyms, kept concepts intact, empty prompt as before."""
+        """Promise: not from plain prompts, not from synonyms, kept concepts intact, empty prompt as before."""
         chosen = tuple(concept for concept, _ in select(params, scope).concepts)
         return erase_claims(chosen, scope)
 
     def plan(self, params: EraseParams, scope: Scope, model: ModelInfo) -> StepPlan:
-        """Every ``attn2.to_k`` and ``attn2.to_v``, and what the user should know before.
+        """Name every ``attn2.to_k`` and ``attn2.to_v``, and what the user should know before.
 
         Raises:
             ModelError: a model whose text does not enter as the edit assumes.
@@ -59,7 +59,7 @@ class Erase(Step[EraseParams]):
             ModelError: a projection holds NaN or infinity, before or after.
             UsageError: prompts that are empty, too long, or contradict each other.
         """
-        from publisher_erase.encode import Encoders
+        from publisher_erase.data import Encoders
 
         selection = select(params, ctx.scope)
         for warning in (*selection.warnings, *limits(ctx.model.anatomy)):
@@ -82,8 +82,8 @@ class Erase(Step[EraseParams]):
 def embed_rows(
     params: EraseParams, tokens: TokenSelection, encoders: Encoders, counted: Counted = lambda *_: lambda _: None
 ) -> Rows:
-    """The rows of the edit; each distinct prompt is encoded once, and ``counted`` counts them."""
-    from publisher_erase.text import WITHOUT_PADDING, stack_rows
+    """Return the rows of the edit; each distinct prompt is encoded once, and ``counted`` counts them."""
+    from publisher_erase.data import WITHOUT_PADDING, stack_rows
 
     padding = params.rows not in WITHOUT_PADDING
     pairs = [pair for concept in tokens.concepts for pair in concept]
@@ -95,7 +95,7 @@ def embed_rows(
 
 
 def solve(params: EraseParams, rows: Rows, ctx: StepContext, names: Sequence[str]) -> LowRank:
-    """The map of the text embeddings."""
+    """Return the map of the text embeddings."""
     from publisher_erase.rece import erase_map, gram
     from publisher_erase.uce import edit_map
 

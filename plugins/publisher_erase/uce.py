@@ -55,18 +55,18 @@ class Rows:
     """The rows of one edit, all float64 on one device; see the notation table."""
 
     concepts: Tensor
-    """``(m, d)``"""
+    """Embeddings to take away, ``(m, d)``."""
     targets: Tensor
-    """``(m, d)``"""
+    """Embeddings that they are to read as, ``(m, d)``."""
     w: Tensor
-    """``(m,)``"""
+    """Weights of the concept rows, ``(m,)``."""
     retain: Tensor
-    """``(r, d)``"""
+    """Embeddings to keep, ``(r, d)``."""
     v: Tensor
-    """``(r,)``"""
+    """Weights of the retained rows, ``(r,)``."""
 
     def mean_square(self) -> float:
-        """Weighted mean of ``|c|^2``: what a relative lambda is relative to."""
+        """Return the weighted mean of ``|c|^2``: what a relative lambda is relative to."""
         return float((self.concepts.square().sum(1) * self.w).sum() / self.w.sum())
 
 
@@ -75,36 +75,36 @@ class LowRank:
     """A map ``I + U V`` of text embeddings, as columns: ``x -> x + U (V x)``."""
 
     u: Tensor
-    """``(d, k)``"""
+    """Left factor, ``(d, k)``."""
     v: Tensor
-    """``(k, d)``"""
+    """Right factor, ``(k, d)``."""
 
     @classmethod
     def identity(cls, d: int, like: Tensor) -> LowRank:
-        """The map that changes nothing, in the dtype and on the device of ``like``."""
+        """Return the map that changes nothing, in the dtype and on the device of ``like``."""
         return cls(like.new_zeros(d, 0), like.new_zeros(0, d))
 
     def dense(self) -> Tensor:
-        """The map as a matrix ``(d, d)``."""
+        """Return the map as a matrix ``(d, d)``."""
         return torch.eye(self.u.shape[0], dtype=self.u.dtype, device=self.u.device) + self.u @ self.v
 
     def rows(self, x: Tensor) -> Tensor:
-        """The map applied to every row of ``x``: ``(n, d)`` to ``(n, d)``."""
+        """Apply the map to every row of ``x``: ``(n, d)`` to ``(n, d)``."""
         return x + (x @ self.v.T) @ self.u.T
 
     def then(self, after: LowRank) -> LowRank:
-        """``(I + U V)(I + U' V')``: what the weights see when ``after`` is found for already edited weights."""
+        """Return ``(I + U V)(I + U' V')``: what the weights see when ``after`` is found for already edited weights."""
         moved = after.u + self.u @ (self.v @ after.u)
         return LowRank(torch.cat([self.u, moved], 1), torch.cat([self.v, after.v]))
 
     def factors(self) -> tuple[Tensor, ...]:
-        """What a weight is multiplied by in turn to get its change: ``(U, V)``, or ``(U V,)`` where that is cheaper."""
+        """Return what a weight is multiplied by in turn: ``(U, V)``, or ``(U V,)`` where that is cheaper."""
         d, k = self.u.shape
         return (self.u, self.v) if 2 * k <= d else (self.u @ self.v,)
 
 
 def normal_matrix(rows: Rows, lam: float, e: float, p: float) -> Tensor:
-    """``A``, ``(d, d)``, symmetric and positive definite for ``lam > 0``."""
+    """Return ``A (d, d)`` of (normal matrix), symmetric and positive definite for ``lam > 0``."""
     d = rows.concepts.shape[1]
     a = lam * torch.eye(d, dtype=rows.concepts.dtype, device=rows.concepts.device)
     a += e * rows.concepts.T @ (rows.w[:, None] * rows.concepts)
@@ -113,14 +113,14 @@ def normal_matrix(rows: Rows, lam: float, e: float, p: float) -> Tensor:
 
 
 def primal_map(rows: Rows, lam: float, e: float, p: float) -> LowRank:
-    """T from a ``(d, d)`` system: ``U = e (G - C)^T diag(w)``, ``V = C A^-1``."""
+    """Return T of (primal) from a ``(d, d)`` system: ``U = e (G - C)^T diag(w)``, ``V = C A^-1``."""
     factor = torch.linalg.cholesky(normal_matrix(rows, lam, e, p))
     u = e * (rows.targets - rows.concepts).T * rows.w
     return LowRank(u, torch.cholesky_solve(rows.concepts.T, factor).T)
 
 
 def dual_map(rows: Rows, lam: float, e: float, p: float) -> LowRank:
-    """The same T from a ``(m + r, m + r)`` system."""
+    """Return T of (dual) from a ``(m + r, m + r)`` system."""
     scale = (e * rows.w).sqrt()
     z = torch.cat([scale[:, None] * rows.concepts, (p * rows.v).sqrt()[:, None] * rows.retain])
     kernel = z @ z.T + lam * torch.eye(len(z), dtype=z.dtype, device=z.device)
@@ -129,13 +129,13 @@ def dual_map(rows: Rows, lam: float, e: float, p: float) -> LowRank:
 
 
 def edit_map(rows: Rows, lam: float, e: float = 1.0, p: float = 1.0) -> LowRank:
-    """T, from the smaller of the two systems.
+    """Return T, from the smaller of the two systems.
 
     Args:
-        rows: what to take away, what it becomes, what to keep.
-        lam: above 0 and finite.
-        e: 0 or above, finite.
-        p: 0 or above, finite.
+        rows: rows to take away, what they become, and rows to keep.
+        lam: pull towards the old weights, above 0 and finite.
+        e: erase scale, 0 or above, finite.
+        p: preserve scale, 0 or above, finite.
 
     Raises:
         ValueError: a scale outside its range.
@@ -147,14 +147,14 @@ def edit_map(rows: Rows, lam: float, e: float = 1.0, p: float = 1.0) -> LowRank:
 
 
 def edit_weight(weight: Tensor, factors: tuple[Tensor, ...]) -> Tensor:
-    """``W + W U V`` in the weight's own dtype and on its device.
+    """Return ``W + W U V`` in the weight's own dtype and on its device.
 
     The product is made in float32 (float64 for float64 weights): its error is that of rounding, 1e-6 of the largest
     weight, while all that is ill-conditioned has been done in float64.
 
     Args:
-        weight: ``(o, d)``, any float dtype.
-        factors: of :meth:`LowRank.factors`; where they lie is where the product is made.
+        weight: projection W ``(o, d)``, any float dtype.
+        factors: result of :meth:`LowRank.factors`; the product is made on their device.
     """
     work = torch.promote_types(weight.dtype, torch.float32)
     wide = weight.to(factors[0].device, work)

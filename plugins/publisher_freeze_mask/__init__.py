@@ -9,7 +9,7 @@ from publisher.api import Step, hookimpl
 
 @hookimpl
 def publisher_register_steps() -> Sequence[type[Step]]:  # type: ignore[type-arg]
-    """``freeze-mask``."""
+    """Register ``freeze-mask``."""
     from publisher_freeze_mask.step import FreezeMaskStep
 
     return (FreezeMaskStep,)

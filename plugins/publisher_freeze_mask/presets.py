@@ -15,11 +15,11 @@ from publisher_freeze_mask.params import FreezeMaskParams
 LARGE: dict[str, Any] = {"lr": 1e-5, "steps": 2000}
 SMALL: dict[str, Any] = {"lr": 1e-4, "steps": 40}
 SMALL_SIZE = 32
-"""Latents of a small model: at most so many squared."""
+"""Largest height and width of a small model's latents."""
 
 
 def resolve(params: FreezeMaskParams, model: ModelInfo) -> FreezeMaskParams:
-    """The parameters with every None replaced."""
+    """Return the parameters with every None replaced."""
     height, width = latent_size(model.config(model.anatomy.denoiser))
     known = SMALL if height * width <= SMALL_SIZE**2 else LARGE
     missing = {name: value for name, value in known.items() if getattr(params.adapt, name) is None}

@@ -9,13 +9,11 @@ from publisher.api import Claim, ModelInfo, Requirements, Scope, Step, StepConte
 from publisher.api.diffusion.process import require_trainable
 from publisher.api.freeze_mask import FILE
 from publisher_freeze_mask.claims import mask_claims
-from publisher_freeze_mask.names import candidates
 from publisher_freeze_mask.params import FreezeMaskParams
+from publisher_freeze_mask.plan import candidates, choose, choose_innocents, choose_tested, notes
 from publisher_freeze_mask.presets import resolve
-from publisher_freeze_mask.selection import choose, choose_innocents, choose_tested
 
 FAMILIES = ("stable-diffusion-1", "stable-diffusion-2", "stable-diffusion-xl")
-BOUND = "the mask is good for these weights alone: a later step must not change what it freezes"
 
 
 class FreezeMaskStep(Step[FreezeMaskParams]):
@@ -28,11 +26,11 @@ class FreezeMaskStep(Step[FreezeMaskParams]):
     references: ClassVar[bool] = True
 
     def claims(self, params: FreezeMaskParams, scope: Scope) -> Sequence[Claim]:
-        """Selective; less left than random masks leave; innocents learned almost as well."""
+        """Promise a selective mask: less is left than random masks leave, and innocents are learned almost as well."""
         return mask_claims(choose(params, scope), choose_tested(params, scope), params)
 
     def plan(self, params: FreezeMaskParams, scope: Scope, model: ModelInfo) -> StepPlan:
-        """Changes nothing; the artifact, and what the user should know before.
+        """Name the artifact, no tensor, and what the user should know before.
 
         Raises:
             ModelError: heads are asked for and do not divide a projection, or the model was trained in a way that is
@@ -44,7 +42,7 @@ class FreezeMaskStep(Step[FreezeMaskParams]):
         candidates(params, model)
         if params.recipe != "random":
             require_trainable(model, images=True)
-        return StepPlan(changes={}, artifacts=(FILE,), notes=_notes(resolve(params, model), model))
+        return StepPlan(changes={}, artifacts=(FILE,), notes=notes(resolve(params, model), model))
 
     def run(self, params: FreezeMaskParams, ctx: StepContext) -> None:
         """Learn the mask, write it, and say how it went.
@@ -53,14 +51,14 @@ class FreezeMaskStep(Step[FreezeMaskParams]):
             ModelError: a part of the model cannot be loaded.
             UsageError: images are missing, texts are too long, or a fine-tuning learned nothing or diverged.
         """
-        from publisher_freeze_mask import summary
-        from publisher_freeze_mask.make import artifact, make
+        from publisher_freeze_mask import report
+        from publisher_freeze_mask.learn import artifact, learn_masks
         from publisher_freeze_mask.units import Units
 
         full, found = resolve(params, ctx.model), candidates(params, ctx.model)
         illegal, innocent = choose(params, ctx.scope), choose_innocents(params, ctx.scope)
         units = Units(found)
-        masks = make(ctx, full, illegal, innocent, units)
+        masks = learn_masks(ctx, full, illegal, innocent, units)
         recipe = {
             "step": self.name,
             "version": self.version,
@@ -70,26 +68,9 @@ class FreezeMaskStep(Step[FreezeMaskParams]):
         }
         mask = artifact(ctx, masks, found, recipe, full.granularity)
         ctx.artifact(FILE, mask.as_file())
-        for row in summary.numbers(masks, mask, units):
+        for row in report.numbers(masks, mask, units):
             ctx.record(*row)
-        for curve in summary.curves(masks.learned):
+        for curve in report.curves(masks.learned):
             ctx.curve(*curve)
-        for warning in summary.warnings(masks.learned, full.score.tolerance):
+        for warning in report.warnings(masks.learned, full.score.tolerance):
             ctx.warn(warning)
-
-
-def _notes(params: FreezeMaskParams, model: ModelInfo) -> tuple[str, ...]:
-    tensors = model.tensors(model.anatomy.denoiser).values()
-    total = sum(info.parameters for info in tensors)
-    flat = [info.parameters for info in tensors if len(info.shape) <= 1]
-    found = [
-        BOUND,
-        f"{len(flat)} of {len(tensors)} tensors have one axis, and {sum(flat) / total:.2%} of the parameters",
-    ]
-    if params.recipe in ("released", "random"):
-        found.append(f"recipe {params.recipe} learns nothing: it is there to compare with")
-    if params.count == "tensors":
-        found.append("the ratio counts tensors: the share of parameters can be anything; read both in the report")
-    if "sks" in params.rare:
-        found.append("'sks' is what attacks use as their rare word: a test with it would say nothing about others")
-    return tuple(found)

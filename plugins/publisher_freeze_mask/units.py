@@ -13,27 +13,27 @@ import torch
 from torch import Tensor
 
 from publisher.api.freeze_mask import Candidate, Frozen, Range, joined, top
-from publisher_freeze_mask.path import Path
-from publisher_freeze_mask.place import Slopes
+from publisher_freeze_mask.integrated_gradients import PathScores
+from publisher_freeze_mask.mixing import Slopes
 
 Key = tuple[str, Range]
 
 
 @dataclass(frozen=True)
-class Budget:
-    """How much may be frozen."""
+class MaskBudget:
+    """The number of parameters or units that may be frozen."""
 
     size: int
-    """Parameters, or units."""
+    """Number of parameters, or of units."""
     by: str
-    """``parameters`` or ``tensors``."""
+    """What is counted: ``parameters`` or ``tensors``."""
 
 
 class Units:
     """All units of the candidates, by name and row.
 
     Args:
-        candidates: of the mask.
+        candidates: tensors that may be frozen, by name.
     """
 
     def __init__(self, candidates: Mapping[str, Candidate]) -> None:
@@ -47,7 +47,7 @@ class Units:
         return len(self.keys)
 
     def vector(self, slopes: Slopes) -> Tensor:
-        """One number for each unit, ``(n,)`` float64; 0 where nothing is known."""
+        """Return one number for each unit, ``(n,)`` float64; 0 where nothing is known."""
         parts = [
             slopes.get(name, torch.zeros(len(one.units()), dtype=torch.float64))
             for name, one in self.candidates.items()
@@ -55,20 +55,20 @@ class Units:
         return torch.cat(parts)
 
     def shares(self, vector: Tensor) -> dict[str, Tensor]:
-        """The other way round: name -> ``(u,)``."""
+        """Return the numbers of a vector by name of the tensor, ``(u,)`` each."""
         counts = [len(one.units()) for one in self.candidates.values()]
         return dict(zip(self.candidates, vector.split(counts), strict=True))
 
-    def weights(self, budget: Budget) -> Tensor:
-        """What a unit costs, ``(n,)``."""
+    def weights(self, budget: MaskBudget) -> Tensor:
+        """Return what each unit costs, ``(n,)``."""
         return self.sizes if budget.by == "parameters" else torch.ones_like(self.sizes)
 
-    def budget(self, ratio: float, by: str, total: int) -> Budget:
-        """``ratio`` of ``total`` parameters, or of the units."""
-        return Budget(int(ratio * (total if by == "parameters" else len(self))), by)
+    def budget(self, ratio: float, by: str, total: int) -> MaskBudget:
+        """Return the budget: ``ratio`` of ``total`` parameters, or of the units."""
+        return MaskBudget(int(ratio * (total if by == "parameters" else len(self))), by)
 
-    def top(self, scores: Tensor, budget: Budget) -> dict[str, tuple[Range, ...]]:
-        """The units with the highest scores within the budget; equal scores go by name."""
+    def top(self, scores: Tensor, budget: MaskBudget) -> dict[str, tuple[Range, ...]]:
+        """Return the units with the highest scores within the budget; equal scores go by name."""
         keyed = dict(zip(self.keys, scores.tolist(), strict=True))
         if budget.by == "parameters":
             return top(keyed, self.candidates, budget.size)
@@ -77,13 +77,13 @@ class Units:
             chosen.setdefault(name, []).append(unit)
         return {name: joined(units, self.candidates[name]) for name, units in sorted(chosen.items())}
 
-    def rank(self, scores: Tensor, budget: Budget, order: str) -> Tensor:
-        """What units are chosen by: the score, or, under a budget of parameters, the score by parameter."""
+    def rank(self, scores: Tensor, budget: MaskBudget, order: str) -> Tensor:
+        """Return what units are chosen by: the score, or, under a budget of parameters, the score by parameter."""
         dense = order == "density" and budget.by == "parameters"
         return scores / self.sizes.clamp(min=1) if dense else scores
 
     def marked(self, frozen: Frozen) -> Tensor:
-        """1 for each frozen unit, ``(n,)`` float64."""
+        """Return 1 for each frozen unit, else 0: ``(n,)`` float64."""
         inside = [
             name in frozen and (not frozen[name] or any(a <= unit[0] and unit[1] <= b for a, b in frozen[name]))
             for name, unit in self.keys
@@ -91,8 +91,8 @@ class Units:
         return torch.tensor(inside, dtype=torch.float64)
 
 
-def worth(units: Units, illegal: Sequence[Path], innocent: Sequence[Path], lam: float) -> Tensor:
-    """What freezing each unit is worth, ``(n,)`` float64: shares of the gain on one side less those on the other.
+def worth(units: Units, illegal: Sequence[PathScores], innocent: Sequence[PathScores], lam: float) -> Tensor:
+    """Return the worth of freezing each unit, ``(n,)`` float64: its share of one side's gain less that of the other.
 
     Raises:
         ArithmeticError: a theta_ft gained nothing, so there is nothing to have a share of.

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from publisher.api import Anatomy, Model, ModelError, TextEncoder, UsageError
-from publisher_erase.encode import Encoders
+from publisher_erase.data import Encoders
 
 if TYPE_CHECKING:
     from pathlib import Path

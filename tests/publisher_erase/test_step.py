@@ -9,7 +9,7 @@ from erase_fakes import Context, Headers, concept
 from publisher.api import Anatomy, Model, ModelError, Scope, TextEncoder, UsageError
 from publisher_erase import publisher_register_steps
 from publisher_erase.params import EraseParams
-from publisher_erase.projections import find_projections
+from publisher_erase.plan import find_projections
 from publisher_erase.step import Erase
 
 SMOKE = concept("cigarette", synonyms=("smoke", "cig"))

@@ -21,9 +21,9 @@ from publisher.engine.device import Device
 from publisher.model.folder import ModelFolder, read_configs
 from publisher.model.state import State
 from publisher_emoji import model_folder
+from publisher_freeze_mask.integrated_gradients import PathScores, path_scores
+from publisher_freeze_mask.mixing import Loss, MixedNetwork
 from publisher_freeze_mask.params import FreezeMaskParams
-from publisher_freeze_mask.path import Path, path_scores
-from publisher_freeze_mask.place import Loss, Place
 from publisher_freeze_mask.step import FreezeMaskStep
 from support.toys import ORIGIN, Silent
 
@@ -206,11 +206,11 @@ class Halves(nn.Module):
 CANDIDATES = {name: Candidate(shape=(4, 3)) for name in ("left", "right")}
 
 
-def halves(rows: int = 0) -> tuple[Halves, Place]:
+def halves(rows: int = 0) -> tuple[Halves, MixedNetwork]:
     """The network and its place, at theta_pre."""
     network = Halves()
     before = {name: tensor.detach().clone() for name, tensor in network.named_parameters()}
-    return network, Place(network, before.__getitem__, dict.fromkeys(before, rows))
+    return network, MixedNetwork(network, before.__getitem__, dict.fromkeys(before, rows))
 
 
 def fine_tuned(side: str, seed: int) -> tuple[dict[str, Tensor], Tensor]:
@@ -226,7 +226,7 @@ def fine_tuned(side: str, seed: int) -> tuple[dict[str, Tensor], Tensor]:
     return place.delta(["left", "right"]), torch.rand(64, 3, generator=generate, dtype=torch.float64)
 
 
-def scored(place: Place, side: str, seed: int) -> tuple[dict[str, Tensor], Path, list[Loss]]:
+def scored(place: MixedNetwork, side: str, seed: int) -> tuple[dict[str, Tensor], PathScores, list[Loss]]:
     """A fine-tuning, its scores, and its loss at the place."""
     delta, data = fine_tuned(side, seed)
     losses: list[Loss] = [lambda: place.network.loss(side, data)]  # type: ignore[operator]
@@ -238,7 +238,7 @@ def random_text(count: int, dtype: torch.dtype = torch.float64) -> Text:
     return Text(torch.randn(count, 4, WIDTH, generator=seeded(5), dtype=dtype))
 
 
-def unet_case() -> tuple[Place, dict[str, Tensor], Loss]:
+def unet_case() -> tuple[MixedNetwork, dict[str, Tensor], Loss]:
     """A tiny U-Net in float64, an invented fine-tuning of some tensors, and a loss."""
     network = tiny_unet().double()
     before = {name: tensor.detach().clone() for name, tensor in network.named_parameters()}
@@ -253,4 +253,4 @@ def unet_case() -> tuple[Place, dict[str, Tensor], Loss]:
         return (predicted - noise).square().mean()
 
     rows = {name: 2 for name in chosen if name.endswith("to_q.weight")}
-    return Place(network, before.__getitem__, rows), delta, loss
+    return MixedNetwork(network, before.__getitem__, rows), delta, loss

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from publisher.api import Claim, Scope, TrainingParams, UsageError
 from publisher.api.choosing import captions_of, spread
 from publisher_freeze_mask.params import FreezeMaskParams
+from publisher_freeze_mask.plan import choose_tested
 from publisher_freeze_mask.presets import LARGE, SMALL
-from publisher_freeze_mask.selection import choose_tested
 from publisher_freeze_mask.step import FreezeMaskStep
 
 SELECTIVE, RANDOM, INNOCENTS = "selective", "random", "innocents"

@@ -6,9 +6,9 @@ from naive_freeze import Encoders, Published, Rates, Rows
 from torch import Tensor
 
 from publisher.api.freeze_mask import Candidate
+from publisher_freeze_mask.freezeasguard import released
+from publisher_freeze_mask.mixing import Loss, MixedNetwork
 from publisher_freeze_mask.params import ReleasedParams
-from publisher_freeze_mask.place import Loss, Place
-from publisher_freeze_mask.released import released
 from publisher_freeze_mask.units import Units
 
 STEPS, RHO = 7, 0.3
@@ -22,7 +22,7 @@ def test_steps_are_those_of_the_published_loop_in_float64() -> None:
         name: 0.03 * torch.randn(value.shape, generator=sample, dtype=torch.float64) for name, value in before.items()
     }
     units = Units({name: Candidate(shape=tuple(value.shape)) for name, value in before.items()})
-    place = Place(network, before.__getitem__, {})
+    place = MixedNetwork(network, before.__getitem__, {})
     params = ReleasedParams(steps=STEPS, c_sparsity=100.0, user_lr=1e-2, interval=3)
     batches = [rows(step) for step in range(STEPS)]
     turns = iter(batches)

@@ -13,10 +13,10 @@ from publisher.api.diffusion.latents import Noising
 from publisher.api.diffusion.process import read_process
 from publisher.api.freeze_mask import FILE, Candidate, architecture_sha256, count, random_mask
 from publisher_freeze_mask import publisher_register_steps
-from publisher_freeze_mask.jobs import jobs
-from publisher_freeze_mask.material import Album, Material
-from publisher_freeze_mask.names import candidates, heads
+from publisher_freeze_mask.data import CaptionedImages, MaskData
+from publisher_freeze_mask.plan import candidates, heads
 from publisher_freeze_mask.step import FreezeMaskStep
+from publisher_freeze_mask.train import fine_tunings
 
 
 def test_it_is_registered_and_asks_for_references() -> None:
@@ -135,7 +135,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(model: Model, tmp_path: Path, re
 def test_a_checkpoint_of_another_run_is_not_used(model: Model, tmp_path: Path) -> None:
     run(model, tmp_path / "one", adapt={"lr": 2e-3})
     ctx = run(model, tmp_path / "one")
-    assert any("began anew" in warning for warning in ctx.warnings)
+    assert any("started again" in warning for warning in ctx.warnings)
     assert ctx.artifacts == run(model, tmp_path / "two").artifacts
 
 
@@ -162,18 +162,18 @@ def test_the_report_gets_both_ratios_and_whether_the_scores_add_up(model: Model,
 
 
 def test_each_concept_caption_and_seed_has_a_fine_tuning_of_its_own() -> None:
-    album = Album(torch.zeros(1, 4, 8, 8), ("a skull",))
-    material = Material(
-        {"name": (album,) * 2, "description": (album,) * 2},
-        (album,) * 3,
+    images = CaptionedImages(torch.zeros(1, 4, 8, 8), ("a skull",))
+    data = MaskData(
+        {"name": (images,) * 2, "description": (images,) * 2},
+        (images,) * 3,
         {},
         Noising(read_process("DDIMScheduler", {})),
     )
-    labels = [job.label for job in jobs(parse(adapt={"seeds": 2}), material)]
+    labels = [job.label for job in fine_tunings(parse(adapt={"seeds": 2}), data)]
     assert len(labels) == len(set(labels)) == 2 * (2 * 2 + 3)
-    together = [job.label for job in jobs(parse(adapt={"learn": "together"}), material)]
+    together = [job.label for job in fine_tunings(parse(adapt={"learn": "together"}), data)]
     assert together == ["illegal all name 1", "illegal all description 1", "innocent all rare 1"]
-    assert len(jobs(parse(recipe="released", count="tensors"), material)) == 1
+    assert len(fine_tunings(parse(recipe="released", count="tensors"), data)) == 1
 
 
 def test_what_was_not_trained_has_no_score_and_is_frozen_last(model: Model, tmp_path: Path) -> None:
@@ -188,8 +188,8 @@ def test_a_fine_tuning_that_learns_nothing_ends_the_run_with_advice(model: Model
 
 
 def test_a_diverging_fine_tuning_is_named(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Material, "loss", lambda *_: torch.tensor(torch.nan))
-    with pytest.raises(UsageError, match="no number any more"):
+    monkeypatch.setattr(MaskData, "loss", lambda *_: torch.tensor(torch.nan, requires_grad=True))
+    with pytest.raises(UsageError, match="no longer numbers at step 1"):
         run(model, tmp_path)
 
 

@@ -5,8 +5,8 @@ import torch
 from mask_cases import CANDIDATES
 
 from publisher.api.freeze_mask import Candidate, count
-from publisher_freeze_mask.path import Path
-from publisher_freeze_mask.units import Budget, Units, worth
+from publisher_freeze_mask.integrated_gradients import PathScores
+from publisher_freeze_mask.units import MaskBudget, Units, worth
 
 MANY = {f"t{i:02}": Candidate(shape=(i + 1, 3)) for i in range(20)} | {"rows": Candidate(shape=(5, 2), rows=2)}
 TOTAL = sum(one.parameters for one in MANY.values())
@@ -49,17 +49,17 @@ def test_what_has_no_score_counts_as_zero() -> None:
 
 def test_density_prefers_what_is_worth_most_for_its_size() -> None:
     units = Units({"big": Candidate(shape=(100, 1)), "small": Candidate(shape=(2, 1))})
-    scores, budget = torch.tensor([1.0, 0.5], dtype=torch.float64), Budget(100, "parameters")
+    scores, budget = torch.tensor([1.0, 0.5], dtype=torch.float64), MaskBudget(100, "parameters")
     assert set(units.top(units.rank(scores, budget, "density"), budget)) == {"small"}
     assert set(units.top(units.rank(scores, budget, "score"), budget)) == {"big"}
-    by_count = Budget(1, "tensors")
+    by_count = MaskBudget(1, "tensors")
     assert set(units.top(units.rank(scores, by_count, "density"), by_count)) == {"big"}
 
 
 def test_worth_compares_shares_of_what_each_side_gained() -> None:
     units = Units(CANDIDATES)
-    much = Path({"left": torch.tensor([8.0]), "right": torch.tensor([2.0])}, 20.0, 10.0)
-    little = Path({"left": torch.tensor([0.1]), "right": torch.tensor([0.3])}, 1.0, 0.6)
+    much = PathScores({"left": torch.tensor([8.0]), "right": torch.tensor([2.0])}, 20.0, 10.0)
+    little = PathScores({"left": torch.tensor([0.1]), "right": torch.tensor([0.3])}, 1.0, 0.6)
     found = worth(units, [much], [little], 1.0)
     assert found.tolist() == pytest.approx([0.8 - 0.25, 0.2 - 0.75])
     assert worth(units, [much], [little], 0.0).tolist() == pytest.approx([0.8, 0.2])
@@ -67,4 +67,4 @@ def test_worth_compares_shares_of_what_each_side_gained() -> None:
 
 def test_a_fine_tuning_that_gained_nothing_has_no_shares() -> None:
     with pytest.raises(ArithmeticError):
-        worth(Units(CANDIDATES), [Path({}, 1.0, 1.0)], [Path({}, 1.0, 0.5)], 1.0)
+        worth(Units(CANDIDATES), [PathScores({}, 1.0, 1.0)], [PathScores({}, 1.0, 0.5)], 1.0)

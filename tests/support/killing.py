@@ -28,7 +28,7 @@ IMPORTED = (
     "publisher.release",
     "publisher.runtime.pipelines",
     "publisher_emoji.scorer",
-    "publisher_erase.encode",
+    "publisher_erase.data",
     "publisher.package.bom",
     "model_signing.signing",
     "scipy.stats",

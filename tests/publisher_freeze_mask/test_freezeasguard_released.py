@@ -7,11 +7,10 @@ from mask_cases import CANDIDATES, halves
 from torch import Tensor
 
 from publisher.api.freeze_mask import Candidate, Frozen, jaccard
+from publisher_freeze_mask.freezeasguard import penalty_slope, relaxed, released
+from publisher_freeze_mask.mixing import Loss, MixedNetwork
 from publisher_freeze_mask.params import ReleasedParams
-from publisher_freeze_mask.place import Loss, Place
-from publisher_freeze_mask.refine import relaxed
-from publisher_freeze_mask.released import penalty_slope, released
-from publisher_freeze_mask.units import Budget, Units
+from publisher_freeze_mask.units import MaskBudget, Units
 
 COUNT = 686
 """Tensors of Stable Diffusion 1.5's denoiser; how far the penalty throws a logit depends on it."""
@@ -36,11 +35,11 @@ class Many(torch.nn.Module):
 @functools.cache
 def ran(
     seed: int, *, swapped: bool = False, steps: int = 6, user_lr: float = 1e-5
-) -> tuple[Frozen, Frozen, Tensor, Place]:
+) -> tuple[Frozen, Frozen, Tensor, MixedNetwork]:
     """Initial and final mask, the final x, the place. Do not change them."""
     network = Many()
     before = {name: tensor.detach().clone() for name, tensor in network.named_parameters()}
-    place = Place(network, before.__getitem__, {})
+    place = MixedNetwork(network, before.__getitem__, {})
     units = Units({name: Candidate(shape=(2,)) for name in before})
     noise = torch.Generator().manual_seed(4)
 
@@ -60,7 +59,7 @@ def ran(
         params=ReleasedParams(steps=steps, user_lr=user_lr),
         generator=torch.Generator().manual_seed(seed),
     )
-    size = Budget(int((x > 0).sum()), "tensors")
+    size = MaskBudget(int((x > 0).sum()), "tensors")
     return units.top(start, size), units.top(x, size), x, place
 
 

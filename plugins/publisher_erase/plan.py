@@ -1,17 +1,45 @@
-"""Which prompts are erased, towards which, and which are kept: the manifest's words, checked before any algebra."""
+"""What the step is going to do: which prompts are erased, towards which, and which are kept; which tensors are edited.
+
+All of it is checked before any algebra, from the manifest's words and from headers. Imports no torch.
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from publisher.api import Concept, Scope, UsageError
+from publisher.api import Concept, ModelError, ModelInfo, Scope, TensorInfo, UsageError, cross_attention
 from publisher_erase.params import EraseParams
 
+PROJECTIONS = ("to_k", "to_v")
+FLOATS = ("F64", "F32", "F16", "BF16")
+TRAPS = (
+    (
+        (".to_kv.", ".to_qkv."),
+        "its projections are fused: editing to_k and to_v would do nothing",
+        "Call unfuse_qkv_projections() and save it anew.",
+    ),
+    (
+        ("lora_", ".base_layer."),
+        "it holds an adapter (LoRA) that is not merged and would add the concept again",
+        "Merge it with fuse_lora() and save it anew.",
+    ),
+    (
+        ("_ip.", "encoder_hid_proj"),
+        "it has image-prompt layers, whose embeddings this edit does not reach",
+        "Release the model without the IP-Adapter.",
+    ),
+    (
+        (".attn2.to_k.bias", ".attn2.to_v.bias"),
+        "its key and value projections have a bias, which the closed form does not know",
+        "Only projections without bias can be edited.",
+    ),
+)
+"""Parts of names, what is wrong with a denoiser that has them, and what to do."""
 MANY = 10
-"""Above this many concepts closed-form edits are known to break the model."""
+"""Number of concepts above which closed-form edits are known to break the model."""
 
 
 @dataclass(frozen=True)
@@ -19,35 +47,38 @@ class Tokens:
     """One prompt, tokenised and padded for every encoder of the pipeline."""
 
     text: str
+    """The prompt."""
     ids: tuple[tuple[int, ...], ...]
-    """One padded sequence for each encoder. Prompts with equal ids are one prompt to the model."""
+    """Token numbers, one padded sequence for each encoder. Prompts with equal ids are one prompt to the model."""
     length: int
-    """Positions up to and including EOS."""
+    """Number of positions up to and including the end token."""
 
     @property
     def empty(self) -> bool:
-        """No word: only BOS and EOS."""
+        """Whether there is no word, only start and end token."""
         return self.length <= 2
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Texts of one edit."""
+    """The texts of one edit."""
 
     concepts: tuple[tuple[Concept, tuple[tuple[str, str], ...]], ...]
-    """Each concept to erase, with its prompts and what each is to read as."""
+    """Concepts to erase, each with its prompts and what each is to read as."""
     keep: tuple[str, ...]
     """Prompts to keep, the empty one first."""
     warnings: tuple[str, ...]
-    """What the user should know before it is run."""
+    """Warnings that the user should read before the run."""
 
 
 @dataclass(frozen=True)
 class TokenSelection:
-    """The same after tokenising, without repeats."""
+    """The texts of one edit after tokenising, without repeats."""
 
     concepts: tuple[tuple[tuple[Tokens, Tokens], ...], ...]
+    """Prompts of each concept, each with its target."""
     keep: tuple[Tokens, ...]
+    """Prompts to keep."""
 
 
 def select(params: EraseParams, scope: Scope) -> Selection:
@@ -66,7 +97,7 @@ def select(params: EraseParams, scope: Scope) -> Selection:
 
 
 def substitute(prompt: str, words: Sequence[str], target: str) -> str:
-    """``prompt`` with the concept's words replaced by ``target``; the empty prompt for an empty target.
+    """Replace the concept's words in ``prompt`` by ``target``; an empty target gives the empty prompt.
 
     The longest of ``words`` that occurs, as whole words and in any case, is replaced throughout. A prompt in which none
     occurs becomes the target alone.
@@ -106,6 +137,41 @@ def tokenise(selection: Selection, tokens: Callable[[str], Tokens]) -> TokenSele
     _refuse_overlap(seen, keep, "has to be kept")
     _refuse_overlap(seen, [target for pairs in concepts for _, target in pairs], "is the target of a concept")
     return TokenSelection(tuple(concepts), keep)
+
+
+def find_projections(model: ModelInfo) -> tuple[str, ...]:
+    """Return the names of all tensors that the edit changes, sorted. Reads headers only.
+
+    Raises:
+        ModelError: no cross-attention, a layer with keys or values alone, another width, or a denoiser for which the
+            edit would not do what it says; see :data:`TRAPS`.
+    """
+    anatomy = model.anatomy
+    where = anatomy.denoiser
+    tensors = model.tensors(where)
+    _refuse_traps(tensors, where)
+    if model.config(where).get("encoder_hid_dim_type"):
+        raise ModelError("projects its text embeddings before cross-attention (encoder_hid_dim_type)", where=where)
+    found = tuple(sorted(f"{layer}.{part}.weight" for layer in cross_attention(model) for part in PROJECTIONS))
+    for name in found:
+        _check_tensor(tensors[name], anatomy.text_width, where)
+    return found
+
+
+def check_encoders(model: ModelInfo) -> None:
+    """Check that every text encoder and tokenizer is there, and that their widths add up to what cross-attention reads.
+
+    Raises:
+        ModelError: one is missing, or the widths do not fit.
+    """
+    anatomy = model.anatomy
+    for part in anatomy.text_encoders:
+        for component in (part.component, part.tokenizer):
+            if component not in model.components:
+                raise ModelError("is missing: prompts cannot be embedded as the pipeline does", where=component)
+    total = sum(part.width for part in anatomy.text_encoders)
+    if total != anatomy.text_width:
+        raise ModelError(f"the text encoders give {total} numbers a token, cross-attention reads {anatomy.text_width}")
 
 
 def _chosen(params: EraseParams, scope: Scope) -> tuple[Concept, ...]:
@@ -168,3 +234,21 @@ def _refuse_overlap(erased: set[tuple[tuple[int, ...], ...]], others: Sequence[T
             raise UsageError(
                 f"the prompt {other.text!r} has to be erased and {what}", hint="Remove it from one of the two lists."
             )
+
+
+def _refuse_traps(tensors: Mapping[str, TensorInfo], where: str) -> None:
+    for parts, what, hint in TRAPS:
+        found = next((name for name in tensors if any(part in name for part in parts)), None)
+        if found:
+            raise ModelError(f"{what} (tensor {found!r})", where=where, hint=hint)
+
+
+def _check_tensor(tensor: TensorInfo, width: int, where: str) -> None:
+    if tensor.dtype not in FLOATS:
+        raise ModelError(
+            f"{tensor.name!r} is quantised ({tensor.dtype})", where=where, hint="Edit the full weights, quantise later."
+        )
+    if len(tensor.shape) != 2 or tensor.shape[1] != width:
+        raise ModelError(
+            f"{tensor.name!r} has shape {tensor.shape}, which does not read {width} numbers a token", where=where
+        )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from publisher_erase.text import Embedding, condense, pair_rows, retained_rows, stack_retained, stack_rows
+from publisher_erase.data import Embedding, condense, pair_rows, retained_rows, stack_retained, stack_rows
 
 
 def positions(length: int, n: int = 8, *, sign: float = 1.0) -> Embedding:

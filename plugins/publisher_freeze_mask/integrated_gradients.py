@@ -22,51 +22,52 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from publisher_freeze_mask.place import Delta, Loss, Place, Slopes
+from publisher_freeze_mask.mixing import Delta, Loss, MixedNetwork, Slopes
 
 
 @dataclass(frozen=True)
-class Path:
-    """Of one theta_ft."""
+class PathScores:
+    """The scores of one theta_ft."""
 
     scores: Slopes
+    """Score of each unit, by name of the tensor."""
     before: float
-    """L(theta_pre)."""
+    """Loss at theta_pre."""
     after: float
-    """L(theta_ft)."""
+    """Loss at theta_ft."""
 
     @property
     def gain(self) -> float:
-        """The right side of (2)."""
+        """Right side of (2): fall of the loss."""
         return self.before - self.after
 
     @property
     def predicted(self) -> float:
-        """The left side of (2)."""
+        """Left side of (2): sum of all scores."""
         return sum(float(self.scores[name].sum()) for name in sorted(self.scores))
 
 
-def path_scores(place: Place, delta: Delta, losses: Sequence[Loss], points: int) -> Path:
-    """Equation (1); the network is at theta_pre before and after.
+def path_scores(network: MixedNetwork, delta: Delta, losses: Sequence[Loss], points: int) -> PathScores:
+    """Compute (1); the network is at theta_pre before and after.
 
     Args:
-        place: the network.
+        network: network at theta_pre.
         delta: theta_ft - theta_pre.
-        losses: of a batch each; L is their mean.
-        points: of the quadrature.
+        losses: loss of each batch; L is their mean.
+        points: number of points of the quadrature.
     """
     nodes, weights = np.polynomial.legendre.leggauss(points)
     scores: Slopes = {}
     for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
-        place.put(delta, (node + 1) / 2)
+        network.put(delta, (node + 1) / 2)
         for loss in losses:
-            _, slopes = place.slopes(delta, loss)
+            _, slopes = network.slopes(delta, loss)
             for name, values in slopes.items():
                 scores[name] = scores.get(name, torch.zeros_like(values)) - values * (weight / 2 / len(losses))
     ends = []
     for share in (0.0, 1.0):
-        place.put(delta, share)
+        network.put(delta, share)
         with torch.no_grad():
             ends.append(sum(float(loss()) for loss in losses) / len(losses))
-    place.back()
-    return Path(scores, *ends)
+    network.back()
+    return PathScores(scores, *ends)

@@ -6,18 +6,18 @@ from mask_cases import CANDIDATES, halves, scored, unet_case
 from torch import Tensor
 
 from publisher.api.freeze_mask import Candidate
+from publisher_freeze_mask.freezeasguard import MaskSide, ascend, begin, move, project, relaxed, slope
+from publisher_freeze_mask.integrated_gradients import PathScores
+from publisher_freeze_mask.mixing import Delta, Loss, MixedNetwork
 from publisher_freeze_mask.params import RefineParams
-from publisher_freeze_mask.path import Path
-from publisher_freeze_mask.place import Delta, Loss, Place
-from publisher_freeze_mask.refine import Side, begin, project, relaxed, slope, step
-from publisher_freeze_mask.units import Budget, Units
+from publisher_freeze_mask.units import MaskBudget, Units
 
 
-def units_of(place: Place, delta: Delta) -> Units:
+def units_of(place: MixedNetwork, delta: Delta) -> Units:
     return Units({n: Candidate(shape=tuple(v.shape), rows=place.rows.get(n, 0)) for n, v in delta.items()})
 
 
-def lost(place: Place, delta: Delta, units: Units, x: Tensor, loss: Loss) -> float:
+def lost(place: MixedNetwork, delta: Delta, units: Units, x: Tensor, loss: Loss) -> float:
     place.put(delta, units.shares(1 - relaxed(x, 0.2)))
     with torch.no_grad():
         return float(loss())
@@ -28,7 +28,7 @@ def test_the_slope_by_logits_is_a_finite_difference() -> None:
     units = units_of(place, delta)
     x = torch.rand(len(units), generator=torch.Generator().manual_seed(2), dtype=torch.float64) - 0.3
     m = relaxed(x, 0.2)
-    _, by_m = slope(place, units, Side(delta, Path({}, 1.0, 0.0), 1.0, [loss]), m, loss)
+    _, by_m = slope(place, units, MaskSide(delta, PathScores({}, 1.0, 0.0), 1.0, [loss]), m, loss)
     by_x = by_m * m * (1 - m) / 0.2
     for turn in range(0, len(units), 3):
         ends = []
@@ -59,16 +59,17 @@ def test_it_begins_at_the_order_of_the_scores() -> None:
 
 
 def test_it_finds_the_half_that_illegal_data_need_from_scores_that_say_the_other() -> None:
-    units, budget, (_, place) = Units(CANDIDATES), Budget(12, "parameters"), halves()
+    units, budget, (_, place) = Units(CANDIDATES), MaskBudget(12, "parameters"), halves()
     made = []
     for side, sign in (("illegal", 1.0), ("innocent", -1.0)):
         delta, path, losses = scored(place, side, 1)
-        made.append(Side(delta, path, sign, losses))
+        made.append(MaskSide(delta, path, sign, losses))
     at = begin(torch.tensor([0.0, 1.0], dtype=torch.float64), RefineParams(lr=0.05))
     assert set(units.top(at.x.detach(), budget)) == {"right"}
-    for _ in range(20):
-        step(place, units, (made[0], made[1]), budget, at, 0.2)
+    for done in range(20):
+        lost_shares = ascend(place, units, (made[0], made[1]), budget, at, done=done, temperature=0.2)
+        move(units, budget, at, 0.2)
     assert set(units.top(at.x.detach(), budget)) == {"left"}
-    assert at.lost[-1][0] > 0.8
-    assert at.lost[-1][1] < 0.2
+    assert lost_shares[0] > 0.8
+    assert lost_shares[1] < 0.2
     assert all(torch.equal(tensor, place.read(name)) for name, tensor in place.parameters.items())

@@ -5,7 +5,7 @@ from erase_fakes import concept
 
 from publisher.api import Scope, UsageError
 from publisher_erase.params import EraseParams
-from publisher_erase.prompts import Tokens, select, substitute, tokenise
+from publisher_erase.plan import Tokens, select, substitute, tokenise
 
 PISTOL, SMOKE = concept("pistol", synonyms=("gun",)), concept("cigarette")
 

@@ -5,7 +5,7 @@ import torch
 from mask_cases import halves, unet_case
 from torch import Tensor
 
-from publisher_freeze_mask.place import Place
+from publisher_freeze_mask.mixing import MixedNetwork
 
 
 def bits(tensor: Tensor) -> Tensor:
@@ -98,5 +98,5 @@ def test_rows_that_do_not_divide_make_a_shorter_last_unit() -> None:
 def test_float16_weights_give_float32_differences() -> None:
     network = torch.nn.Linear(2, 2).half()
     before = {name: tensor.detach().clone() for name, tensor in network.named_parameters()}
-    place = Place(network, before.__getitem__, {})
+    place = MixedNetwork(network, before.__getitem__, {})
     assert place.delta(["weight"])["weight"].dtype == torch.float32

@@ -1,27 +1,28 @@
-"""What the report gets: numbers, curves, warnings. Imports no torch."""
+"""What the report gets: numbers, curves, warnings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from publisher.api.diffusion.loop import thin
 from publisher.api.freeze_mask import FreezeMask, jaccard
-from publisher.api.steps import MOST_POINTS
 
 if TYPE_CHECKING:
-    from publisher_freeze_mask.learn import Learned
-    from publisher_freeze_mask.make import Masks
+    from publisher_freeze_mask.learn import LearnedMask, Masks
     from publisher_freeze_mask.units import Units
 
-Number = tuple[str, float, str]
-Curve = tuple[str, list[float], list[float], str]
+ReportNumber = tuple[str, float, str]
+"""Name, value, unit."""
+ReportCurve = tuple[str, list[float], list[float], str]
+"""Name, steps, values, unit."""
 SIDES = ("illegal", "innocent")
 
 
-def numbers(masks: Masks, mask: FreezeMask, units: Units) -> list[Number]:
-    """Both ratios; what the fine-tunings gained and what the scores add up to; how alike masks are."""
+def numbers(masks: Masks, mask: FreezeMask, units: Units) -> list[ReportNumber]:
+    """Return both ratios; what the fine-tunings gained and what the scores add up to; how alike masks are."""
     candidates = mask.candidates
-    found: list[Number] = [
+    found: list[ReportNumber] = [
         ("parameters frozen", mask.parameters.value, "of all"),
         ("tensors frozen", mask.tensors.value, "of all"),
     ]
@@ -37,29 +38,29 @@ def numbers(masks: Masks, mask: FreezeMask, units: Units) -> list[Number]:
     return found
 
 
-def curves(learned: Learned) -> list[Curve]:
-    """The fine-tunings' losses as means over windows, and what the relaxed mask took from each side."""
-    found = [(f"{one.job.label} loss", *_thin(one.losses), "") for one in learned.adapted]
+def curves(learned: LearnedMask) -> list[ReportCurve]:
+    """Return the fine-tunings' losses, and what the relaxed mask took from each side, as means over windows."""
+    found = [(f"{one.what.label} loss", *thin(one.losses), "") for one in learned.tunings]
     for column, side in enumerate(SIDES):
         values = [row[column] for row in learned.lost]
         if values:
-            found.append((f"relaxed mask: {side} gain lost", *_thin(values), "of it"))
+            found.append((f"relaxed mask: {side} gain lost", *thin(values), "of it"))
     return found
 
 
-def warnings(learned: Learned, tolerance: float) -> list[str]:
-    """An empty mask; fine-tunings whose scores do not add up to what was gained."""
+def warnings(learned: LearnedMask, tolerance: float) -> list[str]:
+    """Return warnings of an empty mask, and of fine-tunings whose scores do not add up to what was gained."""
     found = [] if learned.mask else ["nothing is frozen: the mask is empty"]
     return found + [
-        f"the scores of {one.job.label!r} add up to {one.path.predicted:.4f}, the loss fell by {one.path.gain:.4f}: "
+        f"the scores of {one.what.label!r} add up to {one.path.predicted:.4f}, the loss fell by {one.path.gain:.4f}: "
         "take more points (score.points)"
-        for one in learned.adapted
+        for one in learned.tunings
         if abs(one.path.predicted - one.path.gain) > tolerance * abs(one.path.gain)
     ]
 
 
-def _side(learned: Learned, side: str, units: Units) -> list[Number]:
-    paths = [one.path for one in learned.adapted if one.job.side == side]
+def _side(learned: LearnedMask, side: str, units: Units) -> list[ReportNumber]:
+    paths = [one.path for one in learned.tunings if one.what.side == side]
     if not paths:
         return []
     marked = units.marked(learned.mask)
@@ -69,12 +70,6 @@ def _side(learned: Learned, side: str, units: Units) -> list[Number]:
         (f"{side}: scores add up to", _mean([path.predicted for path in paths]), ""),
         (f"{side}: scores of what is frozen", _mean(inside), "of all"),
     ]
-
-
-def _thin(values: Sequence[float]) -> tuple[list[float], list[float]]:
-    size = max(1, -(-len(values) // MOST_POINTS))
-    windows = [values[i : i + size] for i in range(0, len(values), size)]
-    return [float(min((i + 1) * size, len(values))) for i in range(len(windows))], [_mean(w) for w in windows]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""A network moved between two sets of weights, in place.
+"""A network moved between two sets of weights, in place: the mixed weights of FreezeAsGuard (arXiv 2405.17472).
 
     theta(m)_i = m_i theta_pre,i + (1 - m_i) theta_ft,i = theta_pre,i + (1 - m_i) delta_i
 
@@ -20,22 +20,22 @@ import torch
 from torch import Tensor, nn
 
 Delta = Mapping[str, Tensor]
-"""Name -> what a fine-tuning adds."""
+"""Name -> tensor that a fine-tuning adds."""
 Slopes = dict[str, Tensor]
 """Name -> a number for each unit, ``(u,)`` float64."""
 Shares = Mapping[str, Tensor]
-"""Name -> how far each unit is on its way to theta_ft, ``(u,)``."""
+"""Name -> share of the way to theta_ft of each unit, ``(u,)``."""
 Loss = Callable[[], Tensor]
-"""A scalar of the network as it is."""
+"""Function that returns a scalar of the network as it is."""
 
 
-class Place:
-    """The network.
+class MixedNetwork:
+    """A network whose weights are mixed from theta_pre and theta_ft.
 
     Args:
-        network: its tensors are written.
+        network: network whose tensors are written.
         read: name -> theta_pre's tensor, on any device.
-        rows: name -> rows of a unit; 0, or not named: the whole tensor.
+        rows: name -> number of rows of a unit; 0, or not named: the whole tensor.
     """
 
     def __init__(self, network: nn.Module, read: Callable[[str], Tensor], rows: Mapping[str, int]) -> None:
@@ -47,8 +47,8 @@ class Place:
         """Move to ``theta_pre + share * delta``; where a share is 0, bit-equal to theta_pre.
 
         Args:
-            delta: what it does not name stays where it is.
-            share: one for all, or for each unit; tensors that are not named go all the way.
+            delta: tensors to add; what it does not name stays where it is.
+            share: one number for all, or one for each unit; tensors that are not named go all the way.
         """
         self.moving(delta)
         for name, change in delta.items():
@@ -60,7 +60,7 @@ class Place:
                 target.copy_(torch.where(part == 0, before, before + part * change))
 
     def moving(self, names: Iterable[str]) -> None:
-        """Somebody else is about to write these: :meth:`back` puts them back too."""
+        """Announce that other code is about to write these tensors: :meth:`back` puts them back too."""
         self._moved |= set(names)
 
     def back(self) -> None:
@@ -70,8 +70,8 @@ class Place:
                 self.parameters[name].copy_(self.read(name))
         self._moved.clear()
 
-    def delta(self, names: list[str]) -> dict[str, Tensor]:
-        """How far the network is from theta_pre, in float32 at least."""
+    def delta(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Return the difference of the network from theta_pre, in float32 at least."""
         found = {}
         for name in names:
             here = self.parameters[name].detach()
@@ -80,7 +80,7 @@ class Place:
         return found
 
     def slopes(self, delta: Delta, loss: Loss) -> tuple[float, Slopes]:
-        """The loss here, and ``<delta_i, dL/dtheta_i>`` of each unit, by one backward.
+        """Return the loss here, and ``<delta_i, dL/dtheta_i>`` of each unit, by one backward.
 
         A gradient is summed up and dropped as soon as it is there, so there are never two of them.
         """
@@ -108,7 +108,7 @@ class Place:
         return float(value.detach()), {**found, **nothing}
 
     def sums(self, name: str, values: Tensor) -> Tensor:
-        """Sum over each unit, ``(u,)`` float64 on the CPU."""
+        """Return the sum over each unit, ``(u,)`` float64 on the CPU."""
         step = self.rows.get(name, 0)
         if not step or not values.dim():
             return values.double().sum().reshape(1).cpu()
@@ -116,7 +116,7 @@ class Place:
         return torch.stack([part.sum() for part in lines.split(step)])
 
     def _spread(self, name: str, share: float | Tensor, like: Tensor) -> Tensor:
-        """The share of each element, ready to be multiplied with the tensor."""
+        """Return the share of each element, ready to be multiplied with the tensor."""
         values = torch.as_tensor(share, dtype=like.dtype, device=like.device).reshape(-1)
         step = self.rows.get(name, 0)
         if len(values) == 1 or not step:

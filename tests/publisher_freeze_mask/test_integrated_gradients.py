@@ -5,7 +5,7 @@ import torch
 from mask_cases import CANDIDATES, halves, scored, unet_case
 
 from publisher.api.freeze_mask import jaccard
-from publisher_freeze_mask.path import path_scores
+from publisher_freeze_mask.integrated_gradients import path_scores
 from publisher_freeze_mask.units import Units, worth
 
 
