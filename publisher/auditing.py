@@ -19,7 +19,7 @@ from publisher.model.header import read_header
 from publisher.package.layout import MODEL_INDEX, RELEASE, TEXT_TYPES, suffix
 from publisher.package.upload import Upload, WeightSet, read_upload
 from publisher.package.verify import Verification, verify
-from publisher.safeguards.freeze_mask.audit.comparing import Comparison, tally
+from publisher.safeguards.freeze_mask.audit.comparing import Comparison, Weights, tally
 from publisher.safeguards.freeze_mask.audit.equality import counts
 from publisher.safeguards.freeze_mask.audit.naming import COUNTING, Layers, Names, frozen_layers, pair
 from publisher.safeguards.freeze_mask.audit.records import (
@@ -33,7 +33,6 @@ from publisher.safeguards.freeze_mask.audit.records import (
     WeightsAudit,
     verdict_of,
 )
-from publisher.safeguards.freeze_mask.audit.weights import Weights
 from publisher.text import printable
 
 MOSTLY = 0.5

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from publisher.api import TensorInfo
@@ -22,7 +23,6 @@ from publisher.safeguards.freeze_mask.audit.equality import (
 )
 from publisher.safeguards.freeze_mask.audit.naming import COUNTING
 from publisher.safeguards.freeze_mask.audit.records import FreeTensors, FrozenVerdict, WeightsAudit
-from publisher.safeguards.freeze_mask.audit.weights import Weights
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +33,24 @@ KNOWN = 0.5
 """Share of the published tensors that must be there, in their shape, for a comparison by name."""
 
 Kind = Literal["equal", "cast", "changed", "missing"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network's tensors by name. Their headers were checked before."""
+
+    tensors: Mapping[str, TensorInfo]
+    """Name -> its header; there ``name`` is the one in the file and ``file`` a key of :attr:`files`."""
+    files: Mapping[str, Path]
+
+    def read(self, name: str) -> torch.Tensor:
+        """Read one tensor to the CPU, in its stored dtype, and close the file, so that its pages can go."""
+        from safetensors import safe_open
+
+        info = self.tensors[name]
+        with safe_open(self.files[info.file], framework="pt") as file:
+            tensor: torch.Tensor = file.get_tensor(info.name)
+        return tensor
 
 
 @dataclass

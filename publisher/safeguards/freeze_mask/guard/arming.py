@@ -10,18 +10,18 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from publisher.api.freeze_mask import FreezeMask, Frozen, Rows, part
+from publisher.api.freeze_mask import CASTS, FreezeMask, Frozen, FrozenTensor, Rows, digest, digests, part
 from publisher.errors import UsageError
 from publisher.safeguards.freeze_mask.guard.adapters import layers_of, require_no_adapter
 from publisher.safeguards.freeze_mask.guard.errors import MaskBrokenError, NotTheModelError
 from publisher.safeguards.freeze_mask.guard.foreign import hosts_of
 from publisher.safeguards.freeze_mask.guard.names import parameters_of, unwrapped
 from publisher.safeguards.freeze_mask.guard.norms import cure
-from publisher.safeguards.freeze_mask.guard.stay import Stay
 
 MOVED = (
     "Frozen rows are put back after each step of an optimizer. If something else moved them, such as\n"
@@ -29,6 +29,45 @@ MOVED = (
 )
 """Hint where rows alone changed."""
 _armed: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+@dataclass(frozen=True)
+class Stay:
+    """What stays of one tensor."""
+
+    rows: Rows
+    """Rows that are frozen; empty: all of the tensor."""
+    sha256: Mapping[str, str]
+    """Digest for each type of :data:`publisher.api.freeze_mask.CASTS`."""
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor, rows: Rows) -> Stay:
+        """Take the tensor as it is now."""
+        return cls(rows, digests(tensor, rows))
+
+    @classmethod
+    def published(cls, tensor: FrozenTensor) -> Stay:
+        """Take the tensor as a mask says."""
+        return cls(tensor.rows, dict(tensor.sha256.items()))
+
+    def is_in(self, tensor: torch.Tensor) -> bool:
+        """Return whether the tensor still has it: in its own type, or cast to another one and back.
+
+        Args:
+            tensor: of the shape that the mask says.
+        """
+        kept = part(tensor.detach(), self.rows)
+        return any(digest(kept, cast) == self.sha256[cast] and _survives(kept, cast) for cast in _nearest_first(kept))
+
+
+def _nearest_first(tensor: torch.Tensor) -> list[str]:
+    return sorted(CASTS, key=lambda cast: getattr(torch, CASTS[cast]) != tensor.dtype)
+
+
+def _survives(tensor: torch.Tensor, cast: str) -> bool:
+    """Return whether a cast loses nothing: its digest after the cast then speaks for all of the tensor."""
+    dtype = getattr(torch, CASTS[cast])
+    return tensor.dtype == dtype or bool(torch.equal(tensor.to(dtype).to(tensor.dtype), tensor))
 
 
 def arm(unet: nn.Module, frozen: Frozen) -> Armed:

@@ -11,9 +11,8 @@ import torch
 
 from publisher.api.freeze_mask import Frozen, part
 from publisher.errors import ExitCode, UsageError
-from publisher.safeguards.freeze_mask.guard.arming import arm, arm_published
+from publisher.safeguards.freeze_mask.guard.arming import Stay, arm, arm_published
 from publisher.safeguards.freeze_mask.guard.errors import MaskBrokenError, NotTheModelError
-from publisher.safeguards.freeze_mask.guard.stay import Stay
 from support.guarding import FEED, FROZEN, QUERY, VALUE, adamw, loss, mask_of, tiny_unet, train
 
 
