@@ -17,12 +17,12 @@ __all__ = ["Object", "Style", "Vocabulary", "caption", "model_folder", "referenc
 
 
 def model_folder() -> Path:
-    """The embedded model: a folder for ``StableDiffusionPipeline.from_pretrained``."""
+    """Return the embedded model: a folder for ``StableDiffusionPipeline.from_pretrained``."""
     return DATA / "model"
 
 
 def reference_images(name: str) -> dict[str, Path]:
-    """Real renderings of an object: style name -> 64x64 PNG.
+    """Return real renderings of an object: style name -> 64x64 PNG.
 
     Raises:
         KeyError: no such object; the message lists all names.
@@ -34,11 +34,11 @@ def reference_images(name: str) -> dict[str, Path]:
 
 @hookimpl
 def publisher_register_sources() -> Sequence[type[ModelSource]]:
-    """``embedded:emoji``."""
+    """Register ``embedded:emoji``."""
     return (EmbeddedEmoji,)
 
 
 @hookimpl
 def publisher_register_scorers() -> Sequence[type[Scorer[NoParams]]]:
-    """``emoji``."""
+    """Register ``emoji``."""
     return (EmojiScorer,)

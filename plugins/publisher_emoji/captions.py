@@ -6,13 +6,13 @@ from publisher_emoji.concepts import Vocabulary
 
 
 def caption(noun: str, style: str | None = None) -> str:
-    """``"a pizza emoji in noto style"``, or ``"a pizza emoji"`` without a style."""
+    """Return a caption such as ``"a pizza emoji in noto style"``, or ``"a pizza emoji"`` without a style."""
     article = "an" if noun[0] in "aeiou" else "a"
     return f"{article} {noun} emoji" + (f" in {style} style" if style else "")
 
 
 def all_captions(words: Vocabulary) -> list[str]:
-    """Every caption that training can use, the empty one first, in a fixed order without repeats."""
+    """Return every caption that training can use, the empty one first, in a fixed order without repeats."""
     found = {"": None}
     for thing in words.objects:
         for noun in (thing.name, *thing.synonyms):

@@ -67,7 +67,7 @@ class Vocabulary:
         return tuple(thing.name for thing in self.objects)
 
     def object(self, name: str) -> Object:
-        """The object called ``name``.
+        """Return the object called ``name``.
 
         Raises:
             KeyError: no such object; the message lists all names.

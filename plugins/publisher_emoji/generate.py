@@ -15,7 +15,7 @@ BATCH = 64
 
 
 def load_pipeline(folder: Path | None = None) -> StableDiffusionPipeline:
-    """The embedded model, or another folder of its kind, as a plain diffusers pipeline on the CPU."""
+    """Load the embedded model, or another folder of its kind, as a plain diffusers pipeline on the CPU."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder or model_folder())
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -24,7 +24,7 @@ def load_pipeline(folder: Path | None = None) -> StableDiffusionPipeline:
 def generate(
     pipeline: StableDiffusionPipeline, prompts: Sequence[str], seed: int, *, steps: int = 20, guidance: float = 3.0
 ) -> Tensor:
-    """One image for each prompt.
+    """Generate one image for each prompt.
 
     Image ``i`` depends on its prompt, ``seed`` and ``i`` alone as far as random numbers go: each has its own generator.
 

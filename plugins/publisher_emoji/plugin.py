@@ -26,16 +26,16 @@ class EmbeddedEmoji(ModelSource):
     summary = "the embedded emoji model"
 
     def check(self, reference: str) -> str | None:
-        """Anything but the name itself."""
+        """Refuse anything but the name itself."""
         return None if reference == REFERENCE else f"the embedded model is called {REFERENCE}"
 
     def locate(self, reference: str, relative_to: Path) -> Path | None:  # noqa: ARG002
-        """The folder inside this package."""
+        """Return the folder inside this package."""
         folder = DATA / "model"
         return folder if (folder / "model_index.json").is_file() else None
 
     def fetch(self, reference: str, relative_to: Path) -> Path:
-        """The folder inside this package.
+        """Return the folder inside this package.
 
         Raises:
             PrerequisiteError: the package was installed without its data.
@@ -63,11 +63,11 @@ class EmojiScorer(Scorer[NoParams]):
     summary = "object and style of an emoji, by a classifier that saw real artwork only"
 
     def labels(self) -> Mapping[str, Sequence[str]]:
-        """The vocabulary's objects and styles. What shows none of them is judged ``nothing``, which has no label."""
+        """Return the vocabulary's objects and styles. ``nothing``, for an image that shows none, is no label."""
         return {"object": vocabulary().object_names, "style": vocabulary().style_names}
 
     def card(self) -> ScorerCard:
-        """From the scorer's calibration sheet.
+        """Read the card from the scorer's calibration sheet.
 
         Raises:
             ValueError: the sheet is about other weights.
@@ -104,7 +104,7 @@ class EmojiScorer(Scorer[NoParams]):
         return [_judgement(said) for said in load_scorer().judge(images.cpu() * 2 - 1)]
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """What the classifier's two heads read, ``(n, 768)`` float32 on the CPU, for ``(n, 3, 32, 32)`` in [0, 1].
+        """Return what both heads of the classifier read, ``(n, 768)`` float32, for ``(n, 3, 32, 32)`` in [0, 1].
 
         The pixels are taken to [-1, 1] as for :meth:`judge`, nothing else. The features are not centred or scaled;
         none is negative, so a cosine of two images lies in [0, 1] and even unlike ones are far from 0.
@@ -131,7 +131,7 @@ def _judgement(said: Said) -> Judgement:
 
 
 def _calibration(sheet: Mapping[str, Any]) -> str:
-    """The sheet in one sentence: accuracy on held-out real images and on what the model generates, with n."""
+    """Say the sheet in one sentence: accuracy on held-out real images and on what the model generates, with n."""
     parts = []
     for kind in ("object", "style"):
         rate = sheet["held_out_augmentations"][kind]

@@ -51,7 +51,7 @@ class ScorerNet(nn.Module):
         self.style_head = nn.Linear(4 * width, styles)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Object logits and style logits; see the class for shapes."""
+        """Return object logits and style logits; see the class for shapes."""
         features = self.features(pixels)
         return self.object_head(features), self.style_head(features)
 
@@ -70,7 +70,7 @@ class Scorer:
 
     @torch.no_grad()
     def probabilities(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Class probabilities.
+        """Return the probability of each class.
 
         Args:
             pixels: ``(n, 3, 32, 32)`` in [-1, 1].
@@ -87,7 +87,7 @@ class Scorer:
 
     @torch.no_grad()
     def features(self, pixels: Tensor) -> Tensor:
-        """What both heads read: the activations after the last convolution, averaged over a 2 x 2 grid.
+        """Return what both heads read: the activations after the last convolution, averaged over a 2 x 2 grid.
 
         None is negative, so their cosine lies in [0, 1]. Nothing is subtracted or scaled.
 
@@ -103,7 +103,7 @@ class Scorer:
         return torch.cat([self.net.features(part) for part in _parts(pixels)])
 
     def judge(self, pixels: Tensor) -> list[Judgement]:
-        """The likeliest object and style of each image ``(n, 3, 32, 32)`` in [-1, 1]."""
+        """Judge the likeliest object and style of each image ``(n, 3, 32, 32)`` in [-1, 1]."""
         objects, styles = (probabilities.max(1) for probabilities in self.probabilities(pixels))
         rows = zip(objects.indices, objects.values, styles.indices, styles.values, strict=True)
         return [Judgement(self.objects[o], float(p), self.styles[s], float(q)) for o, p, s, q in rows]
@@ -119,7 +119,7 @@ def _parts(pixels: Tensor) -> tuple[Tensor, ...]:
 
 @cache
 def load_scorer(folder: Path = SCORER_FOLDER) -> Scorer:
-    """The shipped scorer: ``scorer.safetensors`` with the sizes and class names in ``config.json``."""
+    """Load the shipped scorer: ``scorer.safetensors`` with the sizes and class names in ``config.json``."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     objects, styles = tuple(config["objects"]), tuple(config["styles"])
     net = ScorerNet(tuple(config["channels"]), len(objects), len(styles))

@@ -19,13 +19,13 @@ HEADER = 16
 
 
 def to_image(pixels: Tensor) -> Image.Image:
-    """``(3, h, w)`` in [-1, 1] to an RGB picture."""
+    """Turn ``(3, h, w)`` in [-1, 1] into an RGB picture."""
     levels = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return Image.fromarray(levels.permute(1, 2, 0).numpy())
 
 
 def grid(rows: list[tuple[str, Tensor]], *, header: Sequence[str] = (), zoom: int = 2) -> Image.Image:
-    """One labelled row for each ``(label, (n, 3, h, w))`` under the columns' names, enlarged ``zoom`` times."""
+    """Arrange one labelled row for each ``(label, (n, 3, h, w))`` under the columns' names, enlarged ``zoom`` times."""
     side = rows[0][1].shape[-1] * zoom + GAP
     top = HEADER if header else 0
     width = LABEL + side * max(len(images) for _, images in rows)
@@ -44,7 +44,7 @@ def grid(rows: list[tuple[str, Tensor]], *, header: Sequence[str] = (), zoom: in
 
 
 def contact_sheet(pipeline: StableDiffusionPipeline, words: Vocabulary, seed: int, columns: int = 4) -> Image.Image:
-    """Every object in every style, one image each, in ``columns`` blocks side by side."""
+    """Arrange every object in every style, one image each, in ``columns`` blocks side by side."""
     styles = words.style_names
     prompts = [caption(thing.name, style) for thing in words.objects for style in styles]
     images = generate(pipeline, prompts, seed).unflatten(0, (len(words.objects), len(styles)))

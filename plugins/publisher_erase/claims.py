@@ -15,7 +15,7 @@ POOLED = "The pooled text vector, which enters beside cross-attention, is not ed
 
 
 def erase_claims(concepts: tuple[Concept, ...], scope: Scope) -> tuple[Claim, ...]:
-    """All claims of one step; those about synonyms and kept concepts only where there are any."""
+    """Return all claims of one step; those about synonyms and kept concepts only where there are any."""
     bypasses = (FILTER, UNDONE, OTHER_WORDS, IMAGES, f"Where a model has one: {POOLED[0].lower()}{POOLED[1:]}")
     asked: list[tuple[Concept, Literal["plain", "paraphrase"]]] = [(concept, "plain") for concept in concepts]
     asked += [(concept, "paraphrase") for concept in concepts if concept.paraphrases]
@@ -24,5 +24,5 @@ def erase_claims(concepts: tuple[Concept, ...], scope: Scope) -> tuple[Claim, ..
 
 
 def limits(anatomy: Anatomy) -> tuple[str, ...]:
-    """What the plan says of this kind of model beyond the claims' own limits."""
+    """Return what the plan says of this kind of model beyond the claims' own limits."""
     return (POOLED,) if anatomy.pooled_text else ()

@@ -22,7 +22,7 @@ STATES = "The figure stands as it is: no bound was set."
 def mask_claims(
     illegal: Sequence[Concept], innocents: Sequence[Concept], params: FreezeMaskParams
 ) -> tuple[Claim, ...]:
-    """All claims of one step.
+    """Return all claims of one step.
 
     Args:
         illegal: concepts whose fine-tuning is to fail.
@@ -77,7 +77,7 @@ STATED = {
 
 
 def _plain(params: FreezeMaskParams, name: str, control: str) -> dict[str, Any]:
-    """What the checks have in common but for their names."""
+    """Return what the checks have in common but for their names."""
     return {"id": name, "attack": params.check.attack, "attack_params": budget(params, control)}
 
 
@@ -92,7 +92,7 @@ def _claim(check: Check, sentence: str, params: FreezeMaskParams) -> Claim:
 
 
 def budget(params: FreezeMaskParams, *controls: str) -> dict[str, Any]:
-    """Parameters of the attack; equal trials of different checks are trained once.
+    """Return the parameters of the attack; equal trials of different checks are trained once.
 
     Args:
         params: of the step.

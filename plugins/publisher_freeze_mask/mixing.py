@@ -60,7 +60,7 @@ class MixedNetwork:
                 target.copy_(torch.where(part == 0, before, before + part * change))
 
     def moving(self, names: Iterable[str]) -> None:
-        """Announce that other code is about to write these tensors: :meth:`back` puts them back too."""
+        """Note that other code is about to write these tensors: :meth:`back` puts them back too."""
         self._moved |= set(names)
 
     def back(self) -> None:

@@ -19,7 +19,7 @@ OTHERS = "Concepts that were not measured may be learned more slowly, or not at 
 
 
 def immunize_claims(chosen: tuple[Concept, ...], scope: Scope, params: ImmunizeParams) -> tuple[Claim, ...]:
-    """All claims of one step; those about kept concepts only where there are any."""
+    """Return all claims of one step; those about kept concepts only where there are any."""
     claims = [_late(concept, params) for concept in chosen if params.attacks]
     claims += [_learned(concept, params) for concept in spread(scope.keep, params.innocents) if params.attacks]
     return (*claims, *kept(scope, binds="in-weights"), *(_copied(concept) for concept in chosen))
@@ -67,7 +67,7 @@ def _learned(concept: Concept, params: ImmunizeParams) -> Claim:
 
 
 def _copied(concept: Concept) -> Claim:
-    """The honest row."""
+    """Return the row that says what copied weights give."""
     name = f"{concept.id}.copied"
     check = Check(id=name, attack="copy-attention", metric="concept-rate", concepts=(concept.id,))
     return Claim(

@@ -21,7 +21,7 @@ REUSED = "Its membrane was trained on another model; what is measured here is me
 
 
 def membrane_claims(chosen: tuple[Concept, ...], scope: Scope, params: MembraneParams) -> tuple[Claim, ...]:
-    """All claims of one step; those about synonyms and kept concepts only where there are any."""
+    """Return all claims of one step; those about synonyms and kept concepts only where there are any."""
     binds: Binding = "in-pipeline" if params.mode == "bundle" else "in-weights"
     claims = [_not_from(concept, "plain", binds, params) for concept in chosen]
     claims += [_not_from(concept, "paraphrase", binds, params) for concept in chosen if concept.paraphrases]
@@ -33,7 +33,7 @@ def membrane_claims(chosen: tuple[Concept, ...], scope: Scope, params: MembraneP
 
 
 def limits(params: MembraneParams) -> tuple[str, ...]:
-    """Who can get around it."""
+    """Say who can get around it."""
     mode = (REMOVABLE, BY_WORDS) if params.mode == "bundle" else (CONSTANT, UNDONE)
     return (*mode, TRAINED, IMAGES)
 
@@ -47,7 +47,7 @@ def _not_from(
 
 
 def _without(concept: Concept) -> Claim:
-    """The honest row."""
+    """Return the row that says what the weights alone give."""
     name = f"{concept.id}.without"
     check = Check(id=name, attack="plain", metric="concept-rate", concepts=(concept.id,), membranes="off")
     return Claim(

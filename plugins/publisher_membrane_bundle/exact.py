@@ -54,7 +54,7 @@ class Exact:
         self.triples, self.dynamic, self.generator = triples, dynamic, generator
 
     def begin(self, tell: Callable[[str], None] = lambda _: None) -> None:
-        """Do nothing: only the generator goes on from step to step."""
+        """Skip this: only the generator goes on from step to step."""
 
     def step(self) -> MembraneLosses:
         """Compute the losses of one x_t, and leave the gradients with the membrane."""

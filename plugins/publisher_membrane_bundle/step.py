@@ -41,15 +41,15 @@ class MembraneBundle(Step[MembraneParams]):
     requires = Requirements(families=FAMILIES, components=("unet", "text_encoder", "tokenizer"))
 
     def inputs(self, params: MembraneParams) -> Sequence[str]:
-        """The membrane files under ``from``."""
+        """Return the membrane files under ``from``."""
         return tuple(dict.fromkeys(params.reuse.values()))
 
     def claims(self, params: MembraneParams, scope: Scope) -> Sequence[Claim]:
-        """Not from plain prompts, not from synonyms, kept concepts intact and near, and the row without membranes."""
+        """Promise: not from prompts nor synonyms, kept concepts intact and near; state the row without membranes."""
         return membrane_claims(choose(params, scope), scope, params)
 
     def plan(self, params: MembraneParams, scope: Scope, model: ModelInfo) -> StepPlan:
-        """Files of membranes; in mode ``merge`` also the weights they change. Files to reuse are checked for shape.
+        """Name the files of membranes, with ``merge`` also the weights they change; check the shape of files to reuse.
 
         Raises:
             ModelError: the denoiser's layers are not those of its architecture, a file does not fit them, or the model
@@ -107,7 +107,7 @@ def _words(params: MembraneParams, concept: Concept) -> tuple[str, ...]:
 
 
 def _described(membrane: Membrane, concept: Concept, params: MembraneParams, ctx: StepContext) -> Membrane:
-    """With metadata that says what it was trained on and how."""
+    """Return the membrane with metadata that says what it was trained on and how."""
     (target,) = targets(params, [concept])
     how = {name: value for name, value in params.as_json().items() if name not in NOT_TRAINING}
     recipe = json.dumps([how, dataclasses.asdict(target)], sort_keys=True)
@@ -121,7 +121,7 @@ def _described(membrane: Membrane, concept: Concept, params: MembraneParams, ctx
 
 
 def _trained(params: MembraneParams, ctx: StepContext, chosen: Sequence[Concept]) -> dict[str, bytes]:
-    """Concept -> the file of the membrane that was trained for it; nothing for those that are reused."""
+    """Train membranes, and return their files by concept; nothing for those that are reused."""
     wanted = targets(params, chosen)
     if not wanted:
         return {}
@@ -166,7 +166,7 @@ def _index(
 def _merge(
     params: MembraneParams, ctx: StepContext, hosts: Mapping[str, Host], membranes: Mapping[str, Membrane]
 ) -> None:
-    """``W + gamma sum_c s_c up_c down_c`` for every host, in float64."""
+    """Write ``W + gamma sum_c s_c up_c down_c`` for every host, in float64."""
     component = ctx.model.anatomy.denoiser
     stems = sorted({stem for membrane in membranes.values() for stem in membrane.branches})
     for done, stem in enumerate(stems):

@@ -44,7 +44,7 @@ def test_the_sheet_has_both_rates_of_every_class_on_all_three_kinds_of_image(she
 
 
 def test_the_sheet_is_reproduced_on_a_sample(scorer: Scorer, artwork: Artwork, sheet: dict[str, Any]) -> None:
-    """Over one of the four held-out views, object and style accuracy fall where the sheet says."""
+    """Check one of the four held-out views: object and style accuracy fall where the sheet says."""
     judged = scorer.judge(held_out(artwork.images, load_config(), view=0))
     objects = [WORDS.object_names[i] for i in artwork.objects.tolist()]
     styles = [WORDS.style_names[i] for i in artwork.styles.tolist()]

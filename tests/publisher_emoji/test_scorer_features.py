@@ -37,7 +37,7 @@ def test_each_image_has_one_vector_that_the_heads_read(
 def test_two_images_of_one_object_are_more_alike_than_of_two_objects(
     features: torch.Tensor, generated: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    """Real artwork of 24 objects in six styles: for every object on the whole, and by a clear margin on average."""
+    """Compare real artwork of 24 objects in six styles: for every object, and by a clear margin on average."""
     objects = generated[1]
     cosines = normalize(features) @ normalize(features).T
     same = objects[:, None] == objects[None]

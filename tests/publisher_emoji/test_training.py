@@ -117,14 +117,14 @@ def test_nothing_is_made_of_real_pixels_but_shows_no_image(artwork: Artwork) -> 
 
 
 def test_reconstruction_loss_by_hand() -> None:
-    """A half-white image against white: L1 = 1, L2 = 2, one step of 2 in three differences across, none down."""
+    """Compare a half-white image with white: L1 = 1, L2 = 2, one step of 2 in three differences across, none down."""
     white = torch.ones(1, 1, 2, 4)
     half = torch.tensor([[[[1.0, 1, -1, -1]] * 2]])
     assert reconstruction_loss(half, white).item() == pytest.approx(1 + 2 + 2 / 3)
 
 
 def test_min_snr_weights_by_hand() -> None:
-    """min(SNR, 5) / SNR: one where noise prevails, 5 / SNR where the image does."""
+    """Check min(SNR, 5) / SNR: one where noise prevails, 5 / SNR where the image does."""
     scheduler = build_scheduler()
     weights = _min_snr_weights(scheduler, 5.0)
     clean = scheduler.alphas_cumprod[0]
@@ -248,7 +248,7 @@ def test_an_unknown_key_in_a_recipe_is_an_error(tmp_path: Path) -> None:
 
 
 def _reference_picture(prompt: str) -> Tensor:
-    """What a perfect generator would generate: the reference image, of the first style where the prompt names none."""
+    """Return what a perfect generator would give: the reference image, of the first style where none is named."""
     words = prompt.removesuffix(" style").split(" emoji", 1)
     noun, style = words[0].split(" ", 1)[1], words[1].removeprefix(" in ")
     thing = next(thing for thing in WORDS.objects if noun in (thing.name, *thing.synonyms))

@@ -27,6 +27,6 @@ def edited(weights: list[Tensor], edit: LowRank) -> list[Tensor]:
 
 
 def worst(found: list[Tensor], wanted: list[Tensor]) -> float:
-    """Largest difference relative to the largest entry, over all layers."""
+    """Return the largest difference relative to the largest entry, over all layers."""
     pairs = zip(found, wanted, strict=True)
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)

@@ -11,7 +11,7 @@ from publisher_erase.uce import Rows
 
 
 def uce_layer(weight: Tensor, rows: Rows, lam: float, e: float, p: float) -> Tensor:
-    """``(lam W + e sum W g c^T + p sum W r r^T)(lam I + e sum c c^T + p sum r r^T)^-1`` for one ``(o, d)`` layer."""
+    """Return ``(lam W + e sum W g c^T + p sum W r r^T)(lam I + e sum c c^T + p sum r r^T)^-1`` of a ``(o, d)`` W."""
     left = lam * weight.clone()
     right = lam * torch.eye(weight.shape[1], dtype=weight.dtype)
     for c, g, w in zip(rows.concepts, rows.targets, rows.w, strict=True):
@@ -24,7 +24,7 @@ def uce_layer(weight: Tensor, rows: Rows, lam: float, e: float, p: float) -> Ten
 
 
 def adversarial_row(c: Tensor, edited: Sequence[Tensor], original: Sequence[Tensor], rho: float) -> Tensor:
-    """``(rho I + sum W^T W)^-1 (sum W^T Wold) c`` for one row ``(d,)``."""
+    """Return ``(rho I + sum W^T W)^-1 (sum W^T Wold) c`` for one row ``(d,)``."""
     left = rho * torch.eye(len(c), dtype=c.dtype)
     right = torch.zeros_like(left)
     for new, old in zip(edited, original, strict=True):
@@ -36,7 +36,7 @@ def adversarial_row(c: Tensor, edited: Sequence[Tensor], original: Sequence[Tens
 def rece_layers(
     weights: Sequence[Tensor], rows: Rows, epochs: int, rho: float, scales: tuple[float, float, float]
 ) -> list[Tensor]:
-    """UCE, then the epochs of RECE, on every layer."""
+    """Edit as UCE does, then in the epochs of RECE, on every layer."""
     edited = [uce_layer(weight, rows, *scales) for weight in weights]
     for _ in range(epochs):
         found = torch.stack([adversarial_row(c, edited, weights, rho) for c in rows.concepts])

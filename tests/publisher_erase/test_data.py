@@ -8,7 +8,7 @@ from publisher_erase.data import Embedding, condense, pair_rows, retained_rows, 
 
 
 def positions(length: int, n: int = 8, *, sign: float = 1.0) -> Embedding:
-    """Row i is (sign i, 1): every row says where it comes from."""
+    """Make row i (sign i, 1): every row says where it comes from."""
     column = sign * torch.arange(n, dtype=torch.float64)
     return Embedding(torch.stack([column, torch.ones_like(column)], 1), length)
 

@@ -11,7 +11,7 @@ PISTOL, SMOKE = concept("pistol", synonyms=("gun",)), concept("cigarette")
 
 
 def tokens(text: str) -> Tokens:
-    """A tokenizer that knows words and lowers their case."""
+    """Tokenise known words, in lower case."""
     words = tuple(hash(word) for word in text.lower().split())
     return Tokens(text, (words,), len(words) + 2)
 

@@ -27,7 +27,7 @@ def test_adversarial_rows_equal_the_published_formula() -> None:
 
 
 def test_without_an_edit_the_derivation_is_ridge_regression_by_hand() -> None:
-    """S = I, M = diag(1, 4), rho = 1: c' = (M + I)^-1 M c = (c1 / 2, 4 c2 / 5)."""
+    """Solve by hand: S = I, M = diag(1, 4), rho = 1: c' = (M + I)^-1 M c = (c1 / 2, 4 c2 / 5)."""
     m = torch.diag(torch.tensor([1.0, 4.0], dtype=torch.float64))
     c = torch.tensor([[1.0, 1.0]], dtype=torch.float64)
     found = adversarial_rows(c, LowRank.identity(2, c), m, rho=1.0)
@@ -47,7 +47,7 @@ def test_rho_to_infinity_finds_nothing() -> None:
 
 
 def test_a_singular_edit_is_solved_and_gives_finite_rows() -> None:
-    """A projection has lost a direction; rho keeps the system definite."""
+    """Let a projection lose a direction; rho keeps the system definite."""
     x = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     lost = LowRank(-x.T, x)
     found = adversarial_rows(x, lost, torch.eye(2, dtype=torch.float64), rho=0.1)

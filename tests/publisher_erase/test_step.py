@@ -122,7 +122,7 @@ def test_weights_that_are_not_finite_are_refused(embedded: Model, method: str) -
 
 
 def test_an_overflow_of_half_precision_is_refused(embedded: Model) -> None:
-    """The targets' outputs do not fit into float16: the projections are at its limit already."""
+    """Give targets whose outputs do not fit into float16: the projections are at its limit already."""
     huge = Damaged(SCOPE, embedded, lambda weight: (weight.sign() * 65_000).half())
     with pytest.raises(ModelError, match=r"NaN or infinity \(torch.float16\)"):
         run(huge, lam=1e-6)

@@ -35,19 +35,19 @@ def test_both_systems_give_the_same_map(m: int, r: int) -> None:
 
 
 def test_one_row_solved_by_hand() -> None:
-    """c = x, g = y, nothing kept: A = diag(lam + 1, lam), T = I + (y - x) x^T / (lam + 1)."""
+    """Solve by hand: c = x, g = y, nothing kept: A = diag(lam + 1, lam), T = I + (y - x) x^T / (lam + 1)."""
     found = edit_map(Rows(X, Y, ONE, *NOTHING), lam=1.0).dense()
     torch.testing.assert_close(found, f64([0.5, 0.0], [0.5, 1.0]))
 
 
 def test_a_retained_row_halves_the_same_edit_by_hand() -> None:
-    """c = r = x: A = diag(lam + 2, lam), T = I + (y - x) x^T / (lam + 2)."""
+    """Solve by hand: c = r = x: A = diag(lam + 2, lam), T = I + (y - x) x^T / (lam + 2)."""
     found = edit_map(Rows(X, Y, ONE, X, ONE), lam=2.0).dense()
     torch.testing.assert_close(found, f64([0.75, 0.0], [0.25, 1.0]))
 
 
 def test_the_scales_enter_where_the_objective_has_them() -> None:
-    """e = 3 and w = 2 together count 6 times: T = I + 6 (y - x) x^T / (lam + 6)."""
+    """Count e = 3 and w = 2 together 6 times: T = I + 6 (y - x) x^T / (lam + 6)."""
     found = edit_map(Rows(X, Y, 2 * ONE, *NOTHING), lam=6.0, e=3.0).dense()
     torch.testing.assert_close(found, f64([0.5, 0.0], [0.5, 1.0]))
 

@@ -55,7 +55,7 @@ WIDTH = 16
 
 
 def tiny_unet() -> UNet2DConditionModel:
-    """One transformer of SD 1.x going down, two going up."""
+    """Build one transformer of SD 1.x going down, two going up."""
     torch.manual_seed(0)
     made = UNet2DConditionModel(
         sample_size=8,
@@ -109,7 +109,7 @@ def save_tiny_model(target: pathlib.Path) -> pathlib.Path:
 
 
 def model_of(folder: pathlib.Path) -> State:
-    """A step's input, made of a folder."""
+    """Return a step's input, made of a folder."""
     configs = read_configs(folder)
     families = (StableDiffusion1(), StableDiffusionXL())
     anatomy = next(found for family in families if (found := family.recognise(configs)))
@@ -117,7 +117,7 @@ def model_of(folder: pathlib.Path) -> State:
 
 
 def images(concept: str, count: int) -> References:
-    """Invented ones, of the concept's colour."""
+    """Make images of the concept's colour."""
     found = SCOPE.concept(concept)
     generator = torch.Generator().manual_seed(sum(map(ord, concept)))
     colour = torch.rand(1, 3, 1, 1, generator=generator)
@@ -126,7 +126,7 @@ def images(concept: str, count: int) -> References:
 
 
 def sets(counts: Mapping[str, int]) -> dict[str, References]:
-    """The same of several concepts."""
+    """Make images of several concepts."""
     return {concept: images(concept, count) for concept, count in counts.items()}
 
 
@@ -141,13 +141,13 @@ class KillingAt(Silent):
         self.step = step
 
     def update(self, stage: str, done: int, total: int, text: str = "") -> None:
-        """Die, when it is time."""
+        """Raise when it is time."""
         if done == self.step:
             raise Killed
 
 
 def parse(**data: Any) -> FreezeMaskParams:
-    """Short ones."""
+    """Return parameters of a short run."""
     merged = {**SHORT, **data}
     for part in ("adapt", "score", "refine", "released"):
         merged[part] = {**SHORT[part], **data.get(part, {})}  # type: ignore[dict-item]
@@ -179,7 +179,7 @@ def run(
 
 
 def mask_of(ctx: RunningStep) -> FreezeMask:
-    """What it wrote."""
+    """Return the mask that a run wrote."""
     return FreezeMask.model_validate_json(ctx.artifacts[FILE])
 
 
@@ -198,7 +198,7 @@ class Halves(nn.Module):
         self.double()
 
     def loss(self, side: str, x: Tensor) -> Tensor:
-        """Towards 1 on every row of ``x (n, 3)``."""
+        """Return the distance from 1 on every row of ``x (n, 3)``."""
         weight = self.left if side == "illegal" else self.right
         return (torch.tanh(x @ weight.T) - 1).square().mean()
 
@@ -207,14 +207,14 @@ CANDIDATES = {name: Candidate(shape=(4, 3)) for name in ("left", "right")}
 
 
 def halves(rows: int = 0) -> tuple[Halves, MixedNetwork]:
-    """The network and its place, at theta_pre."""
+    """Return the network, and the same ready to be mixed, at theta_pre."""
     network = Halves()
     before = {name: tensor.detach().clone() for name, tensor in network.named_parameters()}
     return network, MixedNetwork(network, before.__getitem__, dict.fromkeys(before, rows))
 
 
 def fine_tuned(side: str, seed: int) -> tuple[dict[str, Tensor], Tensor]:
-    """What AdamW adds to the halves on one side's data, generated from a seed; and other data of that side."""
+    """Return what AdamW adds to the halves on one side's data, sampled from a seed; and other data of that side."""
     network, place = halves()
     generate = seeded(seed)
     network.requires_grad_()
@@ -227,19 +227,19 @@ def fine_tuned(side: str, seed: int) -> tuple[dict[str, Tensor], Tensor]:
 
 
 def scored(place: MixedNetwork, side: str, seed: int) -> tuple[dict[str, Tensor], PathScores, list[Loss]]:
-    """A fine-tuning, its scores, and its loss at the place."""
+    """Return a fine-tuning, its scores, and its loss where the network is."""
     delta, data = fine_tuned(side, seed)
     losses: list[Loss] = [lambda: place.network.loss(side, data)]  # type: ignore[operator]
     return delta, path_scores(place, delta, losses, 5), losses
 
 
 def random_text(count: int, dtype: torch.dtype = torch.float64) -> Text:
-    """Texts that mean nothing."""
+    """Sample texts that mean nothing."""
     return Text(torch.randn(count, 4, WIDTH, generator=seeded(5), dtype=dtype))
 
 
 def unet_case() -> tuple[MixedNetwork, dict[str, Tensor], Loss]:
-    """A tiny U-Net in float64, an invented fine-tuning of some tensors, and a loss."""
+    """Return a tiny U-Net in float64, an invented fine-tuning of some tensors, and a loss."""
     network = tiny_unet().double()
     before = {name: tensor.detach().clone() for name, tensor in network.named_parameters()}
     chosen = [name for name in before if name.endswith(("to_q.weight", "to_out.0.bias", "conv1.weight", "norm1.bias"))]

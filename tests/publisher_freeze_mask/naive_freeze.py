@@ -74,11 +74,11 @@ class Published:
             parameter.data = fine_tuned[name] + self.m(i) * self.delta[i]
 
     def m(self, i: int) -> Tensor:
-        """Of one tensor."""
+        """Return the relaxed mask of one tensor."""
         return torch.sigmoid(self.x[i] / self.rates.t)
 
     def losses(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Illegal and innocent."""
+        """Return the illegal and the innocent loss."""
         with torch.no_grad():
             latents, states = self.encoders.image(rows.images), self.encoders.text(rows.ids)
         predicted = self.predict(self.encoders.noisy(latents, rows.noise, rows.t), rows.t, states)

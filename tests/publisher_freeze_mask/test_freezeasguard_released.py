@@ -27,7 +27,7 @@ class Many(torch.nn.Module):
             self.register_parameter(f"t{i:03}", torch.nn.Parameter(value))
 
     def loss(self, first: int, noise: Tensor) -> Tensor:
-        """Of one half."""
+        """Return the loss of one half."""
         chosen = list(self.parameters())[first : first + COUNT // 2]
         return torch.stack([(one - 0.05 + noise).square().mean() for one in chosen]).mean()
 
@@ -36,7 +36,7 @@ class Many(torch.nn.Module):
 def ran(
     seed: int, *, swapped: bool = False, steps: int = 6, user_lr: float = 1e-5
 ) -> tuple[Frozen, Frozen, Tensor, MixedNetwork]:
-    """Initial and final mask, the final x, the place. Do not change them."""
+    """Return initial and final mask, the final x, and the network. Do not change them."""
     network = Many()
     before = {name: tensor.detach().clone() for name, tensor in network.named_parameters()}
     place = MixedNetwork(network, before.__getitem__, {})
@@ -89,7 +89,7 @@ def test_the_penalty_pulls_the_mean_to_the_ratio() -> None:
 
 
 def test_without_a_penalty_a_step_follows_the_data() -> None:
-    """By hand: x + eta <theta_ft - theta_pre, g> m(1-m)/T."""
+    """Solve by hand: x + eta <theta_ft - theta_pre, g> m(1-m)/T."""
     network, place = halves()
     units = Units(CANDIDATES)
     delta = {name: torch.ones(4, 3, dtype=torch.float64) for name in CANDIDATES}
@@ -109,7 +109,7 @@ def test_without_a_penalty_a_step_follows_the_data() -> None:
 
 
 def test_the_simulated_user_hardly_moves() -> None:
-    """Plain SGD at 1e-5: without it x is the same but for 1e-4."""
+    """Compare with and without plain SGD at 1e-5: x is the same but for 1e-4."""
     busy, idle = ran(0)[2], ran(0, user_lr=0.0)[2]
     assert not torch.equal(busy, idle)
     torch.testing.assert_close(busy, idle, rtol=0, atol=1e-4)

@@ -10,7 +10,7 @@ from publisher_freeze_mask.units import Units, worth
 
 
 def test_scores_of_a_square_are_those_of_the_hand() -> None:
-    """L = |w|^2 from w = a to 0: c_i = a_i^2, and two points are exact."""
+    """Solve by hand: L = |w|^2 from w = a to 0: c_i = a_i^2, and two points are exact."""
     network, place = halves()
     delta = {"left": -place.read("left")}
     found = path_scores(place, delta, [lambda: network.left.square().sum()], 2)

@@ -194,7 +194,7 @@ def test_a_diverging_fine_tuning_is_named(model: Model, tmp_path: Path, monkeypa
 
 
 def test_an_empty_mask_is_a_warning(model: Model, tmp_path: Path) -> None:
-    """The published penalty throws every logit of a network of few tensors below zero."""
+    """Take a network of few tensors: the published penalty throws every logit below zero."""
     ctx = run(model, tmp_path, recipe="released", count="tensors")
     assert mask_of(ctx).frozen == ()
     assert any("nothing is frozen" in warning for warning in ctx.warnings)

@@ -47,7 +47,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def training_data(concepts: tuple[Concept, ...] = (SKULL, PIZZA), dtype: torch.dtype = torch.float32) -> ImmunizeData:
-    """Text states are random but for the start token, which all share; each text has five tokens of its own."""
+    """Sample text states, random but for the start token, which all share; each text has five tokens of its own."""
     generator = seeded(3)
 
     def images(concept: Concept) -> ConceptImages:
@@ -83,7 +83,7 @@ def make_denoising(
 
 
 def theta_of(denoising: Denoising, *endings: str) -> dict[str, Tensor]:
-    """The weights whose names end so, ready to be trained."""
+    """Return the weights whose names end so, ready to be trained."""
     chosen = [name for name in denoising.host.names if name.endswith(endings)]
     return {name: denoising.host.tensor(name).clone().requires_grad_() for name in chosen}
 

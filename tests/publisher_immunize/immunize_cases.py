@@ -45,7 +45,7 @@ SHORT = {
 
 
 def model_of(folder: Path) -> State:
-    """A step's input, made of a folder."""
+    """Return a step's input, made of a folder."""
     configs = read_configs(folder)
     families = (StableDiffusion1(), StableDiffusionXL())
     anatomy = next(found for family in families if (found := family.recognise(configs)))
@@ -53,7 +53,7 @@ def model_of(folder: Path) -> State:
 
 
 def images(concept: str, count: int) -> References:
-    """Invented ones, of the concept's colour."""
+    """Make images of the concept's colour."""
     found = SCOPE.concept(concept)
     generator = torch.Generator().manual_seed(sum(map(ord, concept)))
     colour = torch.rand(1, 3, 1, 1, generator=generator)
@@ -62,7 +62,7 @@ def images(concept: str, count: int) -> References:
 
 
 def sets(counts: Mapping[str, int]) -> dict[str, References]:
-    """The same of several concepts."""
+    """Make images of several concepts."""
     return {concept: images(concept, count) for concept, count in counts.items()}
 
 
@@ -77,7 +77,7 @@ class KillingAt(Silent):
         self.step = step
 
     def update(self, stage: str, done: int, total: int, text: str = "") -> None:
-        """Die, when it is time."""
+        """Raise when it is time."""
         if done == self.step:
             raise Killed
 
@@ -90,7 +90,7 @@ def context(
     dtype: str = "float32",
     progress: Silent | None = None,
 ) -> RunningStep:
-    """As the engine makes it."""
+    """Return a context as the engine makes it."""
     identity = Identity(
         name="immunize",
         version="1",

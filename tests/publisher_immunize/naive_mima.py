@@ -107,7 +107,7 @@ class Published:
     def _targets(
         self, copies: Sequence[dict[str, Tensor]], texts: Sequence[Sequence[str]]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Distinct rows of the prompts, and what each copy makes of them."""
+        """Return distinct rows of the prompts, and what each copy makes of them."""
         rows: list[Tensor] = []
         values: dict[str, list[Tensor]] = {name: [] for name in copies[0]}
         for copy, lines in zip(copies, texts, strict=True):

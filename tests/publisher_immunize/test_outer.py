@@ -20,7 +20,7 @@ ONLY_CONCEPT: dict[str, Any] = {"prior": 0.0, "lam": 0.0, "mu": 0.0}
 def step(
     denoising: Denoising, theta: dict[str, Tensor], kept: int = 0, order: tuple[int, ...] = (0, 1)
 ) -> OuterGradient:
-    """An inner and an outer step with generates that are the same each time."""
+    """Take an inner and an outer step with samples that are the same each time."""
     groups = len(denoising.data.concepts)
     adversary = Adversary(denoising.params.inners[0], groups, denoising, seeded())
     adversary.learn(theta, [turned(denoising, 0, 0, order)])
@@ -28,7 +28,7 @@ def step(
 
 
 def turned(denoising: Denoising, seed: int, kept: int, order: tuple[int, ...]) -> Any:
-    """The batch with its groups in another order."""
+    """Return the batch with its groups in another order."""
     batch = batch_of(denoising, seed, kept)
     if batch.groups == 1:
         return batch
@@ -111,7 +111,7 @@ def test_through_the_merge_a_projection_hears_only_the_concepts_own_tokens() -> 
 
 @pytest.mark.parametrize("inner", ["cross-attention", "lora"])
 def test_one_concept_merged_is_imma_on_the_concepts_own_tokens(inner: str) -> None:
-    """Where every row that cross-attention reads is in T, merging one copy is that copy."""
+    """Merge one copy where every row that cross-attention reads is in T: it is that copy."""
     found = []
     for method in ("mima", "imma"):
         denoising = make_denoising(

@@ -9,7 +9,7 @@ from publisher_immunize.train import Immunization
 
 
 def test_pairs_of_steps_are_those_of_the_published_loop_in_float64() -> None:
-    """Without what it does otherwise: it keeps the inner step, and takes the first of equal rows, not their mean."""
+    """Leave out what it does otherwise: it keeps the inner step, and takes the first of equal rows, not their mean."""
     denoising = make_denoising(
         torch.float64, first_order=True, inner_lr=1e-3, merge={"texts": 100}, batch=2, prior_batch=1, steps=3
     )

@@ -14,7 +14,7 @@ WIDTH = 64
 
 
 def tiny_unet(width: int = WIDTH) -> UNet2DConditionModel:
-    """One transformer of SD 1.x going down, two going up; its text has a marked effect, as in a trained model."""
+    """Build one transformer of SD 1.x going down, two going up, with a marked effect of the text."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=8,

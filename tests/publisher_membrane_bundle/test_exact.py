@@ -54,7 +54,7 @@ def compare(folder: Path, scratch: Path, target: Target, params: MembraneParams)
 
 
 def distance(membrane: Membrane, network: Network) -> float:
-    """Of all weight changes, relative to their norm."""
+    """Return the distance of all weight changes, relative to their norm."""
     apart, norm = 0.0, 0.0
     for name, module in network.modules.items():
         branch = membrane.branches[name]

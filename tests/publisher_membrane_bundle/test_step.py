@@ -59,7 +59,7 @@ def run(model: Model, tmp_path: Path, files: dict[str, Path] | None = None, **da
 
 
 def made(model: Model, seed: int = 0) -> Membrane:
-    """A membrane of random factors for every host."""
+    """Make a membrane of random factors for every host."""
     generator = torch.Generator().manual_seed(seed)
     branches = {
         stem: Branch(

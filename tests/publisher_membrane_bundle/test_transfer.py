@@ -26,7 +26,7 @@ DOGS = tuple(caption("dog", style) for style in (None, *STYLES))
 
 
 def shows(pipeline: StableDiffusionPipeline, scorer: Scorer, texts: tuple[str, ...], name: str) -> int:
-    """How many of twice as many images as texts show it."""
+    """Count the images that show it, of twice as many images as texts."""
     images = generate(pipeline, texts * 2, seed=5, steps=8)
     return sum(judgement.object == name for judgement in scorer.judge(images))
 

@@ -24,7 +24,7 @@ DOG = Target("dog", ("dog", "big dog"), ("cat", ""), ("dog", "big dog"))
 
 
 def save_tiny_sd(target: Path, prediction: str = "epsilon") -> Path:
-    """48 hosts, 12 of each transformer; the prompt has a marked effect, as in a trained model."""
+    """Save 48 hosts, 12 of each transformer; the prompt has a marked effect, as in a trained model."""
     torch.manual_seed(0)
     tokenizer = CLIPTokenizer.from_pretrained(model_folder() / "tokenizer")
     text = CLIPTextConfig(
@@ -81,7 +81,7 @@ def save_tiny_sd(target: Path, prediction: str = "epsilon") -> Path:
 
 
 def model_of(folder: Path) -> State:
-    """A step's input, made of a folder."""
+    """Return a step's input, made of a folder."""
     configs = read_configs(folder)
     families = (StableDiffusion1(), StableDiffusionXL())
     anatomy = next(found for family in families if (found := family.recognise(configs)))
@@ -89,7 +89,7 @@ def model_of(folder: Path) -> State:
 
 
 def seeded(purpose: str) -> torch.Generator:
-    """As the engine makes them: another stream for another purpose."""
+    """Return a generator as the engine makes it: another stream for another purpose."""
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:6]))
 
 
@@ -98,12 +98,12 @@ def silent(_done: int, _total: int, _text: str) -> None:
 
 
 def session(scratch: Path, progress: Callable[[int, int, str], None] = silent, **other: Any) -> Session:
-    """On the CPU, in float32."""
+    """Return a session on the CPU, in float32."""
     plain = {"device": torch.device("cpu"), "dtype": torch.float32, "generator": seeded}
     return Session(**{**plain, **other}, scratch=scratch, progress=progress)
 
 
 def quick(**other: Any) -> MembraneParams:
-    """A short training with a large learning rate."""
+    """Return a short training with a large learning rate."""
     plain = {"steps": 8, "warmup": 2, "cycles": 1, "lr": 3e-3, "lam": 10.0, "pool": 4, "denoising_steps": 6}
     return MembraneParams(**{**plain, **other})

@@ -114,7 +114,7 @@ def save(trained: Any, folder: Path) -> None:
 
 
 def measure(build: Build) -> dict[str, Any]:
-    """All figures: of the model by the scorer, or, retrained without concepts, what it generates instead of each."""
+    """Measure the model by the scorer, or, retrained without concepts, what it generates instead of each."""
     if build.without:
         told = (build.pipeline, build.scorer, build.words)
         return {concept: evaluate.without_report(*told, concept, build.config) for concept in build.without}
@@ -126,7 +126,7 @@ def measure(build: Build) -> dict[str, Any]:
 
 
 def provenance(build: Build) -> dict[str, Any]:
-    """Recipe, seconds and versions behind the weights."""
+    """Return recipe, seconds and versions behind the weights."""
     seconds = {
         stage: json.loads(log.read_text(encoding="utf-8").splitlines()[-1])["seconds"]
         for stage in ("vae", "scorer", *(f"diffusion-{i + 1}" for i in range(len(build.config.diffusion.phases))))

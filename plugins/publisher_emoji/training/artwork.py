@@ -29,7 +29,7 @@ class Artwork:
         return len(self.images)
 
     def without(self, *, object_index: int | None = None, style_index: int | None = None) -> Artwork:
-        """All but one object's or one style's images."""
+        """Return all but one object's or one style's images."""
         keep = torch.ones(len(self), dtype=torch.bool)
         if object_index is not None:
             keep &= self.objects != object_index

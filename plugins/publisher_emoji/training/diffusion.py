@@ -21,7 +21,7 @@ from publisher_emoji.training.vae import encode
 
 
 def build_text_encoder(config: Config, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """An untrained ``CLIPTextModel`` for the tokenizer's vocabulary."""
+    """Build an untrained ``CLIPTextModel`` for the tokenizer's vocabulary."""
     torch.manual_seed(config.seed + 10)
     size = config.diffusion.text_encoder
     return CLIPTextModel(
@@ -41,7 +41,7 @@ def build_text_encoder(config: Config, tokenizer: CLIPTokenizer) -> CLIPTextMode
 
 
 def build_unet(config: Config) -> UNet2DConditionModel:
-    """An untrained UNet: cross-attention at 8x8, 4x4 and in the middle (2x2)."""
+    """Build an untrained UNet: cross-attention at 8x8, 4x4 and in the middle (2x2)."""
     torch.manual_seed(config.seed + 11)
     size = config.diffusion.unet
     return UNet2DConditionModel(
@@ -59,7 +59,7 @@ def build_unet(config: Config) -> UNet2DConditionModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """The noise schedule of Stable Diffusion 1.x."""
+    """Build the noise schedule of Stable Diffusion 1.x."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -124,12 +124,12 @@ class Captions:
         self._words, self._artwork, self._tokenizer, self._recipe = words, artwork, tokenizer, recipe
 
     def texts(self, picked: Tensor, generator: torch.Generator) -> list[str]:
-        """One caption for each of the image numbers ``picked (b,)``."""
+        """Return one caption for each of the image numbers ``picked (b,)``."""
         chance = torch.rand(len(picked), 4, generator=generator).tolist()
         return [self._text(int(image), *row) for image, row in zip(picked, chance, strict=True)]
 
     def sample(self, picked: Tensor, generator: torch.Generator) -> Tensor:
-        """Token numbers ``(b, max_length)`` of :meth:`texts`."""
+        """Return the token numbers of :meth:`texts`, ``(b, max_length)``."""
         texts = self.texts(picked, generator)
         encoded = self._tokenizer(texts, padding="max_length", return_tensors="pt")
         return encoded.input_ids
@@ -145,7 +145,7 @@ class Captions:
 
 @torch.no_grad()
 def _latents(config: Config, image: ImageConfig, artwork: Artwork, vae: AutoencoderKL, seed: int) -> Tensor:
-    """``(images, views, 4, 8, 8)`` latents of unit variance, one for each augmented view of each image."""
+    """Return latents of unit variance, one for each augmented view of each image: ``(images, views, 4, 8, 8)``."""
     views = []
     for view in range(config.diffusion.views):
         generator = step_generator(seed, view)
@@ -154,6 +154,6 @@ def _latents(config: Config, image: ImageConfig, artwork: Artwork, vae: Autoenco
 
 
 def _min_snr_weights(scheduler: DDIMScheduler, gamma: float) -> Tensor:
-    """``(T,)`` loss weights min(SNR, gamma) / SNR for noise prediction (Hang et al. 2023, arXiv 2303.09556)."""
+    """Return loss weights min(SNR, gamma) / SNR for noise prediction, ``(T,)`` (Hang et al. 2023, arXiv 2303.09556)."""
     snr = scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
     return snr.clamp(max=gamma) / snr

@@ -34,7 +34,7 @@ Labelled = list[tuple[str, str]]
 
 
 def styled_pairs(words: Vocabulary) -> Labelled:
-    """Every (object, style) that has artwork, :data:`REPEATS` times."""
+    """Return every (object, style) that has artwork, :data:`REPEATS` times."""
     return [(thing.name, style) for thing in words.objects for style, _ in thing.icons for _ in range(REPEATS)]
 
 
@@ -80,7 +80,7 @@ def _named(
 
 
 def _mistakes(rows: list[tuple[tuple[str, str], Judgement]]) -> dict[str, dict[str, int]]:
-    """Object asked for -> objects seen instead, with counts."""
+    """Return the objects that were seen instead of each object asked for, with counts."""
     wrong: dict[str, Counter[str]] = {}
     for (thing, _), said in rows:
         if said.object != thing:
@@ -91,7 +91,7 @@ def _mistakes(rows: list[tuple[tuple[str, str], Judgement]]) -> dict[str, dict[s
 def calibration(
     scorer: Scorer, words: Vocabulary, artwork: Artwork, vae: AutoencoderKL, config: Config, weights: Path
 ) -> dict[str, Any]:
-    """Sensitivity and specificity of every class on held-out augmentations and on VAE reconstructions."""
+    """Measure sensitivity and specificity of every class on held-out augmentations and on VAE reconstructions."""
     truth = [
         (words.object_names[o], words.style_names[s])
         for o, s in zip(artwork.objects.tolist(), artwork.styles.tolist(), strict=True)
@@ -114,7 +114,7 @@ def calibration(
 
 
 def class_rates(words: Vocabulary, truth: Labelled, judged: list[Judgement]) -> dict[str, Any]:
-    """Overall accuracy, and for each object and style: sensitivity and specificity."""
+    """Return the overall accuracy, and for each object and style sensitivity and specificity."""
     rows = list(zip(truth, judged, strict=True))
     return {
         "object": _share(said.object == thing for (thing, _), said in rows),
@@ -136,7 +136,7 @@ def without_report(
     config: Config,
     images: int = 240,
 ) -> dict[str, Any]:
-    """What a model samples that was trained without ``concept`` (an object or a style) when asked for it.
+    """Report what a model that was trained without ``concept`` (an object or a style) generates when asked for it.
 
     An object is asked for by name and by its synonyms, a style together with every object in turn.
     """
@@ -160,7 +160,7 @@ def _judged_augmentation(scorer: Scorer, artwork: Artwork, config: Config, view:
 
 
 def held_out(images: Tensor, config: Config, view: int) -> Tensor:
-    """The scorer's augmentation with samples that its training never saw; ``(n, 3, 64, 64) -> (n, 3, 32, 32)``."""
+    """Return augmented artwork that the scorer's training never saw; ``(n, 3, 64, 64) -> (n, 3, 32, 32)``."""
     generator = step_generator(HELD_OUT_SEED, view)
     return disturb(augment(images, loose(config.image), generator, rotation=ROTATION), generator)
 
@@ -177,7 +177,7 @@ def _share(outcomes: Any) -> Any:
 
 
 def _rates(pairs: list[tuple[bool, bool]]) -> dict[str, Any]:
-    """Sensitivity and specificity of (is the class, was judged the class) pairs."""
+    """Return sensitivity and specificity of (is the class, was judged the class) pairs."""
     return {
         "sensitivity": _share(said for true, said in pairs if true),
         "specificity": _share(not said for true, said in pairs if not true),

@@ -30,7 +30,7 @@ BATCH, RATE, SEED = 32, 3e-4, 20261123
 
 
 def fine_tune(style: str, steps: int, *, seed: int = SEED) -> StableDiffusionPipeline:
-    """The embedded model after ``steps`` of AdamW on one style's images, a tenth of them without a caption.
+    """Train the embedded model further: ``steps`` of AdamW on one style's images, a tenth of them without a caption.
 
     Args:
         style: one of the vocabulary's.
@@ -64,7 +64,7 @@ def fine_tune(style: str, steps: int, *, seed: int = SEED) -> StableDiffusionPip
 
 @torch.no_grad()
 def _images(pipeline: StableDiffusionPipeline, style: str) -> Tensor:
-    """``(n, 4, 8, 8)`` latents of the style's images, unmoved."""
+    """Return the latents of the style's images, unmoved: ``(n, 4, 8, 8)``."""
     words, artwork = vocabulary(), load_artwork(vocabulary())
     of_style = artwork.images[artwork.styles == words.style_names.index(style)]
     image = load_config(CONFIG_FILE).image.model_copy(update={"scale": (0.97, 0.97), "shift": 0.0})
@@ -74,7 +74,7 @@ def _images(pipeline: StableDiffusionPipeline, style: str) -> Tensor:
 
 @torch.no_grad()
 def _captions(pipeline: StableDiffusionPipeline, style: str) -> Tensor:
-    """``(n + 1, 32, 128)`` text states of the images' captions, the empty one last."""
+    """Return the text states of the images' captions, the empty one last: ``(n + 1, 32, 128)``."""
     words, artwork = vocabulary(), load_artwork(vocabulary())
     sampled = artwork.objects[artwork.styles == words.style_names.index(style)].tolist()
     texts = [*(caption(words.objects[index].name) for index in sampled), ""]

@@ -64,7 +64,7 @@ def _fetch(style: Style, folder: Path) -> dict[str, str]:
 
 
 def _document(icon: dict[str, Any], defaults: dict[str, Any]) -> str:
-    """An iconify entry as a stand-alone SVG document."""
+    """Return an iconify entry as a stand-alone SVG document."""
     fallback = {"left": 0, "top": 0, "width": 16, "height": 16} | defaults
     box = " ".join(str(icon.get(key, fallback[key])) for key in ("left", "top", "width", "height"))
     return (

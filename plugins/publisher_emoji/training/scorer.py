@@ -59,12 +59,12 @@ def save_scorer(scorer: Scorer, config: Config, folder: Path) -> None:
 
 
 def loose(image: ImageConfig) -> ImageConfig:
-    """The scorer's augmentation: wider than the generator's, so that it does not judge position or size."""
+    """Return the scorer's augmentation, wider than the generator's: it must not judge position or size."""
     return image.model_copy(update={"scale": (0.78, 1.08), "shift": 3.0})
 
 
 def vae_views(config: Config, artwork: Artwork, vae: AutoencoderKL, views: int, seed: int) -> Tensor:
-    """``(images, views, 3, s, s)``: augmented renderings after a round trip through the autoencoder."""
+    """Return augmented renderings after a round trip through the autoencoder: ``(images, views, 3, s, s)``."""
     trips = [
         reconstruct(vae, augment(artwork.images, loose(config.image), step_generator(seed, view), rotation=ROTATION))
         for view in range(views)
@@ -73,7 +73,7 @@ def vae_views(config: Config, artwork: Artwork, vae: AutoencoderKL, views: int, 
 
 
 def disturb(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Brightness and contrast, blur for one in three, noise up to 0.12; ``(b, 3, s, s)`` in and out."""
+    """Change brightness and contrast, blur one in three, add noise up to 0.12; ``(b, 3, s, s)`` in and out."""
     b = len(pixels)
 
     def uniform(low: float, high: float) -> Tensor:
@@ -87,7 +87,7 @@ def disturb(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def no_object(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Images that show nothing: scrambled patches, means of several images, flat colours, smooth noise."""
+    """Make images that show nothing: scrambled patches, means of several images, flat colours, smooth noise."""
     b, _, s, _ = pixels.shape
     quarter = s // 4
     patches = F.unfold(pixels, quarter, stride=quarter)

@@ -15,7 +15,7 @@ from publisher_emoji.training.loop import step_generator, train
 
 
 def build_vae(config: Config) -> AutoencoderKL:
-    """An untrained ``AutoencoderKL`` of the recipe's size."""
+    """Build an untrained ``AutoencoderKL`` of the recipe's size."""
     torch.manual_seed(config.seed)
     levels = len(config.vae.block_out_channels)
     return AutoencoderKL(
@@ -47,25 +47,25 @@ def train_vae(config: Config, artwork: Artwork, folder: Path) -> AutoencoderKL:
 
 
 def reconstruction_loss(sampled: Tensor, pixels: Tensor) -> Tensor:
-    """L1 + L2 on pixels + L1 on their differences across and down (keeps thin strokes sharp)."""
+    """Return L1 + L2 on pixels + L1 on their differences across and down (keeps thin strokes sharp)."""
     across = F.l1_loss(sampled.diff(dim=-1), pixels.diff(dim=-1))
     down = F.l1_loss(sampled.diff(dim=-2), pixels.diff(dim=-2))
     return F.l1_loss(sampled, pixels) + F.mse_loss(sampled, pixels) + across + down
 
 
 def _kl(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL divergence from the unit Gaussian, mean over latent elements."""
+    """Return the KL divergence from the unit Gaussian, mean over latent elements."""
     mean, logvar = mean.float(), logvar.float()
     return 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
 
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    """Posterior means, not scaled: ``(n, 3, s, s) -> (n, 4, s/4, s/4)``."""
+    """Return posterior means, not scaled: ``(n, 3, s, s) -> (n, 4, s/4, s/4)``."""
     return torch.cat([vae.encode(part).latent_dist.mean for part in pixels.split(256)])
 
 
 @torch.no_grad()
 def reconstruct(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    """Round trip through the autoencoder: ``(n, 3, s, s)`` in and out, clamped to [-1, 1]."""
+    """Return images after the round trip through the autoencoder: ``(n, 3, s, s)`` in and out, clamped to [-1, 1]."""
     return torch.cat([vae.decode(encode(vae, part)).sample.clamp(-1, 1) for part in pixels.split(256)])

@@ -36,7 +36,7 @@ class Denoiser:
 
     @classmethod
     def load(cls, model: Model, device: torch.device, dtype: torch.dtype) -> Denoiser:
-        """The model's own.
+        """Load the model's own denoiser.
 
         Raises:
             ModelError: it cannot be loaded.
@@ -45,7 +45,7 @@ class Denoiser:
         return cls(load_component(model, model.anatomy.denoiser, device, dtype), 2 ** (len(blocks) - 1))
 
     def __call__(self, x: Tensor, t: Tensor, text: Text) -> Tensor:
-        """Predictions (epsilon in the paper; noise or velocity, as the model was trained).
+        """Return predictions (epsilon in the paper): noise or velocity, as the model was trained.
 
         Args:
             x: ``(B, c, h, w)`` latents.
@@ -66,7 +66,7 @@ class Denoiser:
         return prediction
 
     def frozen(self, x: Tensor, t: Tensor, text: Text) -> Tensor:
-        """The same without gradients."""
+        """Return predictions without gradients."""
         with torch.inference_mode():
             prediction = self(x, t, text)
         return prediction.clone()  # outside: a tensor of inference mode could take no part in a loss

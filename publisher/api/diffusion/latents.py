@@ -23,7 +23,7 @@ BATCH = 8
 
 @torch.no_grad()
 def encode_images(vae: Any, images: Tensor, tell: Callable[[int], None] | None = None) -> Tensor:
-    """The mean of the autoencoder's posterior, scaled as the denoiser expects it.
+    """Return the mean of the autoencoder's posterior, scaled as the denoiser expects it.
 
     Where the autoencoder has ``latents_mean`` and ``latents_std``, each channel is normalised by them: what the
     pipeline undoes before it decodes.
@@ -80,21 +80,21 @@ class Noising:
         return cls(read_process(type(pipeline.scheduler).__name__, pipeline.scheduler.config))
 
     def noisy(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """``x_t``: ``x`` and ``noise`` ``(B, c, h, w)``, ``t (B,)``."""
+        """Return ``x_t`` of latents ``x``, noise and timesteps: ``(B, c, h, w)`` twice and ``(B,)``."""
         mixed: Tensor = self.scheduler.add_noise(x, noise, t)
         return mixed
 
     def target(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the denoiser should say, ``(B, c, h, w)``."""
+        """Return what the denoiser should say, ``(B, c, h, w)``."""
         wanted: Tensor = noise if self.prediction == "epsilon" else self.scheduler.get_velocity(x, noise, t)
         return wanted
 
     def loss(self, denoiser: Denoiser, x: Tensor, text: Text, noise: Tensor, t: Tensor) -> Tensor:
-        """The mean squared error of each row, ``(B,)`` float32."""
+        """Return the mean squared error of each row, ``(B,)`` float32."""
         predicted = denoiser(self.noisy(x, noise, t), t, text)
         return F.mse_loss(predicted, self.target(x, noise, t), reduction="none").mean((1, 2, 3))
 
     def sample(self, like: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Noise and uniform timesteps for a batch, sampled on the CPU, on the batch's device."""
+        """Sample noise and uniform timesteps for a batch, on the CPU; return them on the batch's device."""
         noise = torch.randn(like.shape, generator=generator).to(like.device)
         return noise, torch.randint(self.steps, (len(like),), generator=generator).to(like.device)

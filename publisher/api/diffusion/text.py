@@ -32,7 +32,7 @@ class Text:
 
     @staticmethod
     def join(texts: Sequence[Text]) -> Text:
-        """One batch, in this order."""
+        """Return one batch of several, in this order."""
         pooled = [text.pooled for text in texts if text.pooled is not None]
         return Text(torch.cat([text.states for text in texts]), torch.cat(pooled) if pooled else None)
 
@@ -40,7 +40,7 @@ class Text:
 def encode(
     model: Model, texts: Iterable[str], device: torch.device, tell: Callable[[int], None] | None = None
 ) -> dict[str, Text]:
-    """Every distinct text as a batch of one, in float32; the encoders are let go.
+    """Encode every distinct text as a batch of one, in float32; the encoders are dropped afterwards.
 
     The empty text stands for no prompt: where the pipeline generates with zeros in its place, it is zeros here too.
 
@@ -77,7 +77,7 @@ def encode(
 def _run(
     model: Model, part: TextEncoder, texts: Sequence[str], device: torch.device, tell: Callable[[int], None] | None
 ) -> tuple[Tensor, Tensor | None]:
-    """``(B, n, width)`` and, of an encoder with a projection, ``(B, p)``."""
+    """Return ``(B, n, width)`` and, of an encoder with a projection, ``(B, p)``."""
     tokenizer = load_component(model, part.tokenizer, device, torch.float32)
     network = load_component(model, part.component, device, torch.float32)
     positions = min(int(tokenizer.model_max_length), int(network.config.max_position_embeddings))

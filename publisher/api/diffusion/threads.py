@@ -22,19 +22,19 @@ Aside = Callable[[Work], Work]
 
 
 def is_small(device: torch.device, size: tuple[int, int]) -> bool:
-    """Whether a denoiser of latents of this height and width is to be run by one thread at a time."""
+    """Return whether one thread at a time should run a denoiser of latents of this height and width."""
     return device.type == "cpu" and size[0] * size[1] <= SMALL
 
 
 def at_once(work: Work) -> Work:
-    """Do it now, in this thread."""
+    """Run the work now, in this thread."""
     result = work()
     return lambda: result
 
 
 @contextmanager
 def one_thread_each() -> Iterator[Aside]:
-    """One thread for what is done inside, another one for what is put aside."""
+    """Give one thread to what is done inside, and another one to what is put aside."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

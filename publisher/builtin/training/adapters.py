@@ -17,7 +17,7 @@ CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsam
 def add_lora(
     unet: Any, rank: int, generator: torch.Generator, *, conv: bool = False, without: Collection[str] = ()
 ) -> tuple[nn.Parameter, ...]:
-    """Adapters that change nothing yet: Gaussian down-projections, as diffusers' examples have them, and zeros.
+    """Add adapters that change nothing yet: Gaussian down-projections, as in diffusers' examples, and zeros.
 
     Args:
         unet: frozen; its layers are wrapped.

@@ -13,7 +13,7 @@ from publisher.api.diffusion.learner import TextSide, text_sides
 
 
 def add_token(pipeline: Any, token: str, words: str, vectors: int) -> tuple[nn.Parameter, ...]:
-    """Teach it to every tokenizer, with embeddings that start as the mean of those of ``words``.
+    """Add the token to every tokenizer, with embeddings that start as the mean of those of ``words``.
 
     Args:
         pipeline: frozen; diffusers' pipelines then read ``token`` as ``token token_1 token_2 ...``.
@@ -43,7 +43,7 @@ def _add(pipeline: Any, side: TextSide, token: str, words: str, vectors: int) ->
 
 
 def _mean(side: TextSide, words: str) -> Tensor:
-    """``(d,)``."""
+    """Return the mean embedding of the words, ``(d,)``."""
     ids = side.tokenizer(words, add_special_tokens=False).input_ids
     if not ids:
         raise UsageError(f"{words!r} has no tokens to start a new one from", hint="Set 'initial' to other words.")
@@ -52,7 +52,7 @@ def _mean(side: TextSide, words: str) -> Tensor:
 
 
 def _only(rows: list[int]) -> Callable[[Tensor], Tensor]:
-    """A gradient hook that lets nothing but these rows through."""
+    """Return a gradient hook that lets nothing but these rows through."""
 
     def keep(gradient: Tensor) -> Tensor:
         kept = torch.zeros_like(gradient)
