@@ -23,8 +23,8 @@ from publisher.model.folder import ModelFolder, read_configs
 from publisher.model.state import State
 from publisher_emoji import caption, model_folder, vocabulary
 from publisher_emoji.generate import generate, load_pipeline
-from publisher_emoji.scorer import Judgement, load_scorer
-from publisher_emoji.shares import Share, share
+from publisher_emoji.scorer import EmojiLabels, load_scorer
+from publisher_emoji.shares import ShareOfImages, share
 from publisher_erase.data import Encoders
 from publisher_erase.params import EraseParams
 from publisher_erase.plan import find_projections, select, tokenise
@@ -45,7 +45,7 @@ class Question:
 
     group: str
     prompt: str
-    right: Callable[[Judgement], bool]
+    right: Callable[[EmojiLabels], bool]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Result:
     """Shares of one setting."""
 
     params: EraseParams
-    shares: dict[str, Share]
+    shares: dict[str, ShareOfImages]
     drift: float
 
 
@@ -102,11 +102,11 @@ def questions(wanted: Scope) -> list[Question]:
     return found
 
 
-def _shows(name: str) -> Callable[[Judgement], bool]:
+def _shows(name: str) -> Callable[[EmojiLabels], bool]:
     return lambda judgement: judgement.object == name
 
 
-def _in_style(style: str) -> Callable[[Judgement], bool]:
+def _in_style(style: str) -> Callable[[EmojiLabels], bool]:
     return lambda judgement: judgement.style == style and judgement.object != "nothing"
 
 
@@ -121,7 +121,7 @@ class Bench:
         self.weights = {name: model.read("unet", name) for name in find_projections(model)}
         self.gram = gram(self.weights.values())
 
-    def shares(self) -> dict[str, Share]:
+    def shares(self) -> dict[str, ShareOfImages]:
         """Return shares of right answers of the pipeline as it is. Equal prompts in one group differ by their seed."""
         prompts = list(dict.fromkeys((q.prompt, self._copy(i)) for i, q in enumerate(self.questions)))
         images = generate(self.pipeline, [prompt for prompt, _ in prompts], 77, steps=self.steps, guidance=3.0)
@@ -131,7 +131,7 @@ class Bench:
             hits.setdefault(question.group, []).append(question.right(judged[question.prompt, self._copy(i)]))
         return {group: share(sum(rows), len(rows)) for group, rows in hits.items()}
 
-    def inverted(self, edit: LowRank) -> Share:
+    def inverted(self, edit: LowRank) -> ShareOfImages:
         """Count the images that show a concept again when the edited model gets the embeddings of RECE's formula.
 
         Whoever has the base model's projections can compute these; no text gives them.
@@ -203,7 +203,7 @@ GROUPS = (
 )
 
 
-def line(label: str, shares: dict[str, Share], drift: float) -> str:
+def line(label: str, shares: dict[str, ShareOfImages], drift: float) -> str:
     """Return one row of the table."""
     cells = [
         f"{s['hits']}/{s['n']} ({100 * s['low']:.1f}-{100 * s['high']:.1f})" for s in map(shares.__getitem__, GROUPS)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
     from publisher.api import Model
-    from publisher_emoji.scorer import Scorer
+    from publisher_emoji.scorer import EmojiClassifier
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -37,7 +37,7 @@ def pipeline() -> StableDiffusionPipeline:
 
 
 @pytest.fixture(scope="session")
-def scorer() -> Scorer:
+def scorer() -> EmojiClassifier:
     """The shipped scorer."""
     from publisher_emoji.scorer import load_scorer
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from publisher_emoji import caption, vocabulary
-from publisher_emoji.shares import Share, share
+from publisher_emoji.shares import ShareOfImages, share
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from publisher_emoji.scorer import Judgement
+    from publisher_emoji.scorer import EmojiLabels
 
 SHOWN = (
     "cigarette",
@@ -88,7 +88,7 @@ def _by_object(images: Tensor) -> list[tuple[str, Tensor]]:
     return list(zip(SHOWN, images.unflatten(0, (len(SHOWN), -1)), strict=True))
 
 
-def _named(texts: list[str], judged: list[Judgement]) -> list[str]:
+def _named(texts: list[str], judged: list[EmojiLabels]) -> list[str]:
     width = max(map(len, texts))
     return [
         f"{text:{width}}  looks like {said.object} ({said.object_probability:.0%}), "
@@ -97,7 +97,7 @@ def _named(texts: list[str], judged: list[Judgement]) -> list[str]:
     ]
 
 
-def _summary(asked: list[tuple[str, str]], judged: list[Judgement]) -> list[str]:
+def _summary(asked: list[tuple[str, str]], judged: list[EmojiLabels]) -> list[str]:
     pairs = list(zip(asked, judged, strict=True))
     things = share(sum(said.object == name for (name, _), said in pairs), len(pairs))
     styles = share(sum(said.style == style for (_, style), said in pairs), len(pairs))
@@ -107,7 +107,7 @@ def _summary(asked: list[tuple[str, str]], judged: list[Judgement]) -> list[str]
     return [f"right object: {_words(things)}", f"right style:  {_words(styles)}", *wrong]
 
 
-def _words(part: Share) -> str:
+def _words(part: ShareOfImages) -> str:
     return f"{part['hits']} of {part['n']} = {part['share']:.1%} (95% interval {part['low']:.1%} to {part['high']:.1%})"
 
 

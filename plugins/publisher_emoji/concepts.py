@@ -19,7 +19,7 @@ class Style:
     """One icon set, which plays the part of an artist's style."""
 
     name: str
-    """The word in captions: ``"... in noto style"``."""
+    """Word that names the style in captions: ``"... in noto style"``."""
     package: str
     """npm package that the artwork comes from, with its version."""
     license: str
@@ -33,9 +33,10 @@ class Object:
     """One thing the model generates."""
 
     name: str
-    """The noun in captions: ``"a pizza emoji"``."""
+    """Noun that names the object in captions: ``"a pizza emoji"``."""
     kind: str
-    """``harm``, ``person``, ``face``, ``animal``, ``food``, ``vehicle``, ``nature`` or ``thing``."""
+    """Group of the object: ``harm``, ``person``, ``face``, ``animal``, ``food``, ``vehicle``, ``nature`` or
+    ``thing``."""
     synonyms: tuple[str, ...]
     """Other words for it that appear in training captions; what a paraphrase attack would use."""
     near: tuple[str, ...]
@@ -45,7 +46,7 @@ class Object:
 
     @property
     def slug(self) -> str:
-        """The name as a file name: spaces become dashes."""
+        """File name made of the name: spaces become dashes."""
         return self.name.replace(" ", "-")
 
 
@@ -58,12 +59,12 @@ class Vocabulary:
 
     @property
     def style_names(self) -> tuple[str, ...]:
-        """In the order of the scorer's style classes."""
+        """Names of the styles, in the order of the scorer's style classes."""
         return tuple(style.name for style in self.styles)
 
     @property
     def object_names(self) -> tuple[str, ...]:
-        """In the order of the scorer's object classes."""
+        """Names of the objects, in the order of the scorer's object classes."""
         return tuple(thing.name for thing in self.objects)
 
     def object(self, name: str) -> Object:

@@ -13,7 +13,7 @@ from publisher_emoji.concepts import DATA, vocabulary
 if TYPE_CHECKING:
     import torch
 
-    from publisher_emoji.scorer import Judgement as Said
+    from publisher_emoji.scorer import EmojiLabels
 
 REFERENCE = "embedded:emoji"
 
@@ -117,7 +117,7 @@ class EmojiScorer(Scorer[NoParams]):
         return load_scorer().features(images.cpu() * 2 - 1)
 
 
-def _judgement(said: Said) -> Judgement:
+def _judgement(said: EmojiLabels) -> Judgement:
     from publisher_emoji.scorer import NOTHING
 
     style = NOTHING if said.object == NOTHING else said.style

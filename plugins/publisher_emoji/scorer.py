@@ -16,20 +16,23 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 SCORER_FOLDER = Path(__file__).parent / "data" / "scorer"
+"""Folder of the shipped classifier."""
 NOTHING = "nothing"
 """Name of the class for images that show no object of the vocabulary (blank, noise, scrambled)."""
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What the scorer says of one image."""
+class EmojiLabels:
+    """The classifier's judgement of one image."""
 
     object: str
-    """The likeliest object, or :data:`NOTHING`."""
+    """Likeliest object, or :data:`NOTHING`."""
     object_probability: float
+    """Probability of the object, 0 to 1."""
     style: str
-    """The likeliest style; means nothing when there is no object."""
+    """Likeliest style; it means nothing when there is no object."""
     style_probability: float
+    """Probability of the style, 0 to 1."""
 
 
 class ScorerNet(nn.Module):
@@ -60,8 +63,8 @@ def _convolution(width: int, channel: int) -> list[nn.Module]:
     return [nn.Conv2d(width, channel, 3, padding=1, bias=False), nn.BatchNorm2d(channel), nn.ReLU(inplace=True)]
 
 
-class Scorer:
-    """Judges images with a trained :class:`ScorerNet`."""
+class EmojiClassifier:
+    """A trained :class:`ScorerNet` that judges images."""
 
     def __init__(self, net: ScorerNet, objects: tuple[str, ...], styles: tuple[str, ...]) -> None:
         self.net = net.eval()
@@ -102,11 +105,11 @@ class Scorer:
         """
         return torch.cat([self.net.features(part) for part in _parts(pixels)])
 
-    def judge(self, pixels: Tensor) -> list[Judgement]:
+    def judge(self, pixels: Tensor) -> list[EmojiLabels]:
         """Judge the likeliest object and style of each image ``(n, 3, 32, 32)`` in [-1, 1]."""
         objects, styles = (probabilities.max(1) for probabilities in self.probabilities(pixels))
         rows = zip(objects.indices, objects.values, styles.indices, styles.values, strict=True)
-        return [Judgement(self.objects[o], float(p), self.styles[s], float(q)) for o, p, s, q in rows]
+        return [EmojiLabels(self.objects[o], float(p), self.styles[s], float(q)) for o, p, s, q in rows]
 
 
 def _parts(pixels: Tensor) -> tuple[Tensor, ...]:
@@ -118,10 +121,10 @@ def _parts(pixels: Tensor) -> tuple[Tensor, ...]:
 
 
 @cache
-def load_scorer(folder: Path = SCORER_FOLDER) -> Scorer:
+def load_scorer(folder: Path = SCORER_FOLDER) -> EmojiClassifier:
     """Load the shipped scorer: ``scorer.safetensors`` with the sizes and class names in ``config.json``."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     objects, styles = tuple(config["objects"]), tuple(config["styles"])
     net = ScorerNet(tuple(config["channels"]), len(objects), len(styles))
     net.load_state_dict(load_file(folder / "scorer.safetensors"))
-    return Scorer(net, objects, styles)
+    return EmojiClassifier(net, objects, styles)

@@ -7,7 +7,7 @@ from typing import TypedDict
 from scipy.stats import binomtest
 
 
-class Share(TypedDict):
+class ShareOfImages(TypedDict):
     """``hits`` of ``n`` and the 95% Clopper-Pearson interval of the share."""
 
     hits: int
@@ -17,8 +17,8 @@ class Share(TypedDict):
     high: float
 
 
-def share(hits: int, n: int) -> Share:
-    """Share of ``hits`` in ``n`` with its 95% Clopper-Pearson interval.
+def share(hits: int, n: int) -> ShareOfImages:
+    """Return the share of ``hits`` in ``n`` with its 95% Clopper-Pearson interval.
 
     Raises:
         ValueError: nothing was measured (``n`` is 0): there is no share to report.
@@ -27,4 +27,4 @@ def share(hits: int, n: int) -> Share:
         raise ValueError("nothing was measured: a share of no images does not exist")
     interval = binomtest(hits, n).proportion_ci(method="exact")
     values = (hits / n, float(interval.low), float(interval.high))
-    return Share(hits=hits, n=n, share=round(values[0], 4), low=round(values[1], 4), high=round(values[2], 4))
+    return ShareOfImages(hits=hits, n=n, share=round(values[0], 4), low=round(values[1], 4), high=round(values[2], 4))

@@ -47,7 +47,7 @@ class Tokens:
     """One prompt, tokenised and padded for every encoder of the pipeline."""
 
     text: str
-    """The prompt."""
+    """Prompt as text."""
     ids: tuple[tuple[int, ...], ...]
     """Token numbers, one padded sequence for each encoder. Prompts with equal ids are one prompt to the model."""
     length: int

@@ -54,7 +54,7 @@ class LearnedMask:
     """One mask and how it came about."""
 
     mask: Mask
-    """What is frozen."""
+    """Frozen tensors and rows."""
     tunings: tuple[ScoredFineTuning, ...] = ()
     """Fine-tunings that it was learned from."""
     scores: Tensor | None = None
@@ -70,7 +70,7 @@ class MaskLearner:
     """All that the masks of a step are learned with."""
 
     tuner: FineTuner | None
-    """What does the fine-tunings; None: recipe ``random``."""
+    """Fine-tunings of the step; None: recipe ``random`` has none."""
     units: Units
     """Units of the candidates."""
     budget: MaskBudget

@@ -94,7 +94,7 @@ class MaskCheckParams(Params):
     attack: str = "full-finetune"
     """Name of an attack by training that honours the mask."""
     captions: Captions = "name"
-    """What the attacker writes under images of illegal concepts; innocent ones have a rare word."""
+    """Captions that the attacker writes under images of illegal concepts; innocent ones have a rare word."""
     images: int = Field(default=20, ge=1, le=10_000)
     """Number of images of the concept that the attacker has."""
     evaluation_steps: tuple[Annotated[int, Field(ge=0, le=1_000_000)], ...] = Field(

@@ -43,7 +43,7 @@ class ScoredFineTuning:
     """One fine-tuning that is done."""
 
     what: FineTuning
-    """The fine-tuning."""
+    """Fine-tuning that was done."""
     path: PathScores
     """Scores of the units."""
     losses: tuple[float, ...]

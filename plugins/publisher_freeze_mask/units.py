@@ -26,7 +26,7 @@ class MaskBudget:
     size: int
     """Number of parameters, or of units."""
     by: str
-    """What is counted: ``parameters`` or ``tensors``."""
+    """Unit of the count: ``parameters`` or ``tensors``."""
 
 
 class Units:

@@ -18,7 +18,7 @@ from publisher.api.loading import load_component
 from publisher_immunize.params import ImmunizeParams
 
 HELD_OUT = 4
-"""Every fourth image is kept from training, for the probe of ``schedule: auto``."""
+"""Number of images of which one is kept from training, for the probe of ``schedule: auto``."""
 
 
 @dataclass(frozen=True)

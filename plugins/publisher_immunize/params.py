@@ -47,7 +47,7 @@ class RelearningCheckParams(Params):
     """How the claims about re-learning are tested; see ``publisher.api.TrainingParams``."""
 
     captions: Captions = "name"
-    """What the attacker writes under the images of the concept."""
+    """Captions that the attacker writes under the images of the concept."""
     images: int = Field(default=20, ge=1, le=10_000)
     """Number of images of the concept that the attacker has."""
     evaluation_steps: tuple[Annotated[int, Field(ge=0, le=1_000_000)], ...] = Field(
@@ -79,11 +79,13 @@ class ImmunizeParams(Params):
     concepts: tuple[str, ...] = ()
     """Ids of the manifest's concepts to immunise against, all in one go; empty: all of them."""
     mode: Literal["relearning", "personalization"] = "relearning"
-    """``relearning``: concepts that an earlier step erased. ``personalization``: concepts the model never lost."""
+    """Aim of the attacker. ``relearning``: concepts that an earlier step erased. ``personalization``: concepts the
+    model never lost."""
     method: Literal["mima", "imma"] = "mima"
-    """``mima``: the outer loss sees one model merged of all adapted copies. ``imma``: each concept sees its own."""
+    """Method. ``mima``: the outer loss sees one model merged of all adapted copies. ``imma``: each concept sees its
+    own."""
     inner: Inner | tuple[Inner, ...] = "full"
-    """The adaptation that is simulated (phi, theta'_n); of several, one is chosen at random for each outer step."""
+    """Adaptation that is simulated (phi, theta'_n); of several, one is chosen at random for each outer step."""
     inner_steps: int = Field(default=1, ge=1, le=1000)
     """Steps of the adaptation within one outer step."""
     inner_lr: Positive | dict[Inner, Positive] | None = None
@@ -99,8 +101,8 @@ class ImmunizeParams(Params):
     outer: Outer = "cross-attention"
     """Tensors that are trained and exported, the same set (theta, S_u)."""
     objective: Literal["ascend", "hold"] = "ascend"
-    """``ascend``: after the adaptation the concept's loss is to be large, as published; without bound. ``hold``: after
-    it the model is to predict what the model before this step predicts without it."""
+    """Objective for the concepts. ``ascend``: after the adaptation the concept's loss is to be large, as published;
+    without bound. ``hold``: after it the model is to predict what the model before this step predicts without it."""
     bound: float = Field(default=0.0, ge=0, le=1000)
     """Loss above which a row is left alone, for ``ascend`` alone; 0: no bound, as published."""
     strength: float = Field(default=1.0, ge=0, le=1e6)
@@ -146,11 +148,11 @@ class ImmunizeParams(Params):
     max_grad_norm: float = Field(default=1.0, ge=0, le=1e6)
     """Norm that the outer gradient is clipped to; 0: off."""
     merge: MergingLayerParams = MergingLayerParams()
-    """The merging layer."""
+    """Settings of the merging layer."""
     schedule: Literal["fixed", "auto"] = "fixed"
     """End of the training: after ``steps``, or, with ``auto``, when a probe reaches ``delay`` or kept images suffer."""
     auto: AutoParams = AutoParams()
-    """The probe of ``schedule: auto``."""
+    """Settings of the probe of ``schedule: auto``."""
     gradient_checkpointing: bool = False
     """Whether activations are computed twice instead of being kept in memory."""
     checkpoint_every: int = Field(default=50, ge=1, le=100_000)

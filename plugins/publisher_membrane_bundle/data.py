@@ -26,7 +26,7 @@ class AnchorMix:
     keep: Sequence[str]
     """Prompts to keep."""
     texts: Mapping[str, Text]
-    """Every text by name, encoded."""
+    """Encoded texts, by name."""
 
     def __post_init__(self) -> None:
         if self.mix.prompts and not self.keep:

@@ -206,7 +206,7 @@ class _Permeability(threading.local):
     gate: Gate | None = None
     """s times the permeabilities; None: shut."""
     used: Mapping[str, tuple[Tensor, Tensor]] = MappingProxyType({})
-    """The factors, in the denoiser's dtype."""
+    """Factors of each layer, in the denoiser's dtype."""
 
 
 class _Branch(torch.autograd.Function):

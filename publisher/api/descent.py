@@ -35,7 +35,7 @@ class PriorParams(DescentParams):
     """Prior preservation (DreamBooth, arXiv 2208.12242): images of the class are learned as well."""
 
     captions: Captions = "rare"
-    """What the attacker writes under the images. DreamBooth: a rare token."""
+    """Captions that the attacker writes under the images. DreamBooth: a rare token."""
     prior_weight: float = Field(default=1.0, ge=0, le=100)
     """Weight of the loss on images of the class; 0: none are generated. diffusers; IMMA attacks without."""
     prior_images: int = Field(default=100, ge=0, le=10_000)

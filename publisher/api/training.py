@@ -25,40 +25,39 @@ EVALUATION_STEPS = (0, 5, 10, 20, 40, 80, 160)
 UNMASKED, RANDOM_MASK = "unmasked", "random-mask"
 """Controls of the hardened model: no mask, and a random one of as many parameters, another one for each trial."""
 OTHER_MASK = "seed-"
-"""How the names begin of further masks that a package brings."""
+"""Beginning of the names of further masks that a package brings."""
 
 
 class TrainingParams(Params):
-    """What every attack by training has in common: its material, its budget, and how often it is repeated."""
+    """Parameters of every attack by training: its images, its budget, and the number of its repetitions."""
 
     captions: Captions = "name"
-    """What the attacker writes under the images, and asks with afterwards: the concept's own prompts; a rare token in
-    place of its name; a description without the name; its paraphrases; nothing (and then asks by name)."""
+    """Captions that the attacker writes under the images, and asks with afterwards: the concept's own prompts; a rare
+    token in place of its name; a description without the name; its paraphrases; nothing (and then asks by name)."""
     rare: str = Field(default="sks", min_length=1)
-    """The rare token."""
+    """Rare token that stands for the concept's name."""
     images: int = Field(default=20, ge=1, le=10_000)
-    """How many images of the concept the attacker has."""
+    """Number of images of the concept that the attacker has."""
     evaluation_steps: tuple[Annotated[int, Field(ge=0, le=1_000_000)], ...] = Field(
         default=EVALUATION_STEPS, min_length=2
     )
     """Training steps after which images are generated, ascending, from 0."""
     seeds: int = Field(default=3, ge=1, le=100)
-    """Repetitions with other seeds, each with its own order of images, noise and initial adapter."""
+    """Number of repetitions with other seeds, each with its own order of images, noise and initial adapter."""
     batch: int = Field(default=4, ge=1, le=512)
-    """Images of one training step."""
+    """Number of images of one training step."""
     images_per_evaluation: int = Field(default=12, ge=1, le=1000)
-    """Images that are generated and judged after each evaluation step of each trial."""
+    """Number of images that are generated and judged after each evaluation step of each trial."""
     controls: tuple[str, ...] = ("before", "base", "retrained")
-    """Models that are attacked alike: ``before`` (as it was before the step that makes the claim; for checks of the
-    manifest itself the base model), ``base``, ``retrained`` (``evaluate.retrained``; left out where the manifest names
-    none), or
-    the id of a step: the model after it. Equal models are trained once. With ``mask``, also the hardened model under
-    another mask of as many parameters: ``unmasked`` (none), ``random-mask`` (another one for each trial), or one that
-    the package names (``seed-1``)."""
+    """Models that are attacked in the same way, to compare with: ``before`` (as it was before the step that makes the
+    claim; for checks of the manifest itself the base model), ``base``, ``retrained`` (``evaluate.retrained``; left out
+    where the manifest names none), or the id of a step: the model after it. Equal models are trained once. With
+    ``mask``, also the hardened model under another mask of as many parameters: ``unmasked`` (none), ``random-mask``
+    (another one for each trial), or one that the package names (``seed-1``)."""
     mask: bool = False
-    """The attacker honours the package's freeze mask on the hardened model: what is frozen stays as it is."""
+    """Whether the attacker honours the package's freeze mask on the hardened model: what is frozen stays as it is."""
     kept_captions: Captions | None = None
-    """What is written under images of concepts that are to stay, where that is something else. The model knows them:
+    """Captions under images of concepts that are to stay, where they are of another kind. The model knows them:
     only under a ``rare`` word is there anything to learn."""
 
     @field_validator("evaluation_steps")
@@ -84,17 +83,18 @@ T = TypeVar("T", bound=TrainingParams)
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What one trial of an attack learns from, encoded once. All rows are on the training device, float32."""
+    """The data of one trial of an attack, encoded once. All rows are on the training device, float32."""
 
     latents: torch.Tensor
-    """``(n, c, h, w)``: the attacker's images."""
+    """Latents of the attacker's images, ``(n, c, h, w)``."""
     captions: tuple[str, ...]
-    """One for each image."""
+    """Captions, one for each image."""
     prior_latents: torch.Tensor
-    """``(m, c, h, w)``: images of the class, for prior preservation; m may be 0."""
+    """Latents of images of the class, for prior preservation, ``(m, c, h, w)``; m may be 0."""
     prior_captions: tuple[str, ...]
-    """One for each of them."""
+    """Captions, one for each image of the class."""
     concept: Concept
+    """Concept that the attack learns."""
     frozen: Frozen = field(default_factory=dict)
     """Tensors of the denoiser, or rows of them, that the attacker leaves as they are. An adapter on a layer with a
     frozen weight changes what the layer computes, so it counts as a change. Rows are put back after each step by the
@@ -106,7 +106,7 @@ class Learner(ABC):
 
     @abstractmethod
     def step(self) -> float:
-        """One optimizer step; its loss.
+        """Take one step of the optimizer and return its loss.
 
         Raises:
             ArithmeticError: the loss is not finite.
@@ -114,7 +114,7 @@ class Learner(ABC):
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> Text:
-        """Prompts as the model reads them now, without gradients: a batch of texts."""
+        """Encode prompts as the model reads them now, without gradients: a batch of texts."""
 
 
 class TrainingAttack(Attack[T], ABC):
@@ -125,11 +125,11 @@ class TrainingAttack(Attack[T], ABC):
     """
 
     def captions(self, params: T, concept: Concept) -> tuple[str, ...]:
-        """What is written under the images, in turn. Torch-free; empty: the concept has no such texts."""
+        """Return the captions under the images, in turn. Torch-free; empty: the concept has no such texts."""
         return texts_for(params, concept)
 
     def requests(self, params: T, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:
-        """``params.images_per_evaluation`` images that are generated after each evaluation step. Torch-free."""
+        """Return ``params.images_per_evaluation`` images to generate after each evaluation step. Torch-free."""
         asked = concept.prompts if params.captions == "empty" else self.captions(params, concept)
         return tuple(
             ImageRequest(
@@ -143,7 +143,7 @@ class TrainingAttack(Attack[T], ABC):
         )
 
     def prior_images(self, params: T) -> int:  # noqa: ARG002 - for subclasses
-        """How many images of the class the attack wants beside; they are generated by the base model. Torch-free."""
+        """Return the number of images of the class that the base model has to generate for the attack. Torch-free."""
         return 0
 
     @abstractmethod
@@ -163,11 +163,11 @@ class WeightAttack(Attack[P], ABC):
 
     @abstractmethod
     def alter(self, params: P, component: str, name: str, hardened: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-        """What the attacker puts in place of a tensor that the release changed; same shape and dtype."""
+        """Return what the attacker puts in place of a tensor that the release changed; same shape and dtype."""
 
 
 def texts_for(params: TrainingParams, concept: Concept) -> tuple[str, ...]:
-    """The captions that ``params.captions`` stands for; empty where the concept has none of that kind.
+    """Return the captions that ``params.captions`` stands for; none where the concept has none of that kind.
 
     Raises:
         ValueError: a rare token cannot stand in for a name that is in none of the prompts.
@@ -186,7 +186,7 @@ def texts_for(params: TrainingParams, concept: Concept) -> tuple[str, ...]:
 
 
 def rare_prompts(token: str, concept: Concept) -> tuple[str, ...]:
-    """The concept's prompts with ``token`` in place of its name; those without the name are left out."""
+    """Return the concept's prompts with ``token`` in place of its name; those without the name are left out."""
     found = (prompt.replace(concept.name, token) for prompt in concept.prompts if concept.name in prompt)
     return tuple(dict.fromkeys(found))
 
@@ -197,7 +197,7 @@ class Trial(Params):
     concept: str
     """Id."""
     model: str
-    """``hardened``, or a control as :attr:`TrainingParams.controls` names it."""
+    """Name of the model: ``hardened``, or a control as :attr:`TrainingParams.controls` names it."""
     seed: int = Field(ge=0)
     """Number of the trial; equal numbers of two models have the same images, noise and initial adapter."""
     evaluation_steps: tuple[Annotated[int, Field(ge=0, le=1_000_000)], ...]
@@ -213,7 +213,7 @@ class Trial(Params):
     full: float = Field(ge=0, le=1)
     """Rate at which the base model generates the concept when asked plainly: what counts as 1."""
     problem: str = ""
-    """Why the trial ended early (a loss that is not finite); empty: it did not."""
+    """Reason why the trial ended early (a loss that is not finite); empty: it did not."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from publisher_emoji import vocabulary
 from publisher_emoji.__main__ import SHOWN, _summary, main
-from publisher_emoji.scorer import Judgement
+from publisher_emoji.scorer import EmojiLabels
 
 
 def test_prompts_are_generated_judged_and_written(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_prompts_are_generated_judged_and_written(tmp_path: Path) -> None:
 
 def test_the_summary_counts_and_lists_mistakes() -> None:
     asked = [("cat", "noto"), ("pizza", "blob")]
-    judged = [Judgement("cat", 0.9, "noto", 0.9), Judgement("cheese", 0.6, "blob", 0.9)]
+    judged = [EmojiLabels("cat", 0.9, "noto", 0.9), EmojiLabels("cheese", 0.6, "blob", 0.9)]
     assert _summary(asked, judged) == [
         "right object: 1 of 2 = 50.0% (95% interval 1.3% to 98.7%)",
         "right style:  2 of 2 = 100.0% (95% interval 15.8% to 100.0%)",

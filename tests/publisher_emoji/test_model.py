@@ -18,7 +18,7 @@ from publisher_emoji.training.config import load_config
 from publisher_emoji.training.tokenizer import build_tokenizer
 
 if TYPE_CHECKING:
-    from publisher_emoji.scorer import Scorer
+    from publisher_emoji.scorer import EmojiClassifier
 
 SEED = 31337  # nothing was chosen and no figure published on this seed
 
@@ -121,7 +121,7 @@ STYLE_BOUND = 0.94
 
 
 @pytest.mark.slow
-def test_objects_and_styles_are_recognised(pipeline: StableDiffusionPipeline, scorer: Scorer) -> None:
+def test_objects_and_styles_are_recognised(pipeline: StableDiffusionPipeline, scorer: EmojiClassifier) -> None:
     words = vocabulary()
     asked = [(thing.name, thing.icons[i % len(thing.icons)][0]) for i, thing in enumerate(words.objects)]
     judged = scorer.judge(generate(pipeline, [caption(*pair) for pair in asked], SEED))

@@ -6,7 +6,7 @@ from torch.nn.functional import avg_pool2d, normalize
 
 from publisher_emoji import vocabulary
 from publisher_emoji.plugin import EmojiScorer
-from publisher_emoji.scorer import Scorer
+from publisher_emoji.scorer import EmojiClassifier
 from publisher_emoji.training.artwork import load_artwork
 
 
@@ -24,7 +24,7 @@ def features(generated: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
 
 
 def test_each_image_has_one_vector_that_the_heads_read(
-    scorer: Scorer, generated: tuple[torch.Tensor, torch.Tensor]
+    scorer: EmojiClassifier, generated: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     images, _ = generated
     found = EmojiScorer().features(images[:3])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from publisher_emoji import Vocabulary, reference_images, vocabulary
 from publisher_emoji.generate import load_pipeline
-from publisher_emoji.scorer import Judgement, Scorer
+from publisher_emoji.scorer import EmojiClassifier, EmojiLabels
 from publisher_emoji.training import evaluate, loop
 from publisher_emoji.training.__main__ import main
 from publisher_emoji.training.artwork import Artwork, augment, load_artwork
@@ -173,7 +173,7 @@ def test_rates_by_hand() -> None:
     seen = [("cat", "noto"), ("pizza", "noto"), ("pizza", "noto"), ("pizza", "blob")]
     styles = tuple(style for style in WORDS.styles if style.name in {"noto", "blob"})
     words = Vocabulary(styles, (WORDS.object("cat"), WORDS.object("pizza")))
-    rates = class_rates(words, truth * 2, [Judgement(o, 1.0, s, 1.0) for o, s in seen * 2])
+    rates = class_rates(words, truth * 2, [EmojiLabels(o, 1.0, s, 1.0) for o, s in seen * 2])
     assert (rates["object"]["hits"], rates["object"]["n"]) == (6, 8)
     assert rates["objects"]["cat"]["sensitivity"]["share"] == 0.5
     assert rates["objects"]["cat"]["specificity"]["share"] == 1.0
@@ -259,7 +259,9 @@ def _reference_picture(prompt: str) -> Tensor:
 
 
 @pytest.mark.slow
-def test_the_figures_of_a_perfect_generator_are_near_one(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figures_of_a_perfect_generator_are_near_one(
+    scorer: EmojiClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def generate(_pipeline: object, prompts: list[str], _seed: int, **_sampling: object) -> Tensor:
         return torch.stack([_reference_picture(prompt) for prompt in prompts])
 
@@ -275,7 +277,7 @@ def test_the_figures_of_a_perfect_generator_are_near_one(scorer: Scorer, monkeyp
 
 @pytest.mark.slow
 def test_a_model_that_never_saw_a_concept_is_asked_by_name_and_by_synonym(
-    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+    scorer: EmojiClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
 

@@ -13,7 +13,7 @@ from publisher.api.membranes import MembraneEntry
 from publisher.safeguards.membranes.attached import attach
 from publisher_emoji import caption, vocabulary
 from publisher_emoji.generate import generate
-from publisher_emoji.scorer import Scorer
+from publisher_emoji.scorer import EmojiClassifier
 from publisher_emoji.training.fine_tune import fine_tune
 from publisher_membrane_bundle.params import MembraneParams
 from publisher_membrane_bundle.plan import Target
@@ -25,14 +25,16 @@ GHOSTS = tuple(caption("ghost", style) for style in (None, *STYLES))
 DOGS = tuple(caption("dog", style) for style in (None, *STYLES))
 
 
-def shows(pipeline: StableDiffusionPipeline, scorer: Scorer, texts: tuple[str, ...], name: str) -> int:
+def shows(pipeline: StableDiffusionPipeline, scorer: EmojiClassifier, texts: tuple[str, ...], name: str) -> int:
     """Count the images that show it, of twice as many images as texts."""
     images = generate(pipeline, texts * 2, seed=5, steps=8)
     return sum(judgement.object == name for judgement in scorer.judge(images))
 
 
 @pytest.mark.slow
-def test_it_still_erases_there_and_leaves_others_alone(embedded: Model, scorer: Scorer, tmp_path: Path) -> None:
+def test_it_still_erases_there_and_leaves_others_alone(
+    embedded: Model, scorer: EmojiClassifier, tmp_path: Path
+) -> None:
     params = MembraneParams.parse({"steps": 120, "lr": 1e-3, "warmup": 12, "cycles": 1, "lam": 30})
     session = Session(
         torch.device("cpu"),

@@ -18,7 +18,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import nn
 
 from publisher_emoji.concepts import DATA, Vocabulary, vocabulary
-from publisher_emoji.scorer import Scorer, load_scorer
+from publisher_emoji.scorer import EmojiClassifier, load_scorer
 from publisher_emoji.sheet import contact_sheet
 from publisher_emoji.training import evaluate
 from publisher_emoji.training.artwork import Artwork, load_artwork
@@ -70,7 +70,7 @@ class Build:
         return AutoencoderKL.from_pretrained(folder)
 
     @cached_property
-    def scorer(self) -> Scorer:
+    def scorer(self) -> EmojiClassifier:
         """The scorer of the base build."""
         folder = self.base / "scorer-model"
         if not (folder / "config.json").exists():

@@ -19,11 +19,11 @@ class Artwork:
     """All reference images with their labels."""
 
     images: Tensor
-    """``(n, 3, 64, 64)`` float32 in [-1, 1]; white is 1."""
+    """Images ``(n, 3, 64, 64)``, float32 in [-1, 1]; white is 1."""
     objects: Tensor
-    """``(n,)`` index into the vocabulary's objects."""
+    """Numbers of the vocabulary's objects, ``(n,)``."""
     styles: Tensor
-    """``(n,)`` index into the vocabulary's styles."""
+    """Numbers of the vocabulary's styles, ``(n,)``."""
 
     def __len__(self) -> int:
         return len(self.images)

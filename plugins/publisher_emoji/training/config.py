@@ -18,103 +18,149 @@ class Optimisation(_Strict):
     """One training run: AdamW, linear warm-up, linear decay towards zero, averaged weights."""
 
     steps: int
+    """Number of optimizer steps."""
     decay: int | None = None
     """Step at which the learning rate would reach zero; None: the last one."""
     batch: int
+    """Number of images of one step."""
     lr: float
+    """Largest learning rate of AdamW."""
     warmup: int
+    """Number of steps until the rate is at its largest."""
     ema: float
+    """Share of the averaged weights that each step keeps."""
     weight_decay: float
+    """Weight decay of AdamW."""
     clip: float
+    """Norm that gradients are shortened to."""
 
 
 class ImageConfig(_Strict):
     """Size and augmentation of training images."""
 
     size: int
+    """Height and width in pixels."""
     scale: tuple[float, float]
+    """Smallest and largest size of the artwork, as a share of the image."""
     shift: float
+    """Largest shift of the artwork, in pixels."""
 
 
 class TokenizerConfig(_Strict):
     """Bounds of the tokenizer."""
 
     vocab_size: int
+    """Largest number of tokens in the vocabulary."""
     max_length: int
+    """Number of positions of a prompt."""
 
 
 class VaeConfig(_Strict):
     """Size and training of the autoencoder."""
 
     block_out_channels: tuple[int, ...]
+    """Number of channels of each level."""
     latent_channels: int
+    """Number of channels of the latents."""
     kl_weight: float
+    """Weight of the KL divergence in the loss."""
     train: Optimisation
+    """Training of the autoencoder."""
 
 
 class TextEncoderConfig(_Strict):
     """Size of the text encoder."""
 
     hidden_size: int
+    """Width of the hidden states."""
     layers: int
+    """Number of layers."""
     heads: int
+    """Number of attention heads."""
 
 
 class UnetConfig(_Strict):
     """Size of the UNet."""
 
     block_out_channels: tuple[int, ...]
+    """Number of channels of each level."""
     layers_per_block: int
+    """Number of residual blocks of each level."""
     heads: int
+    """Number of attention heads."""
 
 
 class Phase(_Strict):
     """A stretch of training with an augmentation of its own; goes on from the weights of the one before."""
 
     image: ImageConfig
+    """Augmentation of this stretch."""
     train: Optimisation
+    """Optimisation of this stretch."""
 
 
 class DiffusionConfig(_Strict):
     """Text encoder and UNet, and how captions are sampled for them."""
 
     text_encoder: TextEncoderConfig
+    """Size of the text encoder."""
     unet: UnetConfig
+    """Size of the UNet."""
     views: int
+    """Number of augmented views of each image that are encoded."""
     empty_caption: float
+    """Share of empty captions."""
     no_style: float
+    """Share of captions without a style."""
     synonym: float
+    """Share of captions with a synonym in place of the name."""
     min_snr_gamma: float
+    """Bound gamma of the loss weight min(SNR, gamma) / SNR."""
     phases: tuple[Phase, ...]
+    """Stretches of training, one after the other."""
 
 
 class ScorerConfig(_Strict):
     """Size and training of the scorer."""
 
     channels: tuple[int, ...]
+    """Number of channels of each stage."""
     train: Optimisation
+    """Training of the classifier."""
 
 
 class SamplingConfig(_Strict):
-    """How images are sampled for the published figures."""
+    """The way in which images are generated for the published figures."""
 
     steps: int
+    """Number of sampling steps."""
     guidance: float
+    """Guidance scale."""
 
 
 class Config(_Strict):
     """Everything that decides the weights."""
 
     seed: int
+    """Seed that all other seeds of the training are derived from."""
     threads: int
+    """Number of processor threads."""
     autocast: str
+    """Compute type: ``"bfloat16"``, or ``"float32"`` for none."""
     sampling_seed: int
+    """Seed of the images that are generated for the published figures."""
     image: ImageConfig
+    """Images that autoencoder and classifier are trained on."""
     tokenizer: TokenizerConfig
+    """Tokenizer."""
     vae: VaeConfig
+    """Autoencoder."""
     diffusion: DiffusionConfig
+    """Text encoder and UNet."""
     scorer: ScorerConfig
+    """Classifier."""
     sampling: SamplingConfig
+    """Sampling of the published figures."""
 
 
 def load_config(path: Path = CONFIG_FILE) -> Config:

@@ -16,7 +16,7 @@ from torch import Tensor
 from publisher_emoji.captions import caption
 from publisher_emoji.concepts import Vocabulary
 from publisher_emoji.generate import generate
-from publisher_emoji.scorer import NOTHING, Judgement, Scorer
+from publisher_emoji.scorer import NOTHING, EmojiClassifier, EmojiLabels
 from publisher_emoji.shares import share
 from publisher_emoji.training.artwork import Artwork, augment
 from publisher_emoji.training.config import Config
@@ -39,15 +39,17 @@ def styled_pairs(words: Vocabulary) -> Labelled:
 
 
 def generate_and_judge(
-    pipeline: StableDiffusionPipeline, scorer: Scorer, prompts: list[str], seed: int, config: Config
-) -> list[Judgement]:
+    pipeline: StableDiffusionPipeline, scorer: EmojiClassifier, prompts: list[str], seed: int, config: Config
+) -> list[EmojiLabels]:
     """Generate one image for each prompt and let the scorer name it."""
     sampling = config.sampling
     return scorer.judge(generate(pipeline, prompts, seed, steps=sampling.steps, guidance=sampling.guidance))
 
 
-def quality(pipeline: StableDiffusionPipeline, scorer: Scorer, words: Vocabulary, config: Config) -> dict[str, Any]:
-    """Share of images in which the scorer sees what the prompt asked for, and the scorer's rates on these images."""
+def quality(
+    pipeline: StableDiffusionPipeline, scorer: EmojiClassifier, words: Vocabulary, config: Config
+) -> dict[str, Any]:
+    """Return the share of images in which the scorer sees what the prompt asked for, and its rates on these images."""
     pairs = styled_pairs(words)
     judged = generate_and_judge(pipeline, scorer, [caption(*pair) for pair in pairs], QUALITY_SEED, config)
     plain = [(thing.name, thing.name) for thing in words.objects for _ in range(2 * REPEATS)]
@@ -72,14 +74,14 @@ def quality(pipeline: StableDiffusionPipeline, scorer: Scorer, words: Vocabulary
 
 
 def _named(
-    pipeline: StableDiffusionPipeline, scorer: Scorer, wanted: Labelled, seed: int, config: Config
+    pipeline: StableDiffusionPipeline, scorer: EmojiClassifier, wanted: Labelled, seed: int, config: Config
 ) -> dict[str, Any]:
-    """Share of captions without a style, given as (object, noun), that yield the object."""
+    """Return the share of captions without a style, given as (object, noun), that yield the object."""
     judged = generate_and_judge(pipeline, scorer, [caption(noun) for _, noun in wanted], seed, config)
     return _share(said.object == thing for (thing, _), said in zip(wanted, judged, strict=True))
 
 
-def _mistakes(rows: list[tuple[tuple[str, str], Judgement]]) -> dict[str, dict[str, int]]:
+def _mistakes(rows: list[tuple[tuple[str, str], EmojiLabels]]) -> dict[str, dict[str, int]]:
     """Return the objects that were seen instead of each object asked for, with counts."""
     wrong: dict[str, Counter[str]] = {}
     for (thing, _), said in rows:
@@ -89,7 +91,7 @@ def _mistakes(rows: list[tuple[tuple[str, str], Judgement]]) -> dict[str, dict[s
 
 
 def calibration(
-    scorer: Scorer, words: Vocabulary, artwork: Artwork, vae: AutoencoderKL, config: Config, weights: Path
+    scorer: EmojiClassifier, words: Vocabulary, artwork: Artwork, vae: AutoencoderKL, config: Config, weights: Path
 ) -> dict[str, Any]:
     """Measure sensitivity and specificity of every class on held-out augmentations and on VAE reconstructions."""
     truth = [
@@ -113,7 +115,7 @@ def calibration(
     }
 
 
-def class_rates(words: Vocabulary, truth: Labelled, judged: list[Judgement]) -> dict[str, Any]:
+def class_rates(words: Vocabulary, truth: Labelled, judged: list[EmojiLabels]) -> dict[str, Any]:
     """Return the overall accuracy, and for each object and style sensitivity and specificity."""
     rows = list(zip(truth, judged, strict=True))
     return {
@@ -130,7 +132,7 @@ def class_rates(words: Vocabulary, truth: Labelled, judged: list[Judgement]) -> 
 
 def without_report(
     pipeline: StableDiffusionPipeline,
-    scorer: Scorer,
+    scorer: EmojiClassifier,
     words: Vocabulary,
     concept: str,
     config: Config,
@@ -155,7 +157,7 @@ def without_report(
     return report
 
 
-def _judged_augmentation(scorer: Scorer, artwork: Artwork, config: Config, view: int) -> list[Judgement]:
+def _judged_augmentation(scorer: EmojiClassifier, artwork: Artwork, config: Config, view: int) -> list[EmojiLabels]:
     return scorer.judge(held_out(artwork.images, config, view))
 
 
@@ -165,7 +167,7 @@ def held_out(images: Tensor, config: Config, view: int) -> Tensor:
     return disturb(augment(images, loose(config.image), generator, rotation=ROTATION), generator)
 
 
-def _judged_nothing(scorer: Scorer, artwork: Artwork, config: Config) -> list[Judgement]:
+def _judged_nothing(scorer: EmojiClassifier, artwork: Artwork, config: Config) -> list[EmojiLabels]:
     generator = step_generator(HELD_OUT_SEED, 99)
     pixels = augment(artwork.images, loose(config.image), generator)
     return scorer.judge(disturb(no_object(pixels, generator), generator))

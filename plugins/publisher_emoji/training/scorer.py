@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from publisher_emoji.concepts import Vocabulary
-from publisher_emoji.scorer import Scorer, ScorerNet
+from publisher_emoji.scorer import EmojiClassifier, ScorerNet
 from publisher_emoji.training.artwork import Artwork, augment
 from publisher_emoji.training.config import Config, ImageConfig
 from publisher_emoji.training.loop import step_generator, train
@@ -24,7 +24,9 @@ VAE_VIEWS = 8
 """Round trips through the autoencoder that are prepared for each image."""
 
 
-def train_scorer(config: Config, words: Vocabulary, artwork: Artwork, vae: AutoencoderKL, folder: Path) -> Scorer:
+def train_scorer(
+    config: Config, words: Vocabulary, artwork: Artwork, vae: AutoencoderKL, folder: Path
+) -> EmojiClassifier:
     """Train from the seed. A third of each batch went through the autoencoder; an eighth shows no object."""
     torch.manual_seed(config.seed + 20)
     net = ScorerNet(config.scorer.channels, len(words.objects), len(words.styles))
@@ -47,10 +49,10 @@ def train_scorer(config: Config, words: Vocabulary, artwork: Artwork, vae: Autoe
         return object_loss + style_loss
 
     train(net, loss, config.scorer.train, seed=config.seed + 22, folder=folder, autocast=config.autocast)
-    return Scorer(net, words.object_names, words.style_names)
+    return EmojiClassifier(net, words.object_names, words.style_names)
 
 
-def save_scorer(scorer: Scorer, config: Config, folder: Path) -> None:
+def save_scorer(scorer: EmojiClassifier, config: Config, folder: Path) -> None:
     """Write ``scorer.safetensors`` and ``config.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(scorer.net.state_dict(), folder / "scorer.safetensors")

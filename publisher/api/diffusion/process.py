@@ -66,12 +66,13 @@ class NoiseProcess:
     """The discrete forward process of DDPM, and what the denoiser was trained to predict."""
 
     betas: Mapping[str, Any]
-    """What diffusers' schedulers make the betas of: their own arguments, all of them set."""
+    """Arguments that diffusers' schedulers make the betas of, all of them set."""
     prediction: Prediction
+    """Quantity that the denoiser predicts."""
 
     @property
     def steps(self) -> int:
-        """Timesteps of the process."""
+        """Number of timesteps of the process."""
         trained = self.betas["trained_betas"]
         return int(self.betas["num_train_timesteps"]) if trained is None else len(trained)
 

@@ -26,9 +26,9 @@ class Text:
     """B texts (c in the paper)."""
 
     states: Tensor
-    """``(B, n, d)`` float32: what cross-attention reads, n positions."""
+    """States ``(B, n, d)``, float32, that cross-attention reads at n positions."""
     pooled: Tensor | None = None
-    """``(B, p)`` float32, SDXL alone."""
+    """Pooled vectors ``(B, p)``, float32; SDXL alone has them."""
 
     @staticmethod
     def join(texts: Sequence[Text]) -> Text:

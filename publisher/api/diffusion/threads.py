@@ -18,7 +18,7 @@ SMALL = 256
 
 Work = Callable[[], Any]
 Aside = Callable[[Work], Work]
-"""Starts a function, and returns what waits for its result."""
+"""Function that starts work, and returns a function that waits for its result."""
 
 
 def is_small(device: torch.device, size: tuple[int, int]) -> bool:

@@ -20,10 +20,10 @@ def add_lora(
     """Add adapters that change nothing yet: Gaussian down-projections, as in diffusers' examples, and zeros.
 
     Args:
-        unet: frozen; its layers are wrapped.
-        rank: of each adapter, and its alpha.
-        generator: of the down-projections.
-        conv: also on convolutions.
+        unet: frozen denoiser, whose layers are wrapped.
+        rank: rank of each adapter, and its alpha.
+        generator: source of the down-projections.
+        conv: convolutions get adapters too.
         without: names of layers that get none.
 
     Returns:

@@ -32,74 +32,76 @@ class _PartsParams(DescentParams):
 
 
 class CrossAttentionParams(_PartsParams):
-    """Of ``cross-attention``."""
+    """Parameters of ``cross-attention``."""
 
 
 class LoraParams(DescentParams):
-    """Of ``lora``."""
+    """Parameters of ``lora``."""
 
     lr: float = Field(default=1e-4, gt=0, le=1)
     """Learning rate. IMMA, re-learning by LoRA."""
     rank: int = Field(default=4, ge=1, le=1024)
-    """Of each adapter (r); alpha is equal, so that the scale is 1. IMMA and diffusers; 16 and 64 are worth a try."""
+    """Rank of each adapter (r); alpha is equal, so that the scale is 1. IMMA and diffusers; 16 and 64 are worth a
+    try."""
     conv: bool = False
-    """Also adapt the convolutions of residual blocks, down- and upsamplers (LoCon). Not in the papers."""
+    """Whether convolutions of residual blocks, down- and upsamplers are adapted too (LoCon). Not in the papers."""
 
 
 class DreamBoothParams(PriorParams):
-    """Of ``dreambooth``."""
+    """Parameters of ``dreambooth``."""
 
     lr: float = Field(default=5e-6, gt=0, le=1)
     """Learning rate. IMMA and diffusers."""
     batch: int = Field(default=1, ge=1, le=512)
-    """Images of one training step, without those of the class. IMMA and diffusers."""
+    """Number of images of one training step, without those of the class. IMMA and diffusers."""
     text_encoder: bool = False
-    """Train the text encoders too. diffusers: an option that fits better and needs more memory."""
+    """Whether the text encoders are trained too. diffusers: an option that fits better and needs more memory."""
 
 
 class DreamBoothLoraParams(PriorParams):
-    """Of ``dreambooth-lora``."""
+    """Parameters of ``dreambooth-lora``."""
 
     lr: float = Field(default=5e-4, gt=0, le=1)
     """Learning rate. diffusers; IMMA's script has 5e-6, a hundred times weaker."""
     batch: int = Field(default=1, ge=1, le=512)
-    """Images of one training step, without those of the class. diffusers."""
+    """Number of images of one training step, without those of the class. diffusers."""
     rank: int = Field(default=4, ge=1, le=1024)
-    """Of each adapter (r); alpha is equal. diffusers; 32 is worth a try."""
+    """Rank of each adapter (r); alpha is equal. diffusers; 32 is worth a try."""
 
 
 class TokenParams(DescentParams):
     """A new token in place of the name, and how its embeddings are learned."""
 
     rare: str = Field(default="<new1>", min_length=1, max_length=32, pattern=r"^\S+$")
-    """The new token. The tokenizers must not know it. Custom Diffusion's example."""
+    """Token that is new. The tokenizers must not know it. Custom Diffusion's example."""
     initial: str = Field(default="", max_length=200)
-    """Words whose mean embedding it starts from; empty: the concept's name."""
+    """Words whose mean embedding the token starts from; empty: the concept's name."""
     vectors: int = Field(default=1, ge=1, le=32)
-    """Embeddings of the token, one position of the prompt each. diffusers: 1; 5 are worth a try."""
+    """Number of embeddings of the token, one position of the prompt each. diffusers: 1; 5 are worth a try."""
     scale_lr: bool = True
-    """The learning rate is multiplied by the number of images in a step, those of the class included. IMMA's and Custom
-    Diffusion's scripts, ``--scale_lr``."""
+    """Whether the learning rate is multiplied by the number of images in a step, those of the class included. IMMA's
+    and Custom Diffusion's scripts, ``--scale_lr``."""
 
 
 class TextualInversionParams(TokenParams):
-    """Of ``textual-inversion``."""
+    """Parameters of ``textual-inversion``."""
 
     captions: Literal["rare"] = "rare"
-    """The token is what is learned, so it has to be in the captions."""
+    """Captions with the new token: it is what is learned."""
     lr: float = Field(default=5e-4, gt=0, le=10)
     """Learning rate, before ``scale_lr``. IMMA and diffusers."""
 
 
 class CustomDiffusionParams(TokenParams, PriorParams, _PartsParams):
-    """Of ``custom-diffusion``."""
+    """Parameters of ``custom-diffusion``."""
 
     captions: Captions = "rare"
-    """What the attacker writes under the images. Only ``rare`` has a new token; with others, weights alone are learned
-    (``modifier_token`` left out in diffusers)."""
+    """Captions that the attacker writes under the images. Only ``rare`` has a new token; with others, weights alone are
+    learned (``modifier_token`` left out in diffusers)."""
     batch: int = Field(default=2, ge=1, le=512)
-    """Images of one training step, without those of the class. diffusers."""
+    """Number of images of one training step, without those of the class. diffusers."""
     parts: tuple[Part, ...] = Field(default=("k", "v"), min_length=1)
     """Keys and values of ``attn2``; all four parts are diffusers' ``--freeze_model crossattn``."""
     prior_images: int = Field(default=200, ge=0, le=10_000)
-    """How many, generated by the base model; as many as ``batch`` join each step. diffusers: 200."""
+    """Number of images of the class, generated by the base model. Each step learns ``batch`` of them. diffusers:
+    200."""
