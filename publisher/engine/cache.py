@@ -103,11 +103,11 @@ class StepCache:
         self._scratch = work / "scratch"
 
     def has(self, key: str) -> bool:
-        """Whether there is an entry; it may still turn out to be damaged."""
+        """Return whether there is an entry; it may still turn out to be damaged."""
         return (self._steps / key).is_dir()
 
     def load(self, key: str) -> StepResult | None:
-        """The result, every file hashed again; None if it is not there or was changed."""
+        """Load the result, every file hashed again; None if it is not there or was changed."""
         folder = self._steps / key
         stored = self._stored(key)
         if stored is None:
@@ -127,7 +127,7 @@ class StepCache:
         return StepResult(record, delta, artifacts) if same and counts == record.changed else None
 
     def peek(self, key: str) -> StepRecord | None:
-        """The record of an entry, without hashing its files; for plans."""
+        """Return the record of an entry, without hashing its files; for plans."""
         stored = self._stored(key)
         return stored.record if stored else None
 
@@ -146,13 +146,13 @@ class StepCache:
         shutil.rmtree(self._steps / key, ignore_errors=True)
 
     def scratch(self, key: str) -> Path:
-        """The folder for checkpoints of an unfinished step."""
+        """Return the folder for checkpoints of an unfinished step."""
         folder = self._scratch / key
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def begin(self, key: str) -> Path:
-        """An empty folder to build the entry in."""
+        """Make an empty folder to build the entry in."""
         folder = self._steps / f".{key}.partial"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

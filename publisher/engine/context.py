@@ -26,7 +26,7 @@ ARTIFACT = re.compile(r"^[a-z0-9][a-z0-9._-]{0,127}(/[a-z0-9][a-z0-9._-]{0,127})
 
 
 def derive_seed(seed: int, *names: str) -> int:
-    """A seed in [0, 2**63) for the generate that ``names`` name."""
+    """Return a seed in [0, 2**63) for what ``names`` name."""
     digest = hashlib.sha256("/".join([str(seed), *names]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -86,15 +86,15 @@ class RunningStep(StepContext):
         self.artifacts[name] = bytes(data)
 
     def generator(self, purpose: str) -> torch.Generator:
-        """A CPU generator for one purpose."""
+        """Make a CPU generator for one purpose."""
         return torch.Generator().manual_seed(derive_seed(self.identity.seed, self._step, purpose))
 
     def references(self, concept: str, count: int) -> References:
-        """Images of a concept."""
+        """Return images of a concept."""
         return self.references_of({concept: count})[concept]
 
     def references_of(self, counts: Mapping[str, int]) -> dict[str, References]:
-        """Images of several concepts, generated together."""
+        """Return images of several concepts, generated together."""
         if self._references is None:
             raise self._error("asked for reference images, but its class does not say 'references = True'")
         with Meter(self.progress, sum(counts.values()), "reference images"):
@@ -105,12 +105,12 @@ class RunningStep(StepContext):
         self._progress.update(self._step, done, total, text)
 
     def record(self, name: str, value: float, unit: str = "") -> None:
-        """A number for the report."""
+        """Record a number for the report."""
         # The last digits depend on how many threads summed it, and a result must not.
         self.numbers.append(Number(name=name, value=float(f"{value:.9g}"), unit=unit))
 
     def curve(self, name: str, x: Sequence[float], y: Sequence[float], unit: str = "") -> None:
-        """A curve for the report."""
+        """Record a curve for the report."""
         if len(x) != len(y) or not 0 < len(x) <= MOST_POINTS:
             raise self._error(f"recorded the curve {name!r} with {len(x)} and {len(y)} points, at most {MOST_POINTS}")
         if not all(math.isfinite(value) for value in (*x, *y)) or any(a >= b for a, b in pairwise(x)):
@@ -118,12 +118,12 @@ class RunningStep(StepContext):
         self.curves.append(Curve(name=name, x=tuple(map(float, x)), y=tuple(map(float, y)), unit=unit))
 
     def warn(self, message: str) -> None:
-        """A warning for report and terminal."""
+        """Record a warning for report and terminal."""
         self.warnings.append(message)
         self._progress.warn(f"{self._step}: {message}")
 
     def changed(self) -> dict[str, list[str]]:
-        """Component -> names of the tensors written, both sorted."""
+        """Return component -> names of the tensors written, both sorted."""
         found: dict[str, list[str]] = {}
         for component, name in sorted(self.tensors):
             found.setdefault(component, []).append(name)

@@ -20,7 +20,7 @@ class Device:
     name: str
     """``"cpu"`` or ``"cuda"``."""
     dtype: str
-    """Of networks that are run; closed forms use float64."""
+    """Type of networks that are run; closed forms use float64."""
 
     def __str__(self) -> str:
         return f"{self.name} {self.dtype}"
@@ -33,7 +33,7 @@ def choose(device: str, dtype: str) -> Device:
 
 
 def has_cuda() -> bool:
-    """Whether torch was built with CUDA and the driver reports a device."""
+    """Return whether torch was built with CUDA and the driver reports a device."""
     if version("torch").endswith("+cpu"):
         return False
     try:
@@ -60,7 +60,7 @@ def require(device: Device) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that results depend on."""
+    """Return versions of the libraries that results depend on."""
     found = {}
     for name in LIBRARIES:
         try:

@@ -41,14 +41,14 @@ class PlannedStep:
     step: Step[Params]
     params: Params
     claims: tuple[Claim, ...]
-    """With ids prefixed by the step's."""
+    """Claims with ids prefixed by the step's."""
     contribution: Contribution
     plan: StepPlan | None = None
-    """None while the base model is not on this machine."""
+    """Changes that the step will make; None while the base model is not on this machine."""
     cached: bool = False
     """A finished result is in the work folder."""
     references: ReferencePlan | None = None
-    """None: the step asks for no reference images."""
+    """Reference images; None: the step asks for none."""
 
 
 def locate_model(reference: str, registry: Registry, relative_to: Path, *, fetch: bool) -> PlannedModel | None:
@@ -86,7 +86,7 @@ def plan_steps(
     work: Path,
     relative_to: Path = Path(),
 ) -> tuple[PlannedStep, ...]:
-    """Every step with its claims, the tensors it will change, and whether its result is already there.
+    """Plan every step: its claims, the tensors it will change, and whether its result is already there.
 
     Files that parameters name are looked for under ``relative_to``, the manifest's folder.
 
@@ -194,7 +194,7 @@ def guarded(identity: Identity, action: Callable[[], T]) -> T:
 
 
 def prefixed(step: str, claim: Claim) -> Claim:
-    """The claim with its id and its checks' ids under the step's id, so that they are unique in a release."""
+    """Put a claim's id and its checks' ids under the step's id, so that they are unique in a release."""
     own = claim.model_copy(deep=True)  # the step may keep what it returned
     checks = tuple(check.model_copy(update={"id": f"{step}.{check.id}"}) for check in own.checks)
     return own.model_copy(update={"id": f"{step}.{claim.id}", "checks": checks})

@@ -6,13 +6,13 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Is told how far a release has come."""
+    """Listener that is told how far a release has come."""
 
     def update(self, stage: str, done: int, total: int, text: str = "") -> None:
         """Stage ``stage`` has done ``done`` of ``total``."""
 
     def say(self, text: str) -> None:
-        """A line worth keeping on the terminal."""
+        """Print a line worth keeping on the terminal."""
 
     def warn(self, text: str) -> None:
-        """A line the user should act on."""
+        """Print a line the user should act on."""

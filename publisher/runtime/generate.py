@@ -86,12 +86,12 @@ def _common(requests: Sequence[ImageRequest]) -> tuple[int, float, bool]:
 
 
 def batch_kind(request: ImageRequest) -> tuple[int, float, bool]:
-    """What requests of one batch have in common: steps, guidance, whether there is a negative prompt."""
+    """Return what requests of one batch have in common: steps, guidance, whether there is a negative prompt."""
     return request.steps, request.guidance, bool(request.negative_prompt)
 
 
 def batch_size(latent: tuple[int, int]) -> int:
-    """Images of one batch, for latents of this height and width."""
+    """Return the images of one batch, for latents of this height and width."""
     return max(1, min(MOST, LATENTS // (latent[0] * latent[1])))
 
 

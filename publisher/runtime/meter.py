@@ -44,14 +44,14 @@ class Meter:
         _open.remove(self)
 
     def add(self, units: float) -> None:
-        """Some work is under way: it counts until :meth:`settle` says what is finished."""
+        """Count work that is under way until :meth:`settle` says what is finished."""
         with self._lock:
             self._part += units
             done = self._settled + int(self._part)
         self._tell(max(self._settled, min(done, self._total - 1)), self._total, self.text)
 
     def settle(self, pieces: int) -> None:
-        """So many more pieces are finished; parts that were told on the way are among them."""
+        """Count pieces that are finished; parts that were told on the way are among them."""
         with self._lock:
             self._settled, self._part = self._settled + pieces, 0.0
         self._tell(self._settled, self._total, self.text)

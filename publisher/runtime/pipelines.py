@@ -35,7 +35,7 @@ FILTERS: dict[str, Any] = {
 
 
 def load(folder: Path, device: torch.device, dtype: torch.dtype, *, filters: bool = False) -> DiffusionPipeline:
-    """The model in ``folder``, ready to generate.
+    """Load the model in ``folder``, ready to generate.
 
     Args:
         folder: diffusers layout; safetensors weights.
@@ -69,7 +69,7 @@ def load(folder: Path, device: torch.device, dtype: torch.dtype, *, filters: boo
 
 
 def _require_complete(pipeline: DiffusionPipeline, folder: Path) -> None:
-    """Diffusers leaves a weight that no file holds without data, and says so in a warning alone."""
+    """Refuse a weight that no file holds: diffusers leaves it without data, and says so in a warning alone."""
     for component in (pipeline.unet, pipeline.vae):
         absent = [name for name, weight in component.named_parameters() if weight.is_meta]
         if absent:
@@ -93,7 +93,7 @@ def twin(pipeline: DiffusionPipeline) -> DiffusionPipeline:
 
 
 def _options(pipeline: DiffusionPipeline) -> dict[str, Any]:
-    """What a pipeline was made with besides its components."""
+    """Return what a pipeline was made with besides its components."""
     names = ("requires_safety_checker", "force_zeros_for_empty_prompt", "add_watermarker")
     accepted = inspect.signature(type(pipeline).__init__).parameters
     found = {name: pipeline.config[name] for name in names if name in accepted and name in pipeline.config}
@@ -101,7 +101,7 @@ def _options(pipeline: DiffusionPipeline) -> dict[str, Any]:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """The folder's ``model_index.json``.
+    """Read the folder's ``model_index.json``.
 
     Raises:
         ModelError: it is missing or malformed, or names a pipeline that is not one of :data:`CLASSES`.

@@ -137,7 +137,7 @@ _MINOR_WORDS = re.compile(rf"\b(?:{'|'.join(_MINORS)})\b|(?<![0-9]){_AGE}")
 
 
 def is_refused(prompt: str, concept: Concept) -> bool:
-    """Whether the prompt combines sexual content with minors, and must not be generated.
+    """Return whether the prompt combines sexual content with minors, and must not be generated.
 
     A concept of the kind ``unsafe`` counts as sexual content whatever its prompt says.
     """
@@ -149,7 +149,7 @@ def is_refused(prompt: str, concept: Concept) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Without accents, full-width forms, invisible characters and underscores."""
+    """Take away accents, full-width forms, invisible characters and underscores."""
     decomposed = unicodedata.normalize("NFKD", text).casefold()
     visible = "".join(c for c in decomposed if unicodedata.category(c) not in ("Mn", "Cf"))
     return visible.replace("_", " ")

@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 def workers_for(latent: tuple[int, int], device: str) -> int:
-    """How many batches of latents of this height and width to generate at the same time; 1: one by all threads."""
+    """Return how many batches of such latents to generate at the same time; 1: one by all threads."""
     small = batch_size(latent) * latent[0] * latent[1] <= SMALL
     return min(MOST_WORKERS, cores()) if small and device == "cpu" else 1
 
@@ -32,14 +32,14 @@ def threads_of(device: str, workers: int) -> int:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1  # macOS
 
 
 def one_thread_each(function: Callable[[T], R], items: Sequence[T], workers: int) -> list[R]:
-    """``function`` of each item, ``workers`` at a time, each with one torch thread; in the order of the items."""
+    """Call ``function`` with each item, ``workers`` at a time, one torch thread each; in the items' order."""
     import torch
 
     before = torch.get_num_threads()

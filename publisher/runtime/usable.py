@@ -23,7 +23,7 @@ def require_usable(model: ModelFolder) -> None:
 
 
 def _require_length(model: ModelFolder, part: TextEncoder) -> None:
-    """Pipelines pad every prompt to the tokenizer's length, and the encoder has so many positions."""
+    """Refuse a tokenizer without a length that its encoder has positions for: pipelines pad prompts to it."""
     positions = model.config(part.component).get("max_position_embeddings", 77)
     path = model.path / part.tokenizer / "tokenizer_config.json"
     config = read_json(path) if path.is_file() else {}
