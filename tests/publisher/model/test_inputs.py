@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from publisher.errors import UsageError
+from publisher.model.digest import sha256_file
+from publisher.model.inputs import input_digest, locate_input
+from support.hub import serving
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_a_file_is_found_beside_the_manifest_and_named_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "sheet.json").write_text("{}")
+    found = locate_input("sheet.json", tmp_path, "the scorer 'x'", fetch=False)
+    assert found == tmp_path / "sheet.json"
+    assert input_digest(found) == sha256_file(found)
+
+
+def test_of_a_folder_the_files_that_can_be_read_count(tmp_path: Path) -> None:
+    for name, text in (("a/config.json", "{}"), ("a/README.md", "one"), ("b/config.json", "{}"), ("b/README.md", "2")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert input_digest(tmp_path / "a") == input_digest(tmp_path / "b")
+    (tmp_path / "b" / "vocab.txt").write_text("cat")
+    assert input_digest(tmp_path / "a") != input_digest(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("missing.json", "which is not there"),
+        ("/etc/hostname", "which is no path seen from the manifest"),
+        ("~/sheet.json", "which is no path seen from the manifest"),
+        ("", "which is no path seen from the manifest"),
+        ("weights.bin", "which holds a pickle or the like"),
+        ("model", "which holds a pickle or the like"),
+        ("hf:acme/tiny@main", "which is no pinned commit of the hub"),
+    ],
+)
+def test_what_cannot_be_named_or_trusted_is_refused(name: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"\x80\x04")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "pytorch_model.PT").write_bytes(b"\x80\x04")
+    with pytest.raises(UsageError, match=f"the scorer 'x' names {name!r}, {reason}"):
+        locate_input(name, tmp_path, "the scorer 'x'", fetch=True)
+
+
+@pytest.mark.enable_socket
+def test_a_model_of_the_hub_is_fetched_once_without_pickles(tmp_path: Path) -> None:
+    (tmp_path / "repository" / "onnx").mkdir(parents=True)
+    for name in ("config.json", "model.safetensors", "model.bin", "onnx/model.onnx", "README.md"):
+        (tmp_path / "repository" / name).write_text(name)
+    reference = f"hf:acme/tiny@{COMMIT}"
+    with serving(tmp_path / "repository", "acme/tiny", COMMIT) as (address, served):
+        code = (
+            "from pathlib import Path; from publisher.model.inputs import locate_input as locate; "
+            f"print(locate({reference!r}, Path(), 'x', fetch=False)); "
+            f"print(locate({reference!r}, Path(), 'x', fetch=True)); "
+            f"print(locate({reference!r}, Path(), 'x', fetch=False))"
+        )
+        place = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True, env={**os.environ, **place}
+        )
+    before, fetched, after = done.stdout.split()
+    assert (before, fetched) == ("None", after)
+    assert sorted(served) == ["config.json", "model.safetensors", "onnx/model.onnx"]
