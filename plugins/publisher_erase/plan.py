@@ -19,12 +19,12 @@ TRAPS = (
     (
         (".to_kv.", ".to_qkv."),
         "its projections are fused: editing to_k and to_v would do nothing",
-        "Call unfuse_qkv_projections() and save it anew.",
+        "Call unfuse_qkv_projections() and save it again.",
     ),
     (
         ("lora_", ".base_layer."),
         "it holds an adapter (LoRA) that is not merged and would add the concept again",
-        "Merge it with fuse_lora() and save it anew.",
+        "Merge it with fuse_lora() and save it again.",
     ),
     (
         ("_ip.", "encoder_hid_proj"),

@@ -11,7 +11,7 @@ from publisher_freeze_mask.params import FreezeMaskParams
 SELECTIVE = Gate(lower_at_least=0.001)
 """Clear of zero."""
 
-IGNORED = "A mask is an instruction: whoever ignores it is not stopped, and fine-tunes as if there were none."
+IGNORED = "A mask is an instruction: anyone who ignores it is not stopped, and fine-tunes as if there were none."
 NEIGHBOURS = "What is not frozen can be trained to make up for what is, and adapters beside it change the function too."
 EQUAL = "An audit sees whether frozen tensors are bit-equal, and nothing else: not what the model can generate."
 BUDGET = "Measured for this attack, its learning rate, captions, images and steps; another attack was not measured."

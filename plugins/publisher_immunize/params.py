@@ -141,7 +141,7 @@ class ImmunizeParams(Params):
     lr: Positive | None = None
     """Outer learning rate of AdamW."""
     lr_schedule: Literal["constant", "linear"] = "constant"
-    """Course of the outer rate. ``linear``: it falls to 0 over the steps, which does less harm to what is kept. The
+    """Schedule of the outer rate. ``linear``: it falls to 0 over the steps, which does less harm to what is kept. The
     papers' is constant."""
     weight_decay: float = Field(default=0.01, ge=0, le=1)
     """Weight decay of AdamW at the outer level."""

@@ -11,7 +11,9 @@ from publisher_membrane_bundle.params import MembraneParams
 KEPT = Gate(value_at_least=-0.01, lower_at_least=-0.05)
 """Half of what other steps may lose: a membrane that stays shut loses nothing."""
 
-REMOVABLE = "The membranes are files beside untouched weights: whoever loads the weights without them is free of them."
+REMOVABLE = (
+    "The membranes are files beside untouched weights: anyone who loads the weights without them is free of them."
+)
 BY_WORDS = "A membrane opens by the prompt's words: other words, learned embeddings or another language leave it shut."
 CONSTANT = "The membranes are in the weights with constant strength: the prompt does not matter, nor does the pipeline."
 UNDONE = "Whoever has the base model, or the membrane files, can subtract them again."

@@ -169,9 +169,9 @@ def test_each_concept_caption_and_seed_has_a_fine_tuning_of_its_own() -> None:
         {},
         Noising(read_process("DDIMScheduler", {})),
     )
-    labels = [job.label for job in fine_tunings(parse(adapt={"seeds": 2}), data)]
+    labels = [one.label for one in fine_tunings(parse(adapt={"seeds": 2}), data)]
     assert len(labels) == len(set(labels)) == 2 * (2 * 2 + 3)
-    together = [job.label for job in fine_tunings(parse(adapt={"learn": "together"}), data)]
+    together = [one.label for one in fine_tunings(parse(adapt={"learn": "together"}), data)]
     assert together == ["illegal all name 1", "illegal all description 1", "innocent all rare 1"]
     assert len(fine_tunings(parse(recipe="released", count="tensors"), data)) == 1
 

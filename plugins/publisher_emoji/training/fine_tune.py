@@ -1,4 +1,4 @@
-"""A fine-tuned variant of the embedded model: what somebody makes of a released base for a purpose of their own.
+"""A fine-tuned variant of the embedded model: what a user makes of a released base for a purpose of their own.
 
     python -m publisher_emoji.training.fine_tune --style firefox --out variant
 

@@ -1,6 +1,6 @@
 """Icon sets to reference images: SVG from npm packages, rendered on white.
 
-Run once by whoever maintains the embedded model (needs npm and the registry)::
+Run once by the maintainer of the embedded model (needs npm and the registry)::
 
     python -m publisher_emoji.training.render
 
