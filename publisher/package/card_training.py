@@ -13,8 +13,8 @@ _TEXT = """Copies of this model and of the controls were trained alike on a few 
 training steps until the concept is generated half as often as the base model generates it when asked plainly, by the
 mean of the trials; ">160" means not within 160 steps. The curves are in `release/reports/index.html`.
 
-This delays, it does not prevent: whoever trains longer than the table says, trains in another way than was tried, or
-puts weights of the public base model back gets around it."""
+This delays, it does not prevent: anyone who trains longer than the table says, trains in another way than was tried,
+or puts weights of the public base model back gets around it."""
 
 
 def relearning(report: ReleaseReport) -> str:

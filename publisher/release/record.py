@@ -15,7 +15,7 @@ from publisher.release.prepare import PreparedRelease
 
 LIMITS = (
     "The figures hold for the prompts, seeds, sampler and guidance in the evidence; what nobody tried is not known.",
-    "Whoever has the base model's weights can use them instead, or merge them back in.",
+    "Anyone who has the base model's weights can use them instead, or merge them back in.",
     "The verdicts are as good as the scorer that judged the images; its card says what is known of its errors.",
 )
 

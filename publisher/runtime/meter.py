@@ -1,4 +1,4 @@
-"""How far work is, told from inside of it: generating tells each sampling step, whoever started it in this process.
+"""How far work is, told from inside of it: generating tells each sampling step, however it was started in this process.
 
 Work that an executor runs elsewhere tells nothing on the way; then only finished pieces count.
 """

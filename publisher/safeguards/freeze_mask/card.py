@@ -9,7 +9,7 @@ from publisher.report.wording import figure
 from publisher.text import code, markdown, table
 
 _BINDS = """**A user who ignores the mask is not stopped.** It is an agreement, not a lock: plain diffusers trains every
-tensor, and so does whoever deletes the file. It binds those who honour it, and a hub or a training service can check
+tensor, and so does anyone who deletes the file. It binds those who honour it, and a hub or a training service can check
 who did.
 
 To fine-tune under it, add one line to a training script:

@@ -15,7 +15,7 @@ import publisher
 pipeline = publisher.load("{folder}", verify_key="publisher.pub")
 ```
 
-Plain diffusers loads the weights **without the membranes**: whoever does so is free of them.
+Plain diffusers loads the weights **without the membranes**: anyone who does so is free of them.
 
 ```python
 from diffusers import DiffusionPipeline

@@ -238,7 +238,7 @@ def test_the_card_of_a_package_with_membranes_loads_them_first_and_says_what_hap
         "DiffusionPipeline"
     )
     assert "This package carries membranes for `cigarette`" in loading
-    assert "Plain diffusers loads the weights **without the membranes**: whoever does so is free of them." in loading
+    assert "Plain diffusers loads the weights **without the membranes**: anyone who does so is free of them." in loading
     (row,) = [line for line in loading.splitlines() if line.startswith("| cigarette")]
     assert row.startswith("| cigarette.without (without membranes) | rate | 0% |")
     assert "base model 95%" in row

@@ -1,4 +1,4 @@
-"""What is signed is what was judged: whoever writes to the package meanwhile stops the release."""
+"""What is signed is what was judged: what writes to the package meanwhile stops the release."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report says of a freeze mask has to be what the mask beside it says, whoever signed both."""
+"""What a report says of a freeze mask has to be what the mask beside it says, even if both are signed."""
 
 from __future__ import annotations
 
