@@ -29,7 +29,7 @@ def generate(
     Image ``i`` depends on its prompt, ``seed`` and ``i`` alone as far as random numbers go: each has its own generator.
 
     Args:
-        pipeline: from :func:`load_pipeline`.
+        pipeline: pipeline that :func:`load_pipeline` returned.
         prompts: such as ``"a pizza emoji in noto style"``; n of them.
         seed: names the random numbers.
         steps: DDIM steps.

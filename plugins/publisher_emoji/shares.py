@@ -8,13 +8,18 @@ from scipy.stats import binomtest
 
 
 class ShareOfImages(TypedDict):
-    """``hits`` of ``n`` and the 95% Clopper-Pearson interval of the share."""
+    """A share of images, with its 95% Clopper-Pearson interval."""
 
     hits: int
+    """Number of images that count."""
     n: int
+    """Number of all images."""
     share: float
+    """``hits / n``, rounded."""
     low: float
+    """Lower end of the interval."""
     high: float
+    """Upper end of the interval."""
 
 
 def share(hits: int, n: int) -> ShareOfImages:

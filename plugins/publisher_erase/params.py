@@ -10,7 +10,7 @@ from publisher.api import Params
 
 
 class EraseParams(Params):
-    """What to erase, towards what, what to keep, and how strongly."""
+    """Parameters of ``erase``: concepts, their targets, what stays, and the strength of the edit."""
 
     method: Literal["uce", "rece"] = "uce"
     """Method. ``uce``: one closed-form edit. ``rece``: then ``epochs`` rounds against what still calls the concept

@@ -27,7 +27,7 @@ def mask_claims(
     Args:
         illegal: concepts whose fine-tuning is to fail.
         innocents: kept concepts that are tested.
-        params: of the step.
+        params: parameters of the step.
     """
     ids, kept = tuple(one.id for one in illegal), tuple(one.id for one in innocents)
     bad, good = _listed(illegal), _listed(innocents)
@@ -95,8 +95,8 @@ def budget(params: FreezeMaskParams, *controls: str) -> dict[str, Any]:
     """Return the parameters of the attack; equal trials of different checks are trained once.
 
     Args:
-        params: of the step.
-        controls: that a check needs. With ``check.compare`` it gets all that there are.
+        params: parameters of the step.
+        controls: controls that a check needs. With ``check.compare`` it gets all that there are.
     """
     plain = params.check.model_dump(
         mode="json", exclude={"attack", "compare", "evaluation_step", "innocents", "settings"}

@@ -89,7 +89,7 @@ class ReleasedParams(Params):
 
 
 class MaskCheckParams(Params):
-    """How the mask is tested; see ``publisher.api.TrainingParams``."""
+    """Test of the mask; see ``publisher.api.TrainingParams``."""
 
     attack: str = "full-finetune"
     """Name of an attack by training that honours the mask."""
@@ -119,13 +119,13 @@ class MaskCheckParams(Params):
 
 
 class FreezeMaskParams(Params):
-    """For which concepts, how large, learned how, and how it is tested."""
+    """Parameters of ``freeze-mask``: its concepts, its size, the way it is learned, and its test."""
 
     concepts: tuple[str, ...] = ()
     """Ids of the manifest's concepts whose fine-tuning is to fail (illegal); empty: all of them."""
     innocents: Annotated[int, Field(ge=1, le=10_000)] | Annotated[tuple[str, ...], Field(min_length=1)] = 2
-    """Kept concepts whose fine-tuning is to work: their number, spread evenly, or their ids. The model knows them, so
-    they are learned under rare words."""
+    """Number or ids of the kept concepts whose fine-tuning is to work; a number is spread evenly over them. The model
+    knows them, so they are learned under rare words."""
     ratio: float = Field(default=0.3, gt=0, le=1)
     """Share that is frozen (rho): the budget. It is met to one unit, as far as the candidates reach."""
     count: Literal["parameters", "tensors"] = "parameters"

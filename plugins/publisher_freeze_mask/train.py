@@ -147,7 +147,7 @@ class FineTuner:
         """Train and score one fine-tuning; the network is at theta_pre before and after.
 
         Args:
-            what: what to learn.
+            what: fine-tuning to do.
             seed: number of the mask; 0 is the one that is published.
 
         Raises:
@@ -176,7 +176,7 @@ class FineTuner:
         Args:
             steps: number of steps.
             checkpoints: place of the checkpoint.
-            label: what is trained, for the line to show.
+            label: name of the training, for the line to show.
             hint: advice where a loss is not finite.
         """
         seen = 0

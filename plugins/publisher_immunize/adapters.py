@@ -102,7 +102,7 @@ class KeysValues(AdaptationPart):
         host: patched denoiser.
         groups: number of concepts N.
         rate: learning rate.
-        rule: how far a step goes: ``inner_rule``.
+        rule: rule of the step's length: ``inner_rule``.
     """
 
     def __init__(self, host: PatchedDenoiser, groups: int, rate: float, rule: str) -> None:
@@ -216,7 +216,7 @@ class LoraAdapters(AdaptationPart):
         rate: learning rate.
         rank: rank of A and B.
         generator: source of A.
-        rest: what counts outside of keys and values: ``merge.rest``.
+        rest: rule outside of keys and values: ``merge.rest``.
     """
 
     def __init__(

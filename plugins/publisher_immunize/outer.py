@@ -179,7 +179,7 @@ def _add(
 
     Args:
         host: patched denoiser.
-        model: what is trained, the weights to forward with, and what is added to them.
+        model: weights that are trained, weights to forward with, and the patch.
         losses: function that computes the losses while the denoiser is patched.
         scales: weights of the losses.
         total: gradients of what is trained, so far.

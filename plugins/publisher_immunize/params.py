@@ -15,7 +15,7 @@ Positive = Annotated[float, Field(gt=0, le=1)]
 
 
 class MergingLayerParams(Params):
-    """The merging layer."""
+    """Settings of the merging layer."""
 
     texts: int = Field(default=2, ge=1, le=100)
     """Number of captions of each concept in T: the first ones of a step. The authors take two."""
@@ -31,7 +31,7 @@ class MergingLayerParams(Params):
 
 
 class AutoParams(Params):
-    """``schedule: auto``: a probe, a small re-learning attack on held-out images, says when it is enough."""
+    """Settings of the probe of ``schedule: auto``: a small re-learning attack on held-out images ends the training."""
 
     every: int = Field(default=25, ge=1, le=100_000)
     """Outer steps between two probes."""
@@ -44,7 +44,7 @@ class AutoParams(Params):
 
 
 class RelearningCheckParams(Params):
-    """How the claims about re-learning are tested; see ``publisher.api.TrainingParams``."""
+    """Test of the claims about re-learning; see ``publisher.api.TrainingParams``."""
 
     captions: Captions = "name"
     """Captions that the attacker writes under the images of the concept."""
@@ -71,7 +71,7 @@ class RelearningCheckParams(Params):
 
 
 class ImmunizeParams(Params):
-    """Against which adaptations, by what objective, and how it is tested.
+    """Parameters of ``immunize``: simulated adaptations, objective, training, and test.
 
     Where a default is None, the mode, the family and the size of the model say it: ``presets.py``.
     """

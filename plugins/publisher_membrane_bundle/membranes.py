@@ -201,7 +201,7 @@ class Membranes:
 
 
 class _Permeability(threading.local):
-    """What one thread has opened: another one may run the shut denoiser meanwhile."""
+    """The state of one thread: another one may run the shut denoiser meanwhile."""
 
     gate: Gate | None = None
     """s times the permeabilities; None: shut."""

@@ -73,13 +73,13 @@ Row = tuple[int, Key]
 
 
 class Objective:
-    """L = L_era + lambda L_anc.
+    """The losses of the membranes, L = L_era + lambda L_anc.
 
     Args:
         denoiser: frozen denoiser, with the membranes attached.
         membranes: the k membranes.
         texts: every text by name, with ``""``.
-        eta: how far the target is pushed beyond the surrogate (eq. 4).
+        eta: push of the target beyond the surrogate (eq. 4).
         lam: weight of latent anchoring (eq. 8).
         uncond: weight w_u of the empty prompt in D; the sampled anchors share the rest.
     """

@@ -31,7 +31,7 @@ class Anchors(Params):
 
 
 class MembraneParams(Params):
-    """Which membranes, how they are trained, and how they travel."""
+    """Parameters of ``membrane-bundle``: its membranes, their training, and the way they travel."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 

@@ -17,7 +17,7 @@ MANY = 20
 
 @dataclass(frozen=True)
 class Target:
-    """What one membrane learns: each text is to read as its surrogate."""
+    """The texts of one membrane: each is to read as its surrogate."""
 
     concept: str
     """Id of the concept in the manifest."""

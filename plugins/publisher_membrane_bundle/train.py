@@ -110,7 +110,7 @@ def train(
 
     Args:
         model: model that the membranes are for; its weights stay as they are.
-        targets: what the membranes learn, at least one.
+        targets: texts of each membrane, at least one.
         keep: prompts that anchors are sampled from, where ``params.anchors.prompts`` says so.
         params: parameters of the step.
         session: place where the training runs.

@@ -151,10 +151,10 @@ class TrainingAttack(Attack[T], ABC):
         """Begin a trial.
 
         Args:
-            params: of the attack.
+            params: parameters of the attack.
             pipeline: a diffusers pipeline of the attacked model in float32, for this trial alone: change it freely.
-            data: what is learned from.
-            generator: on the CPU; the only source of random numbers.
+            data: images and captions of this trial.
+            generator: generator on the CPU; the only source of random numbers.
         """
 
 

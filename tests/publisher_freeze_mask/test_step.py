@@ -119,7 +119,11 @@ def test_two_runs_give_the_same_bytes_and_another_seed_other_ones(model: Model, 
 
 @pytest.mark.parametrize(
     ("recipe", "step"),
-    [("path", 3), pytest.param("path", 7, marks=pytest.mark.slow), pytest.param("refined", 7, marks=pytest.mark.slow)],
+    [  # 4 steps and a score of each of two fine-tunings, then 2 steps of the refinement
+        ("path", 4),
+        pytest.param("path", 7, marks=pytest.mark.slow),
+        pytest.param("refined", 11, marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_run_resumes_to_the_same_bytes(model: Model, tmp_path: Path, recipe: str, step: int) -> None:
     whole = run(model, tmp_path / "whole", recipe=recipe, checkpoint_every=1)

@@ -118,7 +118,7 @@ def train_diffusion(
 
 
 class Captions:
-    """Samples a caption for each image: sometimes empty, sometimes without the style, sometimes with a synonym."""
+    """A source of captions for images: sometimes empty, sometimes without the style, sometimes with a synonym."""
 
     def __init__(self, words: Vocabulary, artwork: Artwork, tokenizer: CLIPTokenizer, recipe: DiffusionConfig) -> None:
         self._words, self._artwork, self._tokenizer, self._recipe = words, artwork, tokenizer, recipe

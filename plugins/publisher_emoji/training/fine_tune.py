@@ -33,9 +33,9 @@ def fine_tune(style: str, steps: int, *, seed: int = SEED) -> StableDiffusionPip
     """Train the embedded model further: ``steps`` of AdamW on one style's images, a tenth of them without a caption.
 
     Args:
-        style: one of the vocabulary's.
-        steps: of :data:`BATCH` images each.
-        seed: of every sample.
+        style: name of a style of the vocabulary.
+        steps: number of steps of :data:`BATCH` images each.
+        seed: seed of every sample.
 
     Raises:
         ValueError: no such style.

@@ -32,10 +32,10 @@ def train(modules: nn.Module, loss: StepLoss, run: Optimisation, *, seed: int, f
     """Minimise ``loss``; afterwards ``modules`` hold the exponentially averaged weights.
 
     Args:
-        modules: what is trained, as one module.
+        modules: networks that are trained, as one module.
         loss: loss of a step; it runs under CPU autocast.
         run: steps, learning rate and so on.
-        seed: with the step's number, the seed of the step's generator.
+        seed: number that, with the step's number, seeds the step's generator.
         folder: folder for the checkpoint (resumed from when present) and ``log.jsonl``.
         autocast: compute type: ``"bfloat16"``, or ``"float32"`` for none.
 

@@ -19,7 +19,7 @@ def write_for_older(folder: Path) -> None:
     """Change a saved pipeline in place.
 
     Args:
-        folder: with ``text_encoder`` and ``tokenizer``.
+        folder: folder with ``text_encoder`` and ``tokenizer``.
     """
     weights = folder / "text_encoder" / "model.safetensors"
     tensors = {PREFIX + name.removeprefix(PREFIX): tensor for name, tensor in load_file(weights).items()}

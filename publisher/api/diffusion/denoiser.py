@@ -14,7 +14,7 @@ from publisher.api.models import Model
 
 
 class Denoiser:
-    """A U-Net in its own dtype; what goes in and what comes out is float32.
+    """A denoiser in its own dtype; what goes in and what comes out is float32.
 
     Args:
         network: a ``UNet2DConditionModel``, frozen.

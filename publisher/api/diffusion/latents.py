@@ -31,7 +31,7 @@ def encode_images(vae: Any, images: Tensor, tell: Callable[[int], None] | None =
     Args:
         vae: an ``AutoencoderKL``.
         images: ``(n, 3, h, w)`` in [0, 1].
-        tell: is told how many more images are done.
+        tell: function that is told how many more images are done.
 
     Returns:
         ``(n, c, h / f, w / f)`` float32 on the autoencoder's device.
@@ -61,7 +61,7 @@ class Noising:
     """A model's forward process and what its denoiser was trained to predict.
 
     Args:
-        process: of the model, such as :func:`publisher.api.diffusion.process.process_of` reads it.
+        process: process of the model, as :func:`publisher.api.diffusion.process.process_of` reads it.
     """
 
     def __init__(self, process: NoiseProcess) -> None:

@@ -135,7 +135,7 @@ def require_plain(config: Mapping[str, Any]) -> None:
     """Refuse a denoiser that reads more than latents, timesteps and text, or predicts more than one value a latent.
 
     Args:
-        config: of the ``UNet2DConditionModel``.
+        config: configuration of the ``UNet2DConditionModel``.
 
     Raises:
         ModelError: it does; the message names the key.
@@ -156,7 +156,7 @@ def require_trainable(model: ModelInfo, *, images: bool = False) -> None:
     """Refuse a model that would be trained on something else than it was made with. Call it in a step's ``plan``.
 
     Args:
-        model: that the step is going to train, or whose denoising loss it is going to read.
+        model: model that the step is going to train, or whose denoising loss it is going to read.
         images: the step encodes images with :func:`publisher.api.diffusion.latents.encode_images`.
 
     Raises:

@@ -23,7 +23,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Text:
-    """B texts (c in the paper)."""
+    """A batch of B texts (c in the paper)."""
 
     states: Tensor
     """States ``(B, n, d)``, float32, that cross-attention reads at n positions."""
@@ -45,10 +45,10 @@ def encode(
     The empty text stands for no prompt: where the pipeline generates with zeros in its place, it is zeros here too.
 
     Args:
-        model: whose encoders.
+        model: model with the encoders.
         texts: equal ones are encoded once.
-        device: where.
-        tell: is told how many more texts an encoder has done: each encoder does all of them.
+        device: device of the encoders.
+        tell: function that is told how many more texts an encoder has done: each encoder does all of them.
 
     Raises:
         UsageError: the pipeline would silently cut a text.

@@ -18,7 +18,7 @@ def add_token(pipeline: Any, token: str, words: str, vectors: int) -> tuple[nn.P
     Args:
         pipeline: frozen; diffusers' pipelines then read ``token`` as ``token token_1 token_2 ...``.
         token: unknown to the tokenizers.
-        words: where it starts.
+        words: words whose mean embedding it starts from.
         vectors: embeddings.
 
     Returns:
