@@ -87,7 +87,7 @@ def audit(finetuned: Path, *, package: Path, key: Path, hub: bool, most: int, as
 
 
 def as_text(found: Audit, upload: Path, most: int) -> str:
-    """The answer for a person, worst first, with control characters of foreign names written out."""
+    """Return the answer for a person, worst first, with control characters of foreign names written out."""
     lines = [f"{HEADS[found.verdict]}: {upload}", *_package(found.package)]
     for weights in found.weights:
         lines += ["", *_weights(weights, most)]
@@ -138,7 +138,7 @@ def _counts(weights: WeightsAudit) -> str:
 
 
 def _merged(weights: WeightsAudit) -> Iterator[str]:
-    """One line where at least half of the changed matrices tell of a merged adapter."""
+    """Return one line where at least half of the changed matrices tell of a merged adapter."""
     measured = [one.change for one in weights.violations if one.change and one.change.rank is not None]
     ranks = sorted({one.rank or 0 for one in measured if one.low_rank})
     count = sum(one.low_rank for one in measured)

@@ -28,7 +28,7 @@ LOG_EVERY_S = 15.0
 
 
 def peak_memory() -> str:
-    """Most memory that this process has held, and its GPU's where torch is loaded and uses one."""
+    """Return the most memory that this process has held, and its GPU's where torch uses one."""
     scale = 1 if sys.platform == "darwin" else 1024
     text = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**30:.1f} GiB"
     torch = sys.modules.get("torch")
@@ -41,7 +41,7 @@ class MemoryColumn(ProgressColumn):
     """Peak memory."""
 
     def render(self, task: Task) -> Text:  # noqa: ARG002
-        """The process' peak so far."""
+        """Render the process' peak so far."""
         return Text(peak_memory(), style="dim")
 
 
@@ -107,9 +107,9 @@ class Terminal:
         return f", {minutes}:{seconds:02} left"
 
     def say(self, text: str) -> None:
-        """A line worth keeping."""
+        """Print a line worth keeping."""
         self.console.print(output.clean(text), markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """A line to act on."""
+        """Print a line to act on."""
         self.console.print(output.clean(f"Warning: {text}"), style="yellow", markup=False, soft_wrap=True)

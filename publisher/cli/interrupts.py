@@ -19,7 +19,7 @@ _arrived: list[tuple[int, float]] = []
 
 
 def listen() -> None:
-    """From here on both signals raise, and are remembered. In the main thread only, as Python asks."""
+    """Let both signals raise from here on, and remember them. In the main thread only, as Python asks."""
     _arrived.clear()
     for number in RAISES:
         signal.signal(number, _handle)

@@ -34,7 +34,7 @@ COMMANDS = {
     "schema": "Print a JSON Schema, for editors and for CI.",
 }
 UNUSABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
-"""What the system says of a path that the user has to write otherwise."""
+"""Errors of the system for a path that the user has to write otherwise."""
 ISSUES = "This is an error in publisher or in a plugin. Run again with --debug for the traceback."
 
 
@@ -59,7 +59,7 @@ class Commands(click.Group):
     context_class = Context
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Names in the order of use."""
+        """Return the names in the order of use."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
@@ -81,7 +81,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Names and summaries, without importing a command."""
+        """Write names and summaries, without importing a command."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -126,7 +126,7 @@ def pasteable(help_text: str) -> str:
 
 
 def ending(error: BaseException) -> tuple[str, ExitCode]:
-    """What to print for an error, and its exit code."""
+    """Return what to print for an error, and its exit code."""
     match error:
         case PublisherError():
             return f"Error: {error}", error.exit_code

@@ -76,7 +76,7 @@ def inspect(file: Path, *, model: str | None, as_json: bool) -> None:
 
 
 def as_data(found: Description) -> dict[str, Any]:
-    """One file as JSON data."""
+    """Return one file as JSON data."""
     membrane = found.portion.membrane
     return {
         "file": str(found.portion.path),
@@ -99,7 +99,7 @@ def as_data(found: Description) -> dict[str, Any]:
 
 
 def as_text(found: list[Description], index: MembraneIndex | None) -> str:
-    """Files and index for a person, with control characters of foreign texts written out."""
+    """Return files and index for a person, with control characters of foreign texts written out."""
     lines = []
     if index is not None:
         count = len(index.entries)

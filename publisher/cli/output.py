@@ -31,9 +31,9 @@ SECRET = re.compile(
 )
 """Private keys in PEM, tokens of the hub, passwords in URLs."""
 COMMAND = re.compile(r"^([^\S\n]*):(?=:)|#(?=#\w*\[)", re.MULTILINE)
-"""Where a line would be a command for GitHub's, Azure's or TeamCity's log reader."""
+"""Place where a line would be a command for GitHub's, Azure's or TeamCity's log reader."""
 MOVES = re.compile(r"\r|(?:\x1b\[A)+\Z")
-"""How progress bars of libraries begin what they write."""
+"""Beginning of what progress bars of libraries write."""
 
 _hidden: set[str] = set()
 _results: TextIO | int | None = None
@@ -55,7 +55,7 @@ _TABLE = _Table()
 
 
 def hide(secret: str) -> None:
-    """Never show this text from here on; shorter ones than six characters would make holes in other words."""
+    """Hide this text from here on; shorter ones than six characters would make holes in other words."""
     if len(secret) >= 6:
         _hidden.add(secret)
 

@@ -49,7 +49,7 @@ def plan(manifest: Path, *, out: Path, work: Path | None, as_json: bool) -> int:
 
 
 def as_data(prepared: PreparedRelease) -> dict[str, Any]:
-    """The plan as JSON data."""
+    """Return the plan as JSON data."""
     about, model, retrained = prepared.resolved.release, prepared.model, prepared.resolved.evaluate.retrained
     plans = {check.check: check for check in prepared.checks}
     claims = [
@@ -122,7 +122,7 @@ def _step(step: PlannedStep) -> dict[str, Any]:
 
 
 def as_text(data: dict[str, Any]) -> str:
-    """The plan for people."""
+    """Return the plan for people."""
     model = data["model"]
     lines = [f"{data['name']} {data['version']}", "", f"model   {model['source']}"]
     if model["here"]:

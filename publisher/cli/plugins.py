@@ -57,7 +57,7 @@ def show(name: str, *, as_json: bool) -> None:
 
 
 def as_data(registry: Registry) -> dict[str, Any]:
-    """The registry as JSON data."""
+    """Return the registry as JSON data."""
     return {
         "plugins": [{**entry.record().as_json(), "summary": entry.summary} for entry in registry.contributions],
         "set_aside": set_aside(registry),
@@ -84,7 +84,7 @@ def aside_line(broken: dict[str, Any]) -> str:
 
 
 def as_text(registry: Registry) -> str:
-    """The registry as a table, what was set aside below it."""
+    """Return the registry as a table, with what was set aside below it."""
     header = ("kind", "name", "version", "from", "what it does")
     rows = [
         (entry.kind, entry.name, entry.version, f"{entry.origin.distribution} {entry.origin.version}", entry.summary)

@@ -139,7 +139,7 @@ def _named_key(value: str) -> Path:
 
 
 def as_data(outcome: Outcome, public: str | None) -> dict[str, Any]:
-    """The outcome as JSON data; ``public`` is the file of the public key."""
+    """Return the outcome as JSON data; ``public`` is the file of the public key."""
     report = outcome.report
     return {
         "decision": outcome.decision,
@@ -172,7 +172,7 @@ def as_data(outcome: Outcome, public: str | None) -> dict[str, Any]:
 
 
 def as_text(outcome: Outcome, public: str, *, thrown_away: bool = False) -> str:
-    """The verdict, the claims, and what to do next; the key may be one that exists no more."""
+    """Return the verdict, the claims and what to do next; the key may be one that exists no more."""
     from publisher.report.terminal import lines
 
     text = [*lines(outcome.report), ""]
@@ -192,7 +192,7 @@ def as_text(outcome: Outcome, public: str, *, thrown_away: bool = False) -> str:
 
 
 def _loading(outcome: Outcome, public: str) -> list[str]:
-    """How to load the package, with membranes where it has some that open by the prompt."""
+    """Return how to load the package, with membranes where it has some that open by the prompt."""
     if outcome.report.permeabilities is not None:
         return [
             "Load it:   import publisher",

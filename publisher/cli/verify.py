@@ -52,7 +52,7 @@ def verify(directory: Path, *, key: Path, name: str | None, min_version: str | N
 
 
 def as_data(found: Verification) -> dict[str, Any]:
-    """The answer as JSON data."""
+    """Return the answer as JSON data."""
     return {
         "verified": found.ok,
         "key_sha256": found.key,
@@ -77,7 +77,7 @@ def _some(checks: Sequence[str]) -> str:
 
 
 def as_text(found: Verification, directory: Path) -> str:
-    """The answer for a person, with control characters of foreign names written out."""
+    """Return the answer for a person, with control characters of foreign names written out."""
     if found.ok and found.summary is not None:
         lines = [
             f"Verified: {found.summary.name} {found.summary.version}, decision {found.summary.decision}",

@@ -90,7 +90,7 @@ def _rewrite(path: Path, base: Path, alter: Alter) -> None:
 
 
 def _caller(attack: WeightAttack[Any], params: Params) -> Alter:
-    """The attack, with what it raises or returns checked."""
+    """Return the attack as a function whose errors and results are checked."""
     import torch
 
     def alter(component: str, name: str, hardened: torch.Tensor, base: torch.Tensor) -> torch.Tensor:

@@ -40,7 +40,7 @@ class Evaluation:
     """What the checks found."""
 
     claims: tuple[ClaimRecord, ...]
-    """In the order given."""
+    """Records of the claims, in the order given."""
     evidence: Mapping[str, bytes]
     """File inside ``release/reports/`` -> JSON lines, one for each image of a check, or for each of its trials."""
     pairs: tuple[ImagePair, ...]
@@ -48,7 +48,7 @@ class Evaluation:
     permeabilities: PermeabilityTable | None
     """How far prompts let the attached safeguards act; None: nothing is attached, or nobody knows."""
     scorers: Mapping[str, ScorerCard]
-    """Of every scorer that judged."""
+    """Id of every scorer that judged -> its card."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Check of an attack by training -> seconds of one training step here. No part of the report: another machine has
     others."""
@@ -215,7 +215,7 @@ def _altered(
 
 
 def matrix_column(found: Evaluation, after: str) -> tuple[MatrixCell, ...]:
-    """The claims' verdicts as cells of the claim x step matrix.
+    """Return the claims' verdicts as cells of the claim x step matrix.
 
     A claim of which checks were left out has a cell only where one of the others did not pass: it is *not measured*
     otherwise, rather than *unknown*.

@@ -19,7 +19,7 @@ class Unmeasured(Exception):  # noqa: N818 - not an error of anybody: it becomes
 
 
 MANIFEST = "manifest"
-"""Whose claim the manifest's own checks test, in place of a step's id."""
+"""Name that stands for a step's id in the claim of the manifest's own checks."""
 _READ = (".safetensors", ".json", ".txt", ".model")
 
 
@@ -72,7 +72,7 @@ class ModelsUnderTest:
     """A model that never knew the concepts."""
 
     def control(self, name: str, step: str) -> ModelUnderTest | None:
-        """A control of an attack by training, as :attr:`publisher.api.TrainingParams.controls` names it.
+        """Return a control of an attack by training, as :attr:`publisher.api.TrainingParams.controls` names it.
 
         Args:
             name: ``before``, ``base``, ``retrained`` or a step's id.
@@ -156,12 +156,12 @@ class Setting:
     device: str
     """``"cpu"`` or ``"cuda"``."""
     dtype: str
-    """Of the networks, such as ``"float32"``."""
+    """Number format of the networks, such as ``"float32"``."""
     store: ImageStore = field(default_factory=ImageStore)
     root: Path = Path()
     """The manifest's folder: image files of concepts are relative to it."""
     work: Path | None = None
-    """Where models that attackers have altered are put while they are measured; None: a temporary folder."""
+    """Folder for models that attackers have altered, while they are measured; None: a temporary one."""
     progress: Callable[[int, int, str], None] = _nothing
     """Done, total, text; in images of all models together, then in images and training steps of all trials."""
     check_end: Callable[[str, CheckRecord, float], None] = _nothing

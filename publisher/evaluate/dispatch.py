@@ -36,7 +36,7 @@ class Fingerprinted(Generic[T, R]):
     """Threads that torch uses for one operation here: with another number the last bits can differ."""
 
     def __call__(self, task: T) -> Answer[R]:
-        """Do a task as it would be done in the process that sends it."""
+        """Perform a task as the process that sends it would perform it."""
         import torch
 
         before = torch.get_num_threads()

@@ -19,24 +19,24 @@ SIDE = 256
 
 
 def json_lines(rows: Iterable[Params]) -> bytes:
-    """One JSON object a line, keys sorted, UTF-8."""
+    """Return one JSON object a line, keys sorted, UTF-8."""
     lines = (json.dumps(row.as_json(), sort_keys=True, ensure_ascii=False, separators=(",", ":")) for row in rows)
     return "".join(f"{line}\n" for line in lines).encode()
 
 
 def pixels_sha256(image: torch.Tensor) -> str:
-    """sha256 of the pixels of ``(3, h, w)`` uint8, as RGB row by row."""
+    """Return the sha256 of the pixels of ``(3, h, w)`` uint8, as RGB row by row."""
     return hashlib.sha256(image.permute(1, 2, 0).contiguous().numpy().tobytes()).hexdigest()
 
 
 def distance(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Root mean square difference of two uint8 images, on [0, 1] pixels, to six digits."""
+    """Return the root mean square difference of two uint8 images, on [0, 1] pixels, to six digits."""
     difference = (first.double() - second.double()).div(255)
     return round(float(difference.square().mean().sqrt()), 6)
 
 
 def png_base64(image: torch.Tensor) -> str:
-    """A PNG of ``(3, h, w)`` uint8, at most :data:`SIDE` pixels a side, as base64 text."""
+    """Return a PNG of ``(3, h, w)`` uint8, at most :data:`SIDE` pixels a side, as base64 text."""
     from PIL import Image
 
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())

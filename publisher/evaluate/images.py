@@ -41,15 +41,15 @@ class Batch:
     """Requests that are generated together."""
 
     requests: tuple[ImageRequest, ...]
-    """Without their concepts, which do not matter to what is generated."""
+    """The requests without their concepts, which do not matter to what is generated."""
     private: bool
-    """Shows persons or unsafe content: never stored on disk."""
+    """True where it shows persons or unsafe content: never stored on disk."""
     attached: tuple[bool, ...] = (True,)
     """Whether the hardened model generates it with its safeguards attached, with nothing attached, or once each."""
 
 
 def without_concept(request: ImageRequest) -> ImageRequest:
-    """The request without its concept: equal ones are one image."""
+    """Return the request without its concept: equal ones are one image."""
     return request.model_copy(update={"concept": ""})
 
 
@@ -215,15 +215,15 @@ class ModelImages:
             opened.cache_clear()
 
     def look(self, batch: Batch) -> torch.Tensor | None:
-        """The images of a batch, if they are there."""
+        """Return the images of a batch, if they are there."""
         return self._setting.store.get(self.key(batch), len(batch.requests))
 
     def why(self, batch: Batch) -> str:
-        """Why the images of a batch are not there."""
+        """Return why the images of a batch are not there."""
         return self._problems.get(self.key(batch), "its stored images were lost")
 
     def key(self, batch: Batch) -> str:
-        """What the images of a batch depend on, as a sha256."""
+        """Return a sha256 of all that the images of a batch depend on."""
         requests = [request.model_dump(mode="json", exclude={"concept"}) for request in batch.requests]
         return sha256_json({"model": self.model.key, "requests": requests, "machine": self._machine})
 
@@ -245,7 +245,7 @@ class ModelImages:
 
 
 def machine(setting: Setting, workers: int = 0) -> dict[str, str]:
-    """What the last bits of a network's output depend on besides the network.
+    """Return what the last bits of a network's output depend on besides the network.
 
     Args:
         setting: device and dtype.
@@ -263,7 +263,7 @@ def machine(setting: Setting, workers: int = 0) -> dict[str, str]:
 
 
 def latents_of(folder: Path) -> tuple[int, int]:
-    """Height and width of a model's latents, from its configuration.
+    """Return height and width of a model's latents, from its configuration.
 
     Raises:
         ModelError: the configuration cannot be read, or says no size.
@@ -276,6 +276,6 @@ def latents_of(folder: Path) -> tuple[int, int]:
 
 
 def sampler_of(folder: Path) -> str:
-    """Class of the scheduler that generates."""
+    """Return the class of the scheduler that generates."""
     path = folder / "scheduler" / "scheduler_config.json"
     return str(json.loads(path.read_text(encoding="utf-8"))["_class_name"])

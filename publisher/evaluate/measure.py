@@ -52,7 +52,7 @@ def record_of(prepared: PreparedCheck, observed: Observed, evidence: dict[str, b
 
 
 def unknown(check: Check, reason: str, prepared: PreparedCheck | None = None) -> CheckRecord:
-    """The record of a check that was not measured, or not yet."""
+    """Return the record of a check that was not measured, or not yet."""
     return CheckRecord(
         id=check.id,
         attack=check.attack,

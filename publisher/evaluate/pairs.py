@@ -16,7 +16,7 @@ IN_ALL = 36
 
 
 def shown(requests: Sequence[ImageRequest], scope: Scope) -> tuple[ImageRequest, ...]:
-    """The first request of each concept, then the second ones, up to :data:`PER_CHECK`."""
+    """Return the first request of each concept, then the second ones, up to :data:`PER_CHECK`."""
     by_concept: dict[str, list[ImageRequest]] = {}
     for request in requests:
         if scope.concept(request.concept).kind not in PRIVATE_KINDS:
@@ -28,7 +28,7 @@ def shown(requests: Sequence[ImageRequest], scope: Scope) -> tuple[ImageRequest,
 def pairs_of(
     checks: Sequence[tuple[PreparedCheck, Sequence[ImageRequest]]], scope: Scope, seen: Observations
 ) -> tuple[ImagePair, ...]:
-    """The pairs for the report.
+    """Return the pairs for the report.
 
     Args:
         checks: each with the requests to show.
@@ -51,7 +51,7 @@ def pairs_of(
 
 
 def _shared_out(pairs: Sequence[ImagePair]) -> tuple[ImagePair, ...]:
-    """At most :data:`IN_ALL`: the first of each check, then the second ones; in the order of the checks."""
+    """Choose at most :data:`IN_ALL`: the first of each check, then the second ones, in the checks' order."""
     of_check: dict[str, list[int]] = {}
     for i, pair in enumerate(pairs):
         of_check.setdefault(pair.check, []).append(i)

@@ -100,7 +100,7 @@ def _permeabilities(concepts: Sequence[str], prompts: Sequence[str], rows: Seque
 
 
 def table(permeabilities: Permeabilities, requests: Iterable[ImageRequest], scope: Scope) -> PermeabilityTable:
-    """The rows that tell most: what is to go, the empty prompt, and of what stays the prompts that open most.
+    """Return the rows that tell most: what is to go, the empty prompt, and the kept prompts that open most.
 
     Args:
         permeabilities: of every prompt of the checks.
@@ -130,7 +130,7 @@ def table(permeabilities: Permeabilities, requests: Iterable[ImageRequest], scop
 
 
 def _telling(concept: Concept, permeabilities: Permeabilities) -> list[str]:
-    """The first prompts and paraphrases of a concept that were asked for."""
+    """Return the first prompts and paraphrases of a concept that were asked for."""
     plain = [prompt for prompt in concept.prompts if prompt in permeabilities.rows]
     other = [prompt for prompt in concept.paraphrases if prompt in permeabilities.rows and prompt not in plain]
     return list(dict.fromkeys([*plain[:PROMPTS], *other[:PARAPHRASES]]))

@@ -16,7 +16,7 @@ from publisher.evaluate.prepare import PreparedCheck, settle
 from publisher.evaluate.requests import one_line
 
 LEAST_PROMPTS = 0.1
-"""Of the images: with fewer, ``plan`` warns."""
+"""Least number of prompts as a share of the images: with fewer, ``plan`` warns."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Models:
     retrained: bool = False
     """There is one that never knew the concepts."""
     untrainable: str = ""
-    """Why attacks cannot train the base model; empty: they can."""
+    """Reason why attacks cannot train the base model; empty: they can."""
 
     def controls(self, params: TrainingParams) -> tuple[str, ...]:
-        """The controls that there are, as :meth:`publisher.evaluate.context.ModelsUnderTest.control` finds them.
+        """Return the controls that :meth:`publisher.evaluate.context.ModelsUnderTest.control` finds.
 
         Raises:
             Unmeasured: one is no step.
@@ -42,7 +42,7 @@ class Models:
         return tuple(name for name in params.controls if name != "retrained" or self.retrained)
 
     def distinct(self, params: TrainingParams, step: str) -> int:
-        """How many different models are attacked: equal ones are trained once."""
+        """Count the different models that are attacked: equal ones are trained once."""
         steps = list(self.steps)
         first = step == MANIFEST or steps[:1] == [step]
         earlier = "base" if first or step not in steps else steps[steps.index(step) - 1]
@@ -54,25 +54,25 @@ class CheckPlan:
     """A check before it is made."""
 
     check: str
-    """Its id."""
+    """Id of the check."""
     samples: dict[str, int]
     """Concept -> images of each model."""
     prompts: int
     """Distinct prompts among them."""
     few_prompts: str = ""
-    """Why n says more than it is: prompts that are asked over and over again; empty: there are enough."""
+    """Warning that few prompts are asked over and over again; empty: there are enough."""
     refused: int = 0
     """Requests that nobody may generate."""
     undecidable: str = ""
-    """Why the verdict can only be *unknown*, in one sentence; empty: it can be decided."""
+    """Reason why the verdict can only be *unknown*, in one sentence; empty: it can be decided."""
     too_few: bool = False
-    """More images or trials would decide it."""
+    """True where more images or trials would decide it."""
     trainings: int = 0
     """Trials of an attack by training, on all models together; equal ones of other checks are made once."""
     steps: int = 0
     """Training steps of all of them."""
     models: int = 2
-    """That are asked."""
+    """Number of models that are asked."""
 
 
 class _Lack(TypedDict):
@@ -115,7 +115,7 @@ def _images(found: PreparedCheck) -> CheckPlan:
 
 
 def _few_prompts(requests: Sequence[ImageRequest]) -> str:
-    """Images of one prompt resemble each other. The empty prompt is asked for its own sake."""
+    """Return a warning where few prompts are asked over and over: their images resemble each other."""
     prompts = {(request.concept, request.prompt) for request in requests if request.prompt}
     images = sum(bool(request.prompt) for request in requests)
     if not prompts or LEAST_PROMPTS * images <= len(prompts):
@@ -149,7 +149,7 @@ def _trainings(found: PreparedCheck, models: Models) -> CheckPlan:
 
 
 def images(checks: list[Check], scope: Scope, tools: Tools, sampling: Sampling) -> Counter[str]:
-    """Distinct images that all checks together need: equal ones are generated once. Those of trainings are left out.
+    """Count the distinct images that all checks together need. Those of trainings are left out.
 
     Returns:
         ``"base"``: of the base model; ``"on"`` and ``"off"``: of the hardened model with its safeguards attached

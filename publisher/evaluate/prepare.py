@@ -48,12 +48,12 @@ class PreparedCheck:
 
     @property
     def trains(self) -> bool:
-        """Its attack trains: it is measured by trials."""
+        """True where the attack trains: the check is measured by trials."""
         return isinstance(self.attack, TrainingAttack)
 
     @property
     def alters(self) -> bool:
-        """Its attack changes weights before it asks."""
+        """True where the attack changes weights before it asks."""
         return isinstance(self.attack, WeightAttack)
 
 

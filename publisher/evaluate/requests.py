@@ -56,7 +56,7 @@ def ask(check: Check, scope: Scope, tools: Tools, sampling: Sampling) -> Asked:
 
 
 def named(found: Mapping[str, _T], name: str, kind: str) -> _T:
-    """The plugin instance of this name.
+    """Return the plugin's instance of this name.
 
     Raises:
         Unmeasured: there is none.
@@ -67,7 +67,7 @@ def named(found: Mapping[str, _T], name: str, kind: str) -> _T:
 
 
 def parsed(model: type[_P], data: Mapping[str, object], kind: str) -> _P:
-    """Parameters of a plugin.
+    """Parse the parameters of a plugin.
 
     Raises:
         Unmeasured: they do not fit its model.
@@ -79,7 +79,7 @@ def parsed(model: type[_P], data: Mapping[str, object], kind: str) -> _P:
 
 
 def params_for(params: _P, concept: Concept, scope: Scope) -> _P:
-    """Parameters of an attack for one concept: under images of what stays, a training may write other captions.
+    """Return an attack's parameters for one concept: for what stays, a training may write other captions.
 
     Raises:
         Unmeasured: the attack cannot have these captions.
@@ -91,7 +91,7 @@ def params_for(params: _P, concept: Concept, scope: Scope) -> _P:
 
 
 def concepts(check: Check, scope: Scope) -> list[Concept]:
-    """The check's concepts, each once.
+    """Return the check's concepts, each once.
 
     Raises:
         Unmeasured: one is not in the scope.
@@ -103,12 +103,12 @@ def concepts(check: Check, scope: Scope) -> list[Concept]:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception's type and message on one line of bounded length."""
+    """Return an exception's type and message on one line of bounded length."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
 def _images(sampling: Sampling, *, kept: bool) -> Sampling:
-    """The sampling as an attack on this concept sees it: what stays may have a number of images of its own."""
+    """Return the sampling of one concept: what stays may have a number of images of its own."""
     return sampling.model_copy(update={"images": sampling.kept_images}) if kept and sampling.kept_images else sampling
 
 

@@ -33,7 +33,7 @@ class ImageStore:
         self._memory: dict[str, torch.Tensor] = {}
 
     def get(self, key: str, count: int) -> torch.Tensor | None:
-        """The images under ``key``, ``(count, 3, h, w)`` uint8, or None if they have to be generated."""
+        """Return the images under ``key``, ``(count, 3, h, w)`` uint8, or None if they have to be generated."""
         if key in self._memory:
             return self._memory[key]
         path = self._path(key)
@@ -59,7 +59,7 @@ class ImageStore:
             write_atomic(path, _write(key, images))
 
     def note(self, key: str) -> Any:
-        """The JSON data under ``key``, or None if it has to be made anew."""
+        """Return the JSON data under ``key``, or None if it has to be made."""
         path = self._path(key, "json")
         if path is None or not path.is_file():
             return None

@@ -12,7 +12,7 @@ class Catalog(Protocol):
     """Installed plugin classes by kind and name. Loads nothing heavy."""
 
     def names(self, kind: str) -> tuple[str, ...]:
-        """Names of one kind, sorted.
+        """Return the names of one kind, sorted.
 
         Args:
             kind: ``step``, ``attack``, ``scorer``, ``metric``, ``executor`` or ``source``.
@@ -36,10 +36,10 @@ class Catalog(Protocol):
         """
 
     def source_problem(self, reference: str) -> str | None:
-        """Why no installed source takes this model reference, or None. Touches neither disk nor network."""
+        """Return why no installed source takes this model reference, or None. Touches neither disk nor network."""
 
     def excuse(self, kind: str, name: str) -> str | None:
-        """Why a plugin that may have provided this name was set aside, or None."""
+        """Return why a plugin that may have provided this name was set aside, or None."""
 
     def conflict(self, kind: str, name: str) -> str | None:
-        """Which plugins claim this name, as a message that names their origins; None: at most one does."""
+        """Return a message that names the origins of all plugins that claim this name; None: at most one does."""

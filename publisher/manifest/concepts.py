@@ -17,7 +17,7 @@ from publisher.manifest.scorers import Labels
 from publisher.manifest.templates import expand, placeholders
 
 MAX_PROMPTS = 1000
-"""Of one concept: more cannot be told apart by any number of images that somebody would generate."""
+"""Most prompts of one concept: no affordable number of images could tell more of them apart."""
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,23 @@ class Draft:
     name: str
     label: str
     path: Path
-    """Where it stands in the manifest."""
+    """Place in the manifest."""
 
     @property
     def id(self) -> str:
-        """Of the concept."""
+        """Id of the concept."""
         return self.entry.id
 
     @property
     def kind(self) -> Kind:
-        """Of the concept."""
+        """Kind of the concept."""
         return self.entry.kind
 
 
 def resolve_scope(
     manifest: Manifest, labels: Labels | None, rest: Labels, folder: FilePath, problems: Problems
 ) -> Scope | None:
-    """All concepts of a manifest, written out.
+    """Write out all concepts of a manifest.
 
     Args:
         manifest: well-formed.
@@ -75,7 +75,7 @@ def resolve_scope(
 
 
 def slug(label: str) -> str:
-    """A label as an id: ``"police officer"`` is ``"police-officer"``; empty if nothing of it can stand in an id."""
+    """Return a label as an id, such as ``"police-officer"``; empty if nothing of it can stand in an id."""
     return re.sub(r"[^a-z0-9._]+", "-", label.lower()).strip("-._")[:64]
 
 
@@ -131,7 +131,7 @@ def _prompts_apart(
 
 
 def _same_words(draft: Draft, other: Concept) -> bool:
-    """Whether the words themselves are the same, of which :func:`_apart` has complained."""
+    """Return whether the words themselves are the same, of which :func:`_apart` has complained."""
     mine = {_plain(word) for word in (draft.name, *draft.entry.synonyms)}
     return bool(mine & {_plain(word) for word in (other.name, *other.synonyms)})
 
@@ -157,7 +157,7 @@ def _check_label(draft: Draft, labels: Labels | None, problems: Problems) -> Non
 
 
 def _rest(rest: Labels, named: Sequence[Draft], problems: Problems) -> list[Draft]:
-    """A kept concept for every label that no other concept has."""
+    """Return a kept concept for every label that no other concept has."""
     path: Path = ("keep", "rest_of")
     labels = {(draft.kind, draft.label) for draft in named}
     ids = {draft.id for draft in named}
@@ -212,7 +212,7 @@ def _concept(
 def _check_templates(
     draft: Draft, templates: Sequence[str], others: Mapping[str, Sequence[str]], problems: Problems
 ) -> bool:
-    """Whether every template gives a prompt."""
+    """Return whether every template gives a prompt."""
     if not templates:
         hint = f"Give templates under prompts.{draft.kind}, or prompts of its own."
         which = f"'{draft.id}'" if draft.path[-1] != "rest_of" else f"of the kind '{draft.kind}'"

@@ -15,7 +15,7 @@ _ABSOLUTE = re.compile(r"[/\\~]|[A-Za-z]:")
 
 
 def image_files(names: Sequence[str], folder: FilePath, path: Path, problems: Problems) -> tuple[str, ...]:
-    """Every image, relative to the manifest's folder, sorted and each once.
+    """Return every image, relative to the manifest's folder, sorted and each once.
 
     Args:
         names: as the manifest has them.
@@ -52,7 +52,7 @@ def _wrong(name: str, folder: FilePath) -> str:
 
 
 def _expanded(name: str, folder: FilePath) -> Iterator[str]:
-    """The name itself, or the images in the folder of that name; not those in folders inside it."""
+    """Return the name itself, or the images in the folder of that name, without those in folders inside it."""
     path = FilePath(name)
     if not (folder / path).is_dir():
         yield path.as_posix()

@@ -14,7 +14,7 @@ Schema = dict[str, Any]
 
 
 def manifest_schema(catalog: Catalog) -> Schema:
-    """The schema: ``with`` depends on ``use``, names are those of the installed plugins that can be used."""
+    """Return the schema: ``with`` depends on ``use``, and names are those of installed plugins."""
     schema = Manifest.model_json_schema()
     definitions: Schema = schema["$defs"]
     scorers = _usable(catalog, "scorer")
@@ -36,7 +36,7 @@ def _usable(catalog: Catalog, kind: str) -> tuple[str, ...]:
 
 
 def params_schema(model: type[Params], prefix: str) -> tuple[Schema, Schema]:
-    """A parameter model's schema and its definitions, whose names begin with ``prefix``."""
+    """Return a parameter model's schema and its definitions, whose names begin with ``prefix``."""
     schema = model.model_json_schema(ref_template=f"#/$defs/{prefix}.{{model}}")
     definitions = {f"{prefix}.{name}": definition for name, definition in schema.pop("$defs", {}).items()}
     return schema, definitions

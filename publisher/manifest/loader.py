@@ -22,13 +22,13 @@ class Document:
     """A well-formed manifest with the places of everything in it."""
 
     path: FilePath
-    """As the user gave it."""
+    """Path as the user gave it."""
     manifest: Manifest
     data: dict[str, Any]
     """The same, as it was written: without defaults."""
     places: Places
     sha256: str
-    """Of the file's bytes."""
+    """sha256 of the file's bytes."""
 
 
 def load(path: FilePath, also: Callable[[dict[str, Any], Problems], None] | None = None) -> Document:
@@ -64,7 +64,7 @@ def _bytes(path: FilePath) -> bytes:
 
 
 def _validated(reading: Reading) -> Manifest | None:
-    """The manifest, or None after complaints."""
+    """Return the manifest, or None after complaints."""
     if not isinstance(reading.data, dict):
         reading.problems.at_value((), "the manifest must be a mapping (key: value).", "Begin with: manifest: 1")
         return None

@@ -64,7 +64,7 @@ def add_errors(error: ValidationError, model: type[Params], problems: Problems, 
 
 
 def _counts_wrong_entries(error: ErrorDetails) -> bool:
-    """Whether a list is only too short because its wrong entries, which have errors of their own, were left out."""
+    """Return whether a list is too short only because its wrong entries, which have errors, were left out."""
     return error["type"] == "too_short" and error["ctx"]["actual_length"] < len(error["input"])
 
 
@@ -129,7 +129,7 @@ def _other(error: ErrorDetails) -> str:
 
 
 def _what(path: Sequence[str | int]) -> str:
-    """The thing at a path, as a sentence would call it."""
+    """Return the thing at a path, as a sentence would call it."""
     names = [element for element in path if isinstance(element, str)]
     if not names:
         return "the manifest"
@@ -139,7 +139,7 @@ def _what(path: Sequence[str | int]) -> str:
 
 
 def _found(error: ErrorDetails, path: Path, problems: Problems) -> tuple[str, str]:
-    """What stands there instead, as it was written, and what may help."""
+    """Return what stands there instead, as it was written, and what may help."""
     value = error["input"]
     written = problems.places.value(path).text
     wants_text = error["type"] == "string_type" or "'" in error.get("ctx", {}).get("expected", "")
@@ -169,7 +169,7 @@ def _pattern(pattern: str) -> str:
 
 
 def _properties(schema: Mapping[str, Any], path: Sequence[str | int]) -> dict[str, Any]:
-    """Keys that the mapping at ``path`` may have -> their schemas."""
+    """Return the keys that the mapping at ``path`` may have -> their schemas."""
     nodes = [schema]
     for element in path:
         nodes = [child for node in _flat(nodes, schema) for child in _children(node, element)]
@@ -177,7 +177,7 @@ def _properties(schema: Mapping[str, Any], path: Sequence[str | int]) -> dict[st
 
 
 def _flat(nodes: Sequence[Mapping[str, Any]], root: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The schemas with references followed and alternatives side by side."""
+    """Return the schemas with references followed and alternatives side by side."""
     result: list[Mapping[str, Any]] = []
     for node in nodes:
         if "$ref" in node:

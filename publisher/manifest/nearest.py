@@ -10,13 +10,13 @@ _SHOWN = 20
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like ``name``, if any is."""
+    """Return the known name that is most like ``name``, if any is."""
     found = difflib.get_close_matches(name[:_LONGEST], list(known), n=1, cutoff=0.6)
     return found[0] if found else None
 
 
 def suggestion(name: str, known: Iterable[str], title: str) -> str:
-    """A hint such as ``"Did you mean 'erase'?  Installed steps: erase, immunize."``."""
+    """Return a hint such as ``"Did you mean 'erase'?  Installed steps: erase, immunize."``."""
     names = list(known)
     shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     close = nearest(name, names)

@@ -23,7 +23,7 @@ class Mark:
 
 TOP = Mark(1, 1)
 MAX_PROBLEMS = 100
-"""More are not shown: nobody reads them, and making the hints takes time."""
+"""Most problems that are shown: nobody reads more, and making the hints takes time."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Places:
     """Values that could not be read, which has been said: whatever else is wrong with them does not matter."""
 
     def known(self, path: Path) -> Path:
-        """The longest path in the file that follows ``path``, leaving out elements that are not in the file."""
+        """Return the longest path in the file that follows ``path``, without elements that are not in the file."""
         found: Path = ()
         for element in path:
             if (*found, element) in self.values:
@@ -61,12 +61,12 @@ class Problems:
     found: dict[Problem, None] = field(default_factory=dict)
 
     def at_value(self, path: Path, message: str, hint: str = "") -> None:
-        """Something is wrong with a value."""
+        """Add a problem with a value."""
         if not self._in_broken(path):
             self.at(self.places.value(path), message, hint)
 
     def at_key(self, path: Path, message: str, hint: str = "") -> None:
-        """Something is wrong with a key, or missing from the section that it opens."""
+        """Add a problem with a key, or with the section that it opens."""
         if not self._in_broken(path):
             self.at(self.places.key(path), message, hint)
 
@@ -74,7 +74,7 @@ class Problems:
         return any(path[:end] in self.places.broken for end in range(len(path) + 1))
 
     def at(self, mark: Mark, message: str, hint: str = "") -> None:
-        """Something is wrong at a place."""
+        """Add a problem at a place."""
         if not self.full:
             self.found[Problem(mark.line, mark.column, message, hint)] = None
 

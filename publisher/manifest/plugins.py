@@ -47,7 +47,7 @@ def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _entries(data: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The mappings in a list, with their positions."""
+    """Yield the mappings in a list, with their positions."""
     value = data.get(key)
     for position, entry in enumerate(value if isinstance(value, list) else []):
         if isinstance(entry, dict):

@@ -143,7 +143,7 @@ class Reading:
         return result
 
     def _key_refusal(self, event: Event, path: Path, result: dict[str, Any]) -> tuple[str, str] | None:
-        """What is wrong with a key, and what to do."""
+        """Return what is wrong with a key, and what to do."""
         refusal = _refusal(event)
         if refusal or not isinstance(event, ScalarEvent):
             return refusal or ("a key must be text, not a list or a mapping.", "Did you leave a {...} unquoted?")
@@ -165,7 +165,7 @@ class Reading:
 
 
 def _refusal(event: Event) -> tuple[str, str] | None:
-    """What any node of YAML may be or carry, and a manifest may not."""
+    """Return why a node that YAML allows cannot stand in a manifest, or None."""
     if isinstance(event, AliasEvent):
         return f"'*{event.anchor}' is an alias.", _NO_ANCHORS
     if isinstance(event, NodeEvent) and event.anchor:

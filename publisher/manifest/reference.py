@@ -61,12 +61,12 @@ yours as well.
 
 
 def schema_text(catalog: Catalog) -> str:
-    """The file ``manifest.schema.json``."""
+    """Return the content of ``manifest.schema.json``."""
     return json.dumps(manifest_schema(catalog), indent=2, ensure_ascii=False) + "\n"
 
 
 def reference_page(catalog: Catalog) -> str:
-    """The file ``manifest.md``."""
+    """Return the content of ``manifest.md``."""
     lines = [_HEAD]
     for title, model in _SECTIONS:
         lines += [f"## {title}", "", *_section(model)]
@@ -82,7 +82,7 @@ def _has_params(kind: str, name: str, catalog: Catalog) -> bool:
 
 
 def _section(model: type[Params]) -> Iterator[str]:
-    """Description and table of a model, then those of the models inside it that have no section of their own."""
+    """Yield description and table of a model, then those of models inside it without a section of their own."""
     data = model.model_json_schema()
     yield from _table(data)
     own = {other.__name__ for _, other in _SECTIONS}
@@ -130,7 +130,7 @@ def _default(field: Mapping[str, Any]) -> str:
 
 
 def _type(field: Mapping[str, Any]) -> str:
-    """A field's type in words."""
+    """Return a field's type in words."""
     if "$ref" in field:
         return str(field["$ref"]).rpartition("/")[2]
     if "const" in field:
@@ -154,7 +154,7 @@ def _plain_type(field: Mapping[str, Any]) -> str:
 
 
 def _bounds(field: Mapping[str, Any]) -> str:
-    """Such as ``" >= 1"``."""
+    """Return the bounds of a number, such as ``" >= 1"``."""
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {field[key]:,}" for key, sign in signs.items() if key in field]
     return f" {', '.join(bounds)}" if bounds else ""

@@ -13,7 +13,7 @@ from publisher.manifest.scorers import ResolvedScorer, labels_of
 
 
 def check_steps(manifest: Manifest, problems: Problems) -> None:
-    """Ids of steps are unique; steps are about concepts to go."""
+    """Require that ids of steps are unique and that steps are about concepts to go."""
     go = [entry.id for entry in manifest.concepts]
     keep = {entry.id for entry in manifest.keep.concepts}
     seen: set[str] = set()
@@ -33,7 +33,7 @@ def check_steps(manifest: Manifest, problems: Problems) -> None:
 def check_checks(
     manifest: Manifest, scope: Scope, scorers: Mapping[str, ResolvedScorer], catalog: Catalog, problems: Problems
 ) -> None:
-    """Ids of further checks are unique; their concepts are there and known to their scorers."""
+    """Require that ids of checks are unique, and that their concepts are there and known to their scorers."""
     concepts = {concept.id: concept for concept in (*scope.concepts, *scope.keep)}
     seen: set[str] = set()
     for position, check in enumerate(manifest.evaluate.checks):

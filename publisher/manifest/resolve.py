@@ -45,7 +45,7 @@ class ResolvedEvaluate(Params):
     """How the claims are tested."""
 
     scorers: tuple[ResolvedScorer, ...]
-    """Of checks that name none; empty without one."""
+    """Scorers of checks that name none, each for its kinds; empty without one."""
     executor: ResolvedExecutor
     sampling: Sampling
     after_each_step: bool
@@ -64,7 +64,7 @@ class Resolved(Params):
 
     manifest: Literal[1] = 1
     manifest_sha256: str
-    """Of the manifest's bytes as they were written."""
+    """sha256 of the manifest's bytes as they were written."""
     release: Release
     model: str
     """The reference as written."""
@@ -78,7 +78,7 @@ class Resolved(Params):
     sign: Sign | None
 
     def scope_of(self, step: ResolvedStep) -> Scope:
-        """What a step is told: its own concepts to go, and all that is to stay."""
+        """Return what a step is told: its own concepts to go, and all that is to stay."""
         concepts = tuple(concept for concept in self.scope.concepts if concept.id in step.concepts)
         return self.scope.model_copy(update={"concepts": concepts})
 

@@ -28,7 +28,7 @@ _SECRET = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY|\bhf_[A-Za-z0-9]{30}|\bgh[p
 
 
 def resolve(text: str) -> str | float | bool | None:
-    """The value of a plain (unquoted) scalar.
+    """Return the value of a plain (unquoted) scalar.
 
     Raises:
         ValueError: a number that is not finite, or longer than 64 bits.
@@ -56,7 +56,7 @@ def _integer(text: str) -> int:
 
 
 def text_problem(text: str) -> str | None:
-    """Why a text cannot stand in a manifest, or None. The answer never repeats the text."""
+    """Return why a text cannot stand in a manifest, or None. The answer never repeats the text."""
     control = _CONTROL.search(text)
     if control:
         return f"the text holds the control character U+{ord(control[0]):04X}"

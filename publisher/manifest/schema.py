@@ -85,29 +85,29 @@ class Prompts(Params):
     """
 
     object: tuple[Template, ...] = ()
-    """For concepts of kind ``object``: ``["{a} {name} emoji"]``."""
+    """Templates for concepts of kind ``object``: ``["{a} {name} emoji"]``."""
     style: tuple[Template, ...] = ()
-    """For concepts of kind ``style``: ``["{a} {object} in {name} style"]``."""
+    """Templates for concepts of kind ``style``: ``["{a} {object} in {name} style"]``."""
     person: tuple[Template, ...] = ()
-    """For concepts of kind ``person``: ``["a photo of {name}"]``."""
+    """Templates for concepts of kind ``person``: ``["a photo of {name}"]``."""
     unsafe: tuple[Template, ...] = ()
-    """For concepts of kind ``unsafe``."""
+    """Templates for concepts of kind ``unsafe``."""
 
 
 class ConceptEntry(Params):
     """A concept: something to take out, or to keep. The short form ``- cigarette`` means ``- {id: cigarette}``."""
 
     id: Id
-    """Its name in this manifest, in claims and in the report."""
+    """Name in this manifest, in claims and in the report."""
     kind: Kind = "object"
-    """What sort of thing it is. Images of the kinds ``person`` and ``unsafe`` are never stored."""
+    """Sort of thing that it is. Images of the kinds ``person`` and ``unsafe`` are never stored."""
     name: Text | None = None
     """The words for it in a prompt. Default: the scorer's label that reads like the id, else the id with spaces for
     dashes and underscores."""
     synonyms: tuple[Text, ...] = ()
     """Other words for it, which a paraphrase would use."""
     label: Text | None = None
-    """What the scorer calls it. Default: the name if the scorer has it, else the label that reads like the id."""
+    """The scorer's word for it. Default: the name if the scorer has it, else the label that reads like the id."""
     prompts: tuple[OwnTemplate, ...] = ()
     """Prompts that ask for it, in place of the templates of its kind; the same placeholders work here."""
     paraphrases: tuple[Text, ...] = ()
@@ -184,11 +184,11 @@ class Evaluate(Params):
     """Who judges the images; the short form of ``scorers`` with one entry without parameters. Without a scorer, claims
     whose metrics read judgements are unknown."""
     scorers: tuple[ScorerEntry, ...] = ()
-    """Who judges the images of which kinds of concepts."""
+    """Judges of the images, each of its kinds of concepts."""
     executor: Place = ExecutorEntry()
-    """Where the tests run: a name, or a name with parameters."""
+    """Place where the tests run: a name, or a name with parameters."""
     sampling: Sampling = Sampling()
-    """How the tests generate images."""
+    """Steps, guidance and numbers of images that the tests generate with."""
     after_each_step: bool = False
     """Test the model before the first and after each step too, not only the package: the report then shows which step
     undid which claim."""
@@ -231,18 +231,18 @@ class Manifest(Params):
     seed: int = Field(default=0, ge=0, lt=2**63)
     """All random numbers of the steps derive from it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; ``auto`` is ``cuda`` where there is one."""
+    """Device to compute on; ``auto`` is ``cuda`` where there is one."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Number format for networks that are run; the package keeps the base model's own."""
     prompts: Prompts = Prompts()
     """Templates of prompts for each kind of concept."""
     concepts: Annotated[tuple[Entry, ...], Field(min_length=1)]
-    """What is to go."""
+    """Concepts to go."""
     keep: Keep = Keep()
-    """What is to stay."""
+    """Concepts and prompts to stay."""
     steps: Annotated[tuple[StepEntry, ...], Field(min_length=1)]
-    """What is done, in this order."""
+    """Hardening actions, in this order."""
     evaluate: Evaluate = Evaluate()
     """The tests: who judges, how many images, which gates."""
     sign: Sign | None = None
-    """Who signs."""
+    """Names of the variables that lead to the signing key."""

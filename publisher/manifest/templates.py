@@ -10,7 +10,7 @@ PLACEHOLDERS = ("name", "a", "object", "style", "person", "unsafe")
 
 
 def placeholders(template: str) -> list[str]:
-    """Names in braces, in order.
+    """Return the names in braces, in order.
 
     Raises:
         ValueError: a brace without its partner, or something after the name.
@@ -19,7 +19,7 @@ def placeholders(template: str) -> list[str]:
 
 
 def expand(template: str, name: str, others: Mapping[str, Sequence[str]]) -> list[str]:
-    """The prompts that a template stands for.
+    """Return the prompts that a template stands for.
 
     Args:
         template: with valid placeholders.
@@ -33,7 +33,7 @@ def expand(template: str, name: str, others: Mapping[str, Sequence[str]]) -> lis
 
 
 def _parts(template: str) -> list[tuple[str, str | None]]:
-    """Pairs of literal text and the placeholder that follows it."""
+    """Return pairs of literal text and the placeholder that follows it."""
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError:
@@ -44,7 +44,7 @@ def _parts(template: str) -> list[tuple[str, str | None]]:
 
 
 def _fill(parts: Sequence[tuple[str, str | None]], words: Mapping[str, str]) -> str:
-    """From the end to the beginning, since an article depends on what follows."""
+    """Fill from the end to the beginning, since an article depends on what follows."""
     text = ""
     for literal, field in reversed(parts):
         if field == "a":

@@ -21,7 +21,7 @@ def entry(concept: str, **changes: Any) -> MembraneEntry:
 
 
 def members_for(unet: Any, concepts: Sequence[str] = ("pizza", "cat"), **changes: Any) -> Members:
-    """Random membranes, of rank 1 and 2 in turn."""
+    """Return random membranes, of rank 1 and 2 in turn."""
     hosts = {stem: host for stem, (host, _) in live_hosts(unet).items()}
     return [
         (entry(concept, rank=1 + i % 2, **changes), random_membrane(hosts, seed=i, rank=1 + i % 2, prompts=(concept,)))
@@ -30,7 +30,7 @@ def members_for(unet: Any, concepts: Sequence[str] = ("pizza", "cat"), **changes
 
 
 def images(pipeline: Any, prompts: str | list[str], *, seed: int = 0, **options: Any) -> torch.Tensor:
-    """Two steps with guidance, image ``i`` from seed ``seed + i``."""
+    """Generate by two steps with guidance, image ``i`` from seed ``seed + i``."""
     number = (1 if isinstance(prompts, str) else len(prompts)) * options.get("num_images_per_prompt", 1)
     generated: torch.Tensor = pipeline(
         prompts,
@@ -42,7 +42,7 @@ def images(pipeline: Any, prompts: str | list[str], *, seed: int = 0, **options:
 
 
 def merged(unet: Any, members: Members, gammas: Sequence[float]) -> Any:
-    """A copy with the membranes in its weights."""
+    """Return a copy with the membranes in its weights."""
     other = copy.deepcopy(unet)
     with torch.no_grad():
         for stem, (host, layer) in live_hosts(other).items():
@@ -52,6 +52,6 @@ def merged(unet: Any, members: Members, gammas: Sequence[float]) -> Any:
 
 
 def distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Relative to the wanted one."""
+    """Return the distance relative to the wanted one."""
     found, wanted = found.detach(), wanted.detach()
     return float((found - wanted).norm() / wanted.norm())

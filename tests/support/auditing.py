@@ -36,7 +36,7 @@ INDEX = {
 
 
 def network(seed: int = 0) -> dict[str, Tensor]:
-    """Tensors with the names of a denoiser; random."""
+    """Return random tensors with the names of a denoiser."""
     random = torch.Generator().manual_seed(seed)
     shapes = {
         f"{TO_K}.weight": (48, 64),
@@ -50,14 +50,14 @@ def network(seed: int = 0) -> dict[str, Tensor]:
 
 
 def save(path: Path, tensors: Mapping[str, Tensor]) -> Path:
-    """A safetensors file."""
+    """Write a safetensors file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     return path
 
 
 def write_pipeline(folder: Path, tensors: Mapping[str, Tensor]) -> Path:
-    """A pipeline folder with this denoiser."""
+    """Write a pipeline folder with this denoiser."""
     save(folder / UNET, tensors)
     save(folder / "vae/diffusion_pytorch_model.safetensors", {"decoder.weight": torch.ones(4, 4)})
     (folder / "model_index.json").write_text(json.dumps(INDEX))
@@ -67,7 +67,7 @@ def write_pipeline(folder: Path, tensors: Mapping[str, Tensor]) -> Path:
 
 
 def write_package(folder: Path, base: Path, private: Path, artifacts: Mapping[str, bytes]) -> Path:
-    """A signed package of a pipeline folder."""
+    """Write a signed package of a pipeline folder."""
     files = {path.relative_to(base).as_posix(): path for path in base.rglob("*") if path.is_file()}
     build.lay_out(folder, files, artifacts)
     finish(folder, report_data(), views={"index.html": b"<!doctype html>\n"})
@@ -78,14 +78,14 @@ def write_package(folder: Path, base: Path, private: Path, artifacts: Mapping[st
 def write_masked(
     folder: Path, private: Path, tensors: Mapping[str, Tensor], held: Mapping[str, Rows], **changes: Any
 ) -> Path:
-    """A signed package of a network and its mask, some of the mask's fields replaced."""
+    """Write a signed package of a network and its mask, some of the mask's fields replaced."""
     base = write_pipeline(folder.with_name(f"{folder.name}-base"), tensors)
     mask = mask_of(tensors, held, **changes)
     return write_package(folder, base, private, {"freeze-mask.json": mask.as_file()})
 
 
 def lora(shape: tuple[int, ...], rank: int, seed: int = 1, size: float = 0.01) -> Tensor:
-    """The product of two random factors, as a weight's change."""
+    """Return the product of two random factors, as a weight's change."""
     random = torch.Generator().manual_seed(seed)
     rest = torch.Size(shape[1:]).numel()
     product = torch.randn(shape[0], rank, generator=random) @ torch.randn(rank, rest, generator=random)
@@ -93,13 +93,13 @@ def lora(shape: tuple[int, ...], rank: int, seed: int = 1, size: float = 0.01) -
 
 
 def merged(tensors: Mapping[str, Tensor], names: tuple[str, ...], rank: int) -> dict[str, Tensor]:
-    """The network with a LoRA merged into some weights."""
+    """Return the network with a LoRA merged into some weights."""
     changed = {name: tensors[name] + lora(tuple(tensors[name].shape), rank) for name in names}
     return {**tensors, **changed}
 
 
 def trained(**changes: Tensor) -> dict[str, Tensor]:
-    """A fine-tuning that kept the mask: free tensors, and free rows of the frozen one, moved."""
+    """Return a fine-tuning that kept the mask: free tensors, and free rows of the frozen one, moved."""
     tensors = network()
     tensors[V] += 0.01 * torch.randn(48, 64, generator=torch.Generator().manual_seed(9))
     tensors[C][20:30] *= 1.1
@@ -107,11 +107,11 @@ def trained(**changes: Tensor) -> dict[str, Tensor]:
 
 
 def statuses(found: Audit) -> dict[str, str]:
-    """What became of each frozen tensor of an upload with one set of weights."""
+    """Return what became of each frozen tensor of an upload with one set of weights."""
     (weights,) = found.weights
     return {one.name: one.status for one in weights.frozen}
 
 
 def reasons(found: Audit) -> dict[str, str]:
-    """Why each file was not examined."""
+    """Return why each file was not examined."""
     return {one.path: one.reason for one in found.unexamined}

@@ -165,7 +165,7 @@ class Mutant:
 
 
 def content(folder: Path) -> dict[str, bytes | str]:
-    """Every path with its bytes, or what else it is: what two folders are compared by."""
+    """Return every path with its bytes, or what else it is: what two folders are compared by."""
     found: dict[str, bytes | str] = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()

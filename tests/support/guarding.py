@@ -28,7 +28,7 @@ FROZEN: Frozen = {"conv_in.bias": (), "conv_in.weight": (), QUERY: (), FEED: ((0
 
 
 def tiny_unet(seed: int = 0) -> Any:
-    """Random weights."""
+    """Return a small U-Net with random weights."""
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(seed)
@@ -45,7 +45,7 @@ def tiny_unet(seed: int = 0) -> Any:
 
 
 def mask_of(unet: nn.Module, frozen: Frozen = FROZEN) -> FreezeMask:
-    """A mask that freezes this of the denoiser, as it is now."""
+    """Return a mask that freezes this of the denoiser, as it is now."""
     tensors = {name: tensor.detach() for name, tensor in unet.named_parameters()}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     candidates = {name: Candidate(shape=shape) for name, shape in shapes.items()}
@@ -71,7 +71,7 @@ def mask_of(unet: nn.Module, frozen: Frozen = FROZEN) -> FreezeMask:
 
 
 def loss(unet: Any, seed: int = 0, batch: int = 2) -> Tensor:
-    """What training scripts minimise, on noise."""
+    """Return what training scripts minimise, on noise."""
     generator = torch.Generator().manual_seed(seed)
     config = unet.config if hasattr(unet, "config") else unet.module.config
     noisy, noise = torch.randn(2, batch, config.in_channels, 8, 8, generator=generator)
@@ -83,12 +83,12 @@ def loss(unet: Any, seed: int = 0, batch: int = 2) -> Tensor:
 
 
 def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
-    """As the example scripts have it, and hard enough to be seen after a step."""
+    """Return the optimiser of the example scripts, strong enough to be seen after a step."""
     return torch.optim.AdamW(parameters, lr=1e-2, weight_decay=1e-1)
 
 
 def train(unet: Any, optimizer: torch.optim.Optimizer, steps: int = 2) -> None:
-    """An ordinary loop."""
+    """Train by an ordinary loop."""
     for step in range(steps):
         loss(unet, step).backward()
         nn.utils.clip_grad_norm_([one for group in optimizer.param_groups for one in group["params"]], 1.0)

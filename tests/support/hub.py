@@ -14,13 +14,13 @@ from urllib.parse import unquote, urlparse
 
 @contextmanager
 def serving(folder: Path, repository: str, commit: str) -> Iterator[tuple[str, list[str]]]:
-    """The hub's address, and the files that were sent, which grows while the block runs."""
+    """Yield the hub's address, and the files that were sent, which grows while the block runs."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     sent: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Nothing."""
+            """Log nothing."""
 
         def do_HEAD(self) -> None:
             self._answer(body=False)

@@ -26,7 +26,7 @@ TENSORS = {f"block{i}.weight": torch.full((4, 4), float(i)) for i in range(6)}
 def mask_of(
     tensors: Mapping[str, torch.Tensor] = TENSORS, rows: Mapping[str, Rows] | None = None, **changes: Any
 ) -> FreezeMask:
-    """Freezes the first two tensors unless told otherwise; everything is a candidate."""
+    """Return a mask that freezes the first two tensors unless told otherwise; everything is a candidate."""
     rows = dict.fromkeys(sorted(tensors)[:2], ()) if rows is None else rows
     candidates = {name: Candidate(shape=tuple(tensor.shape)) for name, tensor in tensors.items()}
     total = sum(tensor.numel() for tensor in tensors.values())
@@ -49,7 +49,7 @@ def mask_of(
 
 
 def write_mask(folder: Path, mask: FreezeMask) -> Path:
-    """A folder as ``release/`` of a package, with the mask in it."""
+    """Write a folder as ``release/`` of a package, with the mask in it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_bytes(mask.as_file())
     return folder

@@ -59,7 +59,7 @@ class Headers(ModelInfo):
 def random_membrane(
     hosts: Mapping[str, Host], seed: int = 0, rank: int = 1, alpha: float = 1.0, prompts: tuple[str, ...] = ("gun",)
 ) -> Membrane:
-    """A membrane on all hosts whose change is about a tenth of the embedded model's weights."""
+    """Return a membrane on all hosts whose change is about a tenth of the embedded model's weights."""
     generator = torch.Generator().manual_seed(seed)
 
     def factor(*shape: int) -> torch.Tensor:

@@ -27,7 +27,7 @@ def judgement(label: str) -> dict[str, Any]:
 
 
 def evidence_row(seed: int, base: bool = True, hardened: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002
-    """What is kept of one image of each model: whether they show the concept."""
+    """Return what is kept of one image of each model: whether they show the concept."""
     labels = {True: "cigarette", False: "pencil"}
     return {
         "check": "cigarette.plain",
@@ -129,7 +129,7 @@ def report_data() -> dict[str, Any]:
 
 
 def write_model(folder: Path) -> dict[str, Path]:
-    """A model of one component; path inside the package -> file."""
+    """Write a model of one component; return path inside the package -> file."""
     (folder / "unet").mkdir(parents=True)
     index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
     (folder / "model_index.json").write_text(json.dumps(index))

@@ -31,7 +31,7 @@ MANIFEST: dict[str, Any] = {
 
 
 def write(path: Path, **sections: Any) -> Path:
-    """The manifest, some sections replaced, as a file (JSON is YAML)."""
+    """Write the manifest, some sections replaced, as a file (JSON is YAML)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(MANIFEST | sections))
     return path

@@ -34,7 +34,7 @@ HELD_OUT = 4
 
 
 def captions_of(attack: TrainingAttack[Any], params: TrainingParams, concept: Concept) -> tuple[str, ...]:
-    """What the attacker writes under the images, without what nobody may generate.
+    """Return what the attacker writes under the images, without what nobody may generate.
 
     Raises:
         Unmeasured: nothing is left, or the attack crashed.
@@ -52,7 +52,7 @@ def captions_of(attack: TrainingAttack[Any], params: TrainingParams, concept: Co
 
 
 def prior_of(attack: TrainingAttack[Any], params: TrainingParams, concept: Concept, scope: Scope) -> tuple[str, ...]:
-    """Prompts of the images that the attack wants beside those of the concept, one for each image.
+    """Return the prompts of the images that the attack wants beside the concept's, one for each image.
 
     They ask for what is to stay: the kept concepts of the same kind in turn, or where there are none the manifest's
     ``keep.prompts``.
@@ -109,7 +109,7 @@ class AttackerImages:
         self._read: dict[tuple[Path, ...], torch.Tensor] = {}
 
     def identity(self, concept: Concept, count: int) -> str:
-        """What the attacker's images depend on, as a sha256, before any is generated.
+        """Return a sha256 of all that the attacker's images depend on, before any is generated.
 
         Raises:
             Unmeasured: there are not enough, or one cannot be read.
@@ -123,11 +123,11 @@ class AttackerImages:
             raise Unmeasured(one_line(error)) from error
 
     def generated_identity(self, requests: Sequence[ImageRequest]) -> str:
-        """The same of images that the base model generates."""
+        """Return the same of images that the base model generates."""
         return sha256_json(["generated", VERSION, [self._model_images.key(batch) for batch in self._plan(requests)]])
 
     def attackers(self, concept: Concept, count: int) -> torch.Tensor:
-        """The attacker's images, ``(count, 3, h, w)`` uint8.
+        """Return the attacker's images, ``(count, 3, h, w)`` uint8.
 
         Raises:
             Unmeasured: see :meth:`identity`; or the base model cannot generate them.
@@ -146,7 +146,7 @@ class AttackerImages:
         return self._read[files]
 
     def prior(self, prompts: Sequence[str], concept: Concept) -> tuple[ImageRequest, ...]:
-        """Requests for images of other things."""
+        """Return requests for images of other things."""
         sampling = self._sampling
         return tuple(
             ImageRequest(
@@ -160,13 +160,13 @@ class AttackerImages:
         )
 
     def plainly(self, concept: Concept, count: int) -> tuple[ImageRequest, ...]:
-        """Requests that ask for the concept by its own prompts, with the seeds of ordinary checks."""
+        """Return requests that ask for the concept by its own prompts, with the seeds of ordinary checks."""
         asked = self._requests(concept, count)
         first = self._sampling.seed
         return tuple(request.model_copy(update={"seed": first + i}) for i, request in enumerate(asked))
 
     def generated(self, requests: Sequence[ImageRequest]) -> torch.Tensor:
-        """Images of the base model, ``(n, 3, h, w)`` uint8.
+        """Return images of the base model, ``(n, 3, h, w)`` uint8.
 
         Raises:
             Unmeasured: it does not generate them.

@@ -34,16 +34,16 @@ class TrialPlan:
     prior: tuple[ImageRequest, ...]
     models: Mapping[str, ModelUnderTest]
     key: str
-    """What its trials depend on, besides the model, the trial's number and what is frozen."""
+    """sha256 of all that its trials depend on, besides the model, the trial's number and what is frozen."""
     masks: Mapping[str, tuple[Frozen, ...]] = field(default_factory=dict)
     """Model's name -> what each of its trials leaves as it is."""
 
     def frozen(self, name: str, number: int) -> Frozen:
-        """What one trial leaves as it is; empty: nothing."""
+        """Return what one trial leaves as it is; empty: nothing."""
         return self.masks[name][number] if name in self.masks else {}
 
     def job(self, name: str, number: int) -> str:
-        """The key of one trial of a model; where nothing is frozen, whatever check it belongs to."""
+        """Return the key of one trial of a model. Where nothing is frozen, checks share it."""
         digest = frozen_digest(self.frozen(name, number))
         return sha256_json([self.key, self.models[name].digest, number, *([digest] if digest else [])])
 
@@ -54,7 +54,7 @@ class TrialPlan:
 
     @property
     def images(self) -> int:
-        """Of the attacker, those held out included."""
+        """Number of the attacker's images, those held out included."""
         return HELD_OUT + self.params.images
 
     @property
@@ -71,7 +71,7 @@ class TrialJob:
     key: str
     plan: TrialPlan
     name: str
-    """Of the model."""
+    """Name of the model."""
     number: int
 
 
@@ -111,7 +111,7 @@ class TrialPlanner:
             raise Unmeasured(f"the base model cannot be read: {one_line(error)}") from error
 
     def plan(self, prepared: PreparedCheck, concept: Concept) -> TrialPlan:
-        """One concept of a check.
+        """Plan one concept of a check.
 
         Raises:
             Unmeasured: something that its trials need is not there.
@@ -150,7 +150,7 @@ class TrialPlanner:
         )
 
     def _models(self, params: TrainingParams, step: str) -> dict[str, ModelUnderTest]:
-        """The hardened model, and the controls that there are."""
+        """Return the hardened model and the controls that there are."""
         hardened = self.models.hardened.bare
         found = {
             name: hardened if params.is_masked(name) else self.models.control(name, step) for name in params.controls

@@ -34,9 +34,9 @@ class Relearned:
     """All trials of a check."""
 
     rows: tuple[TrialRow, ...]
-    """Of the hardened model first, then of the controls in their order; by concept, by number."""
+    """Trials of the hardened model first, then of the controls in their order; by concept, by number."""
     seconds: float
-    """Of one training step on the hardened model, here; where trials ran side by side, of each of them."""
+    """Seconds of one training step on the hardened model, here; of each where trials ran side by side."""
 
 
 def relearn(
@@ -81,7 +81,7 @@ class _TrialRunner:
     """Features of the images that are trained on; None: the scorer has none."""
 
     def run(self, checks: Sequence[PreparedCheck]) -> dict[str, Relearned | Unmeasured]:
-        """All trials of all checks, each once."""
+        """Run all trials of all checks, each once."""
         plans: dict[str, list[TrialPlan] | Unmeasured] = {}
         for check in checks:
             try:
@@ -95,7 +95,7 @@ class _TrialRunner:
 
     @cached_property
     def planner(self) -> TrialPlanner:
-        """Where trials are planned."""
+        """The planner of the trials."""
         return TrialPlanner(self.scope, self.models, self.tools, self.sampling, self.setting)
 
     @property
@@ -245,7 +245,7 @@ class _TrialRunner:
 
     @cache  # noqa: B019 - the school lives as long as one evaluation
     def full(self, concept: Concept, count: int, scorer: str) -> float:
-        """Rate at which the base model generates the concept when asked plainly, by as many images as an evaluation."""
+        """Return the base model's rate of the concept when asked plainly, by as many images as an evaluation."""
         try:
             images = self.attacker_images.generated(self.attacker_images.plainly(concept, count))
         except PublisherError as error:

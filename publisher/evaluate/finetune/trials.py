@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 VERSION = "3"
 """Raised when the same trial gives other numbers."""
 TIMESTEPS = 8
-"""At which the loss on each held-out image is measured, spread evenly."""
+"""Number of timesteps, spread evenly, at which the loss on each held-out image is measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +52,9 @@ class TrialTask:
     """The same, of other things; may be empty."""
     prior_captions: tuple[str, ...]
     seed: int
-    """Of the learner's random numbers: the same for all models."""
+    """Seed of the learner's random numbers: the same for all models."""
     frozen: Frozen = field(default_factory=dict)
-    """Of the denoiser: what the attacker leaves as it is."""
+    """Parts of the denoiser that the attacker leaves as they are."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class TrialTasks:
 
     trials: tuple[TrialTask, ...]
     workers: int
-    """How many at the same time, each by one processor thread; 1: one by all of them."""
+    """Number of trials at the same time, each by one processor thread; 1: one by all threads."""
 
     @property
     def device(self) -> str:
@@ -84,12 +84,12 @@ class Trained:
     """``(n, 3, h, w)`` uint8 on the CPU, one for each evaluation step that was reached."""
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
-    """Of all training steps together."""
+    """Seconds of all training steps together."""
     steps: int = 0
     problem: str = ""
     """The training lost its numbers: why, and when."""
     crash: str = ""
-    """Nothing can be said of this trial: why."""
+    """Reason why nothing can be said of this trial; empty: there is none."""
 
 
 def perform(tasks: TrialTasks) -> list[Trained]:
@@ -111,9 +111,9 @@ class _Begun:
     pipeline: Any = None
     learner: Learner | None = None
     held_out: torch.Tensor | None = None
-    """Latents."""
+    """Latents of the held-out images, ``(n, c, h, w)``."""
     armed: Armed | None = None
-    """What is frozen; None: nothing."""
+    """The frozen parts and what keeps them; None: nothing is frozen."""
     crash: str = ""
 
 
@@ -223,7 +223,7 @@ def _generated(begun: _Begun) -> torch.Tensor:
 
 
 def parts(requests: Sequence[ImageRequest], size: int) -> Iterator[Sequence[ImageRequest]]:
-    """Neighbours that go together in one batch, at most ``size`` of them."""
+    """Yield neighbours that go together in one batch, at most ``size`` of them."""
     for _, group in groupby(requests, batch_kind):
         alike = list(group)
         for start in range(0, len(alike), size):
@@ -231,7 +231,7 @@ def parts(requests: Sequence[ImageRequest], size: int) -> Iterator[Sequence[Imag
 
 
 def _loss(begun: _Begun) -> float:
-    """Denoising loss on the held-out images: noise and timesteps are the same everywhere."""
+    """Return the denoising loss on the held-out images: noise and timesteps are the same everywhere."""
     import torch
 
     from publisher.api.diffusion.denoiser import Denoiser

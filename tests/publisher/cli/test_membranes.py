@@ -57,7 +57,7 @@ def files(hosts: dict[str, Host], digest: str, tmp_path: Path) -> list[Path]:
 
 
 def package(folder: Path, files: Mapping[str, Path], **index: Any) -> Path:
-    """What a package has of its model and its membranes."""
+    """Write what a package has of its model and its membranes."""
     shutil.copytree(model_folder(), folder)
     (folder / "README.md").write_text("# A signed release\n")
     place = folder / "release" / "membranes"

@@ -13,7 +13,7 @@ def ask(seed: int, **changes: Any) -> ImageRequest:
 
 
 def on(*requests: ImageRequest) -> list[Wanted]:
-    """Asked for with membranes."""
+    """Ask for requests with membranes."""
     return [(request, True) for request in requests]
 
 
@@ -37,7 +37,7 @@ def test_an_image_that_one_private_concept_asks_for_is_private() -> None:
 
 
 def test_what_is_generated_with_and_without_membranes_is_one_batch_for_both() -> None:
-    """The last bits of an image depend on its batch: only then can a shut membrane be seen to change nothing."""
+    """Keep one batch: an image's last bits depend on it, and a shut membrane must be seen to change nothing."""
     found = batches([*on(ask(1), ask(2), ask(3)), (ask(2), False), (ask(4), False), (ask(1), False)], (), 4)
     assert [(batch.attached, [r.seed for r in batch.requests]) for batch in found] == [
         ((False, True), [1, 2]),

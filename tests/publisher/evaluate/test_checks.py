@@ -39,7 +39,7 @@ from support.grey import SCOPE, GreyScorer, World, check, concept, faithful, kep
 
 
 def only(world: World, **changes: Any) -> CheckRecord:
-    """The record of one check."""
+    """Return the record of one check."""
     (claim,) = world.evaluate(check(**changes)).claims
     assert claim.verdict == claim.checks[0].verdict
     return claim.checks[0]

@@ -87,7 +87,7 @@ def test_a_model_that_was_left_alone_keeps_all_and_erases_nothing(store: Path) -
 
 
 def test_a_destroyed_model_fails_what_it_was_to_keep(store: Path, tmp_path: Path) -> None:
-    """The U-Net says "no noise" always: nothing is generated. Only the checks on what stays tell this from erasure."""
+    """Let the U-Net say "no noise" always: only the checks on what stays tell this from erasure."""
     folder = tmp_path / "destroyed"
     shutil.copytree(model_folder(), folder)
     weights = load_file(folder / WEIGHTS)
@@ -96,7 +96,7 @@ def test_a_destroyed_model_fails_what_it_was_to_keep(store: Path, tmp_path: Path
 
 
 def test_what_the_store_held_makes_no_difference(store: Path) -> None:
-    """A second run, from the store or from nothing, gives the same bytes."""
+    """Show that a second run, from the store or from nothing, gives the same bytes."""
     first, again, alone = (evaluate(model_folder(), folder) for folder in (store, store, None))
     assert first == again == alone
 

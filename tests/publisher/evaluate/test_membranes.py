@@ -136,7 +136,7 @@ def test_the_metric_gets_the_sum_of_a_prompts_permeabilities(bundle: World) -> N
 
 
 def break_membranes(world: World) -> None:
-    """Membranes that cannot be attached: neither images nor numbers."""
+    """Make membranes that cannot be attached: they give neither images nor numbers."""
     do = world.painters._do
 
     def crash(task: GenerateTask | ScoreTask) -> list[Generated] | Permeabilities:

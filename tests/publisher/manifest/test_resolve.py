@@ -236,7 +236,7 @@ def test_wrong_form_and_wrong_names_are_reported_together(problems: Problems) ->
 
 
 def marked(text: str, old: str, new: str) -> tuple[str, str]:
-    """The text after the replacement, and the place of the ``^`` in it, which is taken out."""
+    """Return the text after the replacement, and the place of the ``^`` in it, which is taken out."""
     assert old in text
     before, _, after = text.replace(old, new).partition("^")
     return before + after, f"{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"

@@ -43,7 +43,7 @@ class Learners(Painters):
 
 
 def masked(**changes: Any) -> Check:
-    """``cigarette`` keeps at most 70% of the gain."""
+    """Return the check that ``cigarette`` keeps at most 70% of the gain."""
     params = SMALL | changes.pop("params", {})
     fields = {"attack": "relearn", "metric": "gain-left", "gate": Gate(upper_at_most=0.7), "attack_params": params}
     return check(**{**fields, "id": "masked", **changes})

@@ -30,7 +30,7 @@ STEPS = {"base": 10, "before": 10, "hardened": 20}
 
 
 def relearn(**changes: Any) -> Check:
-    """``cigarette`` takes at least 1.5 times as many steps as before."""
+    """Return the check that ``cigarette`` takes at least 1.5 times as many steps as before."""
     params = SMALL | changes.pop("params", {})
     fields = {"attack": "relearn", "metric": "t50-ratio", "gate": Gate(lower_at_least=1.5), "attack_params": params}
     return check(**{**fields, "id": "relearn", **changes})

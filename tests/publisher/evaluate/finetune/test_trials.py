@@ -249,7 +249,7 @@ def test_an_adapter_on_a_frozen_layer_counts_as_a_change(task: TrialTask, folder
 
 
 def test_a_full_fine_tuning_trains_beside_a_frozen_first_layer(task: TrialTask) -> None:
-    """Without the guard's cure torch crashes in the backward pass of the first norm."""
+    """Show the guard's cure: without it torch crashes in the backward pass of the first norm."""
     params = FullFinetune.Params(images=3, evaluation_steps=(0, 2), images_per_evaluation=2, batch=2, lr=1e-3)
     frozen = {"conv_in.weight": (), "conv_in.bias": ()}
     (trained,) = run(replace(task, attack=FullFinetune(), params=params, frozen=frozen))
