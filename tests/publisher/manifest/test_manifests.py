@@ -46,14 +46,12 @@ def test_there_are_manifests_for_a_first_release_and_for_real_uses() -> None:
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=NAMES)
-def test_every_manifest_fits_the_schema_that_its_first_line_names(path: Path, validator: Any) -> None:
+def test_every_manifest_fits_its_schema_and_resolves_with_the_plugins_that_come_with_publisher(
+    path: Path, validator: Any, installed: Catalog
+) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith(EDITOR)
     validator.validate(Reading(text.encode()).data)
-
-
-@pytest.mark.parametrize("path", MANIFESTS, ids=NAMES)
-def test_every_manifest_resolves_with_the_plugins_that_come_with_publisher(path: Path, installed: Catalog) -> None:
     resolved = read(path, installed)
     assert all(concept.prompts for concept in (*resolved.scope.concepts, *resolved.scope.keep))
 
