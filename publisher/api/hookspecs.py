@@ -70,7 +70,7 @@ def publisher_register_sources() -> Sequence[type[ModelSource]]:  # type: ignore
 
 @hookspec
 def publisher_register_executors() -> Sequence[type[Executor]]:  # type: ignore[empty-body, type-arg]
-    """Places where verification can run, which ``evaluate.executor`` can name.
+    """Places where the evaluation can run, which ``evaluate.executor`` can name.
 
     Asked once per process, without torch. Returns classes. If it raises, this plugin is set aside. Since 0.1.
     """

@@ -27,7 +27,7 @@ class Judgement(Params):
     """Kind -> the scorer's confidence in that label, in [0, 1]."""
 
     def shows(self, concept: Concept) -> bool:
-        """Whether the scorer sees ``concept``.
+        """Return whether the scorer sees ``concept``.
 
         Raises:
             KeyError: the scorer does not judge this kind.

@@ -42,7 +42,7 @@ def picture(thing: str, style: str) -> Any:
 
 
 def judge(folder: Path, kind: str, **changes: Any) -> dict[str, Any]:
-    """An entry of ``evaluate.scorers``, and the file that it reads."""
+    """Return an entry of ``evaluate.scorers``, and write the file that it reads."""
     labels = LABELS[kind]
     pairs = [(label, "noto") if kind == "object" else ("pizza", label) for label in labels]
     save_file({"pictures": np.stack([picture(*pair) for pair in pairs])}, folder / f"{kind}.safetensors")
