@@ -21,7 +21,7 @@ Source = Callable[[Mapping[str, int]], dict[str, References]]
 
 @dataclass(frozen=True)
 class ReferencePlan:
-    """Where a step's reference images come from."""
+    """Origin of a step's reference images."""
 
     files: Mapping[str, tuple[Path, ...]]
     """Concept's id -> its image files; empty: the base model generates."""
@@ -32,13 +32,13 @@ class ReferencePlan:
 
     @classmethod
     def of(cls, scope: Scope, sampling: Sampling, relative_to: Path) -> ReferencePlan:
-        """Of a step's concepts, whose image files are relative to the manifest's folder."""
+        """Plan for a step's concepts, whose image files are relative to the manifest's folder."""
         concepts = (*scope.concepts, *scope.keep)
         files = {concept.id: tuple(relative_to / name for name in concept.images) for concept in concepts}
         return cls(files, sampling.steps, sampling.guidance)
 
     def identity(self, base: str) -> dict[str, Any]:
-        """What the images depend on, as JSON.
+        """Return what the images depend on, as JSON.
 
         Args:
             base: digest of the base model.
@@ -48,7 +48,7 @@ class ReferencePlan:
         return {"version": VERSION, "base": base, "generated": generated, "files": files}
 
     def source(self, scope: Scope, base: Path, device: torch.device, dtype: torch.dtype) -> Source:
-        """What a running step calls to have the publisher's half of its images.
+        """Return the function that a running step calls for the publisher's half of its images.
 
         Args:
             scope: the step's.

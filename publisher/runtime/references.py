@@ -32,22 +32,22 @@ VERSION = "1"
 Who = Literal["publisher", "attacker", "prior"]
 """``prior``: images of other things, which an attacker has beside those of the concept."""
 FIRST_SEED: dict[Who, int] = {"publisher": 0x9000_0000, "attacker": 0xB000_0000, "prior": 0xD000_0000}
-"""Below 2**32: the generator of the CPU takes no more of a seed than its last 32 bits."""
+"""First seed of each, below 2**32: the generator of the CPU takes no more of a seed than its last 32 bits."""
 MAX_PIXELS = 64_000_000
-"""Of an image file: more is refused before it is decoded."""
+"""Pixels of an image file; more is refused before it is decoded."""
 MAX_FILE = 64 * 1024 * 1024
 """Bytes of an image file."""
 
 
 @dataclass(frozen=True)
 class ReferenceSettings:
-    """How a base model generates reference images."""
+    """Settings with which a base model generates reference images."""
 
     folder: Path
-    """Of the base model."""
+    """Folder of the base model."""
     device: torch.device
     dtype: torch.dtype
-    """Of the networks."""
+    """Type of the networks."""
     steps: int
     """Sampling steps."""
     guidance: float
@@ -61,7 +61,7 @@ class Wanted:
     concept: Concept
     """Whose prompts they show."""
     count: int
-    """At least 1."""
+    """Number of images, at least 1."""
     files: Sequence[Path] = ()
     """The concept's image files as the manifest names them; empty: the model generates."""
 
@@ -69,7 +69,7 @@ class Wanted:
 def reference_sets(
     reference_settings: ReferenceSettings, wanted: Sequence[Wanted], half: Literal["publisher", "attacker"]
 ) -> list[References]:
-    """The first so many reference images of several concepts, of one half; what is generated is generated in one go.
+    """Return so many reference images of several concepts, of one half; all are generated in one go.
 
     Args:
         reference_settings: the base model, which generates where there are no files, and says how large the images are.
@@ -111,7 +111,7 @@ def _images(
 
 
 def reference_requests(concept: Concept, count: int, who: Who, steps: int, guidance: float) -> tuple[ImageRequest, ...]:
-    """What is generated: the concept's prompts in turn, those left out that nobody may generate.
+    """Return what is generated: the concept's prompts in turn, those left out that nobody may generate.
 
     Raises:
         UsageError: none is left.
@@ -134,7 +134,7 @@ def reference_requests(concept: Concept, count: int, who: Who, steps: int, guida
 def half_of(
     files: Sequence[Path], half: Literal["publisher", "attacker"], count: int, concept: str
 ) -> tuple[Path, ...]:
-    """The first ``count`` files of one half.
+    """Return the first ``count`` files of one half.
 
     Raises:
         UsageError: there are fewer.
@@ -150,7 +150,7 @@ def half_of(
 
 
 def image_size(base_folder: Path) -> tuple[int, int]:
-    """Height and width of the images that a model generates, from its configurations.
+    """Return height and width of the images that a model generates, from its configurations.
 
     Raises:
         ModelError: they cannot be read.
@@ -169,7 +169,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def read_images(files: Sequence[Path], size: tuple[int, int]) -> torch.Tensor:
-    """Image files as a model would have generated them, ``(n, 3, height, width)`` float32 in [0, 1].
+    """Read image files as a model would have generated them, ``(n, 3, height, width)`` float32 in [0, 1].
 
     Args:
         files: PNG or JPEG; transparent pixels become white. The middle square of another shape is taken.
