@@ -111,7 +111,7 @@ class Published:
         return tuple(sorted(path.name for path in self.folder.iterdir() if path.is_dir() and path.name != RELEASE))
 
     def texts(self, prefix: str) -> dict[str, Path]:
-        """Return configurations and vocabularies right below a folder (``"unet/"``; empty: the root), by path."""
+        """Return configurations and vocabularies right below a folder (``"vae/"``; empty: the root), by path."""
         paths = (self.folder / prefix).iterdir() if (self.folder / prefix).is_dir() else ()
         return {f"{prefix}{path.name}": path for path in paths if path.is_file() and suffix(path.name) in TEXT_TYPES}
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from publisher.api.membranes import Transport
 from publisher.errors import ExitCode, PrerequisiteError, PublisherError, UsageError
+from publisher.model.folder import read_configs
 from publisher.package.layout import RELEASE
 from publisher.package.verify import verify
+from publisher.registry import load_registry
 from publisher.runtime.pipelines import load as load_pipeline
 from publisher.safeguards import attach
 from publisher.text import printable
@@ -58,7 +60,8 @@ def load(
     if verify_key is not None:
         require_verified(folder, Path(verify_key))
     where = _device(device)
-    pipeline = load_pipeline(folder, where, _dtype(dtype, where), filters=True)
+    _, anatomy = load_registry().recognise(read_configs(folder), str(folder))
+    pipeline = load_pipeline(folder, anatomy, where, _dtype(dtype, where), filters=True)
     attached = attach(pipeline, folder / RELEASE, transport)
     pipeline.membranes = attached[0] if attached else None
     return pipeline

@@ -30,10 +30,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def pipeline() -> StableDiffusionPipeline:
-    """The embedded model."""
+    """The embedded model, as the program loads it: its attribute ``anatomy`` names its parts."""
     from publisher_emoji.generate import load_pipeline
+    from support.anatomies import EMBEDDED
 
-    return load_pipeline()
+    found = load_pipeline()
+    found.anatomy = EMBEDDED  # type: ignore[attr-defined]
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 Counted = Callable[[int, str], Callable[[int], None]]
 """Function like :meth:`publisher.api.StepContext.counted`: total and text -> what counts pieces of work."""
-FAMILIES = ("stable-diffusion-1", "stable-diffusion-2", "stable-diffusion-xl")
 VERIFIED_ROWS = 32
 """Number of concept rows that the finished weights are tried on."""
 ALREADY = 0.25
@@ -33,7 +32,7 @@ class Erase(Step[EraseParams]):
     name = "erase"
     version = "1"
     summary = "closed-form concept erasure (UCE, RECE) in cross-attention"
-    requires = Requirements(families=FAMILIES, components=("unet", "text_encoder", "tokenizer"))
+    requires = Requirements(needs=("cross-attention", "clip-text"))
 
     def claims(self, params: EraseParams, scope: Scope) -> Sequence[Claim]:
         """Promise: not from plain prompts, not from synonyms, kept concepts intact, empty prompt as before."""

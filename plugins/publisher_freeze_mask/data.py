@@ -63,7 +63,7 @@ class MaskData:
         """Sample a batch with timesteps spread evenly: a mean over it depends less on the sample."""
         rows, noise, t = self.sample(images, size, generator)
         places = (torch.arange(size) + torch.rand(size, generator=generator)) / size
-        even = (places * self.noising.steps).long()[torch.randperm(size, generator=generator)]
+        even = self.noising.at(places)[torch.randperm(size, generator=generator)]
         return rows, noise, even.to(t.device)
 
     def loss(self, denoiser: Denoiser, images: CaptionedImages, sampled: Sample) -> Tensor:

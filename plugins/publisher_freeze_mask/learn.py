@@ -21,7 +21,6 @@ from publisher.api import Concept, StepContext, UsageError
 from publisher.api.diffusion.checkpoints import Checkpoints
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.loop import Training, optimizer_state, pack, restore_optimizer, unpack
-from publisher.api.diffusion.process import latent_size
 from publisher.api.diffusion.threads import is_small, one_thread_each
 from publisher.api.freeze_mask import (
     Candidate,
@@ -323,7 +322,7 @@ def _reader(ctx: StepContext, denoiser: Denoiser) -> Callable[[str], Tensor]:
 
 
 def _threads(ctx: StepContext) -> AbstractContextManager[Any]:
-    size = latent_size(ctx.model.config(ctx.model.anatomy.denoiser))
+    size = ctx.model.anatomy.latents.size
     return one_thread_each() if is_small(ctx.device, size) else nullcontext()
 
 

@@ -56,8 +56,11 @@ def candidates(params: FreezeMaskParams, model: ModelInfo) -> dict[str, Candidat
     """Return the tensors that may be frozen, by name, and how many rows of each are one unit.
 
     Raises:
-        ModelError: the number of heads does not divide a projection.
+        ModelError: the number of heads does not divide a projection, or attention is asked for by name and the family
+            has none of that kind.
     """
+    if params.granularity == "head" or params.adapt.kind == "cross-attention":
+        model.anatomy.require(("cross-attention",), "a mask of heads, or one learned from cross-attention,")
     component = model.anatomy.denoiser
     config = model.config(component)
     return {
@@ -95,7 +98,7 @@ def _rows(name: str, shape: tuple[int, ...], params: FreezeMaskParams, config: M
         return 0
     count = heads(name, config)
     if shape[0] % count:
-        raise ModelError(f"{name} has {shape[0]} rows, which {count} heads do not divide", where="unet")
+        raise ModelError(f"{name} has {shape[0]} rows, which {count} heads do not divide")
     return shape[0] // count
 
 

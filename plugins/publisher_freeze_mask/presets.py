@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from publisher.api import ModelInfo
-from publisher.api.diffusion.process import latent_size
 from publisher_freeze_mask.params import FreezeMaskParams
 
 LARGE: dict[str, Any] = {"lr": 1e-5, "steps": 2000}
@@ -20,7 +19,7 @@ SMALL_SIZE = 32
 
 def resolve(params: FreezeMaskParams, model: ModelInfo) -> FreezeMaskParams:
     """Return the parameters with every None replaced."""
-    height, width = latent_size(model.config(model.anatomy.denoiser))
+    height, width = model.anatomy.latents.size
     known = SMALL if height * width <= SMALL_SIZE**2 else LARGE
     missing = {name: value for name, value in known.items() if getattr(params.adapt, name) is None}
     return params.model_copy(update={"adapt": params.adapt.model_copy(update=missing)})

@@ -13,8 +13,6 @@ from publisher_freeze_mask.params import FreezeMaskParams
 from publisher_freeze_mask.plan import candidates, choose, choose_innocents, choose_tested, notes
 from publisher_freeze_mask.presets import resolve
 
-FAMILIES = ("stable-diffusion-1", "stable-diffusion-2", "stable-diffusion-xl")
-
 
 class FreezeMaskStep(Step[FreezeMaskParams]):
     """FreezeAsGuard, learned: a mask that is to cost fine-tuning on illegal concepts more than on innocent ones."""
@@ -22,7 +20,7 @@ class FreezeMaskStep(Step[FreezeMaskParams]):
     name = "freeze-mask"
     version = "1"
     summary = "FreezeAsGuard: tensors that an honest fine-tuning leaves as they are"
-    requires = Requirements(families=FAMILIES, components=("unet", "vae", "text_encoder", "tokenizer", "scheduler"))
+    requires = Requirements(needs=("training",), components=("vae", "scheduler"))
     references: ClassVar[bool] = True
 
     def claims(self, params: FreezeMaskParams, scope: Scope) -> Sequence[Claim]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 from typing import Any
 
 from publisher.api import ModelInfo
-from publisher.api.diffusion.process import latent_size
 from publisher_immunize.params import ImmunizeParams
 
 MODES: dict[str, dict[str, Any]] = {
@@ -33,7 +32,7 @@ SMALL_SIZE = 32
 
 def resolve(params: ImmunizeParams, model: ModelInfo) -> ImmunizeParams:
     """Return the parameters with every None replaced."""
-    height, width = latent_size(model.config(model.anatomy.denoiser))
+    height, width = model.anatomy.latents.size
     small = SMALL if height * width <= SMALL_SIZE**2 else {}
     known = EVERY | MODES[params.mode] | FAMILIES.get(model.anatomy.family, {}) | small
     missing = {name: value for name, value in known.items() if getattr(params, name) is None}

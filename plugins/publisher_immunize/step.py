@@ -12,8 +12,6 @@ from publisher_immunize.params import ImmunizeParams
 from publisher_immunize.plan import choose, choose_kept, exported, notes
 from publisher_immunize.presets import resolve
 
-FAMILIES = ("stable-diffusion-1", "stable-diffusion-2", "stable-diffusion-xl")
-
 
 class Immunize(Step[ImmunizeParams]):
     """MIMA and IMMA: simulate adaptations to the concepts, and move the weights to where they fail."""
@@ -21,7 +19,7 @@ class Immunize(Step[ImmunizeParams]):
     name = "immunize"
     version = "2"
     summary = "MIMA, IMMA: fine-tuning brings erased or protected concepts back late"
-    requires = Requirements(families=FAMILIES, components=("unet", "vae", "text_encoder", "tokenizer", "scheduler"))
+    requires = Requirements(needs=("cross-attention", "clip-text", "training"), components=("vae", "scheduler"))
     references: ClassVar[bool] = True
     undone_by: ClassVar[Mapping[str, str]] = {"erase": "it edits cross-attention that was immunised"}
 

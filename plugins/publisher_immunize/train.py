@@ -303,7 +303,7 @@ def _training(
 
 def _copy(denoiser: Denoiser) -> Denoiser:
     """Return one with a network of its own, for another thread."""
-    return Denoiser(copy.deepcopy(denoiser.network), denoiser.pixels)
+    return Denoiser(copy.deepcopy(denoiser.network), denoiser.anatomy)
 
 
 def _halves(data: ImmunizeData) -> tuple[ImmunizeData, ImmunizeData]:

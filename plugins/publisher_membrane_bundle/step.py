@@ -29,7 +29,6 @@ from publisher_membrane_bundle.plan import choose, notes, targets, texts_of
 
 NOT_TRAINING = ("aliases", "concepts", "dtype", "from", "mode", "permeability", "surrogates", "positives", "transport")
 """Parameters that the trained factors do not depend on, or that the target says."""
-FAMILIES = ("stable-diffusion-1", "stable-diffusion-2", "stable-diffusion-xl")
 
 
 class MembraneBundle(Step[MembraneParams]):
@@ -38,7 +37,7 @@ class MembraneBundle(Step[MembraneParams]):
     name = "membrane-bundle"
     version = "1"
     summary = "SPM membranes: concept erasure as data beside untouched weights, or merged"
-    requires = Requirements(families=FAMILIES, components=("unet", "text_encoder", "tokenizer"))
+    requires = Requirements(needs=("membranes", "clip-text"))
 
     def inputs(self, params: MembraneParams) -> Sequence[str]:
         """Return the membrane files under ``from``."""

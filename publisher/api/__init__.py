@@ -8,10 +8,19 @@ from publisher.api.claims import Binding, Check, Claim, Gate, MembraneUse, Verdi
 from publisher.api.concepts import Concept, Kind, Scope
 from publisher.api.descent import DescentAttack, DescentParams, PriorParams, TrialStart
 from publisher.api.events import CheckEnd, PackageBuilt, ReleaseEnd, ReleaseStart, StepEnd, StepStart
+from publisher.api.families import (
+    Anatomy,
+    Capability,
+    Latents,
+    ModelFamily,
+    Prediction,
+    TextEncoder,
+    denoiser_of,
+)
 from publisher.api.freeze_mask import Frozen
 from publisher.api.hookspecs import hookimpl, hookspec
 from publisher.api.metrics import CurveMetric, Interval, Measurement, Metric, Observation, PixelPair, Request
-from publisher.api.models import Anatomy, Model, ModelInfo, StepPlan, TensorInfo, TextEncoder, cross_attention
+from publisher.api.models import Model, ModelInfo, StepPlan, TensorInfo, cross_attention
 from publisher.api.params import Params
 from publisher.api.records import (
     CheckRecord,
@@ -32,13 +41,14 @@ from publisher.api.records import (
 from publisher.api.scorers import Judgement, Scorer, ScorerCard
 from publisher.api.steps import Configured, NoParams, References, Requirements, Step, StepContext
 from publisher.api.training import Captions, Learner, TrainingAttack, TrainingData, TrainingParams, Trial, WeightAttack
-from publisher.api.world import Executor, ModelFamily, ModelSource, ReportFormat, Task
+from publisher.api.world import Executor, ModelSource, ReportFormat, Task
 from publisher.errors import ModelError, PluginError, PrerequisiteError, PublisherError, UsageError
 
 __all__ = [
     "Anatomy",
     "Attack",
     "Binding",
+    "Capability",
     "Captions",
     "Check",
     "CheckEnd",
@@ -59,6 +69,7 @@ __all__ = [
     "Interval",
     "Judgement",
     "Kind",
+    "Latents",
     "Learner",
     "MaskRecord",
     "MatrixCell",
@@ -82,6 +93,7 @@ __all__ = [
     "PixelPair",
     "PluginError",
     "PluginRecord",
+    "Prediction",
     "PrerequisiteError",
     "PriorParams",
     "PublisherError",
@@ -114,6 +126,7 @@ __all__ = [
     "Verdict",
     "WeightAttack",
     "cross_attention",
+    "denoiser_of",
     "hookimpl",
     "hookspec",
     "safetensors_bytes",

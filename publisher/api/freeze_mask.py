@@ -108,7 +108,7 @@ class FreezeMask(Params):
     freeze_mask: Literal[1] = 1
     """Version of this schema."""
     component: str = Field(min_length=1)
-    """Folder of the denoiser, such as ``"unet"``."""
+    """Folder of the denoiser, as its family names it."""
     model: str
     """Digest of the weights that the mask was learned for; a mask is good for no others."""
     architecture: Digest

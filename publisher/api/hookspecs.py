@@ -8,10 +8,11 @@ import pluggy
 
 from publisher.api.attacks import Attack
 from publisher.api.events import CheckEnd, PackageBuilt, ReleaseEnd, ReleaseStart, StepEnd, StepStart
+from publisher.api.families import ModelFamily
 from publisher.api.metrics import Metric
 from publisher.api.scorers import Scorer
 from publisher.api.steps import Step
-from publisher.api.world import Executor, ModelFamily, ModelSource, ReportFormat
+from publisher.api.world import Executor, ModelSource, ReportFormat
 
 PROJECT = "publisher"
 hookspec = pluggy.HookspecMarker(PROJECT)

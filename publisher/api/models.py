@@ -8,40 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from publisher.api.families import Anatomy
 from publisher.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-@dataclass(frozen=True)
-class TextEncoder:
-    """One text encoder of a pipeline and the tokenizer that feeds it."""
-
-    component: str
-    """Folder of the encoder, such as ``"text_encoder_2"``."""
-    tokenizer: str
-    """Folder of its tokenizer."""
-    width: int
-    """Size of its hidden states."""
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """The parts of a recognised model, named."""
-
-    family: str
-    """Name of the family, such as ``"stable-diffusion-1"``."""
-    denoiser: str
-    """Folder of the network that denoises, such as ``"unet"``."""
-    text_encoders: tuple[TextEncoder, ...]
-    """In the order in which their hidden states are concatenated."""
-    text_width: int
-    """Size of the vectors that cross-attention reads."""
-    penultimate: bool = False
-    """Prompts are the hidden states before the last layer, without the final norm (SDXL)."""
-    pooled_text: bool = False
-    """A pooled text vector also enters through the time embedding, past cross-attention (SDXL)."""
 
 
 @dataclass(frozen=True)
@@ -94,19 +65,22 @@ def cross_attention(model: ModelInfo) -> tuple[str, ...]:
     """Return the paths of the denoiser's cross-attention layers, sorted: read from the names of its weights.
 
     Raises:
-        ModelError: there is none, or one has keys without values or values without keys.
+        ModelError: the family has no such layers, this model has none, or one has keys without values or values without
+            keys.
     """
-    denoiser = model.anatomy.denoiser
-    found = {part: _paths(model.tensors(denoiser), f".attn2.to_{part}.weight") for part in "kv"}
+    denoiser, layer = model.anatomy.denoiser, model.anatomy.cross_attention
+    model.anatomy.require(("cross-attention",), "what changes cross-attention")
+    found = {part: _paths(model.tensors(denoiser), layer, part) for part in "kv"}
     odd = sorted(found["k"] ^ found["v"])
     if odd or not found["k"]:
-        what = f"{odd[0]!r} has keys or values alone" if odd else "has no layer attn2, where text would enter"
-        raise ModelError(what, where=denoiser, hint="Only UNets whose text enters through attn2 are known.")
+        what = f"{odd[0]!r} has keys or values alone" if odd else f"has no layer {layer}, where text would enter"
+        raise ModelError(what, where=denoiser, hint="The layers may be wrapped by an adapter; save the plain model.")
     return tuple(sorted(found["k"]))
 
 
-def _paths(names: Iterable[str], ending: str) -> set[str]:
-    return {f"{name.removesuffix(ending)}.attn2" for name in names if name.endswith(ending)}
+def _paths(names: Iterable[str], layer: str, part: str) -> set[str]:
+    ending = f".{layer}.to_{part}.weight"
+    return {f"{name.removesuffix(ending)}.{layer}" for name in names if name.endswith(ending)}
 
 
 class Model(ModelInfo):

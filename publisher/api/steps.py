@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast, get_args, ge
 
 from publisher.api.claims import Claim
 from publisher.api.concepts import Scope
+from publisher.api.families import Capability
 from publisher.api.models import Model, ModelInfo, StepPlan
 from publisher.api.params import Params
 
@@ -70,10 +71,12 @@ class References:
 class Requirements:
     """What a model must have for a step to work on it."""
 
-    families: tuple[str, ...] = ()
-    """Names of families; empty: any."""
+    needs: tuple[Capability, ...] = ()
+    """What the model's family must have, such as ``"cross-attention"``."""
     components: tuple[str, ...] = ()
-    """Folders that must be there."""
+    """Folders that must be there, besides the denoiser's."""
+    families: tuple[str, ...] = ()
+    """Names of the families that the step works on; empty: any. Say it by ``needs`` wherever that is true."""
 
 
 class StepContext(ABC):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
 from publisher.api.attacks import Attack, ImageRequest, Sampling
 from publisher.api.concepts import Concept
+from publisher.api.families import Anatomy, Capability
 from publisher.api.freeze_mask import Frozen
 from publisher.api.params import Params
 from publisher.api.steps import P
@@ -124,6 +125,9 @@ class TrainingAttack(Attack[T], ABC):
     :meth:`requests` after each evaluation step, and measures the denoising loss on images that were held out.
     """
 
+    needs: ClassVar[tuple[Capability, ...]] = ()
+    """What the model's family must have besides a denoiser that can be trained, such as ``"cross-attention"``."""
+
     def captions(self, params: T, concept: Concept) -> tuple[str, ...]:
         """Return the captions under the images, in turn. Torch-free; empty: the concept has no such texts."""
         return texts_for(params, concept)
@@ -152,7 +156,8 @@ class TrainingAttack(Attack[T], ABC):
 
         Args:
             params: parameters of the attack.
-            pipeline: a diffusers pipeline of the attacked model in float32, for this trial alone: change it freely.
+            pipeline: a diffusers pipeline of the attacked model in float32, for this trial alone: change it freely. Its
+                attribute ``anatomy`` names its parts; :func:`publisher.api.denoiser_of` returns the denoiser.
             data: images and captions of this trial.
             generator: generator on the CPU; the only source of random numbers.
         """
@@ -162,8 +167,19 @@ class WeightAttack(Attack[P], ABC):
     """Undo a hardening without training, by mixing in tensors of the base model; then ask."""
 
     @abstractmethod
-    def alter(self, params: P, component: str, name: str, hardened: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-        """Return what the attacker puts in place of a tensor that the release changed; same shape and dtype."""
+    def alter(
+        self, params: P, anatomy: Anatomy, component: str, name: str, hardened: torch.Tensor, base: torch.Tensor
+    ) -> torch.Tensor:
+        """Return what the attacker puts in place of a tensor that the release changed; same shape and dtype.
+
+        Args:
+            params: parameters of the attack.
+            anatomy: parts of the model, such as the names of its attention layers.
+            component: folder of the tensor.
+            name: of the tensor.
+            hardened: the tensor as released.
+            base: the tensor of the base model.
+        """
 
 
 def texts_for(params: TrainingParams, concept: Concept) -> tuple[str, ...]:

@@ -1,13 +1,12 @@
-"""Where models come from, what they are, where work runs, and how reports look."""
+"""Where models come from, where work runs, and how reports look."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
-from publisher.api.models import Anatomy
 from publisher.api.steps import Configured, P
 
 if TYPE_CHECKING:
@@ -15,31 +14,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class ModelFamily(ABC):
-    """Recognises a kind of model from its configurations and names its parts.
-
-    Attributes:
-        name: such as ``"stable-diffusion-1"``.
-        version: raise it when it recognises or names differently.
-    """
-
-    name: ClassVar[str]
-    version: ClassVar[str]
-    summary: ClassVar[str] = ""
-
-    @abstractmethod
-    def recognise(self, configs: Mapping[str, Mapping[str, Any]]) -> Anatomy | None:
-        """The parts of the model, or None when it is of another kind.
-
-        Args:
-            configs: ``"model_index"`` and each component's folder name -> its configuration. Torch-free.
-        """
-
-    def why_not(self, configs: Mapping[str, Mapping[str, Any]]) -> str:  # noqa: ARG002
-        """Why :meth:`recognise` says no, as ``"its unet has no cross-attention"``; empty: nothing to say."""
-        return ""
 
 
 class ModelSource(ABC):

@@ -3,12 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from publisher.api import Anatomy, ModelFamily, TextEncoder
+from publisher.api import Anatomy, Latents, ModelFamily, TextEncoder
+from publisher.api.families import Configs
 
-Configs = Mapping[str, Mapping[str, Any]]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from publisher.api.diffusion.text import Text
+
 _TASKS = ("", "Img2Img", "Inpaint")
+_CONDITIONING = {
+    "class_embed_type": "reads a class beside the text",
+    "encoder_hid_dim": "projects its text embeddings",
+    "encoder_hid_dim_type": "projects its text embeddings",
+    "num_class_embeds": "reads a class beside the text",
+    "time_cond_proj_dim": "reads the guidance scale that it was distilled with",
+}
+"""Keys of a U-Net that reads more than a training gives it."""
+
+
+@dataclass(frozen=True)
+class UNetAnatomy(Anatomy):
+    """A ``UNet2DConditionModel`` and the pipelines of Stable Diffusion around it."""
+
+    def why_untrainable(self, config: Mapping[str, Any]) -> str:
+        """Return which key makes it read more than latents, timesteps and text, or predict more than one value."""
+        for key, what in _CONDITIONING.items():
+            if config.get(key) is not None:
+                return f"the denoiser {what} ({key} = {config[key]!r}), and training does not"
+        addition = config.get("addition_embed_type")
+        if addition not in (None, "text_time"):
+            return f"the denoiser reads an additional embedding ({addition!r}), and training does not"
+        read, written = config.get("in_channels", 4), config.get("out_channels", 4)
+        if read != written:
+            return f"the denoiser reads {read} channels and writes {written}: it predicts more than the noise"
+        return ""
+
+    def predict(self, network: Any, x: Tensor, t: Tensor, text: Text) -> Tensor:
+        """Return noise or velocity; SDXL also reads the pooled vector, and sizes of which nothing is cropped."""
+        extra: dict[str, Any] = {}
+        if text.pooled is not None:
+            size = (x.shape[2] * self.latents.pixels, x.shape[3] * self.latents.pixels)
+            ids = x.new_tensor([[*size, 0, 0, *size]])
+            extra["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": ids.expand(len(x), -1)}
+        (out,) = network(x, t, text.states, return_dict=False, **extra)
+        prediction: Tensor = out
+        return prediction
 
 
 class StableDiffusion(ModelFamily):
@@ -24,11 +67,11 @@ class StableDiffusion(ModelFamily):
     """What the U-Net adds to its time embedding."""
 
     def recognise(self, configs: Configs) -> Anatomy | None:
-        """The parts, or None; :meth:`why_not` says why."""
+        """Return the parts, or None; :meth:`why_not` says why."""
         return None if self.why_not(configs) else self._anatomy(configs)
 
     def why_not(self, configs: Configs) -> str:
-        """What of the structure is not of this family, in one sentence; empty if it is."""
+        """Return what of the structure is not of this family, in one sentence; empty if it is."""
         try:
             return self._pipeline(configs) or self._encoders(configs) or self._unet(configs) or self._fit(configs)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -87,13 +130,22 @@ class StableDiffusion(ModelFamily):
 
     def _anatomy(self, configs: Configs) -> Anatomy:
         wide = len(self.encoders) > 1
-        return Anatomy(
+        return UNetAnatomy(
             family=self.name,
             denoiser="unet",
+            latents=Latents.read(configs, "unet", configs["unet"].get("in_channels", 4)),
+            pipeline=self.pipelines[0],
             text_encoders=tuple(TextEncoder(name, _tokenizer(name), _width(configs, name)) for name in self.encoders),
             text_width=_text_width(configs),
             penultimate=wide,
             pooled_text=wide,
+            empty_is_zeros=wide and bool(configs["model_index"].get("force_zeros_for_empty_prompt", True)),
+            vae_keys=("latents_mean", "latents_std") if wide else (),
+            cross_attention="attn2",
+            attention=("attn1",),
+            lora_targets=("to_q", "to_k", "to_v", "to_out.0"),
+            conv_targets=("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv"),
+            hosts=_HOSTS,
         )
 
 
@@ -138,6 +190,10 @@ FAMILIES: tuple[type[ModelFamily], ...] = (StableDiffusion1, StableDiffusion2, S
 
 _CROSS = ("CrossAttnDownBlock2D", "UNetMidBlock2DCrossAttn", "CrossAttnUpBlock2D")
 _BLOCKS = (*_CROSS, "DownBlock2D", "UNetMidBlock2D", "UpBlock2D", None)
+_HOSTS = (
+    r"(?P<transformer>(?:(?:down|up)_blocks\.\d+|mid_block)\.attentions\.\d+)"
+    r"(?P<block>\.transformer_blocks\.\d+)?\.(?P<rest>.+)\.weight"
+)
 
 
 def _class(configs: Configs, component: str) -> str | None:

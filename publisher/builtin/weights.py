@@ -7,22 +7,19 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from publisher.api import Concept, ImageRequest, Params, Sampling, WeightAttack
+from publisher.api import Anatomy, Concept, ImageRequest, Params, Sampling, WeightAttack
 from publisher.builtin.attacks import spread
 
 if TYPE_CHECKING:
     import torch
-
-LAYERS = {"self": (".attn1.",), "cross": (".attn2.",), "both": (".attn1.", ".attn2.")}
-"""``which`` -> what the names of such tensors have in them, in diffusers' U-Nets."""
 
 
 class CopyAttentionParams(Params):
     """Which attention."""
 
     which: Literal["cross", "self", "both"] = "both"
-    """Tensors of cross-attention (``attn2``: all that MIMA and UCE change), self-attention (``attn1``), or both (all
-    that IMMA changes)."""
+    """Tensors where text enters (cross-attention, ``attn2`` of Stable Diffusion: all that MIMA and UCE change; the text
+    entry of models without it), of all other attention (``attn1``), or both (all that IMMA changes)."""
 
 
 class CopyAttention(WeightAttack[CopyAttentionParams]):
@@ -39,13 +36,19 @@ class CopyAttention(WeightAttack[CopyAttentionParams]):
     def alter(
         self,
         params: CopyAttentionParams,
-        component: str,  # noqa: ARG002
+        anatomy: Anatomy,
+        component: str,
         name: str,
         hardened: torch.Tensor,
         base: torch.Tensor,
     ) -> torch.Tensor:
-        """The base model's, if it is one of attention."""
-        return base if any(layer in name for layer in LAYERS[params.which]) else hardened
+        """Return the base model's, if it is one of the chosen attention."""
+        if component != anatomy.denoiser:
+            return hardened
+        cross = name in anatomy.text_entry or f".{anatomy.cross_attention}." in name
+        others = any(f".{layer}." in name for layer in anatomy.attention)
+        wanted = {"cross": cross, "self": others, "both": cross or others}
+        return base if wanted[params.which] else hardened
 
 
 class MergeParams(Params):
@@ -69,12 +72,13 @@ class MergeWithBase(WeightAttack[MergeParams]):
     def alter(
         self,
         params: MergeParams,
+        anatomy: Anatomy,  # noqa: ARG002
         component: str,  # noqa: ARG002
         name: str,  # noqa: ARG002
         hardened: torch.Tensor,
         base: torch.Tensor,
     ) -> torch.Tensor:
-        """``(1 - alpha) hardened + alpha base``, computed in float32; tensors of whole numbers stay."""
+        """Return ``(1 - alpha) hardened + alpha base``, computed in float32; tensors of whole numbers stay."""
         if not hardened.is_floating_point():
             return hardened
         return hardened.float().lerp(base.float(), params.alpha).to(hardened.dtype)

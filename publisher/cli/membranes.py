@@ -37,8 +37,8 @@ files_argument = click.argument("files", nargs=-1, required=True, type=click.Pat
 def membranes() -> None:
     """Look at membranes, merge and convert them, train them without a release.
 
-    A FILE is a membrane file (of this program, of the authors of SPM, or a LoRA of a UNet that diffusers saved), or a
-    package that has membranes. Nothing here checks a signature: publisher verify does.
+    A FILE is a membrane file (of this program, of the authors of SPM, or a LoRA of a denoiser that diffusers saved), or
+    a package that has membranes. Nothing here checks a signature: publisher verify does.
 
     \b
     Examples:

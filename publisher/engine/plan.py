@@ -162,6 +162,11 @@ def _plan_on(step: Step[Params], params: Params, scope: Scope, name: str, model:
             f"step {name!r} works on {', '.join(families)}, and this model is of the family {model.family.name}",
             where=model.reference,
         )
+    try:
+        model.folder.anatomy.require(step.requires.needs, f"step {name!r}")
+    except ModelError as error:
+        error.where = model.reference
+        raise
     missing = sorted(set(step.requires.components) - set(model.folder.components))
     if missing:
         raise ModelError(f"step {name!r} needs {', '.join(missing)}, which the model lacks", where=model.reference)

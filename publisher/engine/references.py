@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from publisher.api import Concept, References, Sampling, Scope
+from publisher.api import Anatomy, Concept, References, Sampling, Scope
 from publisher.errors import UsageError
 from publisher.model.digest import sha256_file
 from publisher.runtime.references import VERSION, ReferenceSettings, Wanted, reference_sets
@@ -47,16 +47,17 @@ class ReferencePlan:
         generated = {"steps": self.steps, "guidance": self.guidance}
         return {"version": VERSION, "base": base, "generated": generated, "files": files}
 
-    def source(self, scope: Scope, base: Path, device: torch.device, dtype: torch.dtype) -> Source:
+    def source(self, scope: Scope, base: Path, anatomy: Anatomy, device: torch.device, dtype: torch.dtype) -> Source:
         """Return the function that a running step calls for the publisher's half of its images.
 
         Args:
             scope: the step's.
             base: folder of the base model.
+            anatomy: parts of the base model.
             device: where to generate.
             dtype: of the networks that generate.
         """
-        reference_settings = ReferenceSettings(base, device, dtype, self.steps, self.guidance)
+        reference_settings = ReferenceSettings(base, anatomy, device, dtype, self.steps, self.guidance)
 
         def references(counts: Mapping[str, int]) -> dict[str, References]:
             wanted = [Wanted(_known(scope, name), count, self.files[name]) for name, count in counts.items()]

@@ -124,7 +124,7 @@ def _references(step: PlannedStep, state: State) -> Source | None:
         return None
     device = step.identity.device
     where = torch.device(device.name), getattr(torch, device.dtype)
-    return step.references.source(step.identity.scope, state.base.path, *where)
+    return step.references.source(step.identity.scope, state.base.path, state.anatomy, *where)
 
 
 def _seen(step: PlannedStep, state: State) -> dict[str, Any]:

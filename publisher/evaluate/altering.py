@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from publisher.api import Attack, Params, WeightAttack
+from publisher.api import Anatomy, Attack, Params, WeightAttack
 from publisher.errors import CRASHES, PublisherError
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Unmeasured
 from publisher.evaluate.requests import one_line
@@ -46,8 +46,8 @@ def altered(attack: Attack[Any], params: Params, models: ModelsUnderTest, settin
             target.symlink_to(source.resolve())
         (folder / "model_index.json").symlink_to((hardened.folder / "model_index.json").resolve())
         for path in sorted(folder.glob("*/*.safetensors")):
-            _rewrite(path, base.folder / path.relative_to(folder), _caller(attack, params))
-        yield ModelUnderTest.of(folder)
+            _rewrite(path, base.folder / path.relative_to(folder), _caller(attack, params, hardened.anatomy))
+        yield ModelUnderTest.of(folder, hardened.anatomy)
 
 
 @contextmanager
@@ -89,13 +89,13 @@ def _rewrite(path: Path, base: Path, alter: Alter) -> None:
         rewrite_safetensors(source, path, tensors, replaced)
 
 
-def _caller(attack: WeightAttack[Any], params: Params) -> Alter:
+def _caller(attack: WeightAttack[Any], params: Params, anatomy: Anatomy) -> Alter:
     """Return the attack as a function whose errors and results are checked."""
     import torch
 
     def alter(component: str, name: str, hardened: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
         try:
-            found = attack.alter(params, component, name, hardened, base)
+            found = attack.alter(params, anatomy, component, name, hardened, base)
         except PublisherError:
             raise
         except CRASHES as error:  # a plugin may raise anything; its checks become unknown

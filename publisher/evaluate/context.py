@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from publisher.api import Attack, CheckRecord, Claim, Executor, Metric, Scorer
+from publisher.api import Anatomy, Attack, CheckRecord, Claim, Executor, Metric, Scorer
 from publisher.api.model_files import RELEASE
 from publisher.evaluate.store import ImageStore
 from publisher.model.digest import sha256_file, sha256_json, sha256_list
@@ -28,6 +28,9 @@ class ModelUnderTest:
     """A model under test: a diffusers folder that :func:`publisher.runtime.pipelines.load` can load."""
 
     folder: Path
+    """Folder of the model, complete."""
+    anatomy: Anatomy
+    """Parts of the model, and how they are called."""
     digest: str
     """sha256 that names its weights and configurations."""
     safeguards: Path | None = None
@@ -36,18 +39,19 @@ class ModelUnderTest:
     """sha256 that names the safeguards that are attached when it generates; empty: the weights generate alone."""
 
     @classmethod
-    def of(cls, folder: Path, safeguards: Path | None = None) -> Self:
+    def of(cls, folder: Path, anatomy: Anatomy, safeguards: Path | None = None) -> Self:
         """Hash the files that loading can read; the rest of ``release/``, the card and other formats do not matter.
 
         Args:
             folder: of the model.
+            anatomy: anatomy of the model.
             safeguards: where safeguards may lie. What cannot be read counts as attached: attaching it fails, and with
                 it the checks.
         """
         inside = [path for path in folder.glob("*/*") if path.suffix in _READ and path.parent.name != RELEASE]
         files = [folder / "model_index.json", *inside]
         digest = sha256_list({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
-        return cls(folder, digest, safeguards, attached_digest(safeguards) if safeguards else "")
+        return cls(folder, anatomy, digest, safeguards, attached_digest(safeguards) if safeguards else "")
 
     @property
     def bare(self) -> Self:

@@ -13,9 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from publisher.api import Executor, ImageRequest
-from publisher.api.diffusion.process import latent_size
-from publisher.errors import CRASHES, ModelError, PublisherError
+from publisher.api import Anatomy, Executor, ImageRequest
+from publisher.errors import CRASHES, PublisherError
 from publisher.evaluate.context import ModelUnderTest, Setting, Unmeasured
 from publisher.evaluate.dispatch import dispatch
 from publisher.evaluate.requests import one_line
@@ -88,6 +87,9 @@ class GenerateTask:
     """A few batches for one model: all that an executor has to send."""
 
     folder: Path
+    """Folder of the model."""
+    anatomy: Anatomy
+    """Parts of the model."""
     device: str
     dtype: str
     workers: int
@@ -116,7 +118,7 @@ def perform(task: GenerateTask) -> list[Generated]:
     from publisher.runtime.pipelines import twin
 
     try:
-        pipeline, _ = opened(task.folder, task.safeguards, task.device, task.dtype)
+        pipeline, _ = opened(task.folder, task.anatomy, task.safeguards, task.device, task.dtype)
     except CRASHES as error:  # whatever the libraries raise, these images are not there
         return [Generated(None, one_line(error))] * len(task.batches)
     if task.workers == 1:
@@ -139,7 +141,7 @@ def _generate(pipeline: DiffusionPipeline, batch: tuple[ImageRequest, ...]) -> G
 
 @lru_cache(maxsize=1)
 def opened(
-    folder: Path, safeguards: Path | None, device: str, dtype: str
+    folder: Path, anatomy: Anatomy, safeguards: Path | None, device: str, dtype: str
 ) -> tuple[DiffusionPipeline, tuple[Attachment, ...]]:
     """Load a model, ready to generate, with its safeguards attached. The last one stays loaded.
 
@@ -150,7 +152,7 @@ def opened(
 
     from publisher.runtime.pipelines import load
 
-    pipeline = load(folder, torch.device(device), getattr(torch, dtype))
+    pipeline = load(folder, anatomy, torch.device(device), getattr(torch, dtype))
     attached = attach(pipeline, safeguards) if safeguards else ()
     if safeguards and not attached:
         raise PublisherError("there is no safeguard to attach", where=str(safeguards))
@@ -191,6 +193,7 @@ class ModelImages:
         tasks = [
             GenerateTask(
                 self.model.folder,
+                self.model.anatomy,
                 setting.device,
                 setting.dtype,
                 workers,
@@ -237,7 +240,7 @@ class ModelImages:
     @cached_property
     def _workers(self) -> int:
         """A small network leaves most of a second processor thread idle: generate another batch on it instead."""
-        return workers_for(latents_of(self.model.folder), self._setting.device)
+        return workers_for(self.model.anatomy.latents.size, self._setting.device)
 
     @cached_property
     def _machine(self) -> dict[str, str]:
@@ -260,19 +263,6 @@ def machine(setting: Setting, workers: int = 0) -> dict[str, str]:
         else {}
     )
     return {**libraries, "device": device_name(setting.device), "dtype": setting.dtype, **threads}
-
-
-def latents_of(folder: Path) -> tuple[int, int]:
-    """Return height and width of a model's latents, from its configuration.
-
-    Raises:
-        ModelError: the configuration cannot be read, or says no size.
-    """
-    path = folder / "unet" / "config.json"
-    try:
-        return latent_size(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"cannot be read: {error}", where=str(path)) from error
 
 
 def sampler_of(folder: Path) -> str:

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from publisher.api import ImageRequest, Judgement, Scope
-from publisher.errors import ModelError
 from publisher.evaluate.context import ModelsUnderTest, Setting, Tools, Unmeasured
 from publisher.evaluate.evidence import distance, pixels_sha256, png_base64
-from publisher.evaluate.images import Batch, ModelImages, Wanted, batches, latents_of, without_concept
+from publisher.evaluate.images import Batch, ModelImages, Wanted, batches, without_concept
 from publisher.evaluate.permeabilities import Permeabilities, score
-from publisher.evaluate.requests import PRIVATE_KINDS, one_line
+from publisher.evaluate.requests import PRIVATE_KINDS
 from publisher.evaluate.scorers import Said, judge, loaded
 from publisher.runtime.generate import batch_size
 from publisher.runtime.meter import Meter
@@ -71,13 +70,7 @@ def observe(
     """
     found = Observations()
     private = [concept.id for concept in (*scope.concepts, *scope.keep) if concept.kind in PRIVATE_KINDS]
-    try:
-        size = batch_size(latents_of(models.base.folder))
-    except ModelError as error:
-        reason = f"the base model generated no image: {one_line(error)}"
-        found.problems = {(without_concept(request), how): reason for request, how in wanted}
-        return found
-    plan = batches(wanted, private, size)
+    plan = batches(wanted, private, batch_size(models.base.anatomy.latents.size))
     if models.hardened.attached:
         found.permeabilities = score(
             models.hardened, {request.prompt for request, _ in wanted}, tools.executor, setting

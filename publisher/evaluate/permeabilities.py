@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from publisher.api import Concept, Executor, ImageRequest, PermeabilityRow, PermeabilityTable, Scope
+from publisher.api import Anatomy, Concept, Executor, ImageRequest, PermeabilityRow, PermeabilityTable, Scope
 from publisher.errors import CRASHES
 from publisher.evaluate.context import ModelUnderTest, Setting, Unmeasured
 from publisher.evaluate.dispatch import dispatch
@@ -31,6 +31,7 @@ class ScoreTask:
     """Prompts for one model: all that an executor has to send."""
 
     folder: Path
+    anatomy: Anatomy
     safeguards: Path
     device: str
     dtype: str
@@ -66,7 +67,7 @@ def score(model: ModelUnderTest, prompts: Iterable[str], executor: Executor[Any]
         return _permeabilities(stored["concepts"], wanted, stored["rows"])
     if model.safeguards is None or not model.attached:
         return Permeabilities(problem="nothing is attached to the model")
-    task = ScoreTask(model.folder, model.safeguards, setting.device, setting.dtype, tuple(wanted))
+    task = ScoreTask(model.folder, model.anatomy, model.safeguards, setting.device, setting.dtype, tuple(wanted))
     try:
         (found,) = dispatch(executor, rate, [task], lambda _, found: isinstance(found, Permeabilities))
     except Unmeasured as error:
@@ -84,7 +85,7 @@ def rate(task: ScoreTask) -> Permeabilities:
     try:
         import torch
 
-        _, attached = opened(task.folder, task.safeguards, task.device, task.dtype)
+        _, attached = opened(task.folder, task.anatomy, task.safeguards, task.device, task.dtype)
         rows = torch.cat([one.permeabilities(task.prompts) for one in attached], dim=1).tolist()
         return _permeabilities([name for one in attached for name in one.concepts], task.prompts, rows)
     except CRASHES as error:  # whatever the libraries raise, these numbers are not there

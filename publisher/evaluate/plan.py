@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from publisher.api import Check, ImageRequest, Sampling, Scope, TrainingParams
+from publisher.api import Anatomy, Check, ImageRequest, Sampling, Scope, TrainingParams
 from publisher.api.verdicts import decide
-from publisher.errors import CRASHES
+from publisher.errors import CRASHES, ModelError
 from publisher.evaluate.context import MANIFEST, Tools, Unmeasured
 from publisher.evaluate.images import without_concept
 from publisher.evaluate.prepare import PreparedCheck, settle
@@ -29,6 +29,8 @@ class Models:
     """There is one that never knew the concepts."""
     untrainable: str = ""
     """Reason why attacks cannot train the base model; empty: they can."""
+    anatomies: tuple[Anatomy, ...] = ()
+    """Parts of the models that are trained; none while they are not on this machine."""
 
     def controls(self, params: TrainingParams) -> tuple[str, ...]:
         """Return the controls that :meth:`publisher.evaluate.context.ModelsUnderTest.control` finds.
@@ -130,6 +132,11 @@ def _trainings(found: PreparedCheck, models: Models) -> CheckPlan:
         raise Unmeasured(f"the attack {found.check.attack!r} has no parameters of a training")
     if models.untrainable:
         raise Unmeasured(f"the attack {found.check.attack!r} trains: {models.untrainable}")
+    try:
+        for anatomy in models.anatomies:
+            anatomy.require(getattr(found.attack, "needs", ()), f"the attack {found.check.attack!r}")
+    except ModelError as error:
+        raise Unmeasured(error.what) from error
     count = models.distinct(params, found.step)
     asked = Counter(request.concept for request in found.asked.requests)
     trainings = count * params.seeds * len(found.concepts)

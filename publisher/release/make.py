@@ -213,7 +213,7 @@ class After(Mapping[str, ModelUnderTest]):
 
     def __getitem__(self, step: str) -> ModelUnderTest:
         if step not in self._models:
-            self._models[step] = ModelUnderTest.of(self._states[step].folder)
+            self._models[step] = ModelUnderTest.of(self._states[step].folder, self._states[step].anatomy)
         return self._models[step]
 
     def __iter__(self) -> Iterator[str]:
@@ -273,14 +273,16 @@ def _evaluate(
     progress = tell.progress
     resolved = prepared.resolved
     store = ImageStore(work / "images", progress.warn)
-    base = ModelUnderTest.of(hardened.states[0].folder)
+    anatomy = hardened.states[0].anatomy
+    base = ModelUnderTest.of(hardened.states[0].folder, anatomy)
     silent = Setting(
         prepared.device.name, prepared.device.dtype, store, prepared.path.parent, work / "states", warn=progress.warn
     )
     scope, sampling = resolved.scope, resolved.evaluate.sampling
     ids = [step.identity.id for step in prepared.steps]
     after = After(dict(zip(ids, hardened.states[1:], strict=True)))
-    retrained = ModelUnderTest.of(prepared.retrained.folder.path) if prepared.retrained else None
+    named = prepared.retrained.folder if prepared.retrained else None
+    retrained = ModelUnderTest.of(named.path, named.anatomy) if named else None
 
     def run(
         stage: str,
@@ -296,7 +298,7 @@ def _evaluate(
     cells: list[MatrixCell] = []
     if resolved.evaluate.after_each_step:
         for done, (name, state) in enumerate(zip(["base", *ids[:-1]], hardened.states[:-1], strict=True)):
-            model = ModelUnderTest.of(state.folder, _safeguards(hardened.results[:done], work))
+            model = ModelUnderTest.of(state.folder, anatomy, _safeguards(hardened.results[:done], work))
             trained = ids[:done] if resolved.evaluate.trainings_after_each_step else ()
             claims = [one for one in prepared.claims if not done or not set(one.steps) <= set(ids[done:])]
             cells += matrix_column(run(f"evaluate {name}", model, silent, claims, trained), name)
@@ -304,7 +306,7 @@ def _evaluate(
         silent,
         check_end=lambda claim, record, seconds: tell("publisher_on_check_end", CheckEnd(claim, record, seconds)),
     )
-    found = run("evaluate", ModelUnderTest.of(folder, folder / RELEASE), loud, prepared.claims, None)
+    found = run("evaluate", ModelUnderTest.of(folder, anatomy, folder / RELEASE), loud, prepared.claims, None)
     if resolved.evaluate.after_each_step:
         cells += matrix_column(found, ids[-1])
     return found, cells

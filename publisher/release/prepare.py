@@ -118,7 +118,12 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
         used += [found.source, found.family] if found else []
     sampling = resolved.evaluate.sampling
     ids, trained = tuple(step.identity.id for step in steps), [found for found in (model, retrained) if found]
-    models = Models(ids, retrained=bool(resolved.evaluate.retrained), untrainable=_untrainable(trained))
+    models = Models(
+        ids,
+        retrained=bool(resolved.evaluate.retrained),
+        untrainable=_untrainable(trained),
+        anatomies=tuple(found.folder.anatomy for found in trained),
+    )
     plans = tuple(
         plan_check(check, resolved.scope, tools, sampling, models, item.step)
         for item in claims

@@ -50,7 +50,7 @@ def _generate(model: PlannedModel, prepared: PreparedRelease, setting: Setting, 
     request = ImageRequest(concept="", prompt="", seed=sampling.seed, steps=steps, guidance=sampling.guidance)
     private = any(concept.kind in PRIVATE_KINDS for concept in prepared.resolved.scope.concepts)
     batch = Batch((request,), private=private)
-    images = ModelImages(ModelUnderTest(model.folder.path, model.folder.digest), setting, name)
+    images = ModelImages(ModelUnderTest(model.folder.path, model.folder.anatomy, model.folder.digest), setting, name)
     for _ in images.fill([batch], prepared.tools.executor):
         pass
     if images.failure:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from publisher.api import ImageRequest
-from publisher.api.diffusion.process import latent_size
+from publisher.api import ImageRequest, denoiser_of
 from publisher.errors import PublisherError
 from publisher.runtime.meter import advance
 
@@ -47,7 +46,8 @@ def generate(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest]) -> t
 
     steps, guidance, negative = _common(requests)
     generators = [torch.Generator().manual_seed(request.seed) for request in requests]
-    height, width = (size * pipeline.vae_scale_factor for size in latent_size(pipeline.unet.config))
+    anatomy = pipeline.anatomy
+    height, width = anatomy.latents.image_size
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         pixels = pipeline(
             prompt=[request.prompt for request in requests],
@@ -55,8 +55,8 @@ def generate(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest]) -> t
             height=height,
             width=width,
             num_inference_steps=steps,
-            guidance_scale=guidance,
-            latents=_noise(pipeline, generators),
+            **anatomy.call(guidance),
+            latents=anatomy.pack(_noise(pipeline, generators)),
             generator=generators,
             output_type="pt",
             callback_on_step_end=_told(len(requests)),
@@ -98,7 +98,7 @@ def batch_size(latent: tuple[int, int]) -> int:
 def _noise(pipeline: DiffusionPipeline, generators: Sequence[torch.Generator]) -> torch.Tensor:
     import torch
 
-    config = pipeline.unet.config
-    shape = (config["in_channels"], *latent_size(config))
+    latents = pipeline.anatomy.latents
+    shape = (latents.channels, *latents.size)
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-    return noise.to(device=pipeline.device, dtype=pipeline.unet.dtype)
+    return noise.to(device=pipeline.device, dtype=denoiser_of(pipeline).dtype)

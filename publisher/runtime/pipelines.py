@@ -4,73 +4,66 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from publisher.api.loading import quiet
+from publisher.api import Anatomy, denoiser_of
+from publisher.api.loading import load_pipeline
 from publisher.errors import ModelError
+from publisher.model.folder import read_json
 
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
-CLASSES = {
-    "StableDiffusionPipeline": "StableDiffusionPipeline",
-    "StableDiffusionImg2ImgPipeline": "StableDiffusionPipeline",
-    "StableDiffusionInpaintPipeline": "StableDiffusionPipeline",
-    "StableDiffusionXLPipeline": "StableDiffusionXLPipeline",
-    "StableDiffusionXLImg2ImgPipeline": "StableDiffusionXLPipeline",
-    "StableDiffusionXLInpaintPipeline": "StableDiffusionXLPipeline",
-}
-"""Pipeline that a folder names -> the pipeline of the same parts that generates from words alone."""
 FILTERS: dict[str, Any] = {
     "safety_checker": None,
     "requires_safety_checker": False,
     "feature_extractor": None,
     "image_encoder": None,
 }
-"""What is left out of a pipeline that has it."""
+"""Parts, and options, by which a pipeline that has them is loaded without its filters."""
 
 
-def load(folder: Path, device: torch.device, dtype: torch.dtype, *, filters: bool = False) -> DiffusionPipeline:
-    """Load the model in ``folder``, ready to generate.
+def load(
+    folder: Path, anatomy: Anatomy, device: torch.device, dtype: torch.dtype, *, filters: bool = False
+) -> DiffusionPipeline:
+    """Load the model in ``folder``, ready to generate; its attribute ``anatomy`` names its parts.
 
     Args:
         folder: diffusers layout; safetensors weights.
+        anatomy: of the model, as its family recognised it.
         device: where it will run.
         dtype: of all weights.
         filters: keep a safety checker or watermark that the folder asks for; left out by default, because what is to be
             judged is what the weights generate.
 
     Raises:
-        ModelError: no such pipeline, or its parts cannot be loaded.
+        ModelError: its parts cannot be loaded.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that torchvision is missing; nobody needs it
-    import diffusers
     import torch
 
-    index = read_index(folder)
-    kind = getattr(diffusers, CLASSES[index["_class_name"]])
+    index = read_json(folder / "model_index.json")
     absent = {name: value for name, value in FILTERS.items() if name in index and not filters}
-    try:
-        with quiet():
-            pipeline = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=dtype, **absent)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ModelError(f"the model cannot be loaded: {error}", where=str(folder)) from error
+    pipeline = load_pipeline(folder, anatomy, dtype, **absent)
     _require_complete(pipeline, folder)
-    pipeline.set_progress_bar_config(disable=True)
     if not filters:
         pipeline.watermark = None
-    for network in (pipeline.unet, pipeline.vae):
+    for network in _networks(pipeline):
         network.eval().to(memory_format=torch.channels_last)
-    return pipeline.to(device)
+    placed: DiffusionPipeline = pipeline.to(device)
+    return placed
+
+
+def _networks(pipeline: DiffusionPipeline) -> tuple[Any, Any]:
+    return denoiser_of(pipeline), pipeline.vae
 
 
 def _require_complete(pipeline: DiffusionPipeline, folder: Path) -> None:
     """Refuse a weight that no file holds: diffusers leaves it without data, and says so in a warning alone."""
-    for component in (pipeline.unet, pipeline.vae):
+    for component in _networks(pipeline):
         absent = [name for name, weight in component.named_parameters() if weight.is_meta]
         if absent:
             what = f"the {type(component).__name__} lacks {len(absent)} tensors that its configuration asks for"
@@ -87,6 +80,7 @@ def twin(pipeline: DiffusionPipeline) -> DiffusionPipeline:
     other = kind(**own, **_options(pipeline))
     other.set_progress_bar_config(disable=True)
     other.watermark = getattr(pipeline, "watermark", None)
+    other.anatomy = pipeline.anatomy
     if kind is not type(pipeline):
         type(pipeline).attachment.serve(other)
     return other
@@ -98,22 +92,3 @@ def _options(pipeline: DiffusionPipeline) -> dict[str, Any]:
     accepted = inspect.signature(type(pipeline).__init__).parameters
     found = {name: pipeline.config[name] for name in names if name in accepted and name in pipeline.config}
     return found | ({"add_watermarker": False} if "add_watermarker" in accepted else {})
-
-
-def read_index(folder: Path) -> dict[str, Any]:
-    """Read the folder's ``model_index.json``.
-
-    Raises:
-        ModelError: it is missing or malformed, or names a pipeline that is not one of :data:`CLASSES`.
-    """
-    path = folder / "model_index.json"
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"not a diffusers model: {error}", where=str(path)) from error
-    name = index.get("_class_name") if isinstance(index, dict) else None
-    if not isinstance(index, dict) or not isinstance(name, str) or name not in CLASSES:
-        raise ModelError(
-            f"the pipeline {name!r} cannot be generated with", where=str(path), hint=f"Known: {', '.join(CLASSES)}."
-        )
-    return index

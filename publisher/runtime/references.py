@@ -9,15 +9,13 @@ meet. Nothing here writes to disk, so images of persons or of unsafe content sta
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from publisher.api import Concept, ImageRequest, References
-from publisher.api.diffusion.process import latent_size
+from publisher.api import Anatomy, Concept, ImageRequest, References
 from publisher.errors import ModelError, UsageError
 from publisher.runtime.generate import batch_size, generate
 from publisher.runtime.refusals import is_refused
@@ -45,6 +43,8 @@ class ReferenceSettings:
 
     folder: Path
     """Folder of the base model."""
+    anatomy: Anatomy
+    """Parts of the base model."""
     device: torch.device
     dtype: torch.dtype
     """Type of the networks."""
@@ -106,7 +106,7 @@ def _images(
 
     if wanted.files:
         own = half_of(wanted.files, half, wanted.count, wanted.concept.id)
-        return read_images(own, image_size(reference_settings.folder))
+        return read_images(own, reference_settings.anatomy.latents.image_size)
     return torch.stack([next(generated) for _ in range(wanted.count)])
 
 
@@ -147,25 +147,6 @@ def half_of(
             hint="Name more under the concept's images, or ask for fewer.",
         )
     return tuple(own[:count])
-
-
-def image_size(base_folder: Path) -> tuple[int, int]:
-    """Return height and width of the images that a model generates, from its configurations.
-
-    Raises:
-        ModelError: they cannot be read.
-    """
-    try:
-        height, width = latent_size(_config(base_folder / "unet"))
-        pixels = 2 ** (len(_config(base_folder / "vae")["block_out_channels"]) - 1)
-    except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
-        raise ModelError(f"its image size cannot be read: {error}", where=str(base_folder)) from error
-    return height * pixels, width * pixels
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return found
 
 
 def read_images(files: Sequence[Path], size: tuple[int, int]) -> torch.Tensor:
@@ -222,8 +203,9 @@ def generate_images(reference_settings: ReferenceSettings, requests: Sequence[Im
 
     from publisher.runtime.pipelines import load, twin
 
-    pipeline = load(reference_settings.folder, reference_settings.device, reference_settings.dtype)
-    latent = latent_size(pipeline.unet.config)
+    anatomy = reference_settings.anatomy
+    pipeline = load(reference_settings.folder, anatomy, reference_settings.device, reference_settings.dtype)
+    latent = anatomy.latents.size
     parts = list(_batches(requests, batch_size(latent)))
     workers = workers_for(latent, reference_settings.device.type)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from publisher.api import TextEncoder
-from publisher.api.diffusion.process import latent_size
 from publisher.errors import ModelError
 from publisher.model.folder import ModelFolder, read_json
 
@@ -12,14 +11,14 @@ LENGTHS = ("model_max_length", "max_len")
 
 
 def require_usable(model: ModelFolder) -> None:
-    """Refuse a model that says neither how large its images nor how long its prompts are.
+    """Refuse a model that does not say how long its prompts are.
 
     Raises:
         ModelError: nobody's pipeline could generate with it; the message says which file to complete.
     """
-    latent_size(model.config(model.anatomy.denoiser))
     for part in model.anatomy.text_encoders:
-        _require_length(model, part)
+        if part.kind == "clip":
+            _require_length(model, part)
 
 
 def _require_length(model: ModelFolder, part: TextEncoder) -> None:

@@ -160,13 +160,16 @@ class Safeguard(ABC):
 
     # an attacker who trains and honours it
 
-    def frozen(self, params: TrainingParams, folder: Path | None, seed: int) -> Mapping[str, tuple[Frozen, ...]]:
+    def frozen(
+        self, params: TrainingParams, folder: Path | None, seed: int, denoiser: str
+    ) -> Mapping[str, tuple[Frozen, ...]]:
         """Return what every trial of an attack leaves as it is: model's name -> one for each trial.
 
         Args:
             params: of the attack.
             folder: as for :meth:`digest`; None: there is no safeguard.
             seed: of the evaluation.
+            denoiser: component that trials train.
 
         Raises:
             ModelError: the attacker is to honour what the package lacks, or what cannot be read.

@@ -20,6 +20,7 @@ from publisher.model.folder import read_configs
 from publisher.registry.load import KINDS, build_registry
 from publisher.registry.registry import Registry
 from publisher.runtime.pipelines import load
+from support.anatomies import anatomy_of
 from support.tiny_sdxl import save_tiny_sdxl
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +70,8 @@ def test_the_attack_that_trains_changes_the_biases_it_chooses_and_honours_a_mask
     monkeypatch.syspath_prepend(TRAINING_ATTACK.parents[1])
     attack = make(build_registry([EntryPoint("biases", "publisher_biases", "publisher")]), "attack")
     params = attack.Params(layers="time_embedding", batch=2)
-    pipeline = load(save_tiny_sdxl(tmp_path / "model"), torch.device("cpu"), torch.float32)
+    folder = save_tiny_sdxl(tmp_path / "model")
+    pipeline = load(folder, anatomy_of(folder), torch.device("cpu"), torch.float32)
     before = {name: weight.clone() for name, weight in pipeline.unet.named_parameters()}
     latents = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     frozen: Frozen = {"time_embedding.linear_1.bias": ()}

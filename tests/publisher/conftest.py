@@ -90,7 +90,7 @@ def base(tmp_path: Path) -> State:
     (folder / "model_index.json").write_text(json.dumps(index))
     (folder / "unet" / "config.json").write_text("{}")
     save_file({KEY: torch.eye(4), "bias": torch.zeros(4)}, folder / "unet" / "diffusion_pytorch_model.safetensors")
-    anatomy = api.Anatomy("toy", "unet", (), 4)
+    anatomy = api.Anatomy("toy", "unet", (), 4, api.Latents(4, 4, 4, 1))
     return State(ModelFolder(folder, anatomy), (), tmp_path / "work" / "states")
 
 

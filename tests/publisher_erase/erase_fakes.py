@@ -9,9 +9,27 @@ from typing import Any
 
 import torch
 
-from publisher.api import Anatomy, Concept, Model, ModelInfo, References, Scope, StepContext, TensorInfo, TextEncoder
+from publisher.api import (
+    Anatomy,
+    Concept,
+    Latents,
+    Model,
+    ModelInfo,
+    References,
+    Scope,
+    StepContext,
+    TensorInfo,
+    TextEncoder,
+)
 
-SD1 = Anatomy("stable-diffusion-1", "unet", (TextEncoder("text_encoder", "tokenizer", 8),), 8)
+SD1 = Anatomy(
+    "stable-diffusion-1",
+    "unet",
+    (TextEncoder("text_encoder", "tokenizer", 8),),
+    8,
+    Latents(4, 8, 8),
+    cross_attention="attn2",
+)
 PARTS = ("text_encoder", "tokenizer", "unet")
 KEY, VALUE = ".attn2.to_k.weight", ".attn2.to_v.weight"
 

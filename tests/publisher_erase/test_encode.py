@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from publisher.api import Anatomy, Model, ModelError, TextEncoder, UsageError
+from publisher.api import Anatomy, Latents, Model, ModelError, TextEncoder, UsageError
 from publisher_erase.data import Encoders
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ class Xl(SimpleNamespace):
     """As much of a model as the encoders read, in the likeness of SDXL."""
 
     def config(self, component: str) -> dict[str, list[str]]:
-        return {"architectures": [self.kinds.get(component, "")]}
+        assert component == "model_index"
+        return {name: ["transformers", kind] for name, kind in self.kinds.items()}
 
 
 @pytest.fixture
@@ -86,12 +87,15 @@ def xl(tmp_path: Path) -> Xl:
     from publisher_emoji import model_folder
 
     kinds = {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"}
+    kinds |= dict.fromkeys(("tokenizer", "tokenizer_2"), "CLIPTokenizer")
     parts = []
     for end, width in (("", 4), ("_2", 6)):
         _tiny(tmp_path / f"text_encoder{end}", kinds[f"text_encoder{end}"], width)
         (tmp_path / f"tokenizer{end}").symlink_to(model_folder() / "tokenizer")
         parts.append(TextEncoder(f"text_encoder{end}", f"tokenizer{end}", width))
-    anatomy = Anatomy("stable-diffusion-xl", "unet", tuple(parts), 10, penultimate=True, pooled_text=True)
+    anatomy = Anatomy(
+        "stable-diffusion-xl", "unet", tuple(parts), 10, Latents(4, 8, 8), penultimate=True, pooled_text=True
+    )
     return Xl(folder=tmp_path, anatomy=anatomy, kinds=kinds)
 
 
@@ -118,13 +122,13 @@ def test_two_encoders_are_joined_as_sdxl_does(xl: Xl) -> None:
 
 def test_an_encoder_of_another_class_is_refused(xl: Xl) -> None:
     xl.kinds["text_encoder_2"] = "T5EncoderModel"
-    with pytest.raises(ModelError, match="T5EncoderModel, not one of"):
+    with pytest.raises(ModelError, match="text_encoder_2 lacks 28 weights of its class"):
         Encoders(xl, CPU)  # type: ignore[arg-type]
 
 
 def test_an_encoder_of_another_width_is_refused(xl: Xl) -> None:
     parts = (TextEncoder("text_encoder", "tokenizer", 5),)
-    xl.anatomy = Anatomy("stable-diffusion-1", "unet", parts, 5)
+    xl.anatomy = Anatomy("stable-diffusion-1", "unet", parts, 5, Latents(4, 8, 8))
     with pytest.raises(ModelError, match="is 4 wide, not 5"):
         Encoders(xl, CPU)  # type: ignore[arg-type]
 
@@ -134,7 +138,7 @@ def test_half_precision_encoders_are_widened(xl: Xl) -> None:
 
     path = xl.folder / "text_encoder" / "model.safetensors"
     save_file({name: tensor.half() for name, tensor in load_file(path).items()}, path, {"format": "pt"})
-    xl.anatomy = Anatomy("stable-diffusion-1", "unet", xl.anatomy.text_encoders[:1], 4)
+    xl.anatomy = Anatomy("stable-diffusion-1", "unet", xl.anatomy.text_encoders[:1], 4, Latents(4, 8, 8))
     found = Encoders(xl, CPU)  # type: ignore[arg-type]
     (one,) = found.embed([found.tokens("a pizza")])
     assert one.hidden.dtype == torch.float64

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from erase_fakes import Context, Headers, concept
+from erase_fakes import SD1, Context, Headers, concept
 
-from publisher.api import Anatomy, Model, ModelError, Scope, TextEncoder, UsageError
+from publisher.api import Model, ModelError, Scope, UsageError
 from publisher_erase import publisher_register_steps
 from publisher_erase.params import EraseParams
 from publisher_erase.plan import find_projections
@@ -151,7 +152,7 @@ def test_warnings_of_the_plan_are_given_by_the_run_as_well(embedded: Model) -> N
 
 
 def test_the_pooled_vector_is_named_as_a_leak() -> None:
-    xl = Anatomy("stable-diffusion-xl", "unet", (TextEncoder("text_encoder", "tokenizer", 8),), 8, pooled_text=True)
+    xl = replace(SD1, family="stable-diffusion-xl", pooled_text=True)
     notes = Erase().plan(EraseParams(), SCOPE, Headers(anatomy=xl)).notes
     assert any("pooled text vector" in note for note in notes)
 

@@ -18,6 +18,7 @@ from publisher.api.diffusion.text import Text
 from publisher_immunize.data import ConceptBatch, ConceptImages, ImmunizeData
 from publisher_immunize.denoiser import Denoising, PatchedDenoiser
 from publisher_immunize.params import ImmunizeParams
+from support.anatomies import EMBEDDED
 
 WIDTH, POSITIONS = 32, 8
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -77,7 +78,7 @@ def make_denoising(
     unet = tiny_unet(WIDTH)
     if dtype != torch.float32:
         unet = unet.to(dtype)
-    denoiser = (Double if dtype == torch.float64 else Denoiser)(unet)
+    denoiser = (Double if dtype == torch.float64 else Denoiser)(unet, EMBEDDED)
     host = PatchedDenoiser(denoiser, second=params.inner_order == 2)
     return Denoising(host, training_data(concepts, torch.promote_types(dtype, torch.float32)), params)
 

@@ -32,6 +32,7 @@ from publisher.evaluate.finetune.trials import Trained, TrialTask, TrialTasks
 from publisher.evaluate.images import Generated, GenerateTask
 from publisher.evaluate.permeabilities import Permeabilities, ScoreTask
 from publisher.runtime.numerics import numerics
+from support.anatomies import EMBEDDED
 
 if TYPE_CHECKING:
     import torch
@@ -261,4 +262,4 @@ def write_model(folder: Path) -> ModelUnderTest:
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", "of": folder.name}))
     (folder / "unet" / "config.json").write_text(json.dumps({"sample_size": 8, "in_channels": 4}))
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDIMScheduler"}))
-    return ModelUnderTest.of(folder)
+    return ModelUnderTest.of(folder, EMBEDDED)

@@ -10,6 +10,7 @@ import torch
 
 from publisher.api import Anatomy, ModelInfo, TensorInfo
 from publisher.api.membranes import Branch, Host, Membrane, membrane_bytes
+from support.anatomies import EMBEDDED
 
 SD1 = {"cross_attention_dim": 768}
 SD2 = {"cross_attention_dim": 1024, "attention_head_dim": (5, 10, 20, 20), "use_linear_projection": True}
@@ -43,7 +44,7 @@ class Headers(ModelInfo):
 
     @property
     def anatomy(self) -> Anatomy:
-        return Anatomy("any", "unet", (), 768)
+        return EMBEDDED
 
     @property
     def components(self) -> tuple[str, ...]:

@@ -7,29 +7,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from publisher.api.diffusion.process import latent_size, require_plain
 from publisher.api.diffusion.text import Text
+from publisher.api.families import Anatomy, denoiser_of
 from publisher.api.loading import load_component
 from publisher.api.models import Model
+from publisher.errors import ModelError
 
 
 class Denoiser:
     """A denoiser in its own dtype; what goes in and what comes out is float32.
 
     Args:
-        network: a ``UNet2DConditionModel``, frozen.
-        pixels: pixels a latent, for SDXL's time ids.
+        network: the frozen denoiser, such as a ``UNet2DConditionModel``.
+        anatomy: of its model: says how it is called.
 
     Raises:
-        ModelError: it reads more than latents, timesteps and text, or nothing says how large its latents are.
+        ModelError: it reads more than latents, timesteps and text.
     """
 
-    def __init__(self, network: Any, pixels: int = 8) -> None:
-        require_plain(network.config)
+    def __init__(self, network: Any, anatomy: Anatomy) -> None:
+        why_not = anatomy.why_untrainable(network.config)
+        if why_not:
+            raise ModelError(why_not, where=anatomy.denoiser)
         self.network: nn.Module = network
-        self.pixels = pixels
-        self.channels = int(network.config.in_channels)
-        self.size = latent_size(network.config)
+        self.anatomy = anatomy
+        self.channels = anatomy.latents.channels
+        """Channels of the latents."""
+        self.size = anatomy.latents.size
         """Height and width of the latents."""
         weight = next(network.parameters())
         self.dtype, self.device = weight.dtype, weight.device
@@ -41,8 +45,12 @@ class Denoiser:
         Raises:
             ModelError: it cannot be loaded.
         """
-        blocks = model.config("vae").get("block_out_channels", (0,) * 4) if "vae" in model.components else (0,) * 4
-        return cls(load_component(model, model.anatomy.denoiser, device, dtype), 2 ** (len(blocks) - 1))
+        return cls(load_component(model, model.anatomy.denoiser, device, dtype), model.anatomy)
+
+    @classmethod
+    def of(cls, pipeline: Any) -> Denoiser:
+        """Return that of a pipeline that the program loaded."""
+        return cls(denoiser_of(pipeline), pipeline.anatomy)
 
     def __call__(self, x: Tensor, t: Tensor, text: Text) -> Tensor:
         """Return predictions (epsilon in the paper): noise or velocity, as the model was trained.
@@ -55,15 +63,7 @@ class Denoiser:
         Returns:
             ``(B, c, h, w)`` float32.
         """
-        extra: dict[str, Any] = {}
-        if text.pooled is not None:
-            size = (x.shape[2] * self.pixels, x.shape[3] * self.pixels)
-            ids = torch.tensor([[*size, 0, 0, *size]], dtype=self.dtype, device=self.device)
-            pooled = text.pooled.to(self.dtype)
-            extra["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": ids.expand(len(x), -1)}
-        (out,) = self.network(x.to(self.dtype), t, text.states.to(self.dtype), return_dict=False, **extra)
-        prediction: Tensor = out.float()
-        return prediction
+        return self.anatomy.predict(self.network, x.to(self.dtype), t, text.to(self.dtype)).float()
 
     def frozen(self, x: Tensor, t: Tensor, text: Text) -> Tensor:
         """Return predictions without gradients."""

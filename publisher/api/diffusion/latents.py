@@ -2,6 +2,9 @@
 
 x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise                      DDPM (arXiv 2006.11239), eq. 4
 L   = || target - eps_theta(x_t, t, c) ||^2                          eq. 14; noise, or velocity (arXiv 2202.00512)
+
+x_s = (1 - s) x_0 + s noise, target = noise - x_0                    flow matching (arXiv 2210.02747), s in [0, 1]
+s   = k u / (1 + (k - 1) u), t = 1000 s                              shift k of the noise level u (arXiv 2403.03206)
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from publisher.api.diffusion.denoiser import Denoiser
-from publisher.api.diffusion.process import LATENTS, NoiseProcess, read_process
+from publisher.api.diffusion.process import NoiseProcess, read_process, require_process
 from publisher.api.diffusion.text import Text
+from publisher.api.families import Timesteps
 from publisher.errors import ModelError
 
 BATCH = 8
@@ -50,8 +54,9 @@ def encode_images(vae: Any, images: Tensor, tell: Callable[[int], None] | None =
             tell(len(pixels))
     shift = vae.config.get("shift_factor") or 0.0
     spread: Tensor | float = 1.0
-    if all(vae.config.get(key) is not None for key in LATENTS):
-        mean, spread = (torch.tensor(vae.config[key], device=weight.device)[:, None, None] for key in LATENTS)
+    keys = ("latents_mean", "latents_std")
+    if all(vae.config.get(key) is not None for key in keys):
+        mean, spread = (torch.tensor(vae.config[key], device=weight.device)[:, None, None] for key in keys)
         shift = shift + mean
     latents: Tensor = (torch.cat(means) - shift) * vae.config.scaling_factor / spread
     return latents
@@ -62,30 +67,40 @@ class Noising:
 
     Args:
         process: process of the model, as :func:`publisher.api.diffusion.process.process_of` reads it.
+        timesteps: how :meth:`sample` samples the noise level of flow matching, as the family says.
     """
 
-    def __init__(self, process: NoiseProcess) -> None:
-        from diffusers import DDPMScheduler
+    def __init__(self, process: NoiseProcess, timesteps: Timesteps = "uniform") -> None:
+        self.prediction, self.steps, self._shift = process.prediction, process.steps, process.shift
+        self._timesteps = timesteps
+        if process.prediction != "flow":
+            from diffusers import DDPMScheduler
 
-        self.scheduler = DDPMScheduler(**process.betas, prediction_type=process.prediction)
-        self.prediction, self.steps = process.prediction, process.steps
+            self.scheduler = DDPMScheduler(**process.betas, prediction_type=process.prediction)
 
     @classmethod
     def of(cls, pipeline: Any) -> Noising:
         """Return that of a loaded pipeline.
 
         Raises:
-            ModelError: its scheduler is of another process.
+            ModelError: its scheduler is of another process than its family's denoisers are trained on.
         """
-        return cls(read_process(type(pipeline.scheduler).__name__, pipeline.scheduler.config))
+        kind = type(pipeline.scheduler).__name__
+        process = require_process(pipeline.anatomy, kind, read_process(kind, pipeline.scheduler.config))
+        return cls(process, pipeline.anatomy.timesteps)
 
     def noisy(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Return ``x_t`` of latents ``x``, noise and timesteps: ``(B, c, h, w)`` twice and ``(B,)``."""
+        if self.prediction == "flow":
+            sigma = (t / self.steps)[:, None, None, None]
+            return sigma * noise + (1 - sigma) * x
         mixed: Tensor = self.scheduler.add_noise(x, noise, t)
         return mixed
 
     def target(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Return what the denoiser should say, ``(B, c, h, w)``."""
+        if self.prediction == "flow":
+            return noise - x
         wanted: Tensor = noise if self.prediction == "epsilon" else self.scheduler.get_velocity(x, noise, t)
         return wanted
 
@@ -94,7 +109,25 @@ class Noising:
         predicted = denoiser(self.noisy(x, noise, t), t, text)
         return F.mse_loss(predicted, self.target(x, noise, t), reduction="none").mean((1, 2, 3))
 
+    def at(self, places: Tensor) -> Tensor:
+        """Return the timesteps at some places of the process: 0 is the image, 1 would be noise.
+
+        Args:
+            places: ``(B,)`` in [0, 1), before the shift of flow matching.
+        """
+        if self.prediction == "flow":
+            return self._shift * places / (1 + (self._shift - 1) * places) * self.steps
+        return (places * self.steps).long()
+
     def sample(self, like: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Sample noise and uniform timesteps for a batch, on the CPU; return them on the batch's device."""
+        """Return noise and timesteps for a batch, sampled on the CPU, on the batch's device.
+
+        Timesteps are uniform; of flow matching, noise levels are, or the logistic function of a normal number, which
+        the shift then moves.
+        """
         noise = torch.randn(like.shape, generator=generator).to(like.device)
-        return noise, torch.randint(self.steps, (len(like),), generator=generator).to(like.device)
+        if self.prediction != "flow":
+            return noise, torch.randint(self.steps, (len(like),), generator=generator).to(like.device)
+        normal = self._timesteps == "logit-normal"
+        places = (torch.randn if normal else torch.rand)(len(like), generator=generator)
+        return noise, self.at(places.sigmoid() if normal else places).to(like.device)

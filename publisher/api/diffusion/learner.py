@@ -18,6 +18,7 @@ from publisher.api.descent import DescentParams
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.latents import Noising
 from publisher.api.diffusion.text import Text
+from publisher.api.families import Anatomy, denoiser_of
 from publisher.api.freeze_mask import Frozen
 from publisher.api.training import Learner, TrainingData
 
@@ -43,11 +44,11 @@ class TextSide:
 
 
 def text_sides(pipeline: Any) -> tuple[TextSide, ...]:
-    """Return the text encoders of a pipeline: one, or SDXL's two."""
-    found = (
-        (getattr(pipeline, f"text_encoder{n}", None), getattr(pipeline, f"tokenizer{n}", None)) for n in ("", "_2")
+    """Return the text encoders of a pipeline, in the order in which its family names them."""
+    return tuple(
+        TextSide(getattr(pipeline, part.component), getattr(pipeline, part.tokenizer))
+        for part in pipeline.anatomy.text_encoders
     )
-    return tuple(TextSide(encoder, tokenizer) for encoder, tokenizer in found if encoder is not None)
 
 
 def freeze_pipeline(pipeline: Any) -> None:
@@ -68,10 +69,16 @@ def frozen_layers(frozen: Frozen) -> frozenset[str]:
     return frozenset(name.rpartition(".")[0] for name in frozen if not name.endswith(".bias"))
 
 
-def projections(network: nn.Module, parts: Sequence[str], frozen: Frozen) -> tuple[nn.Parameter, ...]:
-    """Return weights and biases of the projections ``parts`` of every cross-attention layer, without what is frozen."""
-    wanted = re.compile(rf"\.attn2\.to_({'|'.join(parts)})\.")
-    return tuple(parameter for name, parameter in free_parameters(network, frozen).items() if wanted.search(name))
+def projections(pipeline: Any, parts: Sequence[str], frozen: Frozen) -> tuple[nn.Parameter, ...]:
+    """Return weights and biases of the projections ``parts`` of every cross-attention layer, without what is frozen.
+
+    Raises:
+        ModelError: the family of the model has no cross-attention.
+    """
+    pipeline.anatomy.require(("cross-attention",), "a training of cross-attention")
+    wanted = re.compile(rf"\.{re.escape(pipeline.anatomy.cross_attention)}\.to_({'|'.join(parts)})\.")
+    free = free_parameters(denoiser_of(pipeline), frozen)
+    return tuple(parameter for name, parameter in free.items() if wanted.search(name))
 
 
 class ShuffledRows:
@@ -126,11 +133,9 @@ class PromptReader:
         return self.read(texts)
 
     def read(self, texts: Sequence[str]) -> Text:
-        """Call the pipeline's own ``encode_prompt``. For SDXL it gives four tensors, the third is the pooled vector."""
-        found = self._pipeline.encode_prompt(
-            list(texts), device=self._pipeline.unet.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
-        return Text(found[0].float(), found[2].float() if len(found) == 4 else None)
+        """Encode as the family of the model does."""
+        anatomy: Anatomy = self._pipeline.anatomy
+        return anatomy.read_text(self._pipeline, texts)
 
 
 class DenoisingLearner(Learner):
@@ -138,7 +143,7 @@ class DenoisingLearner(Learner):
 
     Args:
         params: parameters of the attack.
-        pipeline: diffusers pipeline of this trial alone.
+        pipeline: diffusers pipeline of this trial alone, as the program loaded it.
         data: images and captions.
         generator: source of rows, noise and timesteps, in this order.
         trainable: part of the pipeline that is trained.
@@ -163,7 +168,7 @@ class DenoisingLearner(Learner):
         prior = len(data.prior_latents) if prior_weight else 0
         self._prior_rows = ShuffledRows(prior, generator) if prior else None
         self._noising = Noising.of(pipeline)
-        self._denoiser = Denoiser(pipeline.unet, pipeline.vae_scale_factor)
+        self._denoiser = Denoiser.of(pipeline)
         self._texts = PromptReader(pipeline, changing=trainable.text)
         self._trained = [parameter.requires_grad_() for parameter in (*trainable.weights, *trainable.embeddings)]
         groups = [

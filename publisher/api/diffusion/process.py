@@ -6,14 +6,17 @@ Imports no torch: a step's ``plan`` calls :func:`require_trainable`, so that nob
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
+from publisher.api.families import Anatomy, Prediction
 from publisher.api.models import ModelInfo
 from publisher.errors import ModelError
 
-Prediction = Literal["epsilon", "v_prediction"]
 PREDICTIONS: Mapping[str, Prediction] = {"epsilon": "epsilon", "v_prediction": "v_prediction"}
+"""``prediction_type`` of a scheduler of DDPM -> what its denoiser predicts."""
+FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
+"""Classes of diffusers that sample flow matching. Their configurations have no ``prediction_type``: it is velocity."""
 _Betas = dict[str, float | str]
 _NARROW: _Betas = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear"}
 _WIDE: _Betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "linear"}
@@ -51,30 +54,20 @@ _OTHER_MEANING: Mapping[str, tuple[Any, ...]] = {
     "variance_type": ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
 }
 """Keys of a scheduler that make another process of it -> the values that do not, besides null."""
-_CONDITIONING = {
-    "class_embed_type": "reads a class beside the text",
-    "encoder_hid_dim": "projects its text embeddings",
-    "encoder_hid_dim_type": "projects its text embeddings",
-    "num_class_embeds": "reads a class beside the text",
-    "time_cond_proj_dim": "reads the guidance scale that it was distilled with",
-}
-"""Keys of a denoiser that reads more than a training gives it."""
 
 
 @dataclass(frozen=True)
 class NoiseProcess:
-    """The discrete forward process of DDPM, and what the denoiser was trained to predict."""
+    """A forward process, from images to noise, and what the denoiser was trained to predict."""
 
-    betas: Mapping[str, Any]
-    """Arguments that diffusers' schedulers make the betas of, all of them set."""
     prediction: Prediction
-    """Quantity that the denoiser predicts."""
-
-    @property
-    def steps(self) -> int:
-        """Number of timesteps of the process."""
-        trained = self.betas["trained_betas"]
-        return int(self.betas["num_train_timesteps"]) if trained is None else len(trained)
+    """Noise or velocity of the discrete process of DDPM, or velocity of flow matching (``"flow"``)."""
+    steps: int
+    """Number of timesteps; those of flow matching are numbers between 0 and this one, with fractions."""
+    betas: Mapping[str, Any] = field(default_factory=dict)
+    """What diffusers' schedulers make the betas of DDPM of: their own arguments, all of them set; empty for flow."""
+    shift: float = 1.0
+    """Static shift of flow matching (k): a noise level u in [0, 1] becomes k u / (1 + (k - 1) u)."""
 
 
 def read_process(scheduler: str, config: Mapping[str, Any]) -> NoiseProcess:
@@ -87,6 +80,8 @@ def read_process(scheduler: str, config: Mapping[str, Any]) -> NoiseProcess:
     Raises:
         ModelError: a class, a prediction or a key that makes another process than the one that is trained on here.
     """
+    if scheduler in FLOW_SCHEDULERS:
+        return _flow(scheduler, config)
     if scheduler not in SCHEDULERS:
         raise _unknown(f"the noise process of {scheduler or 'a scheduler without a class'} is not known")
     for key, plain in _OTHER_MEANING.items():
@@ -99,57 +94,43 @@ def read_process(scheduler: str, config: Mapping[str, Any]) -> NoiseProcess:
     betas = {key: config.get(key, default) for key, default in (defaults | SCHEDULERS[scheduler]).items()}
     if betas["beta_schedule"] not in BETA_SCHEDULES:
         raise _unknown(f"beta_schedule = {betas['beta_schedule']!r} is not one of {', '.join(BETA_SCHEDULES)}")
-    return NoiseProcess(betas, PREDICTIONS[prediction])
+    trained = betas["trained_betas"]
+    steps = int(betas["num_train_timesteps"]) if trained is None else len(trained)
+    return NoiseProcess(PREDICTIONS[prediction], steps, betas)
+
+
+def _flow(scheduler: str, config: Mapping[str, Any]) -> NoiseProcess:
+    if config.get("invert_sigmas"):
+        raise _unknown(f"invert_sigmas = {config['invert_sigmas']!r} makes another noise process of {scheduler}")
+    shift = 1.0 if config.get("use_dynamic_shifting") else float(config.get("shift", 1.0))  # dynamic: when it samples
+    return NoiseProcess("flow", int(config.get("num_train_timesteps", 1000)), shift=shift)
 
 
 def process_of(model: ModelInfo) -> NoiseProcess:
     """Return the noise process that a model was trained on, from its scheduler.
 
     Raises:
-        ModelError: it has no scheduler, or one that :func:`read_process` refuses.
+        ModelError: it has no scheduler, one that :func:`read_process` refuses, or one of another process than its
+            family's denoisers are trained on.
     """
     if "scheduler" not in model.components:
         raise _unknown("the model has no scheduler, so nothing says what its denoiser was trained on")
-    config = model.config("scheduler")
-    return read_process(_class_of(model, "scheduler"), config)
+    scheduler = _class_of(model, "scheduler")
+    return require_process(model.anatomy, scheduler, read_process(scheduler, model.config("scheduler")))
 
 
-def latent_size(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Return height and width of the latents, from the denoiser's configuration (its ``sample_size``).
-
-    Raises:
-        ModelError: it says none, or something else than one or two whole numbers.
-    """
-    size = config.get("sample_size")
-    sizes = [size, size] if isinstance(size, int) else size
-    if isinstance(sizes, (list, tuple)) and len(sizes) == 2 and all(type(one) is int and one > 0 for one in sizes):
-        return sizes[0], sizes[1]
-    raise ModelError(
-        f"sample_size is {size!r}, so nothing says how large the model's images are",
-        where="unet/config.json",
-        hint="Write the height and width of the latents that it was trained at: 64 for images of 512 pixels.",
-    )
-
-
-def require_plain(config: Mapping[str, Any]) -> None:
-    """Refuse a denoiser that reads more than latents, timesteps and text, or predicts more than one value a latent.
-
-    Args:
-        config: configuration of the ``UNet2DConditionModel``.
+def require_process(anatomy: Anatomy, scheduler: str, process: NoiseProcess) -> NoiseProcess:
+    """Return a process, if it is one that the family's denoisers are trained on.
 
     Raises:
-        ModelError: it does; the message names the key.
+        ModelError: it is another one.
     """
-    for key, what in _CONDITIONING.items():
-        if config.get(key) is not None:
-            raise _unknown(f"the denoiser {what} ({key} = {config[key]!r}), and training does not", "unet")
-    if config.get("addition_embed_type") not in (None, "text_time"):
-        what = f"the denoiser reads an additional embedding ({config['addition_embed_type']!r}), and training does not"
-        raise _unknown(what, "unet")
-    channels = config.get("in_channels", 4), config.get("out_channels", 4)
-    if channels[0] != channels[1]:
-        what = f"the denoiser reads {channels[0]} channels and writes {channels[1]}: it predicts more than the noise"
-        raise _unknown(what, "unet")
+    if process.prediction not in anatomy.predictions:
+        known = " or ".join(anatomy.predictions)
+        raise _unknown(
+            f"{scheduler} says {process.prediction}, and denoisers of the family {anatomy.family} predict {known}"
+        )
+    return process
 
 
 def require_trainable(model: ModelInfo, *, images: bool = False) -> None:
@@ -162,10 +143,12 @@ def require_trainable(model: ModelInfo, *, images: bool = False) -> None:
     Raises:
         ModelError: its noise process, its denoiser's inputs or its latents are none that are known here.
     """
+    model.anatomy.require(("training",), "a training")
     process_of(model)
-    config = model.config(model.anatomy.denoiser)
-    require_plain(config)
-    latent_size(config)
+    denoiser = model.anatomy.denoiser
+    why_not = model.anatomy.why_untrainable(model.config(denoiser))
+    if why_not:
+        raise _unknown(why_not, denoiser)
     if images:
         _require_encoder(model)
 
@@ -178,7 +161,7 @@ def _require_encoder(model: ModelInfo) -> None:
             where="vae",
             hint="Release the model with the autoencoder that it was trained with; put the other one in afterwards.",
         )
-    unread = [key for key in ("shift_factor", *(() if model.anatomy.pooled_text else LATENTS)) if config.get(key)]
+    unread = [key for key in VAE_KEYS if config.get(key) and key not in model.anatomy.vae_keys]
     if unread:
         raise ModelError(
             f"the autoencoder has {' and '.join(unread)}, which the model's pipeline does not read when it generates",
@@ -187,16 +170,8 @@ def _require_encoder(model: ModelInfo) -> None:
         )
 
 
-LATENTS = ("latents_mean", "latents_std")
-"""Keys of an autoencoder whose latents are normalised for each channel. Pipelines of SDXL read them, others do not."""
-
-
-def reads_nothing_as_zeros(model: ModelInfo) -> bool:
-    """Return whether the pipeline reads a missing negative prompt as zeros: SDXL does, unless its index says otherwise.
-
-    Other pipelines encode the empty text.
-    """
-    return model.anatomy.pooled_text and bool(_index(model).get("force_zeros_for_empty_prompt", True))
+VAE_KEYS = ("shift_factor", "latents_mean", "latents_std")
+"""Keys of an autoencoder, besides ``scaling_factor``, by which latents are normalised where a pipeline reads them."""
 
 
 def _index(model: ModelInfo) -> Mapping[str, Any]:

@@ -1,7 +1,8 @@
 """Prompts as the denoiser reads them: the model's own tokenizers and encoders, run once and dropped.
 
 SD 1.x and 2.x read the last hidden state of one encoder. SDXL reads the states before the last layer of two encoders
-side by side, and a pooled vector of the second through the time embedding.
+side by side, and a pooled vector of the second through the time embedding. Other families read what their pipeline's
+``encode_prompt`` returns.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from publisher.api.diffusion.process import reads_nothing_as_zeros
-from publisher.api.loading import load_component
-from publisher.api.models import Model, TextEncoder
+from publisher.api.families import TextEncoder
+from publisher.api.loading import load_component, load_pipeline
+from publisher.api.models import Model
 from publisher.errors import ModelError, UsageError
 
 BATCH = 32
@@ -26,15 +27,23 @@ class Text:
     """A batch of B texts (c in the paper)."""
 
     states: Tensor
-    """States ``(B, n, d)``, float32, that cross-attention reads at n positions."""
+    """Rows that enter the denoiser, ``(B, n, d)``, n positions."""
     pooled: Tensor | None = None
-    """Pooled vectors ``(B, p)``, float32; SDXL alone has them."""
+    """Pooled vectors, ``(B, p)``; None: the family has none."""
+    mask: Tensor | None = None
+    """Which rows count, ``(B, n)``, 1 or 0; None: all do."""
 
     @staticmethod
     def join(texts: Sequence[Text]) -> Text:
-        """Return one batch of several, in this order."""
+        """Return one batch, in this order."""
         pooled = [text.pooled for text in texts if text.pooled is not None]
-        return Text(torch.cat([text.states for text in texts]), torch.cat(pooled) if pooled else None)
+        masks = [text.mask for text in texts if text.mask is not None]
+        rows = torch.cat([text.states for text in texts])
+        return Text(rows, torch.cat(pooled) if pooled else None, torch.cat(masks) if masks else None)
+
+    def to(self, dtype: torch.dtype) -> Text:
+        """Return the same rows and vectors in another dtype."""
+        return Text(self.states.to(dtype), None if self.pooled is None else self.pooled.to(dtype), self.mask)
 
 
 def encode(
@@ -55,6 +64,8 @@ def encode(
         ModelError: an encoder cannot be loaded, or the model pools text and no encoder gives a pooled vector.
     """
     distinct = list(dict.fromkeys(texts))
+    if "clip-text" not in model.anatomy.capabilities:
+        return _by_pipeline(model, distinct, device, tell)
     states, pooled = [], None
     for part in model.anatomy.text_encoders:
         hidden, vector = _run(model, part, distinct, device, tell)
@@ -65,13 +76,28 @@ def encode(
     elif pooled is None:
         raise ModelError("no text encoder gives the pooled vector that the denoiser reads")
     joined = torch.cat(states, dim=-1)
-    if "" in distinct and reads_nothing_as_zeros(model):
+    if "" in distinct and model.anatomy.empty_is_zeros:
         for read in (joined, pooled):
             if read is not None:
                 read[distinct.index("")] = 0
     return {
         text: Text(joined[i : i + 1], None if pooled is None else pooled[i : i + 1]) for i, text in enumerate(distinct)
     }
+
+
+def _by_pipeline(
+    model: Model, texts: Sequence[str], device: torch.device, tell: Callable[[int], None] | None
+) -> dict[str, Text]:
+    """Return each text as the pipeline encodes it; its denoiser and its autoencoder are not loaded."""
+    anatomy = model.anatomy
+    pipeline = load_pipeline(model.folder, anatomy, torch.float32, without=(anatomy.denoiser, "vae")).to(device)
+    found = {}
+    with torch.no_grad():
+        for text in texts:
+            found[text] = anatomy.read_text(pipeline, [text])
+            if tell is not None:
+                tell(1)
+    return found
 
 
 def _run(

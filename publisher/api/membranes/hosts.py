@@ -11,26 +11,26 @@ from publisher.api.membranes.parts import Host, Membrane, MembraneFileError
 from publisher.api.models import ModelInfo
 from publisher.errors import ModelError
 
-_HOST = re.compile(
-    r"(?P<transformer>(?:(?:down|up)_blocks\.\d+|mid_block)\.attentions\.\d+)"
-    r"(?P<block>\.transformer_blocks\.\d+)?\.(?P<rest>.+)\.weight"
-)
 _PER_BLOCK, _PER_TRANSFORMER = 10, 2
 
 
 def find_hosts(model: ModelInfo) -> dict[str, Host]:
-    """Stem -> host: every Linear and 1x1 convolution below each transformer of the denoiser, from headers alone.
+    """Return stem -> host: every Linear and 1x1 convolution below each transformer of the denoiser, from headers alone.
 
     192 for SD 1.x and 2.x, 722 for SDXL: each transformer has 2 (``proj_in``, ``proj_out``) and 10 a block (q, k, v and
     out of two attentions, two of the feed-forward layer).
 
+    The family's :attr:`publisher.api.Anatomy.hosts` matches the names of their weights. Its group ``transformer`` is
+    the path of a transformer, ``block`` that of one of its blocks (empty outside of them), ``rest`` the layer.
+
     Raises:
-        ModelError: none, or a block with more or fewer than these.
+        ModelError: the family has no hosts, this model has none, or a block with more or fewer than these.
     """
-    denoiser = model.anatomy.denoiser
+    model.anatomy.require(("membranes",), "a membrane")
+    denoiser, pattern = model.anatomy.denoiser, re.compile(model.anatomy.hosts)
     hosts, transformers, blocks = {}, set(), set()
     for name, info in model.tensors(denoiser).items():
-        found = _HOST.fullmatch(name)
+        found = pattern.fullmatch(name)
         if found and len(info.shape) in (2, 4):
             host = Host(name.removesuffix(".weight"), info.shape)
             hosts[host.stem] = host

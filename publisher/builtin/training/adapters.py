@@ -8,19 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from publisher.api import PrerequisiteError
-
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv")
+from publisher.api import Anatomy, PrerequisiteError, UsageError, denoiser_of
 
 
 def add_lora(
-    unet: Any, rank: int, generator: torch.Generator, *, conv: bool = False, without: Collection[str] = ()
+    pipeline: Any, rank: int, generator: torch.Generator, *, conv: bool = False, without: Collection[str] = ()
 ) -> tuple[nn.Parameter, ...]:
     """Add adapters that change nothing yet: Gaussian down-projections, as in diffusers' examples, and zeros.
 
     Args:
-        unet: frozen denoiser, whose layers are wrapped.
+        pipeline: frozen pipeline; layers of its denoiser are wrapped, those that its family names.
         rank: rank of each adapter, and its alpha.
         generator: source of the down-projections.
         conv: convolutions get adapters too.
@@ -31,21 +28,27 @@ def add_lora(
 
     Raises:
         PrerequisiteError: peft is not installed.
+        UsageError: the family of the model names no layers for an adapter, or none of this kind.
     """
+    anatomy: Anatomy = pipeline.anatomy
+    if not anatomy.lora_targets or (conv and not anatomy.conv_targets):
+        what = "convolutions" if anatomy.lora_targets else "layers"
+        raise UsageError(f"the family {anatomy.family} names no {what} that adapters sit on")
+    denoiser = denoiser_of(pipeline)
     try:
         from peft import LoraConfig
     except ImportError as error:
         raise PrerequisiteError(
             "an attack with LoRA needs peft", hint="Install it: pip install 'peft>=0.18'"
         ) from error
-    targets = [*ATTENTION, *(CONVOLUTIONS if conv else ())]
+    targets = [*anatomy.lora_targets, *(anatomy.conv_targets if conv else ())]
     if without:
         ends = tuple(f".{target}" for target in targets)
-        targets = [name for name, _ in unet.named_modules() if name.endswith(ends) and name not in without]
+        targets = [name for name, _ in denoiser.named_modules() if name.endswith(ends) and name not in without]
     if not targets:
         return ()
-    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets))
-    adapters = {name: weight for name, weight in unet.named_parameters() if ".lora_" in name}
+    denoiser.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets))
+    adapters = {name: weight for name, weight in denoiser.named_parameters() if ".lora_" in name}
     with torch.no_grad():
         for name, weight in adapters.items():
             if ".lora_A." in name:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from publisher.api import DescentAttack, DescentParams, PriorParams, TrainingData, TrialStart
+from publisher.api import DescentAttack, DescentParams, PriorParams, TrainingData, TrialStart, denoiser_of
 from publisher.builtin.training.params import (
     CrossAttentionParams,
     CustomDiffusionParams,
@@ -35,7 +35,7 @@ class FullFinetune(DescentAttack[DescentParams]):
         """Choose every weight of the denoiser that is not frozen."""
         from publisher.api.diffusion.learner import Trainable, free_parameters
 
-        return Trainable(tuple(free_parameters(start.pipeline.unet, start.data.frozen).values()))
+        return Trainable(tuple(free_parameters(denoiser_of(start.pipeline), start.data.frozen).values()))
 
 
 class CrossAttention(DescentAttack[CrossAttentionParams]):
@@ -44,12 +44,13 @@ class CrossAttention(DescentAttack[CrossAttentionParams]):
     name = "cross-attention"
     version = "1"
     summary = "fine-tune the denoiser's cross-attention"
+    needs = ("cross-attention",)
 
     def choose(self, start: TrialStart[CrossAttentionParams]) -> Trainable:
         """Choose the projections that the parameters name."""
         from publisher.api.diffusion.learner import Trainable, projections
 
-        return Trainable(projections(start.pipeline.unet, start.params.parts, start.data.frozen))
+        return Trainable(projections(start.pipeline, start.params.parts, start.data.frozen))
 
 
 class Lora(DescentAttack[LoraParams]):
@@ -75,7 +76,7 @@ class DreamBooth(DescentAttack[DreamBoothParams]):
         """Choose every weight of the denoiser, and of the text encoders if asked for."""
         from publisher.api.diffusion.learner import Trainable, free_parameters, text_sides
 
-        weights = tuple(free_parameters(start.pipeline.unet, start.data.frozen).values())
+        weights = tuple(free_parameters(denoiser_of(start.pipeline), start.data.frozen).values())
         if start.params.text_encoder:
             weights += tuple(weight for side in text_sides(start.pipeline) for weight in side.encoder.parameters())
         return Trainable(weights, text=start.params.text_encoder)
@@ -108,6 +109,7 @@ class TextualInversion(_TokenAttack[TextualInversionParams]):
     name = "textual-inversion"
     version = "1"
     summary = "learn a new token's embedding, no weights (textual inversion)"
+    needs = ("clip-text",)
 
     def choose(self, start: TrialStart[TextualInversionParams]) -> Trainable:
         """Add the embeddings of the new token."""
@@ -120,12 +122,13 @@ class CustomDiffusion(_TokenAttack[CustomDiffusionParams]):
     name = "custom-diffusion"
     version = "1"
     summary = "learn a new token and cross-attention's keys and values (Custom Diffusion)"
+    needs = ("cross-attention", "clip-text")
 
     def choose(self, start: TrialStart[CustomDiffusionParams]) -> Trainable:
         """Choose the projections that the parameters name, and add a new token where captions have one."""
         from publisher.api.diffusion.learner import Trainable, projections
 
-        weights = projections(start.pipeline.unet, start.params.parts, start.data.frozen)
+        weights = projections(start.pipeline, start.params.parts, start.data.frozen)
         return _with_token(start, weights) if start.params.captions == "rare" else Trainable(weights)
 
 
@@ -134,7 +137,7 @@ def _with_adapters(start: TrialStart[Any], rank: int, *, conv: bool = False) -> 
     from publisher.builtin.training.adapters import add_lora
 
     layers = frozen_layers(start.data.frozen)
-    return Trainable(add_lora(start.pipeline.unet, rank, start.generator, conv=conv, without=layers))
+    return Trainable(add_lora(start.pipeline, rank, start.generator, conv=conv, without=layers))
 
 
 def _with_token(start: TrialStart[W], weights: tuple[torch.nn.Parameter, ...]) -> Trainable:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Concept, Executor, ImageRequest, Sampling, Scope, TrainingAttack, TrainingParams
-from publisher.errors import CRASHES, ModelError, PublisherError
+from publisher.errors import CRASHES, PublisherError
 from publisher.evaluate.context import ModelUnderTest, Setting, Unmeasured
-from publisher.evaluate.images import Batch, ModelImages, batches, latents_of, without_concept
+from publisher.evaluate.images import Batch, ModelImages, batches, without_concept
 from publisher.evaluate.requests import PRIVATE_KINDS, one_line
 from publisher.model.digest import sha256_file, sha256_json
 from publisher.runtime.generate import batch_size
@@ -20,7 +20,6 @@ from publisher.runtime.references import (
     FIRST_SEED,
     VERSION,
     half_of,
-    image_size,
     read_images,
     reference_requests,
 )
@@ -117,7 +116,7 @@ class AttackerImages:
         try:
             if concept.images:
                 digests = [sha256_file(path) for path in self._files(concept, count)]
-                return sha256_json(["files", VERSION, digests, list(image_size(self._base.folder))])
+                return sha256_json(["files", VERSION, digests, list(self._base.anatomy.latents.image_size)])
             return self.generated_identity(self._requests(concept, count))
         except (PublisherError, OSError) as error:
             raise Unmeasured(one_line(error)) from error
@@ -139,7 +138,7 @@ class AttackerImages:
         try:
             files = self._files(concept, count)
             if files not in self._read:
-                pixels = read_images(files, image_size(self._base.folder))
+                pixels = read_images(files, self._base.anatomy.latents.image_size)
                 self._read[files] = pixels.mul(255).round().to(torch.uint8)
         except PublisherError as error:
             raise Unmeasured(one_line(error)) from error
@@ -202,7 +201,4 @@ class AttackerImages:
 
     @cached_property
     def _size(self) -> int:
-        try:
-            return batch_size(latents_of(self._base.folder))
-        except ModelError as error:
-            raise Unmeasured(f"the base model generated no image: {one_line(error)}") from error
+        return batch_size(self._base.anatomy.latents.size)

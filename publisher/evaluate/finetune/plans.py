@@ -12,9 +12,9 @@ from publisher.errors import ModelError
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Tools, Unmeasured
 from publisher.evaluate.finetune.data import HELD_OUT, AttackerImages, captions_of, prior_of
 from publisher.evaluate.finetune.trials import VERSION
-from publisher.evaluate.images import latents_of, machine
+from publisher.evaluate.images import machine
 from publisher.evaluate.prepare import PreparedCheck
-from publisher.evaluate.requests import one_line, params_for
+from publisher.evaluate.requests import params_for
 from publisher.evaluate.scorers import identity
 from publisher.model.digest import sha256_json
 from publisher.runtime.side_by_side import workers_for
@@ -100,15 +100,8 @@ class TrialPlanner:
 
     @cached_property
     def workers(self) -> int:
-        """Trials side by side.
-
-        Raises:
-            Unmeasured: the base model cannot be read.
-        """
-        try:
-            return workers_for(latents_of(self.models.base.folder), self.setting.device)
-        except ModelError as error:
-            raise Unmeasured(f"the base model cannot be read: {one_line(error)}") from error
+        """Number of trials that run side by side."""
+        return workers_for(self.models.base.anatomy.latents.size, self.setting.device)
 
     def plan(self, prepared: PreparedCheck, concept: Concept) -> TrialPlan:
         """Plan one concept of a check.
@@ -159,9 +152,10 @@ class TrialPlanner:
 
     def _masks(self, params: TrainingParams) -> dict[str, tuple[Frozen, ...]]:
         """Return what the trials leave as it is, because the attacker honours the package's safeguards."""
-        folder, seed = self.models.hardened.safeguards, self.sampling.seed
+        hardened, seed = self.models.hardened, self.sampling.seed
+        folder, denoiser = hardened.safeguards, hardened.anatomy.denoiser
         try:
-            return {name: rows for one in ALL for name, rows in one.frozen(params, folder, seed).items()}
+            return {name: rows for one in ALL for name, rows in one.frozen(params, folder, seed, denoiser).items()}
         except ModelError as error:
             raise Unmeasured(error.what) from error
 

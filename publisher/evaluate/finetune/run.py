@@ -271,6 +271,7 @@ def _task(job: TrialJob, material: Mapping[TrialPlan, _TrialImages | None], scho
         raise ValueError("a trial without images")
     return TrialTask(
         plan.models[job.name].folder,
+        plan.models[job.name].anatomy,
         school.setting.device,
         plan.attack,
         plan.params,

@@ -10,8 +10,17 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from publisher.api import Concept, Frozen, ImageRequest, Learner, TrainingAttack, TrainingData, TrainingParams
-from publisher.api.diffusion.process import latent_size
+from publisher.api import (
+    Anatomy,
+    Concept,
+    Frozen,
+    ImageRequest,
+    Learner,
+    TrainingAttack,
+    TrainingData,
+    TrainingParams,
+    denoiser_of,
+)
 from publisher.errors import CRASHES
 from publisher.evaluate.context import Unmeasured
 from publisher.evaluate.requests import one_line
@@ -36,6 +45,9 @@ class TrialTask:
     """One trial of one model: all that an executor has to send."""
 
     folder: Path
+    """Folder of the model that is trained."""
+    anatomy: Anatomy
+    """Parts of the model."""
     device: str
     attack: TrainingAttack[Any]
     params: TrainingParams
@@ -124,7 +136,7 @@ def _begin(task: TrialTask) -> _Begun:
     from publisher.runtime.pipelines import load
 
     try:
-        pipeline = load(task.folder, torch.device(task.device), torch.float32)
+        pipeline = load(task.folder, task.anatomy, torch.device(task.device), torch.float32)
 
         def latents(images: torch.Tensor) -> torch.Tensor:
             pixels = images.float().div(255)
@@ -136,7 +148,7 @@ def _begin(task: TrialTask) -> _Begun:
             latents(task.images), captions, latents(task.prior), task.prior_captions, task.concept, task.frozen
         )
         held_out = latents(task.held_out)
-        armed = _arm(pipeline.unet, task)
+        armed = _arm(denoiser_of(pipeline), task)
         with torch.random.fork_rng(devices=[]):  # random numbers past the generator are the same for every model
             torch.manual_seed(task.seed)
             generator = torch.Generator().manual_seed(task.seed)
@@ -149,13 +161,13 @@ def _begin(task: TrialTask) -> _Begun:
         return _Begun(task, crash=one_line(error))
 
 
-def _arm(unet: Any, task: TrialTask) -> Armed | None:
+def _arm(denoiser: Any, task: TrialTask) -> Armed | None:
     """Keep what is frozen out of the training, before the attack sees the model."""
     if not task.frozen:
         return None
     from publisher.safeguards.freeze_mask.guard.arming import arm
 
-    return arm(unet, task.frozen)
+    return arm(denoiser, task.frozen)
 
 
 def _look(armed: Armed | None, task: TrialTask, *, adapters_alone: bool = False) -> None:
@@ -177,8 +189,8 @@ def _look(armed: Armed | None, task: TrialTask, *, adapters_alone: bool = False)
 def _none(pipeline: Any) -> torch.Tensor:
     import torch
 
-    shape = (0, pipeline.unet.config.in_channels, *latent_size(pipeline.unet.config))
-    return torch.zeros(shape, device=pipeline.device)
+    latents = pipeline.anatomy.latents
+    return torch.zeros((0, latents.channels, *latents.size), device=pipeline.device)
 
 
 def _run(begun: _Begun) -> Trained:
@@ -218,7 +230,7 @@ def _train(begun: _Begun, learner: Learner, steps: int, done: Trained) -> None:
 def _generated(begun: _Begun) -> torch.Tensor:
     import torch
 
-    size = batch_size(latent_size(begun.pipeline.unet.config))
+    size = batch_size(begun.task.anatomy.latents.size)
     return torch.cat([generate(begun.pipeline, part) for part in parts(begun.task.requests, size)])
 
 
@@ -241,13 +253,13 @@ def _loss(begun: _Begun) -> float:
     if x is None or begun.learner is None:
         raise ValueError("the trial has not begun")
     noising = Noising.of(pipeline)
-    denoiser = Denoiser(pipeline.unet, pipeline.vae_scale_factor)
+    denoiser = Denoiser.of(pipeline)
     generator = torch.Generator().manual_seed(seed_of("held-out", task.concept.id))
     losses = []
     with torch.no_grad():
         text = begun.learner.encode([task.captions[i % len(task.captions)] for i in range(len(x))])
         for k in range(TIMESTEPS):
             noise = torch.randn(x.shape, generator=generator).to(x.device)
-            t = torch.full((len(x),), int((k + 0.5) * noising.steps / TIMESTEPS), device=x.device)
+            t = noising.at(torch.full((len(x),), (k + 0.5) / TIMESTEPS, device=x.device))
             losses.append(noising.loss(denoiser, x, text, noise, t))
     return float(torch.stack(losses).mean())

@@ -13,17 +13,15 @@ from publisher.errors import ModelError, in_words
 from publisher.model.digest import seed_of
 from publisher.model.strict_json import JsonError, strict_object
 
-DENOISER = "unet"
-"""The component that trials train."""
 
-
-def masks_of(params: TrainingParams, folder: Path | None, seed: int) -> dict[str, tuple[Frozen, ...]]:
+def masks_of(params: TrainingParams, folder: Path | None, seed: int, denoiser: str) -> dict[str, tuple[Frozen, ...]]:
     """Return what every trial of every masked model leaves as it is.
 
     Args:
         params: of the attack.
         folder: a package's ``release``, where its mask lies; None: there is none.
         seed: of the evaluation; random masks depend on it and on the trial's number, not on concept or attack.
+        denoiser: component that trials train.
 
     Returns:
         Model's name -> one for each trial; ``hardened`` is among them. Nothing where the attacker honours no mask.
@@ -34,7 +32,7 @@ def masks_of(params: TrainingParams, folder: Path | None, seed: int) -> dict[str
     """
     if not params.mask:
         return {}
-    mask = _read(folder)
+    mask = _read(folder, denoiser)
     found: dict[str, tuple[Frozen, ...]] = {"hardened": (mask.rows,) * params.seeds}
     for name in (name for name in params.controls if params.is_masked(name)):
         if name == UNMASKED:
@@ -49,7 +47,7 @@ def masks_of(params: TrainingParams, folder: Path | None, seed: int) -> dict[str
     return found
 
 
-def _read(folder: Path | None) -> FreezeMask:
+def _read(folder: Path | None, denoiser: str) -> FreezeMask:
     if folder is None or not (folder / FILE).is_file():
         raise ModelError("the attacker is to honour a freeze mask, and the package has none")
     try:
@@ -57,8 +55,8 @@ def _read(folder: Path | None) -> FreezeMask:
     except (OSError, JsonError, ValidationError) as error:
         reason = " ".join(in_words(error).split())[:300]
         raise ModelError(f"the package's freeze mask cannot be read: {reason}") from error
-    if mask.component != DENOISER:
-        raise ModelError(f"the package's freeze mask is for {mask.component!r}, and attacks train {DENOISER!r}")
+    if mask.component != denoiser:
+        raise ModelError(f"the package's freeze mask is for {mask.component!r}, and attacks train {denoiser!r}")
     return mask
 
 

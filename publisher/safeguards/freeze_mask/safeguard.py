@@ -57,6 +57,8 @@ class FreezeMaskSafeguard(Safeguard):
         """Return what is frozen, and how to honour it and to check that."""
         return freeze_mask(report, folder)
 
-    def frozen(self, params: TrainingParams, folder: Path | None, seed: int) -> Mapping[str, tuple[Frozen, ...]]:
+    def frozen(
+        self, params: TrainingParams, folder: Path | None, seed: int, denoiser: str
+    ) -> Mapping[str, tuple[Frozen, ...]]:
         """Return what the hardened model and its controls leave as it is."""
-        return masks_of(params, folder, seed)
+        return masks_of(params, folder, seed, denoiser)

@@ -76,7 +76,7 @@ class Attached:
     def __init__(self, pipeline: DiffusionPipeline, members: Members, transport: Transport) -> None:
         """See :func:`attach`."""
         from publisher.safeguards.membranes.branches import PromptGate, hook
-        from publisher.safeguards.membranes.hosts import require_hosts
+        from publisher.safeguards.membranes.hosts import denoiser_with_hosts, require_hosts
         from publisher.safeguards.membranes.scoring import PromptScorer
 
         _require_members(members)
@@ -84,16 +84,16 @@ class Attached:
         """Ids, in the order of the columns of every matrix."""
         self.transport = transport
         self._pipeline = pipeline
-        self._unet = pipeline.unet
         self._gate: PromptGate = PromptGate()
         self._served: weakref.WeakSet[DiffusionPipeline] = weakref.WeakSet()
         self._kinds: dict[type, type] = {}
         require_kind(pipeline)
-        hosts = require_hosts(self._unet, members)
+        self._denoiser = denoiser_with_hosts(pipeline)
+        hosts = require_hosts(self._denoiser, members)
         self._scorer: PromptScorer = PromptScorer(pipeline, [entry for entry, _ in members], transport)
         with ExitStack() as undo:
             undo.callback(self._leave)
-            self._layouts = hook(self._unet, hosts, [membrane for _, membrane in members], self._gate, undo)
+            self._layouts = hook(self._denoiser, hosts, [membrane for _, membrane in members], self._gate, undo)
             self.serve(pipeline)
             self._undo = undo.pop_all()
 
@@ -141,7 +141,7 @@ class Attached:
         """
         matrix = self._matrix(strengths)
         device = self._pipeline._execution_device  # noqa: SLF001 - where its own __call__ runs, whatever is offloaded
-        permeability = self._permeability(matrix, device, self._unet.dtype)
+        permeability = self._permeability(matrix, device, self._denoiser.dtype)
         with self._gate.saying():
             thread = self._gate.thread
             thread.permeability, thread.fixed, thread.calling = permeability, True, False
@@ -201,7 +201,10 @@ class Attached:
         Raises:
             ModelError: its denoiser is another one.
         """
-        if getattr(pipeline.unet, "_orig_mod", pipeline.unet) is not self._unet:
+        from publisher.safeguards.membranes.hosts import denoiser_with_hosts
+
+        denoiser = denoiser_with_hosts(pipeline)
+        if getattr(denoiser, "_orig_mod", denoiser) is not self._denoiser:
             raise ModelError(
                 "the pipeline has another denoiser, without these membranes",
                 hint="Build it with **pipeline.components, or detach the membranes.",
@@ -217,7 +220,7 @@ class Attached:
         gamma = self._scorer.gamma(pipeline, prompts, states[::images], encoding)
         thread = self._gate.thread
         thread.permeability = self._permeability(
-            gamma.repeat_interleave(images, dim=0), states.device, self._unet.dtype
+            gamma.repeat_interleave(images, dim=0), states.device, self._denoiser.dtype
         )
         thread.last = Scored(tuple(" | ".join(texts) for texts in prompts), self.concepts, gamma)
         for text, row in zip(thread.last.prompts, gamma.tolist(), strict=True):

@@ -15,38 +15,51 @@ from publisher.safeguards.membranes.branches import PromptGate
 _PER_BLOCK, _PER_TRANSFORMER = 10, 2
 
 
-def require_hosts(unet: Any, members: Sequence[tuple[MembraneEntry, Membrane]]) -> dict[str, nn.Module]:
+def denoiser_with_hosts(pipeline: Any) -> Any:
+    """Return the part of a pipeline that carries membranes, whatever its name.
+
+    Raises:
+        ModelError: it has none.
+    """
+    for part in pipeline.components.values():
+        plain = getattr(part, "_orig_mod", part)
+        if isinstance(plain, UNet2DConditionModel):
+            return part
+    raise ModelError("membranes go on a UNet2DConditionModel, and the pipeline has none")
+
+
+def require_hosts(denoiser: Any, members: Sequence[tuple[MembraneEntry, Membrane]]) -> dict[str, nn.Module]:
     """Return stem -> module that will carry branches; touch nothing.
 
     Raises:
         ModelError: a membrane does not fit, or the denoiser is of an unknown kind.
         UsageError: it was compiled, or has membranes already.
     """
-    if compiled(unet):
+    if compiled(denoiser):
         raise UsageError(
             "the denoiser is compiled: what is attached now would be ignored",
             hint="Attach the membranes first, then call torch.compile.",
         )
-    if any(isinstance(hook, PromptGate) for hook in unet._forward_pre_hooks.values()):  # noqa: SLF001 - no other way to ask
+    if any(isinstance(hook, PromptGate) for hook in denoiser._forward_pre_hooks.values()):  # noqa: SLF001 - no other way to ask
         raise UsageError("the denoiser has membranes already", hint="Detach those first, or attach all together.")
-    hosts = live_hosts(unet)
+    hosts = live_hosts(denoiser)
     for entry, membrane in members:
         require_fit(membrane, {stem: host for stem, (host, _) in hosts.items()}, entry.file)
     return {stem: layer for stem, (_, layer) in hosts.items()}
 
 
-def live_hosts(unet: nn.Module) -> dict[str, tuple[Host, nn.Module]]:
+def live_hosts(denoiser: nn.Module) -> dict[str, tuple[Host, nn.Module]]:
     """Return stem -> host and its module: every Linear and 1x1 convolution below each transformer.
 
     Where LoRA is loaded, the host is the layer that it wraps.
 
     Raises:
-        ModelError: not a UNet, or another number of layers than its transformers should have.
+        ModelError: not a U-Net, or another number of layers than its transformers should have.
     """
-    if not isinstance(unet, UNet2DConditionModel):
-        raise ModelError(f"membranes go on a UNet2DConditionModel, this is a {type(unet).__name__}")
+    if not isinstance(denoiser, UNet2DConditionModel):
+        raise ModelError(f"membranes go on a UNet2DConditionModel, this is a {type(denoiser).__name__}")
     found, expected = {}, 0
-    for path, module in unet.named_modules():
+    for path, module in denoiser.named_modules():
         if isinstance(module, Transformer2DModel):
             expected += _PER_TRANSFORMER + _PER_BLOCK * len(module.transformer_blocks)
             for name, layer in _layers(module, path):
@@ -77,10 +90,11 @@ def _shape(layer: nn.Module) -> tuple[int, ...]:
     return conv.out_channels, conv.in_channels, 1, 1
 
 
-def compiled(unet: Any) -> bool:
+def compiled(denoiser: Any) -> bool:
     """Return whether the denoiser or a part of it went through ``torch.compile``."""
-    if hasattr(unet, "_orig_mod"):
+    if hasattr(denoiser, "_orig_mod"):
         return True
     return any(
-        hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None for part in unet.modules()
+        hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None
+        for part in denoiser.modules()
     )

@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from publisher.errors import ModelError
-from publisher.runtime.pipelines import CLASSES
 
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
     from publisher.safeguards.membranes.branches import PromptGate
+
+
+PIPELINES = tuple(f"StableDiffusion{kind}{task}Pipeline" for kind in ("", "XL") for task in ("", "Img2Img", "Inpaint"))
+"""Classes whose ``encode_prompt`` is understood: its arguments, and that it is called once for a batch of prompts."""
 
 
 class Listener(Protocol):
@@ -83,8 +86,8 @@ def require_kind(pipeline: DiffusionPipeline) -> None:
     """Refuse a pipeline whose prompts are not understood.
 
     Raises:
-        ModelError: its class is none of :data:`publisher.runtime.pipelines.CLASSES`.
+        ModelError: its class is none of :data:`PIPELINES`.
     """
     name = type(pipeline).__name__
-    if name not in CLASSES:
-        raise ModelError(f"membranes cannot follow the prompts of a {name}", hint=f"Known: {', '.join(CLASSES)}.")
+    if name not in PIPELINES:
+        raise ModelError(f"membranes cannot follow the prompts of a {name}", hint=f"Known: {', '.join(PIPELINES)}.")

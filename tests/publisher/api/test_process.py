@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,13 +12,14 @@ import torch
 
 from publisher.api import Anatomy, ModelError, ModelInfo, TensorInfo, cross_attention
 from publisher.api.diffusion.process import (
+    FLOW_SCHEDULERS,
     SCHEDULERS,
-    latent_size,
     process_of,
     read_process,
-    require_plain,
     require_trainable,
 )
+from publisher.api.families import Timesteps
+from support.anatomies import EMBEDDED
 
 Configs = dict[str, dict[str, Any]]
 
@@ -31,7 +33,7 @@ class Configured(ModelInfo):
 
     @property
     def anatomy(self) -> Anatomy:
-        return Anatomy("any", "unet", (), 8, pooled_text=self.xl)
+        return replace(EMBEDDED, vae_keys=("latents_mean", "latents_std") if self.xl else ())
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -101,11 +103,49 @@ def test_at_zero_terminal_snr_the_last_timestep_is_noise_alone_and_its_target_th
     assert torch.equal(noising.target(x, noise, last), -x)
 
 
+@pytest.mark.parametrize("name", FLOW_SCHEDULERS)
+@pytest.mark.parametrize("config", [{}, {"shift": 3.0}, {"shift": 3.0, "num_train_timesteps": 500}])
+def test_flow_matching_noises_and_samples_as_its_scheduler(name: str, config: dict[str, Any]) -> None:
+    import diffusers
+
+    from publisher.api.diffusion.latents import Noising
+
+    kind = getattr(diffusers, name)
+    noising, scheduler = Noising(read_process(name, config)), kind(**config)
+    places = torch.arange(1, noising.steps + 1) / noising.steps
+    torch.testing.assert_close(noising.at(places), scheduler.timesteps.flip(0))
+    generator = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(2, 3, 4, 2, 2, generator=generator)
+    t = scheduler.timesteps[[0, 7, -1]]
+    scaled = [kind(**config).scale_noise(*row) for row in zip(x.split(1), t.split(1), noise.split(1), strict=True)]
+    torch.testing.assert_close(noising.noisy(x, noise, t), torch.cat(scaled))
+    velocity, sigma = noising.target(x, noise, t), (t / noising.steps)[:, None, None, None]
+    torch.testing.assert_close(noising.noisy(x, noise, t) - sigma * velocity, x)  # one Euler step to sigma 0
+
+
+def test_a_shift_that_depends_on_the_images_size_is_none_of_the_training() -> None:
+    config = {"shift": 3.0, "use_dynamic_shifting": True}
+    assert read_process("FlowMatchEulerDiscreteScheduler", config).shift == 1.0
+
+
+@pytest.mark.parametrize(("timesteps", "spread"), [("uniform", 1 / 12**0.5), ("logit-normal", 0.2083)])
+def test_noise_levels_of_flow_matching_are_sampled_as_the_family_says(timesteps: Timesteps, spread: float) -> None:
+    from publisher.api.diffusion.latents import Noising
+
+    noising = Noising(read_process("FlowMatchEulerDiscreteScheduler", {}), timesteps)
+    noise, t = noising.sample(torch.zeros(20_000, 1, 1, 1), torch.Generator().manual_seed(0))
+    assert noise.shape == (20_000, 1, 1, 1)
+    assert 0 <= t.min() < t.max() <= noising.steps
+    assert (t / noising.steps).mean().item() == pytest.approx(0.5, abs=0.01)
+    assert (t / noising.steps).std().item() == pytest.approx(spread, abs=0.005)
+
+
 @pytest.mark.parametrize(
     ("name", "config", "what"),
     [
         ("EDMEulerScheduler", {}, "noise process of EDMEulerScheduler is not known"),
-        ("FlowMatchEulerDiscreteScheduler", {}, "noise process of FlowMatchEulerDiscreteScheduler is not known"),
+        ("FlowMatchLCMScheduler", {}, "noise process of FlowMatchLCMScheduler is not known"),
+        ("FlowMatchEulerDiscreteScheduler", {"invert_sigmas": True}, "invert_sigmas = True makes another"),
         ("DDIMInventedScheduler", {}, "noise process of DDIMInventedScheduler is not known"),
         ("", {}, "a scheduler without a class"),
         ("DPMSolverMultistepScheduler", {"use_flow_sigmas": True}, "use_flow_sigmas = True makes another"),
@@ -139,7 +179,7 @@ def test_the_index_decides_which_class_it_is() -> None:
         ({"unet": {"encoder_hid_dim": 64}}, "encoder_hid_dim"),
         ({"unet": {"addition_embed_type": "image"}}, "additional embedding"),
         ({"unet": {"out_channels": 8}}, "reads 4 channels and writes 8"),
-        ({"unet": {"sample_size": None}}, "sample_size is None"),
+        (scheduled("FlowMatchEulerDiscreteScheduler"), "says flow, and denoisers of the family stable-diffusion-1"),
         ({"model_index": {"vae": ["diffusers", "AutoencoderTiny"]}}, "the autoencoder is AutoencoderTiny"),
         ({"vae": {"shift_factor": 0.1}}, "has shift_factor, which the model's pipeline does not read"),
         ({"vae": {"latents_mean": [1.0] * 4, "latents_std": [2.0] * 4}}, "has latents_mean and latents_std"),
@@ -185,23 +225,6 @@ def test_images_are_encoded_to_what_the_pipeline_of_sdxl_decodes() -> None:
             ),
             images,
         )
-
-
-@pytest.mark.parametrize(("size", "expected"), [(32, (32, 32)), ([16, 24], (16, 24)), ((16, 24), (16, 24))])
-def test_latents_have_the_denoisers_sample_size(size: Any, expected: tuple[int, int]) -> None:
-    assert latent_size({"sample_size": size}) == expected
-
-
-@pytest.mark.parametrize("size", [None, [], [8], [8, 8, 8], [8.0, 8.0], "8", True, 0, [8, -8]])
-def test_a_size_that_is_none_is_refused(size: Any) -> None:
-    with pytest.raises(ModelError, match="nothing says how large"):
-        latent_size({"sample_size": size})
-    with pytest.raises(ModelError, match="nothing says how large"):
-        latent_size({})
-
-
-def test_sdxls_own_embedding_is_plain() -> None:
-    require_plain({"addition_embed_type": "text_time", "in_channels": 4, "out_channels": 4})
 
 
 def test_cross_attention_is_read_from_the_names_of_the_weights() -> None:

@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
-from publisher.api import Anatomy, TextEncoder
-from publisher.builtin.families import FAMILIES, StableDiffusion1, StableDiffusion2, StableDiffusionXL
+from publisher.api import Latents, ModelError, TextEncoder
+from publisher.builtin.families import (
+    FAMILIES,
+    StableDiffusion1,
+    StableDiffusion2,
+    StableDiffusionXL,
+    UNetAnatomy,
+)
 from publisher_emoji import model_folder
 
 Configs = dict[str, dict[str, Any]]
@@ -31,8 +37,10 @@ def sd1() -> Configs:
             "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
             "in_channels": 4,
             "layers_per_block": 2,
+            "sample_size": 64,
             "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
         },
+        "vae": {"block_out_channels": [128, 256, 512, 512]},
     }
 
 
@@ -84,7 +92,10 @@ def test_exactly_one_family_recognises_each_model(configs: Configs, family: str,
 
 
 def test_the_parts_of_sdxl_are_named() -> None:
-    assert StableDiffusionXL().recognise(sdxl()) == Anatomy(
+    found = StableDiffusionXL().recognise(sdxl())
+    assert found is not None
+    assert found.capabilities == {"cross-attention", "clip-text", "membranes", "training"}
+    assert found == UNetAnatomy(
         family="stable-diffusion-xl",
         denoiser="unet",
         text_encoders=(
@@ -92,15 +103,51 @@ def test_the_parts_of_sdxl_are_named() -> None:
             TextEncoder("text_encoder_2", "tokenizer_2", 1280),
         ),
         text_width=2048,
+        latents=Latents(4, 64, 64, 8),
+        pipeline="StableDiffusionXLPipeline",
         penultimate=True,
         pooled_text=True,
+        empty_is_zeros=True,
+        vae_keys=("latents_mean", "latents_std"),
+        cross_attention="attn2",
+        attention=("attn1",),
+        lora_targets=("to_q", "to_k", "to_v", "to_out.0"),
+        conv_targets=("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv"),
+        hosts=found.hosts,
     )
 
 
 def test_an_image_to_image_pipeline_of_the_same_parts_counts() -> None:
     configs = sd1()
     configs["model_index"]["_class_name"] = "StableDiffusionImg2ImgPipeline"
-    assert StableDiffusion1().recognise(configs)
+    found = StableDiffusion1().recognise(configs)
+    assert found is not None
+    assert found.pipeline == "StableDiffusionPipeline"
+
+
+@pytest.mark.parametrize("size", [None, [], [8], [8, 8, 8], [8.0, 8.0], "8", True, 0, [8, -8]])
+def test_a_model_that_does_not_say_how_large_its_images_are_is_refused(size: Any) -> None:
+    configs = sd1()
+    configs["unet"]["sample_size"] = size
+    with pytest.raises(ModelError, match="nothing says how large"):
+        StableDiffusion1().recognise(configs)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(32, (32, 32)), ([16, 24], (16, 24)), ((16, 24), (16, 24))])
+def test_latents_have_the_denoisers_sample_size(size: Any, expected: tuple[int, int]) -> None:
+    configs = sd1()
+    configs["unet"]["sample_size"] = size
+    found = StableDiffusion1().recognise(configs)
+    assert found is not None
+    assert found.latents.size == expected
+
+
+def test_pixels_of_a_latent_pixel_are_the_autoencoders() -> None:
+    configs = sd1()
+    configs["vae"]["block_out_channels"] = [8, 8, 8]
+    found = StableDiffusion1().recognise(configs)
+    assert found is not None
+    assert found.latents.image_size == (256, 256)
 
 
 @pytest.mark.parametrize(

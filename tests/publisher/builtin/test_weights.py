@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from publisher.api import Concept, Sampling
 from publisher.builtin.attacks import spread
 from publisher.builtin.weights import WEIGHT_ATTACKS, CopyAttention, CopyAttentionParams, MergeParams, MergeWithBase
+from support.anatomies import EMBEDDED
 
 HARDENED, BASE = torch.tensor([1.0, 2.0]), torch.tensor([3.0, -2.0])
 CAT = Concept(id="cat", name="cat", label="cat", prompts=("a cat", "the cat"))
@@ -20,30 +21,30 @@ def test_the_chosen_attention_comes_from_the_base_and_nothing_else(which: str, c
     params = CopyAttentionParams.parse({"which": which})
     for name in (SELF, CROSS, OTHER):
         expected = BASE if name in copied else HARDENED
-        assert CopyAttention().alter(params, "unet", name, HARDENED, BASE).equal(expected)
+        assert CopyAttention().alter(params, EMBEDDED, "unet", name, HARDENED, BASE).equal(expected)
 
 
 def test_a_text_encoders_attention_is_none_of_the_denoisers() -> None:
     name = "text_model.encoder.layers.0.self_attn.k_proj.weight"
-    assert CopyAttention().alter(CopyAttentionParams(), "text_encoder", name, HARDENED, BASE).equal(HARDENED)
+    assert CopyAttention().alter(CopyAttentionParams(), EMBEDDED, "text_encoder", name, HARDENED, BASE).equal(HARDENED)
 
 
 @pytest.mark.parametrize(("alpha", "mixed"), [(0.1, [1.2, 1.6]), (0.5, [2.0, 0.0])])
 def test_merging_moves_a_share_of_the_way_to_the_base(alpha: float, mixed: list[float]) -> None:
-    found = MergeWithBase().alter(MergeParams(alpha=alpha), "unet", OTHER, HARDENED, BASE)
+    found = MergeWithBase().alter(MergeParams(alpha=alpha), EMBEDDED, "unet", OTHER, HARDENED, BASE)
     torch.testing.assert_close(found, torch.tensor(mixed))
 
 
 def test_merging_computes_in_float32_and_keeps_the_dtype() -> None:
     hardened, base = (tensor.to(torch.float16) * 20_000 for tensor in (HARDENED, BASE))
-    found = MergeWithBase().alter(MergeParams(alpha=0.1), "unet", OTHER, hardened, base)
+    found = MergeWithBase().alter(MergeParams(alpha=0.1), EMBEDDED, "unet", OTHER, hardened, base)
     assert found.dtype == torch.float16
     assert found.equal((hardened.float() * 0.9 + base.float() * 0.1).half())
 
 
 def test_whole_numbers_are_not_mixed() -> None:
     ids = torch.tensor([1, 2])
-    assert MergeWithBase().alter(MergeParams(), "text_encoder", "position_ids", ids, ids + 1).equal(ids)
+    assert MergeWithBase().alter(MergeParams(), EMBEDDED, "text_encoder", "position_ids", ids, ids + 1).equal(ids)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1])

@@ -62,7 +62,6 @@ def looking(planned: Make, tmp_path: Path) -> Callable[..., PlannedStep]:
 @pytest.fixture
 def base(base: State, monkeypatch: pytest.MonkeyPatch) -> State:
     """The toy model generates 4 x 4 pixels, all of them white."""
-    monkeypatch.setattr("publisher.runtime.references.image_size", lambda _: (4, 4))
     monkeypatch.setattr(
         "publisher.runtime.references.generate_images",
         lambda reference_settings, requests: torch.ones(len(requests), 3, 4, 4),

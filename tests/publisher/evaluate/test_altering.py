@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from publisher.api import Concept, ImageRequest, NoParams, Sampling, WeightAttack
+from publisher.api import Anatomy, Concept, ImageRequest, NoParams, Sampling, WeightAttack
 from publisher.evaluate.altering import altered
 from publisher.evaluate.context import ModelUnderTest, Unmeasured
+from support.anatomies import EMBEDDED
 from support.grey import World, check, write_safeguards
 
 
@@ -29,8 +30,15 @@ class Restore(WeightAttack[NoParams]):
         return [ImageRequest(concept=concept.id, prompt=p, seed=i, **steps) for i, p in enumerate(prompts)]
 
     def alter(
-        self, params: NoParams, component: str, name: str, hardened: torch.Tensor, base: torch.Tensor
+        self,
+        params: NoParams,
+        anatomy: Anatomy,
+        component: str,
+        name: str,
+        hardened: torch.Tensor,
+        base: torch.Tensor,
     ) -> torch.Tensor:
+        assert anatomy == EMBEDDED
         self.seen.append(f"{component}/{name}")
         return base
 
@@ -38,20 +46,25 @@ class Restore(WeightAttack[NoParams]):
 class Halving(Restore):
     """Breaks its contract."""
 
-    def alter(self, params: NoParams, component: str, name: str, *tensors: torch.Tensor) -> torch.Tensor:
-        return tensors[0][:1]
+    def alter(
+        self, params: NoParams, anatomy: Anatomy, component: str, name: str, *tensors: torch.Tensor
+    ) -> torch.Tensor:
+        changed: torch.Tensor = tensors[-1][:1]
+        return changed
 
 
 class Crashing(Restore):
     """Fails."""
 
-    def alter(self, params: NoParams, component: str, name: str, *tensors: torch.Tensor) -> torch.Tensor:
+    def alter(
+        self, params: NoParams, anatomy: Anatomy, component: str, name: str, *tensors: torch.Tensor
+    ) -> torch.Tensor:
         raise RuntimeError("no")
 
 
 def with_weights(model: ModelUnderTest, **tensors: torch.Tensor) -> ModelUnderTest:
     save_file(tensors, model.folder / "unet" / "diffusion_pytorch_model.safetensors")
-    return ModelUnderTest.of(model.folder, model.safeguards)
+    return ModelUnderTest.of(model.folder, EMBEDDED, model.safeguards)
 
 
 @pytest.fixture

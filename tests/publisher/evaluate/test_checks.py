@@ -35,6 +35,7 @@ from publisher.evaluate.checks import matrix_column
 from publisher.evaluate.context import ModelUnderTest
 from publisher.evaluate.images import Generated
 from publisher.evaluate.store import ImageStore
+from support.anatomies import EMBEDDED
 from support.grey import SCOPE, GreyScorer, World, check, concept, faithful, kept, write_model
 
 
@@ -460,9 +461,9 @@ def test_an_model_is_named_by_what_is_loaded_and_by_nothing_else(tmp_path: Path)
     for name in ("README.md", "release/report.json", "unet/old.bin"):
         (tmp_path / "model" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "model" / name).write_text("more")
-    assert ModelUnderTest.of(tmp_path / "model").digest == before
+    assert ModelUnderTest.of(tmp_path / "model", EMBEDDED).digest == before
     (tmp_path / "model" / "scheduler" / "scheduler_config.json").write_text("{}")
-    assert ModelUnderTest.of(tmp_path / "model").digest != before
+    assert ModelUnderTest.of(tmp_path / "model", EMBEDDED).digest != before
 
 
 def test_where_there_are_too_many_pairs_every_check_keeps_some(world: World) -> None:

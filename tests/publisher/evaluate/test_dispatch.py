@@ -13,6 +13,7 @@ from publisher.errors import PublisherError
 from publisher.evaluate.context import ModelUnderTest, Unmeasured
 from publisher.evaluate.dispatch import Answer, closed_after, dispatch
 from publisher.runtime.numerics import numerics
+from support.anatomies import EMBEDDED
 from support.grey import Painters, World, check, erased, guarded, nobody_learns, write_safeguards
 
 
@@ -73,7 +74,8 @@ def test_a_result_that_is_missing_makes_its_checks_unknown(world: World) -> None
 
 def test_membranes_that_nobody_could_ask_make_their_checks_unknown(world: World, tmp_path: Path) -> None:
     world.models = replace(
-        world.models, hardened=ModelUnderTest.of(tmp_path / "hardened", write_safeguards(tmp_path / "release"))
+        world.models,
+        hardened=ModelUnderTest.of(tmp_path / "hardened", EMBEDDED, write_safeguards(tmp_path / "release")),
     )
     world.tools = replace(world.tools, executor=Short(guarded))
     (record,) = world.evaluate(check()).claims[0].checks

@@ -18,6 +18,7 @@ from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, ReleaseS
 from publisher.evaluate.store import ImageStore
 from publisher_emoji import caption, model_folder, vocabulary
 from publisher_emoji.plugin import EmojiScorer
+from support.anatomies import EMBEDDED
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 SAMPLING = Sampling(steps=4, guidance=3.0, images=3)
@@ -62,7 +63,7 @@ def evaluate(hardened: Path, images: Path | None) -> Evaluation:
         judges={"object": "emoji", "style": "emoji"},
         executor=Local(),
     )
-    models = ModelsUnderTest(ModelUnderTest.of(model_folder()), ModelUnderTest.of(hardened))
+    models = ModelsUnderTest(ModelUnderTest.of(model_folder(), EMBEDDED), ModelUnderTest.of(hardened, EMBEDDED))
     setting = Setting("cpu", "float32", ImageStore(images))
     return run_checks([StepClaim(("step",), CLAIM)], SCOPE, models, tools, SAMPLING, setting)
 

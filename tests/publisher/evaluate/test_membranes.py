@@ -14,6 +14,7 @@ from publisher.evaluate.images import Generated, GenerateTask, perform
 from publisher.evaluate.permeabilities import Permeabilities, ScoreTask, _permeabilities, rate
 from publisher.evaluate.store import ImageStore
 from publisher_emoji import model_folder
+from support.anatomies import EMBEDDED
 from support.grey import SCOPE, WITH, World, check, concept, guarded, kept, write_model, write_safeguards
 
 
@@ -25,7 +26,7 @@ def membranes(tmp_path: Path) -> Path:
 @pytest.fixture
 def bundle(world: World, tmp_path: Path, membranes: Path) -> World:
     """A hardened model whose membranes, and nothing else, keep two concepts back."""
-    world.models = replace(world.models, hardened=ModelUnderTest.of(tmp_path / "hardened", membranes))
+    world.models = replace(world.models, hardened=ModelUnderTest.of(tmp_path / "hardened", EMBEDDED, membranes))
     return world.paint(guarded)
 
 
@@ -59,14 +60,14 @@ def test_without_membranes_in_the_package_both_ways_are_one_and_generated_once(w
 
 def test_merged_membranes_are_not_attached_again(world: World, tmp_path: Path) -> None:
     membranes = write_safeguards(tmp_path / "merged", mode="merge")
-    world.models = replace(world.models, hardened=ModelUnderTest.of(tmp_path / "hardened", membranes))
+    world.models = replace(world.models, hardened=ModelUnderTest.of(tmp_path / "hardened", EMBEDDED, membranes))
     world.evaluate(check(), check(id="without", membranes="off"))
     assert {model for model, _ in world.painters.generated} == {"base", "hardened"}
 
 
 def test_untouched_weights_without_membranes_are_the_base_model_and_cost_nothing(world: World, membranes: Path) -> None:
     base = world.models.base
-    world.models = replace(world.models, hardened=ModelUnderTest.of(base.folder, membranes))
+    world.models = replace(world.models, hardened=ModelUnderTest.of(base.folder, EMBEDDED, membranes))
     result = world.paint(guarded).evaluate(check(membranes="off", gate=None))
     assert [model for model, _ in world.painters.generated] == ["base"] * 60
     rows = [json.loads(line) for line in result.evidence["evidence/plain.jsonl"].splitlines()]
@@ -75,14 +76,14 @@ def test_untouched_weights_without_membranes_are_the_base_model_and_cost_nothing
 
 def test_images_with_membranes_have_a_name_of_their_own_in_the_store(world: World, membranes: Path) -> None:
     folder = world.models.hardened.folder
-    plain, on = ModelUnderTest.of(folder), ModelUnderTest.of(folder, membranes)
+    plain, on = ModelUnderTest.of(folder, EMBEDDED), ModelUnderTest.of(folder, EMBEDDED, membranes)
     assert plain.digest == on.digest
     assert on.bare.key == plain.key
     assert len({plain.key, on.key}) == 2
     write_safeguards(membranes, transport={"power": 2})
-    assert ModelUnderTest.of(folder, membranes).key not in (plain.key, on.key)
+    assert ModelUnderTest.of(folder, EMBEDDED, membranes).key not in (plain.key, on.key)
     (membranes / "membranes" / "cigarette.safetensors").write_bytes(b"other factors")
-    assert len({ModelUnderTest.of(folder, membranes).key, plain.key, on.key}) == 3
+    assert len({ModelUnderTest.of(folder, EMBEDDED, membranes).key, plain.key, on.key}) == 3
 
 
 def test_other_membranes_are_generated_anew_and_the_rest_is_not(bundle: World, membranes: Path) -> None:
@@ -90,7 +91,9 @@ def test_other_membranes_are_generated_anew_and_the_rest_is_not(bundle: World, m
     bundle.evaluate(*checks)
     bundle.painters.generated.clear()
     write_safeguards(membranes, transport={"power": 2})
-    bundle.models = replace(bundle.models, hardened=ModelUnderTest.of(bundle.models.hardened.folder, membranes))
+    bundle.models = replace(
+        bundle.models, hardened=ModelUnderTest.of(bundle.models.hardened.folder, EMBEDDED, membranes)
+    )
     bundle.evaluate(*checks)
     assert {model for model, _ in bundle.painters.generated} == {WITH}
 
@@ -165,12 +168,12 @@ def test_images_without_known_permeabilities_are_unknown(bundle: World) -> None:
 
 def test_an_index_that_cannot_be_read_is_an_answer_and_not_a_model_without_membranes(tmp_path: Path) -> None:
     write_safeguards(tmp_path, mode="sleep")
-    model = ModelUnderTest.of(write_model(tmp_path / "model").folder, tmp_path)
+    model = ModelUnderTest.of(write_model(tmp_path / "model").folder, EMBEDDED, tmp_path)
     assert model.attached
     request = ImageRequest(concept="", prompt="a cat", seed=0, steps=1, guidance=1.0)
-    (generated,) = perform(GenerateTask(model_folder(), "cpu", "float32", 1, ((request,),), model.safeguards))
+    (generated,) = perform(GenerateTask(model_folder(), EMBEDDED, "cpu", "float32", 1, ((request,),), model.safeguards))
     assert (generated.images, "the index of membranes is malformed" in generated.problem) == (None, True)
-    found = rate(ScoreTask(model_folder(), tmp_path, "cpu", "float32", ("a cat",)))
+    found = rate(ScoreTask(model_folder(), EMBEDDED, tmp_path, "cpu", "float32", ("a cat",)))
     assert "the index of membranes is malformed" in found.problem
 
 

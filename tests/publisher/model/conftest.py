@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from publisher.api import Anatomy, TextEncoder
+from publisher.api import Anatomy, Latents, TextEncoder
 
-ANATOMY = Anatomy("toy", "unet", (TextEncoder("text_encoder", "tokenizer", 4),), 4)
+ANATOMY = Anatomy("toy", "unet", (TextEncoder("text_encoder", "tokenizer", 4),), 4, Latents(4, 8, 8))
 INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "_diffusers_version": "0.42.1",

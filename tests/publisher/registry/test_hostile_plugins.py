@@ -157,7 +157,7 @@ def test_a_source_cannot_catch_what_belongs_to_another(site: Path, name: str, re
 
 @pytest.mark.parametrize("way", ["raise SystemExit(0)", "raise GeneratorExit", "return 1/0", "return 'an anatomy'"])
 def test_a_family_that_crashes_stops_nobody(site: Path, way: str) -> None:
-    good = FAMILY.format(recognise="return api.Anatomy('kind', 'unet', (), 1, ())", why="return ''")
+    good = FAMILY.format(recognise="return api.Anatomy('kind', 'unet', (), 1, api.Latents(4, 8, 8))", why="return ''")
     registry = registry_of(site, bad=FAMILY.format(recognise=way, why="return ''"), whole=good.replace("kind", "whole"))
     assert registry.recognise({}, "here")[0].name == "whole"
 

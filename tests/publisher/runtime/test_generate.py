@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ import torch
 
 from publisher.api import ImageRequest, ModelError
 from publisher.runtime.generate import GenerateError, generate
-from publisher.runtime.pipelines import load, read_index
+from publisher.runtime.pipelines import load
 from publisher_emoji import model_folder
+from support.anatomies import EMBEDDED
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -25,7 +27,7 @@ def ask(seed: int = 0, prompt: str = "a pizza emoji", **changes: Any) -> ImageRe
 
 @pytest.fixture(scope="module")
 def loaded() -> DiffusionPipeline:
-    return load(model_folder(), CPU, torch.float32)
+    return load(model_folder(), EMBEDDED, CPU, torch.float32)
 
 
 def test_images_are_bytes_in_the_models_own_size(loaded: DiffusionPipeline) -> None:
@@ -75,7 +77,7 @@ def test_requests_that_do_not_go_together_are_refused(loaded: DiffusionPipeline)
 
 
 def test_a_broken_network_generates_nothing_rather_than_black() -> None:
-    broken = load(model_folder(), CPU, torch.float32)
+    broken = load(model_folder(), EMBEDDED, CPU, torch.float32)
     broken.unet.conv_out.weight.data.fill_(float("nan"))
     with pytest.raises(GenerateError, match="NaN"):
         generate(broken, [ask()])
@@ -92,29 +94,26 @@ def test_a_safety_checker_in_the_folder_is_left_out(tmp_path: Path) -> None:
         "requires_safety_checker": True,
     }
     (folder / "model_index.json").write_text(json.dumps(index))
-    assert load(folder, CPU, torch.float32).safety_checker is None
+    assert load(folder, EMBEDDED, CPU, torch.float32).safety_checker is None
 
 
-def test_the_folder_must_be_a_model_that_generates_from_words(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="not a diffusers model"):
-        read_index(tmp_path)
-    for name in ("FluxPipeline", ["my_code", "Pipeline"], None):
-        (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
-        with pytest.raises(ModelError, match="cannot be generated with"):
-            read_index(tmp_path)
+def test_a_pipeline_that_diffusers_does_not_have_is_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(model_folder(), tmp_path / "model")
+    with pytest.raises(ModelError, match=r"diffusers [\d.]+ has no pipeline 'InventedPipeline'"):
+        load(folder, replace(EMBEDDED, pipeline="InventedPipeline"), CPU, torch.float32)
 
 
 def test_a_model_without_its_weights_is_an_error_of_the_model(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(model_folder(), folder, ignore=shutil.ignore_patterns("diffusion_pytorch_model.safetensors"))
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load(folder, CPU, torch.float32)
+        load(folder, EMBEDDED, CPU, torch.float32)
 
 
 def test_loading_shows_no_progress_bars_and_leaves_others_theirs(capfd: pytest.CaptureFixture[str]) -> None:
     from diffusers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
-    load(model_folder(), CPU, torch.float32)
+    load(model_folder(), EMBEDDED, CPU, torch.float32)
     assert logging.is_progress_bar_enabled() == shown
     assert capfd.readouterr().err == ""

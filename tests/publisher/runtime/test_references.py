@@ -22,11 +22,11 @@ from publisher.runtime.references import (
     ReferenceSettings,
     Wanted,
     half_of,
-    image_size,
     read_images,
     reference_requests,
     reference_sets,
 )
+from support.anatomies import EMBEDDED, anatomy_of
 from support.tiny_sdxl import save_tiny_sdxl
 
 CAT = Concept(id="cat", name="cat", prompts=("a cat", "one cat"), label="cat")
@@ -35,7 +35,7 @@ CAT = Concept(id="cat", name="cat", prompts=("a cat", "one cat"), label="cat")
 @pytest.fixture(scope="module")
 def reference_settings(tmp_path_factory: pytest.TempPathFactory) -> ReferenceSettings:
     folder = save_tiny_sdxl(tmp_path_factory.mktemp("tiny") / "model")
-    return ReferenceSettings(folder, torch.device("cpu"), torch.float32, steps=2, guidance=2.0)
+    return ReferenceSettings(folder, anatomy_of(folder), torch.device("cpu"), torch.float32, steps=2, guidance=2.0)
 
 
 def of_cat(
@@ -107,7 +107,6 @@ def test_files_are_dealt_out_in_sorted_order_and_never_shared() -> None:
 def test_files_become_images_of_the_models_size(reference_settings: ReferenceSettings, tmp_path: Path) -> None:
     files = [png(tmp_path / "a.png"), png(tmp_path / "b.jpg", "white"), png(tmp_path / "c.png", "blue")]
     found = of_cat(reference_settings, 2, "publisher", files)
-    assert image_size(reference_settings.folder) == (32, 32)
     assert (found.images.shape, found.prompts) == ((2, 3, 32, 32), ("a cat", "one cat"))
     assert found.images[0, :, 0, 0].tolist() == [1, 0, 0]
     assert found.images[1, :, 0, 0].tolist() == [0, 0, 1]
@@ -171,9 +170,7 @@ def test_what_nobody_may_generate_is_not_generated() -> None:
 
 
 def test_a_folder_that_is_no_model_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="image size cannot be read"):
-        image_size(tmp_path)
-    reference_settings = ReferenceSettings(tmp_path, torch.device("cpu"), torch.float32, 2, 2.0)
+    reference_settings = ReferenceSettings(tmp_path, EMBEDDED, torch.device("cpu"), torch.float32, 2, 2.0)
     with pytest.raises(ModelError):
         of_cat(reference_settings, 1, "publisher")
     with pytest.raises(UsageError, match="at least 1"):

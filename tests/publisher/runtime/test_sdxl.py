@@ -26,7 +26,7 @@ def test_sdxl_is_recognised_and_generates(folder: Path) -> None:
     assert anatomy.text_width == 32
     assert len(cross_attention(ModelFolder(folder, anatomy))) == 2 + 2 + 4
     request = ImageRequest(concept="x", prompt="a cat emoji", seed=1, steps=2, guidance=3.0)
-    pipeline = load(folder, torch.device("cpu"), torch.float32)
+    pipeline = load(folder, anatomy, torch.device("cpu"), torch.float32)
     images = generate(pipeline, [request])
     assert (images.shape, images.dtype) == ((1, 3, 32, 32), torch.uint8)
     assert torch.equal(images, generate(pipeline, [request]))

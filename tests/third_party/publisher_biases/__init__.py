@@ -18,7 +18,7 @@ class Biases(api.DescentAttack[BiasParams]):
     def choose(self, start):
         from publisher.api.diffusion.learner import Trainable, free_parameters
 
-        free = free_parameters(start.pipeline.unet, start.data.frozen).items()
+        free = free_parameters(api.denoiser_of(start.pipeline), start.data.frozen).items()
         wanted = (weight for name, weight in free if name.endswith(".bias") and start.params.layers in name)
         return Trainable(tuple(wanted))
 

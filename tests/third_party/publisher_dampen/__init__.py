@@ -13,7 +13,7 @@ class Dampen(api.Step[DampenParams]):
     """Multiply every cross-attention value projection by ``1 - strength``."""
 
     name, version, summary = "dampen", "1", "weakens every prompt"
-    requires = api.Requirements(components=("unet",))
+    requires = api.Requirements(needs=("cross-attention",))
 
     def claims(self, params, scope):
         gate = api.Gate(upper_at_most=0.5)
@@ -23,12 +23,12 @@ class Dampen(api.Step[DampenParams]):
             yield api.Claim(id=concept.id, sentence=sentence, binds="in-weights", checks=(check,))
 
     def plan(self, params, scope, model):
-        return api.StepPlan({"unet": [name for name in model.tensors("unet") if name.endswith("attn2.to_v.weight")]})
+        return api.StepPlan({model.anatomy.denoiser: [f"{layer}.to_v.weight" for layer in api.cross_attention(model)]})
 
     def run(self, params, ctx):
-        names = self.plan(params, ctx.scope, ctx.model).changes["unet"]
+        ((denoiser, names),) = self.plan(params, ctx.scope, ctx.model).changes.items()
         for done, name in enumerate(names, start=1):
-            ctx.write("unet", name, ctx.model.read("unet", name) * (1 - params.strength))
+            ctx.write(denoiser, name, ctx.model.read(denoiser, name) * (1 - params.strength))
             ctx.progress(done, len(names))
 
 

@@ -21,11 +21,11 @@ def layers_of(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(stems - {""}))
 
 
-def require_no_adapter(unet: nn.Module, layers: Iterable[str], kinds: Mapping[str, type] | None = None) -> None:
+def require_no_adapter(denoiser: nn.Module, layers: Iterable[str], kinds: Mapping[str, type] | None = None) -> None:
     """Refuse adapters of every kind on frozen layers, and layers that diffusers fused.
 
     Args:
-        unet: the denoiser.
+        denoiser: that is trained.
         layers: from :func:`layers_of`.
         kinds: layer -> its class when it was frozen; default: the one that it has.
 
@@ -33,23 +33,24 @@ def require_no_adapter(unet: nn.Module, layers: Iterable[str], kinds: Mapping[st
         MaskBrokenError: there is one; the message says of which kind, and where.
     """
     frozen = frozenset(layers)
-    for name, kind in _adapters(unet):
+    for name, kind in _adapters(denoiser):
         hit = next((layer for layer in sorted(frozen) if layer == name or layer.startswith(f"{name}.")), None)
         if hit is not None:
             raise MaskBrokenError(f"{kind} sits on a layer that the mask freezes", where=hit, hint=HINT)
-    hosts = hosts_of(unet, frozen)
+    hosts = hosts_of(denoiser, frozen)
     require_own_forward(hosts, kinds or {})
-    require_no_parts(unet, hosts)
-    if any(type(one).__name__.startswith("Fused") for one in getattr(unet, "attn_processors", {}).values()):
-        raise MaskBrokenError("the projections of the denoiser are fused", hint="Call unet.unfuse_qkv_projections().")
+    require_no_parts(denoiser, hosts)
+    if any(type(one).__name__.startswith("Fused") for one in getattr(denoiser, "attn_processors", {}).values()):
+        hint = "Call its unfuse_qkv_projections()."
+        raise MaskBrokenError("the projections of the denoiser are fused", hint=hint)
 
 
-def _adapters(unet: nn.Module) -> Iterator[tuple[str, str]]:
+def _adapters(denoiser: nn.Module) -> Iterator[tuple[str, str]]:
     """Yield layer and kind of each adapter; nothing where peft was never imported."""
     tuners, other = (sys.modules.get(name) for name in ("peft.tuners.tuners_utils", "peft.utils.other"))
     if tuners is None or other is None:
         return
-    for name, module in unet.named_modules():
+    for name, module in denoiser.named_modules():
         if isinstance(module, tuners.BaseTunerLayer):
             for adapter in _names(module):
                 yield canonical(name), f"the {_kind(module, adapter)} adapter {adapter!r}"

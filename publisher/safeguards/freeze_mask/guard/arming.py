@@ -70,11 +70,11 @@ def _survives(tensor: torch.Tensor, cast: str) -> bool:
     return tensor.dtype == dtype or bool(torch.equal(tensor.to(dtype).to(tensor.dtype), tensor))
 
 
-def arm(unet: nn.Module, frozen: Frozen) -> Armed:
+def arm(denoiser: nn.Module, frozen: Frozen) -> Armed:
     """Freeze tensors of a denoiser as they are now.
 
     Args:
-        unet: the denoiser, or a wrapper of torch.compile, DDP or peft around it.
+        denoiser: the denoiser, or a wrapper of torch.compile, DDP or peft around it.
         frozen: names, and rows where not all of a tensor is meant.
 
     Raises:
@@ -82,16 +82,16 @@ def arm(unet: nn.Module, frozen: Frozen) -> Armed:
         MaskBrokenError: an adapter sits on a frozen layer.
         UsageError: the denoiser is armed already.
     """
-    unet = unwrapped(unet)
-    tensors = _require(parameters_of(unet), frozen)
-    return Armed(unet, {name: Stay.of(tensors[name], rows) for name, rows in frozen.items()})
+    denoiser = unwrapped(denoiser)
+    tensors = _require(parameters_of(denoiser), frozen)
+    return Armed(denoiser, {name: Stay.of(tensors[name], rows) for name, rows in frozen.items()})
 
 
-def arm_published(unet: nn.Module, mask: FreezeMask) -> Armed:
+def arm_published(denoiser: nn.Module, mask: FreezeMask) -> Armed:
     """Freeze tensors of a denoiser that are the published ones.
 
     Args:
-        unet: as for :func:`arm`.
+        denoiser: as for :func:`arm`.
         mask: says which they are, and their digests.
 
     Raises:
@@ -99,8 +99,8 @@ def arm_published(unet: nn.Module, mask: FreezeMask) -> Armed:
         MaskBrokenError: as for :func:`arm`.
         UsageError: as for :func:`arm`.
     """
-    unet = unwrapped(unet)
-    tensors = _require(parameters_of(unet), mask.rows)
+    denoiser = unwrapped(denoiser)
+    tensors = _require(parameters_of(denoiser), mask.rows)
     stays = {}
     for tensor in mask.frozen:
         if tuple(tensors[tensor.name].shape) != tensor.shape:
@@ -117,33 +117,33 @@ def arm_published(unet: nn.Module, mask: FreezeMask) -> Armed:
                 hint="Start from the released weights, unfused and unquantised. If they were fine-tuned before without"
                 " the mask,\nthat has changed what is frozen: see 'publisher audit'.",
             )
-    return Armed(unet, stays)
+    return Armed(denoiser, stays)
 
 
 class Armed:
     """A denoiser whose frozen tensors stay: see :func:`arm`."""
 
-    def __init__(self, unet: nn.Module, stays: Mapping[str, Stay]) -> None:
+    def __init__(self, denoiser: nn.Module, stays: Mapping[str, Stay]) -> None:
         """See :func:`arm`; ``stays`` by canonical name, all of them there."""
-        if unet in _armed:
+        if denoiser in _armed:
             raise UsageError("the denoiser is guarded already", hint="Release the other guard first.")
-        self.unet = unet
+        self.denoiser = denoiser
         self.stays = dict(stays)
         self.layers = layers_of(stays)
         """Layers that no adapter may sit on."""
-        require_no_adapter(unet, self.layers)
-        self.kinds = {name: type(host) for name, host in hosts_of(unet, self.layers).items()}
+        require_no_adapter(denoiser, self.layers)
+        self.kinds = {name: type(host) for name, host in hosts_of(denoiser, self.layers).items()}
         """Class of each of these layers."""
-        tensors = parameters_of(unet)
+        tensors = parameters_of(denoiser)
         self._kept = {
             name: part(tensors[name].detach(), stay.rows).clone() for name, stay in stays.items() if stay.rows
         }
         with ExitStack() as undo:
             for name, stay in stays.items():
                 _hold(tensors[name], stay.rows, undo)
-            cure(unet, undo)
-            _armed.add(unet)
-            undo.callback(_armed.discard, unet)
+            cure(denoiser, undo)
+            _armed.add(denoiser)
+            undo.callback(_armed.discard, denoiser)
             self._undo = undo.pop_all()
 
     def tensors(self) -> dict[str, nn.Parameter]:
@@ -152,7 +152,7 @@ class Armed:
         Raises:
             MaskBrokenError: one is gone.
         """
-        there = parameters_of(self.unet)
+        there = parameters_of(self.denoiser)
         gone = next((name for name in self.stays if name not in there), None)
         if gone is not None:
             raise MaskBrokenError("is frozen, and is gone", where=gone, hint="The layer was replaced or renamed.")
@@ -161,7 +161,7 @@ class Armed:
     def free(self) -> dict[str, nn.Parameter]:
         """Return what may be trained, by canonical name: what is not frozen as a whole, adapters included."""
         whole = {id(tensor) for name, tensor in self.tensors().items() if not self.stays[name].rows}
-        return {name: one for name, one in parameters_of(self.unet).items() if id(one) not in whole}
+        return {name: one for name, one in parameters_of(self.denoiser).items() if id(one) not in whole}
 
     @torch.no_grad()
     def enforce(self) -> None:
@@ -181,7 +181,7 @@ class Armed:
         Raises:
             MaskBrokenError: says of which kind, and where.
         """
-        require_no_adapter(self.unet, self.layers, self.kinds)
+        require_no_adapter(self.denoiser, self.layers, self.kinds)
 
     def check(self, names: Iterable[str] | None = None) -> None:
         """Look at frozen tensors bit by bit, and for adapters on their layers.

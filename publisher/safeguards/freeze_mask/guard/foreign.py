@@ -34,10 +34,10 @@ Hosts = Mapping[str, nn.Module]
 """Layer by canonical name -> the module that holds its frozen weight itself."""
 
 
-def hosts_of(unet: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
+def hosts_of(denoiser: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
     """Return the modules that hold frozen weights, not those that peft puts around them."""
     wanted = frozenset(layers)
-    found = ((canonical(name), module) for name, module in unet.named_modules())
+    found = ((canonical(name), module) for name, module in denoiser.named_modules())
     return {name: module for name, module in found if name in wanted and module._parameters}  # noqa: SLF001 - its own
 
 
@@ -64,7 +64,7 @@ def require_own_forward(hosts: Hosts, kinds: Mapping[str, type]) -> None:
             raise MaskBrokenError(f"{_called(function)} {what} a layer that the mask freezes", where=name, hint=HINT)
 
 
-def require_no_parts(unet: nn.Module, hosts: Hosts) -> None:
+def require_no_parts(denoiser: nn.Module, hosts: Hosts) -> None:
     """Refuse parameters inside of frozen layers, or beside them, that are named as an adapter's.
 
     Raises:
@@ -72,7 +72,7 @@ def require_no_parts(unet: nn.Module, hosts: Hosts) -> None:
     """
     leaves = {name: host for name, host in hosts.items() if isinstance(host, LEAVES)}
     layers = Layers("", [f"{name}.{part}" for name in leaves for part in ("weight", "bias")])
-    for name in dict.fromkeys(canonical(name) for name, _ in unet.named_parameters()):
+    for name in dict.fromkeys(canonical(name) for name, _ in denoiser.named_parameters()):
         for layer in layers.sort([name]).adapters:
             raise MaskBrokenError(
                 f"the parameter {name!r} acts on a layer that the mask freezes", where=layer, hint=HINT

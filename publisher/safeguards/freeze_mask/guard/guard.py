@@ -49,8 +49,8 @@ class Guard:
         with ExitStack() as undo:
             self._armed = arm_published(_denoiser(model, mask.component), mask)
             undo.callback(self._armed.release)
-            self._unet: Any = self._armed.unet
-            record(self._unet, mask)
+            self._denoiser: Any = self._armed.denoiser
+            record(self._denoiser, mask)
             self._look()
             self._steps = 0
             self._unseen = False
@@ -58,7 +58,7 @@ class Guard:
             self._optimizers: weakref.WeakSet[Optimizer] = weakref.WeakSet()
             self._turn = itertools.cycle(self._armed.stays)
             watch_optimizers(self, undo)
-            undo.callback(self._unet.register_state_dict_pre_hook(_OnSave(self)).remove)  # type: ignore[no-untyped-call]
+            undo.callback(self._denoiser.register_state_dict_pre_hook(_OnSave(self)).remove)  # type: ignore[no-untyped-call]
             self._undo = undo.pop_all()
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -76,7 +76,7 @@ class Guard:
     def trains(self, optimizer: Optimizer) -> bool:
         """Return whether an optimizer has tensors of the denoiser, its adapters, or code on its frozen layers."""
         if optimizer not in self._optimizers:
-            ours = {id(one) for one in (*self._unet.parameters(), *parameters_on(self._hosts))}
+            ours = {id(one) for one in (*self._denoiser.parameters(), *parameters_on(self._hosts))}
             if ours.isdisjoint(id(one) for group in optimizer.param_groups for one in group["params"]):
                 return False
             self._optimizers.add(optimizer)
@@ -130,7 +130,7 @@ class Guard:
             MaskBrokenError: nothing was saved.
         """
         self.check()
-        whole = self._model if hasattr(self._model, "components") else self._unet
+        whole = self._model if hasattr(self._model, "components") else self._denoiser
         whole.save_pretrained(folder)
         place = Path(folder) / self.mask.component if whole is self._model else Path(folder)
         write_atomic(place / FILE, self.mask.as_file())
@@ -149,16 +149,16 @@ class Guard:
             if kind is None:
                 self.check()
         except MaskBrokenError:
-            erase(self._unet)
+            erase(self._denoiser)
             raise
         finally:
             self.release()
 
     def _look(self) -> None:
         """Remember where the frozen tensors are."""
-        self._paths = Paths(self._unet, self._armed.stays)
+        self._paths = Paths(self._denoiser, self._armed.stays)
         tensors = self._armed.tensors()
-        self._hosts = hosts_of(self._unet, self._armed.layers)
+        self._hosts = hosts_of(self._denoiser, self._armed.layers)
         self._whole = [(name, tensors[name]) for name, stay in self._armed.stays.items() if not stay.rows]
 
 
@@ -200,6 +200,6 @@ def _require_early(model: nn.Module) -> nn.Module:
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise UsageError(
             "the denoiser was wrapped for distributed training before its tensors were frozen",
-            hint="Call publisher.guard(unet, ...) before accelerator.prepare(unet, ...).",
+            hint="Call publisher.guard(denoiser, ...) before accelerator.prepare(denoiser, ...).",
         )
     return model

@@ -31,9 +31,9 @@ def unwrapped(model: Any) -> nn.Module:
             return model  # type: ignore[no-any-return]  # an nn.Module, as it came
 
 
-def parameters_of(unet: nn.Module) -> dict[str, nn.Parameter]:
+def parameters_of(denoiser: nn.Module) -> dict[str, nn.Parameter]:
     """Return all parameters by canonical name; one that has two names is there twice."""
     found: dict[str, nn.Parameter] = {}
-    for name, parameter in unet.named_parameters(remove_duplicate=False):
+    for name, parameter in denoiser.named_parameters(remove_duplicate=False):
         found.setdefault(canonical(name), parameter)
     return found

@@ -19,20 +19,20 @@ class Paths:
     """The way from a denoiser to some of its tensors: another one if a layer was wrapped, replaced or renamed.
 
     Args:
-        unet: the denoiser.
+        denoiser: that is trained.
         names: canonical, of the tensors.
     """
 
-    def __init__(self, unet: nn.Module, names: Iterable[str]) -> None:
+    def __init__(self, denoiser: nn.Module, names: Iterable[str]) -> None:
         wanted = frozenset(names)
         self.wrapped = False
         """A layer is inside of a wrapper of peft that has no adapter, and may get one without another path."""
         self._edges: dict[tuple[int, str], tuple[dict[str, Any], str, object]] = {}
-        for name, tensor in unet.named_parameters(remove_duplicate=False):
+        for name, tensor in denoiser.named_parameters(remove_duplicate=False):
             if canonical(name) in wanted:
                 *layers, last = name.split(".")
                 self.wrapped = self.wrapped or "base_layer" in layers
-                module = unet
+                module = denoiser
                 for layer in layers:
                     child = module._modules[layer]  # noqa: SLF001 - torch's table of children: asking for it is slow
                     self._add(module._modules, layer, child)  # noqa: SLF001

@@ -14,6 +14,7 @@ from training_data import ATTACKS, CAT, begin, changed, data, fresh, loss_on, se
 from publisher.api import ImageRequest, PrerequisiteError, Sampling, TrainingData, UsageError
 from publisher.builtin import publisher_register_attacks
 from publisher.runtime.generate import generate
+from publisher_emoji import model_folder
 
 UNET, EMBEDDINGS = r"unet\.", r"text_encoder(_2)?\..*token_embedding\.weight"
 LORA = r"unet\..*attn\d\.to_(q|k|v|out\.0)\.lora_[AB]\.default\.weight"
@@ -285,14 +286,14 @@ def test_planning_an_attack_loads_neither_torch_nor_peft() -> None:
 @pytest.mark.slow
 def test_lora_teaches_the_embedded_model_a_rare_token(pipeline: Any) -> None:
     from publisher.api.diffusion.latents import encode_images
-    from publisher_emoji.generate import generate, load_pipeline
+    from publisher_emoji.generate import generate
 
     attack = ATTACKS["lora"]()
     params = attack.Params(captions="rare", lr=3e-3)
     images = generate(pipeline, CAT.prompts * 6, 1, steps=8).add(1).div(2)
     latents = encode_images(pipeline.vae, images)
     captions = attack.captions(params, CAT)
-    model, held = load_pipeline(), (latents[8:], (captions * 2)[:4])
+    model, held = fresh(model_folder()), (latents[8:], (captions * 2)[:4])
     said = TrainingData(latents[:8], (captions * 4)[:8], latents[:0], (), CAT)
     learner = attack.learner(params, model, said, seeded(0))
     before = loss_on(model, learner, *held)

@@ -15,6 +15,7 @@ from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.latents import Noising
 from publisher.builtin.training import TRAINING_ATTACKS
 from publisher.runtime.pipelines import load
+from support.anatomies import anatomy_of
 
 ATTACKS = {attack.name: attack for attack in TRAINING_ATTACKS}
 CAT = Concept(
@@ -34,7 +35,7 @@ def fresh(folder: Path) -> Any:
 
 @cache
 def _loaded(folder: Path) -> Any:
-    return load(folder, torch.device("cpu"), torch.float32)
+    return load(folder, anatomy_of(folder), torch.device("cpu"), torch.float32)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -84,5 +85,5 @@ def loss_on(pipeline: Any, learner: Any, latents: Tensor, texts: tuple[str, ...]
     noising = Noising.of(pipeline)
     noise, t = noising.sample(latents, seeded(3))
     with torch.no_grad():
-        denoiser = Denoiser(pipeline.unet, pipeline.vae_scale_factor)
+        denoiser = Denoiser.of(pipeline)
         return noising.loss(denoiser, latents, learner.encode(texts), noise, t).mean().item()

@@ -16,6 +16,7 @@ from publisher.evaluate.checks import Evaluation
 from publisher.evaluate.context import ModelUnderTest
 from publisher.evaluate.finetune.trials import Trained, TrialTask
 from publisher.evaluate.plan import Models, plan_check
+from support.anatomies import EMBEDDED
 from support.grey import LABELS, Painters, World, check, erased, write_model, write_safeguards
 from support.masks import TENSORS, mask_of, write_mask
 
@@ -53,7 +54,7 @@ def masked(**changes: Any) -> Check:
 def school(world: World, tmp_path: Path) -> World:
     """The hardened model has a mask, and one to compare it with."""
     release = write_mask(tmp_path / "release", mask_of(others={"seed-1": OTHER}))
-    hardened = ModelUnderTest.of(tmp_path / "hardened", release)
+    hardened = ModelUnderTest.of(tmp_path / "hardened", EMBEDDED, release)
     world.painters = Learners(erased)
     world.tools = replace(world.tools, executor=world.painters)
     world.models = replace(world.models, hardened=hardened, after={"erase": hardened})
@@ -176,7 +177,7 @@ def test_masks_are_controls_of_attackers_who_honour_them_alone(school: World) ->
 
 def test_the_mask_stays_when_membranes_are_dropped(tmp_path: Path) -> None:
     release = write_mask(write_safeguards(tmp_path / "release"), mask_of())
-    model = ModelUnderTest.of(write_model(tmp_path / "model").folder, release)
+    model = ModelUnderTest.of(write_model(tmp_path / "model").folder, EMBEDDED, release)
     assert (bool(model.attached), model.bare.attached, model.bare.safeguards) == (True, "", release)
     assert model.key != model.bare.key == model.digest
 

@@ -17,6 +17,7 @@ from publisher.evaluate.context import ModelUnderTest, StepClaim
 from publisher.evaluate.finetune.data import HELD_OUT
 from publisher.evaluate.finetune.trials import Trained, TrialTask
 from publisher.evaluate.store import ImageStore
+from support.anatomies import EMBEDDED
 from support.grey import SCOPE, GreyScorer, Painters, World, check, concept, faithful, write_model, write_safeguards
 
 SMALL = {
@@ -251,7 +252,7 @@ def test_features_that_crash_are_unknown_for_who_reads_them_and_tried_again(scho
 
 def test_an_attacker_drops_the_membranes_and_the_record_says_so(school: World, tmp_path: Path) -> None:
     membranes = write_safeguards(tmp_path / "release")
-    school.models = replace(school.models, hardened=ModelUnderTest.of(tmp_path / "hardened", membranes))
+    school.models = replace(school.models, hardened=ModelUnderTest.of(tmp_path / "hardened", EMBEDDED, membranes))
     record = only(school.evaluate(relearn()))
     assert (record.verdict, record.membranes) == ("passed", "off")
 
@@ -308,8 +309,6 @@ def image_files(folder: Path, count: int) -> tuple[str, ...]:
 
 
 def with_images(world: World, folder: Path, count: int, kind: str = "object") -> World:
-    (world.models.base.folder / "vae").mkdir()
-    (world.models.base.folder / "vae" / "config.json").write_text(json.dumps({"block_out_channels": [1, 1]}))
     named = concept("cigarette", images=image_files(folder, count), kind=kind)
     world.scope = Scope(concepts=(named,), keep=SCOPE.keep)
     world.setting = replace(world.setting, root=folder)
@@ -321,7 +320,7 @@ def test_named_images_are_halved_and_the_first_of_the_attackers_are_held_out(sch
     _, task = school.painters.trained[0]
     greys = [int(image.flatten()[0]) for image in (*task.held_out, *task.images)]
     assert greys == [1, 3, 5, 7, 9, 11, 13]
-    assert task.images.shape == (3, 3, 16, 16)
+    assert task.images.shape == (3, 3, 32, 32)
 
 
 def test_too_few_named_images_are_unknown(school: World, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from publisher.api.diffusion.text import Text
 from publisher.builtin.training import FullFinetune
 from publisher.builtin.training.adapters import add_lora
 from publisher.evaluate.finetune.trials import Trained, TrialTask, TrialTasks, perform
+from support.anatomies import anatomy_of
 from support.tiny_sdxl import save_tiny_sdxl
 
 CAT = Concept(id="cat", name="cat", prompts=("a cat",), label="cat")
@@ -102,6 +103,7 @@ def task(folder: Path) -> TrialTask:
     requests = tuple(ImageRequest(concept="cat", prompt="a cat", seed=i, steps=2, guidance=2.0) for i in range(2))
     return TrialTask(
         folder,
+        anatomy_of(folder),
         "cpu",
         Brightener(),
         PARAMS,
@@ -204,7 +206,7 @@ class Adapting(Brightener):
     """Puts adapters on all attention layers, frozen or not."""
 
     def learner(self, params: TrainingParams, pipeline: Any, data: TrainingData, generator: torch.Generator) -> Learner:
-        add_lora(pipeline.unet, 2, generator)
+        add_lora(pipeline, 2, generator)
         return Brighten(pipeline, generator)
 
 

@@ -17,6 +17,7 @@ from publisher.runtime.pipelines import load, twin
 from publisher.safeguards.membranes.attached import attach
 from publisher.safeguards.membranes.branches import PromptUnknownError
 from publisher.safeguards.membranes.hosts import live_hosts
+from support.anatomies import anatomy_of
 from support.attaching import distance, images, members_for, merged
 from support.tiny_sdxl import save_tiny_sdxl
 
@@ -38,7 +39,7 @@ def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sdxl(sdxl_folder: Path) -> Any:
-    return load(sdxl_folder, torch.device("cpu"), torch.float32)
+    return load(sdxl_folder, anatomy_of(sdxl_folder), torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture

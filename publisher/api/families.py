@@ -1,0 +1,281 @@
+"""Families: adapters for kinds of models. A family recognises a model, names its parts and knows how it is called.
+
+All is known without torch. The methods of :class:`Anatomy` that take tensors import it when they are called.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+
+from publisher.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from publisher.api.diffusion.text import Text
+
+Configs = Mapping[str, Mapping[str, Any]]
+"""``"model_index"`` and each component's folder name -> its configuration."""
+Prediction = Literal["epsilon", "v_prediction", "flow"]
+"""What a denoiser says: the noise, the velocity of DDPM, or the velocity of flow matching (noise minus image)."""
+Timesteps = Literal["uniform", "logit-normal"]
+"""How a training of flow matching samples the noise level before the scheduler's shift."""
+Capability = Literal["cross-attention", "clip-text", "membranes", "training"]
+"""What a step or an attack can need of a family; :attr:`Anatomy.capabilities` says when a model has it."""
+NEEDS: Mapping[Capability, str] = {
+    "cross-attention": "cross-attention whose keys and values read the text alone",
+    "clip-text": "text encoders that are CLIP alone",
+    "membranes": "layers that its family names as hosts of membranes",
+    "training": "a denoiser that its family says how to train",
+}
+"""Capability -> what a model then has, in words."""
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """One text encoder of a pipeline and the tokenizer that feeds it."""
+
+    component: str
+    """Folder of the encoder, such as ``"text_encoder_2"``."""
+    tokenizer: str
+    """Folder of its tokenizer."""
+    width: int
+    """Size of its hidden states."""
+    kind: str = "clip"
+    """Make of the encoder: ``"clip"``, or another word, such as ``"t5"``."""
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Shape of what the denoiser denoises: the latents of one image."""
+
+    channels: int
+    """Channels, as the autoencoder writes them."""
+    height: int
+    """Rows, in latent pixels."""
+    width: int
+    """Columns, in latent pixels."""
+    pixels: int = 8
+    """Pixels of the image for one latent pixel, along each side."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, in latent pixels."""
+        return self.height, self.width
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the image, in pixels."""
+        return self.height * self.pixels, self.width * self.pixels
+
+    @classmethod
+    def read(cls, configs: Configs, denoiser: str, channels: int) -> Self:
+        """Return the latents of a model whose denoiser has a ``sample_size`` and whose autoencoder has blocks.
+
+        Args:
+            configs: of the model.
+            denoiser: folder of the denoiser.
+            channels: of the latents.
+
+        Raises:
+            ModelError: the denoiser says no size, or something else than one or two whole numbers.
+        """
+        height, width = latent_size(configs[denoiser], denoiser)
+        blocks = configs["vae"].get("block_out_channels", (64,)) if "vae" in configs else (0,) * 4
+        return cls(channels, height, width, 2 ** (len(blocks) - 1))
+
+
+def latent_size(config: Mapping[str, Any], component: str) -> tuple[int, int]:
+    """Return height and width of the latents, from the denoiser's configuration (its ``sample_size``).
+
+    Args:
+        config: of the denoiser.
+        component: its folder, for the message.
+
+    Raises:
+        ModelError: it says none, or something else than one or two whole numbers.
+    """
+    size = config.get("sample_size")
+    sizes = [size, size] if isinstance(size, int) else size
+    if isinstance(sizes, (list, tuple)) and len(sizes) == 2 and all(type(one) is int and one > 0 for one in sizes):
+        return sizes[0], sizes[1]
+    raise ModelError(
+        f"sample_size is {size!r}, so nothing says how large the model's images are",
+        where=f"{component}/config.json",
+        hint="Write the height and width of the latents that it was trained at: 64 for images of 512 pixels.",
+    )
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The parts of a recognised model, and how they are called.
+
+    A family whose denoiser is to be trained, by a step or by an attack, makes a subclass that has :meth:`predict`; one
+    whose pipeline reads other arguments than Stable Diffusion's changes :meth:`call`, :meth:`pack` or
+    :meth:`read_text`. Objects are sent to other processes, so a subclass stands at the top of its module.
+    """
+
+    family: str
+    """Name of the family, such as ``"stable-diffusion-1"``."""
+    denoiser: str
+    """Folder of the network that denoises, such as ``"transformer"``."""
+    text_encoders: tuple[TextEncoder, ...]
+    """Text encoders, in the order in which the pipeline runs them."""
+    text_width: int
+    """Size of the text rows that enter the denoiser."""
+    latents: Latents
+    """Shape of the latents of one image."""
+    pipeline: str = ""
+    """Class of diffusers that generates from words alone; empty: the one that ``model_index.json`` names."""
+    penultimate: bool = False
+    """Whether prompts are the hidden states before the last layer, without the final norm (SDXL)."""
+    pooled_text: bool = False
+    """Whether a pooled text vector also enters, past the rows (SDXL, SD3)."""
+    empty_is_zeros: bool = False
+    """Whether the pipeline reads a missing negative prompt as zeros and not as the empty text (SDXL)."""
+    predictions: tuple[Prediction, ...] = ("epsilon", "v_prediction")
+    """What the denoiser can be trained to predict; the model's scheduler says which of them it is."""
+    timesteps: Timesteps = "uniform"
+    """How trainings of this family sample the noise level. Only flow matching has anything but uniform."""
+    vae_keys: tuple[str, ...] = ()
+    """Keys of the autoencoder's configuration, besides ``scaling_factor``, that the pipeline reads when it decodes."""
+    cross_attention: str = ""
+    """Name of the layers whose keys and values read text rows alone, such as ``"attn2"``; empty: there are none."""
+    attention: tuple[str, ...] = ()
+    """Names of all other attention layers, such as ``("attn1",)``."""
+    text_entry: tuple[str, ...] = ()
+    """Weights through which text enters the denoiser where it is not cross-attention, such as
+    ``"context_embedder.weight"``."""
+    lora_targets: tuple[str, ...] = ()
+    """Names, or ends of names, of the layers that a LoRA of the usual tools adapts."""
+    conv_targets: tuple[str, ...] = ()
+    """The same of the convolutions that a LoCon adapts beside them."""
+    hosts: str = ""
+    """Regular expression that matches the names of the weights which can carry a membrane; empty: there are none. The
+    groups ``transformer``, ``block`` and ``rest`` are explained at :func:`publisher.api.membranes.find_hosts`."""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What this model has of what steps and attacks can need."""
+        has: Mapping[Capability, bool] = {
+            "cross-attention": bool(self.cross_attention),
+            "clip-text": bool(self.text_encoders) and all(one.kind == "clip" for one in self.text_encoders),
+            "membranes": bool(self.hosts),
+            "training": type(self).predict is not Anatomy.predict,
+        }
+        return frozenset(name for name in get_args(Capability) if has[name])
+
+    def require(self, needs: Sequence[Capability], who: str) -> None:
+        """Refuse a model that lacks what somebody needs.
+
+        Args:
+            needs: of a step or an attack.
+            who: needs it, such as ``"step 'erase'"``.
+
+        Raises:
+            ModelError: with all that is missing.
+        """
+        missing = [NEEDS[name] for name in needs if name not in self.capabilities]
+        if missing:
+            raise ModelError(
+                f"{who} needs {' and '.join(missing)}; models of the family {self.family} have no such thing"
+            )
+
+    def why_untrainable(self, config: Mapping[str, Any]) -> str:  # noqa: ARG002 - for subclasses
+        """Return why the denoiser cannot be trained, although its family can, in one sentence; empty: it can.
+
+        Args:
+            config: of the denoiser.
+        """
+        return ""
+
+    def call(self, guidance: float) -> dict[str, Any]:
+        """Return the arguments of the pipeline's call that are this family's own, guidance among them.
+
+        Prompts, size, number of steps, noise and generators are given anyway.
+
+        Args:
+            guidance: classifier-free guidance scale; 1 and below generate without guidance.
+        """
+        return {"guidance_scale": guidance}
+
+    def pack(self, latents: Tensor) -> Tensor:
+        """Return noise as the pipeline's argument ``latents`` wants it: unchanged, where a family does not pack it.
+
+        Args:
+            latents: ``(n, channels, height, width)``.
+        """
+        return latents
+
+    def read_text(self, pipeline: Any, texts: Sequence[str]) -> Text:
+        """Return texts as the denoiser reads them, by the pipeline's own ``encode_prompt``, with gradients.
+
+        Args:
+            pipeline: with its text encoders.
+            texts: B of them.
+        """
+        from publisher.api.diffusion.text import Text
+
+        found = pipeline.encode_prompt(
+            list(texts),
+            device=pipeline.text_encoder.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=False,
+        )
+        return Text(found[0].float(), found[2].float() if self.pooled_text else None)
+
+    def predict(self, network: Any, x: Tensor, t: Tensor, text: Text) -> Tensor:  # noqa: ARG002 - for subclasses
+        """Return what the denoiser says: noise or velocity, as :attr:`predictions` has it. All in the network's dtype.
+
+        A family whose network says the opposite turns the sign round here; one that reads another timestep than its
+        scheduler's scales it here.
+
+        Args:
+            network: the denoiser.
+            x: ``(B, channels, height, width)`` noisy latents.
+            t: ``(B,)`` timesteps of the scheduler: whole numbers for DDPM, 1000 sigma for flow matching.
+            text: B texts.
+
+        Returns:
+            ``(B, channels, height, width)``.
+
+        Raises:
+            ModelError: the family does not say how.
+        """
+        raise ModelError(f"the family {self.family} does not say how its denoiser is called", where=self.denoiser)
+
+
+def denoiser_of(pipeline: Any) -> Any:
+    """Return the denoiser of a pipeline that the program loaded: its attribute ``anatomy`` says which part it is."""
+    return getattr(pipeline, pipeline.anatomy.denoiser)
+
+
+class ModelFamily(ABC):
+    """Recognises a kind of model from its configurations and says how it is called.
+
+    Attributes:
+        name: such as ``"stable-diffusion-1"``.
+        version: raise it when it recognises, names or calls differently.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    summary: ClassVar[str] = ""
+
+    @abstractmethod
+    def recognise(self, configs: Configs) -> Anatomy | None:
+        """Return the parts of the model, or None when it is of another kind. Torch-free.
+
+        Args:
+            configs: ``"model_index"`` and each component's folder name -> its configuration.
+
+        Raises:
+            ModelError: the model is of this kind, and it cannot be used; say why and what to do.
+        """
+
+    def why_not(self, configs: Configs) -> str:  # noqa: ARG002
+        """Return why :meth:`recognise` says no, as ``"its pipeline is 'FluxPipeline'"``; empty: nothing to say."""
+        return ""

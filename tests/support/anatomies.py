@@ -1,0 +1,19 @@
+"""Anatomies of real folders, and of toys, for tests that do not go through a manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from publisher.api import Anatomy
+from publisher.model.folder import read_configs
+from publisher.registry import load_registry
+from publisher_emoji import model_folder
+
+
+def anatomy_of(folder: Path) -> Anatomy:
+    """Return the anatomy that the installed families give a folder."""
+    return load_registry().recognise(read_configs(folder), str(folder))[1]
+
+
+EMBEDDED = anatomy_of(model_folder())
+"""Anatomy of the embedded model: a U-Net with one text encoder and latents of 8 x 8."""
