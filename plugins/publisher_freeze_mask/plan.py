@@ -66,13 +66,13 @@ def candidates(params: FreezeMaskParams, model: ModelInfo) -> dict[str, Candidat
     return {
         name: Candidate(shape=info.shape, rows=_rows(name, info.shape, params, config))
         for name, info in model.tensors(component).items()
-        if len(info.shape) > 1 or params.one_d == "include"
+        if name not in model.anatomy.constants and (len(info.shape) > 1 or params.one_d == "include")
     }
 
 
 def trained(params: FreezeMaskParams, model: ModelInfo) -> list[str]:
     """Return the names of the tensors that theta_ft may change."""
-    names = model.tensors(model.anatomy.denoiser)
+    names = model.tensors(model.anatomy.denoiser).keys() - set(model.anatomy.constants)
     return sorted(name for name in names if params.adapt.kind == "full" or CROSS_ATTENTION.search(name))
 
 

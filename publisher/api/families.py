@@ -153,6 +153,9 @@ class Anatomy:
     """Names, or ends of names, of the layers that a LoRA of the usual tools adapts."""
     conv_targets: tuple[str, ...] = ()
     """The same of the convolutions that a LoCon adapts beside them."""
+    constants: tuple[str, ...] = ()
+    """Tensors in the denoiser's files that are no parameters, such as fixed position embeddings: no training moves
+    them."""
     hosts: str = ""
     """Regular expression that matches the names of the weights which can carry a membrane; empty: there are none. The
     groups ``transformer``, ``block`` and ``rest`` are explained at :func:`publisher.api.membranes.find_hosts`."""
