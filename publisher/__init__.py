@@ -13,7 +13,7 @@ __version__ = "0.1.0.dev0"
 
 
 def __getattr__(name: str) -> Any:
-    """``publisher.load`` and ``publisher.guard``, imported when they are first asked for."""
+    """Return ``publisher.load`` and ``publisher.guard``, imported when they are first asked for."""
     if name == "load":
         from publisher.loading import load
 

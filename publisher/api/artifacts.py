@@ -24,7 +24,7 @@ _DTYPES = {
 
 
 def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """A safetensors file with sorted metadata and tensors sorted by name, as ``ctx.artifact`` takes it.
+    """Return a safetensors file with sorted metadata and tensors sorted by name, as ``ctx.artifact`` takes it.
 
     The library ``safetensors`` writes its metadata in an order that changes from run to run, and with it the digest.
 

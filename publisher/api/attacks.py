@@ -61,7 +61,7 @@ class Attack(Parametrised[P], ABC):
 
     @abstractmethod
     def requests(self, params: P, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:
-        """The images to generate for one concept, in a fixed order. Called without torch, also by ``publisher plan``.
+        """Return the images to generate for one concept, in a fixed order. Called without torch, by plans too.
 
         An empty result (a concept without synonyms, say) makes the check *unknown*, never *passed*.
         """

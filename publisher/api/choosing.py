@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def named(option: str, ids: Sequence[str], concepts: Sequence[Concept]) -> tuple[Concept, ...]:
-    """The concepts with these ids, in the manifest's order.
+    """Return the concepts with these ids, in the manifest's order.
 
     Args:
         option: that names them, for the message.
@@ -36,14 +36,14 @@ def named(option: str, ids: Sequence[str], concepts: Sequence[Concept]) -> tuple
 
 
 def spread(items: Sequence[T], count: int) -> tuple[T, ...]:
-    """At most ``count`` of them, at even distances, the first among them."""
+    """Return at most ``count`` of them, at even distances, the first among them."""
     if len(items) <= count:
         return tuple(items)
     return tuple(items[i * len(items) // count] for i in range(count))
 
 
 def captions_of(concept: Concept, kind: Captions, prompts: Sequence[str], rare: str) -> tuple[str, ...]:
-    """What somebody writes under images of a concept who calls it so; the prompts themselves where it has no such text.
+    """Return what stands under images of a concept that is called so; the prompts where it has no such text.
 
     Args:
         concept: of the images.

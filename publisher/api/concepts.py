@@ -45,7 +45,7 @@ class Scope(Params):
     """Further texts to stay as they are, without a scorer's label."""
 
     def concept(self, name: str) -> Concept:
-        """The concept with this id, among those to go and those to stay.
+        """Return the concept with this id, among those to go and those to stay.
 
         Raises:
             KeyError: there is none.

@@ -48,13 +48,13 @@ class Candidate(Params):
         return count
 
     def units(self) -> tuple[Range, ...]:
-        """Rows of every unit; of a whole tensor (also one of no axis) ``(0, 0)``, which stands for all of it."""
+        """Return rows of every unit; of a whole tensor (also one of no axis) ``(0, 0)``, which stands for all of it."""
         if not self.rows or not self.shape:
             return ((0, 0),)
         return tuple((i, min(i + self.rows, self.shape[0])) for i in range(0, self.shape[0], self.rows))
 
     def size(self, unit: Range) -> int:
-        """Elements of a unit."""
+        """Return elements of a unit."""
         if unit == (0, 0):
             return self.parameters
         return (unit[1] - unit[0]) * (self.parameters // self.shape[0] if self.shape[0] else 0)
@@ -147,18 +147,18 @@ class FreezeMask(Params):
         return {tensor.name: tensor.rows for tensor in self.frozen}
 
     def as_file(self) -> bytes:
-        """The bytes of the artifact: equal masks give equal bytes."""
+        """Return the bytes of the artifact: equal masks give equal bytes."""
         return (json.dumps(self.as_json(), indent=1, sort_keys=True, ensure_ascii=True) + "\n").encode()
 
 
 def architecture_sha256(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Names and shapes of a component's tensors as one digest: equal where tensors can be compared by name."""
+    """Return names and shapes of a component's tensors as one digest: equal where tensors can be compared by name."""
     lines = "".join(f"{name} {'x'.join(map(str, shapes[name]))}\n" for name in sorted(shapes))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def joined(units: Iterable[Range], candidate: Candidate) -> Rows:
-    """Units of one tensor as rows: neighbours become one range; all of them: empty, which stands for the tensor."""
+    """Return units of one tensor as rows: neighbours become one range; all units become none, which is the tensor."""
     ranges: list[Range] = []
     for start, end in sorted(set(units)):
         if ranges and ranges[-1][1] == start:
@@ -170,7 +170,7 @@ def joined(units: Iterable[Range], candidate: Candidate) -> Rows:
 
 
 def count(frozen: Frozen, candidates: Mapping[str, Candidate]) -> int:
-    """Parameters that are frozen."""
+    """Return parameters that are frozen."""
     return sum(
         sum(candidates[name].size(part) for part in rows) if rows else candidates[name].parameters
         for name, rows in frozen.items()
@@ -178,7 +178,7 @@ def count(frozen: Frozen, candidates: Mapping[str, Candidate]) -> int:
 
 
 def top(scores: Mapping[tuple[str, Range], float], candidates: Mapping[str, Candidate], budget: int) -> dict[str, Rows]:
-    """The units with the highest score, one after the other, as long as they stay within ``budget`` parameters.
+    """Return the units with the highest score, one after the other, as long as they stay within ``budget`` parameters.
 
     A unit that does not fit is passed over for smaller ones behind it, so the budget is met to less than the smallest
     unit that is left. Equal scores go by name.
@@ -199,7 +199,7 @@ def top(scores: Mapping[tuple[str, Range], float], candidates: Mapping[str, Cand
 
 
 def random_mask(candidates: Mapping[str, Candidate], budget: int, generator: torch.Generator) -> dict[str, Rows]:
-    """Units in random order within a budget of parameters: what a learned mask has to be better than.
+    """Return units in random order within a budget of parameters: what a learned mask has to be better than.
 
     Args:
         candidates: of the mask to compare with.
@@ -214,7 +214,7 @@ def random_mask(candidates: Mapping[str, Candidate], budget: int, generator: tor
 
 
 def jaccard(one: Frozen, other: Frozen, candidates: Mapping[str, Candidate]) -> float:
-    """Parameters that both masks freeze, of those that at least one does; 1 for two empty masks."""
+    """Return parameters that both masks freeze, of those that at least one does; 1 for two empty masks."""
     both = either = Fraction(0)
     for name in one.keys() | other.keys():
         a, b = (_marked(mask, name, candidates[name]) for mask in (one, other))
@@ -234,20 +234,20 @@ def _marked(mask: Frozen, name: str, candidate: Candidate) -> set[int]:
 
 
 def part(tensor: torch.Tensor, rows: Rows) -> torch.Tensor:
-    """What of a tensor a mask means, rows after one another."""
+    """Return what of a tensor a mask means, rows after one another."""
     import torch
 
     return torch.cat([tensor[start:end] for start, end in rows]) if rows else tensor
 
 
 def digests(tensor: torch.Tensor, rows: Rows = ()) -> dict[str, str]:
-    """sha256 of what stays of a published tensor, for each type of :data:`CASTS`."""
+    """Return sha256 of what stays of a published tensor, for each type of :data:`CASTS`."""
     kept = part(tensor, rows)
     return {name: digest(kept, name) for name in CASTS}
 
 
 def digest(tensor: torch.Tensor, cast: str) -> str:
-    """sha256 of a tensor's raw bytes after a cast.
+    """Return sha256 of a tensor's raw bytes after a cast.
 
     Args:
         tensor: any floating type, any device.

@@ -21,7 +21,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def publisher_register_steps() -> Sequence[type[Step]]:  # type: ignore[empty-body, type-arg]
-    """Hardening actions that a manifest can name.
+    """Return hardening actions that a manifest can name.
 
     Asked once per process, without torch. Returns classes, not instances. If it raises, this plugin is set aside and
     ``publisher plugins`` says why. Since 0.1.
@@ -30,7 +30,7 @@ def publisher_register_steps() -> Sequence[type[Step]]:  # type: ignore[empty-bo
 
 @hookspec
 def publisher_register_attacks() -> Sequence[type[Attack]]:  # type: ignore[empty-body, type-arg]
-    """Ways to get a concept out of a model, which checks can name.
+    """Return ways to get a concept out of a model, which checks can name.
 
     Asked once per process, without torch. Returns classes. If it raises, this plugin is set aside. Since 0.1.
     """
@@ -38,7 +38,7 @@ def publisher_register_attacks() -> Sequence[type[Attack]]:  # type: ignore[empt
 
 @hookspec
 def publisher_register_scorers() -> Sequence[type[Scorer]]:  # type: ignore[empty-body, type-arg]
-    """Judges of images, which ``evaluate.scorers`` and checks can name.
+    """Return judges of images, which ``evaluate.scorers`` and checks can name.
 
     Asked once per process, without torch. Returns classes. If it raises, this plugin is set aside. Since 0.1.
     """
@@ -46,7 +46,7 @@ def publisher_register_scorers() -> Sequence[type[Scorer]]:  # type: ignore[empt
 
 @hookspec
 def publisher_register_metrics() -> Sequence[type[Metric]]:  # type: ignore[empty-body, type-arg]
-    """Numbers with intervals, which checks can name.
+    """Return numbers with intervals, which checks can name.
 
     Asked once per process, without torch. Returns classes. If it raises, this plugin is set aside. Since 0.1.
     """
@@ -54,7 +54,7 @@ def publisher_register_metrics() -> Sequence[type[Metric]]:  # type: ignore[empt
 
 @hookspec
 def publisher_register_families() -> Sequence[type[ModelFamily]]:  # type: ignore[empty-body]
-    """Kinds of models that steps can work on.
+    """Return kinds of models that steps can work on.
 
     Asked once per process, without torch. Returns classes. Exactly one registered family must recognise a model.
     If it raises, this plugin is set aside. Since 0.1.
@@ -63,7 +63,7 @@ def publisher_register_families() -> Sequence[type[ModelFamily]]:  # type: ignor
 
 @hookspec
 def publisher_register_sources() -> Sequence[type[ModelSource]]:  # type: ignore[empty-body]
-    """Places that ``model:`` can name.
+    """Return places that ``model:`` can name.
 
     Asked once per process, without torch. Returns classes. If it raises, this plugin is set aside. Since 0.1.
     """
@@ -71,7 +71,7 @@ def publisher_register_sources() -> Sequence[type[ModelSource]]:  # type: ignore
 
 @hookspec
 def publisher_register_executors() -> Sequence[type[Executor]]:  # type: ignore[empty-body, type-arg]
-    """Places where the evaluation can run, which ``evaluate.executor`` can name.
+    """Return places where the evaluation can run, which ``evaluate.executor`` can name.
 
     Asked once per process, without torch. Returns classes. If it raises, this plugin is set aside. Since 0.1.
     """
@@ -79,7 +79,7 @@ def publisher_register_executors() -> Sequence[type[Executor]]:  # type: ignore[
 
 @hookspec
 def publisher_register_report_formats() -> Sequence[type[ReportFormat]]:  # type: ignore[empty-body]
-    """Forms of the release report, which ``publisher report --format`` can name.
+    """Return forms of the release report, which ``publisher report --format`` can name.
 
     Asked once per process, without torch. Returns classes. If it raises, this plugin is set aside. Since 0.1.
     """
@@ -87,29 +87,29 @@ def publisher_register_report_formats() -> Sequence[type[ReportFormat]]:  # type
 
 @hookspec
 def publisher_on_release_start(event: ReleaseStart) -> None:
-    """Told once, when the plan is made and before anything runs. An exception is reported and changes nothing."""
+    """Hear, once, of the plan, before anything runs. An exception is reported and changes nothing."""
 
 
 @hookspec
 def publisher_on_step_start(event: StepStart) -> None:
-    """Told before a step runs; not for one that comes from the cache. An exception changes nothing."""
+    """Hear of a step before it runs; not of one that comes from the cache. An exception changes nothing."""
 
 
 @hookspec
 def publisher_on_step_end(event: StepEnd) -> None:
-    """Told when a step has its result, computed or cached. An exception changes nothing."""
+    """Hear that a step has its result, computed or cached. An exception changes nothing."""
 
 
 @hookspec
 def publisher_on_check_end(event: CheckEnd) -> None:
-    """Told when a check has its verdict. An exception changes nothing: no hook decides whether a gate passes."""
+    """Hear that a check has its verdict. An exception changes nothing: no hook decides whether a gate passes."""
 
 
 @hookspec
 def publisher_on_package_built(event: PackageBuilt) -> None:
-    """Told when the unsigned package is complete, before the checks. An exception changes nothing."""
+    """Hear that the unsigned package is complete, before the checks. An exception changes nothing."""
 
 
 @hookspec
 def publisher_on_release_end(event: ReleaseEnd) -> None:
-    """Told once, after the decision, whatever it is. An exception changes nothing."""
+    """Hear, once, of the decision, whatever it is. An exception changes nothing."""

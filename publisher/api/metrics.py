@@ -127,7 +127,7 @@ class Metric(Parametrised[P], ABC):
 
     @abstractmethod
     def measure(self, params: P, observations: Sequence[Observation]) -> Measurement:
-        """The number of these observations; at least one.
+        """Return the number of these observations; at least one.
 
         Raises:
             ValueError: too few observations to say anything; the check becomes *unknown*.
@@ -135,7 +135,7 @@ class Metric(Parametrised[P], ABC):
 
     @abstractmethod
     def best(self, params: P, n: int) -> Interval | None:
-        """The best that n observations could show: if even that breaks a gate, the gate cannot be decided with n.
+        """Return the best that n observations could show: if that breaks a gate, the gate cannot be decided with n.
 
         None where it cannot be said beforehand.
 
@@ -153,7 +153,7 @@ class CurveMetric(Metric[P], ABC):
     """It reads :attr:`Trial.similarity`, which needs a scorer that has features."""
 
     def measure(self, params: P, observations: Sequence[Observation]) -> Measurement:  # noqa: ARG002
-        """Single images are no curve.
+        """Refuse: single images are no curve.
 
         Raises:
             ValueError: always.
@@ -162,7 +162,7 @@ class CurveMetric(Metric[P], ABC):
 
     @abstractmethod
     def read(self, params: P, trials: Sequence[Trial]) -> Measurement:
-        """The number of these trials: of the hardened model and of all controls, of all concepts of the check.
+        """Return the number of these trials: of the hardened model and of all controls, of all concepts of the check.
 
         Raises:
             ValueError: too little to say anything, or a control that this metric needs is missing; the check becomes

@@ -50,7 +50,7 @@ class ModelInfo(ABC):
 
     @abstractmethod
     def config(self, component: str) -> Mapping[str, Any]:
-        """The component's ``config.json`` (or scheduler, or tokenizer configuration); ``"model_index"``: the index.
+        """Return the component's configuration, of a scheduler or tokenizer too; of ``"model_index"`` the index.
 
         Raises:
             KeyError: no such component.
@@ -58,7 +58,7 @@ class ModelInfo(ABC):
 
     @abstractmethod
     def tensors(self, component: str) -> Mapping[str, TensorInfo]:
-        """Header of every tensor of a component, sorted by name."""
+        """Return header of every tensor of a component, sorted by name."""
 
 
 def cross_attention(model: ModelInfo) -> tuple[str, ...]:
@@ -98,7 +98,7 @@ class Model(ModelInfo):
 
     @abstractmethod
     def read(self, component: str, name: str) -> Tensor:
-        """One tensor, on the CPU, in the dtype it is stored in.
+        """Return one tensor, on the CPU, in the dtype it is stored in.
 
         Raises:
             KeyError: no such tensor.

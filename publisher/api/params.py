@@ -30,5 +30,5 @@ class Params(BaseModel):
         return cls.model_validate_json(json.dumps(data))
 
     def as_json(self) -> dict[str, Any]:
-        """The parameters as JSON data, defaults written out; ``parse`` of it gives an equal object."""
+        """Return the parameters as JSON data, defaults written out; ``parse`` of it gives an equal object."""
         return self.model_dump(mode="json")

@@ -229,7 +229,7 @@ class MaskRecord(Params):
 
     @classmethod
     def of(cls, mask: FreezeMask) -> MaskRecord:
-        """The summary of a mask."""
+        """Return the summary of a mask."""
         others = {name: round(jaccard(mask.rows, rows, mask.candidates), 6) for name, rows in mask.others.items()}
         return cls(
             component=mask.component,
@@ -241,7 +241,7 @@ class MaskRecord(Params):
         )
 
     def describes(self, mask: FreezeMask) -> bool:
-        """Whether this is the summary of a mask that nobody vouches for.
+        """Tell whether this is the summary of a mask that nobody vouches for.
 
         Jaccard indices are not computed anew: a hostile mask could make that expensive.
         """

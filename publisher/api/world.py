@@ -30,15 +30,15 @@ class ModelSource(ABC):
 
     @abstractmethod
     def check(self, reference: str) -> str | None:
-        """What is wrong with the reference's form, or None. Touches neither disk nor network."""
+        """Return what is wrong with the reference's form, or None. Touches neither disk nor network."""
 
     @abstractmethod
     def locate(self, reference: str, relative_to: Path) -> Path | None:
-        """The model's folder if it is already on this machine. Never uses the network."""
+        """Return the model's folder if it is already on this machine. Never uses the network."""
 
     @abstractmethod
     def fetch(self, reference: str, relative_to: Path) -> Path:
-        """The model's folder, downloaded where needed.
+        """Return the model's folder, downloaded where needed.
 
         Raises:
             PrerequisiteError: not there and not to be had; the hint says how to get it.
@@ -105,4 +105,4 @@ class ReportFormat(ABC):
 
     @abstractmethod
     def render(self, report: ReleaseReport) -> bytes:
-        """The whole file. Deterministic: the same report gives the same bytes."""
+        """Return the whole file. Deterministic: the same report gives the same bytes."""

@@ -9,7 +9,7 @@ from publisher.api import Attack, Executor, Metric, ModelFamily, ModelSource, No
 
 @hookimpl
 def publisher_register_attacks() -> Sequence[type[Attack]]:  # type: ignore[type-arg]
-    """Those that ask, those that put weights back, those that train."""
+    """Return those that ask, those that put weights back, those that train."""
     from publisher.builtin.attacks import ATTACKS
     from publisher.builtin.training import TRAINING_ATTACKS
     from publisher.builtin.weights import WEIGHT_ATTACKS
@@ -19,7 +19,7 @@ def publisher_register_attacks() -> Sequence[type[Attack]]:  # type: ignore[type
 
 @hookimpl
 def publisher_register_metrics() -> Sequence[type[Metric]]:  # type: ignore[type-arg]
-    """Those that count images, and those that read the curves of attacks by training."""
+    """Return those that count images, and those that read the curves of attacks by training."""
     from publisher.builtin.metrics import METRICS
 
     return METRICS
@@ -27,7 +27,7 @@ def publisher_register_metrics() -> Sequence[type[Metric]]:  # type: ignore[type
 
 @hookimpl
 def publisher_register_families() -> Sequence[type[ModelFamily]]:
-    """``stable-diffusion-1``, ``stable-diffusion-2``, ``stable-diffusion-xl``."""
+    """Return ``stable-diffusion-1``, ``stable-diffusion-2``, ``stable-diffusion-xl``."""
     from publisher.builtin.families import FAMILIES
 
     return FAMILIES
@@ -35,7 +35,7 @@ def publisher_register_families() -> Sequence[type[ModelFamily]]:
 
 @hookimpl
 def publisher_register_sources() -> Sequence[type[ModelSource]]:
-    """``folder`` and ``hf``."""
+    """Return ``folder`` and ``hf``."""
     from publisher.builtin.sources import SOURCES
 
     return SOURCES
@@ -43,7 +43,7 @@ def publisher_register_sources() -> Sequence[type[ModelSource]]:
 
 @hookimpl
 def publisher_register_executors() -> Sequence[type[Executor[NoParams]]]:
-    """``local``."""
+    """Return ``local``."""
     from publisher.builtin.executors import EXECUTORS
 
     return EXECUTORS
@@ -51,7 +51,7 @@ def publisher_register_executors() -> Sequence[type[Executor[NoParams]]]:
 
 @hookimpl
 def publisher_register_report_formats() -> Sequence[type[ReportFormat]]:
-    """The forms of the report."""
+    """Return the forms of the report."""
     from publisher.builtin.reports import FORMATS
 
     return FORMATS

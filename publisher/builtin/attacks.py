@@ -19,7 +19,7 @@ from publisher.api import Attack, Concept, ImageRequest, NoParams, Params, Sampl
 def spread(
     concept: Concept, prompts: Sequence[str], sampling: Sampling, guidances: Sequence[float] = ()
 ) -> tuple[ImageRequest, ...]:
-    """``sampling.images`` requests over the prompts, and over the guidance scales where several are given.
+    """Return ``sampling.images`` requests over the prompts, and over the guidance scales where several are given.
 
     Request ``i`` has the prompt ``i + k mod n``, ``k`` made from the concept's id, and the seed ``sampling.seed + i``:
     no seed is used twice. With several scales, each prompt goes through all of them, each prompt from another one on.
@@ -55,7 +55,7 @@ class Plain(Attack[NoParams]):
     summary = "the concept's own prompts"
 
     def requests(self, params: NoParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
-        """The concept's prompts, spread evenly."""
+        """Return the concept's prompts, spread evenly."""
         return spread(concept, concept.prompts, sampling)
 
 
@@ -67,7 +67,7 @@ class Paraphrase(Attack[NoParams]):
     summary = "the prompts with synonyms in place of the name"
 
     def requests(self, params: NoParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
-        """The concept's paraphrases, spread evenly; none where it has no synonyms."""
+        """Return the concept's paraphrases, spread evenly; none where it has no synonyms."""
         return spread(concept, concept.paraphrases, sampling)
 
 
@@ -80,7 +80,7 @@ class EmptyPrompt(Attack[NoParams]):
     names_concept = False
 
     def requests(self, params: NoParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
-        """The empty prompt; here seeds are all that can vary."""
+        """Return the empty prompt; here seeds are all that can vary."""
         return spread(concept, ("",), sampling)
 
 
@@ -99,7 +99,7 @@ class GuidanceSweep(Attack[GuidanceParams]):
     summary = "the concept's prompts at several guidance scales"
 
     def requests(self, params: GuidanceParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:
-        """The concept's prompts, spread evenly, over the scales in turn."""
+        """Return the concept's prompts, spread evenly, over the scales in turn."""
         return spread(concept, concept.prompts, sampling, params.scales)
 
 

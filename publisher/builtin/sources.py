@@ -25,7 +25,7 @@ class Folder(ModelSource):
     summary = "a diffusers folder on this machine"
 
     def check(self, reference: str) -> str | None:
-        """An empty path, or one with a NUL character."""
+        """Refuse an empty path, and one with a NUL character."""
         path = reference.removeprefix("folder:")
         if not path.strip() or "\0" in path:
             return "the path of the model's folder is empty or malformed"
@@ -44,7 +44,7 @@ class Folder(ModelSource):
         raise ModelError(what, where=str(folder), hint=hint)
 
     def fetch(self, reference: str, relative_to: Path) -> Path:
-        """The same: there is nothing to fetch."""
+        """Return the same: there is nothing to fetch."""
         return self.locate(reference, relative_to)
 
 
@@ -75,7 +75,7 @@ class Hub(ModelSource):
     summary = "hf:org/name@<commit>, from the hub or its cache"
 
     def check(self, reference: str) -> str | None:
-        """Anything but organisation, name and a full commit."""
+        """Refuse anything but organisation, name and a full commit."""
         if PINNED.fullmatch(reference):
             return None
         return (

@@ -30,7 +30,7 @@ class CopyAttention(WeightAttack[CopyAttentionParams]):
     summary = "the base model's attention weights put back"
 
     def requests(self, params: CopyAttentionParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
-        """The concept's prompts, spread evenly."""
+        """Return the concept's prompts, spread evenly."""
         return spread(concept, concept.prompts, sampling)
 
     def alter(
@@ -66,7 +66,7 @@ class MergeWithBase(WeightAttack[MergeParams]):
     summary = "weights mixed with the base model's"
 
     def requests(self, params: MergeParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
-        """The concept's prompts, spread evenly."""
+        """Return the concept's prompts, spread evenly."""
         return spread(concept, concept.prompts, sampling)
 
     def alter(

@@ -20,7 +20,7 @@ class RegistryCatalog:
         self._registry = registry
 
     def names(self, kind: str) -> tuple[str, ...]:
-        """Names of a kind, sorted."""
+        """Return names of a kind, sorted."""
         return self._registry.names(kind)
 
     def params(self, kind: str, name: str) -> type[Params]:
@@ -44,7 +44,7 @@ class RegistryCatalog:
         return found
 
     def source_problem(self, reference: str) -> str | None:
-        """What is wrong with a model reference, or None."""
+        """Return what is wrong with a model reference, or None."""
         try:
             entry = self._registry.source_for(reference)
             with entry.asked("about a reference"):
@@ -59,7 +59,7 @@ class RegistryCatalog:
         return str(collision(entries)) if entries else None
 
     def excuse(self, kind: str, name: str) -> str | None:
-        """Why a plugin that might provide this was set aside, for a better message."""
+        """Tell why a plugin that might provide this was set aside, for a better message."""
         stem = name.replace("-", "_")
         for broken in self._registry.broken:
             if stem in broken.plugin.replace("-", "_") or stem in broken.origin.module:

@@ -34,7 +34,7 @@ class Contribution:
     """Name of the entry point."""
 
     def record(self) -> PluginRecord:
-        """For the report."""
+        """Return what the report says of it."""
         return PluginRecord(kind=self.kind, name=self.name, version=self.version, origin=self.origin)
 
     @property
@@ -97,22 +97,22 @@ class Registry:
         self.broken = broken
 
     def all(self, kind: str) -> tuple[Contribution, ...]:
-        """Contributions of a kind, sorted by name."""
+        """Return contributions of a kind, sorted by name."""
         return tuple(entry for entry in self.contributions if entry.kind == kind)
 
     def names(self, kind: str) -> tuple[str, ...]:
-        """Names of a kind, sorted, each once."""
+        """Return names of a kind, sorted, each once."""
         return tuple(dict.fromkeys(entry.name for entry in self.all(kind)))
 
     def collisions(self) -> dict[tuple[str, str], tuple[Contribution, ...]]:
-        """(kind, name) -> contributions, where several plugins claim one name."""
+        """Return (kind, name) -> contributions, where several plugins claim one name."""
         found: dict[tuple[str, str], list[Contribution]] = {}
         for entry in self.contributions:
             found.setdefault((entry.kind, entry.name), []).append(entry)
         return {key: tuple(entries) for key, entries in found.items() if len(entries) > 1}
 
     def get(self, kind: str, name: str) -> Contribution:
-        """The one contribution of this name.
+        """Return the one contribution of this name.
 
         Raises:
             UsageError: none (with near names), or several (with both origins).
@@ -130,7 +130,7 @@ class Registry:
         return found[0]
 
     def source_for(self, reference: str) -> Contribution:
-        """The source of a model reference: by the whole, by the part before the colon, else a folder."""
+        """Return the source of a model reference: by the whole, by the part before the colon, else a folder."""
         if ":" not in reference or reference.startswith((".", "/", "~")):
             return self.get("source", "folder")
         names, scheme = self.names("source"), reference.split(":", 1)[0]
@@ -154,7 +154,7 @@ class Registry:
         return self.all(kind)
 
     def recognise(self, configs: Mapping[str, Mapping[str, Any]], where: str) -> tuple[Contribution, Anatomy]:
-        """The family of a model and its parts.
+        """Return the family of a model and its parts.
 
         Raises:
             ModelError: no family, or several, recognise it.
@@ -205,7 +205,7 @@ class Registry:
         return problems
 
     def catalog(self) -> RegistryCatalog:
-        """What the manifest has to know of plugins: names, parameters, labels."""
+        """Return what the manifest has to know of plugins: names, parameters, labels."""
         from publisher.registry.catalog import RegistryCatalog
 
         return RegistryCatalog(self)

@@ -43,7 +43,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def blocks() -> list[str]:
-    """The page's blocks of code, in order."""
+    """Return the page's blocks of code, in order."""
     page = (ROOT / "docs" / "plugins" / "write-a-step.md").read_text()
     return re.findall(r"```(?:python|toml)\n(.*?)```", page, re.DOTALL)
 

@@ -71,7 +71,7 @@ def test_a_hint_works_when_it_is_pasted(tmp_path: Path) -> None:
 
 
 def written(tree: ast.Module) -> Iterator[str]:
-    """Every text of a module that is no docstring."""
+    """Return every text of a module that is no docstring."""
     prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:

@@ -59,14 +59,14 @@ class Size:
 
 
 def sizes_of(membrane: Membrane) -> dict[str, Size]:
-    """Stem -> what its branch is made for."""
+    """Return stem -> what its branch is made for."""
     return {
         stem: Size(branch.up.shape[0], branch.down.shape[1], branch.conv) for stem, branch in membrane.branches.items()
     }
 
 
 def read_sizes(path: Path) -> dict[str, Size]:
-    """The same from a file's header, without torch: enough to see whether it fits.
+    """Return the same from a file's header, without torch: enough to see whether it fits.
 
     Raises:
         MembraneFileError: not safetensors, or a layer without both factors.
@@ -88,7 +88,7 @@ def read_sizes(path: Path) -> dict[str, Size]:
 
 
 def misfits(sizes: Mapping[str, Size], hosts: Mapping[str, Host]) -> list[str]:
-    """Why a membrane cannot be put on these hosts, one sentence a layer; empty: it fits.
+    """Tell why a membrane cannot be put on these hosts, one sentence a layer; empty: it fits.
 
     A membrane may leave hosts out. A 1x1 convolution and a linear layer of the same width are told apart.
     """

@@ -73,5 +73,5 @@ class MembraneIndex(Params):
     entries: tuple[MembraneEntry, ...] = Field(min_length=1)
 
     def as_file(self) -> bytes:
-        """The bytes of ``index.json``: equal indexes give equal bytes."""
+        """Return the bytes of ``index.json``: equal indexes give equal bytes."""
         return (json.dumps(self.as_json(), indent=2, sort_keys=True, ensure_ascii=True) + "\n").encode()

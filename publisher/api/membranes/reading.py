@@ -34,7 +34,7 @@ def read_membrane(path: Path) -> Membrane:
 
 
 def parse_membrane_bytes(data: bytes, where: str) -> Membrane:
-    """The same from a file's content; ``where`` names it in errors.
+    """Return the same from a file's content; ``where`` names it in errors.
 
     Raises:
         MembraneFileError: see :func:`read_membrane`.
@@ -52,7 +52,7 @@ def parse_membrane_bytes(data: bytes, where: str) -> Membrane:
 
 
 def parse_membrane(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], where: str) -> Membrane:
-    """The content of a membrane file.
+    """Return the content of a membrane file.
 
     Args:
         tensors: of the file.

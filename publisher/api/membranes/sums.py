@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def weight_change(branches: Sequence[tuple[float, Branch]], shape: Sequence[int]) -> Tensor:
-    """``sum_c gamma_c s_c up_c down_c``, exactly: no cross terms between membranes.
+    """Return ``sum_c gamma_c s_c up_c down_c``, exactly: no cross terms between membranes.
 
     Args:
         branches: permeability and branch of every membrane on one host.
@@ -30,7 +30,7 @@ def weight_change(branches: Sequence[tuple[float, Branch]], shape: Sequence[int]
 
 
 def bundled(membranes: Sequence[tuple[float, Membrane]]) -> Membrane:
-    """Several membranes as one ordinary LoRA of fixed strength: factors side by side, rank and alpha the sum of ranks.
+    """Return several membranes as one LoRA of fixed strength: factors side by side, rank and alpha the sum of ranks.
 
     Its change of every weight is the exact sum of theirs. A loader that knows one permeability a file (the authors')
     opens all of them together; plain diffusers users get the fixed strengths.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def membrane_tensors(membrane: Membrane, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """The tensors of a file, by their kohya names.
+    """Return the tensors of a file, by their kohya names.
 
     Args:
         membrane: to be written.
@@ -33,7 +33,7 @@ def membrane_tensors(membrane: Membrane, dtype: torch.dtype | None = None) -> di
 
 
 def membrane_bytes(membrane: Membrane, dtype: torch.dtype | None = None) -> bytes:
-    """A membrane file. Equal membranes give equal bytes; the authors' code and diffusers read it.
+    """Return a membrane file. Equal membranes give equal bytes; the authors' code and diffusers read it.
 
     The metadata has the authors' three keys, ``prompts`` with commas in a prompt replaced by spaces; ``prompts_json``
     says them exactly.
@@ -42,7 +42,7 @@ def membrane_bytes(membrane: Membrane, dtype: torch.dtype | None = None) -> byte
 
 
 def membrane_metadata(membrane: Membrane) -> dict[str, str]:
-    """The metadata of a membrane file; :func:`parse_membrane` reads the same prompts from it."""
+    """Return the metadata of a membrane file; :func:`parse_membrane` reads the same prompts from it."""
     plain = ",".join(" ".join(prompt.replace(",", " ").split()) for prompt in membrane.prompts)
     return {
         **membrane.metadata,

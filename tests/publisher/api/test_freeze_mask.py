@@ -84,7 +84,7 @@ def test_digests_are_of_the_bytes_after_a_cast_and_of_the_frozen_rows_alone() ->
 
 
 def mask(**changes: Any) -> dict[str, Any]:
-    """A sound mask as JSON data, but for the changes."""
+    """Return a sound mask as JSON data, but for the changes."""
     tensor = torch.ones(4, 3)
     data = FreezeMask(
         component="unet",

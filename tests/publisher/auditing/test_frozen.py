@@ -79,7 +79,7 @@ LAYOUTS = {
 
 
 def write_shards(folder: Path, layout: str, tensors: Mapping[str, torch.Tensor], *, index: bool = True) -> list[Path]:
-    """Two halves of a network in a folder."""
+    """Return two halves of a network in a folder."""
     pattern, index_name = LAYOUTS[layout]
     names = [pattern.format(number) for number in (1, 2)]
     parts = [dict(list(tensors.items())[:3]), dict(list(tensors.items())[3:])]

@@ -92,7 +92,7 @@ OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
 def older(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same tensors as libraries of 2023 save them."""
+    """Return the same tensors as libraries of 2023 save them."""
     found = {}
     for name, tensor in tensors.items():
         layer = next((layer for layer in OLD if f".{layer}." in name), "")

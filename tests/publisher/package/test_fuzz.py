@@ -70,7 +70,7 @@ def trial_row(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def report() -> tuple[dict[str, Any], dict[str, bytes]]:
-    """A report of two checks by the publisher's own metrics, and their evidence."""
+    """Return a report of two checks by the publisher's own metrics, and their evidence."""
     data = report_data()
     plain = data["claims"][0]["checks"][0]
     seen = [
@@ -110,7 +110,7 @@ def report() -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def artifacts() -> dict[str, bytes]:
-    """A membrane with its index, and a freeze mask."""
+    """Return a membrane with its index, and a freeze mask."""
     weight = torch.frombuffer(bytearray(range(32)), dtype=torch.float32).view(2, 4)
     mask: FreezeMask = mask_of({"attn2.to_k.weight": weight}, {"attn2.to_k.weight": ((0, 1),)})
     membrane = safetensors_bytes(
@@ -238,7 +238,7 @@ def refit(folder: Path) -> None:
 
 
 def numbers(folder: Path) -> list[Any]:
-    """What the release says of each check, and of all."""
+    """Return what the release says of each check, and of all."""
     data = json.loads((folder / "release/reports/report.json").read_bytes())
     found = [data["decision"]]
     for claim in data["claims"]:

@@ -46,7 +46,7 @@ def evidence(trials: list[dict[str, Any]]) -> bytes:
 
 
 def trial_row(one: dict[str, Any]) -> dict[str, Any]:
-    """A trial with what the scorer saw: the concept in the first images of each evaluation, as often as it says."""
+    """Return a trial with what the scorer saw: the concept in the first images of each evaluation, as often as said."""
     images_per_evaluation = one["images_per_evaluation"]
     labels = [["cigarette"] * hits + ["pencil"] * (images_per_evaluation - hits) for hits in one["hits"]]
     return {

@@ -190,7 +190,7 @@ def test_a_signature_under_a_false_hint_is_found(package: Path, public: Path, tm
 
 
 def twin(signature: bytes) -> bytes:
-    """The other signature that ECDSA accepts for the same statement."""
+    """Return the other signature that ECDSA accepts for the same statement."""
     from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
     r, s = decode_dss_signature(signature)

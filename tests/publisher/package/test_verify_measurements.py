@@ -26,7 +26,7 @@ Check = dict[str, Any]
 
 
 def measured(rows: Rows) -> dict[str, Any]:
-    """What the metric says of rows, before any test changes them."""
+    """Return what the metric says of rows, before any test changes them."""
     seen = [
         Observation(
             concept=row["concept"],

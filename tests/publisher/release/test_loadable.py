@@ -16,7 +16,7 @@ from publisher_emoji import model_folder
 
 
 def without_weights(folder: Path) -> None:
-    """A safety checker whose weights were left out, as they are where they are a pickle."""
+    """Return a safety checker whose weights were left out, as they are where they are a pickle."""
     index = json.loads((folder / "model_index.json").read_text())
     index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
     (folder / "model_index.json").write_text(json.dumps(index))
@@ -25,7 +25,7 @@ def without_weights(folder: Path) -> None:
 
 
 def with_names_that_nobody_knows(folder: Path) -> None:
-    """Weights that transformers replaces by random ones, with a warning at most."""
+    """Return weights that transformers replaces by random ones, with a warning at most."""
     path = folder / "text_encoder" / "model.safetensors"
     save_file({f"other.{name}": tensor for name, tensor in load_file(path).items()}, path, {"format": "pt"})
 

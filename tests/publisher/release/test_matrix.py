@@ -55,7 +55,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 
 
 def verified(folder: Path, shared: Sequence[tuple[str, ...]] = (), **asked: bool) -> list[str]:
-    """Columns of the matrix of three steps: the second leaves a mask, the third membranes."""
+    """Return columns of the matrix of three steps: the second leaves a mask, the third membranes."""
     write_model(folder / "package")
     write_safeguards(write_mask(folder / "package" / "release", mask_of()))
     membranes = {

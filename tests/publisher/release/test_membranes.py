@@ -29,7 +29,7 @@ GATES = {
 
 
 def steps(folder: Path, model: Model) -> list[dict[str, Any]]:
-    """One step: a random membrane, strong, and shut for every prompt without its words."""
+    """Return one step: a random membrane, strong, and shut for every prompt without its words."""
     data = artifacts(model, ("cigarette",))[f"{FOLDER}/cigarette.safetensors"]
     (folder / "old.safetensors").write_bytes(data)
     transport = {"score": "overlap", "threshold": 0.5, "strength": 6.0}

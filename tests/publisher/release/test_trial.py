@@ -41,7 +41,7 @@ class Quiet:
 
 
 def broken(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
-    """The embedded model with other weights in its denoiser."""
+    """Return the embedded model with other weights in its denoiser."""
     shutil.copytree(model_folder(), folder)
     (file,) = (folder / "unet").glob("*.safetensors")
     tensors = load_file(file)

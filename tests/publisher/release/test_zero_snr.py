@@ -75,7 +75,7 @@ class Heard:
         self.lines.add((stage, text))
 
     def say(self, text: str) -> None:
-        """Nothing to keep."""
+        """Return nothing to keep."""
 
     warn = say
 

@@ -121,7 +121,7 @@ def test_transparency_is_white_and_grey_is_three_times_grey(tmp_path: Path) -> N
 
 
 def bomb() -> bytes:
-    """A PNG that says that it is 100,000 x 100,000."""
+    """Return a PNG that says that it is 100,000 x 100,000."""
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", len(header)) + b"IHDR" + header
     return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", zlib.crc32(b"IHDR" + header))

@@ -17,7 +17,7 @@ from publisher_emoji import model_folder
 
 
 def changed(folder: Path, file: str, key: str, value: Any) -> ModelFolder:
-    """The embedded model with one key of one configuration set, or left out."""
+    """Return the embedded model with one key of one configuration set, or left out."""
     shutil.copytree(model_folder(), folder, copy_function=lambda a, b: Path(b).symlink_to(a))
     config = json.loads((folder / file).read_text())
     config = {name: old for name, old in config.items() if name != key} | ({} if value is ... else {key: value})

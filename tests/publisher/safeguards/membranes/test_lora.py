@@ -21,7 +21,7 @@ Layout = tuple[dict[str, Tensor], dict[str, str]]
 
 
 def kohya(dtype: torch.dtype = torch.float32, **changes: Tensor | None) -> Layout:
-    """Two factors and an alpha of 2, in a type; parts replaced, added, or left out."""
+    """Return two factors and an alpha of 2, in a type; parts replaced, added, or left out."""
     parts = {"lora_down__weight": DOWN.to(dtype), "lora_up__weight": UP.to(dtype), "alpha": torch.tensor(2.0)}
     whole = {
         f"{STEM}.{part.replace('__', '.')}": value for part, value in (parts | changes).items() if value is not None
@@ -30,7 +30,7 @@ def kohya(dtype: torch.dtype = torch.float32, **changes: Tensor | None) -> Layou
 
 
 def diffusers(prefix: str, **adapter: object) -> Layout:
-    """The names of diffusers and peft."""
+    """Return the names of diffusers and peft."""
     config = {"lora_adapter_metadata": json.dumps({f"unet.{key}": value for key, value in adapter.items()})}
     return {f"{prefix}{PATH}.lora_A.weight": DOWN, f"{prefix}{PATH}.lora_B.weight": UP}, config if adapter else {}
 

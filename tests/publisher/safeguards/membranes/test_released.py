@@ -21,7 +21,7 @@ HOSTS = {host.stem: host for host in (Host("mid_block.attentions.0.proj_in", (4,
 
 
 def release(folder: Path, **changes: Any) -> Path:
-    """A folder with one membrane and its index."""
+    """Return a folder with one membrane and its index."""
     (folder / "membranes").mkdir()
     path = save(folder / "membranes/cat.safetensors", random_membrane(HOSTS))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

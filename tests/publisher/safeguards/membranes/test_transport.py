@@ -18,7 +18,7 @@ EVERY = Transport(stop_words=())
 
 
 def plainly(pipeline: Any, prompt: str, concept: str) -> float:
-    """The paper's permeability of one prompt and one concept."""
+    """Return the paper's permeability of one prompt and one concept."""
 
     def states(text: str) -> torch.Tensor:
         read = pipeline.tokenizer(

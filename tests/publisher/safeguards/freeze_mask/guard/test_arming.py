@@ -21,7 +21,7 @@ def weights(unet: Any) -> dict[str, torch.Tensor]:
 
 
 def changed(before: dict[str, torch.Tensor], unet: Any, frozen: Frozen = FROZEN) -> set[str]:
-    """Frozen tensors that are not what they were."""
+    """Return frozen tensors that are not what they were."""
     after = weights(unet)
     return {name for name, rows in frozen.items() if not torch.equal(part(before[name], rows), part(after[name], rows))}
 

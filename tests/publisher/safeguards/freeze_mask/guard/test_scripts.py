@@ -61,7 +61,7 @@ def embedded() -> Any:
 
 
 def batch_loss(pipeline: Any, unet: Any, step: int) -> torch.Tensor:
-    """The inner part of both scripts, on random images."""
+    """Return the inner part of both scripts, on random images."""
     generator = torch.Generator().manual_seed(step)
     scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
     ids = pipeline.tokenizer(
@@ -84,7 +84,7 @@ def frozen_parts(pipeline: Any) -> None:
 
 
 def text_to_image(pipeline: Any, accelerator: Accelerator, out: Path, mask: FreezeMask | None) -> None:
-    """``train_text_to_image.py --use_ema --gradient_checkpointing``."""
+    """Return ``train_text_to_image.py --use_ema --gradient_checkpointing``."""
     unet = pipeline.unet
     frozen_parts(pipeline)
     unet.train()
@@ -107,7 +107,7 @@ def text_to_image(pipeline: Any, accelerator: Accelerator, out: Path, mask: Free
 
 
 def dreambooth_lora(pipeline: Any, accelerator: Accelerator, out: Path, mask: FreezeMask | None) -> None:
-    """``train_dreambooth_lora.py``."""
+    """Return ``train_dreambooth_lora.py``."""
     unet = pipeline.unet
     frozen_parts(pipeline)
     unet.requires_grad_(False)
@@ -138,7 +138,7 @@ def changed(mask: FreezeMask, before: dict[str, torch.Tensor], after: dict[str, 
 
 
 def full(pipeline: Any, accelerator: Accelerator, out: Path, frozen: Frozen, *, honour: bool) -> tuple[set[str], int]:
-    """What of the mask changed in the saved model, and how many tensors changed at all."""
+    """Return what of the mask changed in the saved model, and how many tensors changed at all."""
     mask = mask_of(pipeline.unet, frozen)
     before = {name: tensor.detach().clone() for name, tensor in pipeline.unet.named_parameters()}
     text_to_image(pipeline, accelerator, out, mask if honour else None)
@@ -147,7 +147,7 @@ def full(pipeline: Any, accelerator: Accelerator, out: Path, frozen: Frozen, *, 
 
 
 def lora(pipeline: Any, accelerator: Accelerator, out: Path, frozen: Frozen, *, honour: bool) -> tuple[set[str], int]:
-    """What of the mask changed once the saved adapters are merged, and how many tensors changed at all."""
+    """Return what of the mask changed once the saved adapters are merged, and how many tensors changed at all."""
     mask = mask_of(pipeline.unet, frozen)
     before = {name: tensor.detach().clone() for name, tensor in pipeline.unet.named_parameters()}
     dreambooth_lora(pipeline, accelerator, out, mask if honour else None)

@@ -39,7 +39,7 @@ def guarded(unet: Any) -> Guard:
 
 
 def accelerated(unet: Any, accelerator: Accelerator) -> tuple[Any, Any]:
-    """Two optimizer steps of two batches each, as the example scripts train."""
+    """Return two optimizer steps of two batches each, as the example scripts train."""
     model, optimizer = accelerator.prepare(unet, adamw(unet.parameters()))
     for step in range(4):
         with accelerator.accumulate(model):
