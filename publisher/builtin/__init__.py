@@ -11,10 +11,8 @@ from publisher.api import Attack, Executor, Metric, ModelFamily, ModelSource, No
 def publisher_register_attacks() -> Sequence[type[Attack]]:  # type: ignore[type-arg]
     """Return those that ask, those that put weights back, those that train."""
     from publisher.builtin.attacks import ATTACKS
-    from publisher.builtin.training import TRAINING_ATTACKS
-    from publisher.builtin.weights import WEIGHT_ATTACKS
 
-    return (*ATTACKS, *WEIGHT_ATTACKS, *TRAINING_ATTACKS)
+    return ATTACKS
 
 
 @hookimpl

@@ -168,10 +168,10 @@ def test_claims_are_made_for_what_is_there() -> None:
 
 
 def test_claims_name_their_limits_and_use_registered_checks() -> None:
-    from publisher.builtin.attacks import ATTACKS
+    from publisher.builtin.attacks.asking import ASKING
     from publisher.builtin.metrics import METRICS
 
-    attacks, metrics = {attack.name for attack in ATTACKS}, {metric.name for metric in METRICS}
+    attacks, metrics = {attack.name for attack in ASKING}, {metric.name for metric in METRICS}
     for claim in Erase().claims(EraseParams(), SCOPE):
         assert claim.limits
         assert claim.binds == "in-weights"

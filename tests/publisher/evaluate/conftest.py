@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from publisher.builtin.attacks import ATTACKS
+from publisher.builtin.attacks.asking import ASKING
 from publisher.builtin.metrics import METRICS
 from publisher.evaluate.context import ModelsUnderTest, Setting, Tools
 from publisher.evaluate.store import ImageStore
@@ -18,7 +18,7 @@ def world(tmp_path: Path) -> World:
     """A base model that generates what it is asked for, and a hardened one that erased two concepts."""
     painters = Painters(erased)
     tools = Tools(
-        attacks={attack.name: attack() for attack in (*ATTACKS, Relearn)},
+        attacks={attack.name: attack() for attack in (*ASKING, Relearn)},
         metrics={metric.name: metric() for metric in METRICS},
         scorers={"grey": release_scorer(GreyScorer())},
         judges=dict.fromkeys(KINDS, "grey"),

@@ -29,7 +29,7 @@ from publisher.api import (
     ScorerCard,
     UsageError,
 )
-from publisher.builtin.attacks import Plain
+from publisher.builtin.attacks.asking import Plain
 from publisher.builtin.metrics.rates import ConceptRate
 from publisher.evaluate.checks import matrix_column
 from publisher.evaluate.context import ModelUnderTest

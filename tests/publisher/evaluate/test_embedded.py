@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from publisher.api import Check, Claim, Concept, Gate, Sampling, Scope
-from publisher.builtin.attacks import ATTACKS
+from publisher.builtin.attacks.asking import ASKING
 from publisher.builtin.executors import Local
 from publisher.builtin.metrics import METRICS
 from publisher.evaluate.checks import Evaluation, run_checks
@@ -57,7 +57,7 @@ CLAIM = Claim(
 
 def evaluate(hardened: Path, images: Path | None) -> Evaluation:
     tools = Tools(
-        attacks={attack.name: attack() for attack in ATTACKS},
+        attacks={attack.name: attack() for attack in ASKING},
         metrics={metric.name: metric() for metric in METRICS},
         scorers={"emoji": ReleaseScorer("emoji", EmojiScorer(), ("object", "style"))},
         judges={"object": "emoji", "style": "emoji"},

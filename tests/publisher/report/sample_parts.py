@@ -128,8 +128,8 @@ def steps() -> tuple[StepRecord, ...]:
 def _plugins() -> tuple[PluginRecord, ...]:
     modules = {
         ("step", "erase"): "publisher_erase.step:Erase",
-        ("attack", "plain"): "publisher.builtin.attacks:Plain",
-        ("attack", "paraphrase"): "publisher.builtin.attacks:Paraphrase",
+        ("attack", "plain"): "publisher.builtin.attacks.asking:Plain",
+        ("attack", "paraphrase"): "publisher.builtin.attacks.asking:Paraphrase",
         ("metric", "concept-rate"): "publisher.builtin.metrics.rates:ConceptRate",
         ("metric", "kept-accuracy"): "publisher.builtin.metrics.rates:KeptAccuracy",
         ("scorer", "emoji"): "publisher_emoji.plugin:EmojiScorer",

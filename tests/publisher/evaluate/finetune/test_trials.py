@@ -13,8 +13,8 @@ from safetensors import safe_open
 
 from publisher.api import Concept, ImageRequest, Learner, TrainingAttack, TrainingData, TrainingParams
 from publisher.api.diffusion.text import Text
-from publisher.builtin.training import FullFinetune
-from publisher.builtin.training.adapters import add_lora
+from publisher.builtin.attacks.adapters import add_lora
+from publisher.builtin.attacks.training import FullFinetune
 from publisher.evaluate.finetune.trials import Trained, TrialTask, TrialTasks, perform
 from support.anatomies import anatomy_of
 from support.tiny_sdxl import save_tiny_sdxl

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from publisher.api import Attack, Concept, NoParams, Sampling
-from publisher.builtin.attacks import ATTACKS, EmptyPrompt, GuidanceParams, GuidanceSweep, Paraphrase, Plain
+from publisher.builtin.attacks.asking import ASKING, EmptyPrompt, GuidanceParams, GuidanceSweep, Paraphrase, Plain
 
 SAMPLING = Sampling(steps=10, guidance=3.0, images=7, seed=100)
 CIGARETTE = Concept(
@@ -72,7 +72,7 @@ def test_the_sweep_goes_from_no_guidance_to_much_by_default() -> None:
     assert (min(used), max(used)) == (1.0, 15.0)
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda cls: cls.name)
+@pytest.mark.parametrize("attack", ASKING, ids=lambda cls: cls.name)
 def test_every_attack_asks_the_same_twice_and_as_often_as_told(attack: type[Attack[Any]]) -> None:
     first, second = (attack().requests(attack.Params(), CIGARETTE, SAMPLING) for _ in range(2))
     assert first == second

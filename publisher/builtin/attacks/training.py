@@ -5,8 +5,16 @@ from __future__ import annotations
 from abc import ABC
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from publisher.api import DescentAttack, DescentParams, PriorParams, TrainingData, TrialStart, denoiser_of
-from publisher.builtin.training.params import (
+from publisher.api import (
+    DescentAttack,
+    DescentParams,
+    PriorParams,
+    TrainingAttack,
+    TrainingData,
+    TrialStart,
+    denoiser_of,
+)
+from publisher.builtin.attacks.training_params import (
     CrossAttentionParams,
     CustomDiffusionParams,
     DreamBoothLoraParams,
@@ -134,7 +142,7 @@ class CustomDiffusion(_TokenAttack[CustomDiffusionParams]):
 
 def _with_adapters(start: TrialStart[Any], rank: int, *, conv: bool = False) -> Trainable:
     from publisher.api.diffusion.learner import Trainable, frozen_layers
-    from publisher.builtin.training.adapters import add_lora
+    from publisher.builtin.attacks.adapters import add_lora
 
     layers = frozen_layers(start.data.frozen)
     return Trainable(add_lora(start.pipeline, rank, start.generator, conv=conv, without=layers))
@@ -142,8 +150,19 @@ def _with_adapters(start: TrialStart[Any], rank: int, *, conv: bool = False) -> 
 
 def _with_token(start: TrialStart[W], weights: tuple[torch.nn.Parameter, ...]) -> Trainable:
     from publisher.api.diffusion.learner import Trainable
-    from publisher.builtin.training.tokens import add_token
+    from publisher.builtin.attacks.tokens import add_token
 
     params = start.params
     words = params.initial or start.data.concept.name
     return Trainable(weights, add_token(start.pipeline, params.rare, words, params.vectors), text=True)
+
+
+TRAINING: tuple[type[TrainingAttack[Any]], ...] = (
+    FullFinetune,
+    CrossAttention,
+    Lora,
+    DreamBooth,
+    DreamBoothLora,
+    TextualInversion,
+    CustomDiffusion,
+)

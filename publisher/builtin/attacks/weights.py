@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from publisher.api import Anatomy, Concept, ImageRequest, Params, Sampling, WeightAttack
-from publisher.builtin.attacks import spread
+from publisher.builtin.attacks.asking import spread
 
 if TYPE_CHECKING:
     import torch
@@ -84,4 +84,4 @@ class MergeWithBase(WeightAttack[MergeParams]):
         return hardened.float().lerp(base.float(), params.alpha).to(hardened.dtype)
 
 
-WEIGHT_ATTACKS: tuple[type[WeightAttack], ...] = (CopyAttention, MergeWithBase)  # type: ignore[type-arg]
+WEIGHTS: tuple[type[WeightAttack], ...] = (CopyAttention, MergeWithBase)  # type: ignore[type-arg]

@@ -5,8 +5,8 @@ import torch
 from pydantic import ValidationError
 
 from publisher.api import Concept, Sampling
-from publisher.builtin.attacks import spread
-from publisher.builtin.weights import WEIGHT_ATTACKS, CopyAttention, CopyAttentionParams, MergeParams, MergeWithBase
+from publisher.builtin.attacks.asking import spread
+from publisher.builtin.attacks.weights import WEIGHTS, CopyAttention, CopyAttentionParams, MergeParams, MergeWithBase
 from support.anatomies import EMBEDDED
 
 HARDENED, BASE = torch.tensor([1.0, 2.0]), torch.tensor([3.0, -2.0])
@@ -53,7 +53,7 @@ def test_a_mixture_has_something_of_both(alpha: float) -> None:
         MergeParams(alpha=alpha)
 
 
-@pytest.mark.parametrize("attack", WEIGHT_ATTACKS)
+@pytest.mark.parametrize("attack", WEIGHTS)
 def test_then_they_ask_in_plain_words(attack: type[CopyAttention | MergeWithBase]) -> None:
     sampling = Sampling(images=5)
     assert attack().requests(attack.Params(), CAT, sampling) == spread(CAT, CAT.prompts, sampling)  # type: ignore[arg-type]

@@ -13,11 +13,11 @@ from torch import Tensor
 from publisher.api import Concept, TrainingAttack, TrainingData
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.latents import Noising
-from publisher.builtin.training import TRAINING_ATTACKS
+from publisher.builtin.attacks.training import TRAINING
 from publisher.runtime.pipelines import load
 from support.anatomies import anatomy_of
 
-ATTACKS = {attack.name: attack for attack in TRAINING_ATTACKS}
+ATTACKS = {attack.name: attack for attack in TRAINING}
 CAT = Concept(
     id="cat",
     name="cat",

@@ -103,4 +103,4 @@ class GuidanceSweep(Attack[GuidanceParams]):
         return spread(concept, concept.prompts, sampling, params.scales)
 
 
-ATTACKS: tuple[type[Attack], ...] = (Plain, Paraphrase, EmptyPrompt, GuidanceSweep)  # type: ignore[type-arg]
+ASKING: tuple[type[Attack], ...] = (Plain, Paraphrase, EmptyPrompt, GuidanceSweep)  # type: ignore[type-arg]
