@@ -10,7 +10,7 @@ KILLS ?= 40
 FULLS ?= 14
 KILL_SEED ?= 1
 
-.PHONY: help quickstart test test-fast fuzz kill coverage check lint types contracts package reference format clean
+.PHONY: help quickstart golden test test-fast fuzz kill coverage check lint types contracts package reference format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ help:  ## this list
 quickstart: $(READY)  ## release the embedded model without two objects and a style
 	rm -rf out/quickstart/emoji-clean-1.0.0
 	$(BIN)/publisher release manifests/quickstart.yaml --out out/quickstart --throwaway-key
+
+golden: quickstart  ## release the quickstart and compare it with the golden one
+	$(BIN)/python tests/released/compare.py out/quickstart/emoji-clean-1.0.0.report
 
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest $(WORKERS)
