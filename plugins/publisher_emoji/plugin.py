@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from publisher.api import Judgement, ModelSource, NoParams, PrerequisiteError, Scorer, ScorerCard
+from publisher.api import Judgement, ModelDefaults, ModelSource, NoParams, PrerequisiteError, Scorer, ScorerCard
 from publisher_emoji.concepts import DATA, vocabulary
 
 if TYPE_CHECKING:
@@ -24,6 +24,16 @@ class EmbeddedEmoji(ModelSource):
     name = REFERENCE
     version = "1"
     summary = "the embedded emoji model"
+
+    def defaults(self, reference: str) -> ModelDefaults:  # noqa: ARG002 - there is one model
+        """Return the prompts that it was trained on, its scorer, and the few steps that it needs."""
+        return ModelDefaults(
+            object=("{a} {name} emoji", "{a} {name} emoji in {style} style"),
+            style=("{a} {object} emoji in {name} style",),
+            scorer="emoji",
+            steps=4,
+            guidance=3.0,
+        )
 
     def check(self, reference: str) -> str | None:
         """Refuse anything but the name itself."""

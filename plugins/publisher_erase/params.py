@@ -17,9 +17,10 @@ class EraseParams(Params):
     up."""
     concepts: tuple[str, ...] = ()
     """Ids of the manifest's concepts to erase; empty: all of them."""
-    targets: dict[str, str] = Field(default_factory=dict)
-    """Concept id -> words that take the place of the concept's name in its prompts (g). A concept without an entry, or
-    with an empty one, is mapped to the empty prompt. Words of the same sort (another object) do less damage."""
+    targets: Literal["auto"] | dict[str, str] = "auto"
+    """Concept id -> words that take the place of the concept's name in its prompts (g). Words of the same sort (another
+    object) do less damage; an empty entry means the empty prompt. ``auto``, and for concepts without an entry: the
+    nearest kept concept of the same kind, by the text encoder's token embeddings."""
     synonyms: bool = False
     """Whether the concepts' paraphrases (prompts with synonyms in place of the name) are erased too."""
     rows: Literal["content", "mean-pad", "last-eos", "last", "tail", "all"] = "mean-pad"

@@ -88,7 +88,7 @@ def select(params: EraseParams, scope: Scope) -> Selection:
         UsageError: no concept, or a name that the manifest's concepts do not have.
     """
     concepts = _chosen(params, scope)
-    for name in params.targets:
+    for name in () if params.targets == "auto" else params.targets:
         _known(name, [concept.id for concept in concepts], "targets")
     pairs = tuple((concept, _pairs(concept, params)) for concept in concepts)
     kept = [prompt for concept in scope.keep for prompt in concept.prompts]
@@ -197,7 +197,7 @@ def _known(name: str, ids: Sequence[str], where: str) -> None:
 def _pairs(concept: Concept, params: EraseParams) -> tuple[tuple[str, str], ...]:
     prompts = (*concept.prompts, *(concept.paraphrases if params.synonyms else ()))
     words = (concept.name, *concept.synonyms)
-    target = params.targets.get(concept.id, "")
+    target = "" if params.targets == "auto" else params.targets.get(concept.id, "")
     return tuple((prompt, substitute(prompt, words, target)) for prompt in prompts)
 
 

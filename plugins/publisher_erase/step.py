@@ -10,6 +10,7 @@ from publisher.api import Claim, ModelError, ModelInfo, Requirements, Scope, Ste
 from publisher_erase.claims import erase_claims, limits
 from publisher_erase.params import EraseParams
 from publisher_erase.plan import TokenSelection, check_encoders, find_projections, select, tokenise
+from publisher_erase.targets import choose_targets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,14 @@ class Erase(Step[EraseParams]):
     version = "1"
     summary = "closed-form concept erasure (UCE, RECE) in cross-attention"
     requires = Requirements(needs=("cross-attention", "clip-text"))
+
+    def decide(self, params: EraseParams, scope: Scope, model: ModelInfo) -> EraseParams:
+        """Choose the targets that the manifest leaves open.
+
+        Raises:
+            ModelError: the text encoder's files cannot be read.
+        """
+        return params.model_copy(update={"targets": choose_targets(params, scope, model)})
 
     def claims(self, params: EraseParams, scope: Scope) -> Sequence[Claim]:
         """Promise: not from plain prompts, not from synonyms, kept concepts intact, empty prompt as before."""
@@ -60,6 +69,7 @@ class Erase(Step[EraseParams]):
         """
         from publisher_erase.data import Encoders
 
+        params = self.decide(params, ctx.scope, ctx.model)
         selection = select(params, ctx.scope)
         for warning in (*selection.warnings, *limits(ctx.model.anatomy)):
             ctx.warn(warning)

@@ -41,7 +41,7 @@ from publisher.api.records import (
 from publisher.api.scorers import Judgement, Scorer, ScorerCard
 from publisher.api.steps import Configured, NoParams, References, Requirements, Step, StepContext
 from publisher.api.training import Captions, Learner, TrainingAttack, TrainingData, TrainingParams, Trial, WeightAttack
-from publisher.api.world import Executor, ModelSource, ReportFormat, Task
+from publisher.api.world import Executor, ModelDefaults, ModelSource, ReportFormat, Task
 from publisher.errors import ModelError, PluginError, PrerequisiteError, PublisherError, UsageError
 
 __all__ = [
@@ -77,6 +77,7 @@ __all__ = [
     "MembraneUse",
     "Metric",
     "Model",
+    "ModelDefaults",
     "ModelError",
     "ModelFamily",
     "ModelInfo",

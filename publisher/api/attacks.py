@@ -29,6 +29,10 @@ class ImageRequest(Params):
     """Classifier-free guidance scale."""
 
 
+KEPT_IMAGES = 150
+"""Images of all kept concepts together, where a manifest names no number for each."""
+
+
 class Sampling(Params):
     """How the checks generate images: the manifest's ``evaluate.sampling``."""
 
@@ -39,9 +43,19 @@ class Sampling(Params):
     images: int = Field(default=60, ge=1, le=100_000)
     """Images for each concept and check, spread evenly over its prompts."""
     kept_images: int | None = Field(default=None, ge=1, le=100_000)
-    """The same for each kept concept, of which there may be many; default: as many as for the others."""
+    """Images for each kept concept and check; default: about 150 are shared out among all, at
+    least one and at most ``images`` each."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """First of the images' seeds."""
+
+    def for_kept(self, kept: int) -> Sampling:
+        """Return the sampling as an attack on a kept concept sees it.
+
+        Args:
+            kept: number of kept concepts.
+        """
+        images = self.kept_images or min(self.images, max(1, round(KEPT_IMAGES / max(kept, 1))))
+        return self.model_copy(update={"images": images})
 
 
 class Attack(Parametrised[P], ABC):

@@ -57,6 +57,14 @@ class ModelInfo(ABC):
         """
 
     @abstractmethod
+    def base_files(self, component: str) -> Path:
+        """Folder with a component's files as the base model has them. Never write into it.
+
+        Raises:
+            KeyError: no such component.
+        """
+
+    @abstractmethod
     def tensors(self, component: str) -> Mapping[str, TensorInfo]:
         """Return header of every tensor of a component, sorted by name."""
 

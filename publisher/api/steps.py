@@ -193,6 +193,19 @@ class Step(Parametrised[P], ABC):
         """Return files that the parameters name, relative to the manifest; the result depends on their digests."""
         return ()
 
+    def decide(self, params: P, scope: Scope, model: ModelInfo) -> P:  # noqa: ARG002 - for subclasses
+        """Return the parameters with everything decided that a manifest may leave to the step, such as ``auto``.
+
+        Called once when the step is planned, without torch. What it returns stands in the plan, the report and the key
+        of the step's result, and is what the other methods get. Decided parameters stay as they are.
+
+        Args:
+            params: as the manifest has them, defaults included.
+            scope: the step's concepts, and all that is to stay.
+            model: the base model.
+        """
+        return params
+
     @abstractmethod
     def claims(self, params: P, scope: Scope) -> Sequence[Claim]:
         """Return what the step promises about ``scope`` and how to test it. Called before the run, without torch."""

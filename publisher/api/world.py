@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
+from pydantic import Field
+
+from publisher.api.params import Params
 from publisher.api.steps import Configured, P
 
 if TYPE_CHECKING:
@@ -14,6 +17,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class ModelDefaults(Params):
+    """What a model source knows of manifests for its models: used where a manifest says nothing."""
+
+    object: tuple[str, ...] = ()
+    """Templates of prompts that ask for an object, as the manifest's ``prompts.object`` has them."""
+    style: tuple[str, ...] = ()
+    """The same for a style."""
+    person: tuple[str, ...] = ()
+    """The same for a person."""
+    unsafe: tuple[str, ...] = ()
+    """The same for unsafe content."""
+    scorer: str = ""
+    """Registered name of a scorer that judges this model's images; empty: none is known."""
+    steps: int | None = Field(default=None, ge=1, le=1000)
+    """Sampling steps that these models need; None: those of every model."""
+    guidance: float | None = Field(default=None, ge=0)
+    """Classifier-free guidance scale for these models; None: that of every model."""
 
 
 class ModelSource(ABC):
@@ -27,6 +49,10 @@ class ModelSource(ABC):
     name: ClassVar[str]
     version: ClassVar[str]
     summary: ClassVar[str] = ""
+
+    def defaults(self, reference: str) -> ModelDefaults:  # noqa: ARG002 - for subclasses
+        """Return what manifests for this model may leave out. Touches neither disk nor network."""
+        return ModelDefaults()
 
     @abstractmethod
     def check(self, reference: str) -> str | None:

@@ -10,11 +10,19 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from publisher.api import ModelError, ModelSource, PrerequisiteError, PublisherError
+from publisher.api import ModelDefaults, ModelError, ModelSource, PrerequisiteError, PublisherError
 from publisher.api.model_files import CARRIED, INDEX, model_parts, select_texts, select_weights, under
 
 PINNED = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})", re.ASCII)
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)
+
+
+PHOTOGRAPHS = ModelDefaults(
+    object=("a photo of {a} {name}", "{a} {name}", "a painting of {a} {name}", "{a} {name} on a table"),
+    style=("a landscape in the style of {name}", "a portrait in the style of {name}", "a painting by {name}"),
+    person=("a photo of {name}", "a portrait of {name}", "{name} on a stage"),
+)
+"""Prompts for models of photographs and paintings. Who judges them, nobody can know here."""
 
 
 class Folder(ModelSource):
@@ -23,6 +31,10 @@ class Folder(ModelSource):
     name = "folder"
     version = "1"
     summary = "a diffusers folder on this machine"
+
+    def defaults(self, reference: str) -> ModelDefaults:  # noqa: ARG002 - all are taken for such models
+        """Return prompts for photographs and paintings."""
+        return PHOTOGRAPHS
 
     def check(self, reference: str) -> str | None:
         """Refuse an empty path, and one with a NUL character."""
@@ -73,6 +85,10 @@ class Hub(ModelSource):
     name = "hf"
     version = "1"
     summary = "hf:org/name@<commit>, from the hub or its cache"
+
+    def defaults(self, reference: str) -> ModelDefaults:  # noqa: ARG002 - all are taken for such models
+        """Return prompts for photographs and paintings."""
+        return PHOTOGRAPHS
 
     def check(self, reference: str) -> str | None:
         """Refuse anything but organisation, name and a full commit."""

@@ -131,6 +131,10 @@ def _plan_step(step: ResolvedStep, entry: Contribution, resolved: Resolved, worl
         device=world.device,
         versions=world.versions,
     )
+    if world.model:
+        folder, asked = world.model.folder, params
+        params = guarded(identity, lambda: instance.decide(asked, scope, folder))
+        identity = replace(identity, params=params.as_json())
     instance.files = _input_files(guarded(identity, lambda: instance.inputs(params)), world.relative_to, step.id)
     identity = replace(identity, inputs={name: sha256_file(path) for name, path in instance.files.items()})
     model = world.model

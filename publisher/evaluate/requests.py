@@ -44,7 +44,8 @@ def ask(check: Check, scope: Scope, tools: Tools, sampling: Sampling) -> Asked:
     refused = 0
     for concept in concepts(check, scope):
         params = params_for(parsed(type(attack).Params, check.attack_params, "attack"), concept, scope)
-        requests = _requests(attack, params, concept, _images(sampling, kept=concept in scope.keep))
+        wide = sampling.for_kept(len(scope.keep)) if concept in scope.keep else sampling
+        requests = _requests(attack, params, concept, wide)
         allowed = [request for request in requests if not is_refused(request.prompt, concept)]
         refused += len(requests) - len(allowed)
         if not allowed:
@@ -105,11 +106,6 @@ def concepts(check: Check, scope: Scope) -> list[Concept]:
 def one_line(error: BaseException) -> str:
     """Return an exception's type and message on one line of bounded length."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-
-
-def _images(sampling: Sampling, *, kept: bool) -> Sampling:
-    """Return the sampling of one concept: what stays may have a number of images of its own."""
-    return sampling.model_copy(update={"images": sampling.kept_images}) if kept and sampling.kept_images else sampling
 
 
 def _requests(attack: Attack[Any], params: Params, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:

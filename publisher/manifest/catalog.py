@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from publisher.api import Params
+from publisher.api import ModelDefaults, Params
 
 
 class Catalog(Protocol):
@@ -37,6 +37,13 @@ class Catalog(Protocol):
 
     def source_problem(self, reference: str) -> str | None:
         """Return why no installed source takes this model reference, or None. Touches neither disk nor network."""
+
+    def model_defaults(self, reference: str) -> ModelDefaults:
+        """Return what the source of a model knows of manifests for it. Touches neither disk nor network.
+
+        Raises:
+            PluginError: it crashed.
+        """
 
     def excuse(self, kind: str, name: str) -> str | None:
         """Return why a plugin that may have provided this name was set aside, or None."""

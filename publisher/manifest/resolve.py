@@ -11,6 +11,7 @@ from publisher.api import Check, Gate, Params, Sampling, Scope
 from publisher.errors import ManifestError
 from publisher.manifest.catalog import Catalog
 from publisher.manifest.concepts import resolve_scope
+from publisher.manifest.defaults import fill_in, keep_the_rest
 from publisher.manifest.loader import Document, load
 from publisher.manifest.places import Problems
 from publisher.manifest.plugins import add_plugin_problems
@@ -102,9 +103,12 @@ def resolve(document: Document, catalog: Catalog) -> Resolved:
     problems = Problems(document.places)
     add_plugin_problems(document.data, problems, catalog)
     manifest = document.manifest
+    if not len(problems):
+        manifest = fill_in(manifest, catalog.model_defaults(manifest.model))
     scorers = None if len(problems) else resolve_scorers(manifest.evaluate, catalog, problems)
     scope = None
     if scorers is not None:
+        manifest = keep_the_rest(manifest, scorers, catalog)
         scope = _scope(manifest, document.path.parent, scorers, catalog, problems)
     check_steps(manifest, problems)
     if scope and scorers is not None:

@@ -218,7 +218,7 @@ class Sign(Params):
 class Manifest(Params):
     """A release: which model, what is to go and to stay, which steps, which tests, who signs."""
 
-    manifest: Literal[1]
+    manifest: Literal[1] = 1
     """Version of this format."""
     release: Release
     """Name, version and licence of the package."""

@@ -116,6 +116,12 @@ class ModelFolder(ModelInfo):
         """Return the component's configuration."""
         return self._configs[component]
 
+    def base_files(self, component: str) -> Path:
+        """Return the component's folder."""
+        if component not in self.components:
+            raise KeyError(component)
+        return self.path / component
+
     @cached_property
     def carried(self) -> tuple[str, ...]:
         """Files by which the folder is a released package, or a part of one; empty for a plain model."""

@@ -93,6 +93,10 @@ class State(Model):
         """Return the component's configuration."""
         return self.base.config(component)
 
+    def base_files(self, component: str) -> Path:
+        """Return the component's folder in the base model."""
+        return self.base.base_files(component)
+
     def tensors(self, component: str) -> Mapping[str, TensorInfo]:
         """Return the header of every tensor, sorted by name: steps change neither names nor shapes nor dtypes."""
         return self.base.tensors(component)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from publisher.api import Params
+from publisher.api import ModelDefaults, Params
 from publisher.errors import UsageError
 from publisher.registry.registry import collision
 
@@ -52,6 +52,17 @@ class RegistryCatalog:
         except UsageError as error:
             return str(error)
         return problem
+
+    def model_defaults(self, reference: str) -> ModelDefaults:
+        """Return what the model's source says for manifests that leave it out.
+
+        Raises:
+            PluginError: it crashed.
+        """
+        entry = self._registry.source_for(reference)
+        with entry.asked("for its defaults"):
+            defaults: ModelDefaults = entry.cls().defaults(reference)
+        return defaults
 
     def conflict(self, kind: str, name: str) -> str | None:
         """Return the origins of a name that several plugins claim, as a message; None: at most one does."""

@@ -51,6 +51,9 @@ class Headers(ModelInfo):
     def config(self, component: str) -> Mapping[str, Any]:
         return self.configs.get(component, {})
 
+    def base_files(self, component: str) -> Path:
+        raise NotImplementedError(component)
+
     def tensors(self, component: str) -> Mapping[str, TensorInfo]:
         return self.unet if component == "unet" else {}
 

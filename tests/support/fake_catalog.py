@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from publisher.api import NoParams, Params
+from publisher.api import ModelDefaults, NoParams, Params
 
 
 class Schedule(Params):
@@ -74,6 +74,16 @@ class FakeCatalog:
         "objects": {"object": ("cigarette",)},
     }
 
+    defaults: Mapping[str, ModelDefaults] = {
+        "embedded:known": ModelDefaults(
+            object=("{a} {name} emoji",),
+            style=("{a} {object} emoji in {name} style",),
+            scorer="emoji",
+            steps=4,
+            guidance=3.0,
+        ),
+    }
+
     def names(self, kind: str) -> tuple[str, ...]:
         return tuple(sorted({**self.models, "source": ("embedded:emoji", "folder", "hf")}[kind]))
 
@@ -85,6 +95,9 @@ class FakeCatalog:
 
     def source_problem(self, reference: str) -> str | None:
         return "no plugin provides the source 'ftp'\nInstalled: folder, hf." if reference.startswith("ftp:") else None
+
+    def model_defaults(self, reference: str) -> ModelDefaults:
+        return self.defaults.get(reference, ModelDefaults())
 
     def excuse(self, kind: str, name: str) -> str | None:
         return f"the plugin 'broken', which may provide this {kind}, was set aside: no x" if name == "broken" else None

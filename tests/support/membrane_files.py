@@ -53,6 +53,9 @@ class Headers(ModelInfo):
     def config(self, component: str) -> Mapping[str, Any]:
         raise KeyError(component)
 
+    def base_files(self, component: str) -> Path:
+        raise NotImplementedError(component)
+
     def tensors(self, component: str) -> Mapping[str, TensorInfo]:
         return self._tensors
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +42,9 @@ class Configured(ModelInfo):
 
     def config(self, component: str) -> Mapping[str, Any]:
         return self.configs[component]
+
+    def base_files(self, component: str) -> Path:
+        raise NotImplementedError(component)
 
     def tensors(self, component: str) -> Mapping[str, TensorInfo]:
         return {name: TensorInfo(name, (8, 8), "F32", f"{component}/x.safetensors") for name in self.names}

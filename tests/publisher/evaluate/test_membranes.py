@@ -188,7 +188,7 @@ def test_a_permeability_that_is_no_number_is_none(value: float) -> None:
 
 
 def test_the_table_has_what_is_to_go_then_what_stays_and_opens_most(bundle: World) -> None:
-    bundle.sampling = bundle.sampling.model_copy(update={"images": 100})
+    bundle.sampling = bundle.sampling.model_copy(update={"images": 100, "kept_images": 100})
     found = bundle.evaluate(check(concepts=("cigarette", "pistol")), kept()).permeabilities
     assert found is not None
     assert (found.membranes, found.prompts) == (("cigarette", "pistol"), 4 * 100)

@@ -1,0 +1,88 @@
+"""Nearness of words by a text encoder's token embeddings, without torch, as the libraries tokenise them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from transformers import CLIPTokenizer
+
+from publisher.api.words import WordSpace, shares_a_word
+from publisher.builtin.families import StableDiffusion1
+from publisher.errors import ModelError
+from publisher.model.folder import ModelFolder, read_configs
+from publisher_emoji import model_folder, vocabulary
+
+ODD = ("Van Gogh's  café 42!", "naïve — test", "t-shirt")
+
+
+def model_of(folder: Path) -> ModelFolder:
+    configs = read_configs(folder)
+    anatomy = StableDiffusion1().recognise(configs)
+    assert anatomy is not None
+    return ModelFolder(folder, anatomy, configs)
+
+
+@pytest.fixture(scope="module")
+def space() -> WordSpace:
+    return WordSpace(model_of(model_folder()))
+
+
+def test_words_of_a_sort_are_near(space: WordSpace) -> None:
+    others = [name for name in vocabulary().object_names if name != "skull"]
+    (first, cosine), *rest = space.nearest("skull", others)
+    assert first == "ghost"
+    assert 0.4 < cosine < 0.7
+    assert [value for _, value in rest] == sorted((value for _, value in rest), reverse=True)
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["tokenizer.json", "vocabulary and merges"])
+def test_tokens_are_those_of_the_library(fast: bool, tmp_path: Path, space: WordSpace) -> None:  # noqa: FBT001
+    source = model_folder() / "tokenizer"
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    for name in ("tokenizer.json",) if fast else ("vocab.json", "merges.txt"):
+        (folder / name).write_bytes((source / name).read_bytes())
+    theirs = CLIPTokenizer.from_pretrained(source)
+    ours = WordSpace(model_of(model_folder()))
+    ours._tokenizer = folder
+    for text in (*ODD, *vocabulary().object_names):
+        assert ours._tokens(text) == theirs(text, add_special_tokens=False).input_ids, text
+
+
+def test_a_word_is_the_mean_of_its_tokens(space: WordSpace, tmp_path: Path) -> None:
+    space_here = WordSpace(model_of(model_folder()))
+    ids = space._tokens("police officer")
+    table = np.zeros((1389, 3), dtype=np.float16)
+    table[ids] = [[2, 0, 0], [0, 4, 0]]
+    save_file({"embeddings.token_embedding.weight": table}, tmp_path / "model.safetensors")
+    space_here._encoder = tmp_path
+    assert space_here.vector("police officer").tolist() == [1.0, 2.0, 0.0]
+
+
+def test_an_encoder_without_known_embeddings_says_so(tmp_path: Path) -> None:
+    here = WordSpace(model_of(model_folder()))
+    here._encoder = tmp_path
+    with pytest.raises(ModelError, match="no token embeddings that are known"):
+        here.vector("skull")
+
+
+def test_names_with_a_word_in_common_are_told() -> None:
+    assert shares_a_word(("knife",), ("fork and Knife",))
+    assert not shares_a_word(("heart",), ("hearts",))
+
+
+def test_no_torch_is_loaded() -> None:
+    code = (
+        "import sys; from publisher.api.words import WordSpace; from publisher.registry import load_registry;"
+        "from publisher.engine.plan import locate_model; from pathlib import Path;"
+        "found = locate_model('embedded:emoji', load_registry(), Path(), fetch=False);"
+        "print(WordSpace(found.folder).nearest('dog', ['horse', 'key'])[0][0], 'torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["horse", "False"], json.dumps(found.stderr)
