@@ -30,6 +30,9 @@ class EmbeddedEmoji(ModelSource):
         return ModelDefaults(
             object=("{a} {name} emoji", "{a} {name} emoji in {style} style"),
             style=("{a} {object} emoji in {name} style",),
+            release="emoji-clean",
+            license="CC-BY-4.0",
+            examples=("{id: cigarette, synonyms: [smoke, cig]}", "{id: noto, kind: style}"),
             scorer="emoji",
             steps=4,
             guidance=3.0,

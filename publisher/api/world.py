@@ -30,6 +30,12 @@ class ModelDefaults(Params):
     """The same for a person."""
     unsafe: tuple[str, ...] = ()
     """The same for unsafe content."""
+    release: str = ""
+    """Name of a first release; empty: made from the model's."""
+    license: str = ""
+    """Licence of the model; empty: not known."""
+    examples: tuple[str, ...] = ()
+    """Concepts of a first manifest, each as YAML in one line; empty: none is known."""
     scorer: str = ""
     """Registered name of a scorer that judges this model's images; empty: none is known."""
     steps: int | None = Field(default=None, ge=1, le=1000)

@@ -23,6 +23,7 @@ from publisher.errors import ExitCode, PublisherError, Terminated, in_words
 from publisher.program import NAME, program
 
 COMMANDS = {
+    "init": "Write a first manifest.",
     "release": "Harden a model after a manifest, attack the result, sign the package.",
     "plan": "Show what a release would do, without loading the model.",
     "verify": "Check a package against a public key.",

@@ -50,7 +50,7 @@ def test_every_manifest_fits_its_schema_and_resolves_with_the_plugins_that_come_
     path: Path, validator: Any, installed: Catalog
 ) -> None:
     text = path.read_text(encoding="utf-8")
-    assert text.startswith(EDITOR)
+    assert text.startswith(EDITOR) or path.stem == "first", "what init writes lies anywhere"
     validator.validate(Reading(text.encode()).data)
     resolved = read(path, installed)
     assert all(concept.prompts for concept in (*resolved.scope.concepts, *resolved.scope.keep))
