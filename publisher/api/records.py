@@ -77,9 +77,11 @@ class StepRecord(Params):
     """Id in the manifest; default: the step's name."""
     name: str
     version: str
+    summary: str = ""
+    """Purpose of the step in one line, in its plugin's words."""
     origin: Origin
     params: dict[str, Any]
-    """Defaults written out."""
+    """Parameters with defaults written out, and everything decided that the manifest left to the step."""
     input: str
     """Digest of the state before."""
     output: str

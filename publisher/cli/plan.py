@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from publisher.engine.plan import PlannedStep
     from publisher.release.prepare import PreparedRelease
 
+SHOWN = 300
+"""Characters of a decided parameter that are shown."""
 MANY_STEPS = 2000
 """Training steps from which the plan warns: minutes for the smallest models, hours for large ones."""
 
@@ -112,6 +114,8 @@ def _step(step: PlannedStep) -> dict[str, Any]:
         "id": step.identity.id,
         "use": step.identity.name,
         "version": step.identity.version,
+        "summary": step.step.summary,
+        "decided": dict(step.decided),
         "concepts": [concept.id for concept in step.identity.scope.concepts],
         "changes": {component: len(names) for component, names in changes.items()} if changes is not None else None,
         "tensors": {component: list(names) for component, names in changes.items()} if changes is not None else None,
@@ -177,8 +181,16 @@ def _step_lines(step: dict[str, Any]) -> list[str]:
     what = "unknown" if changes is None else counted
     cached = "   (finished: in the work folder)" if step["cached"] else ""
     lines = [f"  {step['id']}   {step['use']} {step['version']} on {', '.join(step['concepts'])}{cached}"]
+    lines += [f"      {step['summary']}"] if step["summary"] else []
+    lines += [f"      decides {name}: {_value(value)}" for name, value in step["decided"].items()]
     lines.append(f"      changes {what}" + "".join(f", adds {name}" for name in step["artifacts"]))
     return lines + [f"      note: {note}" for note in step["notes"]]
+
+
+def _value(value: Any) -> str:
+    """Return a decided parameter as a manifest would have it."""
+    text = ", ".join(f"{key}: {one}" for key, one in value.items()) if isinstance(value, dict) else str(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _claim_lines(claim: dict[str, Any]) -> list[str]:

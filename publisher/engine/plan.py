@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from publisher.api import Claim, ModelError, Params, Scope, Step, StepPlan
 from publisher.engine.cache import Identity, StepCache
@@ -43,6 +43,8 @@ class PlannedStep:
     claims: tuple[Claim, ...]
     """Claims with ids prefixed by the step's."""
     contribution: Contribution
+    decided: Mapping[str, Any] = field(default_factory=dict)
+    """Parameter that the manifest leaves to the step -> what the step decided."""
     plan: StepPlan | None = None
     """Changes that the step will make; None while the base model is not on this machine."""
     cached: bool = False
@@ -131,9 +133,11 @@ def _plan_step(step: ResolvedStep, entry: Contribution, resolved: Resolved, worl
         device=world.device,
         versions=world.versions,
     )
+    decided: dict[str, Any] = {}
     if world.model:
         folder, asked = world.model.folder, params
         params = guarded(identity, lambda: instance.decide(asked, scope, folder))
+        decided = {name: value for name, value in params.as_json().items() if value != identity.params.get(name)}
         identity = replace(identity, params=params.as_json())
     instance.files = _input_files(guarded(identity, lambda: instance.inputs(params)), world.relative_to, step.id)
     identity = replace(identity, inputs={name: sha256_file(path) for name, path in instance.files.items()})
@@ -144,7 +148,7 @@ def _plan_step(step: ResolvedStep, entry: Contribution, resolved: Resolved, worl
         identity = replace(identity, references=references.identity(model.folder.digest if model else ""))
     claims = guarded(identity, lambda: tuple(prefixed(step.id, claim) for claim in instance.claims(params, scope)))
     plan = guarded(identity, lambda: _plan_on(instance, params, scope, step.id, model)) if model else None
-    return PlannedStep(identity, instance, params, claims, entry, plan, references=references)
+    return PlannedStep(identity, instance, params, claims, entry, decided, plan, references=references)
 
 
 def _input_files(names: Sequence[str], folder: Path, step: str) -> dict[str, Path]:

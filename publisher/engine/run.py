@@ -110,7 +110,7 @@ def _run(step: PlannedStep, state: State, cache: StepCache, key: str, progress: 
     folder = cache.begin(key)
     context.save(folder)
     written = {part: sha256_file(folder / "delta" / f"{part}.safetensors") for part in context.changed()}
-    cache.commit(key, folder, _record(context, state, Delta.of(folder / "delta", written)))
+    cache.commit(key, folder, _record(step, context, state, Delta.of(folder / "delta", written)))
     result = cache.load(key)
     if result is None:
         raise PublisherError(f"the result of step {identity.id!r} cannot be read back", where=str(folder.parent / key))
@@ -131,12 +131,13 @@ def _seen(step: PlannedStep, state: State) -> dict[str, Any]:
     return step.references.identity(state.base.digest) if step.references else {}
 
 
-def _record(context: RunningStep, state: State, delta: Delta) -> StepRecord:
+def _record(step: PlannedStep, context: RunningStep, state: State, delta: Delta) -> StepRecord:
     identity = context.identity
     return StepRecord(
         id=identity.id,
         name=identity.name,
         version=identity.version,
+        summary=step.step.summary,
         origin=identity.origin,
         params=identity.params,
         input=state.digest,
