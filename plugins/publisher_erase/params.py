@@ -20,7 +20,7 @@ class EraseParams(Params):
     targets: Literal["auto"] | dict[str, str] = "auto"
     """Concept id -> words that take the place of the concept's name in its prompts (g). Words of the same sort (another
     object) do less damage; an empty entry means the empty prompt. ``auto``, and for concepts without an entry: the
-    nearest kept concept of the same kind, by the text encoder's token embeddings."""
+    nearest kept concept of the same kind, and of styles the farthest, by the text encoder's token embeddings."""
     synonyms: bool = False
     """Whether the concepts' paraphrases (prompts with synonyms in place of the name) are erased too."""
     rows: Literal["content", "mean-pad", "last-eos", "last", "tail", "all"] = "mean-pad"
@@ -32,7 +32,7 @@ class EraseParams(Params):
     """Unit of ``lam``. ``relative``: the mean of |c|^2, so that it means the same for every text encoder."""
     erase_scale: float = Field(default=1.0, ge=0, le=1e6)
     """Weight of the rows to erase (e)."""
-    preserve_scale: float = Field(default=10.0, ge=0, le=1e6)
+    preserve_scale: float = Field(default=1.0, ge=0, le=1e6)
     """Weight of the retained prompts' mean (p, or lambda_1)."""
     epochs: int = Field(default=1, ge=0, le=5)
     """Number of rounds of RECE after the first edit; 0 is UCE alone. The authors take 1 to 3. Ignored by ``uce``."""

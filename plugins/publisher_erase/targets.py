@@ -1,4 +1,8 @@
-"""Which words take a concept's place where the manifest names none: the nearest kept concept of the same kind."""
+"""The words that take a concept's place where the manifest names none: a kept concept of the same kind.
+
+An object reads as the nearest one: so the least is changed. A style reads as the one farthest from it. Styles that are
+near look alike too, and then the old one is still seen in the new one: ``docs/explanation/defaults.md`` has the counts.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,8 @@ def choose_targets(params: EraseParams, scope: Scope, model: ModelInfo) -> dict[
         names = _candidates(concept, scope)
         if names:
             space = space or WordSpace(model)
-        given[concept.id] = space.nearest(concept.name, names)[0][0] if names and space else ""
+        by_nearness = space.nearest(concept.name, names) if names and space else [("", 0.0)]
+        given[concept.id] = by_nearness[-1 if concept.kind == "style" else 0][0]
     return given
 
 
