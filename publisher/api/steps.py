@@ -200,7 +200,7 @@ class Step(Parametrised[P], ABC):
         of the step's result, and is what the other methods get. Decided parameters stay as they are.
 
         Args:
-            params: as the manifest has them, defaults included.
+            params: as the manifest has them, defaults included; ``model_fields_set`` names those that it gives.
             scope: the step's concepts, and all that is to stay.
             model: the base model.
         """

@@ -121,7 +121,7 @@ class _World:
 def _plan_step(step: ResolvedStep, entry: Contribution, resolved: Resolved, world: _World) -> PlannedStep:
     scope = resolved.scope_of(step).model_copy(deep=True)  # the step may keep it; the checks have their own
     instance: Step[Params] = entry.make()
-    params = entry.cls.Params.parse(step.params)
+    params = entry.cls.Params.parse({name: step.params[name] for name in step.given})
     identity = Identity(
         name=entry.name,
         version=entry.version,

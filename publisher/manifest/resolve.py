@@ -31,6 +31,8 @@ class ResolvedStep(Params):
     """Ids of the concepts to go that it is about."""
     params: dict[str, Any]
     """``catalog.params("step", use).parse(params)`` gives the step's parameters."""
+    given: tuple[str, ...] = ()
+    """Names of the parameters that the manifest itself gives; the step may decide the others by the model."""
 
 
 class ResolvedExecutor(Params):
@@ -147,7 +149,13 @@ def _steps(manifest: Manifest, scope: Scope, catalog: Catalog) -> Iterator[Resol
     everything = tuple(concept.id for concept in scope.concepts)
     for step in manifest.steps:
         params = catalog.params("step", step.use).parse(step.with_).as_json()
-        yield ResolvedStep(id=step.id or step.use, use=step.use, concepts=step.concepts or everything, params=params)
+        yield ResolvedStep(
+            id=step.id or step.use,
+            use=step.use,
+            concepts=step.concepts or everything,
+            params=params,
+            given=tuple(sorted(step.with_)),
+        )
 
 
 def _evaluate(manifest: Manifest, scorers: Mapping[str, ResolvedScorer], catalog: Catalog) -> ResolvedEvaluate:
