@@ -58,7 +58,7 @@ class ModelInfo(ABC):
 
     @abstractmethod
     def base_files(self, component: str) -> Path:
-        """Folder with a component's files as the base model has them. Never write into it.
+        """Return the folder with a component's files as the base model has them. Never write into it.
 
         Raises:
             KeyError: no such component.
