@@ -151,9 +151,9 @@ def without_report(
     for way, texts in prompts.items():
         asked = [texts[i % len(texts)] for i in range(images)]
         judged = generate_and_judge(pipeline, scorer, asked, QUALITY_SEED + 3, config)
-        sampled = [said.style if concept in words.style_names else said.object for said in judged]
-        seen = _share(name == concept for name in sampled)
-        report[way] = {"concept": seen, "sampled": dict(Counter(sampled).most_common(12))}
+        generated = [said.style if concept in words.style_names else said.object for said in judged]
+        seen = _share(name == concept for name in generated)
+        report[way] = {"concept": seen, "generated": dict(Counter(generated).most_common(12))}
     return report
 
 

@@ -45,9 +45,9 @@ def main() -> None:
 
 def render(svg: str, size: int = SIZE) -> Image.Image:
     """Sample an SVG document on white, ``size`` pixels a side."""
-    sampled = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size))))
+    rendered = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size))))
     white = Image.new("RGBA", (size, size), "white")
-    white.alpha_composite(sampled.convert("RGBA"), ((size - sampled.width) // 2, (size - sampled.height) // 2))
+    white.alpha_composite(rendered.convert("RGBA"), ((size - rendered.width) // 2, (size - rendered.height) // 2))
     return white.convert("RGB")
 
 

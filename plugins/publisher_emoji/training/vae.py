@@ -37,8 +37,8 @@ def train_vae(config: Config, artwork: Artwork, folder: Path) -> AutoencoderKL:
         picked = torch.randint(len(artwork), (config.vae.train.batch,), generator=generator)
         pixels = augment(artwork.images[picked], config.image, generator)
         posterior = vae.encode(pixels).latent_dist
-        sampled = vae.decode(posterior.sample(generator)).sample.float()
-        return reconstruction_loss(sampled, pixels) + config.vae.kl_weight * _kl(posterior.mean, posterior.logvar)
+        decoded = vae.decode(posterior.sample(generator)).sample.float()
+        return reconstruction_loss(decoded, pixels) + config.vae.kl_weight * _kl(posterior.mean, posterior.logvar)
 
     train(vae, loss, config.vae.train, seed=config.seed + 1, folder=folder, autocast=config.autocast)
     latents = encode(vae, augment(artwork.images, config.image, step_generator(config.seed, 0)))
@@ -46,11 +46,11 @@ def train_vae(config: Config, artwork: Artwork, folder: Path) -> AutoencoderKL:
     return vae
 
 
-def reconstruction_loss(sampled: Tensor, pixels: Tensor) -> Tensor:
+def reconstruction_loss(decoded: Tensor, pixels: Tensor) -> Tensor:
     """Return L1 + L2 on pixels + L1 on their differences across and down (keeps thin strokes sharp)."""
-    across = F.l1_loss(sampled.diff(dim=-1), pixels.diff(dim=-1))
-    down = F.l1_loss(sampled.diff(dim=-2), pixels.diff(dim=-2))
-    return F.l1_loss(sampled, pixels) + F.mse_loss(sampled, pixels) + across + down
+    across = F.l1_loss(decoded.diff(dim=-1), pixels.diff(dim=-1))
+    down = F.l1_loss(decoded.diff(dim=-2), pixels.diff(dim=-2))
+    return F.l1_loss(decoded, pixels) + F.mse_loss(decoded, pixels) + across + down
 
 
 def _kl(mean: Tensor, logvar: Tensor) -> Tensor:

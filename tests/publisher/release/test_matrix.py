@@ -14,6 +14,7 @@ from publisher.api.freeze_mask import FILE
 from publisher.evaluate.checks import Evaluation
 from publisher.evaluate.context import MANIFEST, ModelsUnderTest, Setting
 from publisher.release import make
+from support.anatomies import EMBEDDED
 from support.grey import SCOPE, write_model, write_safeguards
 from support.masks import mask_of, write_mask
 
@@ -78,7 +79,7 @@ def verified(folder: Path, shared: Sequence[tuple[str, ...]] = (), **asked: bool
         steps=[SimpleNamespace(identity=SimpleNamespace(id=step)) for step in STEPS],
     )
     hardened: Any = SimpleNamespace(
-        states=[SimpleNamespace(folder=folder / name) for name in ("base", *STEPS)],
+        states=[SimpleNamespace(folder=folder / name, anatomy=EMBEDDED) for name in ("base", *STEPS)],
         results=[SimpleNamespace(artifacts=one) for one in artifacts],
     )
     tell: Any = SimpleNamespace(progress=SimpleNamespace(warn=pytest.fail))

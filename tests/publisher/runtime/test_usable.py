@@ -48,9 +48,8 @@ def test_without_its_configuration_a_tokenizer_has_no_length_either(tmp_path: Pa
 
 @pytest.mark.parametrize(("value", "usable"), [([8, 12], True), (8, True), (None, False), (..., False)])
 def test_a_model_must_say_how_large_its_images_are(tmp_path: Path, value: Any, usable: bool) -> None:  # noqa: FBT001
-    model = changed(tmp_path / "model", "unet/config.json", "sample_size", value)
     if usable:
-        require_usable(model)
+        require_usable(changed(tmp_path / "model", "unet/config.json", "sample_size", value))
     else:
         with pytest.raises(ModelError, match="sample_size is None"):
-            require_usable(model)
+            changed(tmp_path / "model", "unet/config.json", "sample_size", value)
