@@ -48,7 +48,9 @@ def init(*, folder: Path, model: str, steps: tuple[str, ...]) -> None:
 
     path = folder / FILE
     if path.exists():
-        raise UsageError("there is a manifest already", where=str(path), hint="Give another folder: publisher init DIR")
+        raise UsageError(
+            "there is a manifest already", where=str(path), hint=f"Give another folder: {command('init DIR')}"
+        )
     registry = load_registry()
     known = registry.names("step")
     for step in steps:

@@ -17,6 +17,7 @@ from publisher.program import command, program
 ROOT = Path(__file__).parents[2]
 OURS = re.compile(rf"\bpublisher ({'|'.join(COMMANDS)})\b")
 DOCUMENTS = (
+    "manifest/starter.py",
     "package/card.py",
     "safeguards/freeze_mask/card.py",
     "builtin/reports/markdown_summary.py",
