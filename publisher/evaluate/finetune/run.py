@@ -243,7 +243,7 @@ class _TrialRunner:
         except (KeyError, TypeError, ValueError) as error:
             raise Unmeasured(f"trial {number} of {plan.concept.id!r} cannot be read: {one_line(error)}") from error
 
-    @cache  # noqa: B019 - the school lives as long as one evaluation
+    @cache  # noqa: B019 - the runner lives as long as one evaluation
     def full(self, concept: Concept, count: int, scorer: str) -> float:
         """Return the base model's rate of the concept when asked plainly, by as many images as an evaluation."""
         try:
@@ -264,7 +264,7 @@ class _TrialImages:
     prior: torch.Tensor
 
 
-def _task(job: TrialJob, material: Mapping[TrialPlan, _TrialImages | None], school: _TrialRunner) -> TrialTask:
+def _task(job: TrialJob, material: Mapping[TrialPlan, _TrialImages | None], runner: _TrialRunner) -> TrialTask:
     plan = job.plan
     found = material[plan]
     if found is None:
@@ -272,7 +272,7 @@ def _task(job: TrialJob, material: Mapping[TrialPlan, _TrialImages | None], scho
     return TrialTask(
         plan.models[job.name].folder,
         plan.models[job.name].anatomy,
-        school.setting.device,
+        runner.setting.device,
         plan.attack,
         plan.params,
         plan.concept,
@@ -282,7 +282,7 @@ def _task(job: TrialJob, material: Mapping[TrialPlan, _TrialImages | None], scho
         found.held_out,
         found.prior,
         tuple(request.prompt for request in plan.prior),
-        seed_of("trial", school.sampling.seed, plan.attack.name, plan.concept.id, job.number),
+        seed_of("trial", runner.sampling.seed, plan.attack.name, plan.concept.id, job.number),
         plan.frozen(job.name, job.number),
     )
 

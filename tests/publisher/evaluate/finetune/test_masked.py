@@ -51,7 +51,7 @@ def masked(**changes: Any) -> Check:
 
 
 @pytest.fixture
-def school(world: World, tmp_path: Path) -> World:
+def attacked(world: World, tmp_path: Path) -> World:
     """The hardened model has a mask, and one to compare it with."""
     release = write_mask(tmp_path / "release", mask_of(others={"seed-1": OTHER}))
     hardened = ModelUnderTest.of(tmp_path / "hardened", EMBEDDED, release)
@@ -69,48 +69,50 @@ def frozen(world: World) -> list[Frozen]:
     return [task.frozen for _, task in world.painters.trained]
 
 
-def test_the_share_that_the_mask_leaves_decides_the_gate(school: World) -> None:
-    record = only(school.evaluate(masked()))
+def test_the_share_that_the_mask_leaves_decides_the_gate(attacked: World) -> None:
+    record = only(attacked.evaluate(masked()))
     assert record.measurement is not None
     assert (record.verdict, record.measurement.hardened.value) == ("passed", pytest.approx(4 / 6, abs=1e-6))
-    assert only(school.evaluate(masked(gate=Gate(upper_at_most=0.6)))).verdict == "failed"
+    assert only(attacked.evaluate(masked(gate=Gate(upper_at_most=0.6)))).verdict == "failed"
 
 
-def test_every_model_leaves_alone_what_its_mask_says(school: World) -> None:
-    school.evaluate(masked())
-    ours, none, random, other = (frozen(school)[at : at + 3] for at in (0, 3, 6, 9))
+def test_every_model_leaves_alone_what_its_mask_says(attacked: World) -> None:
+    attacked.evaluate(masked())
+    ours, none, random, other = (frozen(attacked)[at : at + 3] for at in (0, 3, 6, 9))
     assert ours == [dict.fromkeys(NAMES[:2], ())] * 3
     assert none == [{}] * 3
     assert other == [OTHER] * 3
     assert [len(one) for one in random] == [2, 2, 2]
     assert random[0] != random[1]
-    assert {name for name, _ in school.painters.trained} == {"hardened"}
+    assert {name for name, _ in attacked.painters.trained} == {"hardened"}
 
 
-def test_models_under_all_masks_get_the_same_images_and_seeds(school: World) -> None:
-    school.evaluate(masked())
-    tasks = [task for _, task in school.painters.trained]
+def test_models_under_all_masks_get_the_same_images_and_seeds(attacked: World) -> None:
+    attacked.evaluate(masked())
+    tasks = [task for _, task in attacked.painters.trained]
     assert [task.seed for task in tasks[:3]] * 4 == [task.seed for task in tasks]
     assert all(task.images.equal(tasks[0].images) for task in tasks)
 
 
-def test_random_masks_belong_to_the_trials_number_and_to_no_concept(school: World) -> None:
-    school.evaluate(masked(concepts=("cigarette", "pistol"), params={"controls": ["unmasked", "random-mask"]}))
-    random = [task for _, task in school.painters.trained if task.frozen and NAMES[0] not in task.frozen]
+def test_random_masks_belong_to_the_trials_number_and_to_no_concept(attacked: World) -> None:
+    attacked.evaluate(masked(concepts=("cigarette", "pistol"), params={"controls": ["unmasked", "random-mask"]}))
+    random = [task for _, task in attacked.painters.trained if task.frozen and NAMES[0] not in task.frozen]
     both = {concept: [t.frozen for t in random if t.concept.id == concept] for concept in ("cigarette", "pistol")}
     assert both["cigarette"] == both["pistol"] != []
 
 
-def test_a_model_without_a_mask_is_shared_with_other_checks_of_it(school: World) -> None:
+def test_a_model_without_a_mask_is_shared_with_other_checks_of_it(attacked: World) -> None:
     plain = {"mask": False, "controls": ["before"]}
-    school.evaluate(masked(id="plain", metric="loss-gap", metric_params={}, gate=Gate(lower_at_least=-9), params=plain))
-    trained = len(school.painters.trained)
-    school.evaluate(masked(params={"controls": ["unmasked"]}))
-    assert frozen(school)[trained:] == [dict.fromkeys(NAMES[:2], ())] * 3
+    attacked.evaluate(
+        masked(id="plain", metric="loss-gap", metric_params={}, gate=Gate(lower_at_least=-9), params=plain)
+    )
+    trained = len(attacked.painters.trained)
+    attacked.evaluate(masked(params={"controls": ["unmasked"]}))
+    assert frozen(attacked)[trained:] == [dict.fromkeys(NAMES[:2], ())] * 3
 
 
-def test_the_evidence_names_what_was_frozen(school: World) -> None:
-    evidence = school.evaluate(masked()).evidence["evidence/masked.jsonl"]
+def test_the_evidence_names_what_was_frozen(attacked: World) -> None:
+    evidence = attacked.evaluate(masked()).evidence["evidence/masked.jsonl"]
     rows = [json.loads(row) for row in evidence.decode().splitlines()]
     assert [row["trial"]["model"] for row in rows[::3]] == ["hardened", "unmasked", "random-mask", "seed-1"]
     assert [bool(row["frozen"]) for row in rows[::3]] == [True, False, True, True]
@@ -118,7 +120,7 @@ def test_the_evidence_names_what_was_frozen(school: World) -> None:
     assert len({row["model"] for row in rows}) == 1
 
 
-def test_selectivity_tells_innocents_from_others(school: World) -> None:
+def test_selectivity_tells_innocents_from_others(attacked: World) -> None:
     params = {"controls": ["unmasked"], "kept_captions": "rare"}
     both = masked(
         concepts=("cigarette", "pizza"),
@@ -127,31 +129,31 @@ def test_selectivity_tells_innocents_from_others(school: World) -> None:
         gate=Gate(lower_at_least=0.1),
         params=params,
     )
-    record = only(school.evaluate(both))
+    record = only(attacked.evaluate(both))
     assert record.measurement is not None
     assert (record.verdict, record.measurement.hardened.value) == ("passed", pytest.approx(1 / 3, abs=1e-6))
 
 
-def test_what_is_to_stay_can_have_other_captions(school: World) -> None:
+def test_what_is_to_stay_can_have_other_captions(attacked: World) -> None:
     params = {"controls": ["unmasked"], "kept_captions": "rare"}
-    school.evaluate(masked(concepts=("cigarette", "pizza"), params=params))
-    said = {task.concept.id: (task.captions[0], task.requests[0].prompt) for _, task in school.painters.trained}
+    attacked.evaluate(masked(concepts=("cigarette", "pizza"), params=params))
+    said = {task.concept.id: (task.captions[0], task.requests[0].prompt) for _, task in attacked.painters.trained}
     assert said == {"cigarette": ("a cigarette number 0",) * 2, "pizza": ("a sks number 0",) * 2}
 
 
-def test_captions_of_kept_concepts_that_an_attack_cannot_have_are_unknown(school: World) -> None:
-    record = only(school.evaluate(masked(concepts=("pizza",), params={"kept_captions": "description"})))
+def test_captions_of_kept_concepts_that_an_attack_cannot_have_are_unknown(attacked: World) -> None:
+    record = only(attacked.evaluate(masked(concepts=("pizza",), params={"kept_captions": "description"})))
     assert (record.verdict, "has nothing to ask for 'pizza'" in record.reason) == ("unknown", True)
 
 
-def test_a_package_without_a_mask_is_unknown(school: World) -> None:
-    school.models = replace(school.models, hardened=replace(school.models.hardened, safeguards=None))
-    record = only(school.evaluate(masked()))
+def test_a_package_without_a_mask_is_unknown(attacked: World) -> None:
+    attacked.models = replace(attacked.models, hardened=replace(attacked.models.hardened, safeguards=None))
+    record = only(attacked.evaluate(masked()))
     assert (record.verdict, record.reason) == (
         "unknown",
         "the attacker is to honour a freeze mask, and the package has none",
     )
-    assert not school.painters.trained
+    assert not attacked.painters.trained
 
 
 @pytest.mark.parametrize(
@@ -162,16 +164,16 @@ def test_a_package_without_a_mask_is_unknown(school: World) -> None:
         (mask_of().as_file(), "has no 'seed-1' to compare with; there: none"),
     ],
 )
-def test_a_mask_that_does_not_do_is_unknown(school: World, content: bytes, reason: str) -> None:
-    assert school.models.hardened.safeguards is not None
-    (school.models.hardened.safeguards / FILE).write_bytes(content)
-    record = only(school.evaluate(masked()))
+def test_a_mask_that_does_not_do_is_unknown(attacked: World, content: bytes, reason: str) -> None:
+    assert attacked.models.hardened.safeguards is not None
+    (attacked.models.hardened.safeguards / FILE).write_bytes(content)
+    record = only(attacked.evaluate(masked()))
     assert record.verdict == "unknown"
     assert reason in record.reason
 
 
-def test_masks_are_controls_of_attackers_who_honour_them_alone(school: World) -> None:
-    record = only(school.evaluate(masked(params={"mask": False})))
+def test_masks_are_controls_of_attackers_who_honour_them_alone(attacked: World) -> None:
+    record = only(attacked.evaluate(masked(params={"mask": False})))
     assert (record.verdict, "no model 'unmasked'" in record.reason) == ("unknown", True)
 
 
@@ -182,9 +184,9 @@ def test_the_mask_stays_when_membranes_are_dropped(tmp_path: Path) -> None:
     assert model.key != model.bare.key == model.digest
 
 
-def test_the_plan_knows_masks_as_controls(school: World) -> None:
-    found = plan_check(masked(), school.scope, school.tools, school.sampling, Models(("erase",)), "erase")
+def test_the_plan_knows_masks_as_controls(attacked: World) -> None:
+    found = plan_check(masked(), attacked.scope, attacked.tools, attacked.sampling, Models(("erase",)), "erase")
     assert (found.undecidable, found.models, found.trainings) == ("", 4, 12)
     wrong = masked(params={"controls": ["unmaskd"]})
-    found = plan_check(wrong, school.scope, school.tools, school.sampling, Models(("erase",)), "erase")
+    found = plan_check(wrong, attacked.scope, attacked.tools, attacked.sampling, Models(("erase",)), "erase")
     assert "no model 'unmaskd'" in found.undecidable

@@ -38,7 +38,7 @@ def relearn(**changes: Any) -> Check:
 
 
 @pytest.fixture
-def school(world: World, tmp_path: Path) -> World:
+def attacked(world: World, tmp_path: Path) -> World:
     """The base learns in 10 steps, so does the model after the first step; the hardened one takes 20."""
     before, last = write_model(tmp_path / "before"), world.models.hardened
     world.models = replace(world.models, after={"dampen": before, "erase": last})
@@ -54,14 +54,14 @@ def models(world: World) -> list[str]:
     return [model for model, _ in world.painters.trained]
 
 
-def test_the_ratio_of_half_times_decides_the_gate(school: World) -> None:
-    record = only(school.evaluate(relearn()))
+def test_the_ratio_of_half_times_decides_the_gate(attacked: World) -> None:
+    record = only(attacked.evaluate(relearn()))
     assert (record.verdict, record.measurement and record.measurement.hardened.value) == ("passed", 3.0)
-    assert only(school.evaluate(relearn(gate=Gate(lower_at_least=3.5)))).verdict == "failed"
+    assert only(attacked.evaluate(relearn(gate=Gate(lower_at_least=3.5)))).verdict == "failed"
 
 
-def test_every_trial_of_every_model_is_in_the_record_and_in_the_evidence(school: World) -> None:
-    result = school.evaluate(relearn())
+def test_every_trial_of_every_model_is_in_the_record_and_in_the_evidence(attacked: World) -> None:
+    result = attacked.evaluate(relearn())
     record = only(result)
     assert [(t.model, t.seed, t.hits) for t in record.trials] == [
         *(("hardened", number, (0, 0, 4)) for number in range(3)),
@@ -77,45 +77,47 @@ def test_every_trial_of_every_model_is_in_the_record_and_in_the_evidence(school:
     assert result.seconds == {"relearn": 0.5}
 
 
-def test_models_are_attacked_with_the_same_images_and_seeds_and_trials_with_other_seeds(school: World) -> None:
-    school.evaluate(relearn())
-    tasks = [task for _, task in school.painters.trained]
-    seeds = {model: [task.seed for name, task in school.painters.trained if name == model] for model in STEPS}
+def test_models_are_attacked_with_the_same_images_and_seeds_and_trials_with_other_seeds(attacked: World) -> None:
+    attacked.evaluate(relearn())
+    tasks = [task for _, task in attacked.painters.trained]
+    seeds = {model: [task.seed for name, task in attacked.painters.trained if name == model] for model in STEPS}
     assert seeds["hardened"] == seeds["base"] == seeds["before"]
     assert len(set(seeds["base"])) == 3
     assert all(task.images.equal(tasks[0].images) and len(task.images) == 3 for task in tasks)
     assert {len(task.held_out) for task in tasks} == {HELD_OUT}
 
 
-def test_equal_models_and_equal_checks_are_trained_once(school: World) -> None:
+def test_equal_models_and_equal_checks_are_trained_once(attacked: World) -> None:
     controls = {"controls": ["base", "before", "dampen", "retrained"]}
-    school.evaluate(relearn(params=controls), relearn(id="area", metric="relearned-area", gate=Gate(upper_at_most=1.0)))
-    assert sorted(models(school)) == ["base"] * 3 + ["before"] * 3 + ["hardened"] * 3
+    attacked.evaluate(
+        relearn(params=controls), relearn(id="area", metric="relearned-area", gate=Gate(upper_at_most=1.0))
+    )
+    assert sorted(models(attacked)) == ["base"] * 3 + ["before"] * 3 + ["hardened"] * 3
 
 
-def test_the_state_before_the_first_step_and_before_the_manifests_own_claim_is_the_base(school: World) -> None:
+def test_the_state_before_the_first_step_and_before_the_manifests_own_claim_is_the_base(attacked: World) -> None:
     for step in ("dampen", "manifest"):
-        assert school.models.control("before", step) == school.models.base
-    assert school.models.control("before", "erase") == school.models.after["dampen"]
+        assert attacked.models.control("before", step) == attacked.models.base
+    assert attacked.models.control("before", "erase") == attacked.models.after["dampen"]
 
 
-def test_a_retrained_model_is_a_control_where_there_is_one(school: World, tmp_path: Path) -> None:
+def test_a_retrained_model_is_a_control_where_there_is_one(attacked: World, tmp_path: Path) -> None:
     params = {"controls": ["base", "retrained"]}
     against = {"metric_params": {"against": "retrained"}}
-    absent = only(school.evaluate(relearn(params=params, **against)))
+    absent = only(attacked.evaluate(relearn(params=params, **against)))
     assert (absent.verdict, absent.reason) == ("unknown", "there is no trial of the model 'retrained'")
-    school.models = replace(school.models, retrained=write_model(tmp_path / "retrained"))
-    school.painters.learns = lambda model, _: {"retrained": 20}.get(model, 10)
-    record = only(school.evaluate(relearn(id="again", params=params | {"images_per_evaluation": 5}, **against)))
+    attacked.models = replace(attacked.models, retrained=write_model(tmp_path / "retrained"))
+    attacked.painters.learns = lambda model, _: {"retrained": 20}.get(model, 10)
+    record = only(attacked.evaluate(relearn(id="again", params=params | {"images_per_evaluation": 5}, **against)))
     assert record.measurement is not None
     assert record.measurement.hardened.value == pytest.approx(1 / 3, abs=1e-6)
 
 
-def test_a_second_run_trains_nothing_and_gives_the_same_bytes(school: World) -> None:
-    first = school.evaluate(relearn())
-    trained = len(school.painters.trained)
-    second = school.evaluate(relearn())
-    assert len(school.painters.trained) == trained
+def test_a_second_run_trains_nothing_and_gives_the_same_bytes(attacked: World) -> None:
+    first = attacked.evaluate(relearn())
+    trained = len(attacked.painters.trained)
+    second = attacked.evaluate(relearn())
+    assert len(attacked.painters.trained) == trained
     assert second.evidence == first.evidence
     assert second.claims == first.claims
     assert second.seconds == first.seconds
@@ -130,16 +132,16 @@ class Interrupted(Painters):
         return super()._train(trial)
 
 
-def test_an_interrupted_run_goes_on_with_the_next_trial(school: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_goes_on_with_the_next_trial(attacked: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("publisher.evaluate.finetune.plans.workers_for", lambda *_: 1)
-    painters = school.painters
+    painters = attacked.painters
     interrupted = Interrupted(painters.paint)
     interrupted.learns = painters.learns
-    school.tools = replace(school.tools, executor=interrupted)
+    attacked.tools = replace(attacked.tools, executor=interrupted)
     with pytest.raises(KeyboardInterrupt):
-        school.evaluate(relearn())
-    school.tools = replace(school.tools, executor=painters)
-    assert only(school.evaluate(relearn())).verdict == "passed"
+        attacked.evaluate(relearn())
+    attacked.tools = replace(attacked.tools, executor=painters)
+    assert only(attacked.evaluate(relearn())).verdict == "passed"
     assert (len(interrupted.trained), len(painters.trained)) == (4, 5)
 
 
@@ -153,16 +155,16 @@ def test_an_interrupted_run_goes_on_with_the_next_trial(school: World, monkeypat
         {"batch": 2},
     ],
 )
-def test_another_training_is_no_cached_one(school: World, change: dict[str, Any]) -> None:
-    school.evaluate(relearn())
-    school.evaluate(relearn(params=change))
-    assert len(school.painters.trained) == 18
+def test_another_training_is_no_cached_one(attacked: World, change: dict[str, Any]) -> None:
+    attacked.evaluate(relearn())
+    attacked.evaluate(relearn(params=change))
+    assert len(attacked.painters.trained) == 18
 
 
-def test_more_trials_and_other_controls_use_those_that_were_made(school: World) -> None:
-    school.evaluate(relearn(params={"controls": ["base"]}, metric_params={"against": "base"}))
-    school.evaluate(relearn(params={"seeds": 3}))
-    assert len(school.painters.trained) == 4 + 5
+def test_more_trials_and_other_controls_use_those_that_were_made(attacked: World) -> None:
+    attacked.evaluate(relearn(params={"controls": ["base"]}, metric_params={"against": "base"}))
+    attacked.evaluate(relearn(params={"seeds": 3}))
+    assert len(attacked.painters.trained) == 4 + 5
 
 
 def lost(self: Painters, trial: TrialTask) -> Trained:
@@ -174,9 +176,11 @@ def crashed(self: Painters, trial: TrialTask) -> Trained:
     return Trained(crash="ValueError: no")
 
 
-def test_a_training_that_loses_its_numbers_is_unknown_and_shown(school: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_loses_its_numbers_is_unknown_and_shown(
+    attacked: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Painters, "_train", lost)
-    result = school.evaluate(relearn())
+    result = attacked.evaluate(relearn())
     record = only(result)
     assert (record.verdict, record.measurement) == ("unknown", None)
     assert record.reason.startswith("trial 0 of 'cigarette' on the model 'hardened' lost its numbers: after 3 steps")
@@ -184,13 +188,13 @@ def test_a_training_that_loses_its_numbers_is_unknown_and_shown(school: World, m
     assert "evidence/relearn.jsonl" in result.evidence
 
 
-def test_a_crash_is_unknown_and_tried_again(school: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_is_unknown_and_tried_again(attacked: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Painters, "_train", crashed)
-        record = only(school.evaluate(relearn()))
+        record = only(attacked.evaluate(relearn()))
     assert (record.verdict, record.trials) == ("unknown", ())
     assert record.reason == "trial 0 of 'cigarette' on the model 'hardened' failed: ValueError: no"
-    assert only(school.evaluate(relearn())).verdict == "passed"
+    assert only(attacked.evaluate(relearn())).verdict == "passed"
 
 
 @pytest.mark.parametrize(
@@ -204,15 +208,15 @@ def test_a_crash_is_unknown_and_tried_again(school: World, monkeypatch: pytest.M
         ({"metric_params": {"against": "retrained"}}, "no trial of the model 'retrained'"),
     ],
 )
-def test_what_cannot_be_measured_is_unknown(school: World, changes: dict[str, Any], reason: str) -> None:
-    record = only(school.evaluate(relearn(**changes)))
+def test_what_cannot_be_measured_is_unknown(attacked: World, changes: dict[str, Any], reason: str) -> None:
+    record = only(attacked.evaluate(relearn(**changes)))
     assert record.verdict == "unknown"
     assert reason in record.reason
 
 
-def test_a_control_that_knows_the_concept_already_is_unknown(school: World) -> None:
-    school.painters.learns = lambda model, _: {"hardened": 20}.get(model, 0)
-    record = only(school.evaluate(relearn()))
+def test_a_control_that_knows_the_concept_already_is_unknown(attacked: World) -> None:
+    attacked.painters.learns = lambda model, _: {"hardened": 20}.get(model, 0)
+    record = only(attacked.evaluate(relearn()))
     assert (record.verdict, "without any training" in record.reason) == ("unknown", True)
 
 
@@ -224,8 +228,8 @@ class Featured(GreyScorer):
         return torch.stack([angle.cos(), angle.sin()], dim=1)
 
 
-def test_similarity_is_that_of_the_scorers_features_and_named_after_it(school: World) -> None:
-    record = only(school.scorer(Featured()).evaluate(relearn(metric="sgr", gate=Gate(lower_at_least=-2.0))))
+def test_similarity_is_that_of_the_scorers_features_and_named_after_it(attacked: World) -> None:
+    record = only(attacked.scorer(Featured()).evaluate(relearn(metric="sgr", gate=Gate(lower_at_least=-2.0))))
     cosine = float(torch.tensor(1.0).cos())  # of label 0, nothing, with label 1, cigarette
     assert record.trials[0].similarity == pytest.approx((cosine, cosine, 1.0), abs=1e-5)
     assert record.measurement is not None
@@ -240,26 +244,26 @@ class Tired(Featured):
         raise RuntimeError("out of memory")
 
 
-def test_features_that_crash_are_unknown_for_who_reads_them_and_tried_again(school: World) -> None:
+def test_features_that_crash_are_unknown_for_who_reads_them_and_tried_again(attacked: World) -> None:
     warned: list[str] = []
-    school.setting = replace(school.setting, warn=warned.append)
+    attacked.setting = replace(attacked.setting, warn=warned.append)
     gap = relearn(id="gap", metric="sgr", gate=Gate(lower_at_least=-2.0))
-    records = school.scorer(Tired()).evaluate(relearn(), gap).claims[0].checks
+    records = attacked.scorer(Tired()).evaluate(relearn(), gap).claims[0].checks
     assert [record.verdict for record in records] == ["passed", "unknown"]
     assert warned[0] == "the scorer 'grey' gave no features: RuntimeError: out of memory"
-    assert only(school.scorer(Featured()).evaluate(gap)).verdict == "passed"
+    assert only(attacked.scorer(Featured()).evaluate(gap)).verdict == "passed"
 
 
-def test_an_attacker_drops_the_membranes_and_the_record_says_so(school: World, tmp_path: Path) -> None:
+def test_an_attacker_drops_the_membranes_and_the_record_says_so(attacked: World, tmp_path: Path) -> None:
     membranes = write_safeguards(tmp_path / "release")
-    school.models = replace(school.models, hardened=ModelUnderTest.of(tmp_path / "hardened", EMBEDDED, membranes))
-    record = only(school.evaluate(relearn()))
+    attacked.models = replace(attacked.models, hardened=ModelUnderTest.of(tmp_path / "hardened", EMBEDDED, membranes))
+    record = only(attacked.evaluate(relearn()))
     assert (record.verdict, record.membranes) == ("passed", "off")
 
 
-def test_trainings_are_left_out_on_demand_and_then_unknown(school: World) -> None:
+def test_trainings_are_left_out_on_demand_and_then_unknown(attacked: World) -> None:
     claim = Claim(id="c", sentence="s", binds="in-weights", checks=(check(), relearn()))
-    world = school
+    world = attacked
     result = run_checks(
         [StepClaim(("erase",), claim)],
         world.scope,
@@ -277,26 +281,32 @@ def test_trainings_are_left_out_on_demand_and_then_unknown(school: World) -> Non
     assert (result.left_out, matrix_column(result, "erase")) == ({"relearn"}, ())
 
 
-def test_a_claim_with_trainings_left_out_has_a_cell_only_where_the_rest_broke(school: World) -> None:
-    school.painters.paint = faithful
+def test_a_claim_with_trainings_left_out_has_a_cell_only_where_the_rest_broke(attacked: World) -> None:
+    attacked.painters.paint = faithful
     claims = [
         StepClaim(("dampen",), Claim(id=name, sentence="s", binds="in-weights", checks=checks))
         for name, checks in (("mixed", (check(), relearn())), ("trained", (relearn(id="alone"),)))
     ]
     result = run_checks(
-        claims, school.scope, school.models, school.tools, school.sampling, school.setting, trained=("erase",)
+        claims, attacked.scope, attacked.models, attacked.tools, attacked.sampling, attacked.setting, trained=("erase",)
     )
     (cell,) = matrix_column(result, "erase")
     assert (cell.claim, cell.verdict, cell.value) == ("mixed", "failed", 1.0)
 
 
-def test_trainings_are_made_for_the_steps_that_are_named(school: World) -> None:
+def test_trainings_are_made_for_the_steps_that_are_named(attacked: World) -> None:
     claims = [
         StepClaim((step,), Claim(id=step, sentence="s", binds="in-weights", checks=(relearn(id=step),)))
         for step in ("dampen", "erase")
     ]
     result = run_checks(
-        claims, school.scope, school.models, school.tools, school.sampling, school.setting, trained=("dampen",)
+        claims,
+        attacked.scope,
+        attacked.models,
+        attacked.tools,
+        attacked.sampling,
+        attacked.setting,
+        trained=("dampen",),
     )
     assert [claim.verdict for claim in result.claims] == ["passed", "unknown"]
     assert [cell.claim for cell in matrix_column(result, "erase")] == ["dampen"]
@@ -315,25 +325,25 @@ def with_images(world: World, folder: Path, count: int, kind: str = "object") ->
     return world
 
 
-def test_named_images_are_halved_and_the_first_of_the_attackers_are_held_out(school: World, tmp_path: Path) -> None:
-    with_images(school, tmp_path, 2 * (HELD_OUT + 3)).evaluate(relearn())
-    _, task = school.painters.trained[0]
+def test_named_images_are_halved_and_the_first_of_the_attackers_are_held_out(attacked: World, tmp_path: Path) -> None:
+    with_images(attacked, tmp_path, 2 * (HELD_OUT + 3)).evaluate(relearn())
+    _, task = attacked.painters.trained[0]
     greys = [int(image.flatten()[0]) for image in (*task.held_out, *task.images)]
     assert greys == [1, 3, 5, 7, 9, 11, 13]
     assert task.images.shape == (3, 3, 32, 32)
 
 
-def test_too_few_named_images_are_unknown(school: World, tmp_path: Path) -> None:
-    record = only(with_images(school, tmp_path, 6).evaluate(relearn()))
+def test_too_few_named_images_are_unknown(attacked: World, tmp_path: Path) -> None:
+    record = only(with_images(attacked, tmp_path, 6).evaluate(relearn()))
     assert record.verdict == "unknown"
     assert "7 reference images of 'cigarette' are needed, and the attacker's half of its 6 files has 3" in record.reason
 
 
-def test_other_bytes_under_the_same_name_are_another_training(school: World, tmp_path: Path) -> None:
-    with_images(school, tmp_path, 14).evaluate(relearn())
+def test_other_bytes_under_the_same_name_are_another_training(attacked: World, tmp_path: Path) -> None:
+    with_images(attacked, tmp_path, 14).evaluate(relearn())
     Image.new("RGB", (64, 64), "white").save(tmp_path / "13.png")
-    school.evaluate(relearn())
-    assert len(school.painters.trained) == 18
+    attacked.evaluate(relearn())
+    assert len(attacked.painters.trained) == 18
 
 
 @pytest.mark.parametrize("kind", ["person", "unsafe"])
@@ -346,9 +356,9 @@ def test_images_of_private_kinds_are_never_on_disk(world: World, tmp_path: Path,
     assert list((tmp_path / "store").glob("*.json"))
 
 
-def test_progress_counts_training_steps_and_images(school: World) -> None:
+def test_progress_counts_training_steps_and_images(attacked: World) -> None:
     told: list[tuple[int, int, str]] = []
-    school.setting = replace(school.setting, progress=lambda *args: told.append(args))
-    school.evaluate(relearn())
+    attacked.setting = replace(attacked.setting, progress=lambda *args: told.append(args))
+    attacked.evaluate(relearn())
     total = 9 * (HELD_OUT + 3 + 20 + 3 * 4)  # encoded, trained on, generated
     assert (total, total, "relearn on cigarette") in told
