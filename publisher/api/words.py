@@ -44,11 +44,17 @@ class WordSpace:
             ModelError: the word has no tokens, or the files cannot be read.
         """
         import numpy as np
+        from safetensors import SafetensorError
 
         ids = self._tokens(word)
         if not ids:
             raise ModelError(f"{word!r} has no tokens", where=str(self._tokenizer))
-        rows = np.concatenate([self._table[i : i + 1] for i in ids]).astype(np.float64)
+        try:
+            rows = np.concatenate([self._table[i : i + 1] for i in ids]).astype(np.float64)
+        except (TypeError, ValueError, SafetensorError) as error:  # numpy has no bfloat16
+            what = f"the token embeddings cannot be read without torch: {error}"
+            hint = "Name the words yourself, where a step would choose them."
+            raise ModelError(what, where=str(self._encoder), hint=hint) from error
         return np.asarray(rows.mean(axis=0))
 
     def nearest(self, word: str, others: Sequence[str]) -> list[tuple[str, float]]:

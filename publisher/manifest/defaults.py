@@ -41,7 +41,7 @@ def fill_in(manifest: Manifest, defaults: ModelDefaults) -> Manifest:
 def keep_the_rest(manifest: Manifest, scorers: dict[str, ResolvedScorer], catalog: Catalog) -> Manifest:
     """Return the manifest, with the rest of the one scorer's labels to keep where it has no section ``keep``.
 
-    Labels of kinds without prompts are left out: nobody could ask for them. A scorer that takes any label has no rest.
+    Nothing is kept where one of the scorer's kinds has no prompts, because nobody could ask for it, or takes any label.
     """
     if "keep" in manifest.model_fields_set or len(scorers) != 1:
         return manifest

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
 from transformers import CLIPTokenizer
 
 from publisher.api.words import WordSpace, shares_a_word
@@ -86,3 +88,12 @@ def test_no_torch_is_loaded() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["horse", "False"], json.dumps(found.stderr)
+
+
+def test_bfloat16_says_what_to_do(tmp_path: Path) -> None:
+    here = WordSpace(model_of(model_folder()))
+    save_torch({"token_embedding.weight": torch.zeros(1389, 3, dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
+    here._encoder = tmp_path
+    with pytest.raises(ModelError, match="cannot be read without torch") as caught:
+        here.vector("skull")
+    assert caught.value.hint.startswith("Name the words yourself")

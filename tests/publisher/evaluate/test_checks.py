@@ -428,7 +428,7 @@ def test_images_of_persons_and_unsafe_ones_are_neither_shown_nor_stored(world: W
     assert b"png" not in b"".join(result.evidence.values())
 
 
-def test_whoever_asks_is_told_of_every_image_and_check(world: World) -> None:
+def test_the_caller_is_told_of_every_image_and_check(world: World) -> None:
     told: list[tuple[int, int, str]] = []
     ended: list[tuple[str, str]] = []
     world.setting = replace(
@@ -456,7 +456,7 @@ def test_a_gate_can_ask_for_more_than_one_thing(world: World) -> None:
     assert (record.verdict, record.reason) == ("passed", "upper bound 0.05963 <= 0.1; value 0 <= 0")
 
 
-def test_an_model_is_named_by_what_is_loaded_and_by_nothing_else(tmp_path: Path) -> None:
+def test_a_model_is_named_by_what_is_loaded_and_by_nothing_else(tmp_path: Path) -> None:
     before = write_model(tmp_path / "model").digest
     for name in ("README.md", "release/report.json", "unet/old.bin"):
         (tmp_path / "model" / name).parent.mkdir(exist_ok=True)
