@@ -20,27 +20,20 @@ from publisher.registry import load_registry
 from publisher.runtime.generate import generate
 from publisher.runtime.pipelines import load
 from support.auditing import write_package
+from support.foreign import installed_plugin
 from support.masks import mask_of
 from support.releasing import publisher
 from support.tiny_sd3 import save_tiny_sd3
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
-THIRD_PARTY = Path(__file__).parents[2] / "third_party" / "flows"
 Manifest = Callable[..., Path]
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The third party's distribution is installed for the time of a test."""
-    info = tmp_path / "site" / "publisher_flows-0.1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: publisher-flows\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[publisher]\nflows = publisher_flows\n")
-    for folder in (tmp_path / "site", THIRD_PARTY):
-        monkeypatch.syspath_prepend(folder)
-    load_registry.cache_clear()
-    yield
-    load_registry.cache_clear()
+    with installed_plugin("flows", tmp_path, monkeypatch):
+        yield
 
 
 @pytest.fixture

@@ -13,11 +13,10 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from publisher.model.digest import sha256_file
-from publisher.registry import load_registry
 from publisher_emoji import reference_images
+from support.foreign import installed_plugin
 from support.releasing import MANIFEST, publisher
 
-THIRD_PARTY = Path(__file__).parents[2] / "third_party" / "looks"
 LABELS = {"object": ["cigarette", "pizza", "dog"], "style": ["noto", "blob", "twemoji"]}
 Manifest = Callable[..., Path]
 
@@ -25,15 +24,8 @@ Manifest = Callable[..., Path]
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The third party's distribution is installed for the time of a test."""
-    info = tmp_path / "site" / "publisher_looks-0.1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: publisher-looks\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[publisher]\nlooks = publisher_looks\n")
-    for folder in (tmp_path / "site", THIRD_PARTY):
-        monkeypatch.syspath_prepend(folder)
-    load_registry.cache_clear()
-    yield
-    load_registry.cache_clear()
+    with installed_plugin("looks", tmp_path, monkeypatch):
+        yield
 
 
 def picture(thing: str, style: str) -> Any:
