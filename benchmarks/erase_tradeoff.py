@@ -181,13 +181,14 @@ class Bench:
 
 def settings() -> list[EraseParams]:
     """Return what is compared."""
-    base = EraseParams(targets={**OBJECTS, STYLE: INSTEAD})
+    base = EraseParams(targets={**OBJECTS, STYLE: INSTEAD}, preserve_scale=10)
     rece = base.model_copy(update={"method": "rece"})
     found = [method.model_copy(update={"preserve_scale": p}) for p in STRENGTHS for method in (base, rece)]
     others = {"joint": False}, {"epochs": 3}
     found += [rece.model_copy(update=change) for change in others]
     return found + [
-        base.model_copy(update=change) for change in ({"targets": {}}, {"rows": "all"}, {"rows": "last-eos"})
+        base.model_copy(update=change)
+        for change in ({"targets": dict.fromkeys((*OBJECTS, STYLE), "")}, {"rows": "all"}, {"rows": "last-eos"})
     ]
 
 
@@ -214,7 +215,7 @@ def line(label: str, shares: dict[str, ShareOfImages], drift: float) -> str:
 def label(params: EraseParams) -> str:
     """Return a setting in a few words."""
     method = "UCE" if params.method == "uce" else f"RECE {params.epochs}{'' if params.joint else ' sequential'}"
-    target = "" if params.targets else ", to the empty prompt"
+    target = "" if any(params.targets.values()) else ", to the empty prompt"
     return f"{method}, {params.rows}, p {params.preserve_scale:g}, lam {params.lam:g}{target}"
 
 
@@ -260,7 +261,7 @@ def figure(results: Sequence[Result]) -> str:
         for r in results
         if r.params.rows == "mean-pad" and r.params.lam == 1e-3 and r.params.epochs == 1 and r.params.joint
     ]
-    shown = [r for r in shown if r.params.targets]
+    shown = [r for r in shown if any(r.params.targets.values())]
     size = f'width="{2 * (WIDTH + LEFT + 20)}" height="{2 * (HEIGHT + 50) + 24}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">',
@@ -272,7 +273,7 @@ def figure(results: Sequence[Result]) -> str:
     y = 2 * (HEIGHT + 50) + 14
     for i, (method, colour) in enumerate(COLOURS.items()):
         parts.append(f'<text x="{LEFT + 70 * i}" y="{y}" fill="{colour}">{method.upper()}</text>')
-    legend = "across: preserve scale p (grey: the default); bars: 95% Clopper-Pearson"
+    legend = "across: preserve scale p (grey: 10); bars: 95% Clopper-Pearson"
     parts.append(f'<text x="{LEFT + 150}" y="{y}">{legend}</text></svg>\n')
     return "\n".join(parts)
 
