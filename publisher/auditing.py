@@ -11,17 +11,17 @@ from typing import Any
 
 from publisher.api import TensorInfo
 from publisher.api.freeze_mask import FreezeMask, digests
+from publisher.api.header import read_header
 from publisher.api.model_files import MASK
+from publisher.api.weight_names import COUNTING, Layers, Names, frozen_layers, pair
 from publisher.errors import InconclusiveError
 from publisher.loading import NotVerifiedError
 from publisher.model.digest import sha256_file
-from publisher.model.header import read_header
 from publisher.package.layout import MODEL_INDEX, RELEASE, TEXT_TYPES, suffix
 from publisher.package.upload import Upload, WeightSet, read_upload
 from publisher.package.verify import Verification, verify
 from publisher.safeguards.freeze_mask.audit.comparing import Comparison, Weights, tally
 from publisher.safeguards.freeze_mask.audit.equality import counts
-from publisher.safeguards.freeze_mask.audit.naming import COUNTING, Layers, Names, frozen_layers, pair
 from publisher.safeguards.freeze_mask.audit.records import (
     AdapterAudit,
     Audit,

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Anatomy, Attack, Params, WeightAttack
+from publisher.api.header import read_header
 from publisher.errors import CRASHES, PublisherError
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Unmeasured
 from publisher.evaluate.requests import one_line
 from publisher.model.digest import sha256_json
 from publisher.model.files import rewrite_safetensors
-from publisher.model.header import read_header
 from publisher.model.tensors import dtype_name, tensor_bytes
 
 if TYPE_CHECKING:

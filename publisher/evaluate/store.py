@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from publisher.model.digest import sha256_json
 from publisher.model.files import json_bytes, write_atomic
-from publisher.model.strict_json import strict_object
+from publisher.strict_json import strict_object
 
 if TYPE_CHECKING:
     import torch

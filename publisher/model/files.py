@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from publisher.api import TensorInfo
+from publisher.api.header import BITS
 from publisher.errors import PublisherError, UsageError
-from publisher.model.header import BITS
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from publisher.api import Anatomy, ModelInfo, TensorInfo
+from publisher.api.header import POINTER, PULL, HeaderError, read_header
 from publisher.api.model_files import (
     BASE_CARD,
     CARD,
@@ -25,7 +26,6 @@ from publisher.api.model_files import (
 )
 from publisher.errors import ModelError
 from publisher.model.digest import sha256_file, sha256_list
-from publisher.model.header import POINTER, PULL, HeaderError, read_header
 
 MAX_JSON = 16 * 1024 * 1024
 CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Anatomy, Model, TensorInfo
+from publisher.api.header import read_header
 from publisher.errors import PublisherError
 from publisher.model.digest import sha256_file, sha256_json
 from publisher.model.files import rewrite_safetensors
 from publisher.model.folder import ModelFolder
-from publisher.model.header import read_header
 from publisher.model.tensors import tensor_bytes
 
 if TYPE_CHECKING:

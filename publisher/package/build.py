@@ -11,7 +11,6 @@ from pathlib import Path
 from publisher.api import ReleaseReport
 from publisher.errors import ModelError, PluginError, PublisherError
 from publisher.model.files import atomic, json_bytes, write_atomic
-from publisher.model.strict_json import JsonError, strict_json
 from publisher.package import bom, card, sums
 from publisher.package.content import check_configuration
 from publisher.package.layout import (
@@ -32,6 +31,7 @@ from publisher.package.layout import (
 )
 from publisher.package.summary import checks, summarise
 from publisher.package.tree import Tree, read_tree
+from publisher.strict_json import JsonError, strict_json
 
 RESERVED = (SUMMARY, RESOLVED, BOM, SUMS, BASE_CARD)
 _CHUNK = 1 << 24

@@ -9,9 +9,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from publisher.api import TensorInfo
+from publisher.api.header import HeaderError, header_length, read_header
 from publisher.codes import Code, Finding
-from publisher.model.header import HeaderError, header_length, read_header
-from publisher.model.strict_json import MAX_JSON_ENTRIES, JsonError, count_entries, strict_json
 from publisher.package.layout import (
     CODE_TYPES,
     MAX_TEXT_BYTES,
@@ -27,6 +26,7 @@ from publisher.package.layout import (
 from publisher.package.tree import Tree
 from publisher.safeguards import ALL
 from publisher.safeguards.base import Contents
+from publisher.strict_json import MAX_JSON_ENTRIES, JsonError, count_entries, strict_json
 
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
 """What ``model_index.json`` may take classes from; ``stable_diffusion`` is the folder of the safety checker inside

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import rfc8785
 
-from publisher.model.strict_json import JsonError, strict_object
+from publisher.strict_json import JsonError, strict_object
 
 if TYPE_CHECKING:
     from publisher.package.keys import PublicKey

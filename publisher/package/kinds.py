@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from publisher.model.header import POINTER, PULL
+from publisher.api.header import POINTER, PULL
 from publisher.package.layout import suffix
 
 _FILM = re.compile(rb".{4}ftyp", re.DOTALL)

@@ -17,12 +17,12 @@ from pydantic import ValidationError
 from publisher.api import CheckRecord, CurveMetric, Interval, Measurement, Params, ReleaseReport, Scope, Trial
 from publisher.api.evidence import EvidenceRow, TrialRow, observations
 from publisher.codes import Code, Finding
-from publisher.model.strict_json import JsonError, strict_object
 from publisher.package.content import json_lines
 from publisher.package.layout import MAX_TEXT_BYTES, REPORT, REPORTS, RESOLVED
 from publisher.package.summary import checks
 from publisher.package.tree import Tree
 from publisher.registry.own import own_metrics
+from publisher.strict_json import JsonError, strict_object
 
 TOLERANCE = 1e-6
 """Relative difference that another version of a library may make."""

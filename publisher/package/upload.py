@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from publisher.api import TensorInfo
+from publisher.api.header import HeaderError, header_length, read_header
 from publisher.codes import Code, Finding
 from publisher.errors import UsageError
-from publisher.model.header import HeaderError, header_length, read_header
-from publisher.model.strict_json import JsonError, count_entries, strict_json
 from publisher.package.content import check_code, check_index, check_model_index
 from publisher.package.kinds import is_training_state, problem
 from publisher.package.layout import CODE_TYPES, MAX_TEXT_BYTES, MODEL_INDEX, suffix
 from publisher.package.tree import Tree, read_file, read_tree
+from publisher.strict_json import JsonError, count_entries, strict_json
 
 _SHARD = re.compile(
     r"(?P<stem>.*)-(?P<number>\d{1,6})-of-(?P<total>\d{1,6})(?P<variant>(?:\.[\w-]+)?)(?:\.safetensors)?", re.DOTALL

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from packaging.version import Version
 
+from publisher.api.header import POINTER, PULL
 from publisher.codes import Code, Finding
 from publisher.errors import UsageError
-from publisher.model.header import POINTER, PULL
 from publisher.package.content import check_content, check_names
 from publisher.package.keys import PublicKey, WeakKeyError, load_public
 from publisher.package.layout import MAX_FILES, MAX_FINDINGS, MAX_TEXT_BYTES, SIGNATURE, SUMMARY, TEXT_TYPES, suffix

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from publisher.api import ReleaseReport
 from publisher.errors import UsageError
-from publisher.model.strict_json import JsonError, strict_json
 from publisher.report.wording import visible
+from publisher.strict_json import JsonError, strict_json
 
 PLACES = ("release/reports/report.json", "reports/report.json", "report.json")
 """Where a folder keeps its report: a package, its ``release`` folder, a report folder."""

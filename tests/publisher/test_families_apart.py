@@ -11,7 +11,7 @@ NAMED = {
     "api/membranes/__init__.py": "kohya's names of adapters begin so",
     "api/membranes/parts.py": "kohya's names of adapters begin so",
     "safeguards/membranes/lora.py": "kohya's and diffusers' names of adapters begin so",
-    "safeguards/freeze_mask/audit/naming.py": "names in files of a fine-tuned denoiser begin so",
+    "api/weight_names.py": "names in files of a fine-tuned denoiser begin so",
 }
 
 

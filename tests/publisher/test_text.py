@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher.model.strict_json import JsonError, strict_json, strict_object
+from publisher.strict_json import JsonError, strict_json, strict_object
 from publisher.text import markdown, printable
 
 

@@ -11,7 +11,7 @@ from publisher.api.freeze_mask import FILE, FreezeMask, Frozen, random_mask
 from publisher.api.training import RANDOM_MASK, UNMASKED
 from publisher.errors import ModelError, in_words
 from publisher.model.digest import seed_of
-from publisher.model.strict_json import JsonError, strict_object
+from publisher.strict_json import JsonError, strict_object
 
 
 def masks_of(params: TrainingParams, folder: Path | None, seed: int, denoiser: str) -> dict[str, tuple[Frozen, ...]]:

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from publisher.api.freeze_mask import FILE, FreezeMask, FrozenTensor, architecture_sha256, digest, part
 from publisher.errors import PluginError, UsageError
 from publisher.model.state import State
-from publisher.model.strict_json import JsonError, strict_object
 from publisher.safeguards.base import Made
+from publisher.strict_json import JsonError, strict_object
 
 
 def mask_of(results: Sequence[Made], final: State) -> FreezeMask | None:

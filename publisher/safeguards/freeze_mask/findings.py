@@ -18,9 +18,9 @@ from pydantic import ValidationError
 
 from publisher.api import TensorInfo
 from publisher.api.freeze_mask import CASTS, FreezeMask, FrozenTensor, Rows, architecture_sha256, count
+from publisher.api.header import BITS
 from publisher.api.model_files import MASK
 from publisher.codes import Code, Finding
-from publisher.model.header import BITS
 
 _CHUNK = 1 << 22
 

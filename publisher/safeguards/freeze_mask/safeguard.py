@@ -12,12 +12,12 @@ from publisher.api import MaskRecord, ReleaseReport, TrainingParams
 from publisher.api.freeze_mask import FILE, FreezeMask, Frozen
 from publisher.codes import Finding
 from publisher.model.state import State
-from publisher.model.strict_json import JsonError, strict_object
 from publisher.safeguards.base import Contents, Made, Safeguard
 from publisher.safeguards.freeze_mask.attackers import masks_of
 from publisher.safeguards.freeze_mask.card import freeze_mask
 from publisher.safeguards.freeze_mask.final import mask_of
 from publisher.safeguards.freeze_mask.findings import check_freeze_mask
+from publisher.strict_json import JsonError, strict_object
 
 
 class FreezeMaskSafeguard(Safeguard):

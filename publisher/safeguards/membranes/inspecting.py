@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from publisher.api.header import read_header
 from publisher.api.membranes import Branch, Host, Membrane, find_hosts, misfits, sizes_of
 from publisher.model.folder import ModelFolder
-from publisher.model.header import read_header
 from publisher.safeguards.membranes.lora import Portion
 
 if TYPE_CHECKING:

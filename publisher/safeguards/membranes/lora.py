@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from publisher.api.artifacts import safetensors_bytes
+from publisher.api.header import HeaderError, read_header
 from publisher.api.membranes import (
     PREFIX,
     Host,
@@ -28,8 +29,7 @@ from publisher.api.membranes import (
     parse_membrane,
     read_membrane,
 )
-from publisher.model.header import HeaderError, read_header
-from publisher.model.strict_json import JsonError, strict_object
+from publisher.strict_json import JsonError, strict_object
 
 if TYPE_CHECKING:
     import torch

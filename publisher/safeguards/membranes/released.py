@@ -17,8 +17,8 @@ from publisher.api.membranes import (
     parse_membrane_bytes,
 )
 from publisher.errors import ModelError
-from publisher.model.strict_json import JsonError, strict_object
 from publisher.program import command
+from publisher.strict_json import JsonError, strict_object
 
 MAX_INDEX_BYTES = 4 * 1024 * 1024
 

@@ -12,10 +12,10 @@ from publisher.api import ReleaseReport
 from publisher.api.membranes import FOLDER, INDEX, MembraneIndex, Transport
 from publisher.codes import Finding
 from publisher.model.digest import sha256_file, sha256_list
-from publisher.model.strict_json import JsonError, strict_object
 from publisher.safeguards.base import Contents, Safeguard
 from publisher.safeguards.membranes.card import how_to_load
 from publisher.safeguards.membranes.findings import check_membranes
+from publisher.strict_json import JsonError, strict_object
 from publisher.text import printable
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from publisher.api.header import read_header
 from publisher.errors import PublisherError
 from publisher.model.files import atomic, json_bytes, rewrite_safetensors, write_atomic
-from publisher.model.header import read_header
 from publisher.model.tensors import dtype_name, tensor_bytes
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from publisher.api import TensorInfo
 from publisher.api.freeze_mask import FreezeMask, Rows, part
+from publisher.api.weight_names import COUNTING
 from publisher.safeguards.freeze_mask.audit.difference import change
 from publisher.safeguards.freeze_mask.audit.equality import (
     FLOATS,
@@ -21,7 +22,6 @@ from publisher.safeguards.freeze_mask.audit.equality import (
     fingerprint,
     same_bits,
 )
-from publisher.safeguards.freeze_mask.audit.naming import COUNTING
 from publisher.safeguards.freeze_mask.audit.records import FreeTensors, FrozenVerdict, WeightsAudit
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 peft puts a module around a layer. Others leave the layer where it is: LyCORIS and kohya's scripts put a function of
 their own in place of its ``forward``, some hang a hook on it, some exchange its class, and some keep parameters in it
-or beside it under the names that :mod:`publisher.safeguards.freeze_mask.audit.naming` knows.
+or beside it under the names that :mod:`publisher.api.weight_names` knows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from publisher.safeguards.freeze_mask.audit.naming import Layers
+from publisher.api.weight_names import Layers
 from publisher.safeguards.freeze_mask.guard.errors import MaskBrokenError
 from publisher.safeguards.freeze_mask.guard.names import canonical
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from publisher.api.freeze_mask import FreezeMask
 from publisher.errors import ModelError
-from publisher.model.strict_json import JsonError, strict_object
+from publisher.strict_json import JsonError, strict_object
 
 MAX_BYTES = 64 * 1024 * 1024
 

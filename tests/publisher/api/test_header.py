@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from publisher.api.header import HeaderError, read_header
 from publisher.errors import ModelError
 from publisher.model.folder import read_json
-from publisher.model.header import HeaderError, read_header
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 

@@ -12,8 +12,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from publisher.api import TensorInfo
-from publisher.model.strict_json import JsonError, strict_object
+from publisher.api.models import TensorInfo
+from publisher.strict_json import JsonError, strict_object
 
 MAX_HEADER = 8 * 1024 * 1024
 MAX_TENSORS = 50_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from publisher.safeguards.freeze_mask.audit.naming import Layers, frozen_layers
+from publisher.api.weight_names import Layers, frozen_layers
 
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
 TO_Q, TO_OUT, CONV = f"{ATTENTION}.to_q", f"{ATTENTION}.to_out.0", "conv_in"
