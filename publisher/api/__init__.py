@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from publisher.api.artifacts import safetensors_bytes
 from publisher.api.attacks import Attack, ImageRequest, Sampling
+from publisher.api.calibration import ScorerErrors, Tally
 from publisher.api.claims import Binding, Check, Claim, Gate, MembraneUse, Verdict
 from publisher.api.concepts import Concept, Kind, Scope
 from publisher.api.descent import DescentAttack, DescentParams, PriorParams, TrialStart
@@ -109,12 +110,14 @@ __all__ = [
     "Scope",
     "Scorer",
     "ScorerCard",
+    "ScorerErrors",
     "Step",
     "StepContext",
     "StepEnd",
     "StepPlan",
     "StepRecord",
     "StepStart",
+    "Tally",
     "Task",
     "TensorInfo",
     "TextEncoder",

@@ -1,0 +1,204 @@
+"""Rates corrected for the scorer's errors. A correction may make a claim harder, never easier.
+
+A scorer sees a share q of images, p of them truly show the concept. With sensitivity Se and specificity Sp,
+q = p Se + (1 - p) (1 - Sp), and J = Se + Sp - 1. Se and Sp are known from counts alone: s of m images that show the
+concept were seen, t of l images that do not were passed over.
+
+* :func:`rate` takes account of what the scorer misses, and gives no credit for its false alarms.
+* :func:`change` divides a loss by the lower bound of J: a paired change of q is J times the change of p.
+* :func:`rogan_gladen` is the full correction, for the details: it can make a claim easier, so no gate looks at it.
+
+Counts with groups (prompts, folders) are first brought to the smaller number of independent images that has the same
+interval. What the upper end covers is enumerated in ``benchmarks/correction.py``; the figures are in
+``docs/explanation/corrected-rates.md``. No torch; numpy and scipy are imported when a number is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
+
+from publisher.api import Interval, ScorerErrors, Tally
+from publisher.builtin.metrics.intervals import LEVEL, share, widened
+
+if TYPE_CHECKING:
+    from publisher.builtin.metrics.intervals import Array
+
+LEAST_J = 0.5
+"""Bound that the lower end of J has to exceed: below it a loss is not known to a factor of two."""
+_POINTS = 200
+_TAIL = (1 - LEVEL) / 2
+_EDGE = 1e-12
+"""Probability beyond each end of the range that is integrated over."""
+_Z2 = 3.841458820694124
+
+
+def bound(tally: Tally) -> Interval:
+    """Return the share of a tally with its Clopper-Pearson interval, widened where its groups demand it.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    if not tally.n:
+        raise ValueError("there are no images to know the scorer's errors from")
+    groups = [[1.0] * hits + [0.0] * (n - hits) for hits, n in tally.groups if n]
+    return widened(share(tally.hits, tally.n), groups, "scorer-errors")
+
+
+def rate(seen: Interval, errors: Sequence[ScorerErrors], value: float | None = None) -> Interval:
+    """Return the share of images that show a concept, from the share in which a scorer sees it.
+
+    The upper end u solves, with q ~ Beta(x + 1, n - x) and Se ~ Beta(s, m - s + 1), P(q <= u Se) = 0.975. The lower
+    end stays that of what is seen.
+
+    Args:
+        seen: share in which the scorer sees it; its interval is already as wide as its prompts demand.
+        errors: of every concept among the images; the one that demands most is taken.
+        value: the corrected share, where concepts with different errors are together; None: the share that is seen,
+            over the sensitivity.
+    """
+    ends = [_upper(seen, bound(one.seen)) for one in errors]
+    values = [_over(seen.value, one.seen) for one in errors] if value is None else [value]
+    middle = min(1.0, max(seen.value, *values))
+    return seen.model_copy(
+        update={
+            "value": middle,
+            "high": max(seen.high, middle, *ends),
+            "method": f"{seen.method}, corrected for what the scorer misses",
+        }
+    )
+
+
+def sensed(seen: float, errors: ScorerErrors) -> float:
+    """Return the share that is seen, over the sensitivity; at most 1."""
+    return _over(seen, errors.seen)
+
+
+def _over(seen: float, tally: Tally) -> float:
+    return min(1.0, seen * tally.n / tally.hits) if tally.hits else float(seen > 0)
+
+
+def _upper(seen: Interval, sensitivity: Interval) -> float:
+    n, m = _independent(seen, high=True), _independent(sensitivity, high=False)
+    return upper_end(seen.value * n, n, sensitivity.value * m, m)
+
+
+@lru_cache(maxsize=4096)
+def upper_end(x: float, n: float, s: float, m: float) -> float:
+    """Return the upper end of a rate; see :func:`rate`.
+
+    Args:
+        x: images that the scorer sees the concept in; need not be whole.
+        n: images.
+        s: images of the concept that the scorer sees it in.
+        m: images of the concept.
+    """
+    import numpy as np
+    from scipy.optimize import brentq
+    from scipy.special import betainc, betaincinv, betaln, xlog1py, xlogy
+
+    if x >= n or s <= 0:
+        return 1.0
+    low, high = betaincinv(s, m - s + 1, (_EDGE, 1 - _EDGE))
+    points, weights = _nodes()
+    sensitivity = low + (high - low) * (points + 1) / 2
+    density = np.exp(xlogy(s - 1, sensitivity) + xlog1py(m - s, -sensitivity) - betaln(s, m - s + 1))
+    weights = weights * density / (weights @ density)
+
+    def excess(end: float) -> float:
+        return float(weights @ betainc(x + 1, n - x, end * sensitivity)) - (1 - _TAIL)
+
+    return 1.0 if excess(1.0) <= 0 else float(brentq(excess, 0.0, 1.0, xtol=1e-12))
+
+
+@cache
+def _nodes() -> tuple[Array, Array]:
+    """Return points and weights of Gauss and Legendre on [-1, 1]."""
+    import numpy as np
+
+    return np.polynomial.legendre.leggauss(_POINTS)
+
+
+def _independent(interval: Interval, *, high: bool) -> float:
+    """Return the number of independent images whose Clopper-Pearson interval has this end, at most those there are."""
+    from scipy.optimize import brentq
+    from scipy.special import betaincinv
+
+    value, n = interval.value, interval.n
+
+    def end(count: float) -> float:
+        x = value * count
+        return float(betaincinv(x + 1, count - x, 1 - _TAIL) if high else -betaincinv(x, count - x + 1, _TAIL))
+
+    wanted = interval.high if high else -interval.low
+    if (high and value >= 1) or (not high and value <= 0) or end(n) >= wanted - 1e-9:
+        return float(n)
+    return float(brentq(lambda count: end(count) - wanted, 1e-3, n))
+
+
+def youden(errors: ScorerErrors) -> float | None:
+    """Return the lower bound of J = Se + Sp - 1, from the lower bounds of both; None: no false alarms were counted."""
+    if errors.false_alarms is None or not errors.false_alarms.n:
+        return None
+    return bound(errors.seen).low - bound(errors.false_alarms).high
+
+
+def pooled(errors: Sequence[ScorerErrors]) -> ScorerErrors:
+    """Return the errors of several concepts together.
+
+    The false alarms' share is the mean over the concepts. It counts as known from as many images as the concept with
+    the fewest has: one image is held against many concepts.
+    """
+    seen = [one.seen for one in errors]
+    alarms = [one.false_alarms for one in errors if one.false_alarms and one.false_alarms.n]
+    together = None
+    if len(alarms) == len(errors):
+        n = min(one.n for one in alarms)
+        together = Tally(hits=math.ceil(n * sum(one.hits / one.n for one in alarms) / len(alarms) - 1e-9), n=n)
+    groups = tuple(group for one in seen for group in (one.groups or ((one.hits, one.n),)))
+    sources = ", ".join(dict.fromkeys(one.source for one in errors if one.source))
+    tally = Tally(hits=sum(one.hits for one in seen), n=sum(one.n for one in seen), groups=groups)
+    return ScorerErrors(source=sources, seen=tally, false_alarms=together)
+
+
+def change(seen: Interval, j: float) -> Interval:
+    """Return a paired change of what is there, from the change of what a scorer sees: losses are divided by J.
+
+    Args:
+        seen: change of the share that the scorer sees.
+        j: lower bound of J, above 0.
+    """
+    value, low = (max(-1.0, end / j) if end < 0 else end for end in (seen.value, seen.low))
+    method = f"{seen.method}, corrected for what the scorer misses"
+    return seen.model_copy(update={"value": value, "low": min(low, value), "method": method})
+
+
+def rogan_gladen(seen: Interval, errors: ScorerErrors) -> Interval | None:
+    """Return the full correction with the interval of Lang and Reiczigel; None where it is undefined.
+
+    Z. Lang and J. Reiczigel, "Confidence limits for prevalence of disease adjusted for estimated sensitivity and
+    specificity", Preventive Veterinary Medicine 113 (2014). It holds for images like those that the errors were counted
+    in. Groups are not taken into account.
+
+    Args:
+        seen: share in which the scorer sees the concept.
+        errors: counted in images whose truth is known.
+    """
+    j, alarms = youden(errors), errors.false_alarms
+    if j is None or j <= 0 or alarms is None:
+        return None
+    m, length = errors.seen.n + 2, alarms.n + 2
+    se, sp = (errors.seen.hits + 1) / m, (alarms.n - alarms.hits + 1) / length
+    n = seen.n + _Z2
+    q = (seen.value * seen.n + _Z2 / 2) / n
+    p = (q + sp - 1) / (se + sp - 1)
+    miss, alarm = se * (1 - se) / m, sp * (1 - sp) / length
+    shift = 2 * _Z2 * (p * miss - (1 - p) * alarm)
+    spread = math.sqrt(_Z2 * (q * (1 - q) / n + p * p * miss + (1 - p) ** 2 * alarm)) / (se + sp - 1)
+    low, high = (min(1.0, max(0.0, p + shift + sign * spread)) for sign in (-1, 1))
+    alarm_rate = alarms.hits / alarms.n
+    found = (seen.value - alarm_rate) / (errors.seen.hits / errors.seen.n - alarm_rate)
+    value = min(high, max(low, found))
+    return Interval(value=value, low=low, high=high, n=seen.n, method="Rogan-Gladen, Lang and Reiczigel 95%")

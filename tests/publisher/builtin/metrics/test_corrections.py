@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from publisher.api import ScorerErrors, Tally
+from publisher.builtin.metrics.corrections import change, pooled, rate, rogan_gladen, upper_end, youden
+from publisher.builtin.metrics.intervals import paired_difference, share, widened
+
+
+def errors(seen: tuple[int, int], alarms: tuple[int, int] | None = None, source: str = "sheet") -> ScorerErrors:
+    tallies = [Tally(hits=one[0], n=one[1]) if one else None for one in (seen, alarms)]
+    assert tallies[0] is not None
+    return ScorerErrors(source=source, seen=tallies[0], false_alarms=tallies[1])
+
+
+@pytest.mark.parametrize(
+    ("x", "n", "s", "m", "end"),
+    [(0, 60, 24, 24, 0.06232), (0, 300, 95, 100, 0.01301), (0, 300, 60, 100, 0.02083), (0, 1000, 95, 100, 0.003919)],
+)
+def test_the_upper_end_has_the_documented_figures(x: int, n: int, s: int, m: int, end: float) -> None:
+    assert upper_end(x, n, s, m) == pytest.approx(end, rel=5e-4)
+    assert rate(share(x, n), [errors((s, m))]).high == pytest.approx(end, rel=5e-4)
+
+
+def test_a_perfect_scorer_with_endless_counts_leaves_the_clopper_pearson_end() -> None:
+    assert upper_end(3, 60, 10**7, 10**7) == pytest.approx(share(3, 60).high, abs=1e-5)
+
+
+def test_the_upper_end_covers_the_truth_in_all_that_can_happen() -> None:
+    n, m = 30, 20
+    ends = np.array([[upper_end(x, n, s, m) for s in range(m + 1)] for x in range(n + 1)])
+    for p, se, sp in product((0.02, 0.1, 0.3), (0.6, 0.8, 0.95, 1.0), (0.9, 1.0)):
+        x = binom.pmf(np.arange(n + 1), n, p * se + (1 - p) * (1 - sp))
+        s = binom.pmf(np.arange(m + 1), m, se)
+        assert x @ (ends >= p) @ s >= 0.975, (p, se, sp)
+
+
+tallies = st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(tallies, tallies, tallies)
+def test_a_correction_makes_a_claim_harder_never_easier(
+    seen: tuple[int, int], known: tuple[int, int], alarms: tuple[int, int]
+) -> None:
+    before, one = share(*seen), errors(known, alarms)
+    after = rate(before, [one])
+    assert after.value >= before.value
+    assert after.high >= before.high
+    assert after.low == before.low <= after.value <= after.high <= 1
+    full = rogan_gladen(before, one)
+    assert full is None or full.low <= full.value <= full.high
+    loss = paired_difference(min(3, seen[1] - seen[0]), seen[0], seen[1])
+    j = youden(one)
+    assert j is not None
+    if j > 0:
+        lost = change(loss, j)
+        assert lost.value <= loss.value
+        assert lost.low <= loss.low
+        assert lost.high == loss.high
+        assert -1 <= lost.low <= lost.value
+
+
+def test_false_alarms_give_no_credit_but_stand_in_the_full_correction() -> None:
+    with_alarms = errors((100, 100), (15, 300))
+    assert rate(share(0, 300), [with_alarms]).high > share(0, 300).high
+    full = rogan_gladen(share(0, 300), with_alarms)
+    assert full is not None
+    assert full.high == pytest.approx(0.0, abs=5e-4)
+
+
+def test_the_full_correction_is_undefined_where_the_scorer_may_be_no_better_than_chance() -> None:
+    assert rogan_gladen(share(3, 60), errors((6, 10), (4, 10))) is None
+    assert rogan_gladen(share(3, 60), errors((10, 10))) is None
+
+
+def test_prompts_widen_what_is_seen_before_it_is_corrected() -> None:
+    plain = share(6, 60)
+    wide = widened(plain, [[1.0] * 6 + [0.0] * 4] + [[0.0] * 10] * 5, "test")
+    assert wide.high > plain.high + 0.05
+    assert rate(wide, [errors((95, 100))]).high > wide.high > rate(plain, [errors((95, 100))]).high
+
+
+def test_images_of_one_folder_say_less_of_a_scorer_than_as_many_alone() -> None:
+    alone = Tally(hits=40, n=50)
+    together = Tally(hits=40, n=50, groups=((0, 10), (10, 10), (10, 10), (10, 10), (10, 10)))
+    ends = [rate(share(0, 60), [ScorerErrors(source="", seen=one)]).high for one in (alone, together)]
+    assert ends[0] < ends[1]
+
+
+def test_of_several_concepts_the_one_whose_errors_are_worst_known_decides() -> None:
+    good, bad = errors((99, 100)), errors((60, 100))
+    assert rate(share(0, 60), [good, bad]).high == rate(share(0, 60), [bad]).high
+
+
+def test_errors_of_many_concepts_count_no_image_twice() -> None:
+    found = pooled([errors((9, 10), (0, 40)), errors((10, 10), (1, 30))])
+    assert (found.seen.hits, found.seen.n) == (19, 20)
+    assert found.false_alarms == Tally(hits=1, n=30)
+    assert pooled([errors((9, 10), (0, 40)), errors((10, 10))]).false_alarms is None
+
+
+def test_a_tally_that_contradicts_itself_is_refused() -> None:
+    with pytest.raises(ValueError, match="more hits than images"):
+        Tally(hits=3, n=2)
+    with pytest.raises(ValueError, match="do not add up"):
+        Tally(hits=1, n=2, groups=((1, 1),))
