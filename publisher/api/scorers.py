@@ -78,7 +78,7 @@ class Scorer(Configured[P], ABC):
     files: Mapping[str, Path] = MappingProxyType({})
     """Name, as :meth:`inputs` gave it -> file or folder, there and readable. Set before ``card`` and ``load``."""
     scope: Scope | None = None
-    """The release's concepts. Set before ``load``; None outside a release."""
+    """The release's concepts, for scorers that take any label. Set before ``load``; None outside a release."""
 
     def inputs(self) -> Sequence[str]:
         """Return the files and models that the parameters name. Called without torch.
@@ -113,5 +113,29 @@ class Scorer(Configured[P], ABC):
 
         Args:
             images: ``(n, 3, h, w)`` float32 in [0, 1].
+        """
+        return None
+
+    def strengths(self, images: torch.Tensor, concept: Concept) -> Sequence[float] | None:  # noqa: ARG002
+        """Return how strongly each image shows a concept, n numbers, larger for more; None: this scorer has none.
+
+        Thresholds are chosen on them. A scorer that has them also has a parameter ``threshold``, and sees the concept
+        where the strength is at least that, unless it names one label of several and another is stronger. NaN: it
+        cannot tell.
+
+        Args:
+            images: ``(n, 3, h, w)`` float32 in [0, 1].
+            concept: of a kind that it judges.
+        """
+        return None
+
+    def match(self, images: torch.Tensor, texts: Sequence[str]) -> Sequence[float] | None:  # noqa: ARG002
+        """Return the cosine of each image with its own text, n numbers in [-1, 1]; None: this scorer reads no texts.
+
+        It alone sees prompts: ``judge`` is blind to them on purpose.
+
+        Args:
+            images: ``(n, 3, h, w)`` float32 in [0, 1].
+            texts: one for each image.
         """
         return None
