@@ -113,6 +113,9 @@ class Metric(Parametrised[P], ABC):
         version: raise it when the same observations give another number.
         better: whether ``"lower"`` or ``"higher"`` is better.
         unit: for the report: ``"share"``, ``"points"``, ``"rms"``.
+        concept_figure: what the numbers of single concepts are, where they are not the check's number once more:
+            ``"share of the gain that is left"``.
+        concept_unit: unit of those numbers; empty: ``unit``.
         summary: one line for ``publisher plugins``.
         judged: False for a metric that reads pixels alone. It is given :class:`PixelPair`, and its checks need no
             scorer.
@@ -122,6 +125,8 @@ class Metric(Parametrised[P], ABC):
     version: ClassVar[str]
     better: ClassVar[Literal["lower", "higher"]]
     unit: ClassVar[str] = "share"
+    concept_figure: ClassVar[str] = ""
+    concept_unit: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     judged: ClassVar[bool] = True
 

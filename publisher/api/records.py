@@ -109,6 +109,10 @@ class CheckRecord(Params):
     metric_params: dict[str, Any]
     unit: str
     better: Literal["lower", "higher"]
+    concept_figure: str = ""
+    """What the numbers of single concepts are; empty: the check's number once more, of that concept."""
+    concept_unit: str = ""
+    """Unit of the numbers of single concepts; empty: the same."""
     concepts: tuple[str, ...]
     gate: Gate | None
     """None: the number is reported, and promises nothing."""

@@ -28,7 +28,7 @@ from publisher.evaluate.finetune.run import Relearned, relearn
 from publisher.evaluate.images import Wanted, sampler_of, without_concept
 from publisher.evaluate.measure import Observed, record_of, unknown
 from publisher.evaluate.observe import Observations, observe
-from publisher.evaluate.pairs import pairs_of, shown
+from publisher.evaluate.pairs import pairs_of, shown, worst_concepts
 from publisher.evaluate.permeabilities import table
 from publisher.evaluate.prepare import PreparedCheck, settle
 from publisher.evaluate.scorers import cards_of
@@ -102,16 +102,17 @@ def run_checks(
     good = [item for item in prepared.values() if isinstance(item, PreparedCheck)]
     plain = [item for item in good if not item.trains and not item.alters]
     wanted = _wanted(plain)
-    pictured = {item.check.id: shown(item.asked.requests, scope) for item in plain}
-    seen = _observe(plain, pictured, scope, models, tools, setting)
-    observations = dict.fromkeys(pictured, seen) | _altered(good, scope, models, tools, setting)
+    seen = _observe(plain, scope, models, tools, setting)
+    observations = dict.fromkeys([item.check.id for item in plain], seen) | _altered(
+        good, scope, models, tools, setting
+    )
     trials = relearn([item for item in good if item.trains], scope, models, tools, sampling, setting)
     results = _Results(scope, observations, trials, prepared, _sampler(models))
     records = tuple(_claim(claim, results, setting) for claim in claims)
     return Evaluation(
         claims=records,
         evidence=results.evidence,
-        pairs=pairs_of([(item, pictured[item.check.id]) for item in plain], scope, seen),
+        pairs=pairs_of([(item, _shown(item, records, scope)) for item in plain], scope, seen),
         permeabilities=_table(seen, wanted, scope),
         scorers={name: card for name, card in cards.items() if isinstance(card, ScorerCard)},
         seconds={name: found.seconds for name, found in trials.items() if isinstance(found, Relearned)},
@@ -207,7 +208,7 @@ def _altered(
             with altered(group[0].attack, group[0].attack_params, models, setting) as model:
                 here = ModelsUnderTest(models.base, model)
                 found |= dict.fromkeys(
-                    names, observe(_wanted(group), (), scope, here, tools, setting, judges=_judges(group))
+                    names, observe(_wanted(group), scope, here, tools, setting, judges=_judges(group))
                 )
         except Unmeasured as error:
             found |= dict.fromkeys(names, error)
@@ -250,17 +251,17 @@ def _table(seen: Observations, wanted: Sequence[Wanted], scope: Scope) -> Permea
 
 
 def _observe(
-    checks: Sequence[PreparedCheck],
-    pictured: Mapping[str, Sequence[ImageRequest]],
-    scope: Scope,
-    models: ModelsUnderTest,
-    tools: Tools,
-    setting: Setting,
+    checks: Sequence[PreparedCheck], scope: Scope, models: ModelsUnderTest, tools: Tools, setting: Setting
 ) -> Observations:
     if not checks:
         return Observations()
-    visible = [request for some in pictured.values() for request in some]
-    return observe(_wanted(checks), visible, scope, models, tools, setting, judges=_judges(checks))
+    return observe(_wanted(checks), scope, models, tools, setting, judges=_judges(checks))
+
+
+def _shown(prepared: PreparedCheck, claims: Iterable[ClaimRecord], scope: Scope) -> tuple[ImageRequest, ...]:
+    """Return the requests of a check whose images the report shows."""
+    records = [check for claim in claims for check in claim.checks if check.id == prepared.check.id]
+    return shown(prepared.asked.requests, scope, worst_concepts(records[0]))
 
 
 def _sampler(models: ModelsUnderTest) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from publisher.api import ImageRequest, Judgement, Scope
 from publisher.evaluate.context import ModelsUnderTest, Setting, Tools, Unmeasured
 from publisher.evaluate.evidence import distance, pixels_sha256, png_base64
-from publisher.evaluate.images import Batch, ModelImages, Wanted, batches, without_concept
+from publisher.evaluate.images import Batch, ModelImages, Wanted, batches
 from publisher.evaluate.permeabilities import Permeabilities, score
 from publisher.evaluate.requests import PRIVATE_KINDS
 from publisher.evaluate.scorers import Said, judge, loaded
@@ -34,6 +34,24 @@ class Seen:
     """Scorer's id -> what it says of the base and of the hardened image, or why it says nothing."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where one image of the base model and one of the hardened model are stored."""
+
+    batch: Batch
+    at: int
+    """Number in the batch."""
+    base: ModelImages
+    hardened: ModelImages
+
+    def pictures(self) -> tuple[str, str] | None:
+        """Return both as base64 PNG; None where they were lost."""
+        before, after = self.base.look(self.batch), self.hardened.look(self.batch)
+        if before is None or after is None:
+            return None
+        return png_base64(before[self.at]), png_base64(after[self.at])
+
+
 @dataclass
 class Observations:
     """What was seen of each image, asked for with the package's safeguards attached or without."""
@@ -41,15 +59,19 @@ class Observations:
     seen: dict[Wanted, Seen] = field(default_factory=dict)
     problems: dict[Wanted, str] = field(default_factory=dict)
     """Generation -> why there is no image of it."""
-    pictures: dict[Wanted, tuple[str, str]] = field(default_factory=dict)
-    """Generation -> base and hardened image as base64 PNG, for those that the report shows."""
+    places: dict[Wanted, Place] = field(default_factory=dict)
+    """Generation -> where its images are; none of private ones."""
     permeabilities: Permeabilities | None = None
     """How far the prompts let them act; None: nothing is ever attached, and both ways of generating are one."""
+
+    def pictures(self, wanted: Wanted) -> tuple[str, str] | None:
+        """Return the base and the hardened image as base64 PNG; None where nobody may see them, or they are lost."""
+        place = self.places.get(wanted)
+        return place.pictures() if place else None
 
 
 def observe(
     wanted: Sequence[Wanted],
-    shown: Sequence[ImageRequest],
     scope: Scope,
     models: ModelsUnderTest,
     tools: Tools,
@@ -61,7 +83,6 @@ def observe(
 
     Args:
         wanted: of all checks, in their order.
-        shown: those whose images the report shows; private ones are left out.
         scope: says which concepts are private.
         models: the two models; the hardened one generates with and without its safeguards where checks ask for both.
         tools: the scorers and the executor.
@@ -79,9 +100,8 @@ def observe(
     _generate(plan, base, hardened, tools, setting)
     jobs = [_Judging(batch, base, hardened, judges) for batch in plan]
     _judge(jobs, tools, setting)
-    visible = {without_concept(request) for request in shown}
     for job in jobs:
-        _look(job, visible, found)
+        _look(job, found)
     return found
 
 
@@ -170,7 +190,7 @@ def _generate(
                 meter.settle(count)
 
 
-def _look(job: _Judging, visible: set[ImageRequest], found: Observations) -> None:
+def _look(job: _Judging, found: Observations) -> None:
     batch = job.batch
     before = job.base.look(batch)
     for model_images, hows in job.ways.items():
@@ -184,10 +204,8 @@ def _look(job: _Judging, visible: set[ImageRequest], found: Observations) -> Non
         else:
             seen = [_seen(job, i, before[i], after[i], model_images) for i in range(len(batch.requests))]
             found.seen |= zip(keys, seen * len(hows), strict=True)
-            shown = () if batch.private else [i for i, request in enumerate(batch.requests) if request in visible]
-            for i in shown:
-                pictures = png_base64(before[i]), png_base64(after[i])
-                found.pictures |= {(batch.requests[i], how): pictures for how in hows}
+            places = [] if batch.private else [Place(batch, i, job.base, model_images) for i in range(len(seen))]
+            found.places |= dict(zip(keys, places * len(hows), strict=False))
 
 
 def _seen(job: _Judging, i: int, before: torch.Tensor, after: torch.Tensor, hardened: ModelImages) -> Seen:

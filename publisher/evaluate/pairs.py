@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from itertools import zip_longest
 
-from publisher.api import Check, ImagePair, ImageRequest, Scope
+from publisher.api import Check, CheckRecord, ImagePair, ImageRequest, Scope
 from publisher.evaluate.images import Wanted, without_concept
 from publisher.evaluate.observe import Observations
 from publisher.evaluate.prepare import PreparedCheck
 from publisher.evaluate.requests import PRIVATE_KINDS
 
 PER_CHECK = 6
-IN_ALL = 36
+IN_ALL = 48
+WORST = 5
+"""Pairs of a check of what stays that are shown for certain: the concepts that lost most come first."""
 
 
-def shown(requests: Sequence[ImageRequest], scope: Scope) -> tuple[ImageRequest, ...]:
-    """Return the first request of each concept, then the second ones, up to :data:`PER_CHECK`."""
-    by_concept: dict[str, list[ImageRequest]] = {}
+def shown(requests: Sequence[ImageRequest], scope: Scope, first: Sequence[str] = ()) -> tuple[ImageRequest, ...]:
+    """Return the first request of each concept, then the second ones, up to :data:`PER_CHECK`.
+
+    Args:
+        requests: of a check.
+        scope: says which concepts are private.
+        first: concepts to begin with; the others follow in the order of the requests.
+    """
+    by_concept: dict[str, list[ImageRequest]] = {name: [] for name in first}
     for request in requests:
         if scope.concept(request.concept).kind not in PRIVATE_KINDS:
             by_concept.setdefault(request.concept, []).append(request)
     rounds = zip_longest(*by_concept.values())
     return tuple(request for one in rounds for request in one if request is not None)[:PER_CHECK]
+
+
+def worst_concepts(record: CheckRecord) -> tuple[str, ...]:
+    """Return the concepts that a metric names as the ones that lost most; none where it names none."""
+    named = record.measurement.details.get("worst") if record.measurement else None
+    rows = named if isinstance(named, list) else []
+    return tuple(str(row["concept"]) for row in rows if isinstance(row, dict) and row.get("concept") in record.concepts)
 
 
 def pairs_of(
@@ -37,6 +53,7 @@ def pairs_of(
             pictures show already.
     """
     found: dict[object, ImagePair] = {}
+    gone = {concept.id for concept in scope.concepts}
     attached = {
         without_concept(request) for prepared, requests in checks if prepared.check.attached for request in requests
     }
@@ -47,24 +64,37 @@ def pairs_of(
             pair = _pair(check, scorer, request, scope, seen)
             if pair and (check.attached or bare not in attached):
                 found.setdefault((bare, request.concept, scorer, check.attached), pair)
-    return _shared_out(list(found.values()))
+    worst = {prepared.check.id: WORST for prepared, _ in checks if not gone.intersection(prepared.check.concepts)}
+    return _shared_out(list(found.values()), gone, worst)
 
 
-def _shared_out(pairs: Sequence[ImagePair]) -> tuple[ImagePair, ...]:
-    """Choose at most :data:`IN_ALL`: the first of each check, then the second ones, in the checks' order."""
-    of_check: dict[str, list[int]] = {}
+def _shared_out(pairs: Sequence[ImagePair], gone: Collection[str], least: Mapping[str, int]) -> tuple[ImagePair, ...]:
+    """Choose at most :data:`IN_ALL`, in the checks' order: the first of each check, then the second ones, and so on.
+
+    The first check of a concept that goes has two turns in each round: its pictures begin the report.
+
+    Args:
+        pairs: of all checks.
+        gone: ids of the concepts that go.
+        least: check -> number of its pairs that come in the first round.
+    """
+    turns: list[tuple[float, int]] = []
+    before: Counter[str] = Counter()
+    first: dict[str, str] = {}
     for i, pair in enumerate(pairs):
-        of_check.setdefault(pair.check, []).append(i)
-    in_turn = [i for one in zip_longest(*of_check.values()) for i in one if i is not None]
-    return tuple(pairs[i] for i in sorted(in_turn[:IN_ALL]))
+        leads = pair.concept in gone and first.setdefault(pair.concept, pair.check) == pair.check
+        place = before[pair.check]
+        turns.append((0 if place < least.get(pair.check, 1) else place / (2 if leads else 1), i))
+        before[pair.check] += 1
+    return tuple(pairs[i] for i in sorted(i for _, i in sorted(turns)[:IN_ALL]))
 
 
 def _pair(check: Check, scorer: str, request: ImageRequest, scope: Scope, seen: Observations) -> ImagePair | None:
     bare, kind = without_concept(request), scope.concept(request.concept).kind
-    labels = _labels((bare, check.attached), scorer, kind, seen)
-    if labels is None:
+    labels, pictures = _labels((bare, check.attached), scorer, kind, seen), seen.pictures((bare, check.attached))
+    if labels is None or pictures is None:
         return None
-    base, hardened = seen.pictures[bare, check.attached]
+    base, hardened = pictures
     pair = ImagePair(
         concept=request.concept,
         check=check.id,
@@ -76,16 +106,16 @@ def _pair(check: Check, scorer: str, request: ImageRequest, scope: Scope, seen: 
         hardened_label=labels[1],
         membranes=check.membranes,
     )
-    without = _labels((bare, False), scorer, kind, seen)
-    if seen.permeabilities is None or not check.attached or without is None:
+    without, alone = _labels((bare, False), scorer, kind, seen), seen.pictures((bare, False))
+    if seen.permeabilities is None or not check.attached or without is None or alone is None:
         return pair
-    update = {"without_png": seen.pictures[bare, False][1], "without_label": without[1]}
+    update = {"without_png": alone[1], "without_label": without[1]}
     return pair.model_copy(update=update)
 
 
 def _labels(wanted: Wanted, scorer: str, kind: str, seen: Observations) -> tuple[str, str] | None:
     """Return what the scorer sees in both pictures, if they are there; empty words where nobody judged them."""
-    if wanted not in seen.pictures:
+    if wanted not in seen.places:
         return None
     if not scorer:
         return "", ""

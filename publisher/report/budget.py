@@ -76,11 +76,16 @@ def _attack(check: CheckRecord) -> str:
 
 
 def alone(check: CheckRecord, concept: str) -> str:
-    """Return the number of one concept: ``"6.2x (3.9x to 9.1x)"``; empty where it was not measured alone."""
+    """Return the number of one concept: ``"6.2x (3.9x to 9.1x)"``; empty where it was not measured alone.
+
+    Where it is another figure than the check's, its name stands before it.
+    """
     found = check.measurement.by_concept.get(concept) if check.measurement else None
     if found is None:
         return ""
-    return f"{figure(found.value, check.unit)} ({span(found, check.unit)})"
+    unit = check.concept_unit or check.unit
+    number = f"{figure(found.value, unit)} ({span(found, unit)})"
+    return f"{check.concept_figure}: {number}" if check.concept_figure else number
 
 
 def steps(check: CheckRecord) -> list[str]:

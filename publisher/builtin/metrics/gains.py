@@ -110,6 +110,8 @@ class Selectivity(_Gains[SelectivityParams]):
     name = "selectivity"
     better = "higher"
     unit = "points"
+    concept_figure = "share of the gain that is left"
+    concept_unit = "share"
     summary = "share of the gain that innocents keep minus the share that the others keep, under the mask"
 
     def read(self, params: SelectivityParams, trials: Sequence[Trial]) -> Measurement:

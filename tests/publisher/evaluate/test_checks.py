@@ -467,11 +467,33 @@ def test_a_model_is_named_by_what_is_loaded_and_by_nothing_else(tmp_path: Path) 
 
 
 def test_where_there_are_too_many_pairs_every_check_keeps_some(world: World) -> None:
-    checks = [check(id=f"concept-{i}", concepts=(f"thing-{i}",)) for i in range(8)]
-    world.scope = Scope(concepts=tuple(concept(f"thing-{i}", label="cigarette") for i in range(8)))
+    names = [f"thing-{i:02}" for i in range(12)]
+    checks = [check(id=name, concepts=(name,)) for name in names]
+    world.scope = Scope(concepts=tuple(concept(name, label="cigarette") for name in names))
     found = world.evaluate(*checks).pairs
     counts = Counter(pair.check for pair in found)
-    assert len(found) == 36
-    assert len(counts) == 8
-    assert set(counts.values()) == {4, 5}
+    assert len(found) == 48
+    assert set(counts.values()) == {4}
     assert [pair.check for pair in found] == sorted(pair.check for pair in found)
+
+
+def test_what_goes_leads_the_pairs_and_what_stays_keeps_its_worst(world: World) -> None:
+    gone, stays = [f"thing-{i}" for i in range(9)], tuple(f"pizza-{i}" for i in range(20))
+    world.scope = Scope(
+        concepts=tuple(concept(name, label="cigarette") for name in gone),
+        keep=tuple(concept(name, label="pizza") for name in stays),
+    )
+    plain = [check(id=f"{name}.plain", concepts=(name,)) for name in gone]
+    swept = [check(id=f"{name}.swept", concepts=(name,), attack="guidance-sweep") for name in gone]
+    counts = Counter(pair.check for pair in world.evaluate(*plain, *swept, kept(concepts=stays)).pairs)
+    assert counts.pop("kept") == 5
+    assert {counts[f"{name}.plain"] for name in gone} == {3}
+    assert {counts[f"{name}.swept"] for name in gone} == {1, 2}
+
+
+def test_the_pictures_of_what_stays_begin_with_what_lost_most(world: World) -> None:
+    names = tuple(f"pizza-{i}" for i in range(9))
+    world.scope = Scope(concepts=SCOPE.concepts, keep=tuple(concept(name, label="pizza") for name in names))
+    world.paint(lambda model, request: "nothing" if model == "hardened" and "pizza-7" in request.prompt else "pizza")
+    pairs = world.evaluate(kept(concepts=names)).pairs
+    assert [pair.concept for pair in pairs] == ["pizza-7", "pizza-0", "pizza-1", "pizza-2", "pizza-3", "pizza-4"]

@@ -132,6 +132,8 @@ def test_selectivity_tells_innocents_from_others(attacked: World) -> None:
     record = only(attacked.evaluate(both))
     assert record.measurement is not None
     assert (record.verdict, record.measurement.hardened.value) == ("passed", pytest.approx(1 / 3, abs=1e-6))
+    assert (record.unit, record.concept_unit) == ("points", "share")
+    assert record.concept_figure == "share of the gain that is left"
 
 
 def test_what_is_to_stay_can_have_other_captions(attacked: World) -> None:
