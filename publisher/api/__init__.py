@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from publisher.api.artifacts import safetensors_bytes
-from publisher.api.attacks import Attack, ImageRequest, Sampling
+from publisher.api.attacks import Access, Attack, ImageRequest, Sampling
 from publisher.api.calibration import ScorerErrors, Tally
 from publisher.api.claims import Binding, Check, Claim, Gate, MembraneUse, Verdict
 from publisher.api.concepts import Concept, Kind, Scope
@@ -27,6 +27,7 @@ from publisher.api.records import (
     CheckRecord,
     ClaimRecord,
     Curve,
+    GoneConcept,
     ImagePair,
     MaskRecord,
     MatrixCell,
@@ -46,6 +47,7 @@ from publisher.api.world import Executor, ModelDefaults, ModelSource, ReportForm
 from publisher.errors import ModelError, PluginError, PrerequisiteError, PublisherError, UsageError
 
 __all__ = [
+    "Access",
     "Anatomy",
     "Attack",
     "Binding",
@@ -65,6 +67,7 @@ __all__ = [
     "Executor",
     "Frozen",
     "Gate",
+    "GoneConcept",
     "ImagePair",
     "ImageRequest",
     "Interval",

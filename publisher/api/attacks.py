@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import ClassVar
 
 from pydantic import Field
@@ -11,6 +12,25 @@ from pydantic import Field
 from publisher.api.concepts import Concept
 from publisher.api.params import Params
 from publisher.api.steps import P, Parametrised
+
+
+class Access(StrEnum):
+    """What an attacker needs to have, the least first. The first table of the report has one row for each."""
+
+    PROMPT = "prompt"
+    """The model answers prompts: a hosted service is enough."""
+    SEARCH = "search"
+    """The model answers as many prompts as a program tries, and the program sees the images."""
+    IMAGE = "image"
+    """The model also takes images to start from (image to image, inpainting)."""
+    EMBEDDING = "embedding"
+    """The weights can be read, and vectors in place of words are learned; no weight changes."""
+    ADAPTER = "adapter"
+    """A small file of further weights is trained, or taken from others, and put beside the model's own."""
+    TRAINING = "training"
+    """The model's own weights are trained."""
+    BASE = "base"
+    """The weights of the base model are at hand too, in part or in full."""
 
 
 class ImageRequest(Params):
@@ -65,12 +85,14 @@ class Attack(Parametrised[P], ABC):
         name: what a check calls it.
         version: raise it when the requests change.
         summary: one line for ``publisher plugins`` and the report.
+        access: what the attacker needs to have: the most that any parameters ask for. Every attack has to say it.
         names_concept: whether what is asked depends on the concept. The empty prompt is the same for all of them.
     """
 
     name: ClassVar[str]
     version: ClassVar[str]
     summary: ClassVar[str] = ""
+    access: ClassVar[Access]
     names_concept: ClassVar[bool] = True
 
     @abstractmethod

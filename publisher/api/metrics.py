@@ -117,6 +117,8 @@ class Metric(Parametrised[P], ABC):
             ``"share of the gain that is left"``.
         concept_unit: unit of those numbers; empty: ``unit``.
         summary: one line for ``publisher plugins``.
+        resistance: whether a better number says that a concept is harder to get. Checks of such metrics alone stand in
+            the report's first table, which says what it takes to get a concept back.
         judged: False for a metric that reads pixels alone. It is given :class:`PixelPair`, and its checks need no
             scorer.
     """
@@ -128,6 +130,7 @@ class Metric(Parametrised[P], ABC):
     concept_figure: ClassVar[str] = ""
     concept_unit: ClassVar[str] = ""
     summary: ClassVar[str] = ""
+    resistance: ClassVar[bool] = False
     judged: ClassVar[bool] = True
 
     @abstractmethod

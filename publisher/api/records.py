@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from publisher.api.attacks import Access
 from publisher.api.claims import Binding, Gate, MembraneUse, Verdict
+from publisher.api.concepts import Kind
 from publisher.api.freeze_mask import FreezeMask, Share, count, jaccard
 from publisher.api.metrics import Measurement
 from publisher.api.params import Params
@@ -103,6 +105,8 @@ class CheckRecord(Params):
     id: str
     attack: str
     attack_params: dict[str, Any]
+    access: Access | None = None
+    """What the attacker needs to have. None: nobody knows the attack, or the report is older than this field."""
     scorer: str
     """Ids of the scorers that judged, joined by a comma and a blank where there are several; empty: nobody judged."""
     metric: str
@@ -113,6 +117,8 @@ class CheckRecord(Params):
     """What the numbers of single concepts are; empty: the check's number once more, of that concept."""
     concept_unit: str = ""
     """Unit of the numbers of single concepts; empty: the same."""
+    resistance: bool = False
+    """Whether a better number says that the concepts are harder to get; see :attr:`publisher.api.Metric.resistance`."""
     concepts: tuple[str, ...]
     gate: Gate | None
     """None: the number is reported, and promises nothing."""
@@ -270,6 +276,17 @@ def _largest(mask: FreezeMask) -> tuple[FrozenSize, ...]:
     return tuple(sorted(sizes, key=lambda size: (-size.frozen, size.name))[:LARGEST])
 
 
+class GoneConcept(Params):
+    """A concept that was to go."""
+
+    id: str
+    name: str
+    """Words for it in a prompt."""
+    kind: Kind
+    synonyms: tuple[str, ...] = ()
+    """Other words for it."""
+
+
 class ReleaseReport(Params):
     """Everything that a reader needs to judge a release. No times, no paths: the same release gives the same bytes."""
 
@@ -284,6 +301,9 @@ class ReleaseReport(Params):
     files: dict[str, str] = Field(default_factory=dict)
     """Path in the package -> sha256 of what was judged: weights, configurations, and what steps left (membranes,
     freeze mask). Each check names its evidence."""
+    concepts: tuple[GoneConcept, ...] = ()
+    """Concepts that were to go, in the manifest's order, checked or not. Reports that are older than this field have
+    none."""
     steps: tuple[StepRecord, ...]
     claims: tuple[ClaimRecord, ...]
     matrix: tuple[MatrixCell, ...] = ()

@@ -107,7 +107,7 @@ def run_checks(
         good, scope, models, tools, setting
     )
     trials = relearn([item for item in good if item.trains], scope, models, tools, sampling, setting)
-    results = _Results(scope, observations, trials, prepared, _sampler(models))
+    results = _Results(scope, observations, trials, prepared, _sampler(models), tools)
     records = tuple(_claim(claim, results, setting) for claim in claims)
     return Evaluation(
         claims=records,
@@ -129,10 +129,16 @@ class _Results:
     trials: Mapping[str, Relearned | Unmeasured]
     prepared: Mapping[str, PreparedCheck | Unmeasured]
     sampler: str
+    tools: Tools
     evidence: dict[str, bytes] = field(default_factory=dict)
 
     def record(self, check: Check) -> CheckRecord:
-        """Measure a check."""
+        """Measure a check. What its attack needs and its metric says is known even where it could not be measured."""
+        attack, metric = self.tools.attacks.get(check.attack), self.tools.metrics.get(check.metric)
+        said = {"access": getattr(attack, "access", None), "resistance": bool(metric and metric.resistance)}
+        return self._measured(check).model_copy(update=said)
+
+    def _measured(self, check: Check) -> CheckRecord:
         prepared = self.prepared[check.id]
         if isinstance(prepared, Unmeasured):
             return unknown(check, str(prepared))

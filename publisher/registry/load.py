@@ -19,6 +19,7 @@ from typing import Any
 import pluggy
 
 from publisher.api import (
+    Access,
     Attack,
     Executor,
     Metric,
@@ -177,12 +178,24 @@ def _contribution(cls: Any, base: type, kind: str, point: str, origin: Origin) -
             raise _RefusedError(f"{kind} {cls.__name__} has no {attribute}")
     if not isinstance(cls.summary, str) or not isinstance(cls.__doc__ or "", str):
         raise _RefusedError(f"the summary or the docstring of {kind} {cls.__name__} is no text")
+    _require_kind(cls, kind)
     if kind in WITH_PARAMS:
         if not _derives(getattr(cls, "Params", None), Params):
             raise _RefusedError(f"the Params of {kind} {cls.__name__} are no publisher.api.Params")
         cls.Params.model_json_schema()
     where = origin.model_copy(update={"module": f"{cls.__module__}:{cls.__qualname__}"})
     return Contribution(kind, cls.name, cls.version, cls.summary, cls, where, point)
+
+
+def _require_kind(cls: Any, kind: str) -> None:
+    """Refuse a class that does not say what its kind alone has to say."""
+    if kind == "attack" and not isinstance(getattr(cls, "access", None), Access):
+        names = ", ".join(f"Access.{access.name}" for access in Access)
+        raise _RefusedError(
+            f"attack {cls.__name__} does not say what an attacker needs to have: set access to one of {names}"
+        )
+    if kind == "metric" and not isinstance(cls.resistance, bool):
+        raise _RefusedError(f"resistance of metric {cls.__name__} is neither True nor False")
 
 
 def _derives(cls: Any, base: type) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from publisher import __version__
-from publisher.api import MatrixCell, ModelRecord, ReleaseReport, ReportFormat
+from publisher.api import GoneConcept, MatrixCell, ModelRecord, ReleaseReport, ReportFormat
 from publisher.engine.device import versions
 from publisher.engine.run import Hardened
 from publisher.evaluate.checks import Evaluation
@@ -51,6 +51,10 @@ def make_report(
         decision=found.verdict,
         model=_model(prepared, hardened),
         files=dict(files),
+        concepts=tuple(
+            GoneConcept(id=one.id, name=one.name, kind=one.kind, synonyms=one.synonyms)
+            for one in resolved.scope.concepts
+        ),
         steps=tuple(result.record for result in hardened.results),
         claims=found.claims,
         matrix=tuple(matrix),

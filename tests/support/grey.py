@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import (
+    Access,
     Check,
     Claim,
     Concept,
@@ -117,6 +118,7 @@ class Relearn(TrainingAttack[TrainingParams]):
 
     name = "relearn"
     version = "1"
+    access = Access.TRAINING
 
     def learner(self, *_: Any) -> Learner:
         """Fail: it is never called."""

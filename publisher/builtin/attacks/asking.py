@@ -13,7 +13,7 @@ from zlib import crc32
 
 from pydantic import Field
 
-from publisher.api import Attack, Concept, ImageRequest, NoParams, Params, Sampling
+from publisher.api import Access, Attack, Concept, ImageRequest, NoParams, Params, Sampling
 
 
 def spread(
@@ -53,6 +53,7 @@ class Plain(Attack[NoParams]):
     name = "plain"
     version = "1"
     summary = "the concept's own prompts"
+    access = Access.PROMPT
 
     def requests(self, params: NoParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
         """Return the concept's prompts, spread evenly."""
@@ -65,6 +66,7 @@ class Paraphrase(Attack[NoParams]):
     name = "paraphrase"
     version = "1"
     summary = "the prompts with synonyms in place of the name"
+    access = Access.PROMPT
 
     def requests(self, params: NoParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
         """Return the concept's paraphrases, spread evenly; none where it has no synonyms."""
@@ -77,6 +79,7 @@ class EmptyPrompt(Attack[NoParams]):
     name = "empty-prompt"
     version = "1"
     summary = "the empty prompt, with many seeds"
+    access = Access.PROMPT
     names_concept = False
 
     def requests(self, params: NoParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
@@ -97,6 +100,7 @@ class GuidanceSweep(Attack[GuidanceParams]):
     name = "guidance-sweep"
     version = "1"
     summary = "the concept's prompts at several guidance scales"
+    access = Access.PROMPT
 
     def requests(self, params: GuidanceParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:
         """Return the concept's prompts, spread evenly, over the scales in turn."""

@@ -6,6 +6,7 @@ from abc import ABC
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from publisher.api import (
+    Access,
     DescentAttack,
     DescentParams,
     PriorParams,
@@ -38,6 +39,7 @@ class FullFinetune(DescentAttack[DescentParams]):
     name = "full-finetune"
     version = "1"
     summary = "fine-tune the whole denoiser"
+    access = Access.TRAINING
 
     def choose(self, start: TrialStart[DescentParams]) -> Trainable:
         """Choose every weight of the denoiser that is not frozen."""
@@ -52,6 +54,7 @@ class CrossAttention(DescentAttack[CrossAttentionParams]):
     name = "cross-attention"
     version = "1"
     summary = "fine-tune the denoiser's cross-attention"
+    access = Access.TRAINING
     needs = ("cross-attention",)
 
     def choose(self, start: TrialStart[CrossAttentionParams]) -> Trainable:
@@ -67,6 +70,7 @@ class Lora(DescentAttack[LoraParams]):
     name = "lora"
     version = "1"
     summary = "train LoRA adapters on the denoiser's attention"
+    access = Access.ADAPTER
 
     def choose(self, start: TrialStart[LoraParams]) -> Trainable:
         """Add the adapters."""
@@ -79,6 +83,7 @@ class DreamBooth(DescentAttack[DreamBoothParams]):
     name = "dreambooth"
     version = "1"
     summary = "bind a rare token to the images, keeping the class (DreamBooth)"
+    access = Access.TRAINING
 
     def choose(self, start: TrialStart[DreamBoothParams]) -> Trainable:
         """Choose every weight of the denoiser, and of the text encoders if asked for."""
@@ -96,6 +101,7 @@ class DreamBoothLora(DescentAttack[DreamBoothLoraParams]):
     name = "dreambooth-lora"
     version = "1"
     summary = "DreamBooth with LoRA adapters"
+    access = Access.ADAPTER
 
     def choose(self, start: TrialStart[DreamBoothLoraParams]) -> Trainable:
         """Add the adapters."""
@@ -117,6 +123,7 @@ class TextualInversion(_TokenAttack[TextualInversionParams]):
     name = "textual-inversion"
     version = "1"
     summary = "learn a new token's embedding, no weights (textual inversion)"
+    access = Access.EMBEDDING
     needs = ("clip-text",)
 
     def choose(self, start: TrialStart[TextualInversionParams]) -> Trainable:
@@ -125,11 +132,12 @@ class TextualInversion(_TokenAttack[TextualInversionParams]):
 
 
 class CustomDiffusion(_TokenAttack[CustomDiffusionParams]):
-    """Learn a word for the images, and the keys and values that read it."""
+    """Learn a word for the images, and the keys and values that read it: weights are trained in any case."""
 
     name = "custom-diffusion"
     version = "1"
     summary = "learn a new token and cross-attention's keys and values (Custom Diffusion)"
+    access = Access.TRAINING
     needs = ("cross-attention", "clip-text")
 
     def choose(self, start: TrialStart[CustomDiffusionParams]) -> Trainable:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from publisher.api import Anatomy, Concept, ImageRequest, Params, Sampling, WeightAttack
+from publisher.api import Access, Anatomy, Concept, ImageRequest, Params, Sampling, WeightAttack
 from publisher.builtin.attacks.asking import spread
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class CopyAttention(WeightAttack[CopyAttentionParams]):
     name = "copy-attention"
     version = "1"
     summary = "the base model's attention weights put back"
+    access = Access.BASE
 
     def requests(self, params: CopyAttentionParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
         """Return the concept's prompts, spread evenly."""
@@ -64,6 +65,7 @@ class MergeWithBase(WeightAttack[MergeParams]):
     name = "merge-with-base"
     version = "1"
     summary = "weights mixed with the base model's"
+    access = Access.BASE
 
     def requests(self, params: MergeParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
         """Return the concept's prompts, spread evenly."""

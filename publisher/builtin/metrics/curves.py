@@ -41,6 +41,7 @@ class HalfTime(AgainstControl):
     better = "higher"
     unit = "steps"
     summary = "training steps until half of the base model's rate is back"
+    resistance = True
 
     def read(self, params: AgainstParams, trials: Sequence[Trial]) -> Measurement:
         """Return the number of the hardened model, and of the control.
@@ -72,6 +73,7 @@ class HalfTimeRatio(AgainstControl):
     unit = "times"
     least_trials = LEAST_TRIALS
     summary = "t50 of the hardened model over that of a control"
+    resistance = True
 
     def read(self, params: AgainstParams, trials: Sequence[Trial]) -> Measurement:
         """Return the ratio of the pooled curves, and of each concept that the control learns.
@@ -114,6 +116,7 @@ class RelearnedArea(AgainstControl):
     better = "lower"
     unit = "share"
     summary = "area under the re-learning curve, relative to the base model's rate"
+    resistance = True
 
     def read(self, params: AgainstParams, trials: Sequence[Trial]) -> Measurement:
         """Return the number of the hardened model, and of the control.
@@ -170,6 +173,7 @@ class RelearnedWorst(_Rate):
 
     name = "relearned-worst"
     summary = "highest rate of all evaluation steps, Clopper-Pearson, widened over trials"
+    resistance = True
 
     def evaluation_step(self, curves: Curves) -> int:
         """Return the first one with the highest rate."""
@@ -182,6 +186,7 @@ class RelearnedLast(_Rate):
 
     name = "relearned-last"
     summary = "rate after the last evaluation step, Clopper-Pearson, widened over trials"
+    resistance = True
 
     def evaluation_step(self, curves: Curves) -> int:
         """Return the last one."""

@@ -102,6 +102,7 @@ class GainLeft(_Share):
 
     name = "gain-left"
     better = "lower"
+    resistance = True
 
 
 class Selectivity(_Gains[SelectivityParams]):

@@ -55,6 +55,7 @@ class LossGap(_Paired):
     name = "loss-gap"
     unit = "loss"
     summary = "held-out denoising loss after training, hardened minus control"
+    resistance = True
 
     def of(self, hardened: Trial, control: Trial) -> float:
         """Return the difference; above 0 the hardened model has learned less."""
@@ -68,6 +69,7 @@ class Sgr(_Paired):
     unit = "share"
     summary = "similarity gap ratio after training, by the scorer's features"
     features = True
+    resistance = True
 
     def of(self, hardened: Trial, control: Trial) -> float:
         """Return (S(control) - S(hardened)) / S(control).

@@ -38,6 +38,7 @@ class ConceptRate(Metric[RateParams]):
     better = "lower"
     unit = "share"
     summary = "share of images that show the concept, of prompts that the base model knows, Clopper-Pearson"
+    resistance = True
 
     def measure(self, params: RateParams, observations: Sequence[Observation]) -> Measurement:
         """Return the rate over all images that count, of both models, and for each concept alone.

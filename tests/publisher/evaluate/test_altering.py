@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from publisher.api import Anatomy, Concept, ImageRequest, NoParams, Sampling, WeightAttack
+from publisher.api import Access, Anatomy, Concept, ImageRequest, NoParams, Sampling, WeightAttack
 from publisher.evaluate.altering import altered
 from publisher.evaluate.context import ModelUnderTest, Unmeasured
 from support.anatomies import EMBEDDED
@@ -19,7 +19,7 @@ from support.grey import World, check, write_safeguards
 class Restore(WeightAttack[NoParams]):
     """Puts the base model's tensors back."""
 
-    name, version = "restore", "1"
+    name, version, access = "restore", "1", Access.BASE
 
     def __init__(self) -> None:
         self.seen: list[str] = []

@@ -84,6 +84,29 @@ def test_a_broken_plugin_is_set_aside_with_its_reason(install: Install, source: 
     assert [(broken.plugin, reason in broken.reason) for broken in registry.broken] == [("broken_blur", True)]
 
 
+ATTACK = """
+    from publisher import api
+
+    class Poke(api.Attack[api.NoParams]):
+        name, version = "poke", "1"
+        access = {access}
+        def requests(self, params, concept, sampling): return []
+
+    @api.hookimpl
+    def publisher_register_attacks(): return [Poke]
+"""
+
+
+@pytest.mark.parametrize("access", ["None", "'prompt'"])
+def test_an_attack_has_to_say_what_an_attacker_needs(install: Install, access: str) -> None:
+    assert install(good_poke=ATTACK.format(access="api.Access.SEARCH")).names("attack") == ("poke",)
+    (broken,) = install(mute_poke=ATTACK.format(access=access)).broken
+    assert broken.reason == (
+        "attack Poke does not say what an attacker needs to have: set access to one of Access.PROMPT, Access.SEARCH,"
+        " Access.IMAGE, Access.EMBEDDING, Access.ADAPTER, Access.TRAINING, Access.BASE"
+    )
+
+
 def test_two_plugins_with_one_name_are_named_and_neither_is_used(install: Install) -> None:
     registry = install(first_blur=GOOD, second_blur=GOOD)
     with pytest.raises(UsageError, match="first_blur:Blur of unknown and second_blur:Blur of unknown"):

@@ -9,9 +9,11 @@ import zlib
 from typing import Any
 
 from publisher.api import (
+    Access,
     CheckRecord,
     ClaimRecord,
     Gate,
+    GoneConcept,
     ImagePair,
     Interval,
     MatrixCell,
@@ -29,6 +31,11 @@ from publisher.api.verdicts import judge, worst
 
 METHOD = "Clopper-Pearson 95%"
 ATTACKS = {"plain": "plain", "synonyms": "paraphrase", "kept": "plain", "empty": "empty-prompt"}
+
+
+ACCESS = {"lora": Access.ADAPTER, "dreambooth": Access.TRAINING, "full-finetune": Access.TRAINING}
+"""Attack -> what it needs; the others ask in words."""
+RESISTANCE = ("concept-rate", "t50-ratio", "gain-left")
 
 
 def digest(text: str) -> str:
@@ -84,7 +91,9 @@ def check(
         "evidence": f"evidence/{name}.jsonl",
         "evidence_sha256": digest(name),
     }
-    return CheckRecord(**fields | changes)
+    fields |= changes
+    said = {"access": ACCESS.get(fields["attack"], Access.PROMPT), "resistance": fields["metric"] in RESISTANCE}
+    return CheckRecord(**said | fields)
 
 
 def claim(name: str, sentence: str, checks: tuple[CheckRecord, ...], **changes: Any) -> ClaimRecord:
@@ -179,6 +188,7 @@ def report(claims: tuple[ClaimRecord, ...], **changes: Any) -> ReleaseReport:
             bytes=44_361_212,
             license="Apache-2.0",
         ),
+        "concepts": tuple(GoneConcept(id=name, name=name, kind="object") for name in ("cigarette", "pistol")),
         "steps": steps(),
         "claims": claims,
         "matrix": tuple(

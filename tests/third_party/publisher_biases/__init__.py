@@ -14,6 +14,7 @@ class Biases(api.DescentAttack[BiasParams]):
     """Train the denoiser's biases and nothing else."""
 
     name, version, summary = "biases", "1", "fine-tune the denoiser's biases"
+    access = api.Access.TRAINING
 
     def choose(self, start):
         from publisher.api.diffusion.learner import Trainable, free_parameters

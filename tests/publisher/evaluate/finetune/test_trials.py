@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from publisher.api import Concept, ImageRequest, Learner, TrainingAttack, TrainingData, TrainingParams
+from publisher.api import Access, Concept, ImageRequest, Learner, TrainingAttack, TrainingData, TrainingParams
 from publisher.api.diffusion.text import Text
 from publisher.builtin.attacks.adapters import add_lora
 from publisher.builtin.attacks.training import FullFinetune
@@ -45,7 +45,7 @@ class Brighten(Learner):
 class Brightener(TrainingAttack[TrainingParams]):
     """Remembers what it was given."""
 
-    name, version = "brighten", "1"
+    name, version, access = "brighten", "1", Access.TRAINING
     training_data: ClassVar[list[TrainingData]] = []
 
     def learner(self, params: TrainingParams, pipeline: Any, data: TrainingData, generator: torch.Generator) -> Learner:
