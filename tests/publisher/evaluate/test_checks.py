@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from publisher.api import (
+    Access,
     CheckRecord,
     Concept,
     Gate,
@@ -216,6 +217,13 @@ def test_an_attack_that_does_not_attack_makes_it_unknown(world: World, attack: t
     world.tools = replace(world.tools, attacks={"plain": attack()})
     record = only(world)
     assert (record.verdict, record.reason) == ("unknown", reason)
+
+
+def test_what_an_attack_needs_is_known_also_where_it_crashed(world: World) -> None:
+    assert (only(world).access, only(world).resistance) == (Access.PROMPT, True)
+    world.tools = replace(world.tools, attacks={"plain": RaisesAttack()})
+    record = only(world)
+    assert (record.verdict, record.access, record.resistance) == ("unknown", Access.PROMPT, True)
 
 
 class Relabels(Plain):
