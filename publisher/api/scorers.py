@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from publisher.api.concepts import Concept, Scope
 from publisher.api.params import Params
@@ -19,20 +19,43 @@ if TYPE_CHECKING:
 
 
 class Judgement(Params):
-    """What a scorer says of one image, for each kind of concept it knows."""
+    """What a scorer says of one image, for each kind of concept it knows.
+
+    A scorer that cannot say (no face is there, the answer is not a number, the question was not understood) names the
+    kind in :attr:`unsure`. The image then counts against the claim that it is to test: it is never left out of n.
+    """
 
     labels: dict[str, str]
-    """Kind -> label, such as ``{"object": "pizza", "style": "noto"}``."""
+    """Kind -> the likeliest label, such as ``{"object": "pizza", "style": "noto"}``."""
     scores: dict[str, float]
     """Kind -> the scorer's confidence in that label, in [0, 1]."""
+    seen: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Kind -> every label that it sees, none or several. Of a kind that is not here, the one in :attr:`labels`."""
+    unsure: tuple[str, ...] = ()
+    """Kinds that it cannot judge in this image."""
 
-    def shows(self, concept: Concept) -> bool:
-        """Return whether the scorer sees ``concept``.
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds that it says something of, if only that it is unsure."""
+        return frozenset((*self.labels, *self.seen, *self.unsure))
+
+    def shows(self, concept: Concept) -> bool | None:
+        """Return whether the scorer sees ``concept``; None: it is unsure.
 
         Raises:
             KeyError: the scorer does not judge this kind.
         """
+        if concept.kind in self.unsure:
+            return None
+        if concept.kind in self.seen:
+            return concept.label in self.seen[concept.kind]
         return self.labels[concept.kind] == concept.label
+
+    @model_serializer(mode="wrap")
+    def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what most scorers never say: it stands in every line of the evidence."""
+        data: dict[str, Any] = whole(self)
+        return {name: value for name, value in data.items() if value or name in ("labels", "scores")}
 
 
 class ScorerCard(Params):

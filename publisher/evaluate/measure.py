@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from publisher.api import Check, CheckRecord, Concept, ImageRequest, Judgement, Measurement, Scope
-from publisher.api.evidence import EvidenceRow, observations
+from publisher.api.evidence import EvidenceRow, hits, observations, with_unsure
 from publisher.api.verdicts import judge
 from publisher.errors import CRASHES
 from publisher.evaluate.context import Unmeasured
@@ -41,7 +41,7 @@ def record_of(prepared: PreparedCheck, observed: Observed, evidence: dict[str, b
     name = f"evidence/{check.id}.jsonl"
     evidence[name] = data
     try:
-        measurement = _measure(prepared, rows)
+        measurement = _measure(prepared, rows, observed.scope)
     except Unmeasured as error:
         record = unknown(check, str(error), prepared)
     else:
@@ -83,14 +83,15 @@ def _row(request: ImageRequest, prepared: PreparedCheck, observed: Observed) -> 
     observation = observed.seen.seen[key]
     concept = observed.scope.concept(request.concept)
     base, hardened = _judgements(prepared, concept, observation)
+    base_hit, hardened_hit = hits(base, hardened, concept, prepared.metric.better)
     return EvidenceRow(
         check=prepared.check.id,
         **request.model_dump(),
         sampler=observed.sampler,
         base=base,
         hardened=hardened,
-        base_hit=base.shows(concept) if base else None,
-        hardened_hit=hardened.shows(concept) if hardened else None,
+        base_hit=base_hit,
+        hardened_hit=hardened_hit,
         base_sha256=observation.base_sha256,
         hardened_sha256=observation.hardened_sha256,
         distance=observation.distance,
@@ -124,10 +125,11 @@ def _permeabilities(prompt: str, check: Check, permeabilities: Permeabilities | 
     return dict(zip(permeabilities.concepts, permeabilities.rows[prompt], strict=True))
 
 
-def _measure(prepared: PreparedCheck, rows: Sequence[EvidenceRow]) -> Measurement:
+def _measure(prepared: PreparedCheck, rows: Sequence[EvidenceRow], scope: Scope) -> Measurement:
     metric, params = prepared.metric, prepared.metric_params
     told = observations(rows, judged=metric.judged)
-    return measured(prepared, lambda: metric.measure(params, told), len(rows))
+    found = measured(prepared, lambda: metric.measure(params, told), len(rows))
+    return with_unsure(found, rows, scope) if metric.judged else found
 
 
 def measured(prepared: PreparedCheck, measure: Callable[[], Measurement], most: int) -> Measurement:

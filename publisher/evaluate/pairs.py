@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import zip_longest
 
-from publisher.api import Check, CheckRecord, ImagePair, ImageRequest, Scope
+from publisher.api import Check, CheckRecord, ImagePair, ImageRequest, Judgement, Scope
 from publisher.evaluate.images import Wanted, without_concept
 from publisher.evaluate.observe import Observations
 from publisher.evaluate.prepare import PreparedCheck
@@ -120,4 +120,11 @@ def _labels(wanted: Wanted, scorer: str, kind: str, seen: Observations) -> tuple
     if not scorer:
         return "", ""
     said = seen.seen[wanted].judgements[scorer]
-    return None if isinstance(said, str) else (said[0].labels.get(kind, ""), said[1].labels.get(kind, ""))
+    return None if isinstance(said, str) else (_word(said[0], kind), _word(said[1], kind))
+
+
+def _word(said: Judgement, kind: str) -> str:
+    """Return what the scorer sees, in one word or several."""
+    if kind in said.unsure:
+        return "unsure"
+    return ", ".join(said.seen[kind]) or "nothing" if kind in said.seen else said.labels.get(kind, "")

@@ -149,17 +149,21 @@ def _rounded(judgement: Judgement, kinds: Sequence[str]) -> Judgement:
     try:
         scores = {kind: round(score, 6) for kind, score in judgement.scores.items() if kind in kinds}
         labels = {kind: label for kind, label in judgement.labels.items() if kind in kinds}
+        seen = {kind: some for kind, some in judgement.seen.items() if kind in kinds}
+        unsure = tuple(kind for kind in judgement.unsure if kind in kinds)
         if not all(0 <= score <= 1 for score in scores.values()):
             raise Unmeasured("the scorer gave a score that is no number in [0, 1]")  # noqa: TRY301
-        return Judgement(labels=labels, scores=scores)
+        return Judgement(labels=labels, scores=scores, seen=seen, unsure=unsure)
     except Unmeasured:
         raise
     except CRASHES as error:  # it may hold anything
         raise Unmeasured(f"the scorer gave a malformed judgement: {one_line(error)}") from error
 
 
-def labelled(scorer: ReleaseScorer, images: torch.Tensor, concept: Concept) -> list[tuple[bool, str]]:
+def labelled(scorer: ReleaseScorer, images: torch.Tensor, concept: Concept) -> list[tuple[bool | None, str]]:
     """Return for each image whether the scorer, which is loaded, sees the concept, and what it sees.
+
+    Where it sees the concept that is the concept's label, whatever else it sees; where it is unsure, nothing.
 
     Raises:
         Unmeasured: it does not say.
@@ -168,7 +172,15 @@ def labelled(scorer: ReleaseScorer, images: torch.Tensor, concept: Concept) -> l
     if isinstance(said, str):
         raise Unmeasured(said)
     require_kind(scorer.id, said, concept)
-    return [(judgement.shows(concept), judgement.labels[concept.kind]) for judgement in said]
+    return [_labelled(judgement, concept) for judgement in said]
+
+
+def _labelled(judgement: Judgement, concept: Concept) -> tuple[bool | None, str]:
+    shows = judgement.shows(concept)
+    if shows:
+        return True, concept.label
+    label = judgement.labels.get(concept.kind, "")
+    return shows, "" if shows is None or label == concept.label else label
 
 
 def require_kind(scorer: str, said: Sequence[Judgement], concept: Concept) -> None:
@@ -177,7 +189,7 @@ def require_kind(scorer: str, said: Sequence[Judgement], concept: Concept) -> No
     Raises:
         Unmeasured: one does not.
     """
-    if not all(concept.kind in judgement.labels for judgement in said):
+    if not all(concept.kind in judgement.kinds for judgement in said):
         raise Unmeasured(f"the scorer {scorer!r} gave no judgement of the kind {concept.kind!r}")
 
 

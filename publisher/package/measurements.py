@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from publisher.api import CheckRecord, CurveMetric, Interval, Measurement, Params, ReleaseReport, Scope, Trial
-from publisher.api.evidence import EvidenceRow, TrialRow, observations
+from publisher.api.evidence import EvidenceRow, TrialRow, hits, observations, with_unsure
 from publisher.codes import Code, Finding
 from publisher.package.content import json_lines
 from publisher.package.layout import MAX_TEXT_BYTES, REPORT, REPORTS, RESOLVED
@@ -69,7 +69,7 @@ def check_measurements(tree: Tree, report: ReleaseReport) -> tuple[list[Finding]
             done.others[f"check {check.id}"] = f"{reason}; {LIMITS}"
             problems = _counts(check, check.measurement, rows)
         elif not problems:
-            problems = _again(check, check.measurement, rows)
+            problems = _again(check, check.measurement, rows, scope)
             done.checks += [] if problems else [check.id]
         findings += problems
     if any(cell.after != report.steps[-1].id for cell in report.matrix if report.steps):
@@ -116,7 +116,7 @@ def _row_problems(path: str, check: CheckRecord, rows: Rows, scope: Scope) -> It
             yield Finding(Code.REPORT_CONTRADICTS, path, f"counts something twice, in line {number}")
             return
         seen.add(key)
-        if not _hits_are_labels(row, scope):
+        if not _hits_are_labels(row, scope, check.better):
             yield Finding(Code.REPORT_CONTRADICTS, path, f"counts otherwise than its labels say, in line {number}")
             return
 
@@ -128,17 +128,16 @@ def _key(row: Row) -> tuple[object, ...]:
     return (row.concept, row.prompt, row.negative_prompt, row.seed, row.steps, row.guidance)
 
 
-def _hits_are_labels(row: Row, scope: Scope) -> bool:
+def _hits_are_labels(row: Row, scope: Scope, better: Literal["lower", "higher"]) -> bool:
     try:
         if isinstance(row, EvidenceRow):
-            concept = scope.concept(row.concept)
-            seen = tuple(None if said is None else said.shows(concept) for said in (row.base, row.hardened))
+            seen = hits(row.base, row.hardened, scope.concept(row.concept), better)
             return seen == (row.base_hit, row.hardened_hit) and (seen[0] is None) == (seen[1] is None)
         label, trial = scope.concept(row.trial.concept).label, row.trial
     except KeyError:
         return False
-    hits = tuple(labels.count(label) for labels in row.labels)
-    return hits == trial.hits and all(len(labels) == trial.images_per_evaluation for labels in row.labels)
+    counted = tuple(labels.count(label) for labels in row.labels)
+    return counted == trial.hits and all(len(labels) == trial.images_per_evaluation for labels in row.labels)
 
 
 def _foreign(check: CheckRecord, report: ReleaseReport) -> str:
@@ -179,10 +178,10 @@ def _most(rows: Rows, concept: str) -> int:
     return sum(images) + sum(isinstance(row, EvidenceRow) and row.concept == concept for row in rows)
 
 
-def _again(check: CheckRecord, measurement: Measurement, rows: Rows) -> list[Finding]:
+def _again(check: CheckRecord, measurement: Measurement, rows: Rows, scope: Scope) -> list[Finding]:
     """Run a metric of the publisher's own on the evidence."""
     try:
-        found = _measure(check, rows)
+        found = _measure(check, rows, scope)
     except (ValueError, ValidationError) as error:
         return [
             _contradiction(check, f"has a number; by its evidence there is none: {' '.join(str(error).split())[:300]}")
@@ -198,14 +197,15 @@ def _again(check: CheckRecord, measurement: Measurement, rows: Rows) -> list[Fin
     return [_contradiction(check, f"has another {part!r} than its evidence gives")]
 
 
-def _measure(check: CheckRecord, rows: Rows) -> Measurement:
+def _measure(check: CheckRecord, rows: Rows, scope: Scope) -> Measurement:
     metric = own_metrics()[check.metric]()
     params = metric.Params.parse(check.metric_params)
     if isinstance(metric, CurveMetric):
         trials: list[Trial] = [row.trial for row in rows if isinstance(row, TrialRow)]
         return metric.read(params, trials)
     pairs = [row for row in rows if isinstance(row, EvidenceRow)]
-    return metric.measure(params, observations(pairs, judged=metric.judged))
+    found = metric.measure(params, observations(pairs, judged=metric.judged))
+    return with_unsure(found, pairs, scope) if metric.judged else found
 
 
 def _comparable(measurement: Measurement) -> dict[str, Any]:

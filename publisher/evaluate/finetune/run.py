@@ -170,13 +170,15 @@ class _TrialRunner:
     def _note(self, plan: TrialPlan, trained: Trained, scorer: ReleaseScorer) -> dict[str, Any]:
         """Return what is kept of a trial, as JSON; of its images only what was seen of them."""
         seen = [labelled(scorer, images, plan.concept) for images in trained.images]
+        unsure = sum(shows is None for images in seen for shows, _ in images)
         return {
             "evaluation_steps": list(plan.params.evaluation_steps[: len(trained.images)]),
-            "hits": [sum(shows for shows, _ in images) for images in seen],
+            "hits": [sum(bool(shows) for shows, _ in images) for images in seen],
             "labels": [[label for _, label in images] for images in seen],
             "sha256": [[pixels_sha256(image) for image in images] for images in trained.images],
             "losses": trained.losses,
-            "problem": trained.problem,
+            "problem": trained.problem
+            or (f"the scorer {scorer.id!r} could not judge {unsure} images" if unsure else ""),
             "seconds": trained.seconds / trained.steps if trained.steps else 0.0,
         }
 
@@ -252,7 +254,9 @@ class _TrialRunner:
             raise Unmeasured(one_line(error)) from error
         with loaded(self.tools.scorers[scorer], self.setting):
             seen = labelled(self.tools.scorers[scorer], images, concept)
-        return sum(shows for shows, _ in seen) / len(seen)
+        if any(shows is None for shows, _ in seen):
+            raise Unmeasured(f"the scorer {scorer!r} could not judge all images of the base model")
+        return sum(bool(shows) for shows, _ in seen) / len(seen)
 
 
 @dataclass(frozen=True, eq=False)

@@ -116,6 +116,51 @@ def test_a_scorer_that_breaks_does_not_touch_a_metric_of_pixels(world: World) ->
     assert [record.verdict for record in records] == ["passed", "unknown"]
 
 
+class Doubts(GreyScorer):
+    """Is unsure of some images, and sees everything in others."""
+
+    def __init__(self, unsure: str = "", both: str = "") -> None:
+        super().__init__()
+        self.unsure, self.both = unsure, both
+
+    def judge(self, images: torch.Tensor) -> Sequence[Judgement]:
+        return [self.doubted(said) for said in super().judge(images)]
+
+    def doubted(self, said: Judgement) -> Judgement:
+        if self.unsure in ("*", said.labels["object"]):
+            return said.model_copy(update={"labels": {}, "scores": {}, "unsure": ("object",)})
+        if said.labels["object"] == self.both:
+            return said.model_copy(update={"seen": {"object": ("pizza", "cigarette")}})
+        return said
+
+
+def test_what_a_scorer_is_unsure_of_counts_against_the_claim(world: World) -> None:
+    world.scorer(Doubts(unsure="pizza"))  # what the hardened model shows in place of a cigarette
+    (gone, stays), lines = evidence(world, check(), kept(concepts=("cat", "pizza")))
+    assert gone.measurement is not None
+    assert (gone.verdict, gone.measurement.hardened.value, gone.measurement.hardened.n) == ("failed", 1.0, 60)
+    assert gone.measurement.details["unsure"] == {"base": 0, "hardened": 60}
+    assert "could not judge count against the claim: 60 of the hardened model" in gone.measurement.notes[-1]
+    assert stays.measurement is not None
+    half = stays.measurement.hardened.n // 2
+    assert (stays.measurement.hardened.value, stays.measurement.details["unsure"]) == (
+        -0.5,
+        {"base": half, "hardened": half},
+    )
+    assert sum('"unsure":["object"]' in line for line in lines) == 60 + half
+
+
+def test_a_scorer_that_is_always_unsure_never_leads_to_passed(world: World) -> None:
+    records, _ = evidence(world.scorer(Doubts(unsure="*")), check(), kept())
+    assert [record.verdict for record in records] == ["failed", "failed"]
+
+
+def test_an_image_that_shows_several_things_shows_each_of_them(world: World) -> None:
+    (gone,), _ = evidence(world.scorer(Doubts(both="pizza")), check())
+    assert gone.measurement is not None
+    assert gone.measurement.hardened.value == 1.0
+
+
 class Reads(GreyScorer):
     """Reads a file."""
 

@@ -82,6 +82,17 @@ def test_two_judges_by_kind_and_processes_of_a_third_party_make_one_release(mani
 
 
 @pytest.mark.usefixtures("installed")
+def test_a_scorer_that_is_always_unsure_releases_nothing(manifest: Manifest, tmp_path: Path) -> None:
+    gates = {"erase.cigarette.plain": {"upper_at_most": 0.99}, "erase.kept": {"lower_at_least": -0.99}}
+    path = manifest(**sections(judge(tmp_path, "object", use="shrugs"), judge(tmp_path, "style"), gates=gates))
+    done = publisher("release", path, "--out", tmp_path / "out", "--throwaway-key", "--json")
+    assert done.exit_code == 1, done.output
+    claims = {one["id"]: one["verdict"] for one in json.loads(done.stdout)["claims"]}
+    assert (claims["erase.cigarette.plain"], claims["erase.kept"]) == ("failed", "failed")
+    assert not (tmp_path / "out" / "small-1.0.0").exists()
+
+
+@pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

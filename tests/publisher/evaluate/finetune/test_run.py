@@ -11,14 +11,25 @@ import pytest
 import torch
 from PIL import Image
 
-from publisher.api import Check, CheckRecord, Claim, Gate, Scope
+from publisher.api import Check, CheckRecord, Claim, Gate, Judgement, Scope
 from publisher.evaluate.checks import Evaluation, matrix_column, run_checks
 from publisher.evaluate.context import ModelUnderTest, StepClaim
 from publisher.evaluate.finetune.data import HELD_OUT
 from publisher.evaluate.finetune.trials import Trained, TrialTask
 from publisher.evaluate.store import ImageStore
 from support.anatomies import EMBEDDED
-from support.grey import SCOPE, GreyScorer, Painters, World, check, concept, faithful, write_model, write_safeguards
+from support.grey import (
+    KINDS,
+    SCOPE,
+    GreyScorer,
+    Painters,
+    World,
+    check,
+    concept,
+    faithful,
+    write_model,
+    write_safeguards,
+)
 
 SMALL = {
     "images": 3,
@@ -235,6 +246,22 @@ def test_similarity_is_that_of_the_scorers_features_and_named_after_it(attacked:
     assert record.measurement is not None
     assert record.measurement.details["name"] == "sgr[grey]"
     assert record.measurement.hardened.value == pytest.approx(0.0)
+
+
+class Unsure(GreyScorer):
+    """Cannot judge what shows nothing."""
+
+    def judge(self, images: torch.Tensor) -> list[Judgement]:
+        said = super().judge(images)
+        return [
+            one if one.labels["object"] != "nothing" else Judgement(labels={}, scores={}, unsure=KINDS) for one in said
+        ]
+
+
+def test_a_trial_with_images_that_nobody_could_judge_is_unknown(attacked: World) -> None:
+    record = only(attacked.scorer(Unsure()).evaluate(relearn()))
+    assert record.verdict == "unknown"
+    assert "lost its numbers: the scorer 'grey' could not judge" in record.reason
 
 
 class Tired(Featured):

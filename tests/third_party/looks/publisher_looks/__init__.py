@@ -59,6 +59,15 @@ class Nearest(api.Scorer[NearestParams]):
         ]
 
 
+class Shrugs(Nearest):
+    """Cannot judge any image."""
+
+    name, summary = "shrugs", "unsure of everything"
+
+    def judge(self, images):
+        return [api.Judgement(labels={}, scores={}, unsure=(self.params.kind,))] * len(images)
+
+
 def _set_environment(variables):
     os.environ.update(variables)
 
@@ -91,7 +100,7 @@ class Processes(api.Executor[ProcessesParams]):
 
 @api.hookimpl
 def publisher_register_scorers():
-    return [Nearest]
+    return [Nearest, Shrugs]
 
 
 @api.hookimpl
