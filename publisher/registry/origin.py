@@ -23,7 +23,8 @@ def origin_of(point: EntryPoint) -> Origin:
 def named(distribution: Distribution) -> tuple[str, str]:
     """Return a distribution's name and version; ``("unknown", "")`` where its metadata cannot be read."""
     try:
-        return str(distribution.name or "unknown"), str(distribution.version or "")
+        told = distribution.metadata.json  # read and parsed at each use
+        return str(told.get("name") or "unknown"), str(told.get("version") or "")
     except INTERRUPTS:
         raise
     except BaseException:  # noqa: BLE001  # whatever stands in a foreign folder

@@ -31,7 +31,7 @@ IMPORTED = (
     "publisher_erase.data",
     "publisher.package.bom",
     "model_signing.signing",
-    "scipy.stats",
+    "scipy.special",
     "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
     "diffusers.models.unets.unet_2d_condition",
     "diffusers.models.autoencoders.autoencoder_kl",

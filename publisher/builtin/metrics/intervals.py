@@ -35,12 +35,16 @@ def share(hits: int, n: int) -> Interval:
     """Return the share ``hits / n`` with its Clopper-Pearson interval.
 
     Raises:
-        ValueError: ``n`` is 0.
+        ValueError: ``n`` is 0, or there are more hits than that.
     """
-    from scipy.stats import binomtest
+    from scipy.special import betaincinv
 
-    found = binomtest(hits, n).proportion_ci(LEVEL, "exact")
-    low, high = min(float(found.low), hits / n), max(float(found.high), hits / n)
+    if not 0 <= hits <= n or not n:
+        raise ValueError(f"there is no share of {hits} in {n}")
+
+    tail = (1 - LEVEL) / 2
+    low = float(betaincinv(hits, n - hits + 1, tail)) if hits else 0.0
+    high = float(betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0
     return Interval(value=hits / n, low=low, high=high, n=n, method="Clopper-Pearson 95%")
 
 
@@ -56,6 +60,10 @@ def paired_difference(gains: int, losses: int, n: int) -> Interval:
         losses: pairs whose first member alone is a hit.
         n: all pairs, at least 1.
     """
+    method = "Tango paired score 95%"
+    if gains == losses == 0:
+        end = _Z * _Z / (n + _Z * _Z)
+        return Interval(value=0.0, low=-end, high=end, n=n, method=method)
     from scipy.optimize import brentq
 
     value = (gains - losses) / n
@@ -72,7 +80,7 @@ def paired_difference(gains: int, losses: int, n: int) -> Interval:
 
     low = -1.0 if value == -1 else brentq(lambda delta: score(delta) - _Z, -1.0, value)
     high = 1.0 if value == 1 else brentq(lambda delta: score(delta) + _Z, value, 1.0)
-    return Interval(value=value, low=min(low, value), high=max(high, value), n=n, method="Tango paired score 95%")
+    return Interval(value=value, low=min(low, value), high=max(high, value), n=n, method=method)
 
 
 def median(values: Sequence[float]) -> Interval:
@@ -81,13 +89,16 @@ def median(values: Sequence[float]) -> Interval:
     Raises:
         ValueError: fewer than six values: even the smallest and the largest do not cover 95%.
     """
-    from scipy.stats import quantile_test
+    import numpy as np
+    from scipy.special import bdtr
 
-    if len(values) < 6:
-        raise ValueError(f"{len(values)} images are too few for an interval of the median; at least 6 are needed")
-    found = quantile_test(list(values), p=0.5).confidence_interval(LEVEL)
-    middle, low, high = quantile(values, 0.5), float(found.low), float(found.high)
-    return Interval(value=middle, low=low, high=high, n=len(values), method="order statistics 95%")
+    n = len(values)
+    if n < 6:
+        raise ValueError(f"{n} images are too few for an interval of the median; at least 6 are needed")
+    rank = int(np.searchsorted(bdtr(np.arange(n), n, 0.5), (1 - LEVEL) / 2)) - 1
+    ordered = sorted(values)
+    low, high = float(ordered[rank]), float(ordered[n - 1 - rank])
+    return Interval(value=quantile(values, 0.5), low=low, high=high, n=n, method="order statistics 95%")
 
 
 def quantile(values: Sequence[float], p: float) -> float:
@@ -153,9 +164,9 @@ def mean(values: Sequence[float]) -> Interval:
 @cache
 def _student(freedom: int) -> float:
     """Return Student's quantile for :data:`LEVEL`."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf((1 + LEVEL) / 2, freedom))
+    return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
 def generator_of(purpose: str) -> np.random.Generator:

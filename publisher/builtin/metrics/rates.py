@@ -218,9 +218,10 @@ def _discordant(observations: Sequence[Observation]) -> tuple[int, int]:
 
 
 def _mcnemar(gains: int, losses: int) -> float:
-    from scipy.stats import binomtest
+    """Return the two-sided p-value of McNemar's exact test."""
+    from scipy.special import bdtr
 
-    return float(binomtest(losses, gains + losses, 0.5).pvalue) if gains + losses else 1.0
+    return min(1.0, 2 * float(bdtr(min(gains, losses), gains + losses, 0.5)))
 
 
 def _worst(by_concept: dict[str, Interval], k: int) -> list[dict[str, Any]]:
