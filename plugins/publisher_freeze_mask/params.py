@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from publisher.api import Captions, Params
+from publisher.api.presets import Preset
 
 Recipe = Literal["path", "refined", "released", "random"]
 Positive = Annotated[float, Field(gt=0, le=1)]
@@ -119,8 +120,15 @@ class MaskCheckParams(Params):
 
 
 class FreezeMaskParams(Params):
-    """Parameters of ``freeze-mask``: its concepts, its size, the way it is learned, and its test."""
+    """Parameters of ``freeze-mask``: its concepts, its size, the way it is learned, and its test.
 
+    What is not given, ``preset`` says, by the size of the model: ``presets.py``. The defaults below hold where it says
+    nothing.
+    """
+
+    preset: Preset = "auto"
+    """Values of what is not given. ``small``: for a model of at most 32 x 32 latents. ``large``: masks by scores, with
+    the papers' fine-tuning. ``paper``: the released mask learner. ``auto``: by the model's size."""
     concepts: tuple[str, ...] = ()
     """Ids of the manifest's concepts whose fine-tuning is to fail (illegal); empty: all of them."""
     innocents: Annotated[int, Field(ge=1, le=10_000)] | Annotated[tuple[str, ...], Field(min_length=1)] = 2

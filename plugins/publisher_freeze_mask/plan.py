@@ -103,7 +103,7 @@ def _rows(name: str, shape: tuple[int, ...], params: FreezeMaskParams, config: M
 
 
 def notes(params: FreezeMaskParams, model: ModelInfo) -> tuple[str, ...]:
-    """Return what the user should know before the run. Every None of the parameters has to be replaced."""
+    """Return what the user should know before the run. The parameters have to be decided."""
     tensors = model.tensors(model.anatomy.denoiser).values()
     total = sum(info.parameters for info in tensors)
     flat = [info.parameters for info in tensors if len(info.shape) <= 1]

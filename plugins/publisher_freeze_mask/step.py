@@ -23,6 +23,10 @@ class FreezeMaskStep(Step[FreezeMaskParams]):
     requires = Requirements(needs=("training",), components=("vae", "scheduler"))
     references: ClassVar[bool] = True
 
+    def decide(self, params: FreezeMaskParams, scope: Scope, model: ModelInfo) -> FreezeMaskParams:  # noqa: ARG002
+        """Take from the preset what the manifest leaves open."""
+        return resolve(params, model)
+
     def claims(self, params: FreezeMaskParams, scope: Scope) -> Sequence[Claim]:
         """Promise a selective mask: less is left than random masks leave, and innocents are learned almost as well."""
         return mask_claims(choose(params, scope), choose_tested(params, scope), params)
@@ -35,12 +39,13 @@ class FreezeMaskStep(Step[FreezeMaskParams]):
                 not known here.
             UsageError: no concept, nothing to keep, or a name that is neither.
         """
+        params = self.decide(params, scope, model)
         choose(params, scope)
         choose_innocents(params, scope)
         candidates(params, model)
         if params.recipe != "random":
             require_trainable(model, images=True)
-        return StepPlan(changes={}, artifacts=(FILE,), notes=notes(resolve(params, model), model))
+        return StepPlan(changes={}, artifacts=(FILE,), notes=notes(params, model))
 
     def run(self, params: FreezeMaskParams, ctx: StepContext) -> None:
         """Learn the mask, write it, and say how it went.
@@ -53,22 +58,23 @@ class FreezeMaskStep(Step[FreezeMaskParams]):
         from publisher_freeze_mask.learn import artifact, learn_masks
         from publisher_freeze_mask.units import Units
 
-        full, found = resolve(params, ctx.model), candidates(params, ctx.model)
+        params = self.decide(params, ctx.scope, ctx.model)
+        found = candidates(params, ctx.model)
         illegal, innocent = choose(params, ctx.scope), choose_innocents(params, ctx.scope)
         units = Units(found)
-        masks = learn_masks(ctx, full, illegal, innocent, units)
+        masks = learn_masks(ctx, params, illegal, innocent, units)
         recipe = {
             "step": self.name,
             "version": self.version,
-            "params": full.model_dump(mode="json", exclude={"check", "checkpoint_every"}),
+            "params": params.model_dump(mode="json", exclude={"check", "checkpoint_every", "preset"}),
             "illegal": [concept.id for concept in illegal],
             "innocent": [concept.id for concept in innocent],
         }
-        mask = artifact(ctx, masks, found, recipe, full.granularity)
+        mask = artifact(ctx, masks, found, recipe, params.granularity)
         ctx.artifact(FILE, mask.as_file())
         for row in report.numbers(masks, mask, units):
             ctx.record(*row)
         for curve in report.curves(masks.learned):
             ctx.curve(*curve)
-        for warning in report.warnings(masks.learned, full.score.tolerance):
+        for warning in report.warnings(masks.learned, params.score.tolerance):
             ctx.warn(warning)

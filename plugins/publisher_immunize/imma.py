@@ -17,7 +17,7 @@ The names of the equations are this file's.
 Deviations from the authors' code:
     - phi starts again after ``restart`` outer steps; theirs is never reset.
     - What is trained is what is exported. Their DreamBooth moves 686 tensors and exports 160.
-    - A bound on L may be set. Without one the ascent never ends, and long runs destroy the model.
+    - L has a bound unless it is taken away. Without one the ascent never ends, and long runs destroy the model.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def ascend(losses: Tensor, bound: float) -> Tensor:
+def ascend(losses: Tensor, bound: float | None) -> Tensor:
     """Return what is minimised so that the losses of (bi-level) grow.
 
     Args:
         losses: ``(N, r)``.
-        bound: loss above which a row is left alone; 0: none, as published.
+        bound: loss above which a row is left alone; None: there is none, as published.
     """
-    return (bound - losses).clamp(min=0) if bound else -losses
+    return -losses if bound is None else (bound - losses).clamp(min=0)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from publisher.api import Captions, Params
+from publisher.api.presets import Preset
 from publisher.api.training import EVALUATION_STEPS
 
 Inner = Literal["full", "cross-attention", "lora", "dreambooth", "textual-inversion"]
@@ -73,9 +74,14 @@ class RelearningCheckParams(Params):
 class ImmunizeParams(Params):
     """Parameters of ``immunize``: simulated adaptations, objective, training, and test.
 
-    Where a default is None, the mode, the family and the size of the model say it: ``presets.py``.
+    What is not given, ``preset`` says, by the mode, the family and the size of the model: ``presets.py``. The defaults
+    below hold where it says nothing.
     """
 
+    preset: Preset = "auto"
+    """Values of what is not given. ``small``: for a model of at most 32 x 32 latents. ``large``: the papers', with a
+    bound on the objective. ``paper``: the papers' own, which destroy the model in long runs. ``auto``: by the model's
+    size."""
     concepts: tuple[str, ...] = ()
     """Ids of the manifest's concepts to immunise against, all in one go; empty: all of them."""
     mode: Literal["relearning", "personalization"] = "relearning"
@@ -101,10 +107,11 @@ class ImmunizeParams(Params):
     outer: Outer = "cross-attention"
     """Tensors that are trained and exported, the same set (theta, S_u)."""
     objective: Literal["ascend", "hold"] = "ascend"
-    """Objective for the concepts. ``ascend``: after the adaptation the concept's loss is to be large, as published;
-    without bound. ``hold``: after it the model is to predict what the model before this step predicts without it."""
-    bound: float = Field(default=0.0, ge=0, le=1000)
-    """Loss above which a row is left alone, for ``ascend`` alone; 0: no bound, as published."""
+    """Objective for the concepts. ``ascend``: after the adaptation the concept's loss is to be large, as published.
+    ``hold``: after it the model is to predict what the model before this step predicts without it."""
+    bound: Annotated[float, Field(gt=0, le=1000)] | None = 1.0
+    """Loss above which a row is left alone, for ``ascend`` alone; a prediction of nothing has 1. null: no bound, as
+    published: long runs destroy the model."""
     strength: float = Field(default=1.0, ge=0, le=1e6)
     """Weight of the objective's term about the concepts; 0: off."""
     prior: float = Field(default=1.0, ge=0, le=1e6)
@@ -189,7 +196,7 @@ class ImmunizeParams(Params):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.inner == () or len(set(self.inners)) < len(self.inners):
+        if not self.inners or len(set(self.inners)) < len(self.inners):
             raise ValueError("inner names at least one adaptation, each once")
         if isinstance(self.inner_lr, dict) and set(self.inner_lr) != set(self.inners):
             raise ValueError("inner_lr names other adaptations than inner")

@@ -48,11 +48,11 @@ def choose_kept(params: ImmunizeParams, scope: Scope) -> tuple[Concept, ...]:
 
 
 def notes(params: ImmunizeParams, chosen: Sequence[Concept]) -> tuple[str, ...]:
-    """Return what the user should know before the run. Every None of the parameters has to be replaced."""
+    """Return what the user should know before the run. The parameters have to be decided."""
     size = f"{params.batch} images of each of {len(chosen)} concepts"
     rates = ", ".join(f"{kind} {params.rate(kind):g}" for kind in params.inners)
     found = [f"{params.steps} outer steps of {params.inner_steps} inner; {size}; lr {params.lr:g}, inner: {rates}"]
-    if params.objective == "ascend" and params.strength and not params.bound:
+    if params.objective == "ascend" and params.strength and params.bound is None:
         found.append("objective ascend is without bound: long runs destroy the model; set bound, or take hold")
     if "sks" in params.rare:
         found.append("'sks' is what attacks use as their rare word: a test with it would say nothing about others")

@@ -1,4 +1,4 @@
-"""Defaults of the papers for each mode, and of each kind of model. Imports no torch.
+"""What a manifest leaves out: values for a small model, the papers' made safe, and the papers' own. Imports no torch.
 
                      re-learning   personalisation     (MIMA's released trainer, scripts and README)
     inner lr         1e-5          1e-5                5e-6, doubled by its scale_lr
@@ -9,31 +9,105 @@
     batch            1             1                   one of the concept and one of the class, for each concept
 
 They are for Stable Diffusion 1.4. For XL nobody published any: the outer rate is halved, for it has three times the
-layers. A network of at most 32 x 32 latents learns with larger rates and larger batches, as every small network does.
+layers. ``large`` is that with a bound on the objective, and with captions in other words. ``small`` was found on the
+embedded model, by two concepts, and is measured on others in ``docs/explanation/defaults.md``: a network of at most
+32 x 32 latents learns with larger rates in few steps, and so do the attackers of its claims.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from publisher.api import ModelInfo
+from publisher.api import ModelInfo, Scope
+from publisher.api.presets import preset_of
 from publisher_immunize.params import ImmunizeParams
+from publisher_immunize.plan import choose
 
 MODES: dict[str, dict[str, Any]] = {
     "relearning": {"inner_lr": 1e-5, "lr": 3e-5, "steps": 500, "images": 20, "keep_images": 8},
     "personalization": {"inner_lr": 1e-5, "lr": 2e-5, "steps": 500, "images": 4, "keep_images": 2},
 }
-EVERY = {"batch": 1, "prior_batch": 1}
+PUBLISHED: dict[str, Any] = {
+    "batch": 1,
+    "prior_batch": 1,
+    "check": {"evaluation_steps": [0, 50, 100, 200, 500, 1000], "settings": {"lora": {"lr": 1e-4}}},
+}
+"""What both modes have in common. The check is IMMA's attack: LoRA, 20 images, 1000 steps."""
+PAPER: dict[str, Any] = {"bound": None, "captions": ["name"]}
+"""The objective as published: without bound it destroys the model."""
 FAMILIES: dict[str, dict[str, Any]] = {"stable-diffusion-xl": {"lr": 1.5e-5}}
-SMALL: dict[str, Any] = {"inner_lr": 1e-3, "lr": 2e-4, "steps": 200, "batch": 4, "prior_batch": 2, "keep_images": 2}
-SMALL_SIZE = 32
-"""Largest height and width of a small model's latents."""
+SMALL: dict[str, Any] = {
+    "method": "imma",
+    "inner": ["lora", "cross-attention", "full"],
+    "inner_rule": "normalised",
+    "restart": 60,
+    "outer": "attention",
+    "captions": ["name"],
+    "first_order": True,
+    "prior": 0.0,
+    "lam": 100.0,
+    "keep_concepts": 256,
+    "keep_images": 1,
+    "batch": 4,
+    "prior_batch": 16,
+    "steps": 20,
+    "lr": 2e-3,
+    "lr_schedule": "linear",
+    "delay": 1.5,
+    "innocents": 0,
+    "check": {
+        "evaluation_steps": [0, 8, 16, 32],
+        "images_per_evaluation": 8,
+        "controls": ["before"],
+    },
+}
+INNER_RATES = {"lora": 1e-3, "cross-attention": 3e-4, "full": 1e-4, "dreambooth": 1e-4, "textual-inversion": 5e-3}
+"""Learning rates of the simulated attackers of a small model."""
+ATTACK_RATES = {
+    "lora": 3e-3,
+    "cross-attention": 1e-3,
+    "full-finetune": 1e-4,
+    "dreambooth": 1e-4,
+    "dreambooth-lora": 3e-3,
+    "textual-inversion": 5e-3,
+    "custom-diffusion": 1e-4,
+}
+"""Learning rates of the attacks that test a small model."""
 
 
-def resolve(params: ImmunizeParams, model: ModelInfo) -> ImmunizeParams:
-    """Return the parameters with every None replaced."""
-    height, width = model.anatomy.latents.size
-    small = SMALL if height * width <= SMALL_SIZE**2 else {}
-    known = EVERY | MODES[params.mode] | FAMILIES.get(model.anatomy.family, {}) | small
-    missing = {name: value for name, value in known.items() if getattr(params, name) is None}
-    return params.model_copy(update=missing)
+def resolve(params: ImmunizeParams, scope: Scope, model: ModelInfo) -> ImmunizeParams:
+    """Return the parameters with everything that their preset says; what was given by name stays.
+
+    Args:
+        params: as the manifest has them.
+        scope: whether its concepts have synonyms says which captions the tests of a small model write.
+        model: its size and family.
+
+    Raises:
+        UsageError: no concept to immunise against.
+    """
+    preset = preset_of(params.preset, model)
+    match preset:
+        case "small":
+            values = MODES[params.mode] | _small(params, scope)
+        case "large":
+            values = MODES[params.mode] | PUBLISHED | FAMILIES.get(model.anatomy.family, {})
+        case "paper":
+            values = MODES[params.mode] | PUBLISHED | PAPER
+    return params.filled(values).model_copy(update={"preset": preset})
+
+
+def _small(params: ImmunizeParams, scope: Scope) -> dict[str, Any]:
+    values = dict(SMALL)
+    if isinstance(params.inner_lr, dict) and "inner" not in params.model_fields_set:
+        values["inner"] = list(params.inner_lr)
+    inner = params.inners if "inner" in params.model_fields_set else values["inner"]
+    values["inner_lr"] = {kind: INNER_RATES[kind] for kind in inner}
+    if params.inner_order == 2:
+        values |= {"first_order": False, "restart": 1}
+    rates = {attack: {"lr": ATTACK_RATES[attack]} for attack in params.tested if attack in ATTACK_RATES}
+    values["check"] = SMALL["check"] | {"settings": rates}
+    if all(concept.paraphrases for concept in choose(params, scope)):
+        # Words that the immunisation never saw: by its own name a concept comes back later.
+        values["check"]["captions"] = "synonym"
+    return values

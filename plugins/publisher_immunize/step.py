@@ -23,6 +23,14 @@ class Immunize(Step[ImmunizeParams]):
     references: ClassVar[bool] = True
     undone_by: ClassVar[Mapping[str, str]] = {"erase": "it edits cross-attention that was immunised"}
 
+    def decide(self, params: ImmunizeParams, scope: Scope, model: ModelInfo) -> ImmunizeParams:
+        """Take from the preset what the manifest leaves open.
+
+        Raises:
+            UsageError: no concept.
+        """
+        return resolve(params, scope, model)
+
     def claims(self, params: ImmunizeParams, scope: Scope) -> Sequence[Claim]:
         """Promise late re-learning, innocents learned as fast, kept concepts; state what copied weights give."""
         return immunize_claims(choose(params, scope), scope, params)
@@ -35,10 +43,11 @@ class Immunize(Step[ImmunizeParams]):
                 known here.
             UsageError: no concept, or nothing to keep where a term needs it.
         """
+        params = self.decide(params, scope, model)
         chosen, _ = choose(params, scope), choose_kept(params, scope)
         names = exported(model, params.outer)
         require_trainable(model, images=True)
-        return StepPlan(changes={model.anatomy.denoiser: names}, notes=notes(resolve(params, model), chosen))
+        return StepPlan(changes={model.anatomy.denoiser: names}, notes=notes(params, chosen))
 
     def run(self, params: ImmunizeParams, ctx: StepContext) -> None:
         """Train, write the weights, and say how it went.
@@ -49,9 +58,9 @@ class Immunize(Step[ImmunizeParams]):
         """
         from publisher_immunize.train import curves, numbers, train
 
-        full = resolve(params, ctx.model)
-        names = exported(ctx.model, params.outer)
-        trained = train(ctx, full, choose(params, ctx.scope), choose_kept(params, ctx.scope), names)
+        full = self.decide(params, ctx.scope, ctx.model)
+        names = exported(ctx.model, full.outer)
+        trained = train(ctx, full, choose(full, ctx.scope), choose_kept(full, ctx.scope), names)
         component = ctx.model.anatomy.denoiser
         for name in names:
             before = ctx.model.read(component, name)

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from publisher.api import Params
 from publisher.api.membranes import Transport
+from publisher.api.presets import Preset
 
 
 class Anchors(Params):
@@ -31,9 +32,17 @@ class Anchors(Params):
 
 
 class MembraneParams(Params):
-    """Parameters of ``membrane-bundle``: its membranes, their training, and the way they travel."""
+    """Parameters of ``membrane-bundle``: its membranes, their training, and the way they travel.
+
+    What is not given, ``preset`` says, by the size of the model: ``presets.py``. The defaults below hold where it says
+    nothing.
+    """
 
     model_config = ConfigDict(serialize_by_alias=True)
+
+    preset: Preset = "auto"
+    """Values of what is not given. ``small``: for a model of at most 32 x 32 latents. ``large``: the authors' training,
+    with a neighbour as surrogate and a threshold. ``paper``: the authors' own. ``auto``: by the model's size."""
 
     concepts: tuple[str, ...] = ()
     """Ids of the manifest's concepts that get a membrane; empty: all of them."""
@@ -48,9 +57,10 @@ class MembraneParams(Params):
     step to step, so that partial denoising costs nothing, at aligned timesteps."""
     train_on: Literal["name", "prompts"] = "name"
     """Target texts: the concept's name, as the authors do, or all of its prompts in turn."""
-    surrogates: dict[str, str] = Field(default_factory=dict)
-    """Concept id -> words that take the name's place in the surrogate text (c_s, "neutral"). Without an entry, or with
-    an empty one: the empty prompt."""
+    surrogates: Literal["auto"] | dict[str, str] = "auto"
+    """Concept id -> words that take the name's place in the surrogate text (c_s, "neutral"); an empty entry is the
+    empty prompt. ``auto``, and for concepts without an entry: the nearest kept concept of the same kind, and of styles
+    the farthest, by the text encoder's token embeddings; with ``preset: paper`` the empty prompt."""
     aliases: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Concept id -> further words that open its membrane. The manifest's synonyms do not: they test it."""
     positives: dict[str, str] = Field(default_factory=dict)
@@ -105,7 +115,7 @@ class MembraneParams(Params):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.warmup > self.steps:
+        if self.warmup > self.steps and {"warmup", "steps"} <= self.model_fields_set:
             raise ValueError("warmup must not be longer than steps")
         if self.batch > self.pool:
             raise ValueError("batch must not be larger than pool")

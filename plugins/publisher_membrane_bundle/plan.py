@@ -41,8 +41,10 @@ def choose(params: MembraneParams, scope: Scope) -> tuple[Concept, ...]:
     if not chosen:
         raise UsageError("there is no concept for a membrane", hint="Name at least one under 'concepts'.")
     ids = [concept.id for concept in chosen]
-    for option in ("reuse", "surrogates", "positives", "aliases"):
-        _known(getattr(params, option), ids, "from" if option == "reuse" else option)
+    _known(params.reuse, ids, "from")
+    _known(surrogates_of(params), ids, "surrogates")
+    _known(params.positives, ids, "positives")
+    _known(params.aliases, ids, "aliases")
     return chosen
 
 
@@ -53,6 +55,11 @@ def targets(params: MembraneParams, chosen: Sequence[Concept]) -> tuple[Target, 
         UsageError: a text is its own surrogate.
     """
     return tuple(_target(params, concept) for concept in chosen if concept.id not in params.reuse)
+
+
+def surrogates_of(params: MembraneParams) -> dict[str, str]:
+    """Return the surrogates that were given or decided; none before ``auto`` is."""
+    return {} if params.surrogates == "auto" else params.surrogates
 
 
 def texts_of(params: MembraneParams, concept: Concept) -> tuple[str, ...]:
@@ -80,7 +87,7 @@ def notes(params: MembraneParams, chosen: Sequence[Concept]) -> tuple[str, ...]:
 
 def _target(params: MembraneParams, concept: Concept) -> Target:
     texts = texts_of(params, concept)
-    surrogates = tuple(_with(text, concept.name, params.surrogates.get(concept.id, "")) for text in texts)
+    surrogates = tuple(_with(text, concept.name, surrogates_of(params).get(concept.id, "")) for text in texts)
     positive = params.positives.get(concept.id, "")
     positives = tuple(_with(text, concept.name, positive) if positive.strip() else text for text in texts)
     for text, surrogate in zip(texts, surrogates, strict=True):

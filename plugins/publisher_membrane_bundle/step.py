@@ -26,8 +26,20 @@ from publisher.api.membranes import (
 from publisher_membrane_bundle.claims import membrane_claims
 from publisher_membrane_bundle.params import MembraneParams
 from publisher_membrane_bundle.plan import choose, notes, targets, texts_of
+from publisher_membrane_bundle.presets import resolve
 
-NOT_TRAINING = ("aliases", "concepts", "dtype", "from", "mode", "permeability", "surrogates", "positives", "transport")
+NOT_TRAINING = (
+    "aliases",
+    "concepts",
+    "dtype",
+    "from",
+    "mode",
+    "permeability",
+    "positives",
+    "preset",
+    "surrogates",
+    "transport",
+)
 """Parameters that the trained factors do not depend on, or that the target says."""
 
 
@@ -43,6 +55,15 @@ class MembraneBundle(Step[MembraneParams]):
         """Return the membrane files under ``from``."""
         return tuple(dict.fromkeys(params.reuse.values()))
 
+    def decide(self, params: MembraneParams, scope: Scope, model: ModelInfo) -> MembraneParams:
+        """Take from the preset, and from the words of what stays, what the manifest leaves open.
+
+        Raises:
+            ModelError: the text encoder's files cannot be read.
+            UsageError: no concept, or a name that is none.
+        """
+        return resolve(params, scope, model)
+
     def claims(self, params: MembraneParams, scope: Scope) -> Sequence[Claim]:
         """Promise: not from prompts nor synonyms, kept concepts intact and near; state the row without membranes."""
         return membrane_claims(choose(params, scope), scope, params)
@@ -55,6 +76,7 @@ class MembraneBundle(Step[MembraneParams]):
                 was trained in a way that is not known here.
             UsageError: no concept, a name that is none, or a text that is its own surrogate.
         """
+        params = self.decide(params, scope, model)
         chosen = choose(params, scope)
         wanted = targets(params, chosen)
         hosts = find_hosts(model)
@@ -79,6 +101,7 @@ class MembraneBundle(Step[MembraneParams]):
             ModelError: a layer or a file that does not fit.
             UsageError: texts that are too long or contradict each other.
         """
+        params = self.decide(params, ctx.scope, ctx.model)
         chosen = choose(params, ctx.scope)
         hosts = find_hosts(ctx.model)
         files = {concept: self.files[name].read_bytes() for concept, name in params.reuse.items()}

@@ -63,19 +63,29 @@ class Sampling(Params):
     images: int = Field(default=60, ge=1, le=100_000)
     """Images for each concept and check, spread evenly over its prompts."""
     kept_images: int | None = Field(default=None, ge=1, le=100_000)
-    """Images for each kept concept and check; default: about 150 are shared out among all, at
-    least one and at most ``images`` each."""
+    """Images for each kept concept and check; default: 150 are shared out among all, at least
+    one and at most ``images`` each; what is left over goes to those that read most like what is to go."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """First of the images' seeds."""
 
-    def for_kept(self, kept: int) -> Sampling:
+    def for_kept(self, kept: int, place: int = 0) -> Sampling:
         """Return the sampling as an attack on a kept concept sees it.
 
         Args:
             kept: number of kept concepts.
+            place: of this one in their order, from 0: the first ones get what is left over when images are shared out.
         """
-        images = self.kept_images or min(self.images, max(1, round(KEPT_IMAGES / max(kept, 1))))
-        return self.model_copy(update={"images": images})
+        share, rest = divmod(KEPT_IMAGES, max(kept, 1))
+        shared = max(1, share + (place < rest))
+        return self.model_copy(update={"images": self.kept_images or min(self.images, shared)})
+
+    def leaves_some_over(self, kept: int) -> bool:
+        """Return whether the order of the kept concepts says which of them get one image more.
+
+        Args:
+            kept: number of kept concepts.
+        """
+        return self.for_kept(kept, 0) != self.for_kept(kept, kept - 1)
 
 
 class Attack(Parametrised[P], ABC):

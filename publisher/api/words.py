@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from publisher.api.concepts import Concept, Scope
 from publisher.api.models import ModelInfo
 from publisher.errors import ModelError
 
@@ -108,6 +109,54 @@ class WordSpace:
             except (OSError, SafetensorError) as error:
                 raise ModelError(f"cannot be read: {error}", where=str(path)) from error
         raise ModelError("holds no token embeddings that are known", where=str(self._encoder))
+
+
+def stand_ins(concepts: Iterable[Concept], scope: Scope, model: ModelInfo) -> dict[str, str]:
+    """Return concept's id -> name of the kept concept of the same kind that best takes its place.
+
+    An object reads as the nearest one: so the least is changed. A style reads as the one farthest from it: styles that
+    are near look alike too, and then the old one is still seen in the new one. Names that have a word in common with
+    the concept's are left out: "fork and knife" would bring "knife" back. What goes never stands in for anything. A
+    concept of whose kind nothing is kept gets no words: it reads as the empty prompt.
+
+    Args:
+        concepts: that go.
+        scope: what is to stay.
+        model: its text encoder's files are read, if there is something to choose from.
+
+    Raises:
+        ModelError: the text encoder's files cannot be read.
+    """
+    space: WordSpace | None = None
+    found = {}
+    for concept in concepts:
+        own = (concept.name, *concept.synonyms)
+        kept = (other.name for other in scope.keep if other.kind == concept.kind)
+        names = [name for name in dict.fromkeys(kept) if not shares_a_word(own, (name,))]
+        if names:
+            space = space or WordSpace(model)
+        by_nearness = space.nearest(concept.name, names) if names and space else [("", 0.0)]
+        found[concept.id] = by_nearness[-1 if concept.kind == "style" else 0][0]
+    return found
+
+
+def neighbours(scope: Scope, model: ModelInfo) -> tuple[str, ...]:
+    """Return the ids of the kept concepts, those first that read most like one of the same kind that goes.
+
+    Args:
+        scope: what goes and what stays.
+        model: its text encoder's files are read.
+
+    Raises:
+        ModelError: the text encoder's files cannot be read.
+    """
+    space = WordSpace(model)
+    near = dict.fromkeys((concept.id for concept in scope.keep), -1.0)
+    for concept in scope.concepts:
+        same = {other.id: other.name for other in scope.keep if other.kind == concept.kind}
+        cosines = dict(space.nearest(concept.name, tuple(dict.fromkeys(same.values()))))
+        near |= {name: max(near[name], cosines[words]) for name, words in same.items()}
+    return tuple(sorted(near, key=lambda name: -near[name]))
 
 
 def shares_a_word(first: Iterable[str], second: Iterable[str]) -> bool:

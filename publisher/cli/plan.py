@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +17,12 @@ from publisher.text import printable
 
 if TYPE_CHECKING:
     from publisher.engine.plan import PlannedStep
+    from publisher.evaluate.context import ReleaseScorer
     from publisher.release.prepare import PreparedRelease
 
-SHOWN = 300
-"""Characters of a decided parameter that are shown."""
+WIDTH = 112
+"""Columns of the lines that say what a step decided."""
+DECIDES = "      decides "
 MANY_STEPS = 2000
 """Training steps from which the plan warns: minutes for the smallest models, hours for large ones."""
 
@@ -96,6 +100,7 @@ def as_data(prepared: PreparedRelease) -> dict[str, Any]:
         "steps": [_step(step) for step in prepared.steps],
         "warnings": list(prepared.warnings),
         "set_aside": set_aside(prepared.registry),
+        "judges": [_judge(scorer) for scorer in prepared.tools.scorers.values()],
         "claims": claims,
         "images_of_each_model": prepared.images["base"],
         "images_without_membranes": prepared.images["off"],
@@ -106,6 +111,10 @@ def as_data(prepared: PreparedRelease) -> dict[str, Any]:
         "undecidable": [check.check for check in prepared.checks if check.undecidable]
         + [claim["id"] for claim in claims if not claim["checks"]],
     }
+
+
+def _judge(scorer: ReleaseScorer) -> dict[str, Any]:
+    return {"id": scorer.id, "use": scorer.scorer.name, "version": scorer.scorer.version, "kinds": list(scorer.kinds)}
 
 
 def _step(step: PlannedStep) -> dict[str, Any]:
@@ -143,6 +152,7 @@ def as_text(data: dict[str, Any]) -> str:
         lines += _step_lines(step)
     lines += [f"  warning: {warning}" for warning in data["warnings"]]
     lines += ["", "plugins", *(f"  {aside_line(one)}" for one in data["set_aside"])] if data["set_aside"] else []
+    lines += ["", f"judges  {'; '.join(map(_judged, data['judges'])) or 'nobody: claims about images are unknown'}"]
     lines += ["", "claims"]
     for claim in data["claims"]:
         lines += _claim_lines(claim)
@@ -182,15 +192,26 @@ def _step_lines(step: dict[str, Any]) -> list[str]:
     cached = "   (finished: in the work folder)" if step["cached"] else ""
     lines = [f"  {step['id']}   {step['use']} {step['version']} on {', '.join(step['concepts'])}{cached}"]
     lines += [f"      {step['summary']}"] if step["summary"] else []
-    lines += [f"      decides {name}: {_value(value)}" for name, value in step["decided"].items()]
+    decided = "; ".join(f"{name}: {_value(value)}" for name, value in step["decided"].items())
+    indent = " " * len(DECIDES)
+    lines += textwrap.wrap(decided, WIDTH, initial_indent=DECIDES, subsequent_indent=indent, break_on_hyphens=False)
     lines.append(f"      changes {what}" + "".join(f", adds {name}" for name in step["artifacts"]))
     return lines + [f"      note: {note}" for note in step["notes"]]
 
 
+def _judged(judge: dict[str, Any]) -> str:
+    """Say who judges what, such as ``emoji 1: object, style``."""
+    name = judge["use"] if judge["id"] == judge["use"] else f"{judge['id']} ({judge['use']})"
+    return f"{name} {judge['version']}: {', '.join(judge['kinds'])}"
+
+
 def _value(value: Any) -> str:
     """Return a decided parameter as a manifest would have it."""
-    text = ", ".join(f"{key}: {one}" for key, one in value.items()) if isinstance(value, dict) else str(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_value(one)}' for key, one in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    return value if isinstance(value, str) and value else json.dumps(value)
 
 
 def _claim_lines(claim: dict[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,7 +44,7 @@ class PlannedStep:
     """Claims with ids prefixed by the step's."""
     contribution: Contribution
     decided: Mapping[str, Any] = field(default_factory=dict)
-    """Parameter that the manifest leaves to the step -> what the step decided."""
+    """Parameter that the manifest leaves to the step, as ``check.seeds`` -> what the step decided."""
     plan: StepPlan | None = None
     """Changes that the step will make; None while the base model is not on this machine."""
     cached: bool = False
@@ -121,7 +121,7 @@ class _World:
 def _plan_step(step: ResolvedStep, entry: Contribution, resolved: Resolved, world: _World) -> PlannedStep:
     scope = resolved.scope_of(step).model_copy(deep=True)  # the step may keep it; the checks have their own
     instance: Step[Params] = entry.make()
-    params = entry.cls.Params.parse({name: step.params[name] for name in step.given})
+    params = entry.cls.Params.parse(step.given)
     identity = Identity(
         name=entry.name,
         version=entry.version,
@@ -137,7 +137,7 @@ def _plan_step(step: ResolvedStep, entry: Contribution, resolved: Resolved, worl
     if world.model:
         folder, asked = world.model.folder, params
         params = guarded(identity, lambda: instance.decide(asked, scope, folder))
-        decided = {name: value for name, value in params.as_json().items() if value != identity.params.get(name)}
+        decided = dict(_differences(params.as_json(), identity.params))
         identity = replace(identity, params=params.as_json())
     instance.files = _input_files(guarded(identity, lambda: instance.inputs(params)), world.relative_to, step.id)
     identity = replace(identity, inputs={name: sha256_file(path) for name, path in instance.files.items()})
@@ -149,6 +149,15 @@ def _plan_step(step: ResolvedStep, entry: Contribution, resolved: Resolved, worl
     claims = guarded(identity, lambda: tuple(prefixed(step.id, claim) for claim in instance.claims(params, scope)))
     plan = guarded(identity, lambda: _plan_on(instance, params, scope, step.id, model)) if model else None
     return PlannedStep(identity, instance, params, claims, entry, decided, plan, references=references)
+
+
+def _differences(after: Mapping[str, Any], before: Mapping[str, Any], inside: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in after.items():
+        old = before.get(name)
+        if isinstance(value, dict) and isinstance(old, dict) and old:
+            yield from _differences(value, old, f"{inside}{name}.")
+        elif value != old:
+            yield f"{inside}{name}", value
 
 
 def _input_files(names: Sequence[str], folder: Path, step: str) -> dict[str, Path]:

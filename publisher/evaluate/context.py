@@ -147,6 +147,8 @@ class Tools:
     judges: Mapping[str, str]
     """Kind of concepts -> id of the scorer that judges it where a check names none."""
     executor: Executor[Any]
+    neighbours: tuple[str, ...] = ()
+    """Ids of all kept concepts, those first that read most like what goes; empty: the manifest's order counts."""
 
 
 def _nothing(*_: object) -> None:

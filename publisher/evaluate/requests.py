@@ -42,9 +42,10 @@ def ask(check: Check, scope: Scope, tools: Tools, sampling: Sampling) -> Asked:
         raise Unmeasured("the check names no concept, so nothing is asked: list ids under its 'concepts'")
     wanted: dict[ImageRequest, None] = {}
     refused = 0
+    places = {name: place for place, name in enumerate(tools.neighbours or [one.id for one in scope.keep])}
     for concept in concepts(check, scope):
         params = params_for(parsed(type(attack).Params, check.attack_params, "attack"), concept, scope)
-        wide = sampling.for_kept(len(scope.keep)) if concept in scope.keep else sampling
+        wide = sampling.for_kept(len(scope.keep), places[concept.id]) if concept.id in places else sampling
         requests = _requests(attack, params, concept, wide)
         allowed = [request for request in requests if not is_refused(request.prompt, concept)]
         refused += len(requests) - len(allowed)

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path as FilePath
 from typing import Any, Literal
 
+from pydantic import Field
+
 from publisher.api import Check, Gate, Params, Sampling, Scope
 from publisher.errors import ManifestError
 from publisher.manifest.catalog import Catalog
@@ -31,8 +33,8 @@ class ResolvedStep(Params):
     """Ids of the concepts to go that it is about."""
     params: dict[str, Any]
     """``catalog.params("step", use).parse(params)`` gives the step's parameters."""
-    given: tuple[str, ...] = ()
-    """Names of the parameters that the manifest itself gives; the step may decide the others by the model."""
+    given: dict[str, Any] = Field(default_factory=dict)
+    """Parameters that the manifest itself gives; the step may decide the others by the model."""
 
 
 class ResolvedExecutor(Params):
@@ -148,13 +150,13 @@ def _scope(
 def _steps(manifest: Manifest, scope: Scope, catalog: Catalog) -> Iterator[ResolvedStep]:
     everything = tuple(concept.id for concept in scope.concepts)
     for step in manifest.steps:
-        params = catalog.params("step", step.use).parse(step.with_).as_json()
+        params = catalog.params("step", step.use).parse(step.with_)
         yield ResolvedStep(
             id=step.id or step.use,
             use=step.use,
             concepts=step.concepts or everything,
-            params=params,
-            given=tuple(sorted(step.with_)),
+            params=params.as_json(),
+            given=params.model_dump(mode="json", exclude_unset=True),
         )
 
 

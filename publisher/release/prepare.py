@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from publisher.api.diffusion.process import require_trainable
+from publisher.api.words import neighbours
 from publisher.engine.device import Device, choose
 from publisher.engine.orders import warnings
 from publisher.engine.plan import PlannedModel, PlannedStep, locate_model, plan_steps
@@ -117,6 +118,7 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
     for found in (model, retrained):
         used += [found.source, found.family] if found else []
     sampling = resolved.evaluate.sampling
+    tools, unread = _with_neighbours(tools, resolved, model)
     ids, trained = tuple(step.identity.id for step in steps), [found for found in (model, retrained) if found]
     models = Models(
         ids,
@@ -144,11 +146,27 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
         images=images(checks, resolved.scope, tools, sampling),
         used=tuple(_once([*(step.contribution for step in steps), *used])),
         dropped=dropped,
-        warnings=(*dropped, *warnings(steps, model.folder.anatomy.denoiser if model else ""), *few),
+        warnings=(*dropped, *warnings(steps, model.folder.anatomy.denoiser if model else ""), *unread, *few),
     )
     if out is not None:
         require_ends(prepared)
     return prepared
+
+
+def _with_neighbours(tools: Tools, resolved: Resolved, model: PlannedModel | None) -> tuple[Tools, tuple[str, ...]]:
+    """Say which kept concepts are asked for more images, where these cannot be shared out evenly; or why nobody knows.
+
+    Returns:
+        The tools, and a warning where the model's words cannot be read.
+    """
+    scope = resolved.scope
+    if model is None or not resolved.evaluate.sampling.leaves_some_over(len(scope.keep)):
+        return tools, ()
+    try:
+        return replace(tools, neighbours=neighbours(scope, model.folder)), ()
+    except ModelError as error:
+        what = f"images of kept concepts that are left over go to the first of 'keep', not to neighbours: {error.what}"
+        return tools, (what,)
 
 
 def _untrainable(models: Iterable[PlannedModel]) -> str:

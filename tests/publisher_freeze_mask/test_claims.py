@@ -11,7 +11,6 @@ from publisher.api import Claim, Scope, TrainingParams, UsageError
 from publisher.api.choosing import captions_of, spread
 from publisher_freeze_mask.params import FreezeMaskParams
 from publisher_freeze_mask.plan import choose_tested
-from publisher_freeze_mask.presets import LARGE, SMALL
 from publisher_freeze_mask.step import FreezeMaskStep
 
 SELECTIVE, RANDOM, INNOCENTS = "selective", "random", "innocents"
@@ -113,11 +112,6 @@ def test_parameters_that_make_no_sense_are_refused(data: dict[str, object]) -> N
 def test_parameters_survive_json() -> None:
     params = FreezeMaskParams.parse({"innocents": ["ghost"], "check": {"settings": {"lr": 1e-4}}})
     assert FreezeMaskParams.parse(params.as_json()) == params
-
-
-def test_presets_leave_none_open() -> None:
-    open_ones = {name for name, value in FreezeMaskParams().adapt if value is None}
-    assert set(LARGE) == set(SMALL) == open_ones
 
 
 def test_captions_say_the_concept_in_other_words() -> None:

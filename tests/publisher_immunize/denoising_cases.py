@@ -23,6 +23,7 @@ from support.anatomies import EMBEDDED
 WIDTH, POSITIONS = 32, 8
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 FILLED = {
+    "bound": None,
     "inner": "cross-attention",
     "inner_lr": 1e-2,
     "lr": 1e-3,

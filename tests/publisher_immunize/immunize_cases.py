@@ -33,6 +33,8 @@ GHOST = Concept(id="ghost", name="ghost", prompts=("a ghost emoji",), label="gho
 CAT = Concept(id="cat", name="cat", prompts=("a cat emoji", "a cat emoji in noto style"), label="cat")
 SCOPE = Scope(concepts=(SKULL, PIZZA), keep=(GHOST, CAT), keep_prompts=("a drawing", "nothing at all"))
 SHORT = {
+    "preset": "large",
+    "prior_batch": 2,
     "steps": 3,
     "batch": 2,
     "images": 4,

@@ -11,7 +11,6 @@ from publisher.api import Claim, Scope
 from publisher.api.choosing import captions_of, spread
 from publisher.api.training import TrainingParams
 from publisher_immunize.params import ImmunizeParams
-from publisher_immunize.presets import FAMILIES, MODES, SMALL
 from publisher_immunize.step import Immunize
 
 
@@ -106,14 +105,6 @@ def test_parameters_that_contradict_each_other_are_refused(data: dict[str, objec
 def test_parameters_survive_json() -> None:
     params = ImmunizeParams.parse({"inner": ["lora", "full"], "check": {"seeds": 1}})
     assert ImmunizeParams.parse(params.as_json()) == params
-
-
-def test_presets_name_parameters_and_leave_none_open() -> None:
-    open_ones = {name for name, value in ImmunizeParams() if value is None}
-    assert set(MODES["relearning"]) == set(MODES["personalization"])
-    assert set(MODES["relearning"]) | {"batch", "prior_batch"} == open_ones
-    for known in (SMALL, *FAMILIES.values()):
-        assert set(known) <= open_ones
 
 
 def test_captions_say_the_concept_in_other_words() -> None:

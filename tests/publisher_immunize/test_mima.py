@@ -53,6 +53,6 @@ def test_the_objective_is_a_weighted_sum() -> None:
     assert float(weighted([2.0, 0.5], [torch.tensor(3.0), torch.tensor(4.0)])) == 8.0
 
 
-@pytest.mark.parametrize(("bound", "wanted"), [(0.0, [[-0.5, -2.0]]), (1.0, [[0.5, 0.0]])])
-def test_a_row_above_the_bound_is_left_alone(bound: float, wanted: list[list[float]]) -> None:
+@pytest.mark.parametrize(("bound", "wanted"), [(None, [[-0.5, -2.0]]), (1.0, [[0.5, 0.0]])])
+def test_a_row_above_the_bound_is_left_alone(bound: float | None, wanted: list[list[float]]) -> None:
     assert ascend(torch.tensor([[0.5, 2.0]]), bound).tolist() == wanted

@@ -127,7 +127,7 @@ def test_the_exported_model_has_the_loss_of_the_trained_one(model: State, tmp_pa
     ctx = run(model, tmp_path)
     ctx.save(tmp_path / "result")
     exported = model.after(Delta.of(tmp_path / "result" / "delta", {"unet": ""}))
-    params = resolve(ImmunizeParams.parse(SHORT), model)
+    params = resolve(ImmunizeParams.parse(SHORT), SCOPE, model)
     trained = train(
         context(model, tmp_path / "again", params), params, SCOPE.concepts, SCOPE.keep, ctx.changed()["unet"]
     )

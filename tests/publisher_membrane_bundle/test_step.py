@@ -28,7 +28,7 @@ from support.toys import ORIGIN, Silent
 SKULL = Concept(id="skull", name="skull", prompts=("a skull emoji",), label="skull")
 GHOST = Concept(id="ghost", name="ghost", prompts=("a ghost emoji",), label="ghost")
 SCOPE = Scope(concepts=(SKULL,), keep=(GHOST,))
-SHORT = {"steps": 3, "warmup": 1, "pool": 2, "denoising_steps": 3, "surrogates": {"skull": "ghost"}}
+SHORT = {"preset": "large", "steps": 3, "warmup": 1, "pool": 2, "denoising_steps": 3, "surrogates": {"skull": "ghost"}}
 
 
 def context(model: Model, tmp_path: Path, params: MembraneParams, scope: Scope = SCOPE) -> RunningStep:

@@ -47,9 +47,19 @@ def test_a_source_without_defaults_brings_none(problems: Problems) -> None:
 
 @pytest.mark.parametrize(
     ("images", "each", "kept", "expected"),
-    [(60, None, 145, 1), (60, None, 10, 15), (60, None, 1, 60), (60, 7, 145, 7), (4, None, 2, 4)],
+    [
+        (60, None, 145, [2] * 5 + [1] * 140),
+        (60, None, 10, [15] * 10),
+        (60, None, 7, [22] * 3 + [21] * 4),
+        (60, None, 1, [60]),
+        (60, 7, 145, [7] * 145),
+        (60, None, 200, [1] * 200),
+        (4, None, 2, [4, 4]),
+    ],
 )
-def test_about_150_images_are_shared_out_among_what_stays(
-    images: int, each: int | None, kept: int, expected: int
+def test_150_images_are_shared_out_among_what_stays_and_the_first_get_what_is_left_over(
+    images: int, each: int | None, kept: int, expected: list[int]
 ) -> None:
-    assert Sampling(images=images, kept_images=each).for_kept(kept).images == expected
+    sampling = Sampling(images=images, kept_images=each)
+    assert [sampling.for_kept(kept, place).images for place in range(kept)] == expected
+    assert sampling.leaves_some_over(kept) == (len(set(expected)) > 1)

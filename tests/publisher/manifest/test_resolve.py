@@ -50,7 +50,7 @@ def test_everything_is_written_out(resolved: Callable[[str], Resolved]) -> None:
                 "use": "erase",
                 "concepts": ["cigarette"],
                 "params": {"method": "rece", "rho": 0.1, "schedule": {"epochs": 3}},
-                "given": [],
+                "given": {},
             }
         ],
         "evaluate": {
