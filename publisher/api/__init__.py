@@ -21,7 +21,7 @@ from publisher.api.families import (
 from publisher.api.freeze_mask import Frozen
 from publisher.api.hookspecs import hookimpl, hookspec
 from publisher.api.metrics import CurveMetric, Interval, Measurement, Metric, Observation, PixelPair, Request
-from publisher.api.models import Model, ModelInfo, StepPlan, TensorInfo, cross_attention
+from publisher.api.models import Credit, Model, ModelInfo, StepPlan, TensorInfo, cross_attention
 from publisher.api.params import Params
 from publisher.api.records import (
     CheckRecord,
@@ -60,6 +60,7 @@ __all__ = [
     "ClaimRecord",
     "Concept",
     "Configured",
+    "Credit",
     "Curve",
     "CurveMetric",
     "DescentAttack",

@@ -57,13 +57,29 @@ def read_header(path: Path, file: str = "") -> dict[str, TensorInfo]:
         HeaderError: truncated, extended, over the limits, duplicate or odd names, unknown dtype, overlapping data.
         OSError: the file cannot be read.
     """
+    return _read(path, file or path.name)[0]
+
+
+def read_spans(path: Path) -> dict[str, tuple[int, int]]:
+    """Return name -> first byte of a tensor's data in the file, and the byte behind its last one.
+
+    Raises:
+        HeaderError: as :func:`read_header` does.
+        OSError: the file cannot be read.
+    """
+    return _read(path, path.name)[1]
+
+
+def _read(path: Path, file: str) -> tuple[dict[str, TensorInfo], dict[str, tuple[int, int]]]:
     length = header_length(path)
     with path.open("rb") as stream:
         stream.seek(8)
         raw = stream.read(length)
     if len(raw) < length:
         raise HeaderError("truncated header")
-    return _tensors(_parse(raw), path.stat().st_size - 8 - length, file or path.name)
+    start = 8 + length
+    tensors, spans = _tensors(_parse(raw), path.stat().st_size - start, file)
+    return tensors, {name: (start + begin, start + end) for begin, end, name in spans}
 
 
 def header_length(path: Path) -> int:
@@ -102,7 +118,7 @@ def _parse(raw: bytes) -> dict[str, Any]:
     return header
 
 
-def _tensors(header: dict[str, Any], size: int, file: str) -> dict[str, TensorInfo]:
+def _tensors(header: dict[str, Any], size: int, file: str) -> tuple[dict[str, TensorInfo], list[tuple[int, int, str]]]:
     spans, found = [], {}
     for name in sorted(header):
         begin, end, found[name] = _tensor(name, header[name], file)
@@ -114,7 +130,7 @@ def _tensors(header: dict[str, Any], size: int, file: str) -> dict[str, TensorIn
         position = end
     if position != size:
         raise HeaderError(f"the file holds {size} bytes of tensors, its header describes {position}")
-    return found
+    return found, spans
 
 
 def _tensor(name: str, entry: Any, file: str) -> tuple[int, int, TensorInfo]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from publisher.api.families import Anatomy
+from publisher.api.params import Params
 from publisher.errors import ModelError
 
 if TYPE_CHECKING:
@@ -125,3 +126,22 @@ class StepPlan:
     """A rough cost on this device class, where the step can tell."""
     notes: tuple[str, ...] = ()
     """Warnings the user should read before spending the time."""
+
+
+class Credit(Params):
+    """Work that was made elsewhere and went into a release, as its publisher describes it. Nobody has checked it."""
+
+    name: str = ""
+    """Name of the work, or of who made it."""
+    url: str = ""
+    """Address at which it is published."""
+    license: str = ""
+    """Licence under which it is published."""
+    method: str = ""
+    """Method by which it was made, such as ``"ESD-x"``."""
+
+    def sentence(self) -> str:
+        """Return it on one line; empty where nothing is said."""
+        kind = {"by ": self.method, "licence ": self.license}
+        said = [self.name, *(f"{word}{value}" for word, value in kind.items() if value), self.url]
+        return ", ".join(part for part in said if part)

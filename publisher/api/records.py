@@ -11,6 +11,7 @@ from publisher.api.claims import Binding, Gate, MembraneUse, Verdict
 from publisher.api.concepts import Kind
 from publisher.api.freeze_mask import FreezeMask, Share, count, jaccard
 from publisher.api.metrics import Measurement
+from publisher.api.models import Credit
 from publisher.api.params import Params
 from publisher.api.scorers import ScorerCard
 from publisher.api.training import Trial
@@ -93,7 +94,9 @@ class StepRecord(Params):
     changed_parameters: int
     artifacts: tuple[str, ...] = ()
     inputs: dict[str, str] = Field(default_factory=dict)
-    """File that the parameters name -> its sha256."""
+    """File or folder that the parameters name -> its sha256."""
+    credits: tuple[Credit, ...] = ()
+    """Work of others that the result rests on."""
     numbers: tuple[Number, ...] = ()
     curves: tuple[Curve, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast, get_args, ge
 from publisher.api.claims import Claim
 from publisher.api.concepts import Scope
 from publisher.api.families import Capability
-from publisher.api.models import Model, ModelInfo, StepPlan
+from publisher.api.models import Credit, Model, ModelInfo, StepPlan
 from publisher.api.params import Params
 
 if TYPE_CHECKING:
@@ -187,10 +187,18 @@ class Step(Parametrised[P], ABC):
     undone_by: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Name of a step that may undo this one's work if it runs later -> why. ``publisher plan`` warns of that order."""
     files: Mapping[str, Path] = MappingProxyType({})
-    """Name, as :meth:`inputs` gave it -> the file, there and readable. Set before ``plan`` and ``run``."""
+    """Name, as :meth:`inputs` gave it -> the file or folder, there and readable. Set before ``plan`` and ``run``."""
 
     def inputs(self, params: P) -> Sequence[str]:  # noqa: ARG002 - for subclasses
-        """Return files that the parameters name, relative to the manifest; the result depends on their digests."""
+        """Return what the parameters name and ``run`` reads; the result depends on its digest.
+
+        Each is a file or a folder, relative to the manifest, or ``hf:org/name@`` and the 40 hexadecimal digits of a
+        commit, which is fetched without pickles.
+        """
+        return ()
+
+    def credits(self, params: P) -> Sequence[Credit]:  # noqa: ARG002 - for subclasses
+        """Return whose work the result rests on, as the parameters say it: for report, provenance and model card."""
         return ()
 
     def decide(self, params: P, scope: Scope, model: ModelInfo) -> P:  # noqa: ARG002 - for subclasses

@@ -129,6 +129,8 @@ def _step(step: PlannedStep) -> dict[str, Any]:
         "changes": {component: len(names) for component, names in changes.items()} if changes is not None else None,
         "tensors": {component: list(names) for component, names in changes.items()} if changes is not None else None,
         "artifacts": list(step.plan.artifacts) if step.plan else [],
+        "credits": [credit.sentence() for credit in step.step.credits(step.params)],
+        "missing": list(step.missing),
         "cached": step.cached,
         "notes": list(step.plan.notes) if step.plan else [],
     }
@@ -195,6 +197,8 @@ def _step_lines(step: dict[str, Any]) -> list[str]:
     decided = "; ".join(f"{name}: {_value(value)}" for name, value in step["decided"].items())
     indent = " " * len(DECIDES)
     lines += textwrap.wrap(decided, WIDTH, initial_indent=DECIDES, subsequent_indent=indent, break_on_hyphens=False)
+    lines += [f"      made elsewhere: {credit}" for credit in step["credits"]]
+    lines += [f"      {name} is not on this machine: the release would fetch it" for name in step["missing"]]
     lines.append(f"      changes {what}" + "".join(f", adds {name}" for name in step["artifacts"]))
     return lines + [f"      note: {note}" for note in step["notes"]]
 

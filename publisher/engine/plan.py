@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,11 +11,11 @@ from publisher.api import Claim, ModelError, Params, Scope, Step, StepPlan
 from publisher.engine.cache import Identity, StepCache
 from publisher.engine.device import Device, versions
 from publisher.engine.references import ReferencePlan
-from publisher.errors import CRASHES, PluginError, PublisherError, UsageError, in_words
+from publisher.errors import CRASHES, PluginError, PublisherError, in_words
 from publisher.manifest.resolve import Resolved, ResolvedStep
-from publisher.model.digest import sha256_file
 from publisher.model.files import FULL, cannot_write
 from publisher.model.folder import ModelFolder, read_configs
+from publisher.model.inputs import input_digest, locate_input
 from publisher.model.libraries import require_libraries
 from publisher.registry import Contribution, Registry
 from publisher.runtime.usable import require_usable
@@ -46,11 +46,13 @@ class PlannedStep:
     decided: Mapping[str, Any] = field(default_factory=dict)
     """Parameter that the manifest leaves to the step, as ``check.seeds`` -> what the step decided."""
     plan: StepPlan | None = None
-    """Changes that the step will make; None while the base model is not on this machine."""
+    """Changes that the step will make; None while the base model or an input is not on this machine."""
     cached: bool = False
     """A finished result is in the work folder."""
     references: ReferencePlan | None = None
     """Reference images; None: the step asks for none."""
+    missing: tuple[str, ...] = ()
+    """Inputs that have to be fetched first."""
 
 
 def locate_model(reference: str, registry: Registry, relative_to: Path, *, fetch: bool) -> PlannedModel | None:
@@ -87,10 +89,13 @@ def plan_steps(
     model: PlannedModel | None,
     work: Path,
     relative_to: Path = Path(),
+    *,
+    fetch: bool = False,
 ) -> tuple[PlannedStep, ...]:
     """Plan every step: its claims, the tensors it will change, and whether its result is already there.
 
-    Files that parameters name are looked for under ``relative_to``, the manifest's folder.
+    Files that parameters name are looked for under ``relative_to``, the manifest's folder, or fetched where ``fetch``
+    says so.
 
     Raises:
         PublisherError: a step cannot work on this model or with these parameters.
@@ -101,8 +106,8 @@ def plan_steps(
     planned = []
     for step in resolved.steps:
         entry = registry.get("step", step.use)
-        one = _plan_step(step, entry, resolved, _World(device, library_versions, model, relative_to))
-        record = cache.peek(one.identity.key(state)) if state else None
+        one = _plan_step(step, entry, resolved, _World(device, library_versions, model, relative_to, fetch))
+        record = cache.peek(one.identity.key(state)) if state and not one.missing else None
         state = record.output if record else None
         planned.append(replace(one, cached=record is not None))
     return tuple(planned)
@@ -116,6 +121,7 @@ class _World:
     versions: Mapping[str, str]
     model: PlannedModel | None
     relative_to: Path
+    fetch: bool
 
 
 def _plan_step(step: ResolvedStep, entry: Contribution, resolved: Resolved, world: _World) -> PlannedStep:
@@ -139,16 +145,22 @@ def _plan_step(step: ResolvedStep, entry: Contribution, resolved: Resolved, worl
         params = guarded(identity, lambda: instance.decide(asked, scope, folder))
         decided = dict(_differences(params.as_json(), identity.params))
         identity = replace(identity, params=params.as_json())
-    instance.files = _input_files(guarded(identity, lambda: instance.inputs(params)), world.relative_to, step.id)
-    identity = replace(identity, inputs={name: sha256_file(path) for name, path in instance.files.items()})
+    names = guarded(identity, lambda: tuple(instance.inputs(params)))
+    found = {
+        one: locate_input(one, world.relative_to, f"step {step.id!r}", fetch=world.fetch, pickles=True) for one in names
+    }
+    missing = tuple(name for name, path in found.items() if path is None)
+    instance.files = {name: path for name, path in found.items() if path is not None}
+    identity = replace(identity, inputs={name: input_digest(path) for name, path in instance.files.items()})
     model = world.model
     references = None
     if entry.cls.references:
         references = ReferencePlan.of(scope, resolved.evaluate.sampling, world.relative_to)
         identity = replace(identity, references=references.identity(model.folder.digest if model else ""))
     claims = guarded(identity, lambda: tuple(prefixed(step.id, claim) for claim in instance.claims(params, scope)))
-    plan = guarded(identity, lambda: _plan_on(instance, params, scope, step.id, model)) if model else None
-    return PlannedStep(identity, instance, params, claims, entry, decided, plan, references=references)
+    here = model if not missing else None
+    plan = guarded(identity, lambda: _plan_on(instance, params, scope, step.id, here)) if here else None
+    return PlannedStep(identity, instance, params, claims, entry, decided, plan, references=references, missing=missing)
 
 
 def _differences(after: Mapping[str, Any], before: Mapping[str, Any], inside: str = "") -> Iterator[tuple[str, Any]]:
@@ -158,18 +170,6 @@ def _differences(after: Mapping[str, Any], before: Mapping[str, Any], inside: st
             yield from _differences(value, old, f"{inside}{name}.")
         elif value != old:
             yield f"{inside}{name}", value
-
-
-def _input_files(names: Sequence[str], folder: Path, step: str) -> dict[str, Path]:
-    found = {name: folder / name for name in names}
-    for name, path in found.items():
-        if not path.is_file():
-            raise UsageError(
-                f"step {step!r} names the file {name!r}, which is not there",
-                where=str(path),
-                hint="Paths in a manifest are relative to the manifest.",
-            )
-    return found
 
 
 def _plan_on(step: Step[Params], params: Params, scope: Scope, name: str, model: PlannedModel) -> StepPlan:

@@ -15,6 +15,7 @@ from publisher.engine.progress import Progress
 from publisher.engine.references import Source
 from publisher.errors import PluginError, PublisherError
 from publisher.model.digest import sha256_file
+from publisher.model.inputs import input_digest
 from publisher.model.state import Delta, State
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _run(step: PlannedStep, state: State, cache: StepCache, key: str, progress: 
     if stamps(state) != before:
         raise PluginError(f"step {identity.id!r} changed the files of its input", hint="A step may only use ctx.write.")
     _check_plan(identity.id, plan, context)
-    read = {name: sha256_file(path) for name, path in step.step.files.items()}
+    read = {name: input_digest(path) for name, path in step.step.files.items()}
     if read != dict(identity.inputs) or _seen(step, state) != identity.references:
         raise PublisherError(f"a file that step {identity.id!r} reads changed meanwhile", hint="Run it again.")
     folder = cache.begin(key)
@@ -146,6 +147,7 @@ def _record(step: PlannedStep, context: RunningStep, state: State, delta: Delta)
         changed_parameters=sum(tensor.numel() for tensor in context.tensors.values()),
         artifacts=tuple(sorted(context.artifacts)),
         inputs=dict(identity.inputs),
+        credits=guarded(identity, lambda: tuple(step.step.credits(step.params))),
         numbers=tuple(context.numbers),
         curves=tuple(context.curves),
         warnings=tuple(context.warnings),

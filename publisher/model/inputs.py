@@ -8,21 +8,25 @@ from pathlib import Path
 from publisher.errors import PrerequisiteError, UsageError
 from publisher.model.digest import sha256_file, sha256_list
 
-PINNED = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})", re.ASCII)
-READ = (".safetensors", ".onnx", ".json", ".txt")
+PINNED = re.compile(
+    r"hf:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})(?P<inside>(/(?!\.{1,2}(/|$))[\w. -]+)*)", re.ASCII
+)
+READ = (".safetensors", ".onnx", ".json", ".txt", ".model")
 """Types of the files that count in a folder or a repository."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".msgpack")
 """Types of files that can run code, or hold more than numbers, when they are read."""
 
 
-def locate_input(name: str, folder: Path, who: str, *, fetch: bool) -> Path | None:
+def locate_input(name: str, folder: Path, who: str, *, fetch: bool, pickles: bool = False) -> Path | None:
     """Return the file or folder that a name stands for; None: it would have to be fetched, and ``fetch`` is False.
 
     Args:
-        name: a path as seen from the manifest, or ``hf:org/name@`` and 40 hexadecimal digits.
+        name: a path as seen from the manifest, or ``hf:org/name@`` and 40 hexadecimal digits, where a path inside the
+            repository may follow.
         folder: of the manifest.
         who: names it, such as ``"the scorer 'nudenet'"``.
         fetch: get it from the hub where it is not on this machine.
+        pickles: leave it to the plugin to refuse pickles, or to do without them in a folder that has better files too.
 
     Raises:
         UsageError: it is not there, is a path of this machine, is no pinned commit, or holds a pickle.
@@ -38,7 +42,7 @@ def locate_input(name: str, folder: Path, who: str, *, fetch: bool) -> Path | No
         hint = "Paths in a manifest are relative to the manifest."
         raise UsageError(f"{who} names {name!r}, which is not there", where=str(path), hint=hint)
     found = sorted(path.rglob("*")) if path.is_dir() else [path]
-    for file in found:
+    for file in () if pickles else found:
         if file.suffix.lower() in PICKLES:
             hint = f"Convert it to safetensors. Read are: {', '.join(READ)}."
             raise UsageError(f"{who} names {name!r}, which holds a pickle or the like", where=str(file), hint=hint)
@@ -65,20 +69,26 @@ def _of_hub(name: str, who: str, *, fetch: bool) -> Path | None:
     from huggingface_hub import get_cached_repo_tree, snapshot_download
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
-    repository, revision = match["repository"], match["revision"]
-    patterns = [f"*{suffix}" for suffix in READ]
+    repository, revision, inside = match["repository"], match["revision"], match["inside"].removeprefix("/")
+    patterns = [f"{inside}/*{suffix}" if inside else f"*{suffix}" for suffix in READ] + ([inside] if inside else [])
     try:
         names = {file.path for file in get_cached_repo_tree(repository, revision=revision)}
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True))
-        if all((folder / one).is_file() for one in names if one.endswith(READ)):
-            return folder
+        wanted = [one for one in names if one.endswith(READ) and (not inside or one.startswith(f"{inside}/"))]
+        if inside in names:
+            wanted.append(inside)
+        if all((folder / one).is_file() for one in wanted) and (folder / inside).exists():
+            return folder / inside
     except (CachedRepoTreeNotFoundError, LocalEntryNotFoundError):
         pass
     if not fetch:
         return None
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except Exception as error:  # whatever the hub, the network or the disk says
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         hint = "Fetch it once on a machine with network and access: hf download ORG/NAME --revision COMMIT"
         raise PrerequisiteError(f"{who} cannot get {name!r}: {first}", hint=hint) from error
+    if not (folder / inside).exists():
+        raise UsageError(f"{who} names {name!r}, but the repository has no {inside!r} that is read: {', '.join(READ)}")
+    return folder / inside

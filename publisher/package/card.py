@@ -76,6 +76,7 @@ def _what(report: ReleaseReport) -> str:
             f"- {code(step.id)}: {markdown(step.name)} {markdown(step.version)} ({origin}) "
             f"changed {changed or 'no tensor'}"
         )
+        lines += [f"  - Made elsewhere: {markdown(one.sentence())}" for one in step.credits]
     return "\n".join(lines if report.steps else [*lines, "Nothing: no step was run."])
 
 

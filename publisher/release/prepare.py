@@ -110,7 +110,7 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
         else None
     )
     dropped = require_base(model.folder, resolved.base_safeguards) if model else ()
-    steps = plan_steps(resolved, registry, device, model, work, path.parent)
+    steps = plan_steps(resolved, registry, device, model, work, path.parent, fetch=fetch)
     claims = tuple(collect_claims(resolved, steps, registry))
     checks = [check for item in claims for check in item.claim.checks]
     registry.require_single("report_format")  # every release renders all of them

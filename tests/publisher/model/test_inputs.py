@@ -41,6 +41,7 @@ def test_of_a_folder_the_files_that_can_be_read_count(tmp_path: Path) -> None:
         ("weights.bin", "which holds a pickle or the like"),
         ("model", "which holds a pickle or the like"),
         ("hf:acme/tiny@main", "which is no pinned commit of the hub"),
+        (f"hf:acme/tiny@{COMMIT}/../x", "which is no pinned commit of the hub"),
     ],
 )
 def test_what_cannot_be_named_or_trusted_is_refused(name: str, reason: str, tmp_path: Path) -> None:
@@ -49,6 +50,12 @@ def test_what_cannot_be_named_or_trusted_is_refused(name: str, reason: str, tmp_
     (tmp_path / "model" / "pytorch_model.PT").write_bytes(b"\x80\x04")
     with pytest.raises(UsageError, match=f"the scorer 'x' names {name!r}, {reason}"):
         locate_input(name, tmp_path, "the scorer 'x'", fetch=True)
+
+
+def test_a_plugin_that_can_do_without_pickles_may_look_into_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    assert locate_input("model", tmp_path, "step 'x'", fetch=False, pickles=True) == tmp_path / "model"
 
 
 @pytest.mark.enable_socket
@@ -71,3 +78,26 @@ def test_a_model_of_the_hub_is_fetched_once_without_pickles(tmp_path: Path) -> N
     before, fetched, after = done.stdout.split()
     assert (before, fetched) == ("None", after)
     assert sorted(served) == ["config.json", "model.safetensors", "onnx/model.onnx"]
+
+
+@pytest.mark.enable_socket
+def test_a_folder_or_a_file_of_a_repository_is_fetched_alone(tmp_path: Path) -> None:
+    for name in ("unet/config.json", "unet/w.safetensors", "vae/w.safetensors", "w.safetensors"):
+        (tmp_path / "repository" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "repository" / name).write_text(name)
+    with serving(tmp_path / "repository", "acme/tiny", COMMIT) as (address, served):
+        code = (
+            "from pathlib import Path; from publisher.model.inputs import locate_input as locate\n"
+            f"for inside in ('unet', 'w.safetensors'):\n"
+            f"    name = 'hf:acme/tiny@{COMMIT}/' + inside\n"
+            "    found = [locate(name, Path(), 'x', fetch=fetch) for fetch in (False, True, False)]\n"
+            "    assert found[0] is None and found[1] == found[2] and found[1].name == inside, found\n"
+            f"try: locate('hf:acme/tiny@{COMMIT}/nothing', Path(), 'x', fetch=True)\n"
+            "except Exception as error: print(error)"
+        )
+        place = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True, env={**os.environ, **place}
+        )
+    assert sorted(served) == ["unet/config.json", "unet/w.safetensors", "w.safetensors"]
+    assert "has no 'nothing'" in done.stdout
