@@ -183,10 +183,12 @@ def as_text(outcome: Outcome, public: str, *, thrown_away: bool = False) -> str:
         [
             *text,
             f"Package:   {outcome.package}",
-            f"Report:    {page}",
             *(["Key:       thrown away; this signature is for trying it out"] if thrown_away else []),
             f"Verify it: {command(shlex.join(['verify', str(outcome.package), '--key', public]))}",
             *_loading(outcome, public),
+            "",
+            f"Pictures:  {page}",
+            "           the base model's above those of the hardened one, and what each claim came to",
         ]
     )
 

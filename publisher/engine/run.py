@@ -51,8 +51,9 @@ def harden(base: State, steps: Sequence[PlannedStep], work: Path, progress: Prog
     """
     cache = StepCache(work)
     states, results, seconds, cached = [base], [], {}, []
-    for step in steps:
+    for number, step in enumerate(steps, 1):
         start = time.monotonic()
+        progress.say(_phase(number, len(steps), step))
         key = step.identity.key(states[-1].digest)
         result = _reuse(cache, key, step, states[-1], progress)
         if result is None:
@@ -67,6 +68,12 @@ def harden(base: State, steps: Sequence[PlannedStep], work: Path, progress: Prog
         event = StepEnd(result.record, step.identity.id in cached, seconds[step.identity.id])
         notify("publisher_on_step_end", event)
     return Hardened(tuple(states), tuple(results), seconds, tuple(cached))
+
+
+def _phase(number: int, of: int, step: PlannedStep) -> str:
+    about = ", ".join(concept.id for concept in step.identity.scope.concepts)
+    what = f": {step.step.summary}" if step.step.summary else ""
+    return f"Step {number} of {of}, {step.identity.id} on {about}{what}"
 
 
 def _reuse(cache: StepCache, key: str, step: PlannedStep, state: State, progress: Progress) -> StepResult | None:

@@ -120,6 +120,7 @@ def _make(prepared: PreparedRelease, places: ReleasePlaces, key: PrivateKey, pro
     base = _base(prepared, work)
     before = stamps(base)
     with closed_after(prepared.tools.executor, progress.warn):
+        progress.say(f"Base model {prepared.resolved.model}: one image, to see that it generates")
         generate_trial(prepared, work, progress)
         hardened = harden(base, prepared.steps, work, progress, tell)
         carried = {name: value for one in ALL for name, value in one.record(hardened.results, hardened.final).items()}
@@ -127,6 +128,7 @@ def _make(prepared: PreparedRelease, places: ReleasePlaces, key: PrivateKey, pro
         tell("publisher_on_package_built", _built(folder))
         began = time.monotonic()
         found, matrix = _evaluate(prepared, hardened, folder, work, tell)
+    progress.say("Reports: one record in every form that is installed")
     seconds = {**hardened.seconds, "evaluate": time.monotonic() - began}
     _require_untouched(laid, base, before)
     formats = [entry.cls for entry in prepared.registry.all("report_format")]
@@ -142,6 +144,7 @@ def _make(prepared: PreparedRelease, places: ReleasePlaces, key: PrivateKey, pro
         )
     passed = report.decision == "passed"
     if passed:
+        progress.say("Signature: every claim holds, so the package is signed, and verified with the public key")
         resolved = json_bytes(prepared.resolved.as_json())
         digests = build.finish(
             folder, report=report, views=views, evidence=found.evidence, resolved=resolved, laid=laid.digests
@@ -301,15 +304,26 @@ def _evaluate(
             model = ModelUnderTest.of(state.folder, anatomy, _safeguards(hardened.results[:done], work))
             trained = ids[:done] if resolved.evaluate.trainings_after_each_step else ()
             claims = [one for one in prepared.claims if not done or not set(one.steps) <= set(ids[done:])]
+            progress.say(f"Evaluation {f'after {name}' if done else 'of the base model'}, before {ids[done]}")
             cells += matrix_column(run(f"evaluate {name}", model, silent, claims, trained), name)
     loud = replace(
         silent,
         check_end=lambda claim, record, seconds: tell("publisher_on_check_end", CheckEnd(claim, record, seconds)),
     )
+    progress.say(_asked(prepared))
     found = run("evaluate", ModelUnderTest.of(folder, anatomy, folder / RELEASE), loud, prepared.claims, None)
     if resolved.evaluate.after_each_step:
         cells += matrix_column(found, ids[-1])
     return found, cells
+
+
+def _asked(prepared: PreparedRelease) -> str:
+    """Say what the evaluation of the package does."""
+    trainings = sum(check.trainings for check in prepared.checks)
+    asked = f"{prepared.images['base']} images of the base model and as many of the hardened one"
+    return f"Evaluation of the package by {len(prepared.checks)} checks: {asked}" + (
+        f", {trainings} trainings" if trainings else ""
+    )
 
 
 def _times(seconds: Mapping[str, float], cached: Sequence[str], found: Evaluation) -> bytes:

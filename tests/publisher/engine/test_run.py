@@ -97,7 +97,8 @@ def test_a_cached_result_that_was_edited_is_computed_anew(base: State, planned: 
     progress = Recorder()
     second = run(base, [planned()], tmp_path / "work", progress)
     assert second.final.digest == first.final.digest
-    assert "changed or damaged" in progress.lines[0]
+    assert progress.lines[0] == "Step 1 of 1, add on gun"
+    assert "changed or damaged" in progress.lines[1]
 
 
 def damage_an_artifact(entry: Path) -> None:
@@ -166,7 +167,8 @@ def test_a_cached_result_holds_what_its_list_says_and_nothing_else(
     assert (Add.runs, second.cached, second.final.digest) == (2, (), first.final.digest)
     assert second.results[0].record.numbers[0].value == 0.5
     assert list(second.results[0].delta.digests) == ["unet"]
-    assert "changed or damaged" in progress.lines[0]
+    assert progress.lines[0] == "Step 1 of 1, add on gun"
+    assert "changed or damaged" in progress.lines[1]
 
 
 def test_a_cached_result_of_another_run_is_not_taken_under_a_copied_name(
