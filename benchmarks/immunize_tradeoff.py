@@ -34,7 +34,7 @@ def release(name: str, changes: dict[str, Any], out: Path) -> dict[str, Any]:
     erase, immunize = manifest["steps"]
     immunize["with"] |= {"attacks": ["lora"], "innocents": 1, **changes}
     immunize["with"]["check"]["controls"] = ["before"]
-    manifest["verify"]["checks"] = []
+    manifest["evaluate"]["checks"] = []
     path = out / f"{name}.yaml"
     path.write_text(yaml.safe_dump(manifest | {"steps": [erase, immunize]}, sort_keys=False), encoding="utf-8")
     words = ["release", str(path), "--out", str(out), "--throwaway-key", "--json", "--quiet"]

@@ -79,7 +79,7 @@ def manifest(name: str, steps: list[dict[str, Any]], arguments: argparse.Namespa
         "concepts": [{"id": arguments.concept, "synonyms": synonyms(arguments.concept)}],
         "keep": {"rest_of": "emoji"},
         "steps": steps,
-        "verify": {
+        "evaluate": {
             "scorer": "emoji",
             "checks": checks,
             "images": False,
