@@ -106,9 +106,10 @@ class Scorer(Configured[P], ABC):
     def inputs(self) -> Sequence[str]:
         """Return the files and models that the parameters name. Called without torch.
 
-        A name is the path of a file or folder as seen from the manifest, or ``hf:org/name@`` and the 40 hexadecimal
-        digits of a commit. Of folders and repositories only safetensors, onnx, json and txt files count. Their
-        digests are part of the scorer's identity.
+        A name is the path of a file or folder as seen from the manifest; or ``hf:org/name@`` and the 40 hexadecimal
+        digits of a commit, perhaps with ``/`` and a folder of the repository; or ``package:``, the import name of an
+        installed package, ``/`` and a path in it. Of folders and repositories only safetensors, onnx, json and txt
+        files count, of folders beside the manifest images too. Their digests are part of the scorer's identity.
         """
         return ()
 

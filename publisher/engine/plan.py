@@ -151,7 +151,7 @@ def _plan_step(step: ResolvedStep, entry: Contribution, resolved: Resolved, worl
     }
     missing = tuple(name for name, path in found.items() if path is None)
     instance.files = {name: path for name, path in found.items() if path is not None}
-    identity = replace(identity, inputs={name: input_digest(path) for name, path in instance.files.items()})
+    identity = replace(identity, inputs={name: input_digest(name, path) for name, path in instance.files.items()})
     model = world.model
     references = None
     if entry.cls.references:

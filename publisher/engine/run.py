@@ -112,7 +112,7 @@ def _run(step: PlannedStep, state: State, cache: StepCache, key: str, progress: 
     if stamps(state) != before:
         raise PluginError(f"step {identity.id!r} changed the files of its input", hint="A step may only use ctx.write.")
     _check_plan(identity.id, plan, context)
-    read = {name: input_digest(path) for name, path in step.step.files.items()}
+    read = {name: input_digest(name, path) for name, path in step.step.files.items()}
     if read != dict(identity.inputs) or _seen(step, state) != identity.references:
         raise PublisherError(f"a file that step {identity.id!r} reads changed meanwhile", hint="Run it again.")
     folder = cache.begin(key)

@@ -71,7 +71,7 @@ def card_of(scorer: ReleaseScorer, setting: Setting) -> ScorerCard:
     Raises:
         Unmeasured: it crashed, nothing is known of its errors, or one of its inputs is not what was planned with.
     """
-    found = _asked(scorer, lambda: {name: input_digest(path) for name, path in scorer.scorer.files.items()})
+    found = _asked(scorer, lambda: {name: input_digest(name, path) for name, path in scorer.scorer.files.items()})
     for name in scorer.inputs.keys() | found.keys():
         if scorer.inputs.get(name) != found.get(name):
             raise Unmeasured(f"the scorer {scorer.id!r} was planned with another {name!r}: it has changed")

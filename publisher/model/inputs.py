@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
 
 from publisher.errors import PrerequisiteError, UsageError
 from publisher.model.digest import sha256_file, sha256_list
@@ -11,8 +12,11 @@ from publisher.model.digest import sha256_file, sha256_list
 PINNED = re.compile(
     r"hf:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})(?P<inside>(/(?!\.{1,2}(/|$))[\w. -]+)*)", re.ASCII
 )
+PACKAGED = re.compile(r"package:(?P<package>[A-Za-z_]\w*)/(?P<under>[\w.-]+(/[\w.-]+)*)", re.ASCII)
 READ = (".safetensors", ".onnx", ".json", ".txt", ".model")
 """Types of the files that count in a folder or a repository."""
+IMAGES = (".png", ".jpg", ".jpeg")
+"""Types of the files that count as well in a folder that is not of the hub."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".msgpack")
 """Types of files that can run code, or hold more than numbers, when they are read."""
 
@@ -21,8 +25,8 @@ def locate_input(name: str, folder: Path, who: str, *, fetch: bool, pickles: boo
     """Return the file or folder that a name stands for; None: it would have to be fetched, and ``fetch`` is False.
 
     Args:
-        name: a path as seen from the manifest, or ``hf:org/name@`` and 40 hexadecimal digits, where a path inside the
-            repository may follow.
+        name: a path as seen from the manifest; ``hf:org/name@``, 40 hexadecimal digits and perhaps a path inside the
+            repository; or ``package:``, an installed package's import name and a path in it.
         folder: of the manifest.
         who: names it, such as ``"the scorer 'nudenet'"``.
         fetch: get it from the hub where it is not on this machine.
@@ -30,10 +34,12 @@ def locate_input(name: str, folder: Path, who: str, *, fetch: bool, pickles: boo
 
     Raises:
         UsageError: it is not there, is a path of this machine, is no pinned commit, or holds a pickle.
-        PrerequisiteError: the hub cannot be reached.
+        PrerequisiteError: the hub cannot be reached, or the package is not installed.
     """
     if name.startswith("hf:"):
         return _of_hub(name, who, fetch=fetch)
+    if name.startswith("package:"):
+        return _without_pickles(name, _of_package(name, who), who)
     if not name or Path(name).is_absolute() or name.startswith("~"):
         hint = "Write the path as seen from the manifest: the manifest is published with the package."
         raise UsageError(f"{who} names {name!r}, which is no path seen from the manifest", hint=hint)
@@ -41,24 +47,50 @@ def locate_input(name: str, folder: Path, who: str, *, fetch: bool, pickles: boo
     if not path.exists():
         hint = "Paths in a manifest are relative to the manifest."
         raise UsageError(f"{who} names {name!r}, which is not there", where=str(path), hint=hint)
+    return path if pickles else _without_pickles(name, path, who)
+
+
+def _without_pickles(name: str, path: Path, who: str) -> Path:
+    """Return the path, if no file there is of a type that can run code when it is read."""
     found = sorted(path.rglob("*")) if path.is_dir() else [path]
-    for file in () if pickles else found:
+    for file in found:
         if file.suffix.lower() in PICKLES:
             hint = f"Convert it to safetensors. Read are: {', '.join(READ)}."
             raise UsageError(f"{who} names {name!r}, which holds a pickle or the like", where=str(file), hint=hint)
     return path
 
 
-def input_digest(path: Path) -> str:
+def input_digest(name: str, path: Path) -> str:
     """Return the sha256 of a file, or of the list of a folder's files that count.
+
+    Args:
+        name: as :func:`locate_input` was given it. A snapshot of the hub may lack images, so none counts there.
+        path: what it found.
 
     Raises:
         OSError: it cannot be read.
     """
     if path.is_file():
         return sha256_file(path)
-    files = [file for file in path.rglob("*") if file.suffix.lower() in READ and file.is_file()]
+    types = READ if name.startswith("hf:") else (*READ, *IMAGES)
+    files = [file for file in path.rglob("*") if file.suffix.lower() in types and file.is_file()]
     return sha256_list({file.relative_to(path).as_posix(): sha256_file(file) for file in files})
+
+
+def _of_package(name: str, who: str) -> Path:
+    match = PACKAGED.fullmatch(name)
+    if match is None or ".." in PurePosixPath(match["under"]).parts:
+        hint = "Write package:, its import name, and the path of a file or folder in it."
+        raise UsageError(f"{who} names {name!r}, which is no path in an installed package", hint=hint)
+    found = find_spec(match["package"])
+    if found is None or not found.submodule_search_locations:
+        hint = "Install it, or name another file."
+        raise PrerequisiteError(f"{who} names {name!r}, but no such package is installed", hint=hint)
+    path = Path(found.submodule_search_locations[0]) / match["under"]
+    if not path.exists():
+        hint = "Another version of the package may have it. Install that, or name another file."
+        raise PrerequisiteError(f"{who} names {name!r}, which is not there", where=str(path), hint=hint)
+    return path
 
 
 def _of_hub(name: str, who: str, *, fetch: bool) -> Path | None:

@@ -67,5 +67,5 @@ def _scorer(
     places = {one: locate_input(one, folder, f"the scorer {name!r}", fetch=fetch) for one in names}
     files = {one: path for one, path in places.items() if path is not None}
     scorer.files, scorer.scope = files, resolved.scope.model_copy(deep=True)
-    inputs = {one: input_digest(path) for one, path in files.items()}
+    inputs = {one: input_digest(one, path) for one, path in files.items()}
     return ReleaseScorer(name, scorer, resolved_scorer.kinds if resolved_scorer else kinds, inputs, entry.origin.digest)

@@ -176,7 +176,7 @@ def reads(folder: Path, **params: int) -> ReleaseScorer:
     scorer = Reads(Shifts(**params))  # type: ignore[arg-type]
     scorer.files = {"sheet.json": folder / "sheet.json"}
     entry = release_scorer(scorer)
-    return replace(entry, inputs={"sheet.json": input_digest(folder / "sheet.json")})
+    return replace(entry, inputs={"sheet.json": input_digest("sheet.json", folder / "sheet.json")})
 
 
 def test_the_card_holds_parameters_and_inputs(world: World, tmp_path: Path) -> None:
