@@ -175,7 +175,7 @@ def as_text(outcome: Outcome, public: str, *, thrown_away: bool = False) -> str:
     """Return the verdict, the claims and what to do next; the key may be one that exists no more."""
     from publisher.report.terminal import lines
 
-    text = [*lines(outcome.report), ""]
+    text = [*lines(outcome.report, outcome.relearning), ""]
     page = outcome.reports / "index.html"
     if outcome.package is None:
         return "\n".join([*text, "No package was made and nothing was signed.", "", f"Read why:  {page}"])

@@ -54,13 +54,14 @@ def _summary(package: Path) -> None:
     from rich.console import Console
 
     from publisher.report import load
+    from publisher.report.reader import seconds_of_steps
     from publisher.report.terminal import lines, show
 
-    record = load(package)
+    record, seconds = load(package), seconds_of_steps(package)
     if result_is_seen():
-        show(record, Console(file=results_stream(), highlight=False))
+        show(record, Console(file=results_stream(), highlight=False), seconds)
     else:
-        result("\n".join(lines(record)))
+        result("\n".join(lines(record, seconds)))
 
 
 def _convert(package: Path, form: str, output: Path | None) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 from publisher.api import ReleaseReport
 from publisher.errors import ModelError, PluginError, PublisherError
 from publisher.model.files import atomic, json_bytes, write_atomic
-from publisher.package import bom, card, sums
+from publisher.package import bom, card, pictures, sums
 from publisher.package.content import check_configuration
 from publisher.package.layout import (
     BASE_CARD,
     BOM,
     CARD,
     MAX_TEXT_BYTES,
+    PICTURES,
     RELEASE,
     REPORT,
     REPORTS,
@@ -81,7 +82,7 @@ def finish(
     resolved: bytes,
     laid: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Add report, evidence, summary, bill of materials, card, and at last the list of digests.
+    """Add report, evidence, summary, bill of materials, card with its pictures, and at last the list of digests.
 
     Args:
         folder: as :func:`lay_out` left it.
@@ -105,7 +106,9 @@ def finish(
     files = {REPORTS + name: data for name, data in {**evidence, **views}.items()}
     files |= {REPORT: views.get("report.json", record), RESOLVED: resolved, BOM: bom.render(report)}
     files |= {SUMMARY: json_bytes(summarise(report).as_json())}
-    files |= {CARD: card.render(report, base_card=(folder / BASE_CARD).is_file())}
+    strip = pictures.strip(report)
+    files |= {PICTURES: strip.png} if strip else {}
+    files |= {CARD: card.render(report, base_card=(folder / BASE_CARD).is_file(), strip=strip)}
     for path, data in sorted(files.items()):
         if problem := path_problem(path) or type_problem(path):
             raise PackageError(problem, where=path)

@@ -8,8 +8,11 @@ from typing import Any
 import yaml
 
 from publisher.api import ClaimRecord, ReleaseReport
+from publisher.package.card_access import access, pictures
 from publisher.package.card_training import relearning
 from publisher.package.layout import BASE_CARD
+from publisher.package.pictures import PictureStrip
+from publisher.report.limits import limits, whose
 from publisher.report.rows import check_table, columns
 from publisher.report.verdicts import made_by
 from publisher.safeguards import ALL
@@ -19,16 +22,20 @@ _HUB = re.compile(r"hf:([\w.-]+/[\w.-]+)@[0-9a-f]{40}")
 _HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
-def render(report: ReleaseReport, *, base_card: bool) -> bytes:
+def render(report: ReleaseReport, *, base_card: bool, strip: PictureStrip | None = None) -> bytes:
     """Render the card: what was hardened and shown, with which limits, how to verify, how to load.
 
     Args:
         report: the release's.
         base_card: the base model's own card is in the package.
+        strip: pictures in the package; None: there are none.
     """
     sections = [
         f"---\n{_front_matter(report)}---",
         f"# {markdown(report.name)} {markdown(report.version)}",
+        _lead(report),
+        pictures(strip),
+        access(report),
         _what(report),
         _claims(report),
         relearning(report),
@@ -61,14 +68,15 @@ def _license(name: str) -> dict[str, Any]:
     return {"license": "other", "license_name": printable(name)} if name else {}
 
 
+def _lead(report: ReleaseReport) -> str:
+    return (
+        f"A hardened copy of {code(report.model.source)} ({code(report.model.family)}).\n"
+        f"The release's decision is **{report.decision}**: the worst verdict of all claims below."
+    )
+
+
 def _what(report: ReleaseReport) -> str:
-    lines = [
-        f"A hardened copy of {code(report.model.source)} ({code(report.model.family)}).",
-        f"The release's decision is **{report.decision}**: the worst verdict of all claims below.",
-        "",
-        "## What was hardened",
-        "",
-    ]
+    lines = ["## What was hardened", ""]
     for step in report.steps:
         changed = ", ".join(f"{count} tensors of {code(name)}" for name, count in sorted(step.changed.items()))
         origin = f"{markdown(step.origin.distribution)} {markdown(step.origin.version)}"
@@ -95,15 +103,15 @@ def _claim(claim: ClaimRecord) -> list[str]:
     ]
     if claim.checks:
         lines += ["", *check_table(claim.checks, columns(brief=False))]
-    if claim.limits:
-        lines += ["", "Limits:", "", *(f"- {markdown(limit)}" for limit in claim.limits)]
     return lines
 
 
 def _limits(report: ReleaseReport) -> str:
-    if not report.limits:
-        return ""
-    return "\n".join(["## What this release does not prove", "", *(f"- {markdown(limit)}" for limit in report.limits)])
+    lines = [
+        f"- {markdown(limit)}{f' ({markdown(whose(report, claims))})' if claims else ''}"
+        for limit, claims in limits(report)
+    ]
+    return "\n".join(["## What this release does not prove", "", *lines]) if lines else ""
 
 
 def _verify(report: ReleaseReport) -> str:

@@ -11,10 +11,12 @@ from typing import Any
 from publisher.api import TensorInfo
 from publisher.api.header import HeaderError, header_length, read_header
 from publisher.codes import Code, Finding
+from publisher.package import pictures
 from publisher.package.layout import (
     CODE_TYPES,
     MAX_TEXT_BYTES,
     MODEL_INDEX,
+    PICTURES,
     RELEASE,
     REPORT,
     SUMMARY,
@@ -94,6 +96,8 @@ def check_content(tree: Tree, signed: Mapping[str, str]) -> tuple[list[Finding],
     contents = Contents(tree.root, signed, tensors)
     findings += [finding for one in ALL if one.path not in signed for finding in one.findings(None, contents)]
     for path in paths:
+        if path == PICTURES:
+            findings += _pictures(tree, path)
         if suffix(path) not in TEXT_TYPES:
             continue
         document, problems = _text(tree, path)
@@ -122,6 +126,16 @@ def _weights(tree: Tree, path: str, tensors: dict[str, Mapping[str, TensorInfo]]
     if tree.charge(path, "tensors", len(found)):
         tensors[path] = found
     return []
+
+
+def _pictures(tree: Tree, path: str) -> list[Finding]:
+    """Check the strip of pictures, which no viewer has to open for that."""
+    before = len(tree.findings)
+    data = tree.read(path, pictures.MAX_BYTES)
+    if data is None:
+        return tree.findings[before:]
+    problem = pictures.problem(data)
+    return [Finding(Code.FILE_TYPE, path, problem)] if problem else []
 
 
 def _text(tree: Tree, path: str) -> tuple[Any, list[Finding]]:

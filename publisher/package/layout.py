@@ -18,6 +18,7 @@ BOM: Final = "release/bom.cdx.json"
 BASE_CARD: Final = "release/base-model-card.md"
 REPORTS: Final = "release/reports/"
 REPORT: Final = "release/reports/report.json"
+PICTURES: Final = "release/reports/pictures.png"
 ATTESTATIONS: Final = "release/attestations/"
 PROVENANCE: Final = "release/attestations/provenance.sigstore.json"
 DECISION: Final = "release/attestations/svr.sigstore.json"
@@ -106,7 +107,7 @@ def type_problem(path: str) -> str | None:
     """Return why a file of this name and place does not belong into a package, or None."""
     if "/" not in path:
         return None if path in ROOT_FILES else "does not belong into the root of a package"
-    if path == SUMS:
+    if path in (SUMS, PICTURES):
         return None
     if path.startswith(ATTESTATIONS):
         return None if path.endswith(".sigstore.json") else "is no attestation"

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 from publisher.api import ClaimRecord, ModelRecord, PluginError, ReleaseReport, ReportFormat
 from publisher.evaluate.measure import unknown
-from publisher.package.layout import REPORTS, path_problem, type_problem
+from publisher.package.layout import PICTURES, REPORTS, path_problem, type_problem
 from publisher.package.sign import now
 from publisher.report import render_each
+from publisher.report.reader import TIMINGS
 
 if TYPE_CHECKING:
     from publisher.release.prepare import PreparedRelease
 
-TIMINGS = "timings.json"
+OWN = (TIMINGS, PICTURES.removeprefix(REPORTS))
 """What a release writes beside the forms of its report."""
 FILENAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -107,6 +108,6 @@ def require_names(formats: Iterable[type[ReportFormat]]) -> None:
             raise PluginError(f"report format {form.name!r} wants to write {name!r}, which {problem}")
         if name in seen:
             raise PluginError(f"two report formats want to write {name!r}; one of them is {form.name!r}")
-        if name == TIMINGS:
+        if name in OWN:
             raise PluginError(f"report format {form.name!r} wants to write {name!r}, which the release itself writes")
         seen.add(name)

@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,6 @@ from publisher.package.layout import BASE_CARD, CARD, RELEASE, is_payload
 from publisher.package.sign import sign
 from publisher.package.tree import Tree
 from publisher.package.verify import verify
-from publisher.release.ends import TIMINGS
 from publisher.release.loadable import require_loadable
 from publisher.release.places import (
     ReleasePlaces,
@@ -55,6 +54,7 @@ from publisher.release.prepare import PreparedRelease, prepare
 from publisher.release.record import make_report
 from publisher.release.trial import generate_trial
 from publisher.report import render_each
+from publisher.report.reader import TIMINGS
 from publisher.safeguards import ALL
 
 CODES = {"passed": ExitCode.OK, "failed": ExitCode.REFUSED, "unknown": ExitCode.INCONCLUSIVE}
@@ -73,6 +73,8 @@ class Outcome:
     """Wall seconds of each step and of the checks."""
     cached: tuple[str, ...]
     """Steps that came from the cache."""
+    relearning: Mapping[str, float] = field(default_factory=dict)
+    """Check of an attack by training -> seconds of one training step here."""
 
     @property
     def decision(self) -> Verdict:
@@ -156,7 +158,7 @@ def _make(prepared: PreparedRelease, places: ReleasePlaces, key: PrivateKey, pro
         folder.rename(target)
     with complete(target if passed else None):
         tell("publisher_on_release_end", ReleaseEnd(report.decision, report, str(target) if passed else ""))
-        return Outcome(report, target if passed else None, reports, seconds, hardened.cached)
+        return Outcome(report, target if passed else None, reports, seconds, hardened.cached, found.seconds)
 
 
 class _Teller:

@@ -34,8 +34,8 @@ NEEDS: dict[Access, str] = {
     Access.IMAGE: "an image to start from",
     Access.EMBEDDING: "the weights, to learn new words for them",
     Access.ADAPTER: "a small trained file beside the weights",
-    Access.TRAINING: "training of the weights",
-    Access.BASE: "weights of the base model",
+    Access.TRAINING: "the weights, to train them further",
+    Access.BASE: "the model that this one was made of",
 }
 """What somebody has to have, in words that complete "with ..."."""
 LEGEND = (
@@ -48,6 +48,16 @@ WITH_MEMBRANES = "only with its membranes"
 WITH_MASK = "only if the mask is honoured"
 BY_BINDING = {"in-weights": "", "in-pipeline": "only in its pipeline", "by-convention": "only by convention"}
 """Binding of a claim -> what has to hold for its number, where the check itself does not say more."""
+SHORT = {
+    WITH_MEMBRANES: "membranes",
+    WITH_MASK: "mask",
+    BY_BINDING["in-pipeline"]: "pipeline",
+    BY_BINDING["by-convention"]: "convention",
+}
+"""Condition -> one word for it, for narrow forms."""
+TITLE = "What it takes to get it back"
+MOST_COLUMNS = 6
+"""Concepts that have a column each; of more, each has a row."""
 NEVER = float("-inf")
 """Severity of what did not come back."""
 
@@ -91,6 +101,11 @@ class Attempt:
         return "; ".join((f"{self.value}{interval}, n {self.n}", *self.remarks))
 
     @property
+    def brief(self) -> str:
+        """Value and condition, for narrow forms: ``"1.7% (membranes)"``."""
+        return f"{self.value} ({SHORT[self.condition]})" if self.condition else self.value
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """What must be known to read the value, in short phrases; the condition first."""
         pool = f"{'value and verdict' if self.pooled else 'verdict'} of {self.together} concepts together"
@@ -99,10 +114,11 @@ class Attempt:
                 None,
                 (
                     self.condition,
-                    "measured with membranes of other concepts attached" if self.attached else "",
+                    "membranes of other concepts attached" if self.attached else "",
                     pool if self.together > 1 else "",
+                    f"judged by {self.judged}" if self.judged else "",
                     f"worst of {self.checks} checks" if self.checks > 1 else "",
-                    "" if self.seconds is None else f"{number(self.seconds)} s on this machine",
+                    "" if self.seconds is None else f"{number(self.seconds)} s on the machine that made it",
                 ),
             )
         )
@@ -135,6 +151,11 @@ class AccessCell:
         return self.attempts[0].value if self.attempts else ""
 
     @property
+    def brief(self) -> str:
+        """The worst attempt in brief, or ``"not attacked"``."""
+        return self.attempts[0].brief if self.attempts else NOT_ATTACKED
+
+    @property
     def lines(self) -> tuple[str, ...]:
         """One line an attempt: ``"passed 1.7% (0.4% to 6%), n 60 of 6 prompts"``; or ``"not attacked"``."""
         return tuple(f"{one.verdict} {one.line}" for one in self.attempts) or (NOT_ATTACKED,)
@@ -157,6 +178,24 @@ class AccessTable:
 
     concepts: tuple[GoneConcept, ...]
     rows: tuple[AccessRow, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the concepts; with the id behind, where two have one name."""
+        names = [concept.name for concept in self.concepts]
+        return tuple(one.name if names.count(one.name) == 1 else f"{one.name} ({one.id})" for one in self.concepts)
+
+    @property
+    def wide(self) -> bool:
+        """Whether each concept can have a column."""
+        return len(self.concepts) <= MOST_COLUMNS
+
+    def oriented(self) -> tuple[tuple[str, ...], list[tuple[str, tuple[AccessCell, ...]]]]:
+        """Return headings and rows: a row for each access, or for each concept where there are many."""
+        if self.wide:
+            return ("With", *self.names), [(f"{row.title}: {row.need}", row.cells) for row in self.rows]
+        cells = zip(*(row.cells for row in self.rows), strict=True)
+        return ("Concept", *(row.title for row in self.rows)), list(zip(self.names, cells, strict=True))
 
     @property
     def attacked(self) -> int:

@@ -15,6 +15,8 @@ from publisher.strict_json import JsonError, strict_json
 
 PLACES = ("release/reports/report.json", "reports/report.json", "report.json")
 """Where a folder keeps its report: a package, its ``release`` folder, a report folder."""
+TIMINGS = "timings.json"
+"""Name of the file with the times of a release, beside its report."""
 MAX_BYTES = 256 * 1024 * 1024
 SHOWN = 5
 """Problems that the message lists."""
@@ -40,6 +42,27 @@ def load(path: Path) -> ReleaseReport:
         return ReleaseReport.parse(data)
     except ValidationError as error:
         raise UsageError("not a valid release report", where=str(file), hint=_problems(error)) from None
+
+
+def seconds_of_steps(path: Path) -> dict[str, float]:
+    """Return the check of each attack by training -> seconds of one training step, from the times beside a report.
+
+    A report folder has them, a package never does.
+
+    Returns:
+        Empty: there are none.
+
+    Raises:
+        UsageError: they cannot be read.
+    """
+    file = find(path).with_name(TIMINGS)
+    if not file.is_file():
+        return {}
+    data = _parse(_read(file), file)
+    found = data.get("relearning") if isinstance(data, dict) else None
+    if not isinstance(found, dict) or not all(isinstance(one, int | float) and one >= 0 for one in found.values()):
+        raise UsageError("not the times of a release", where=str(file), hint="Delete it: the report does without.")
+    return {str(name): float(one) for name, one in found.items()}
 
 
 def find(path: Path) -> Path:

@@ -8,6 +8,8 @@ from typing import ClassVar
 
 from publisher.api import ReleaseReport, ReportFormat, Verdict
 from publisher.report import budget, verdicts
+from publisher.report.access import LEGEND, NOT_ATTACKED, TITLE, AccessCell, access_table
+from publisher.report.limits import limits, whose
 from publisher.report.relearning import trained
 from publisher.report.rows import columns, row, rows
 from publisher.report.wording import short, visible
@@ -19,6 +21,7 @@ LONGEST = 400
 
 MOST_CONCEPTS = 20
 """Of one check by training."""
+MOST_LIMITS = 30
 
 
 class MarkdownSummary(ReportFormat):
@@ -33,7 +36,7 @@ class MarkdownSummary(ReportFormat):
         """Return the whole file."""
         decision = verdicts.decision(report)
         title = f"## {ICONS[decision]} {verdicts.DECISIONS[decision]}: {escape(report.name)} {escape(report.version)}"
-        blocks = [title, escape(verdicts.sentence(report)), *_warnings(report), _checks(report)]
+        blocks = [title, escape(verdicts.sentence(report)), *_warnings(report), *_access(report), _checks(report)]
         blocks += _training(report)
         blocks += _limits(report)
         blocks.append(_facts(report))
@@ -52,6 +55,25 @@ def escape(text: str) -> str:
 def _warnings(report: ReleaseReport) -> list[str]:
     lines = [*verdicts.contradictions(report), *verdicts.undone(report)]
     return ["\n".join(f"> **Warning:** {escape(line)}  " for line in lines)] if lines else []
+
+
+def _access(report: ReleaseReport) -> list[str]:
+    """Return what it takes to get each concept back; nothing for reports that do not say what was to go."""
+    found = access_table(report)
+    if found is None:
+        return []
+    headings, rows = found.oriented()
+    lines = [_line([escape(heading) for heading in headings]), "|---" * len(headings) + "|"]
+    lines += [_line([escape(name), *(_cell(cell, wide=found.wide) for cell in cells)]) for name, cells in rows]
+    return [f"### {TITLE}", "\n".join(lines), escape(LEGEND)]
+
+
+def _cell(cell: AccessCell, *, wide: bool) -> str:
+    if cell.verdict is None:
+        return NOT_ATTACKED
+    if not wide:
+        return f"{ICONS[cell.verdict]} {cell.verdict} {escape(cell.brief)}"
+    return "<br>".join(f"{ICONS[one.verdict]} {one.verdict} {escape(one.line)}" for one in cell.attempts)
 
 
 def _checks(report: ReleaseReport) -> str:
@@ -81,9 +103,13 @@ def _training(report: ReleaseReport) -> list[str]:
 
 
 def _limits(report: ReleaseReport) -> list[str]:
-    if not report.limits:
-        return []
-    return ["### What this does not prove", "\n".join(f"- {escape(limit)}" for limit in report.limits)]
+    found = limits(report)
+    lines = [
+        f"- {escape(limit)}{f' ({escape(whose(report, claims))})' if claims else ''}"
+        for limit, claims in found[:MOST_LIMITS]
+    ]
+    lines += [f"- {len(found) - MOST_LIMITS} more are in the report."] if len(found) > MOST_LIMITS else []
+    return ["### What this does not prove", "\n".join(lines)] if lines else []
 
 
 def _facts(report: ReleaseReport) -> str:

@@ -12,6 +12,7 @@ from sample_parts import check, claim, interval, report, steps
 from publisher.api import (
     Curve,
     Gate,
+    GoneConcept,
     ImagePair,
     MatrixCell,
     ModelRecord,
@@ -118,6 +119,10 @@ def hostile() -> ReleaseReport:
         name=HOSTILE,
         version=HOSTILE,
         license=HOSTILE,
+        concepts=tuple(
+            GoneConcept(id=name, name=HOSTILE * 9, kind="object", synonyms=(HOSTILE,))
+            for name in (HOSTILE, "cigarette")
+        ),
         steps=(step,),
         pairs=(picture,),
         limits=(HOSTILE,),

@@ -150,7 +150,9 @@ def test_a_figure_without_a_gate_is_green_in_no_form() -> None:
 
 def test_markdown_of_a_failed_release() -> None:
     text = MarkdownSummary().render(samples.failed()).decode()
-    table = [line for line in text.splitlines() if line.startswith("|")]
+    first, _, rest = text.partition("not known what it takes.\n\n")
+    assert first.startswith("## ❌ Refused: emoji-safe 1.0.0\n\n1 of 4 claims failed")
+    table = [line for line in rest.splitlines() if line.startswith("|")]
     assert [line.split(" | ")[1].strip("*") for line in table[2:]] == [
         "cigarette and pistol are not generated from plain prompts",
         "plain.cigarette",
@@ -172,17 +174,14 @@ def test_markdown_of_a_failed_release() -> None:
         "| ⚠️ unverified",
     ]
     assert (
-        text.replace("\n".join(table), "TABLE")
+        rest.replace("\n".join(table), "TABLE")
         == """\
-## ❌ Refused: emoji-safe 1.0.0
-
-1 of 4 claims failed, so nothing was signed and there is no package. 2 more could not be decided.
-
 TABLE
 
 ### What this does not prove
 
 - Nothing is said about fine-tuning: anyone who trains the model again may bring a concept back.
+- Holds for the prompts tested; other words may still reach the concept. (all claims)
 
 Base model embedded:emoji, sha256 cae662172fd4; manifest sha256 05b3abf2579a; seed 7; cpu float32. \
 This summary is not signed: check the package with `publisher verify`.
@@ -202,7 +201,9 @@ def test_markdown_lets_foreign_text_format_link_and_embed_nothing() -> None:
     assert "<img" not in text
     assert "https://" not in text
     assert "[a](" not in text.replace("\\[a\\](", "")
-    assert len({line.count("|") - line.count("\\|") for line in text.splitlines() if line.startswith("|")}) == 1
+    tables = [[line for line in block.splitlines() if line.startswith("|")] for block in text.split("\n\n")]
+    counts = [{line.count("|") - line.count("\\|") for line in table} for table in tables if table]
+    assert [len(one) for one in counts] == [1, 1]
 
 
 def test_markdown_stays_short_whatever_it_is_given() -> None:

@@ -30,6 +30,7 @@ EXCEPTIONS = {
     "manifest/messages.py": "an old key in a manifest is told its new name",
     "manifest/schema.py": "documentation of a public key",
     "package/summary.py": KEY,
+    "report/access.py": "says which numbers hold only with which safeguard",
     "report/wording.py": "the words of two public keys, in one place",
 }
 """File that names a safeguard -> why it may."""
