@@ -173,22 +173,23 @@ def as_data(outcome: Outcome, public: str | None) -> dict[str, Any]:
 
 def as_text(outcome: Outcome, public: str, *, thrown_away: bool = False) -> str:
     """Return the verdict, the claims and what to do next; the key may be one that exists no more."""
+    from publisher.package.layout import PICTURES
     from publisher.report.terminal import lines
 
     text = [*lines(outcome.report, outcome.relearning), ""]
     page = outcome.reports / "index.html"
     if outcome.package is None:
         return "\n".join([*text, "No package was made and nothing was signed.", "", f"Read why:  {page}"])
+    pictures = outcome.package / PICTURES
     return "\n".join(
         [
             *text,
             f"Package:   {outcome.package}",
+            f"Report:    {page}",
             *(["Key:       thrown away; this signature is for trying it out"] if thrown_away else []),
             f"Verify it: {command(shlex.join(['verify', str(outcome.package), '--key', public]))}",
             *_loading(outcome, public),
-            "",
-            f"Pictures:  {page}",
-            "           the base model's above those of the hardened one, and what each claim came to",
+            *(["", f"Pictures:  {pictures} (base model above, hardened below)"] if pictures.is_file() else []),
         ]
     )
 

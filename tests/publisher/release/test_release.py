@@ -24,6 +24,13 @@ OTHERS = [thing.name for thing in vocabulary().objects if thing.name not in ("ci
 PUBLIC = Path("small-1.0.0.pub")
 
 
+PHASES = ("Base", "Step", "Evaluation", "Reports", "Signature")
+
+
+def report_checks(report: dict[str, Any]) -> list[dict[str, Any]]:
+    return [check for claim in report["claims"] for check in claim["checks"]]
+
+
 def publisher(*words: object) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words])
 
@@ -36,6 +43,12 @@ def test_the_document_on_stdout_says_what_happened(released: Released) -> None:
     checks = {check["id"]: check for claim in told["claims"] for check in claim["checks"]}
     assert checks["erase.cigarette.plain"]["measured"]["n"] == 9
     assert checks["erase.cigarette.plain"]["measured"]["value"] == 0
+
+
+def test_each_phase_is_said_in_words_on_stderr(released: Released) -> None:
+    said = [line for line in released[1].stderr.splitlines() if line.startswith(PHASES)]
+    assert [line.split()[0] for line in said] == [*PHASES[:3], "Reports:", "Signature:"]
+    assert said[1].startswith("Step 1 of 1, erase on cigarette: ")
 
 
 def test_the_package_verifies_and_an_edited_one_does_not(released: Released, tmp_path: Path) -> None:
@@ -193,3 +206,13 @@ def test_the_matrix_shows_claims_on_the_base_model_and_after_each_step_from_thei
     assert of_bomb == {"base": "failed", "take-bomb": "passed"}
     of_cigarette = [cells["take-cigarette.cigarette.plain", after] for after in ("base", "take-cigarette", "take-bomb")]
     assert of_cigarette == ["failed", "passed", "passed"]
+    said = [line for line in result.stderr.splitlines() if line.startswith(("Step", "Evaluation"))]
+    assert [line.split(":")[0] for line in said] == [
+        "Step 1 of 2, take-cigarette on cigarette",
+        "Step 2 of 2, take-bomb on bomb",
+        "Evaluation of the base model, before take-cigarette",
+        "Evaluation after take-cigarette, before take-bomb",
+        f"Evaluation of the package by {len(report_checks(report))} checks",
+    ]
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith(f"Pictures:  {tmp_path / 'out' / 'small-1.0.0' / 'release' / 'reports' / 'pictures.png'} ")
