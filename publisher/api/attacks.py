@@ -93,7 +93,7 @@ class Attack(Parametrised[P], ABC):
 
     Attributes:
         name: what a check calls it.
-        version: raise it when the requests change.
+        version: raise it when the requests change, or the access.
         summary: one line for ``publisher plugins`` and the report.
         access: what the attacker needs to have: the most that any parameters ask for. Every attack has to say it.
         names_concept: whether what is asked depends on the concept. The empty prompt is the same for all of them.

@@ -110,7 +110,7 @@ class Metric(Parametrised[P], ABC):
 
     Attributes:
         name: what a check calls it.
-        version: raise it when the same observations give another number.
+        version: raise it when the same observations give another number, or the resistance changes.
         better: whether ``"lower"`` or ``"higher"`` is better.
         unit: for the report: ``"share"``, ``"points"``, ``"rms"``.
         concept_figure: what the numbers of single concepts are, where they are not the check's number once more:

@@ -21,7 +21,7 @@ from publisher.package.content import json_lines
 from publisher.package.layout import MAX_TEXT_BYTES, REPORT, REPORTS, RESOLVED
 from publisher.package.summary import checks
 from publisher.package.tree import Tree
-from publisher.registry.own import own_metrics
+from publisher.registry.own import own_attacks, own_metrics
 from publisher.strict_json import JsonError, strict_object
 
 TOLERANCE = 1e-6
@@ -57,6 +57,7 @@ def check_measurements(tree: Tree, report: ReleaseReport) -> tuple[list[Finding]
     findings += problems
     if scope is None:
         return findings, done
+    findings += _first_table(report, scope)
     for check in checks(report):
         path = REPORTS + check.evidence
         if not check.evidence or tree.digests.get(path) != check.evidence_sha256:
@@ -75,6 +76,25 @@ def check_measurements(tree: Tree, report: ReleaseReport) -> tuple[list[Finding]
     if any(cell.after != report.steps[-1].id for cell in report.matrix if report.steps):
         done.others["matrix of claims and steps"] = "no evidence of the models between the steps is in the package"
     return findings, done
+
+
+def _first_table(report: ReleaseReport, scope: Scope) -> Iterator[Finding]:
+    """Find what would put a check into another cell of the report's first table than it belongs to.
+
+    Reports that are older than the table have no concepts, and say nothing about it.
+    """
+    if not report.concepts:
+        return
+    gone = tuple((one.id, one.name, one.kind, one.synonyms) for one in report.concepts)
+    if gone != tuple((one.id, one.name, one.kind, one.synonyms) for one in scope.concepts):
+        yield Finding(Code.REPORT_OTHER, REPORT, "names other concepts to go than the manifest")
+    for check in checks(report):
+        attack, metric = own_attacks().get(check.attack), own_metrics().get(check.metric)
+        if attack and not _stranger(report, "attack", attack) and check.access is not attack.access:
+            says = check.access or "nothing"
+            yield _contradiction(check, f"says that its attack needs {says}; {check.attack} needs {attack.access}")
+        if metric and not _stranger(report, "metric", metric) and check.resistance != metric.resistance:
+            yield _contradiction(check, f"says otherwise than {check.metric} whether that is about getting it back")
 
 
 def _scope(tree: Tree) -> tuple[Scope | None, list[Finding]]:
@@ -143,11 +163,17 @@ def _hits_are_labels(row: Row, scope: Scope, better: Literal["lower", "higher"])
 def _foreign(check: CheckRecord, report: ReleaseReport) -> str:
     """Return why a check's metric cannot be run here, or an empty text."""
     known = own_metrics().get(check.metric)
-    used = next((one for one in report.plugins if (one.kind, one.name) == ("metric", check.metric)), None)
-    if known is None or (used is not None and _root(used.origin.module) != _root(known.__module__)):
-        return f"its metric {check.metric!r} is not one of the publisher's own"
+    stranger = _stranger(report, "metric", known) if known else "is not one of the publisher's own"
+    return f"its metric {check.metric!r} {stranger}" if stranger else ""
+
+
+def _stranger(report: ReleaseReport, kind: str, known: type[Any]) -> str:
+    """Return why the plugin of a release is not the one of this name that is known here, or an empty text."""
+    used = next((one for one in report.plugins if (one.kind, one.name) == (kind, known.name)), None)
+    if used is not None and _root(used.origin.module) != _root(known.__module__):
+        return "is not one of the publisher's own"
     if used is not None and used.version != known.version:
-        return f"its metric {check.metric!r} is version {used.version}, here is version {known.version}"
+        return f"is version {used.version}, here is version {known.version}"
     return ""
 
 

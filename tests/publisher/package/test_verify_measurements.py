@@ -47,15 +47,17 @@ def measured(rows: Rows) -> dict[str, Any]:
 def verified(tmp_path: Path, model: dict[str, Path], key_pair: tuple[Path, Path]) -> Callable[..., Verification]:
     """Build, sign and verify a package whose check is of the publisher's own metric, after some changes."""
 
-    def run(check: Callable[[Check], object], rows: Callable[[Rows], object] = lambda _rows: None) -> Verification:
-        data = report_data()
+    def run(
+        check: Callable[[Check], object], rows: Callable[[Rows], object] = lambda _rows: None, **changes: Any
+    ) -> Verification:
+        data = report_data() | changes
         record = data["claims"][0]["checks"][0]
         record |= {"metric": "concept-rate", "metric_params": {"min_base": 0.5}, "measurement": measured(ROWS)}
         lines = json.loads(json.dumps(ROWS))
         rows(lines)
         record["evidence_sha256"] = hashlib.sha256(json_lines(lines)).hexdigest()
         check(record)
-        folder = tmp_path / "made"
+        folder = tmp_path / f"made{len(list(tmp_path.iterdir()))}"
         build.lay_out(folder, model, {})
         finish(folder, data, evidence={NAME: json_lines(lines)})
         sign.sign(folder, keys.load_private(key_pair[0]), created=CREATED)
@@ -163,6 +165,28 @@ def test_a_foreign_metric_cannot_have_counted_more_than_there_is(
     assert [finding.message for finding in found.findings] == [
         "check cigarette.plain counts 101 observations, its evidence has 100"
     ]
+
+
+FIRST_TABLE = {"access": "prompt", "metric": "concept-rate", "resistance": True}
+
+
+@pytest.mark.parametrize(
+    ("concept", "check", "code", "message"),
+    [
+        ({"name": "cigar"}, {}, "V031", "names other concepts to go than the manifest"),
+        ({"synonyms": ["smoke"]}, {}, "V031", "names other concepts to go than the manifest"),
+        ({}, {"access": "base"}, "V032", "check cigarette.plain says that its attack needs base; plain needs prompt"),
+        ({}, {"access": None}, "V032", "check cigarette.plain says that its attack needs nothing; plain needs prompt"),
+        ({}, {"resistance": False}, "V032", "says otherwise than concept-rate whether that is about getting it back"),
+    ],
+)
+def test_a_check_in_another_cell_of_the_first_table_is_refused_although_signed(
+    verified: Callable[..., Verification], concept: Check, check: Check, code: str, message: str
+) -> None:
+    gone = {"id": "cigarette", "name": "cigarette", "kind": "object"}
+    assert verified(lambda made: made.update(FIRST_TABLE), concepts=[gone]).findings == ()
+    found = verified(lambda made: made.update({**FIRST_TABLE, **check}), concepts=[{**gone, **concept}])
+    assert [(one.code.value, message in one.message) for one in found.findings] == [(code, True)]
 
 
 def test_a_report_about_other_weights_is_refused_although_signed(package: Path, key_pair: tuple[Path, Path]) -> None:
