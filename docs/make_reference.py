@@ -12,6 +12,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable
+from enum import Enum
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -197,7 +198,9 @@ def _class_lines(cls: type) -> list[str]:
     annotations = vars(cls).get("__annotations__", {}).items()
     fields = {name: kind for name, kind in annotations if name[0] != "_" and not kind.startswith("ClassVar")}
     lines += [f"- `{name}: {kind}`" + (f": {words[name]}" if name in words else "") for name, kind in fields.items()]
-    lines += [""] if fields else []
+    members = list(cls) if issubclass(cls, Enum) else []
+    lines += [f"- `{cls.__name__}.{one.name}`, `{json.dumps(one.value)}`: {words[one.name]}" for one in members]
+    lines += [""] if fields or members else []
     for name, method in vars(cls).items():
         if name.startswith("_") or not method.__doc__:
             continue
