@@ -15,6 +15,7 @@ from publisher.package.pictures import PictureStrip
 from publisher.report.limits import limits, whose
 from publisher.report.rows import check_table, columns
 from publisher.report.verdicts import made_by
+from publisher.report.wording import package_folder
 from publisher.safeguards import ALL
 from publisher.text import code, markdown, printable
 
@@ -39,7 +40,7 @@ def render(report: ReleaseReport, *, base_card: bool, strip: PictureStrip | None
         _what(report),
         _claims(report),
         relearning(report),
-        *(one.section(report, _folder(report)) for one in ALL),
+        *(one.section(report, package_folder(report)) for one in ALL),
         _limits(report),
         _verify(report),
         _load(report),
@@ -115,19 +116,20 @@ def _limits(report: ReleaseReport) -> str:
 
 
 def _verify(report: ReleaseReport) -> str:
+    folder = package_folder(report)
     return f"""## How to verify
 
 Get the publisher's public key from the publisher, not from this repository. Then:
 
 ```
 pip install model-publisher
-publisher verify {_folder(report)} --key publisher.pub
+publisher verify {folder} --key publisher.pub
 ```
 
 Any client of OpenSSF Model Signing can check the signature too:
 
 ```
-model_signing verify key {_folder(report)} --signature {_folder(report)}/model.sig --public_key publisher.pub
+model_signing verify key {folder} --signature {folder}/model.sig --public_key publisher.pub
 ```"""
 
 
@@ -139,7 +141,7 @@ pipeline = DiffusionPipeline.from_pretrained("{folder}", use_safetensors=True)
 
 
 def _load(report: ReleaseReport) -> str:
-    folder = _folder(report)
+    folder = package_folder(report)
     own = [text for one in ALL if (text := one.loading(report, folder))]
     return "\n\n".join(["## How to load", *(own or [_PLAIN.format(folder=folder)])]) + _loaded_with(report)
 
@@ -170,8 +172,3 @@ def _origin(report: ReleaseReport, *, base_card: bool) -> str:
     if base_card:
         lines += ["", f"The base model's own card is `{BASE_CARD}`."]
     return "\n".join(lines)
-
-
-def _folder(report: ReleaseReport) -> str:
-    """Return the package's folder name, with nothing that a shell or Python would read otherwise."""
-    return re.sub(r"[^A-Za-z0-9._+-]", "_", f"{report.name}-{report.version}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterator
 
-from publisher.api import CheckRecord, Gate, Interval, Measurement
+from publisher.api import CheckRecord, Gate, Interval, Measurement, ReleaseReport
 from publisher.api.metrics import UNBOUNDED
 
 MINUS = "\u2212"
@@ -32,6 +33,11 @@ def _visible(character: str) -> str:
     if character.isprintable() or character in JOINERS or unicodedata.category(character) == "Zs":
         return character
     return character.encode("unicode_escape").decode()
+
+
+def package_folder(report: ReleaseReport) -> str:
+    """Return the name of the package's folder, with nothing that a shell or Python would read otherwise."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", f"{report.name}-{report.version}")
 
 
 def count(number: int, noun: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from publisher.api import CheckRecord, Interval
@@ -44,37 +44,40 @@ class Bound:
     """Start and length of the part of the axis that the bound rules out."""
 
 
-def axis(check: CheckRecord, *, concepts: bool = False) -> Axis:
-    """Return the scale of a check: a share has 0% to 100%, anything else what its numbers need, zero included.
+def axis(check: CheckRecord) -> Axis:
+    """Return the scale of a check: a share has 0% to 100%, anything else what its numbers need, zero included."""
+    found = check.measurement
+    intervals = [interval for interval in (found.hardened, found.base) if interval] if found else []
+    return _axis([*bounds(check.gate), *_ends(intervals, check.unit)], check.unit)
 
-    Args:
-        check: what is plotted.
-        concepts: make room for each concept's own interval too; few images make these wide.
-    """
-    values = [0.0, *bounds(check.gate), *_ends(check, concepts=concepts)]
+
+def concept_axis(check: CheckRecord) -> Axis:
+    """Return the scale of a check's numbers of single concepts, whose intervals are wide, as few images give them."""
+    found, unit = check.measurement, check.concept_unit or check.unit
+    intervals = list(found.by_concept.values()) if found else []
+    gate = bounds(None if check.concept_figure else check.gate)
+    return _axis([*gate, *_ends(intervals, unit)], unit)
+
+
+def _axis(numbers: Sequence[float], unit: str) -> Axis:
+    values = [0.0, *numbers]
     low, high = min(values), max(values)
-    if check.unit == "share" and low >= 0 and high <= 1:
-        return Axis(0.0, 1.0, check.unit)
+    if unit == "share" and low >= 0 and high <= 1:
+        return Axis(0.0, 1.0, unit)
     margin = ROOM * (high - low or 1.0)
     low, high = low - margin * (low < 0), high + margin * (high > 0 or low == 0)
     step = _nice((high - low) / 4)
     while (start := math.floor(low / step) * step) + 4 * step < high:
         step = _nice(step * 1.01)
-    return Axis(start, start + 4 * step, check.unit)
+    return Axis(start, start + 4 * step, unit)
 
 
-def _ends(check: CheckRecord, *, concepts: bool) -> Iterable[float]:
-    if check.measurement is None:
-        return []
-    found = check.measurement
-    intervals: list[Interval | None] = [found.hardened, found.base]
-    intervals += found.by_concept.values() if concepts else []
+def _ends(intervals: Sequence[Interval], unit: str) -> list[float]:
     return [
         end
         for interval in intervals
-        if interval
         for end in (interval.low, interval.value, interval.high)
-        if end < interval.high or not unbounded(interval, check.unit)
+        if end < interval.high or not unbounded(interval, unit)
     ]
 
 

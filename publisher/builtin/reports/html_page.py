@@ -1,4 +1,4 @@
-"""The report as one HTML page: self-contained, without scripts, for people."""
+"""The report as one HTML page: self-contained, for people, readable without its script."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from publisher.api import ReleaseReport, ReportFormat
-from publisher.builtin.reports import bars, charts, heat, learning_curves, pictures
-from publisher.report import budget, kept_gains, relearning, rows, verdicts
+from publisher.builtin.reports import bars, charts, figures, heat, learning_curves, outline
+from publisher.report import access, budget, kept_gains, limits, relearning, rows, verdicts
 from publisher.report import wording as text
 from publisher.report.wording import number
 
@@ -30,33 +30,68 @@ BINDS = {
 
 
 class HtmlPage(ReportFormat):
-    """The page that a publisher shows. It loads nothing, runs nothing, and a content security policy keeps it so."""
+    """The page that a publisher shows. It loads nothing, and a content security policy keeps it so.
+
+    Its one script searches the page. Without it everything can be read.
+    """
 
     name: ClassVar[str] = "html"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     filename: ClassVar[str] = "index.html"
-    summary: ClassVar[str] = "One self-contained page for people: verdict, claims, images, provenance, limits."
+    summary: ClassVar[str] = "One self-contained page for people: decision, pictures, what it takes, checks, limits."
 
     def render(self, report: ReleaseReport) -> bytes:
         """Return the whole file."""
-        environment = _environment()
-        style = (files("publisher.builtin.reports") / "templates" / "style.css").read_text("utf-8")
-        page = environment.get_template("page.html.j2").render(
-            report=report,
-            decision=verdicts.decision(report),
-            warnings=[*verdicts.contradictions(report), *verdicts.undone(report)],
-            repeated=_repeated(report),
-            columns=_columns(report),
-            cells={(cell.claim, cell.after): cell for cell in report.matrix},
-            units=_units(report),
-            groups=pictures.groups(report),
-            triples=any(pair.without_png for pair in report.pairs),
-            trained=relearning.trained(report),
-            heat_parts=heat.parts(report),
-            style=style,
-            style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        order = outline.outline(report)
+        galleries, missing = learning_curves.galleries(trained := [check for _, check in relearning.trained(report)])
+        parts = {"style": _file("style.css"), "script": _file("page.js")}
+        page = (
+            _environment()
+            .get_template("page.html.j2")
+            .render(
+                report=report,
+                decision=verdicts.decision(report),
+                warnings=[*verdicts.contradictions(report), *verdicts.undone(report)],
+                order=order,
+                anchors=outline.anchors(order),
+                where={section.concept.id: section.anchor for section in order.sections if section.concept},
+                checks={check.id: check for claim in report.claims for check in claim.checks},
+                access=access.access_table(report),
+                legend=access.LEGEND,
+                columns=_columns(report),
+                cells={(cell.claim, cell.after): cell for cell in report.matrix},
+                units=_units(report),
+                trained=trained,
+                plots={check.id: plots for check, plots in zip(trained, galleries, strict=True)},
+                missing_plots={check.id: number for check, number in zip(trained, missing, strict=True)},
+                heat_parts=heat.parts(report),
+                heat_place=_heat_place(report, order),
+                limits=limits.limits(report),
+                numbers={claim.id: number for number, claim in enumerate(report.claims, 1)},
+                sentences={claim.id: claim.sentence for claim in report.claims},
+                folder=text.package_folder(report),
+                hashes={name: _sha256(content) for name, content in parts.items()},
+                **parts,
+            )
         )
         return page.encode()
+
+
+def _file(name: str) -> str:
+    return (files("publisher.builtin.reports") / "templates" / name).read_text("utf-8")
+
+
+def _sha256(content: str) -> str:
+    """Return the hash as a content security policy has it."""
+    return base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+
+
+def _heat_place(report: ReleaseReport, order: outline.Outline) -> str:
+    """Return the anchor of the section with the permeabilities: of the only concept with a membrane, or of several."""
+    membranes = report.permeabilities.membranes if report.permeabilities else ()
+    one = [section for section in order.sections if section.concept and list(membranes) == [section.concept.id]]
+    some = [*one, *order.claims("several"), *order.claims("all", "stays")]
+    return some[0].anchor if membranes and some else ""
 
 
 @cache
@@ -82,6 +117,7 @@ def _environment() -> Environment:
         "verdicts": verdicts,
         "bars": bars,
         "charts": charts,
+        "figures": figures,
         "heat": heat,
         "binds": BINDS,
         "tabular": tabular,
@@ -120,12 +156,6 @@ def tabular(value: Any) -> tuple[list[str], list[list[str]]] | None:
 
 def _plain(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _repeated(report: ReleaseReport) -> list[bool]:
-    """Return for each claim whether an earlier one has the same limits: the page folds them then."""
-    limits = [claim.limits for claim in report.claims]
-    return [these in limits[:number] for number, these in enumerate(limits)]
 
 
 def _columns(report: ReleaseReport) -> list[str]:

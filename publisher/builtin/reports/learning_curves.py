@@ -93,12 +93,12 @@ def plots(check: CheckRecord, most: int) -> list[CurvePlot]:
     return [_plot(curves, styles) for curves in curves_by_concept(check)[:most]]
 
 
-def galleries(checks: Sequence[CheckRecord]) -> tuple[list[list[CurvePlot]], int]:
-    """Return the plots of each check, :data:`MOST_PLOTS` in all, and how many are missing."""
+def galleries(checks: Sequence[CheckRecord]) -> tuple[list[list[CurvePlot]], list[int]]:
+    """Return the plots of each check, :data:`MOST_PLOTS` in all, and how many of each are missing."""
     found: list[list[CurvePlot]] = []
     for check in checks:
         found.append(plots(check, MOST_PLOTS - sum(map(len, found))))
-    missing = sum(len(curves_by_concept(check)) for check in checks) - sum(map(len, found))
+    missing = [len(curves_by_concept(check)) - len(some) for check, some in zip(checks, found, strict=True)]
     return found, missing
 
 

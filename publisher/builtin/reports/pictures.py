@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from publisher.api import ImagePair, ReleaseReport
+from publisher.api import ImagePair
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NAMED = 3
@@ -80,13 +81,11 @@ def picture(encoded: str) -> Picture | None:
     return Picture(base64.b64encode(data).decode(), width, height)
 
 
-def groups(report: ReleaseReport) -> list[Group]:
-    """Return the report's pairs by check, in the report's order."""
-    return [
-        Group(check, tuple(map(_pair, records)))
-        for check, records in groupby(report.pairs, key=lambda pair: pair.check)
-    ]
+def groups(pairs: Sequence[ImagePair]) -> list[Group]:
+    """Return pairs by check, in the order of the record."""
+    return [Group(check, tuple(map(pair, records))) for check, records in groupby(pairs, key=lambda pair: pair.check)]
 
 
-def _pair(record: ImagePair) -> Pair:
+def pair(record: ImagePair) -> Pair:
+    """Return a pair with its pictures."""
     return Pair(record, picture(record.base_png), picture(record.hardened_png), picture(record.without_png))

@@ -12,16 +12,19 @@ from pages import Page, page, words
 
 from publisher.builtin.reports.html_page import HtmlPage
 from publisher.builtin.reports.pictures import picture
+from publisher.report.limits import limits
+from publisher.report.wording import visible
 
 every_sample = pytest.mark.parametrize("name", samples.ALL)
 
 
 @every_sample
-def test_html_loads_and_runs_nothing(name: str) -> None:
+def test_html_loads_nothing_and_runs_its_one_script_alone(name: str) -> None:
     record = samples.ALL[name]()
     found = page(record)
     tags = {tag for tag, _ in found.tags}
-    assert not tags & {"script", "iframe", "object", "embed", "link", "base", "form", "video", "audio"}
+    assert not tags & {"iframe", "object", "embed", "link", "base", "form", "video", "audio"}
+    assert found.all("script") == [{}]
     for tag, attributes in found.tags:
         assert not [key for key in attributes if key.startswith("on") or key in {"srcset", "style", "xlink:href"}]
         assert (attributes.get("href") or "#").startswith("#"), tag
@@ -30,22 +33,34 @@ def test_html_loads_and_runs_nothing(name: str) -> None:
 
 
 @every_sample
-def test_html_policy_allows_the_one_style_sheet_and_embedded_images_only(name: str) -> None:
+def test_html_policy_allows_the_one_style_sheet_the_one_script_and_embedded_images_only(name: str) -> None:
     data = HtmlPage().render(samples.ALL[name]()).decode()
-    (style,) = re.findall(r"<style>(.*?)</style>", data, re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    (style,), (script,) = (re.findall(rf"<{tag}>(.*?)</{tag}>", data, re.DOTALL) for tag in ("style", "script"))
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
     policy = next(tag["content"] for tag in Page(data.encode()).all("meta") if tag.get("http-equiv"))
     assert policy == (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}';"
+        " base-uri 'none'; form-action 'none'"
     )
+
+
+def test_the_script_asks_nobody_and_writes_text_alone() -> None:
+    data = HtmlPage().render(samples.passed()).decode()
+    (script,) = re.findall(r"<script>(.*?)</script>", data, re.DOTALL)
+    assert not re.search(
+        r"fetch|XMLHttp|WebSocket|sendBeacon|import|eval|Function|innerHTML|outerHTML|document\.write", script
+    )
+    ids = {attributes.get("id") for _, attributes in page(samples.passed()).tags}
+    assert set(re.findall(r'getElementById\("(\w+)"\)', script)) <= ids
+    assert set(re.findall(r'closest\("\.(\w+)"\)', script)) == {"claim"}
 
 
 @pytest.mark.parametrize(("name", "word"), [("passed", "Released"), ("failed", "Refused"), ("unknown", "Inconclusive")])
 def test_html_says_the_verdict_first(name: str, word: str) -> None:
-    text = words(samples.ALL[name]()).partition("</style>")[2] or words(samples.ALL[name]())
+    text = words(samples.ALL[name]())
     body = text[text.index("Release report") :]
     assert body.startswith(f"Release report emoji-safe 1.0.0 {word} ")
-    assert body.index(word) < body.index("Base model") < body.index("Claims")
+    assert body.index(word) < body.index("Before and after") < body.index("What it takes to get it back")
 
 
 @every_sample
@@ -70,8 +85,9 @@ def test_html_generates_every_number_with_n_interval_method_and_control() -> Non
     assert "1.4% 0.17% to 4.9% base model 92.4%" in text
     assert "n = 144, Clopper-Pearson 95%" in text
     labels = [tag.get("aria-label") for tag in page(samples.passed()).all("svg") if tag.get("role") == "img"]
-    assert labels[0] == (
+    assert (
         "Hardened model 1.4%, interval 0.17% to 4.9%; base model 92.4%; gate: upper bound ≤ 10% and value ≤ 5%"
+        in labels
     )
     assert "cigarette: 2.8%" in labels
 
@@ -93,9 +109,16 @@ def test_html_never_shows_unknown_as_passed() -> None:
     assert "Unknown: the scorer crashed on every image." in found.text
 
 
-def test_html_opens_limits_once_and_folds_their_repetitions() -> None:
-    folds = [tag for tag in page(samples.passed()).all("details") if tag.get("class") == "limits"]
-    assert ["open" in fold for fold in folds] == [True, False, False]
+@every_sample
+def test_html_says_each_limit_once_and_names_its_claims(name: str) -> None:
+    record = samples.ALL[name]()
+    text = words(record)
+    for limit, claims in limits(record):
+        shown = " ".join(visible(limit).split())
+        if name != "hostile":
+            assert text.count(shown) == 1, limit
+            numbers = [number for number, claim in enumerate(record.claims, 1) if claim.id in claims]
+            assert f"{shown} {', '.join(map(str, numbers)) or 'the whole release'}".replace(", ", " , ") in text
 
 
 def test_html_says_what_is_self_assessed() -> None:
@@ -107,7 +130,7 @@ def test_html_shows_pairs_side_by_side_with_prompt_seed_and_labels() -> None:
     found = page(record)
     images = found.all("img")
     assert len(images) == 2 * len(record.pairs)
-    assert [image["alt"] for image in images[:2]] == [
+    assert [image["alt"] for image in images[:6:3]] == [
         "Base model: the scorer sees cigarette, noto",
         "Hardened model: the scorer sees pencil, noto",
     ]
@@ -120,14 +143,14 @@ def test_html_shows_three_images_where_there_is_one_without_membranes() -> None:
     record = samples.membranes()
     found = page(record)
     assert len(found.all("img")) == 3 * 3 + 3 * 2
-    assert [image["alt"] for image in found.all("img")[:3]] == [
+    assert [image["alt"] for image in found.all("img")[:9:3]] == [
         "Base model: the scorer sees cigarette, noto",
         "With membranes: the scorer sees pencil, noto",
         "Without membranes: the scorer sees cigarette, noto",
     ]
     assert found.all("img")[-1]["alt"] == "Without membranes: the scorer sees pizza, twemoji"
-    assert "where there are three, with its membranes in the middle" in words(record)
-    assert "where there are three" not in words(samples.passed())
+    assert "with membranes without them" in words(record)
+    assert "without them" not in words(samples.passed())
 
 
 def test_html_marks_a_check_without_membranes() -> None:
@@ -240,6 +263,7 @@ def test_html_text_has_the_contrast_of_wcag_aa(scheme: int) -> None:
         ]
         pairs += [("ink", "heat")]
         pairs += [(verdict, f"{banner}-tint") for banner in ("passed", "failed", "unknown")]
+    pairs += [("plain", "paper"), ("plain", "sheet")]
     for text, ground in pairs:
         assert _contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
 

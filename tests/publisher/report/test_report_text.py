@@ -67,7 +67,7 @@ def test_a_share_is_generated_on_the_whole_axis() -> None:
 
 
 def test_other_units_get_an_axis_that_holds_all_numbers_and_zero() -> None:
-    wide = bars.axis(kept_check(), concepts=True)
+    wide = bars.concept_axis(kept_check())
     assert wide.start <= -0.07
     assert wide.end >= 0.07
     scale = bars.axis(kept_check())

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001  # the typographic characters of the page
 from __future__ import annotations
 
 import json
@@ -22,8 +21,8 @@ from publisher.report.terminal import lines
 def test_html_has_a_figure_for_each_check_and_concept() -> None:
     figures = [tag for tag in page(samples.relearning()).all("figure") if tag.get("class") == "curves"]
     assert len(figures) == 3
-    assert "Re-learning: can training bring it back?" in words(samples.relearning())
-    assert "Re-learning" not in words(samples.passed())
+    assert "Curves show attacks that train." in words(samples.relearning())
+    assert "Curves show" not in words(samples.passed())
 
 
 def test_html_figures_have_titles_and_say_their_curves_in_words() -> None:
@@ -50,18 +49,17 @@ def test_html_generates_half_t50_bands_and_marks() -> None:
 def test_html_tells_models_apart_by_shape() -> None:
     found = page(samples.relearning())
     swatches = [str(tag["d"]) for tag in found.all("path") if str(tag.get("d", "")).startswith("M14 7")]
-    assert len(set(swatches[:4])) == 4
+    assert len(swatches) == 3 + 4 + 4
+    assert len(set(swatches)) == 5
 
 
 def test_html_says_what_was_found_and_what_it_took() -> None:
     text = words(samples.relearning())
-    assert (
-        "t50-ratio 6.2x (3.9x to 9.1x), n 3 trials, against before the step attack lora, captions: name, 20 images"
-        in text
-    )
+    assert "6.2x 3.9x to 9.1x before the step" in text
+    assert "attack lora, captions: name, 20 images, batches of 4, at most 160 steps." in text
     assert "before the step 8.12 6.88 to 9.38 3 0% 100% at 40 100% at 160" in text
     assert "Concept Attack Captions Images Trials hardened model before the step base model" in text
-    assert "cigarette lora name 20 3 60 136 8.12 22 0 0 23.3 62 – –" in text
+    assert "cigarette lora name 20 3 60 136 8.12 22 0 0 23.3 62" in text
     assert "Ended early: hardened model, trial 2: the loss of step 13 is not finite" in text
     assert "timings.json" in text
 
