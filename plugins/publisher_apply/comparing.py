@@ -33,7 +33,7 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Difference:
+class ElementDifference:
     """A tensor from elsewhere against the base model's, in the base model's type."""
 
     changed: int
@@ -44,7 +44,7 @@ class Difference:
     """Elements that are NaN or infinity, or become so in the base model's type."""
 
 
-def compare(found: Slice, base: Slice) -> Difference:
+def compare(found: Slice, base: Slice) -> ElementDifference:
     """Return how a tensor differs from the base model's, both of one shape and of types in :data:`FLOATS`, or equal."""
     import numpy as np
 
@@ -62,7 +62,7 @@ def compare(found: Slice, base: Slice) -> Difference:
         changed += differ
         if differ and base.info.dtype in FLOATS:
             broken += int((~np.isfinite(_widen(cast, base.info.dtype))).sum())
-    return Difference(changed, rounded, broken)
+    return ElementDifference(changed, rounded, broken)
 
 
 def _pieces(one: Slice) -> Any:

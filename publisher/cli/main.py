@@ -27,6 +27,7 @@ COMMANDS = {
     "release": "Harden a model after a manifest, attack the result, sign the package.",
     "plan": "Show what a release would do, without loading the model.",
     "verify": "Check a package against a public key.",
+    "compare": "Put several hardened models of one base model side by side.",
     "audit": "Check whether a fine-tuned model kept what a package's freeze mask names.",
     "report": "Show, convert or open the report of a release.",
     "membranes": "Look at membranes, merge and convert them, train them alone.",
