@@ -37,6 +37,8 @@ COMMANDS = {
 }
 UNUSABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 """Errors of the system for a path that the user has to write otherwise."""
+COMPLETE = "_PUBLISHER_COMPLETE"
+"""Variable in which a shell asks for completions."""
 ISSUES = "This is an error in publisher or in a plugin. Run again with --debug for the traceback."
 
 
@@ -99,6 +101,8 @@ class Commands(click.Group):
         kwargs |= {"args": [word for word in given if word != "--debug"], "standalone_mode": False}
         kwargs.setdefault("prog_name", program())
         interrupts.listen()
+        if os.environ.get(COMPLETE):
+            super().main(args=given, prog_name=NAME, complete_var=COMPLETE)  # answers the shell and ends
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that torchvision is not there
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin lose to whatever else wants the cores
         with output.clean_stderr():
