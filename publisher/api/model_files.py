@@ -144,7 +144,7 @@ def _shards(index: Mapping[str, Any], where: str) -> list[str]:
 def _no_weights(names: Collection[str], part: str, wanted: str) -> ModelError:
     here = sorted(name for name in names if name.startswith(f"{part}/") and name.endswith(HEAVY))
     others = ", ".join(name.partition("/")[2] for name in here if not is_hidden(name))
-    hint = "Save the pipeline anew with save_pretrained(..., safe_serialization=True), without a variant."
+    hint = "Save the pipeline again with save_pretrained(..., safe_serialization=True), without a variant."
     return ModelError(
         f"has no {wanted.rpartition('/')[2]}" + (f", only {others}" if others else ""),
         where=part,

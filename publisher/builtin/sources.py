@@ -73,7 +73,10 @@ def _no_folder(reference: str, folder: Path) -> tuple[str, str]:
             f"If this is a repository of the Hugging Face hub, write hf:{reference}@ and the 40 hex digits of a commit."
         )
     what = "there is no model_index.json in this folder" if folder.is_dir() else "there is no such folder"
-    return what, "Give the folder of a diffusers model, relative to the manifest: the one that holds model_index.json."
+    return what, (
+        "Give the folder of a diffusers model: the one that holds model_index.json.\n"
+        "A path in a manifest begins at the manifest's folder."
+    )
 
 
 class Hub(ModelSource):

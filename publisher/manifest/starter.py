@@ -34,7 +34,8 @@ def starter(name: str, reference: str, defaults: ModelDefaults, steps: Mapping[s
     ]
     if not defaults.scorer:
         lines += [
-            "# Nobody is known who could judge this model's images, so its claims will end as unknown. Name a scorer:",
+            "# Nobody is known who could judge this model's images, so its claims will end as unknown. Name a scorer;",
+            "# `publisher plugins` lists those that are installed:",
             "# evaluate: {scorer: NAME}",
         ]
     return "\n".join(lines) + "\n"

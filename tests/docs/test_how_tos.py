@@ -75,3 +75,19 @@ def test_the_pages_run_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         run(words)
     exec("\n".join(blocks("fixed-strength-lora.md", "python")), code)
     assert code["pipeline"].get_active_adapters() == ["skull"]
+
+
+def test_the_page_on_a_model_of_ones_own_leads_to_a_plan_that_can_be_decided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = "your-own-model.md"
+    exec(blocks(page, "python")[0], {})
+    init, plan, keygen, release, verify = commands(page)
+    run(init)
+    assert "Nobody is known who could judge" in Path("demo/manifest.yaml").read_text()
+    Path("demo/manifest.yaml").write_text(blocks(page, "yaml")[0])
+    assert "images  330 of the base model" in run(plan)
+    run(keygen)
+    assert release[2:] == ["demo/manifest.yaml", "--key", "keys/publisher.key"]
+    assert verify[2:] == ["releases/my-model-clean-1.0.0", "--key", "keys/publisher.pub"]

@@ -47,7 +47,7 @@ def test_copies_of_the_weights_that_no_step_edits_are_left_out(toy: Path, anatom
 
 def test_weights_in_pickles_only_are_refused_with_the_way_out(toy: Path, anatomy: Anatomy) -> None:
     (toy / "unet" / "diffusion_pytorch_model.safetensors").rename(toy / "unet" / "diffusion_pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"only diffusion_pytorch_model.bin\n  Save the pipeline anew"):
+    with pytest.raises(ModelError, match=r"only diffusion_pytorch_model.bin\n  Save the pipeline again"):
         ModelFolder(toy, anatomy)
 
 
