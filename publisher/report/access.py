@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from publisher.api import Access, CheckRecord, ClaimRecord, GoneConcept, Interval, ReleaseReport, Verdict
-from publisher.api.model_files import MEMBRANES
 from publisher.api.training import UNMASKED
 from publisher.api.verdicts import decide, lower
 from publisher.report import verdicts
@@ -278,7 +277,8 @@ def _attempts(
         return []
     alone = _alone(check, concept)
     together = len(check.concepts)
-    condition = _condition(report, claim, check, concept)
+    membranes = _membranes(report, check)
+    condition = _condition(claim, check, needed=concept in membranes)
     attempt = Attempt(
         check=check,
         verdict=_verdict(check, alone),
@@ -286,7 +286,7 @@ def _attempts(
         interval="",
         n="0",
         condition=condition,
-        attached=condition != WITH_MEMBRANES and _with_membranes(report, check),
+        attached=bool(membranes) and concept not in membranes,
         together=together,
         pooled=together > 1 and alone is None,
     )
@@ -341,22 +341,29 @@ def _verdict(check: CheckRecord, alone: Interval | None) -> Verdict:
     return "passed" if decide(check.gate, alone)[0] == "passed" else "reported"
 
 
-def _condition(report: ReleaseReport, claim: ClaimRecord, check: CheckRecord, concept: str) -> str:
-    """Return what has to hold for a check's number of one concept to hold."""
+def _condition(claim: ClaimRecord, check: CheckRecord, *, needed: bool) -> str:
+    """Return what has to hold for a check's number of one concept to hold.
+
+    Args:
+        claim: of the check.
+        check: that was made.
+        needed: a membrane of this concept was attached.
+    """
     if masked(check):
         return WITH_MASK
     if not check.attached:
         return ""
-    known = report.permeabilities.membranes if report.permeabilities else None
-    if _with_membranes(report, check) and (known is None or concept in known):
-        return WITH_MEMBRANES
-    return BY_BINDING[claim.binds]
+    return WITH_MEMBRANES if needed else BY_BINDING[claim.binds]
 
 
-def _with_membranes(report: ReleaseReport, check: CheckRecord) -> bool:
-    """Return whether membranes were attached. Attackers who change weights attach none to them."""
-    there = report.permeabilities is not None or MEMBRANES in report.files
-    return there and check.attached and not check.trials
+def _membranes(report: ReleaseReport, check: CheckRecord) -> tuple[str, ...]:
+    """Return the concepts whose membranes were attached. Attackers who change weights attach none to them.
+
+    Where membranes are attached the report has their permeabilities, or the check is *unknown*.
+    """
+    if report.permeabilities is None or not check.attached or check.trials:
+        return ()
+    return report.permeabilities.membranes
 
 
 def _cost(attempt: Attempt, model: ModelCurve, seconds: float | None) -> Attempt:
