@@ -36,7 +36,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Strip:
+class ConceptStrip:
     """The pictures of one concept at the head of the page."""
 
     concept: GoneConcept
@@ -84,7 +84,7 @@ class Section:
 class Outline:
     """What stands where on the page."""
 
-    strips: tuple[Strip, ...]
+    strips: tuple[ConceptStrip, ...]
     sections: tuple[Section, ...]
 
     def claims(self, *roles: Role) -> list[Section]:
@@ -100,7 +100,7 @@ def outline(report: ReleaseReport) -> Outline:
     """Return the order of a report's page."""
     gone = {concept.id: concept for concept in report.concepts}
     places = {check.id: _place(check, gone) for claim in report.claims for check in claim.checks}
-    strips = tuple(Strip(concept, _strip(report, concept, places, gone)) for concept in gone.values())
+    strips = tuple(ConceptStrip(concept, _strip(report, concept, places, gone)) for concept in gone.values())
     shown = {id(one.record) for strip in strips for one in strip.pairs}
     rest = [one for one in report.pairs if id(one) not in shown]
     sections: list[Section] = []
