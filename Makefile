@@ -16,6 +16,7 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 quickstart: $(READY)  ## release the embedded model without two objects and a style
+	@echo 'Releasing manifests/quickstart.yaml: four steps, attacks on the result, a signed package. About three minutes.'
 	rm -rf out/quickstart/emoji-clean-1.0.0
 	$(BIN)/publisher release manifests/quickstart.yaml --out out/quickstart --throwaway-key
 
@@ -71,6 +72,7 @@ clean:  ## remove the environment and everything that was made
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"publisher needs Python 3.11 or newer; {sys.executable} is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12")'
+	@echo 'Setting up .venv once: Python packages, torch the largest of them. This takes some minutes.'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
