@@ -21,7 +21,7 @@ import click
 
 import publisher
 from publisher import api, auditing, errors
-from publisher.api import Params, choosing, evidence, freeze_mask, hookspecs, loading, membranes
+from publisher.api import Params, choosing, evidence, freeze_mask, hookspecs, loading, membranes, presets, words
 from publisher.api.diffusion import checkpoints, denoiser, latents, learner, loop, text, threads
 from publisher.cli import main
 from publisher.safeguards.freeze_mask.audit.records import Audit
@@ -119,7 +119,8 @@ def api_page() -> str:
             parts += _class_lines(value)
         elif inspect.isfunction(value):
             parts += _function_lines(value)
-    for module in (choosing, evidence, freeze_mask, text, denoiser, latents, learner, loop, threads, checkpoints):
+    of_steps = (choosing, presets, words, evidence, freeze_mask)
+    for module in (*of_steps, text, denoiser, latents, learner, loop, threads, checkpoints):
         parts += [f"# `{module.__name__}`\n", f"```text\n{inspect.cleandoc(module.__doc__ or '')}\n```\n"]
         for value in _own(module):
             parts += _class_lines(value) if isinstance(value, type) else _function_lines(value)
