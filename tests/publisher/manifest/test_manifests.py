@@ -56,6 +56,15 @@ def test_every_manifest_fits_its_schema_and_resolves_with_the_plugins_that_come_
     assert all(concept.prompts for concept in (*resolved.scope.concepts, *resolved.scope.keep))
 
 
+@pytest.mark.parametrize("path", MANIFESTS, ids=NAMES)
+def test_every_concept_of_a_manifest_has_a_scorer_that_knows_its_label(path: Path, installed: Catalog) -> None:
+    resolved = read(path, installed)
+    judged = [(scorer, installed.labels(scorer.use, scorer.params)) for scorer in resolved.evaluate.scorers]
+    for concept in (*resolved.scope.concepts, *resolved.scope.keep):
+        (labels,) = (known[concept.kind] for scorer, known in judged if concept.kind in scorer.kinds)
+        assert labels is None or concept.label in labels
+
+
 def test_the_quickstart_takes_out_three_objects_and_a_style_and_keeps_all_else(installed: Catalog) -> None:
     scope = read(ROOT / "manifests" / "quickstart.yaml", installed).scope
     assert sorted(concept.kind for concept in scope.concepts) == ["object", "object", "object", "style"]
