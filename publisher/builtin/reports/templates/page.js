@@ -9,17 +9,16 @@
   });
   const search = () => {
     const asked = box.value.toLowerCase().split(/\s+/).filter(Boolean);
-    let hits = 0;
     for (const { place, words } of places) {
-      const hit = asked.every((word) => words.includes(word));
-      place.classList.toggle("missed", !hit);
-      hits += hit ? 1 : 0;
+      place.classList.toggle("missed", !asked.every((word) => words.includes(word)));
     }
     document.body.classList.toggle("searching", asked.length > 0);
-    found.textContent = asked.length > 0 ? `${hits} of ${places.length} places` : "";
+    const shown = places.filter(({ place }) => place.getClientRects().length > 0).length;
+    found.textContent = asked.length > 0 ? `${shown} of ${places.length} places` : "";
   };
   document.getElementById("finder").hidden = false;
   box.addEventListener("input", search);
+  document.getElementById("open").addEventListener("change", search);
   let closed = [];
   addEventListener("beforeprint", () => {
     closed = [...document.querySelectorAll("details:not([open])")];
