@@ -42,39 +42,53 @@ class HtmlPage(ReportFormat):
 
     def render(self, report: ReleaseReport) -> bytes:
         """Return the whole file."""
-        order = outline.outline(report)
-        galleries, missing = learning_curves.galleries(trained := [check for _, check in relearning.trained(report)])
         parts = {"style": _file("style.css"), "script": _file("page.js")}
-        page = (
-            _environment()
-            .get_template("page.html.j2")
-            .render(
-                report=report,
-                decision=verdicts.decision(report),
-                warnings=[*verdicts.contradictions(report), *verdicts.undone(report)],
-                order=order,
-                anchors=outline.anchors(order),
-                where={section.concept.id: section.anchor for section in order.sections if section.concept},
-                checks={check.id: check for claim in report.claims for check in claim.checks},
-                access=access.access_table(report),
-                legend=access.LEGEND,
-                columns=_columns(report),
-                cells={(cell.claim, cell.after): cell for cell in report.matrix},
-                units=_units(report),
-                trained=trained,
-                plots={check.id: plots for check, plots in zip(trained, galleries, strict=True)},
-                missing_plots={check.id: number for check, number in zip(trained, missing, strict=True)},
-                heat_parts=heat.parts(report),
-                heat_place=_heat_place(report, order),
-                limits=limits.limits(report),
-                numbers={claim.id: number for number, claim in enumerate(report.claims, 1)},
-                sentences={claim.id: claim.sentence for claim in report.claims},
-                folder=text.package_folder(report),
-                hashes={name: _sha256(content) for name, content in parts.items()},
-                **parts,
-            )
-        )
-        return page.encode()
+        hashes = {name: _sha256(content) for name, content in parts.items()}
+        template = _environment().get_template("page.html.j2")
+        return template.render(**_contents(report), **parts, hashes=hashes).encode()
+
+
+def _contents(report: ReleaseReport) -> dict[str, Any]:
+    """Return what the templates ask for besides the functions of the environment."""
+    order = outline.outline(report)
+    return {
+        "report": report,
+        "decision": verdicts.decision(report),
+        "warnings": [*verdicts.contradictions(report), *verdicts.undone(report)],
+        "order": order,
+        "access": access.access_table(report),
+        "legend": access.LEGEND,
+        "columns": _columns(report),
+        "cells": {(cell.claim, cell.after): cell for cell in report.matrix},
+        "units": _units(report),
+        "heat_parts": heat.parts(report),
+        "heat_place": _heat_place(report, order),
+        "limits": limits.limits(report),
+        "folder": text.package_folder(report),
+        **_names(report, order),
+        **_plots(report),
+    }
+
+
+def _names(report: ReleaseReport, order: outline.Outline) -> dict[str, dict[str, Any]]:
+    """Return where each check and concept stands, and what claims and checks are called by."""
+    return {
+        "anchors": outline.anchors(order),
+        "where": {section.concept.id: section.anchor for section in order.sections if section.concept},
+        "checks": {check.id: check for claim in report.claims for check in claim.checks},
+        "numbers": {claim.id: number for number, claim in enumerate(report.claims, 1)},
+        "sentences": {claim.id: claim.sentence for claim in report.claims},
+    }
+
+
+def _plots(report: ReleaseReport) -> dict[str, dict[str, Any]]:
+    """Return the plots of each check by training, and how many of them would make the page too large."""
+    trained = [check for _, check in relearning.trained(report)]
+    galleries, missing = learning_curves.galleries(trained)
+    return {
+        "plots": {check.id: plots for check, plots in zip(trained, galleries, strict=True)},
+        "missing_plots": {check.id: number for check, number in zip(trained, missing, strict=True)},
+    }
 
 
 def _file(name: str) -> str:
@@ -90,7 +104,7 @@ def _heat_place(report: ReleaseReport, order: outline.Outline) -> str:
     """Return the anchor of the section with the permeabilities: of the only concept with a membrane, or of several."""
     membranes = report.permeabilities.membranes if report.permeabilities else ()
     one = [section for section in order.sections if section.concept and list(membranes) == [section.concept.id]]
-    some = [*one, *order.claims("several"), *order.claims("all", "stays")]
+    some = [*one, *order.having("several"), *order.having("all", "stays"), *order.sections[-1:]]
     return some[0].anchor if membranes and some else ""
 
 

@@ -87,7 +87,7 @@ class Outline:
     strips: tuple[ConceptStrip, ...]
     sections: tuple[Section, ...]
 
-    def claims(self, *roles: Role) -> list[Section]:
+    def having(self, *roles: Role) -> list[Section]:
         """Return the sections of some roles."""
         return [section for section in self.sections if section.role in roles]
 

@@ -197,3 +197,20 @@ def test_a_section_counts_what_is_not_passed() -> None:
 def test_the_page_names_the_folder_of_its_package_in_the_commands() -> None:
     record = samples.passed().model_copy(update={"name": "a b; rm -rf /", "version": "$(x)"})
     assert "publisher verify a_b__rm_-rf__-__x_ --key publisher.pub" in words(record)
+
+
+@pytest.mark.parametrize(
+    ("membranes", "place"), [(("cigarette",), "cigarette"), (("cigarette", "pistol"), "What stays"), ((), "")]
+)
+def test_permeabilities_stand_with_their_concept_or_with_all(membranes: tuple[str, ...], place: str) -> None:
+    table = samples.permeabilities().model_copy(update={"membranes": membranes})
+    record = samples.report((samples.claim("kept", "it stays", (samples.kept_check(),)),), permeabilities=table)
+    ids = [str(tag.get("id")) for name, tag in page(record).tags if name in ("section", "h3")]
+    before = ids[: ids.index("membranes")] if "membranes" in ids else []
+    titles = {section.anchor: section.title for section in outline(record).sections}
+    assert [titles[one] for one in before if one in titles][-1:] == ([place] if place else [])
+
+
+def test_permeabilities_are_not_lost_where_only_concepts_have_sections() -> None:
+    record = samples.report((), permeabilities=samples.permeabilities(), pairs=())
+    assert "How far prompts open the membranes" in words(record)
