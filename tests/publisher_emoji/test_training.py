@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from publisher_emoji import Vocabulary, reference_images, vocabulary
 from publisher_emoji.generate import load_pipeline
 from publisher_emoji.scorer import EmojiClassifier, EmojiLabels
+from publisher_emoji.training import __main__ as script
 from publisher_emoji.training import evaluate, loop
-from publisher_emoji.training.__main__ import main
 from publisher_emoji.training.artwork import Artwork, augment, load_artwork
 from publisher_emoji.training.config import CONFIG_FILE, ImageConfig, Optimisation, load_config
 from publisher_emoji.training.diffusion import Captions, _min_snr_weights, build_scheduler
@@ -188,7 +188,9 @@ def _tiny_recipe(folder: Path) -> Path:
     recipe = yaml.safe_load(CONFIG_FILE.read_text(encoding="utf-8"))
     for part in (recipe["vae"], *recipe["diffusion"]["phases"]):
         part["train"] |= {"steps": 2, "batch": 4, "warmup": 1}
-    recipe["diffusion"]["views"] = 1
+    recipe["vae"]["block_out_channels"] = [16, 16, 16]
+    recipe["diffusion"] |= {"views": 1, "text_encoder": {"hidden_size": 32, "layers": 1, "heads": 4}}
+    recipe["diffusion"]["unet"] |= {"block_out_channels": [16, 32, 32]}
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return path
@@ -199,15 +201,20 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 
 
 @pytest.mark.slow
-def test_the_script_trains_a_loadable_model_twice_alike_and_without_a_concept(tmp_path: Path) -> None:
+def test_the_script_trains_a_loadable_model_twice_alike_and_without_a_concept(
+    artwork: Artwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = artwork.objects <= WORDS.object_names.index("cigarette") + 3
+    some = Artwork(artwork.images[few], artwork.objects[few], artwork.styles[few])
+    monkeypatch.setattr(script, "load_artwork", lambda _words: some)
     config = str(_tiny_recipe(tmp_path))
     for build in ("one", "two"):
-        result = CliRunner().invoke(main, ["diffusion", "--config", config, "--build", str(tmp_path / build)])
+        result = CliRunner().invoke(script.main, ["diffusion", "--config", config, "--build", str(tmp_path / build)])
         assert result.exit_code == 0, result.output
     one, two = (_weights(tmp_path / build / "model") for build in ("one", "two"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     retrain = ["diffusion", "--config", config, "--build", str(tmp_path / "one"), "--without", "cigarette"]
-    assert CliRunner().invoke(main, retrain).exit_code == 0
+    assert CliRunner().invoke(script.main, retrain).exit_code == 0
     retrained = tmp_path / "one" / "without-cigarette" / "model"
     assert not torch.equal(_weights(retrained)["conv_in.weight"], one["conv_in.weight"])
     vae = Path("vae") / "diffusion_pytorch_model.safetensors"
@@ -218,13 +225,13 @@ def test_the_script_trains_a_loadable_model_twice_alike_and_without_a_concept(tm
 
 def test_two_recipes_do_not_mix_in_one_folder(tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text(json.dumps({"seed": 1}), encoding="utf-8")
-    result = CliRunner().invoke(main, ["vae", "--build", str(tmp_path)])
+    result = CliRunner().invoke(script.main, ["vae", "--build", str(tmp_path)])
     assert result.exit_code == 2
     assert "records another recipe" in result.output
 
 
 def test_an_unknown_concept_lists_the_known_ones(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["all", "--build", str(tmp_path), "--without", "cigar"])
+    result = CliRunner().invoke(script.main, ["all", "--build", str(tmp_path), "--without", "cigar"])
     assert result.exit_code == 2
     assert "'cigar' is neither an object nor a style" in result.output
     assert "cigarette" in result.output
@@ -232,7 +239,7 @@ def test_an_unknown_concept_lists_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_only_a_whole_base_model_is_installed(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["vae", "--build", str(tmp_path), "--install"])
+    result = CliRunner().invoke(script.main, ["vae", "--build", str(tmp_path), "--install"])
     assert result.exit_code == 2
     assert "--install goes with `all`" in result.output
 
