@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CODE = [path for folder in ("publisher", "plugins") for path in sorted((ROOT / folder).rglob("*.py"))]
 WORDS = """
-Adapt Add Append Apply Arrange Ask Attach Begin Build Call Change Check Choose Clean Clip Close Collect Compare
+Adapt Add Append Apply Arrange Ask Attach Begin Bound Build Call Change Check Choose Clean Clip Close Collect Compare
 Complain Compute Copy Count Decide Describe Edit Embed Encode End Erase Fetch Fill Find Forget Forward Freeze
 Generate Get Give Group Harden Hash Hear Hide Hold Ignore Immunise Import Install Judge Keep Kill Learn Leave Let
 List Load Look Make Measure Merge Minimise Move Multiply Name Note Open Parse Perform Place Plan Print Promise Put

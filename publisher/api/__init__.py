@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from publisher.api.artifacts import safetensors_bytes
 from publisher.api.attacks import Access, Attack, ImageRequest, Sampling
-from publisher.api.calibration import ScorerErrors, Tally
+from publisher.api.calibration import CalibrationSheet, ScorerErrors, Tally
 from publisher.api.claims import Binding, Check, Claim, Gate, MembraneUse, Verdict
 from publisher.api.concepts import Concept, Kind, Scope
 from publisher.api.descent import DescentAttack, DescentParams, PriorParams, TrialStart
@@ -20,7 +20,16 @@ from publisher.api.families import (
 )
 from publisher.api.freeze_mask import Frozen
 from publisher.api.hookspecs import hookimpl, hookspec
-from publisher.api.metrics import CurveMetric, Interval, Measurement, Metric, Observation, PixelPair, Request
+from publisher.api.metrics import (
+    CurveMetric,
+    Interval,
+    Measurement,
+    Metric,
+    Observation,
+    PixelPair,
+    Request,
+    SetMetric,
+)
 from publisher.api.models import Credit, Model, ModelInfo, StepPlan, TensorInfo, cross_attention
 from publisher.api.params import Params
 from publisher.api.records import (
@@ -51,6 +60,7 @@ __all__ = [
     "Anatomy",
     "Attack",
     "Binding",
+    "CalibrationSheet",
     "Capability",
     "Captions",
     "Check",
@@ -115,6 +125,7 @@ __all__ = [
     "Scorer",
     "ScorerCard",
     "ScorerErrors",
+    "SetMetric",
     "Step",
     "StepContext",
     "StepEnd",

@@ -1,8 +1,9 @@
-"""What is known of a scorer's errors, in counts."""
+"""What is known of a scorer's errors, in counts; and the calibration sheet that carries them."""
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -41,3 +42,78 @@ class ScorerErrors(Params):
     """Images of the concept in which the scorer sees it."""
     false_alarms: Tally | None = None
     """Images of something else in which the scorer sees it. None: there are none to count."""
+
+
+class CalibrationSheet(Params):
+    """Counts of a scorer's errors about one concept, and what they hold for.
+
+    It holds for this scorer, version, weights, parameters, label and image size alone. It names no image: of the sets
+    there are counts, and one digest with a salt.
+    """
+
+    calibration: Literal[1] = 1
+    """Version of this schema."""
+    scorer: str
+    """Registered name of the scorer."""
+    version: str
+    """Of the scorer."""
+    weights: str
+    """sha256 of its weights, as its card has it."""
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """File or model that its parameters name -> sha256."""
+    params: dict[str, Any]
+    """Its parameters, defaults written out; a chosen threshold is among them."""
+    kind: str
+    """Kind of the concept."""
+    label: str
+    """What the scorer calls the concept."""
+    size: tuple[int, int]
+    """Height and width of the images, in pixels."""
+    method: Literal["labelled", "base"]
+    """Whether people have sorted the images, or the base model has generated them: then the counts are bounds."""
+    about: str = ""
+    """What the images are, and who has labelled them, in free text."""
+    positives: Tally
+    """Images of the concept in which the scorer sees it. None of them took part in choosing the threshold."""
+    negatives: Tally
+    """Images of something else in which the scorer sees it, of which the same is true."""
+    chosen_on: tuple[Tally, Tally] | None = None
+    """The same of the images on which the threshold was chosen; None: it was not chosen."""
+    specificity: float | None = None
+    """Least specificity that was asked for when it was chosen."""
+    seed: int
+    """Of the shuffle that halved the images, or the first of the generated images."""
+    duplicates: int = Field(default=0, ge=0)
+    """Images that were left out because their pixels were there already."""
+    salt: str
+    """Random hexadecimal digits in front of the lists that are digested."""
+    digests: tuple[str, str]
+    """sha256 over salt and sorted digests of the pixels of all positives, and of all negatives."""
+
+    def errors(self, source: str) -> ScorerErrors:
+        """Return the counts of the errors.
+
+        Args:
+            source: file of the sheet.
+        """
+        return ScorerErrors(source=source, seen=self.positives, false_alarms=self.negatives)
+
+    def difference(self, **facts: Any) -> str:
+        """Return what the sheet says otherwise than these facts, in one sentence; empty: it holds for them.
+
+        Args:
+            facts: fields of the sheet by name.
+        """
+        for name, value in facts.items():
+            mine = getattr(self, name)
+            if mine == value:
+                continue
+            if isinstance(mine, dict) and isinstance(value, dict):
+                key = next(key for key in sorted({*mine, *value}) if mine.get(key) != value.get(key))
+                return f"its {name} have {key!r} {_words(mine, key)}, here it is {_words(value, key)}"
+            return f"its {name} is {mine!r}, here it is {value!r}"
+        return ""
+
+
+def _words(values: Mapping[str, Any], key: str) -> str:
+    return repr(values[key]) if key in values else "missing"

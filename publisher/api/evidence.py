@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from publisher.api.claims import MembraneUse
 from publisher.api.concepts import Concept, Scope
@@ -42,6 +42,10 @@ class EvidenceRow(Params):
     hardened_sha256: str
     distance: float = Field(ge=0)
     """Root mean square difference on [0, 1] pixels."""
+    base_match: float | None = Field(default=None, ge=-1, le=1)
+    """Cosine of the base model's image with the prompt; not there: no metric of the check reads it."""
+    hardened_match: float | None = Field(default=None, ge=-1, le=1)
+    """Cosine of the hardened model's image with the prompt; as ``base_match``."""
     membranes: MembraneUse = "on"
     """As the check asks: with the package's membranes, or without them."""
     permeabilities: dict[str, float] | None = None
@@ -59,7 +63,19 @@ class EvidenceRow(Params):
             guidance=self.guidance,
             distance=self.distance,
             permeability=None if self.permeabilities is None else sum(self.permeabilities.values()),
+            base_match=self.base_match,
+            hardened_match=self.hardened_match,
         )
+
+    @model_serializer(mode="wrap")
+    def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what few checks have."""
+        data: dict[str, Any] = whole(self)
+        return {
+            name: value
+            for name, value in data.items()
+            if value is not None or name not in ("base_match", "hardened_match")
+        }
 
     def observation(self) -> Observation:
         """Return what a metric that reads judgements is told of it.

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from publisher.api.calibration import ScorerErrors
 from publisher.api.params import Params
 from publisher.api.steps import P, Parametrised
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from publisher.api.training import Trial
+
+    Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Request(Params):
@@ -47,6 +53,10 @@ class PixelPair(Params):
     """Root mean square difference of the two images, on [0, 1] pixels."""
     permeability: float | None = Field(default=None, ge=0)
     """The sum of all membranes' permeabilities for this prompt; None: none was attached."""
+    base_match: float | None = Field(default=None, ge=-1, le=1)
+    """Cosine of the base model's image with the prompt; None: the metric does not read it."""
+    hardened_match: float | None = Field(default=None, ge=-1, le=1)
+    """Cosine of the hardened model's image with the prompt; None as for ``base_match``."""
 
     @property
     def request(self) -> Request:
@@ -91,7 +101,9 @@ class Measurement(Params):
     """What a metric found."""
 
     hardened: Interval
-    """The number that the gate looks at."""
+    """The number that the gate looks at: where the scorer's errors are known, corrected for them."""
+    seen: Interval | None = None
+    """The same as the scorer sees it. None: nothing was corrected."""
     base: Interval | None = None
     """The control: the same number of the base model, where it exists."""
     by_concept: dict[str, Interval] = Field(default_factory=dict)
@@ -121,6 +133,10 @@ class Metric(Parametrised[P], ABC):
             the report's first table, which says what it takes to get a concept back.
         judged: False for a metric that reads pixels alone. It is given :class:`PixelPair`, and its checks need no
             scorer.
+        matches: True for a metric that reads how well images fit their prompts, for which it needs a scorer that reads
+            texts.
+        errors: concept's id -> counts of the errors of the scorer that judges it, for rates that take account of them.
+            The release sets them before ``measure`` and ``best``; empty outside a release.
     """
 
     name: ClassVar[str]
@@ -132,6 +148,8 @@ class Metric(Parametrised[P], ABC):
     summary: ClassVar[str] = ""
     resistance: ClassVar[bool] = False
     judged: ClassVar[bool] = True
+    matches: ClassVar[bool] = False
+    errors: Mapping[str, ScorerErrors] = MappingProxyType({})
 
     @abstractmethod
     def measure(self, params: P, observations: Sequence[Observation]) -> Measurement:
@@ -149,6 +167,34 @@ class Metric(Parametrised[P], ABC):
 
         Raises:
             ValueError: n is too few for :meth:`measure`.
+        """
+
+
+class SetMetric(Metric[P], ABC):
+    """Compares all images of the hardened model with all of the base model, by a scorer's features."""
+
+    judged: ClassVar[bool] = False
+
+    def measure(self, params: P, observations: Sequence[Observation]) -> Measurement:  # noqa: ARG002
+        """Refuse: without features there is nothing to compare.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"the metric {self.name!r} needs the features of a scorer")
+
+    @abstractmethod
+    def compare(self, params: P, pairs: Sequence[PixelPair], base: Array, hardened: Array) -> Measurement:
+        """Return the number of these images.
+
+        Args:
+            params: of the metric.
+            pairs: what was asked for, in the order of the check.
+            base: features of the base model's images in that order, ``(n, d)``, each row of length 1, float64.
+            hardened: the same of the hardened model's images.
+
+        Raises:
+            ValueError: too few images to say anything; the check becomes *unknown*.
         """
 
 

@@ -31,6 +31,8 @@ class Judgement(Params):
     """Kind -> the scorer's confidence in that label, in [0, 1]."""
     seen: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Kind -> every label that it sees, none or several. Of a kind that is not here, the one in :attr:`labels`."""
+    disputed: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Kind -> labels that some of several scorers see that judge together, and others do not."""
     unsure: tuple[str, ...] = ()
     """Kinds that it cannot judge in this image."""
 
@@ -45,7 +47,7 @@ class Judgement(Params):
         Raises:
             KeyError: the scorer does not judge this kind.
         """
-        if concept.kind in self.unsure:
+        if concept.kind in self.unsure or concept.label in self.disputed.get(concept.kind, ()):
             return None
         if concept.kind in self.seen:
             return concept.label in self.seen[concept.kind]
@@ -70,7 +72,8 @@ class ScorerCard(Params):
     classes: dict[str, int]
     """Kind -> number of labels."""
     calibration: str
-    """What is known of its errors, with n."""
+    """What is known of its errors, with n. It may be empty: counts decide how far a scorer is believed. The release
+    adds those of its calibration sheets."""
     use: str = ""
     """Registered name of the scorer. The release fills in this field and those that follow."""
     version: str = ""
@@ -81,6 +84,8 @@ class ScorerCard(Params):
     """Its parameters, defaults written out."""
     inputs: dict[str, str] = Field(default_factory=dict)
     """File or model that the parameters name -> its sha256."""
+    sheets: dict[str, str] = Field(default_factory=dict)
+    """Calibration sheet among the reports -> its sha256."""
 
 
 class Scorer(Configured[P], ABC):

@@ -26,6 +26,7 @@ COMMANDS = {
     "init": "Write a first manifest.",
     "release": "Harden a model after a manifest, attack the result, sign the package.",
     "plan": "Show what a release would do, without loading the model.",
+    "calibrate": "Count a scorer's errors about a concept, for a calibration sheet.",
     "verify": "Check a package against a public key.",
     "compare": "Put several hardened models of one base model side by side.",
     "audit": "Check whether a fine-tuned model kept what a package's freeze mask names.",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from publisher.api import (
     Check,
@@ -20,19 +22,24 @@ from publisher.api import (
     UsageError,
     Verdict,
 )
+from publisher.api.evidence import EvidenceRow
 from publisher.api.verdicts import overall, worst
 from publisher.evaluate.altering import altered
-from publisher.evaluate.context import ModelsUnderTest, Setting, StepClaim, Tools, Unmeasured
+from publisher.evaluate.context import COUNCIL, ModelsUnderTest, ReleaseScorer, Setting, StepClaim, Tools, Unmeasured
 from publisher.evaluate.finetune.record import record_of_trials
 from publisher.evaluate.finetune.run import Relearned, relearn
 from publisher.evaluate.images import Wanted, sampler_of, without_concept
-from publisher.evaluate.measure import Observed, record_of, unknown
+from publisher.evaluate.measure import Observed, errors_about, record_of, rows_of, unknown, vectors_of
 from publisher.evaluate.observe import Observations, observe
 from publisher.evaluate.pairs import pairs_of, shown, worst_concepts
 from publisher.evaluate.permeabilities import table
 from publisher.evaluate.prepare import PreparedCheck, settle
-from publisher.evaluate.scorers import cards_of
+from publisher.evaluate.scorers import FEATURES, JUDGE, Task, cards_of
+from publisher.evaluate.sheets import require_fit, sheet_bytes
 from publisher.model.digest import sha256_json
+
+if TYPE_CHECKING:
+    from publisher.api.metrics import Array
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ def run_checks(
     found = [item for item in prepared.values() if isinstance(item, PreparedCheck)]
     cards = cards_of([name for item in found for name in item.scorers.values() if name], tools, setting)
     for item in found:
-        ready = _judged(item, cards)
+        ready = _judged(item, cards, tools, models.base.anatomy.latents.image_size)
         prepared[item.check.id] = ready if isinstance(ready, Unmeasured) else _fit(ready, models, trained)
     good = [item for item in prepared.values() if isinstance(item, PreparedCheck)]
     plain = [item for item in good if not item.trains and not item.alters]
@@ -107,30 +114,58 @@ def run_checks(
         good, scope, models, tools, setting
     )
     trials = relearn([item for item in good if item.trains], scope, models, tools, sampling, setting)
-    results = _Results(scope, observations, trials, prepared, _sampler(models), tools)
+    sampler = _sampler(models)
+    rows = {
+        item.check.id: views
+        if isinstance(views := observations[item.check.id], Unmeasured)
+        else rows_of(item, Observed(scope, views, sampler))
+        for item in good
+        if not item.trains
+    }
+    vectors = {
+        item.check.id: views
+        if isinstance(views := observations[item.check.id], Unmeasured)
+        else vectors_of(item, views)
+        for item in good
+        if item.reads == FEATURES
+    }
+    results = _Results(scope, rows, vectors, trials, prepared, tools)
     records = tuple(_claim(claim, results, setting) for claim in claims)
+    cards_there = {name: card for name, card in cards.items() if isinstance(card, ScorerCard)}
     return Evaluation(
         claims=records,
-        evidence=results.evidence,
+        evidence=results.evidence | {file: data for name in cards_there for file, data in _sheets(tools.scorers[name])},
         pairs=pairs_of([(item, _shown(item, records, scope)) for item in plain], scope, seen),
         permeabilities=_table(seen, wanted, scope),
-        scorers={name: card for name, card in cards.items() if isinstance(card, ScorerCard)},
+        scorers=cards_there,
         seconds={name: found.seconds for name, found in trials.items() if isinstance(found, Relearned)},
         left_out=frozenset(name for name, found in prepared.items() if isinstance(found, _LeftOut)),
     )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Results:
     """All that was generated and trained, for the checks to be measured with."""
 
     scope: Scope
-    observations: Mapping[str, Observations | Unmeasured]
+    rows: Mapping[str, list[EvidenceRow] | Unmeasured]
+    """Check's id -> lines of its evidence, one for each request, or why there are none."""
+    vectors: Mapping[str, tuple[Array, Array] | Unmeasured]
+    """Check whose metric compares features -> those of both models' images, or why there are none."""
     trials: Mapping[str, Relearned | Unmeasured]
     prepared: Mapping[str, PreparedCheck | Unmeasured]
-    sampler: str
     tools: Tools
     evidence: dict[str, bytes] = field(default_factory=dict)
+
+    @cached_property
+    def lines(self) -> dict[str, list[EvidenceRow]]:
+        """The lines of the checks that have some."""
+        return {name: rows for name, rows in self.rows.items() if not isinstance(rows, Unmeasured)}
+
+    @cached_property
+    def judges(self) -> dict[str, str]:
+        """The scorers of each check."""
+        return {name: found.scorer for name, found in self.prepared.items() if isinstance(found, PreparedCheck)}
 
     def record(self, check: Check) -> CheckRecord:
         """Measure a check. What its attack needs and its metric says is known even where it could not be measured."""
@@ -144,10 +179,12 @@ class _Results:
             return unknown(check, str(prepared))
         if prepared.trains:
             return record_of_trials(prepared, self.trials[check.id], self.evidence)
-        seen = self.observations[check.id]
-        if isinstance(seen, Unmeasured):
-            return unknown(check, str(seen), prepared)
-        return record_of(prepared, Observed(self.scope, seen, self.sampler), self.evidence)
+        rows = self.rows[check.id]
+        if isinstance(rows, Unmeasured):
+            return unknown(check, str(rows), prepared)
+        judged = prepared.metric.judged
+        errors = errors_about(prepared, self.lines, self.judges, self.scope, self.tools) if judged else {}
+        return record_of(prepared, rows, errors, self.scope, self.evidence, self.vectors.get(check.id))
 
 
 class _LeftOut(Unmeasured):
@@ -161,25 +198,42 @@ def _settled(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step:
         return error
 
 
-def _judged(prepared: PreparedCheck, cards: Mapping[str, ScorerCard | Unmeasured]) -> PreparedCheck | Unmeasured:
-    """Return the check if its scorers can judge, else why not. A metric that reads pixels alone does without them."""
+def _judged(
+    prepared: PreparedCheck, cards: Mapping[str, ScorerCard | Unmeasured], tools: Tools, size: tuple[int, int]
+) -> PreparedCheck | Unmeasured:
+    """Return the check if its scorers can judge and their calibration holds for images of this size, else why not.
+
+    A metric that reads pixels alone does without them.
+    """
     scorers = dict(prepared.scorers)
-    for concept, name in prepared.scorers.items():
-        card = cards.get(name)
-        if isinstance(card, Unmeasured):
-            if prepared.metric.judged:
-                return card
-            scorers[concept] = ""
+    for concept in prepared.concepts:
+        try:
+            for scorer in tools.members(prepared.scorers[concept.id]):
+                card = cards[scorer.id]
+                if isinstance(card, Unmeasured):
+                    raise card
+                if prepared.metric.judged:
+                    require_fit(scorer, concept, card, size)
+        except Unmeasured as error:
+            if prepared.needs_scorer:
+                return error
+            scorers[concept.id] = ""
     return replace(prepared, scorers=scorers)
 
 
-def _judges(checks: Iterable[PreparedCheck]) -> dict[ImageRequest, set[str]]:
-    """Return for each request, without its concept, the scorers that judge its images."""
-    found: dict[ImageRequest, set[str]] = {}
+def _sheets(scorer: ReleaseScorer) -> Iterator[tuple[str, bytes]]:
+    return ((file, sheet_bytes(sheet)) for file, sheet in scorer.sheets.items())
+
+
+def _tasks(checks: Iterable[PreparedCheck]) -> dict[ImageRequest, set[Task]]:
+    """Return for each request, without its concept, what which scorer has to do with its images."""
+    found: dict[ImageRequest, set[Task]] = {}
     for item in checks:
         for request in item.asked.requests:
-            name = item.scorers[request.concept]
-            found.setdefault(without_concept(request), set()).update({name} if name else ())
+            name, tasks = item.scorers[request.concept], found.setdefault(without_concept(request), set())
+            tasks.update((one, JUDGE) for one in name.split(COUNCIL) if one)
+            if item.reads:
+                tasks.add((item.readers[request.concept], item.reads))
     return found
 
 
@@ -213,9 +267,7 @@ def _altered(
         try:
             with altered(group[0].attack, group[0].attack_params, models, setting) as model:
                 here = ModelsUnderTest(models.base, model)
-                found |= dict.fromkeys(
-                    names, observe(_wanted(group), scope, here, tools, setting, judges=_judges(group))
-                )
+                found |= dict.fromkeys(names, observe(_wanted(group), scope, here, tools, setting, tasks=_tasks(group)))
         except Unmeasured as error:
             found |= dict.fromkeys(names, error)
     return found
@@ -261,7 +313,7 @@ def _observe(
 ) -> Observations:
     if not checks:
         return Observations()
-    return observe(_wanted(checks), scope, models, tools, setting, judges=_judges(checks))
+    return observe(_wanted(checks), scope, models, tools, setting, tasks=_tasks(checks))
 
 
 def _shown(prepared: PreparedCheck, claims: Iterable[ClaimRecord], scope: Scope) -> tuple[ImageRequest, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from publisher.api import Anatomy, Attack, CheckRecord, Claim, Executor, Metric, Scorer
+from publisher.api import Anatomy, Attack, CalibrationSheet, CheckRecord, Claim, Executor, Metric, Scorer
 from publisher.api.model_files import RELEASE
 from publisher.evaluate.store import ImageStore
 from publisher.model.digest import sha256_file, sha256_json, sha256_list
@@ -18,6 +18,8 @@ class Unmeasured(Exception):  # noqa: N818 - not an error of anybody: it becomes
     """A check cannot be measured; the message is the reason in its record."""
 
 
+COUNCIL = "+"
+"""Stands between the ids of scorers that judge together."""
 MANIFEST = "manifest"
 """Name that stands for a step's id in the claim of the manifest's own checks."""
 _READ = (".safetensors", ".json", ".txt", ".model")
@@ -128,6 +130,8 @@ class ReleaseScorer:
     """File or model that its parameters name -> sha256."""
     origin: str = ""
     """sha256 over its plugin's source files."""
+    sheets: Mapping[str, CalibrationSheet] = field(default_factory=dict)
+    """File among the reports -> what is known of its errors about one concept."""
 
     @property
     def params(self) -> dict[str, Any]:
@@ -149,6 +153,10 @@ class Tools:
     executor: Executor[Any]
     neighbours: tuple[str, ...] = ()
     """Ids of all kept concepts, those first that read most like what goes; empty: the manifest's order counts."""
+
+    def members(self, judge: str) -> tuple[ReleaseScorer, ...]:
+        """Return the scorers behind the name of a judge: one, several of a council, or none where it is empty."""
+        return tuple(self.scorers[name] for name in judge.split(COUNCIL)) if judge else ()
 
 
 def _nothing(*_: object) -> None:

@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from publisher.api import Check, CheckRecord, Concept, ImageRequest, Judgement, Measurement, Scope
+from publisher.api import (
+    Check,
+    CheckRecord,
+    Concept,
+    ImageRequest,
+    Judgement,
+    Measurement,
+    Scope,
+    ScorerErrors,
+    SetMetric,
+)
+from publisher.api.base_errors import errors_of
 from publisher.api.evidence import EvidenceRow, hits, observations, with_unsure
 from publisher.api.verdicts import judge
 from publisher.errors import CRASHES
-from publisher.evaluate.context import Unmeasured
+from publisher.evaluate.context import Tools, Unmeasured
 from publisher.evaluate.evidence import json_lines
 from publisher.evaluate.images import without_concept
 from publisher.evaluate.observe import Observations, Seen
 from publisher.evaluate.permeabilities import Permeabilities
 from publisher.evaluate.prepare import PreparedCheck
 from publisher.evaluate.requests import one_line
-from publisher.evaluate.scorers import require_kind
+from publisher.evaluate.scorers import MATCH, both_judged, require_kind
+from publisher.evaluate.sheets import errors_of_sheet
+
+if TYPE_CHECKING:
+    from publisher.api.metrics import Array
 
 
 @dataclass(frozen=True)
@@ -30,18 +46,60 @@ class Observed:
     sampler: str
 
 
-def record_of(prepared: PreparedCheck, observed: Observed, evidence: dict[str, bytes]) -> CheckRecord:
-    """Measure a check and compare it with its gate; its rows are added to ``evidence``, whatever the verdict."""
-    check = prepared.check
+def rows_of(prepared: PreparedCheck, observed: Observed) -> list[EvidenceRow] | Unmeasured:
+    """Return the lines of a check's evidence, or why there are none."""
     try:
-        rows = _rows(prepared, observed)
+        return [_row(request, prepared, observed) for request in prepared.asked.requests]
     except Unmeasured as error:
-        return unknown(check, str(error), prepared)
+        return error
+
+
+def errors_about(
+    prepared: PreparedCheck,
+    rows: Mapping[str, Sequence[EvidenceRow]],
+    judges: Mapping[str, str],
+    scope: Scope,
+    tools: Tools,
+) -> dict[str, ScorerErrors]:
+    """Return what is known of the scorer's errors about each concept of a check.
+
+    Args:
+        prepared: the check.
+        rows: check's id -> its lines.
+        judges: check's id -> the scorers that judged it.
+        scope: the release's concepts.
+        tools: the scorers, with their calibration sheets.
+    """
+    name = prepared.check.id
+    alike = [row for other, some in rows.items() if judges[other] == judges[name] for row in some]
+    sheets = {one.id: errors_of_sheet(one, tools.members(prepared.scorers[one.id])) for one in prepared.concepts}
+    return errors_of(prepared.concepts, rows[name], alike, scope, {of: one for of, one in sheets.items() if one})
+
+
+def record_of(
+    prepared: PreparedCheck,
+    rows: Sequence[EvidenceRow],
+    errors: Mapping[str, ScorerErrors],
+    scope: Scope,
+    evidence: dict[str, bytes],
+    vectors: tuple[Array, Array] | Unmeasured | None = None,
+) -> CheckRecord:
+    """Measure a check and compare it with its gate; its rows are added to ``evidence``, whatever the verdict.
+
+    Args:
+        prepared: the check.
+        rows: lines of its evidence.
+        errors: of its scorer, for each concept.
+        scope: the release's concepts.
+        evidence: file -> content; gets one more.
+        vectors: features of both models' images, or why there are none; None: the metric compares none.
+    """
+    check = prepared.check
     data = json_lines(rows)
     name = f"evidence/{check.id}.jsonl"
     evidence[name] = data
     try:
-        measurement = _measure(prepared, rows, observed.scope)
+        measurement = _measure(prepared, rows, errors, scope, vectors)
     except Unmeasured as error:
         record = unknown(check, str(error), prepared)
     else:
@@ -72,10 +130,6 @@ def unknown(check: Check, reason: str, prepared: PreparedCheck | None = None) ->
     )
 
 
-def _rows(prepared: PreparedCheck, observed: Observed) -> list[EvidenceRow]:
-    return [_row(request, prepared, observed) for request in prepared.asked.requests]
-
-
 def _row(request: ImageRequest, prepared: PreparedCheck, observed: Observed) -> EvidenceRow:
     key = (without_concept(request), prepared.check.attached)
     if key not in observed.seen.seen:
@@ -84,6 +138,7 @@ def _row(request: ImageRequest, prepared: PreparedCheck, observed: Observed) -> 
     concept = observed.scope.concept(request.concept)
     base, hardened = _judgements(prepared, concept, observation)
     base_hit, hardened_hit = hits(base, hardened, concept, prepared.metric.better)
+    base_match, hardened_match = _read(prepared, request, observation) if prepared.reads == MATCH else (None, None)
     return EvidenceRow(
         check=prepared.check.id,
         **request.model_dump(),
@@ -95,9 +150,38 @@ def _row(request: ImageRequest, prepared: PreparedCheck, observed: Observed) -> 
         base_sha256=observation.base_sha256,
         hardened_sha256=observation.hardened_sha256,
         distance=observation.distance,
+        base_match=base_match,
+        hardened_match=hardened_match,
         membranes=prepared.check.membranes,
         permeabilities=_permeabilities(request.prompt, prepared.check, observed.seen.permeabilities),
     )
+
+
+def _read(prepared: PreparedCheck, request: ImageRequest, seen: Seen) -> tuple[Any, Any]:
+    """Return what the metric reads besides judgements, of the base and of the hardened image."""
+    said = seen.read.get((prepared.readers[request.concept], prepared.reads), "nobody read the images")
+    if isinstance(said, str):
+        raise Unmeasured(said)
+    return said
+
+
+def vectors_of(prepared: PreparedCheck, seen: Observations) -> tuple[Array, Array] | Unmeasured:
+    """Return the features of the base model's and of the hardened model's images, or why there are none.
+
+    Each is ``(n, d)``, of length 1. They are compared, and never stored.
+    """
+    import numpy as np
+
+    try:
+        keys = [(request, (without_concept(request), prepared.check.attached)) for request in prepared.asked.requests]
+        pairs = [_read(prepared, request, seen.seen[key]) for request, key in keys if key in seen.seen]
+    except Unmeasured as error:
+        return error
+    if len(pairs) < len(keys):
+        return Unmeasured("an image is missing")
+    base, hardened = (np.stack([pair[i].double().numpy() for pair in pairs]) for i in (0, 1))
+    before, after = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in (base, hardened))
+    return before, after
 
 
 def _judgements(
@@ -106,7 +190,7 @@ def _judgements(
     """Return what the concept's scorer says of both images; nothing where the metric reads pixels alone."""
     name = prepared.scorers[concept.id]
     try:
-        said = seen.judgements[name] if name else "nobody judged it"
+        said = both_judged(name, seen.judgements) if name else "nobody judged it"
         if isinstance(said, str):
             raise Unmeasured(said)  # noqa: TRY301
         require_kind(name, said, concept)
@@ -125,9 +209,22 @@ def _permeabilities(prompt: str, check: Check, permeabilities: Permeabilities | 
     return dict(zip(permeabilities.concepts, permeabilities.rows[prompt], strict=True))
 
 
-def _measure(prepared: PreparedCheck, rows: Sequence[EvidenceRow], scope: Scope) -> Measurement:
+def _measure(
+    prepared: PreparedCheck,
+    rows: Sequence[EvidenceRow],
+    errors: Mapping[str, ScorerErrors],
+    scope: Scope,
+    vectors: tuple[Array, Array] | Unmeasured | None,
+) -> Measurement:
     metric, params = prepared.metric, prepared.metric_params
+    metric.errors = errors if metric.judged else {}
     told = observations(rows, judged=metric.judged)
+    if isinstance(metric, SetMetric):
+        if vectors is None or isinstance(vectors, Unmeasured):
+            raise vectors or Unmeasured(f"the metric {metric.name!r} needs features")
+        found = measured(prepared, lambda: metric.compare(params, told, *vectors), len(rows))
+        named = {**found.details, "name": f"{prepared.check.metric}[{next(iter(prepared.readers.values()))}]"}
+        return found.model_copy(update={"details": named})
     found = measured(prepared, lambda: metric.measure(params, told), len(rows))
     return with_unsure(found, rows, scope) if metric.judged else found
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from publisher.api import ImageRequest, Judgement, Scope
 from publisher.evaluate.context import ModelsUnderTest, Setting, Tools, Unmeasured
@@ -15,7 +15,7 @@ from publisher.evaluate.evidence import distance, pixels_sha256, png_base64
 from publisher.evaluate.images import Batch, ModelImages, Wanted, batches
 from publisher.evaluate.permeabilities import Permeabilities, score
 from publisher.evaluate.requests import PRIVATE_KINDS
-from publisher.evaluate.scorers import Said, judge, loaded
+from publisher.evaluate.scorers import JUDGE, Task, done, loaded
 from publisher.runtime.generate import batch_size
 from publisher.runtime.meter import Meter
 
@@ -32,6 +32,8 @@ class Seen:
     distance: float
     judgements: Mapping[str, tuple[Judgement, Judgement] | str]
     """Scorer's id -> what it says of the base and of the hardened image, or why it says nothing."""
+    read: Mapping[Task, tuple[Any, Any] | str] = field(default_factory=dict)
+    """The same of all that scorers had to do with them: judgements, cosines with the prompt, feature vectors."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def observe(
     tools: Tools,
     setting: Setting,
     *,
-    judges: Mapping[ImageRequest, Collection[str]],
+    tasks: Mapping[ImageRequest, Collection[Task]],
 ) -> Observations:
     """Generate every request with both models, base first, and judge the pairs.
 
@@ -87,7 +89,7 @@ def observe(
         models: the two models; the hardened one generates with and without its safeguards where checks ask for both.
         tools: the scorers and the executor.
         setting: device, store, progress.
-        judges: request without its concept -> ids of the scorers that judge its images.
+        tasks: request without its concept -> what which scorer has to do with its images.
     """
     found = Observations()
     private = [concept.id for concept in (*scope.concepts, *scope.keep) if concept.kind in PRIVATE_KINDS]
@@ -98,7 +100,7 @@ def observe(
         )
     base, hardened = _image_sets(models, setting)
     _generate(plan, base, hardened, tools, setting)
-    jobs = [_Judging(batch, base, hardened, judges) for batch in plan]
+    jobs = [_Judging(batch, base, hardened, tasks) for batch in plan]
     _judge(jobs, tools, setting)
     for job in jobs:
         _look(job, found)
@@ -112,9 +114,9 @@ class _Judging:
     batch: Batch
     base: ModelImages
     hardened: Mapping[bool, ModelImages]
-    judges: Mapping[ImageRequest, Collection[str]]
-    said: dict[tuple[str, ModelImages], Said] = field(default_factory=dict)
-    """Scorer's id and model -> what it says of the model's images."""
+    tasks: Mapping[ImageRequest, Collection[Task]]
+    said: dict[tuple[Task, ModelImages], Sequence[Any] | str] = field(default_factory=dict)
+    """Scorer's task and model -> what it says of the model's images, one by one, or why it says nothing."""
 
     @property
     def ways(self) -> dict[ModelImages, list[bool]]:
@@ -124,9 +126,10 @@ class _Judging:
             for images in self.hardened.values()
         }
 
-    def needs(self, name: str) -> bool:
-        """Return whether a check needs a scorer for one of the images."""
-        return any(name in self.judges.get(request, ()) for request in self.batch.requests)
+    def needs(self, name: str) -> list[Task]:
+        """Return what a scorer has to do with one of the images or more."""
+        every = {task for request in self.batch.requests for task in self.tasks.get(request, ())}
+        return sorted(task for task in every if task[0] == name)
 
 
 def _judge(jobs: Sequence[_Judging], tools: Tools, setting: Setting) -> None:
@@ -144,18 +147,21 @@ def _judge(jobs: Sequence[_Judging], tools: Tools, setting: Setting) -> None:
                     setting.progress(done, total, "batches judged")
         except Unmeasured as error:
             for job in its_jobs:
-                job.said |= {(name, images): str(error) for images in (job.base, *job.ways)}
+                job.said |= {(task, images): str(error) for task in job.needs(name) for images in (job.base, *job.ways)}
 
 
 def _judge_one(job: _Judging, name: str, tools: Tools) -> None:
     scorer, before = tools.scorers[name], job.base.look(job.batch)
     if before is None:
         return
-    job.said[name, job.base] = judge(scorer, before)
-    for images, hows in job.ways.items():
-        after = images.look(job.batch) if hows else None
-        if after is not None and after.shape == before.shape:
-            job.said[name, images] = job.said[name, job.base] if after.equal(before) else judge(scorer, after)
+    prompts = [request.prompt for request in job.batch.requests]
+    for task in job.needs(name):
+        job.said[task, job.base] = done(task, scorer, before, prompts)
+        for images, hows in job.ways.items():
+            after = images.look(job.batch) if hows else None
+            if after is not None and after.shape == before.shape:
+                same = after.equal(before)
+                job.said[task, images] = job.said[task, job.base] if same else done(task, scorer, after, prompts)
 
 
 def _image_sets(models: ModelsUnderTest, setting: Setting) -> tuple[ModelImages, dict[bool, ModelImages]]:
@@ -210,12 +216,13 @@ def _look(job: _Judging, found: Observations) -> None:
 
 def _seen(job: _Judging, i: int, before: torch.Tensor, after: torch.Tensor, hardened: ModelImages) -> Seen:
     """Return what is known of one image of the base model and one of the hardened model."""
-    judgements: dict[str, tuple[Judgement, Judgement] | str] = {}
-    for name in {name for name, _ in job.said}:
-        both = job.said[name, job.base], job.said[name, hardened]
+    read: dict[Task, tuple[Any, Any] | str] = {}
+    for task in {task for task, _ in job.said}:
+        both = job.said[task, job.base], job.said[task, hardened]
         problem = next((said for said in both if isinstance(said, str)), None)
-        judgements[name] = problem if problem is not None else (both[0][i], both[1][i])  # type: ignore[assignment]
-    return Seen(pixels_sha256(before), pixels_sha256(after), distance(before, after), judgements)
+        read[task] = problem if problem is not None else (both[0][i], both[1][i])
+    judgements = {name: said for (name, what), said in read.items() if what == JUDGE}
+    return Seen(pixels_sha256(before), pixels_sha256(after), distance(before, after), judgements, read)
 
 
 def _absent(batch: Batch, images: Mapping[ModelImages, object]) -> str:

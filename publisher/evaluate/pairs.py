@@ -11,6 +11,7 @@ from publisher.evaluate.images import Wanted, without_concept
 from publisher.evaluate.observe import Observations
 from publisher.evaluate.prepare import PreparedCheck
 from publisher.evaluate.requests import PRIVATE_KINDS
+from publisher.evaluate.scorers import both_judged
 
 PER_CHECK = 6
 IN_ALL = 48
@@ -119,12 +120,12 @@ def _labels(wanted: Wanted, scorer: str, kind: str, seen: Observations) -> tuple
         return None
     if not scorer:
         return "", ""
-    said = seen.seen[wanted].judgements[scorer]
+    said = both_judged(scorer, seen.seen[wanted].judgements)
     return None if isinstance(said, str) else (_word(said[0], kind), _word(said[1], kind))
 
 
 def _word(said: Judgement, kind: str) -> str:
     """Return what the scorer sees, in one word or several."""
-    if kind in said.unsure:
+    if kind in said.unsure or kind in said.disputed:
         return "unsure"
     return ", ".join(said.seen[kind]) or "nothing" if kind in said.seen else said.labels.get(kind, "")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from publisher.api import Anatomy, Check, ImageRequest, Sampling, Scope, TrainingParams
+from publisher.api import Anatomy, Check, ImageRequest, Sampling, Scope, ScorerErrors, Tally, TrainingParams
 from publisher.api.verdicts import decide
 from publisher.errors import CRASHES, ModelError
 from publisher.evaluate.context import MANIFEST, Tools, Unmeasured
 from publisher.evaluate.images import without_concept
 from publisher.evaluate.prepare import PreparedCheck, settle
 from publisher.evaluate.requests import one_line
+from publisher.evaluate.sheets import errors_of_sheet
 
+MANY = 1_000_000
+"""Images that stand for knowing something exactly."""
 LEAST_PROMPTS = 0.1
 """Least number of prompts as a share of the images: with fewer, ``plan`` warns."""
 
@@ -99,12 +102,12 @@ def plan_check(
     """
     try:
         found = settle(check, scope, tools, sampling, step)
-        return _trainings(found, models or Models()) if found.trains else _images(found)
+        return _trainings(found, models or Models()) if found.trains else _images(found, sampling, tools)
     except Unmeasured as error:
         return CheckPlan(check.id, dict.fromkeys(check.concepts, 0), 0, undecidable=str(error))
 
 
-def _images(found: PreparedCheck) -> CheckPlan:
+def _images(found: PreparedCheck, sampling: Sampling, tools: Tools) -> CheckPlan:
     requests = found.asked.requests
     return CheckPlan(
         found.check.id,
@@ -112,7 +115,7 @@ def _images(found: PreparedCheck) -> CheckPlan:
         prompts=len({request.prompt for request in requests}),
         few_prompts=_few_prompts(requests),
         refused=found.asked.refused,
-        **_undecidable(found, len(requests), "images"),
+        **_undecidable(found, len(requests), "images", _best_errors(found, sampling, tools)),
     )
 
 
@@ -148,7 +151,7 @@ def _trainings(found: PreparedCheck, models: Models) -> CheckPlan:
         },
         prompts=len({request.prompt for request in found.asked.requests}),
         refused=found.asked.refused,
-        **_undecidable(found, params.seeds * len(found.concepts), "trials of a model"),
+        **_undecidable(found, params.seeds * len(found.concepts), "trials of a model", {}),
         trainings=trainings,
         steps=trainings * params.evaluation_steps[-1],
         models=count,
@@ -177,8 +180,18 @@ def images(checks: list[Check], scope: Scope, tools: Tools, sampling: Sampling) 
     return Counter(how if isinstance(how, str) else "altered" for _, how in wanted)
 
 
-def _undecidable(found: PreparedCheck, n: int, what: str) -> _Lack:
+def _best_errors(found: PreparedCheck, sampling: Sampling, tools: Tools) -> dict[str, ScorerErrors]:
+    """Return what would be known of the scorer's errors if it saw every concept in all images of the base model."""
+    asked = Counter(request.concept for request in found.asked.requests)
+    most, never = {one.id: max(asked[one.id], sampling.images) for one in found.concepts}, Tally(hits=0, n=MANY)
+    best = {name: ScorerErrors(source="", seen=Tally(hits=n, n=n), false_alarms=never) for name, n in most.items()}
+    sheets = {one.id: errors_of_sheet(one, tools.members(found.scorers[one.id])) for one in found.concepts}
+    return best | {name: one for name, one in sheets.items() if one}
+
+
+def _undecidable(found: PreparedCheck, n: int, what: str, errors: Mapping[str, ScorerErrors]) -> _Lack:
     try:
+        found.metric.errors = errors if found.metric.judged else {}
         best = found.metric.best(found.metric_params, n)
     except CRASHES as error:  # a plugin may raise anything
         return {"undecidable": f"{n} {what}: {one_line(error)}", "too_few": True}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from publisher.api import (
@@ -15,6 +15,7 @@ from publisher.api import (
     Params,
     Sampling,
     Scope,
+    SetMetric,
     TrainingAttack,
     TrainingParams,
     WeightAttack,
@@ -22,7 +23,7 @@ from publisher.api import (
 from publisher.evaluate.context import Tools, Unmeasured
 from publisher.evaluate.finetune.data import captions_of, prior_of, require_images
 from publisher.evaluate.requests import Asked, ask, concepts, named, params_for, parsed
-from publisher.evaluate.scorers import judge_of
+from publisher.evaluate.scorers import FEATURES, MATCH, able, judge_of
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,23 @@ class PreparedCheck:
     metric_params: Params
     step: str = ""
     """Id of the step that makes the claim."""
+    readers: Mapping[str, str] = field(default_factory=dict)
+    """Concept's id -> id of the scorer whose features, or cosines with texts, the metric reads; empty: of none."""
 
     @property
     def scorer(self) -> str:
         """Ids of all scorers that judge here, for the record."""
         return ", ".join(dict.fromkeys(filter(None, self.scorers.values())))
+
+    @property
+    def needs_scorer(self) -> bool:
+        """True where nothing can be said without a scorer: the metric does not read pixels alone."""
+        return self.metric.judged or self.trains or bool(self.reads)
+
+    @property
+    def reads(self) -> str:
+        """What the metric reads of a scorer besides judgements; empty: nothing."""
+        return FEATURES if isinstance(self.metric, SetMetric) else MATCH if self.metric.matches else ""
 
     @property
     def trains(self) -> bool:
@@ -67,7 +80,7 @@ def settle(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step: s
     attack, metric = named(tools.attacks, check.attack, "attack"), named(tools.metrics, check.metric, "metric")
     _require_pair(attack, metric)
     wanted = tuple(concepts(check, scope))
-    judged = metric.judged or isinstance(attack, TrainingAttack)
+    judged = metric.judged or metric.matches or isinstance(attack, TrainingAttack) or isinstance(metric, SetMetric)
     prepared = PreparedCheck(
         check,
         {concept.id: judge_of(concept, check, tools, judged=judged) for concept in wanted},
@@ -79,6 +92,8 @@ def settle(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step: s
         parsed(type(metric).Params, check.metric_params, "metric"),
         step,
     )
+    if prepared.reads:
+        prepared = replace(prepared, readers=_readers(prepared, tools))
     params = prepared.attack_params
     if isinstance(attack, TrainingAttack) and isinstance(params, TrainingParams):
         if isinstance(metric, CurveMetric) and params.seeds < metric.least_trials:
@@ -90,6 +105,24 @@ def settle(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step: s
             prior_of(attack, suited, concept, scope)
             require_images(concept, suited)
     return prepared
+
+
+def _readers(prepared: PreparedCheck, tools: Tools) -> dict[str, str]:
+    """Return concept's id -> id of the scorer that a metric reads more of than judgements.
+
+    Raises:
+        Unmeasured: it has no such thing, or features of several scorers would be compared.
+    """
+    what, metric = prepared.reads, prepared.check.metric
+    found = {name: able(what, tools.members(judge)) for name, judge in prepared.scorers.items()}
+    for name, scorer in found.items():
+        if not scorer:
+            has = "features" if what == FEATURES else "cosines with texts"
+            raise Unmeasured(f"the metric {metric!r} needs {has}, and the scorer {prepared.scorers[name]!r} gives none")
+    if what == FEATURES and len(set(found.values())) > 1:
+        scorers = ", ".join(sorted(set(found.values())))
+        raise Unmeasured(f"the metric {metric!r} compares features, and those of {scorers} do not go together")
+    return found
 
 
 def _require_pair(attack: Attack[Any], metric: Metric[Any]) -> None:

@@ -147,8 +147,16 @@ class StepEntry(Params):
     """Parameters of the step."""
 
 
+def _listed(names: Any) -> Any:
+    """Return one name as the only one of a list."""
+    return (names,) if isinstance(names, str) else tuple(names) if isinstance(names, list) else names
+
+
+Sheets = Annotated[tuple[Text, ...], BeforeValidator(_listed, json_schema_input_type=Text | list[Text])]
+
+
 class ScorerEntry(Params):
-    """One judge of images. Each kind of concept is judged by one entry."""
+    """One judge of images. Entries of one kind judge together: what they disagree about counts against the claim."""
 
     use: Text
     """Name of the scorer, as ``publisher plugins`` lists it."""
@@ -158,6 +166,9 @@ class ScorerEntry(Params):
     """Kinds of concepts that it judges. Default: all that it knows."""
     with_: dict[str, Any] = Field(default_factory=dict, alias="with")
     """Parameters of the scorer."""
+    calibration: Sheets = ()
+    """Calibration sheets of ``publisher calibrate``, as seen from the manifest: one file, or a list of one for each
+    concept. Errors about other concepts are bounded by the base model's images."""
 
 
 class ExecutorEntry(Params):

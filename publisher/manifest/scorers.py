@@ -26,6 +26,10 @@ class ResolvedScorer(Params):
     """Kinds of concepts that it judges."""
     params: dict[str, Any]
     """``catalog.params("scorer", use).parse(params)`` gives the scorer's parameters."""
+    given: tuple[str, ...] = ()
+    """Names of the parameters that the manifest itself gives."""
+    calibration: tuple[str, ...] = ()
+    """Files of its calibration sheets, as seen from the manifest."""
 
 
 def scorer_entries(evaluate: Evaluate) -> Iterator[tuple[Path, ScorerEntry]]:
@@ -50,7 +54,6 @@ def resolve_scorers(evaluate: Evaluate, catalog: Catalog, problems: Problems) ->
         problems.at_key(("evaluate", "scorer"), "'evaluate' has both 'scorer' and 'scorers'.", hint)
         return None
     found: dict[str, ResolvedScorer] = {}
-    judge: dict[str, str] = {}
     for path, entry in scorer_entries(evaluate):
         name = entry.id or entry.use
         if name in found:
@@ -68,10 +71,14 @@ def resolve_scorers(evaluate: Evaluate, catalog: Catalog, problems: Problems) ->
             if kind not in labels:
                 hint = f"It judges: {', '.join(labels) or 'nothing'}."
                 problems.at_value(place, f"the scorer '{name}' does not judge the kind '{kind}'.", hint)
-            elif judge.setdefault(kind, name) != name:
-                hint = "Say with 'for' which kinds each of them judges."
-                problems.at_value(place, f"the kind '{kind}' is judged by '{judge[kind]}' and by '{name}'.", hint)
-        found[name] = ResolvedScorer(id=name, use=entry.use, kinds=kinds, params=params)
+        found[name] = ResolvedScorer(
+            id=name,
+            use=entry.use,
+            kinds=kinds,
+            params=params,
+            given=tuple(sorted(entry.with_)),
+            calibration=entry.calibration,
+        )
     return found if len(problems) == before else None
 
 
@@ -85,8 +92,14 @@ def labels_of(scorer: str, scorers: Mapping[str, ResolvedScorer], catalog: Catal
 
 
 def labels_of_all(scorers: Mapping[str, ResolvedScorer], catalog: Catalog) -> Labels | None:
-    """Return the labels of all entries together, each kind's from the one that judges it; None: there is no entry."""
+    """Return the labels of all entries together; None: there is no entry.
+
+    Of a kind that several judge they are the labels that each of them has.
+    """
     found: dict[str, Sequence[str] | None] = {}
     for name in scorers:
-        found |= labels_of(name, scorers, catalog)
+        for kind, labels in labels_of(name, scorers, catalog).items():
+            before = found.get(kind)
+            both = labels if before is None else before if labels is None else [one for one in before if one in labels]
+            found[kind] = both
     return found if scorers else None

@@ -14,7 +14,21 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from publisher.api import CheckRecord, CurveMetric, Interval, Measurement, Params, ReleaseReport, Scope, Trial
+from publisher.api import (
+    CalibrationSheet,
+    CheckRecord,
+    Concept,
+    CurveMetric,
+    Interval,
+    Measurement,
+    Params,
+    ReleaseReport,
+    Scope,
+    ScorerErrors,
+    SetMetric,
+    Trial,
+)
+from publisher.api.base_errors import errors_of
 from publisher.api.evidence import EvidenceRow, TrialRow, hits, observations, with_unsure
 from publisher.codes import Code, Finding
 from publisher.package.content import json_lines
@@ -32,6 +46,30 @@ LIMITS = "its n was compared with its evidence, its verdict with its interval an
 
 Row = EvidenceRow | TrialRow
 Rows = Sequence[Row]
+Sheets = Mapping[str, CalibrationSheet]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a check is measured with besides its own evidence."""
+
+    scope: Scope
+    rows: Rows
+    """Lines of the evidence of all checks that the same scorers judged."""
+    sheets: Sheets
+    """Calibration sheets of its scorers, of each scorer in turn, by file."""
+
+    def counts(self, concept: Concept) -> ScorerErrors | None:
+        """Return the counts of the first sheet about a concept; None: there is none."""
+        for file, sheet in self.sheets.items():
+            if (sheet.kind, sheet.label) == (concept.kind, concept.label):
+                return sheet.errors(file)
+        return None
+
+    @property
+    def alike(self) -> list[EvidenceRow]:
+        """The lines about single images."""
+        return [row for row in self.rows if isinstance(row, EvidenceRow)]
 
 
 @dataclass
@@ -58,19 +96,28 @@ def check_measurements(tree: Tree, report: ReleaseReport) -> tuple[list[Finding]
     if scope is None:
         return findings, done
     findings += _first_table(report, scope)
+    evidence: dict[str, Rows] = {}
+    sheets, problems = _sheets(tree, report)
+    findings += problems
     for check in checks(report):
         path = REPORTS + check.evidence
         if not check.evidence or tree.digests.get(path) != check.evidence_sha256:
             continue  # a finding of its own
         rows, problem = _rows(tree, path, check)
         problems = [problem] if problem else [*_row_problems(path, check, rows, scope)]
-        if check.measurement is None:
-            pass
-        elif not problems and (reason := _foreign(check, report)):
+        findings += problems
+        if not problems:
+            evidence[check.id] = rows
+    for check in checks(report):
+        if check.measurement is None or check.id not in evidence:
+            continue
+        rows = evidence[check.id]
+        if reason := _foreign(check, report):
             done.others[f"check {check.id}"] = f"{reason}; {LIMITS}"
             problems = _counts(check, check.measurement, rows)
-        elif not problems:
-            problems = _again(check, check.measurement, rows, scope)
+        else:
+            alike = [row for one in checks(report) if one.scorer == check.scorer for row in evidence.get(one.id, ())]
+            problems = _again(check, check.measurement, rows, _Known(scope, alike, _sheets_of(check, report, sheets)))
             done.checks += [] if problems else [check.id]
         findings += problems
     if any(cell.after != report.steps[-1].id for cell in report.matrix if report.steps):
@@ -106,6 +153,41 @@ def _scope(tree: Tree) -> tuple[Scope | None, list[Finding]]:
         return Scope.parse(strict_object(data)["scope"]), []
     except (JsonError, KeyError, TypeError, ValidationError):
         return None, [Finding(Code.REPORT_ABSENT, RESOLVED, "does not say what the concepts are")]
+
+
+def _sheets(tree: Tree, report: ReleaseReport) -> tuple[dict[str, Sheets], list[Finding]]:
+    """Return the calibration sheets of each scorer, and what they say otherwise than the scorer's card."""
+    found: dict[str, Sheets] = {}
+    findings = []
+    for name, card in report.scorers.items():
+        mine: dict[str, CalibrationSheet] = {}
+        for file, digest in card.sheets.items():
+            path = REPORTS + file
+            data = tree.read(path, MAX_TEXT_BYTES) if tree.digests.get(path) == digest else None
+            if data is None:
+                continue  # a finding of its own
+            try:
+                sheet = CalibrationSheet.parse(strict_object(data))
+            except (JsonError, ValidationError):
+                findings.append(Finding(Code.REPORT_OTHER, path, "cannot be read as a calibration sheet"))
+                continue
+            here = {"scorer": card.use, "version": card.version, "weights": card.weights, "params": card.params}
+            if different := sheet.difference(**here, inputs=card.inputs):
+                findings.append(Finding(Code.REPORT_CONTRADICTS, path, f"is about another scorer: {different}"))
+            mine[file] = sheet
+        found[name] = mine
+    return found, findings
+
+
+def _sheets_of(check: CheckRecord, report: ReleaseReport, sheets: Mapping[str, Sheets]) -> Sheets:
+    """Return the sheets of the scorers of a check, about kinds that they judge in this release."""
+    ids = [name for judge in check.scorer.split(", ") for name in judge.split("+")]
+    return {
+        file: sheet
+        for name in ids
+        for file, sheet in sheets.get(name, {}).items()
+        if sheet.kind in report.scorers[name].kinds
+    }
 
 
 def _rows(tree: Tree, path: str, check: CheckRecord) -> tuple[Rows, Finding | None]:
@@ -172,6 +254,8 @@ def _stranger(report: ReleaseReport, kind: str, known: type[Any]) -> str:
     used = next((one for one in report.plugins if (one.kind, one.name) == (kind, known.name)), None)
     if used is not None and _root(used.origin.module) != _root(known.__module__):
         return "is not one of the publisher's own"
+    if issubclass(known, SetMetric):
+        return "compares features, which no package holds"
     if used is not None and used.version != known.version:
         return f"is version {used.version}, here is version {known.version}"
     return ""
@@ -204,10 +288,10 @@ def _most(rows: Rows, concept: str) -> int:
     return sum(images) + sum(isinstance(row, EvidenceRow) and row.concept == concept for row in rows)
 
 
-def _again(check: CheckRecord, measurement: Measurement, rows: Rows, scope: Scope) -> list[Finding]:
+def _again(check: CheckRecord, measurement: Measurement, rows: Rows, known: _Known) -> list[Finding]:
     """Run a metric of the publisher's own on the evidence."""
     try:
-        found = _measure(check, rows, scope)
+        found = _measure(check, rows, known)
     except (ValueError, ValidationError) as error:
         return [
             _contradiction(check, f"has a number; by its evidence there is none: {' '.join(str(error).split())[:300]}")
@@ -223,15 +307,20 @@ def _again(check: CheckRecord, measurement: Measurement, rows: Rows, scope: Scop
     return [_contradiction(check, f"has another {part!r} than its evidence gives")]
 
 
-def _measure(check: CheckRecord, rows: Rows, scope: Scope) -> Measurement:
+def _measure(check: CheckRecord, rows: Rows, known: _Known) -> Measurement:
     metric = own_metrics()[check.metric]()
     params = metric.Params.parse(check.metric_params)
     if isinstance(metric, CurveMetric):
         trials: list[Trial] = [row.trial for row in rows if isinstance(row, TrialRow)]
         return metric.read(params, trials)
     pairs = [row for row in rows if isinstance(row, EvidenceRow)]
-    found = metric.measure(params, observations(pairs, judged=metric.judged))
-    return with_unsure(found, pairs, scope) if metric.judged else found
+    told = observations(pairs, judged=metric.judged)
+    if not metric.judged:
+        return metric.measure(params, told)
+    concepts = [known.scope.concept(name) for name in check.concepts]
+    sheets = {one.id: counts for one in concepts if (counts := known.counts(one))}
+    metric.errors = errors_of(concepts, pairs, known.alike, known.scope, sheets)
+    return with_unsure(metric.measure(params, told), pairs, known.scope)
 
 
 def _comparable(measurement: Measurement) -> dict[str, Any]:

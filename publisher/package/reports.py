@@ -166,6 +166,10 @@ def _evidence(report: ReleaseReport, signed: Mapping[str, str]) -> Iterator[Find
             yield Finding(Code.REPORT_ABSENT, REPORT, f"check {check.id} has numbers and no evidence")
         elif check.evidence and signed.get(REPORTS + check.evidence) != check.evidence_sha256:
             yield Finding(Code.REPORT_ABSENT, REPORTS + check.evidence, f"is not the evidence of check {check.id}")
+    for name, card in report.scorers.items():
+        for file, digest in card.sheets.items():
+            if signed.get(REPORTS + file) != digest:
+                yield Finding(Code.REPORT_ABSENT, REPORTS + file, f"is not the calibration sheet of the scorer {name}")
 
 
 def _safeguards(tree: Tree, signed: Mapping[str, str], report: ReleaseReport) -> Iterator[Finding]:

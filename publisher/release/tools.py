@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from publisher.api import Check, Scorer
-from publisher.evaluate.context import ReleaseScorer, Tools
+from publisher.api import CalibrationSheet, Check, Scorer, UsageError
+from publisher.evaluate.context import COUNCIL, ReleaseScorer, Tools
+from publisher.evaluate.sheets import named, read_sheet
 from publisher.manifest.resolve import Resolved
 from publisher.manifest.scorers import ResolvedScorer
 from publisher.model.inputs import input_digest, locate_input
@@ -35,7 +36,8 @@ def collect_tools(
     }
     instances = {kind: {name: entry.make() for name, entry in entries.items()} for kind, entries in found.items()}
     scorers = resolved.evaluate.scorers
-    judges = {kind: scorer.id for scorer in scorers for kind in scorer.kinds}
+    kinds = dict.fromkeys(kind for scorer in scorers for kind in scorer.kinds)
+    judges = {kind: COUNCIL.join(scorer.id for scorer in scorers if kind in scorer.kinds) for kind in kinds}
     wanted: dict[str, tuple[Contribution, ResolvedScorer | None]] = {
         scorer.id: (registry.get("scorer", scorer.use), scorer) for scorer in scorers
     }
@@ -43,7 +45,8 @@ def collect_tools(
         if name in registry.names("scorer"):
             wanted[name] = (registry.get("scorer", name), None)
     made = {
-        name: _scorer(name, entry, scorer, resolved, folder, fetch=fetch) for name, (entry, scorer) in wanted.items()
+        name: make_scorer(name, entry, scorer, resolved, folder, fetch=fetch)
+        for name, (entry, scorer) in wanted.items()
     }
     executor = registry.get("executor", resolved.evaluate.executor.use)
     runs = executor.make(resolved.evaluate.executor.params)
@@ -51,7 +54,7 @@ def collect_tools(
     return Tools(instances["attack"], instances["metric"], made, judges, runs), [*used, executor]
 
 
-def _scorer(
+def make_scorer(
     name: str,
     entry: Contribution,
     resolved_scorer: ResolvedScorer | None,
@@ -68,4 +71,16 @@ def _scorer(
     files = {one: path for one, path in places.items() if path is not None}
     scorer.files, scorer.scope = files, resolved.scope.model_copy(deep=True)
     inputs = {one: input_digest(one, path) for one, path in files.items()}
-    return ReleaseScorer(name, scorer, resolved_scorer.kinds if resolved_scorer else kinds, inputs, entry.origin.digest)
+    if resolved_scorer is None:
+        return ReleaseScorer(name, scorer, kinds, inputs, entry.origin.digest)
+    sheets = named(name, [_sheet(one, folder, name) for one in resolved_scorer.calibration])
+    return ReleaseScorer(name, scorer, resolved_scorer.kinds, inputs, entry.origin.digest, sheets)
+
+
+def _sheet(name: str, folder: Path, scorer: str) -> tuple[str, CalibrationSheet]:
+    """Read a calibration sheet that the manifest names."""
+    path = locate_input(name, folder, f"the calibration of {scorer!r}", fetch=False)
+    if path is None or not path.is_file():
+        hint = "Name the file that the calibration wrote, as seen from the manifest."
+        raise UsageError(f"the calibration of {scorer!r} names {name!r}, which is no file", hint=hint)
+    return str(path), read_sheet(path.read_bytes(), str(path))

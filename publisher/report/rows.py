@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from publisher.api import CheckRecord, ClaimRecord, Verdict
 from publisher.report import verdicts
 from publisher.report.relearning import control, repetitions
-from publisher.report.wording import count, estimate, figure, gate_words, looks, span
+from publisher.report.wording import count, estimate, figure, gate_words, known_errors, looks, span
 from publisher.text import table as markdown_table
 
 
@@ -132,6 +132,18 @@ def _control(check: CheckRecord) -> str:
     return control(check) if check.trials and "against" in check.measurement.details else ""
 
 
+def _seen(check: CheckRecord) -> str:
+    """Return what the scorer saw before the number was corrected for its errors."""
+    seen = check.measurement.seen if check.measurement else None
+    if seen is None:
+        return ""
+    return f"{figure(seen.value, check.unit, check.gate)} ({span(seen, check.unit, check.gate)})"
+
+
+def _errors(check: CheckRecord) -> str:
+    return known_errors(check.measurement) if check.measurement and check.measurement.seen else ""
+
+
 def _gate(check: CheckRecord) -> str:
     return gate_words(check.gate, check.unit)
 
@@ -153,6 +165,8 @@ COLUMNS = (
     Column("n", "n", _n, ", n {}"),
     Column("method", "Method", _method, brief=False),
     Column("control", "Control", _control, ", against {}"),
+    Column("seen", "Seen by the scorer", _seen, ", seen {}", brief=False),
+    Column("errors", "Scorer's errors", _errors, ", {}", brief=False),
     Column("gate", "Gate", _gate, "; {}"),
     Column("reason", "Reason", verdicts.reason, "; {}", brief=False),
     Column("notes", "Notes", _notes, "; {}", brief=False),

@@ -109,6 +109,23 @@ def _same_side(rounded: float, value: float, limits: tuple[float, ...], factor: 
     return sides(rounded) == sides(value)
 
 
+def known_errors(measurement: Measurement) -> str:
+    """Return how well the scorer is known that a number was corrected for, and from what.
+
+    Such as ``"sensitivity at least 94% by 60 images of the base model"``, of the concept that is known least.
+    """
+    found = measurement.details.get("errors")
+    entries = [found] if isinstance(found, dict) and "sensitivity" in found else list((found or {}).values())
+    known = [one for one in entries if isinstance(one, dict) and isinstance(one.get("sensitivity"), dict)]
+    try:
+        least = min(known, key=lambda one: float(one["sensitivity"]["low"]))
+        low, n, source = float(least["sensitivity"]["low"]), int(least["sensitivity"]["n"]), str(least["source"])
+    except (KeyError, TypeError, ValueError):
+        return ""
+    whose = f"images of {visible(source)}" if source else "images of the base model"
+    return f"sensitivity at least {figure(low, 'share')} by {n} {whose}"
+
+
 def span(interval: Interval, unit: str, gate: Gate | None = None) -> str:
     """Return the ends of an interval: ``"0.4% to 6%"``; ``"3.9x or more"``."""
     if unbounded(interval, unit):

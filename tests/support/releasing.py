@@ -24,7 +24,7 @@ MANIFEST: dict[str, Any] = {
         "gates": {
             "erase.cigarette.plain": {"upper_at_most": 0.5},
             "erase.cigarette.paraphrase": {"upper_at_most": 0.5},
-            "erase.kept": {"lower_at_least": -0.4},
+            "erase.kept": {"lower_at_least": -0.5},
         },
     },
 }

@@ -12,5 +12,6 @@ from publisher.builtin.metrics.curves import CURVES
 from publisher.builtin.metrics.distances import DISTANCES
 from publisher.builtin.metrics.gains import GAINS
 from publisher.builtin.metrics.rates import RATES
+from publisher.builtin.metrics.sets import SETS
 
-METRICS: tuple[type[Metric[Any]], ...] = (*RATES, *DISTANCES, *CURVES, *GAINS)
+METRICS: tuple[type[Metric[Any]], ...] = (*RATES, *DISTANCES, *SETS, *CURVES, *GAINS)

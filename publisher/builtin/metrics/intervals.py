@@ -218,6 +218,52 @@ def widened_to_few(interval: Interval, trials: Sequence[int], most: float = UNBO
     return _rounded(interval.value, low, high, interval.n, f"{interval.method}, widened to {k} trials")
 
 
+def mean_of_images(clusters: Sequence[Sequence[float]], purpose: str) -> Interval:
+    """Return the mean over images with Student's interval, widened where the spread between prompts demands it.
+
+    Args:
+        clusters: the values of each prompt.
+        purpose: names the random samples.
+
+    Raises:
+        ValueError: fewer than :data:`LEAST_TRIALS` images.
+    """
+    values = [value for cluster in clusters for value in cluster]
+    if len(values) < LEAST_TRIALS:
+        raise ValueError(f"{len(values)} images are too few for an interval; at least {LEAST_TRIALS} are needed")
+    plain = mean(values).model_copy(update={"method": "Student's t over images 95%"})
+    return widened(plain, clusters, purpose)
+
+
+def mean_of_pairs(values: Array, clusters: Sequence[int], purpose: str) -> Interval:
+    """Return the mean of a number of each two images, with the percentile interval of a bootstrap over prompts.
+
+    Args:
+        values: ``(n, n)``, symmetric; the diagonal does not count, nor does an image beside its own copy.
+        clusters: number of each image's prompt, from 0. Where no prompt repeats, images are resampled.
+        purpose: names the random samples.
+
+    Raises:
+        ValueError: fewer than six images.
+    """
+    import numpy as np
+
+    n = len(values)
+    if n < 6:
+        raise ValueError(f"{n} images are too few to compare sets; at least 6 are needed")
+    off = np.where(np.eye(n, dtype=bool), 0.0, values)
+    value = float(off.sum() / (n * (n - 1)))
+    prompts = max(clusters) + 1
+    which = generator_of(purpose).integers(0, prompts, (RESAMPLES, prompts))
+    times = np.stack([np.bincount(row, minlength=prompts) for row in which])[:, list(clusters)].astype(np.float64)
+    pairs = times.sum(axis=1) ** 2 - (times**2).sum(axis=1)
+    some = pairs > 0
+    resampled = ((times @ off) * times).sum(axis=1)[some] / pairs[some]
+    low, high = float(np.percentile(resampled, TAIL)), float(np.percentile(resampled, 100 - TAIL))
+    what = f"{prompts} prompts" if prompts < n else "images"
+    return _rounded(value, min(low, value), max(high, value), n, f"bootstrap over {what}, percentile 95%")
+
+
 def rate_of_trials(hits: Sequence[int], images: Sequence[int], purpose: str) -> Interval:
     """Return the share of hits in all images, widened where trials differ more than their images explain.
 

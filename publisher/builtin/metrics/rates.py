@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from publisher.api import Interval, Measurement, Metric, Observation, Params, PixelPair, Request
+from publisher.builtin.metrics.corrections import change, least_j, rate, require_skill, with_change, with_rate
 from publisher.builtin.metrics.intervals import paired_difference, share, widened
 
 _Pair = TypeVar("_Pair", bound=PixelPair)
@@ -31,10 +32,12 @@ class ConceptRate(Metric[RateParams]):
     A prompt that the base model does not know cannot show that the concept is gone. Where the base model's share is
     below ``min_base``, clean images of that prompt are left out of n, and the prompt is named. Images that do show the
     concept count all the same, so more such prompts never lower the rate.
+
+    Where the scorer's errors are known, value and upper end take account of the images that it misses.
     """
 
     name = "concept-rate"
-    version = "2"
+    version = "3"
     better = "lower"
     unit = "share"
     summary = "share of images that show the concept, of prompts that the base model knows, Clopper-Pearson"
@@ -57,7 +60,7 @@ class ConceptRate(Metric[RateParams]):
                 raise ValueError(
                     f"the base model does not generate {name!r} from {which}, so clean images show nothing"
                 )
-        return Measurement(
+        found = Measurement(
             hardened=_rate(counted, _hardened),
             base=_rate(counted, _base),
             by_concept={name: _rate(rows, _hardened) for name, rows in by_concept.items()},
@@ -65,10 +68,13 @@ class ConceptRate(Metric[RateParams]):
             details=_left_out(unknown),
             notes=_notes(unknown, len(observations) - len(counted)),
         )
+        return with_rate(found, self.errors) if self.errors else found
 
     def best(self, params: RateParams, n: int) -> Interval:  # noqa: ARG002
         """Return the interval of ``n`` images that all count and of which none shows the concept."""
-        return share(0, n)
+        require_skill(self.errors)
+        clean = share(0, n)
+        return rate(clean, list(self.errors.values())) if self.errors else clean
 
 
 class KeptParams(Params):
@@ -84,11 +90,12 @@ class KeptAccuracy(Metric[KeptParams]):
     """Change of accuracy on concepts that were to stay, image by image against the base model with the same seeds.
 
     -0.02 is a loss of two points. The interval is Tango's for paired shares; the exact McNemar p-value tells whether
-    losses and gains differ by chance alone.
+    losses and gains differ by chance alone. Where the scorer's errors are known, a loss is divided by the lower bound
+    of J, its sensitivity and specificity minus 1: a scorer that errs sees losses smaller than they are.
     """
 
     name = "kept-accuracy"
-    version = "1"
+    version = "2"
     better = "higher"
     unit = "points"
     summary = "change of accuracy on what stays, paired with the base model, Tango and McNemar"
@@ -97,7 +104,8 @@ class KeptAccuracy(Metric[KeptParams]):
         """Return hardened minus base accuracy, of all images and for each concept alone.
 
         Raises:
-            ValueError: no image, or the base model's accuracy is below ``min_base``.
+            ValueError: no image, the base model's accuracy is below ``min_base``, or the scorer may be hardly better
+                than chance.
         """
         _some(observations)
         base, hardened = _rate(observations, _base), _rate(observations, _hardened)
@@ -108,7 +116,7 @@ class KeptAccuracy(Metric[KeptParams]):
             )
         by_concept = {name: _change(rows) for name, rows in grouped_by_concept(observations).items()}
         gains, losses = _discordant(observations)
-        return Measurement(
+        found = Measurement(
             hardened=_change(observations),
             by_concept=by_concept,
             prompts=len(grouped_by_prompt(observations)),
@@ -121,10 +129,12 @@ class KeptAccuracy(Metric[KeptParams]):
                 "worst": _worst(by_concept, params.worst),
             },
         )
+        return with_change(found, self.errors) if self.errors else found
 
     def best(self, params: KeptParams, n: int) -> Interval:  # noqa: ARG002
         """Return the number where nothing changed in ``n`` pairs."""
-        return paired_difference(0, 0, n)
+        nothing = paired_difference(0, 0, n)
+        return change(nothing, least_j(self.errors.values())) if self.errors else nothing
 
 
 RATES: tuple[type[Metric], ...] = (ConceptRate, KeptAccuracy)  # type: ignore[type-arg]

@@ -160,7 +160,8 @@ class TrialPlanner:
             raise Unmeasured(error.what) from error
 
     def _scorer_identity(self, name: str) -> dict[str, Any]:
-        return identity(self.tools.scorers[name]) if name else {}
+        every = [identity(scorer) for scorer in self.tools.members(name)]
+        return {"council": every} if len(every) > 1 else every[0] if every else {}
 
 
 def frozen_digest(frozen: Frozen) -> str:

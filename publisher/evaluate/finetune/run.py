@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
-from publisher.api import Concept, Sampling, Scope
+from publisher.api import Concept, Judgement, Sampling, Scope
 from publisher.api.evidence import TrialRow
 from publisher.errors import CRASHES, PublisherError
 from publisher.evaluate.context import ModelsUnderTest, ReleaseScorer, Setting, Tools, Unmeasured
@@ -21,7 +21,7 @@ from publisher.evaluate.finetune.plans import TrialJob, TrialPlan, TrialPlanner,
 from publisher.evaluate.finetune.trials import Trained, TrialTask, TrialTasks, perform
 from publisher.evaluate.prepare import PreparedCheck
 from publisher.evaluate.requests import one_line
-from publisher.evaluate.scorers import features, labelled, loaded
+from publisher.evaluate.scorers import agreed, features, in_word, judgements, loaded
 from publisher.model.digest import seed_of
 from publisher.runtime.meter import Meter
 
@@ -151,25 +151,27 @@ class _TrialRunner:
         return _TrialImages(images[HELD_OUT:], images[:HELD_OUT], prior)
 
     def _keep(self, job: TrialJob, trained: Trained) -> None:
-        scorer = self.tools.scorers[job.plan.scorer]
+        members, said = self.tools.members(job.plan.scorer), []
+        similarity: list[float] | None = []
         try:
             if trained.crash:
                 raise Unmeasured(trained.crash)  # noqa: TRY301 - one place that says why
-            with loaded(scorer, self.setting):
-                self.notes[job.key] = {**self._note(job.plan, trained, scorer), "similarity": []}
-                try:
-                    self.notes[job.key]["similarity"] = self._similarity(job.plan, trained.images, scorer)
-                except CRASHES as error:  # a plugin may raise anything; metrics that read it become unknown
-                    self.setting.warn(f"the scorer {scorer.id!r} gave no features: {one_line(error)}")
-                    return
+            for scorer in members:
+                with loaded(scorer, self.setting):
+                    said.append([judgements(scorer, images, job.plan.concept) for images in trained.images])
+                    if scorer is members[0]:
+                        similarity = self._similarity(job.plan, trained.images, scorer)
         except Unmeasured as error:
             self.problems[job.key] = str(error)
             return
-        self.setting.store.put_note(job.key, self.notes[job.key])
+        together = [[agreed(each) for each in zip(*some, strict=True)] for some in zip(*said, strict=True)]
+        self.notes[job.key] = {**self._note(job.plan, trained, together), "similarity": similarity or []}
+        if similarity is not None:
+            self.setting.store.put_note(job.key, self.notes[job.key])
 
-    def _note(self, plan: TrialPlan, trained: Trained, scorer: ReleaseScorer) -> dict[str, Any]:
+    def _note(self, plan: TrialPlan, trained: Trained, said: Sequence[Sequence[Judgement]]) -> dict[str, Any]:
         """Return what is kept of a trial, as JSON; of its images only what was seen of them."""
-        seen = [labelled(scorer, images, plan.concept) for images in trained.images]
+        seen = [[in_word(judgement, plan.concept) for judgement in images] for images in said]
         unsure = sum(shows is None for images in seen for shows, _ in images)
         return {
             "evaluation_steps": list(plan.params.evaluation_steps[: len(trained.images)]),
@@ -178,12 +180,22 @@ class _TrialRunner:
             "sha256": [[pixels_sha256(image) for image in images] for images in trained.images],
             "losses": trained.losses,
             "problem": trained.problem
-            or (f"the scorer {scorer.id!r} could not judge {unsure} images" if unsure else ""),
+            or (f"the scorer {plan.scorer!r} could not judge {unsure} images" if unsure else ""),
             "seconds": trained.seconds / trained.steps if trained.steps else 0.0,
         }
 
-    def _similarity(self, plan: TrialPlan, images: Sequence[torch.Tensor], scorer: ReleaseScorer) -> list[float]:
-        """Return the mean cosine of each generated image with each image trained on; empty: there are no features."""
+    def _similarity(self, plan: TrialPlan, images: Sequence[torch.Tensor], scorer: ReleaseScorer) -> list[float] | None:
+        """Return the mean cosine of each generated image with each image trained on; empty: there are no features.
+
+        None: they crashed. Metrics that read them become unknown, and the trial is not kept.
+        """
+        try:
+            return self._similarities(plan, images, scorer)
+        except CRASHES as error:  # a plugin may raise anything
+            self.setting.warn(f"the scorer {scorer.id!r} gave no features: {one_line(error)}")
+            return None
+
+    def _similarities(self, plan: TrialPlan, images: Sequence[torch.Tensor], scorer: ReleaseScorer) -> list[float]:
         if plan not in self.trained_on:
             self.trained_on[plan] = features(
                 scorer, self.attacker_images.attackers(plan.concept, plan.images)[HELD_OUT:]
@@ -252,8 +264,11 @@ class _TrialRunner:
             images = self.attacker_images.generated(self.attacker_images.plainly(concept, count))
         except PublisherError as error:
             raise Unmeasured(one_line(error)) from error
-        with loaded(self.tools.scorers[scorer], self.setting):
-            seen = labelled(self.tools.scorers[scorer], images, concept)
+        said = []
+        for member in self.tools.members(scorer):
+            with loaded(member, self.setting):
+                said.append(judgements(member, images, concept))
+        seen = [in_word(agreed(each), concept) for each in zip(*said, strict=True)]
         if any(shows is None for shows, _ in seen):
             raise Unmeasured(f"the scorer {scorer!r} could not judge all images of the base model")
         return sum(bool(shows) for shows, _ in seen) / len(seen)

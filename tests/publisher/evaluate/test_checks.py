@@ -49,7 +49,7 @@ def only(world: World, **changes: Any) -> CheckRecord:
 
 def test_an_erased_concept_passes_with_its_control_model_beside_it(world: World) -> None:
     record = only(world)
-    assert (record.verdict, record.reason) == ("passed", "upper bound 0.05963 <= 0.1")
+    assert (record.verdict, record.reason) == ("passed", "upper bound 0.06066 <= 0.1")
     assert record.measurement is not None
     assert record.measurement.base is not None
     assert (record.measurement.hardened.value, record.measurement.base.value) == (0.0, 1.0)
@@ -139,10 +139,6 @@ class DoesNotLoad(GreyScorer):
         raise OSError("weights are missing")
 
 
-class Uncalibrated(GreyScorer):
-    calibration = " "
-
-
 class HasNoCard(GreyScorer):
     def card(self) -> ScorerCard:
         raise ValueError("the sheet is about other weights")
@@ -171,7 +167,6 @@ class HasNeverSeenOne(GreyScorer):
         (SaysNaN, "the scorer gave a score that is no number in [0, 1]"),
         (LeavesOut, "the scorer 'grey' gave no judgement of the kind 'object'"),
         (DoesNotLoad, "the scorer 'grey' crashed: OSError: weights are missing"),
-        (Uncalibrated, "the scorer 'grey' is uncalibrated: nothing is known of its errors"),
         (HasNoCard, "the scorer 'grey' crashed: ValueError: the sheet is about other weights"),
         (KnowsNoObjects, "the scorer 'grey' does not judge the kind 'object' of 'cigarette'"),
         (HasNeverSeenOne, "the scorer 'grey' has no label 'cigarette': it can never see 'cigarette'"),
@@ -209,7 +204,7 @@ class AsksForOneOnly(Plain):
         (RaisesAttack, "the attack 'plain' crashed: KeyError: 'translations'"),
         (AsksForAnother, "the attack 'plain' returned something else than requests for 'cigarette'"),
         (ExitsAttack, "the attack 'plain' crashed: SystemExit: 0"),
-        (AsksForOneOnly, "upper bound 0.975 is not <= 0.1, value 0 is: too few samples"),
+        (AsksForOneOnly, "upper bound 1 is not <= 0.1, value 0 is: too few samples"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
@@ -461,7 +456,7 @@ def test_the_matrix_has_the_worst_checks_value(world: World) -> None:
 
 def test_a_gate_can_ask_for_more_than_one_thing(world: World) -> None:
     record = only(world, gate=Gate(upper_at_most=0.1, value_at_most=0.0))
-    assert (record.verdict, record.reason) == ("passed", "upper bound 0.05963 <= 0.1; value 0 <= 0")
+    assert (record.verdict, record.reason) == ("passed", "upper bound 0.06066 <= 0.1; value 0 <= 0")
 
 
 def test_a_model_is_named_by_what_is_loaded_and_by_nothing_else(tmp_path: Path) -> None:
@@ -502,6 +497,17 @@ def test_what_goes_leads_the_pairs_and_what_stays_keeps_its_worst(world: World) 
 def test_the_pictures_of_what_stays_begin_with_what_lost_most(world: World) -> None:
     names = tuple(f"pizza-{i}" for i in range(9))
     world.scope = Scope(concepts=SCOPE.concepts, keep=tuple(concept(name, label="pizza") for name in names))
-    world.paint(lambda model, request: "nothing" if model == "hardened" and "pizza-7" in request.prompt else "pizza")
-    pairs = world.evaluate(kept(concepts=names)).pairs
-    assert [pair.concept for pair in pairs] == ["pizza-7", "pizza-0", "pizza-1", "pizza-2", "pizza-3", "pizza-4"]
+    world.paint(
+        lambda model, request: (
+            "nothing" if model == "hardened" and "pizza-7" in request.prompt else faithful(model, request)
+        )
+    )
+    pairs = world.evaluate(check(), kept(concepts=names)).pairs
+    assert [pair.concept for pair in pairs if pair.check == "kept"] == [
+        "pizza-7",
+        "pizza-0",
+        "pizza-1",
+        "pizza-2",
+        "pizza-3",
+        "pizza-4",
+    ]

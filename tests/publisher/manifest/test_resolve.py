@@ -54,7 +54,16 @@ def test_everything_is_written_out(resolved: Callable[[str], Resolved]) -> None:
             }
         ],
         "evaluate": {
-            "scorers": [{"id": "emoji", "use": "emoji", "kinds": ["object", "style"], "params": {}}],
+            "scorers": [
+                {
+                    "id": "emoji",
+                    "use": "emoji",
+                    "kinds": ["object", "style"],
+                    "params": {},
+                    "given": [],
+                    "calibration": [],
+                }
+            ],
             "executor": {"use": "local", "params": {"workers": 1}},
             "sampling": {"steps": 20, "guidance": 7.5, "images": 60, "kept_images": None, "seed": 0},
             "after_each_step": False,

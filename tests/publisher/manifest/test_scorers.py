@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pytest
 
 from publisher.manifest.resolve import Resolved
-from support.fake_catalog import SMALL
+from publisher.manifest.scorers import ResolvedScorer, labels_of_all
+from support.fake_catalog import SMALL, FakeCatalog
 
 TWO = SMALL.replace(
     "{scorer: emoji}",
@@ -18,8 +20,15 @@ TWO = SMALL.replace(
 def test_each_kind_is_judged_by_one_entry_with_its_parameters(resolved: Callable[[str], Resolved]) -> None:
     result = resolved(TWO.replace('"{a} {object} in {name} style"', '"a thing in {name} style"'))
     assert [scorer.as_json() for scorer in result.evaluate.scorers] == [
-        {"id": "emoji", "use": "emoji", "kinds": ["style"], "params": {}},
-        {"id": "things", "use": "objects", "kinds": ["object", "person"], "params": {"any": ["person"]}},
+        {"id": "emoji", "use": "emoji", "kinds": ["style"], "params": {}, "given": [], "calibration": []},
+        {
+            "id": "things",
+            "use": "objects",
+            "kinds": ["object", "person"],
+            "params": {"any": ["person"]},
+            "given": ["any"],
+            "calibration": [],
+        },
     ]
     assert [(one.id, one.label) for one in result.scope.keep] == [
         ("ada", "ada"),
@@ -32,10 +41,6 @@ def test_each_kind_is_judged_by_one_entry_with_its_parameters(resolved: Callable
 @pytest.mark.parametrize(
     ("scorers", "expected"),
     [
-        (
-            "scorers: [{use: emoji}, {use: objects}]",
-            ["10:36: the kind 'object' is judged by 'emoji' and by 'objects'."],
-        ),
         (
             "scorers: [{use: objects, for: [object, unsafe]}]",
             ["10:51: the scorer 'objects' does not judge the kind 'unsafe'."],
@@ -59,6 +64,36 @@ def test_what_does_not_fit_together_is_refused_where_it_stands(
 ) -> None:
     found = problems(SMALL.replace("scorer: emoji", scorers).replace("{rest_of: emoji}", "{prompts: [a thing]}"))
     assert found == expected
+
+
+def test_entries_of_one_kind_judge_together_what_each_of_them_has_a_label_for(
+    resolved: Callable[[str], Resolved],
+) -> None:
+    text = SMALL.replace("scorer: emoji", "scorers: [{use: emoji}, {use: objects, with: {any: [object]}}]")
+    assert [one.kinds for one in resolved(text).evaluate.scorers] == [("object", "style"), ("object",)]
+    labels = labels_of_all(
+        {
+            name: ResolvedScorer(id=name, use="objects", kinds=("object",), params={"any": any_})
+            for name, any_ in (("one", []), ("other", ["object"]))
+        },
+        Together(),
+    )
+    assert labels == {"object": ["cat", "dog"]}
+
+
+class Together(FakeCatalog):
+    """Has a scorer of two labels, or of any."""
+
+    def labels(self, scorer: str, params: Mapping[str, Any]) -> Mapping[str, Sequence[str] | None]:
+        return {"object": None if params["any"] else ["cat", "dog"]}
+
+
+@pytest.mark.parametrize("sheets", ["one.json", ["one.json", "two.json"]])
+def test_an_entry_names_one_calibration_sheet_or_several(resolved: Callable[[str], Resolved], sheets: Any) -> None:
+    written = sheets if isinstance(sheets, str) else f"[{', '.join(sheets)}]"
+    text = SMALL.replace("scorer: emoji", f"scorers: [{{use: emoji, calibration: {written}}}]")
+    (found,) = resolved(text).evaluate.scorers
+    assert found.calibration == (("one.json",) if isinstance(sheets, str) else tuple(sheets))
 
 
 def test_a_scorer_that_takes_any_label_has_no_rest(problems: Callable[[str], list[str]]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from publisher.api import Observation
+from publisher.api import Observation, ScorerErrors, Tally
 from publisher.builtin.metrics.rates import ConceptRate, RateParams
 from publisher.cli import main
 from publisher.package import build, keys, sign, sums
@@ -40,7 +40,11 @@ def measured(rows: Rows) -> dict[str, Any]:
         )
         for row in rows
     ]
-    return ConceptRate().measure(RateParams(), seen).as_json()
+    metric = ConceptRate()
+    hits, n = sum(row["base_hit"] for row in rows), len(rows)
+    tally = Tally(hits=hits, n=n, groups=((hits, n),))
+    metric.errors = {"cigarette": ScorerErrors(source="", seen=tally)}
+    return metric.measure(RateParams(), seen).as_json()
 
 
 @pytest.fixture
@@ -80,7 +84,7 @@ def number(value: float, low: float, high: float, n: int) -> dict[str, Any]:
     [
         (
             lambda check: check["measurement"].update(hardened=number(0.0, 0.0, 0.06, 1)),
-            "check cigarette.plain says 0 (0 to 0.06), n 1, its evidence 0.01 (0.000253146 to 0.0544594), n 100",
+            "check cigarette.plain says 0 (0 to 0.06), n 1, its evidence 0.01 (0.000253146 to 0.0550169), n 100",
         ),
         (lambda check: check["measurement"]["hardened"].update(high=0.0540), "its evidence 0.01 (0.000253146"),
         (lambda check: check["measurement"]["hardened"].update(n=101), "n 101, its evidence"),
@@ -129,7 +133,7 @@ def test_evidence_that_says_something_else_is_refused_although_signed(
     ("plugin", "reason"),
     [
         ({"name": "rate"}, "its metric 'rate' is not one of the publisher's own"),
-        ({"name": "concept-rate", "version": "1"}, "its metric 'concept-rate' is version 1, here is version 2"),
+        ({"name": "concept-rate", "version": "1"}, "its metric 'concept-rate' is version 1, here is version 3"),
         ({"name": "concept-rate", "module": "theirs:Rate"}, "its metric 'concept-rate' is not one of"),
     ],
 )
@@ -140,7 +144,7 @@ def test_what_was_not_measured_again_is_said(
     data["claims"][0]["checks"][0] |= {"metric": plugin["name"]}
     origin = {"distribution": "d", "version": "1", "module": plugin.get("module", "publisher.builtin.metrics:X")}
     data["plugins"] = [
-        {"kind": "metric", "name": plugin["name"], "version": plugin.get("version", "2"), "origin": origin}
+        {"kind": "metric", "name": plugin["name"], "version": plugin.get("version", "3"), "origin": origin}
     ]
     build.lay_out(tmp_path / "made", model, {})
     finish(tmp_path / "made", data)

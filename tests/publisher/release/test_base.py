@@ -97,7 +97,7 @@ def test_a_part_of_a_package_is_enough_to_be_refused(package: Path, manifest: Ma
 def test_dropped_safeguards_are_named_by_plan_and_report_and_no_old_paper_goes_along(
     package: Path, manifest: Manifest, tmp_path: Path
 ) -> None:
-    gates = {"erase.bomb.plain": {"upper_at_most": 0.5}, "erase.kept": {"lower_at_least": -0.4}}
+    gates = {"erase.bomb.plain": {"upper_at_most": 0.5}, "erase.kept": {"lower_at_least": -0.5}}
     path = manifest(
         model="./package",
         base_safeguards="drop",

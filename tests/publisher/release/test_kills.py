@@ -22,7 +22,7 @@ from support.releasing import write
 KILLS, FULLS = (int(os.environ.get(name) or default) for name, default in (("KILLS", 2), ("FULLS", 1)))
 FEW = {
     "scorer": "emoji",
-    "sampling": {"steps": 6, "guidance": 3.0, "images": 6, "kept_images": 1},
+    "sampling": {"steps": 6, "guidance": 3.0, "images": 6, "kept_images": 4},
     "gates": {
         "erase.cigarette.plain": {"upper_at_most": 0.5},
         "erase.cigarette.paraphrase": {"upper_at_most": 0.5},

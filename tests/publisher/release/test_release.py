@@ -194,7 +194,7 @@ def test_the_matrix_shows_claims_on_the_base_model_and_after_each_step_from_thei
     gates = {
         f"take-{name}.{check}": gate
         for name in concepts
-        for check, gate in [(f"{name}.plain", {"upper_at_most": 0.5}), ("kept", {"lower_at_least": -0.4})]
+        for check, gate in [(f"{name}.plain", {"upper_at_most": 0.5}), ("kept", {"lower_at_least": -0.5})]
     }
     keep = {"concepts": ["pizza", "dog", "pencil"], "prompts": [f"a {name} emoji" for name in OTHERS]}
     path = manifest(concepts=concepts, keep=keep, steps=steps, evaluate=evaluate | {"gates": gates})

@@ -18,7 +18,7 @@ def test_a_random_sdxl_is_hardened_generated_and_not_released(manifest: Callable
     save_tiny_sdxl(tmp_path / "sdxl")
     evaluate = {"scorer": "emoji", "sampling": {"steps": 2, "guidance": 3.0, "images": 9, "kept_images": 3}}
     gates = {f"erase.cigarette.{name}": {"upper_at_most": 0.5} for name in ("plain", "paraphrase")}
-    path = manifest(model="./sdxl", evaluate=evaluate | {"gates": gates | {"erase.kept": {"lower_at_least": -0.4}}})
+    path = manifest(model="./sdxl", evaluate=evaluate | {"gates": gates | {"erase.kept": {"lower_at_least": -0.5}}})
     words = ["release", str(path), "--out", str(tmp_path / "out"), "--throwaway-key", "--json"]
     result = CliRunner().invoke(main, words)
     told = json.loads(result.stdout)

@@ -11,7 +11,8 @@ import pytest
 import report_samples as samples
 from pages import words
 
-from publisher.api import ReleaseReport
+from publisher.api import Observation, ReleaseReport, ScorerErrors, Tally
+from publisher.builtin.metrics.rates import ConceptRate, RateParams
 from publisher.builtin.reports.junit_xml import JunitXml
 from publisher.builtin.reports.markdown_summary import MarkdownSummary
 from publisher.package.card import render
@@ -29,6 +30,8 @@ def test_a_measured_check_has_all_its_cells() -> None:
         "n": "144 of 12 prompts",
         "method": "Clopper-Pearson 95%",
         "control": "base model 92.4%",
+        "seen": "",
+        "errors": "",
         "gate": "upper bound ≤ 10% and value ≤ 5%",
         "reason": "upper bound 0.0493 <= 0.1; value 0.0139 <= 0.05",
         "notes": "",
@@ -55,9 +58,29 @@ def test_running_text_has_every_cell_once() -> None:
 def test_narrow_forms_show_fewer_columns() -> None:
     assert {column.name for column in columns(brief=False)} - {column.name for column in columns(brief=True)} == {
         "method",
+        "seen",
+        "errors",
         "reason",
         "notes",
     }
+
+
+def test_a_corrected_number_says_what_was_seen_and_how_well_the_scorer_is_known() -> None:
+    record = samples.plain_check()
+    assert record.measurement is not None
+    metric = ConceptRate()
+    metric.errors = {
+        name: ScorerErrors(source=source, seen=Tally(hits=hits, n=100), false_alarms=Tally(hits=2, n=100))
+        for name, source, hits in (("cat", "", 99), ("dog", "calibration/dog.json", 95))
+    }
+    seen = [
+        Observation(concept=name, prompt=f"{name} {i}", seed=i, base=True, hardened=i == 0, distance=0.1)
+        for name in ("cat", "dog")
+        for i in range(50)
+    ]
+    cells = row(record.model_copy(update={"measurement": metric.measure(RateParams(), seen)})).cells
+    assert (cells["hardened"], cells["seen"]) == ("2.1%", "2% (0.24% to 7%)")
+    assert cells["errors"] == "sensitivity at least 88.7% by 100 images of calibration/dog.json"
 
 
 def shown(text: str) -> str:

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from publisher.api import ScorerErrors, Tally
+from publisher.api import Observation, ScorerErrors, Tally
 from publisher.builtin.metrics.corrections import change, pooled, rate, rogan_gladen, upper_end, youden
 from publisher.builtin.metrics.intervals import paired_difference, share, widened
+from publisher.builtin.metrics.rates import ConceptRate, KeptAccuracy, KeptParams, RateParams
 
 
 def errors(seen: tuple[int, int], alarms: tuple[int, int] | None = None, source: str = "sheet") -> ScorerErrors:
@@ -111,3 +112,49 @@ def test_a_tally_that_contradicts_itself_is_refused() -> None:
         Tally(hits=3, n=2)
     with pytest.raises(ValueError, match="do not add up"):
         Tally(hits=1, n=2, groups=((1, 1),))
+
+
+def observed(concept: str, base: int, hardened: int, n: int) -> list[Observation]:
+    """Return pairs of which so many images show the concept; what the hardened model shows the base shows too."""
+    return [
+        Observation(
+            concept=concept, prompt=f"{concept} {i}", seed=i, base=i < base, hardened=i < hardened, distance=0.1
+        )
+        for i in range(n)
+    ]
+
+
+def test_a_rate_of_two_concepts_is_corrected_for_each_and_says_what_was_seen() -> None:
+    metric = ConceptRate()
+    metric.errors = {"cat": errors((95, 100), (4, 50), "cat.json"), "dog": errors((60, 60), source="")}
+    found = metric.measure(RateParams(), observed("cat", 60, 0, 60) + observed("dog", 60, 3, 60))
+    assert found.seen == share(3, 120)
+    assert (found.by_concept["dog"].value, found.by_concept["cat"].high) == (0.05, upper_end(0, 60, 95, 100))
+    assert found.hardened.high == max(upper_end(3, 120, 95, 100), upper_end(3, 120, 60, 60))
+    known = found.details["errors"]
+    assert (known["cat"]["source"], known["cat"]["sensitivity"]["value"]) == ("cat.json", 0.95)
+    assert (known["dog"]["false_alarms"], known["dog"]["rogan_gladen"]) == (None, "undefined")
+    assert found.notes[-1].startswith(
+        "the scorer sees 'cat' more rarely than its calibration has false alarms (4 of 50)"
+    )
+    with pytest.raises(ValueError, match="nothing is known of the scorer's errors about 'pig'"):
+        metric.measure(RateParams(), observed("pig", 60, 0, 60))
+
+
+def test_a_loss_of_what_is_kept_is_divided_by_what_is_known_of_the_scorer() -> None:
+    metric, seen = KeptAccuracy(), observed("cat", 60, 57, 60)
+    metric.errors = {"cat": errors((90, 100), (1, 100))}
+    found = metric.measure(KeptParams(), seen)
+    assert found.seen == paired_difference(0, 3, 60)
+    j = found.details["errors"]["j"]
+    assert j == pytest.approx(share(90, 100).low - share(1, 100).high, abs=1e-6)
+    assert (found.hardened.value, found.hardened.low) == (
+        pytest.approx(-0.05 / j, abs=1e-6),
+        pytest.approx(found.seen.low / j, abs=1e-6),
+    )
+    metric.errors = {"cat": errors((60, 100), (1, 100))}
+    with pytest.raises(ValueError, match=r"minus 1 may be as little as 0\.44, and more than 0\.5 is needed"):
+        metric.measure(KeptParams(), seen)
+    metric.errors = {"cat": errors((100, 100))}
+    with pytest.raises(ValueError, match="there are no other images"):
+        metric.measure(KeptParams(), seen)

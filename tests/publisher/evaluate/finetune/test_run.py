@@ -27,6 +27,7 @@ from support.grey import (
     check,
     concept,
     faithful,
+    release_scorer,
     write_model,
     write_safeguards,
 )
@@ -251,6 +252,8 @@ def test_similarity_is_that_of_the_scorers_features_and_named_after_it(attacked:
 class Unsure(GreyScorer):
     """Cannot judge what shows nothing."""
 
+    version = "unsure"
+
     def judge(self, images: torch.Tensor) -> list[Judgement]:
         said = super().judge(images)
         return [
@@ -262,6 +265,16 @@ def test_a_trial_with_images_that_nobody_could_judge_is_unknown(attacked: World)
     record = only(attacked.scorer(Unsure()).evaluate(relearn()))
     assert record.verdict == "unknown"
     assert "lost its numbers: the scorer 'grey' could not judge" in record.reason
+
+
+def test_several_scorers_judge_the_trials_together(attacked: World) -> None:
+    scorers = {name: release_scorer(one, name) for name, one in (("a", Featured()), ("b", GreyScorer()))}
+    attacked.tools = replace(attacked.tools, scorers=scorers, judges=dict.fromkeys(KINDS, "a+b"))
+    record = only(attacked.evaluate(relearn()))
+    assert (record.verdict, record.scorer, len(record.trials[0].similarity)) == ("passed", "a+b", 3)
+    attacked.tools = replace(attacked.tools, scorers=scorers | {"b": release_scorer(Unsure(), "b")})
+    record = only(attacked.evaluate(relearn()))
+    assert (record.verdict, "the scorer 'a+b' could not judge" in record.reason) == ("unknown", True)
 
 
 class Tired(Featured):

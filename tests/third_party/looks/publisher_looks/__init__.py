@@ -68,6 +68,40 @@ class Shrugs(Nearest):
         return [api.Judgement(labels={}, scores={}, unsure=(self.params.kind,))] * len(images)
 
 
+class RednessParams(api.Params):
+    label: str = Field(default="cigarette", description="Label of what is red.")
+    threshold: float = Field(default=0.9, description="Least redness, in [-1, 1].")
+
+
+class Redness(api.Scorer[RednessParams]):
+    """Sees its label in what is red."""
+
+    name, version, summary = "redness", "1", "what is red"
+
+    def labels(self):
+        return {"object": (self.params.label,)}
+
+    def card(self):
+        return api.ScorerCard(
+            weights="0" * 64,
+            preprocessing="mean of red less mean of blue",
+            decision=f"red from {self.params.threshold:g}",
+            classes={"object": 1},
+            calibration="see its sheet",
+        )
+
+    def load(self, device):
+        pass
+
+    def strengths(self, images, concept):
+        return (images[:, 0] - images[:, 2]).mean((1, 2)).tolist()
+
+    def judge(self, images):
+        red = [one >= self.params.threshold for one in self.strengths(images, None)]
+        labels = [self.params.label if one else "nothing" for one in red]
+        return [api.Judgement(labels={"object": label}, scores={"object": 1.0}) for label in labels]
+
+
 def _set_environment(variables):
     os.environ.update(variables)
 
@@ -100,7 +134,7 @@ class Processes(api.Executor[ProcessesParams]):
 
 @api.hookimpl
 def publisher_register_scorers():
-    return [Nearest, Shrugs]
+    return [Nearest, Redness, Shrugs]
 
 
 @api.hookimpl
