@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from publisher.api import Claim, Concept, Scope
-from publisher.api.claims import kept, not_generated, unconditional
+from publisher.api import Claim, Scope
+from publisher.api.claims import erased
 
 MADE_ELSEWHERE = "These weights were made elsewhere. What is said of how they were made was not checked."
 UNDONE = "Whoever has the base model can put its weights back where these differ."
@@ -16,7 +14,4 @@ LIMITS = (MADE_ELSEWHERE, UNDONE, OTHER_WORDS, IMAGES)
 
 def apply_claims(scope: Scope) -> tuple[Claim, ...]:
     """Return an eraser's claims: not from prompts, not from synonyms, kept concepts intact, empty prompt as before."""
-    asked: list[tuple[Concept, Literal["plain", "paraphrase"]]] = [(concept, "plain") for concept in scope.concepts]
-    asked += [(concept, "paraphrase") for concept in scope.concepts if concept.paraphrases]
-    gone = [not_generated(concept, attack, binds="in-weights", limits=LIMITS) for concept, attack in asked]
-    return (*gone, *kept(scope, binds="in-weights"), unconditional(scope.concepts[0], binds="in-weights"))
+    return erased(scope.concepts, scope, binds="in-weights", limits=LIMITS)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from publisher.api import Anatomy, Claim, Concept, Scope
-from publisher.api.claims import kept, not_generated, unconditional
+from publisher.api.claims import erased
 
 FILTER = "This edits how text reaches the denoiser. What it knows to generate stays in the other weights."
 UNDONE = "Whoever has the base model's key and value projections can put them back, or find embeddings that pass."
@@ -17,10 +15,7 @@ POOLED = "The pooled text vector, which enters beside cross-attention, is not ed
 def erase_claims(concepts: tuple[Concept, ...], scope: Scope) -> tuple[Claim, ...]:
     """Return all claims of one step; those about synonyms and kept concepts only where there are any."""
     bypasses = (FILTER, UNDONE, OTHER_WORDS, IMAGES, f"Where a model has one: {POOLED[0].lower()}{POOLED[1:]}")
-    asked: list[tuple[Concept, Literal["plain", "paraphrase"]]] = [(concept, "plain") for concept in concepts]
-    asked += [(concept, "paraphrase") for concept in concepts if concept.paraphrases]
-    gone = [not_generated(concept, attack, binds="in-weights", limits=bypasses) for concept, attack in asked]
-    return (*gone, *kept(scope, binds="in-weights"), unconditional(concepts[0], binds="in-weights"))
+    return erased(concepts, scope, binds="in-weights", limits=bypasses)
 
 
 def limits(anatomy: Anatomy) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ and the check of a common promise from here (:func:`not_generated`, :func:`kept`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -195,3 +195,22 @@ def unconditional(concept: Concept, *, binds: Binding, gate: Gate = NEAR) -> Cla
         limits=("The empty prompt stands for the unconditional branch of guidance, not for every short prompt.",),
         checks=(check,),
     )
+
+
+def erased(
+    concepts: Sequence[Concept], scope: Scope, *, binds: Binding, limits: tuple[str, ...]
+) -> tuple[Claim, ...]:
+    """Return the claims of an eraser; those about synonyms and kept concepts only where there are any.
+
+    They are: not generated from plain prompts, not from synonyms, kept concepts intact, the empty prompt as before.
+
+    Args:
+        concepts: that are gone; at least one.
+        scope: with what is to stay.
+        binds: where the claims hold.
+        limits: of the claims about what is gone.
+    """
+    asked: list[tuple[Concept, Literal["plain", "paraphrase"]]] = [(concept, "plain") for concept in concepts]
+    asked += [(concept, "paraphrase") for concept in concepts if concept.paraphrases]
+    gone = [not_generated(concept, attack, binds=binds, limits=limits) for concept, attack in asked]
+    return (*gone, *kept(scope, binds=binds), unconditional(concepts[0], binds=binds))
