@@ -197,9 +197,7 @@ def unconditional(concept: Concept, *, binds: Binding, gate: Gate = NEAR) -> Cla
     )
 
 
-def erased(
-    concepts: Sequence[Concept], scope: Scope, *, binds: Binding, limits: tuple[str, ...]
-) -> tuple[Claim, ...]:
+def erased(concepts: Sequence[Concept], scope: Scope, *, binds: Binding, limits: tuple[str, ...]) -> tuple[Claim, ...]:
     """Return the claims of an eraser; those about synonyms and kept concepts only where there are any.
 
     They are: not generated from plain prompts, not from synonyms, kept concepts intact, the empty prompt as before.

@@ -301,6 +301,10 @@ class ReleaseReport(Params):
     decision: Verdict
     """The worst verdict of all claims."""
     model: ModelRecord
+    """The base model."""
+    tested: ModelRecord | None = None
+    """A model that was tested as it is, against the base model: nothing was hardened, packaged or signed. None: this is
+    the report of a release."""
     files: dict[str, str] = Field(default_factory=dict)
     """Path in the package -> sha256 of what was judged: weights, configurations, and what steps left (membranes,
     freeze mask). Each check names its evidence."""

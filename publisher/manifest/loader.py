@@ -42,7 +42,15 @@ def load(path: FilePath, also: Callable[[dict[str, Any], Problems], None] | None
         ManifestError: with every problem found.
         UsageError: the file cannot be read.
     """
-    raw = _bytes(path)
+    return parse(_bytes(path), path, also)
+
+
+def parse(raw: bytes, path: FilePath, also: Callable[[dict[str, Any], Problems], None] | None = None) -> Document:
+    """Return the same from a manifest's bytes; ``path`` names them in errors, and what they name is relative to it.
+
+    Raises:
+        ManifestError: with every problem found.
+    """
     reading = Reading(raw)
     manifest = _validated(reading) if reading.complete else None
     if also and isinstance(reading.data, dict):

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
 from publisher.api import Binding, Check, Claim, Gate, TrainingAttack
-from publisher.api.claims import strictest
+from publisher.api.claims import erased, strictest
 from publisher.engine.plan import PlannedStep
 from publisher.errors import UsageError
 from publisher.evaluate.context import MANIFEST, StepClaim
@@ -20,6 +20,12 @@ OWN_CHECKS = Claim(
     binds="in-weights",
     limits=("says what its checks measure, and nothing about how it was reached",),
 )
+AS_IT_IS = (
+    "The model was tested as it is; how it was made is not known here.",
+    "Other words, other languages, weighted or very long prompts and learned embeddings are not covered.",
+    "Image-to-image, adapters (LoRA, IP-Adapter) and fine-tuning are not covered.",
+)
+"""Limits of claims about a model that somebody else made."""
 _WEAKEST_FIRST: tuple[Binding, ...] = ("by-convention", "in-pipeline", "in-weights")
 
 
@@ -40,6 +46,22 @@ def collect_claims(resolved: Resolved, steps: Iterable[PlannedStep], registry: R
         claims.append(StepClaim((MANIFEST,), OWN_CHECKS.model_copy(update={"checks": resolved.evaluate.checks})))
     _require_known(gates, [*made, *claims])
     return [StepClaim(item.steps, _with_gates(item.claim, gates)) for item in claims]
+
+
+def claims_of_concepts(resolved: Resolved) -> list[StepClaim]:
+    """Return the claims of an eraser about all concepts to go, then the manifest's own checks, with its gates.
+
+    Nothing is known of how the model came to be, so ``MANIFEST`` stands where a step's id would.
+
+    Raises:
+        UsageError: ``evaluate.gates`` names a check that does not exist.
+    """
+    made = list(erased(resolved.scope.concepts, resolved.scope, binds="in-weights", limits=AS_IT_IS))
+    if resolved.evaluate.checks:
+        made.append(OWN_CHECKS.model_copy(update={"checks": resolved.evaluate.checks}))
+    claims = [StepClaim((MANIFEST,), _with_gates(claim, resolved.evaluate.gates)) for claim in made]
+    _require_known(resolved.evaluate.gates, claims)
+    return claims
 
 
 def _require_known(gates: Mapping[str, Gate], claims: Sequence[StepClaim]) -> None:

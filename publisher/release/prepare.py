@@ -12,7 +12,7 @@ from publisher.api.words import neighbours
 from publisher.engine.device import Device, choose
 from publisher.engine.orders import warnings
 from publisher.engine.plan import PlannedModel, PlannedStep, locate_model, plan_steps
-from publisher.errors import InconclusiveError, ModelError
+from publisher.errors import InconclusiveError, ModelError, UsageError
 from publisher.evaluate.context import StepClaim, Tools
 from publisher.evaluate.plan import CheckPlan, Models, images, plan_check
 from publisher.manifest.resolve import Resolved, read
@@ -101,6 +101,9 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
     """
     registry = load_registry()
     resolved = read(path, registry.catalog())
+    if not resolved.steps:
+        hint = f"Name one under steps. To test a model as it is: {command('evaluate MODEL MANIFEST')}"
+        raise UsageError("the manifest has no step, so there is nothing to release", where=str(path), hint=hint)
     require_writable(*(folder for folder in (work, out) if folder))
     device = choose(resolved.device, resolved.dtype)
     model = locate_model(resolved.model, registry, path.parent, fetch=fetch)

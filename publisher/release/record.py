@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from publisher import __version__
-from publisher.api import GoneConcept, MatrixCell, ModelRecord, ReleaseReport, ReportFormat
+from publisher.api import GoneConcept, MatrixCell, ModelRecord, ReleaseReport, ReportFormat, Scope
 from publisher.engine.device import versions
 from publisher.engine.run import Hardened
 from publisher.evaluate.checks import Evaluation
@@ -51,10 +51,7 @@ def make_report(
         decision=found.verdict,
         model=_model(prepared, hardened),
         files=dict(files),
-        concepts=tuple(
-            GoneConcept(id=one.id, name=one.name, kind=one.kind, synonyms=one.synonyms)
-            for one in resolved.scope.concepts
-        ),
+        concepts=gone_concepts(resolved.scope),
         steps=tuple(result.record for result in hardened.results),
         claims=found.claims,
         matrix=tuple(matrix),
@@ -69,6 +66,11 @@ def make_report(
         limits=(*LIMITS, *prepared.dropped),
         **carried,
     )
+
+
+def gone_concepts(scope: Scope) -> tuple[GoneConcept, ...]:
+    """Return the concepts that were to go, as a report has them."""
+    return tuple(GoneConcept(id=one.id, name=one.name, kind=one.kind, synonyms=one.synonyms) for one in scope.concepts)
 
 
 def _model(prepared: PreparedRelease, hardened: Hardened) -> ModelRecord:

@@ -36,8 +36,10 @@ def lines(report: ReleaseReport, seconds: Mapping[str, float] | None = None) -> 
         report: of a release.
         seconds: check of an attack by training -> seconds of one training step, where they are known.
     """
-    decision = verdicts.decision(report)
-    found = [f"{verdicts.DECISIONS[decision]}: {_clean(f'{report.name} {report.version}')}", verdicts.sentence(report)]
+    found = [
+        f"{verdicts.decision_word(report)}: {_clean(f'{report.name} {report.version}')}",
+        verdicts.sentence(report),
+    ]
     found += [f"Warning: {_clean(line)}" for line in _warnings(report)]
     table = access_table(report, seconds)
     found += ["", *_access_lines(table)] if table else []
@@ -52,7 +54,7 @@ def lines(report: ReleaseReport, seconds: Mapping[str, float] | None = None) -> 
 def show(report: ReleaseReport, console: Console, seconds: Mapping[str, float] | None = None) -> None:
     """Print the summary in colour; the words say all that the colours say. ``seconds`` as for :func:`lines`."""
     decision = verdicts.decision(report)
-    title = f"{verdicts.DECISIONS[decision]}: {_clean(f'{report.name} {report.version}')}"
+    title = f"{verdicts.decision_word(report)}: {_clean(f'{report.name} {report.version}')}"
     console.print(_styled(title, decision), Text(verdicts.sentence(report)), sep="\n")
     for line in _warnings(report):
         console.print(Text(f"Warning: {_clean(line)}", style=STYLES["unknown"]))

@@ -14,6 +14,13 @@ DECISIONS: dict[Verdict, str] = {
     "unknown": "Inconclusive",
     "reported": "Reported",
 }
+TESTED: dict[Verdict, str] = {
+    "passed": "Holds",
+    "failed": "Fails",
+    "unknown": "Inconclusive",
+    "reported": "Reported",
+}
+"""The same of a model that was tested as it is."""
 SYMBOLS: dict[Verdict, str] = {"passed": "\u2713", "failed": "\u2717", "unknown": "?", "reported": "\u2022"}
 
 
@@ -37,6 +44,11 @@ def claim_verdict(claim: ClaimRecord) -> Verdict:
 def decision(report: ReleaseReport) -> Verdict:
     """Return the lesser of what is recorded and what all claims say; without promises never *passed*."""
     return lower(report.decision, overall(map(claim_verdict, report.claims)))
+
+
+def decision_word(report: ReleaseReport) -> str:
+    """Return the decision in one word: ``"Released"``; ``"Holds"`` of a model that was tested as it is."""
+    return (TESTED if report.tested else DECISIONS)[decision(report)]
 
 
 def word(claim: ClaimRecord) -> str:
@@ -83,10 +95,14 @@ def sentence(report: ReleaseReport) -> str:
     failed, unknown = verdicts.count("failed"), verdicts.count("unknown")
     if failed:
         rest = f" {unknown} more could not be decided." if unknown else ""
-        return f"{_of(failed, verdicts)} failed, so nothing was signed and there is no package.{rest}"
+        return f"{_of(failed, verdicts)} failed{_unsigned(report)}.{rest}"
     if unknown:
-        return f"{_of(unknown, verdicts)} could not be decided, so nothing was signed and there is no package."
+        return f"{_of(unknown, verdicts)} could not be decided{_unsigned(report)}."
     return _all_hold(report)
+
+
+def _unsigned(report: ReleaseReport) -> str:
+    return "" if report.tested else ", so nothing was signed and there is no package"
 
 
 def _of(number: int, verdicts: Sequence[Verdict]) -> str:

@@ -35,7 +35,7 @@ class MarkdownSummary(ReportFormat):
     def render(self, report: ReleaseReport) -> bytes:
         """Return the whole file."""
         decision = verdicts.decision(report)
-        title = f"## {ICONS[decision]} {verdicts.DECISIONS[decision]}: {escape(report.name)} {escape(report.version)}"
+        title = f"## {ICONS[decision]} {verdicts.decision_word(report)}: {escape(report.name)} {escape(report.version)}"
         blocks = [title, escape(verdicts.sentence(report)), *_warnings(report), *_access(report), _checks(report)]
         blocks += _training(report)
         blocks += _limits(report)
