@@ -251,7 +251,7 @@ class Manifest(Params):
     """Concepts to go."""
     keep: Keep = Keep()
     """Concepts and prompts to stay."""
-    steps: tuple[StepEntry, ...] = ()
+    steps: Annotated[tuple[StepEntry, ...], Field(min_length=1)] = ()
     """Hardening actions, in this order. A release needs one at least; a test of a model as it is needs none."""
     evaluate: Evaluate = Evaluate()
     """The tests: who judges, how many images, which gates."""
