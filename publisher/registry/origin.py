@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from email.parser import HeaderParser
 from importlib.metadata import Distribution, EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,8 +24,9 @@ def origin_of(point: EntryPoint) -> Origin:
 def named(distribution: Distribution) -> tuple[str, str]:
     """Return a distribution's name and version; ``("unknown", "")`` where its metadata cannot be read."""
     try:
-        told = distribution.metadata.json  # read and parsed at each use
-        return str(told.get("name") or "unknown"), str(told.get("version") or "")
+        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+        told = HeaderParser().parsestr(text.partition("\n\n")[0])  # distribution.metadata reads whole descriptions
+        return str(told["Name"] or "unknown"), str(told["Version"] or "")
     except INTERRUPTS:
         raise
     except BaseException:  # noqa: BLE001  # whatever stands in a foreign folder
