@@ -123,7 +123,9 @@ def known_errors(measurement: Measurement) -> str:
     except (KeyError, TypeError, ValueError):
         return ""
     whose = f"images of {visible(source)}" if source else "images of the base model"
-    return f"sensitivity at least {figure(low, 'share')} by {n} {whose}"
+    j = least.get("j")
+    with_alarms = f" (with specificity, less 1: {number(j)})" if isinstance(j, float) and math.isfinite(j) else ""
+    return f"sensitivity at least {figure(low, 'share')}{with_alarms} by {n} {whose}"
 
 
 def span(interval: Interval, unit: str, gate: Gate | None = None) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from publisher.api import Observation, ScorerErrors, Tally
+from publisher.api import CalibrationSheet, Observation, ScorerErrors, Tally
 from publisher.builtin.metrics.rates import ConceptRate, RateParams
 from publisher.cli import main
 from publisher.package import build, keys, sign, sums
@@ -21,12 +21,13 @@ from support.packages import CREATED, evidence_row, finish, json_lines, report_d
 
 NAME = "evidence.cigarette.plain.jsonl"
 ROWS = [evidence_row(seed, hardened=seed == 7) for seed in range(100)]
+SHEET = "calibration/emoji.object.cigarette.json"
 Rows = list[dict[str, Any]]
 Check = dict[str, Any]
 
 
-def measured(rows: Rows) -> dict[str, Any]:
-    """Return what the metric says of rows, before any test changes them."""
+def measured(rows: Rows, sheet: CalibrationSheet | None = None) -> dict[str, Any]:
+    """Return what the metric says of rows, before any test changes them; corrected by a sheet, or by the base model."""
     seen = [
         Observation(
             concept=row["concept"],
@@ -43,7 +44,7 @@ def measured(rows: Rows) -> dict[str, Any]:
     metric = ConceptRate()
     hits, n = sum(row["base_hit"] for row in rows), len(rows)
     tally = Tally(hits=hits, n=n, groups=((hits, n),))
-    metric.errors = {"cigarette": ScorerErrors(source="", seen=tally)}
+    metric.errors = {"cigarette": sheet.errors(SHEET) if sheet else ScorerErrors(source="", seen=tally)}
     return metric.measure(RateParams(), seen).as_json()
 
 
@@ -127,6 +128,52 @@ def test_evidence_that_says_something_else_is_refused_although_signed(
     found = verified(lambda _check: None, change)
     assert codes(found) == {code}
     assert message in found.findings[0].message
+
+
+@pytest.mark.parametrize(
+    ("changes", "used", "message"),
+    [
+        ({}, True, ""),
+        ({}, False, "its evidence 0.0102041 (0.000253146 to 0.0561"),
+        ({"version": "2"}, True, "is about another scorer: its version is '2', here it is '1'"),
+        ({"params": {"threshold": 0.5}}, True, "is about another scorer: its params have 'threshold' 0.5"),
+    ],
+)
+def test_numbers_are_corrected_again_by_the_sheet_in_the_package(
+    changes: dict[str, Any],
+    used: bool,  # noqa: FBT001
+    message: str,
+    tmp_path: Path,
+    model: dict[str, Path],
+    key_pair: tuple[Path, Path],
+) -> None:
+    fields: dict[str, Any] = {"scorer": "emoji", "version": "1", "weights": "ab" * 32, "params": {}, "size": (32, 32)}
+    fields |= {"kind": "object", "label": "cigarette", "method": "labelled", "seed": 0, "salt": "", "digests": ("", "")}
+    counts = {"positives": Tally(hits=98, n=100), "negatives": Tally(hits=0, n=100)}
+    sheet = CalibrationSheet(**{**fields, **counts, **changes})
+    written = (json.dumps(sheet.as_json()) + "\n").encode()
+    card = {"weights": "ab" * 32, "preprocessing": "", "decision": "", "classes": {"object": 1}, "calibration": ""}
+    card |= {
+        "use": "emoji",
+        "version": "1",
+        "kinds": ["object"],
+        "sheets": {SHEET: hashlib.sha256(written).hexdigest()},
+    }
+    data = report_data() | {"scorers": {"emoji": card}}
+    record = data["claims"][0]["checks"][0]
+    record |= {"metric": "concept-rate", "metric_params": {"min_base": 0.5}}
+    record |= {
+        "measurement": measured(ROWS, sheet if used else None),
+        "evidence_sha256": hashlib.sha256(json_lines(ROWS)).hexdigest(),
+    }
+    folder = tmp_path / "made"
+    build.lay_out(folder, model, {})
+    finish(folder, data, evidence={NAME: json_lines(ROWS), SHEET: written})
+    sign.sign(folder, keys.load_private(key_pair[0]), created=CREATED)
+    found = verify(folder, key_pair[1])
+    assert codes(found) == ({"V032"} if message else set())
+    assert message in " ".join(finding.message for finding in found.findings)
+    assert bool(found.recomputed.checks) is (used)
 
 
 @pytest.mark.parametrize(
