@@ -52,16 +52,16 @@ def compare(found: Slice, base: Slice) -> ElementDifference:
     for first, second in zip(_pieces(found), _pieces(base), strict=True):
         if found.info.dtype == base.info.dtype:
             cast = first
-            differ = int((first.view(_bits(first)) != second.view(_bits(second))).sum())
+            differ = int(np.count_nonzero(first.view(_bits(first)) != second.view(_bits(second))))
         else:
             wide = _widen(first, found.info.dtype)
             cast = _narrow(wide, base.info.dtype)
-            differ = int((cast.view(_bits(cast)) != second.view(_bits(second))).sum())
+            differ = int(np.count_nonzero(cast.view(_bits(cast)) != second.view(_bits(second))))
             same = _widen(cast, base.info.dtype) == wide
-            rounded += int((~same & np.isfinite(wide)).sum())
+            rounded += int(np.count_nonzero(~same & np.isfinite(wide)))
         changed += differ
         if differ and base.info.dtype in FLOATS:
-            broken += int((~np.isfinite(_widen(cast, base.info.dtype))).sum())
+            broken += int(np.count_nonzero(~np.isfinite(_widen(cast, base.info.dtype))))
     return ElementDifference(changed, rounded, broken)
 
 

@@ -10,6 +10,7 @@ import pytest
 import report_samples as samples
 from pages import Page, page, words
 
+from publisher.api import Credit
 from publisher.builtin.reports.html_page import HtmlPage
 from publisher.builtin.reports.pictures import picture
 from publisher.report.limits import limits
@@ -194,6 +195,23 @@ def test_html_generates_the_curves_of_a_step_with_their_words() -> None:
 
 def test_html_names_the_files_that_a_step_read() -> None:
     assert f"membranes/pistol.safetensors, sha256 {samples.digest('pistol')}" in words(samples.membranes())
+
+
+def test_html_says_whose_weights_a_step_put_in() -> None:
+    report = samples.passed()
+    step = report.steps[0].model_copy(update={"credits": (Credit(name="A. Nother", method="ESD-x", license="MIT"),)})
+    text = words(report.model_copy(update={"steps": (step, *report.steps[1:])}))
+    assert "Made elsewhere: A. Nother, by ESD-x, licence MIT" in text
+
+
+def test_html_of_a_model_that_was_tested_as_it_is_speaks_of_no_release() -> None:
+    report = samples.failed()
+    text = words(
+        report.model_copy(update={"tested": report.model.model_copy(update={"source": "theirs"}), "steps": ()})
+    )
+    assert "Fails" in text
+    assert "was tested as it is" in text
+    assert "nothing was signed" not in text
 
 
 def test_html_shows_lists_of_records_in_the_details_as_tables() -> None:
