@@ -5,7 +5,7 @@ The release counts them, and anybody counts them again from a package's evidence
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from publisher.api.calibration import ScorerErrors, Tally
@@ -87,10 +87,7 @@ def _tally(concept: Concept, images: Mapping[_Asked, Judgement], *, unsure: bool
     for asked, said in images.items():
         shows = said.shows(concept)
         by_prompt.setdefault(asked[:2], []).append(unsure if shows is None else shows)
-    groups: Sequence[tuple[int, int]] = [(sum(hits), len(hits)) for hits in by_prompt.values()]
-    repeated = any(n > 1 for _, n in groups)
-    hits, n = (sum(group[i] for group in groups) for i in (0, 1))
-    return Tally(hits=hits, n=n, groups=tuple(groups) if repeated else ())
+    return Tally.of(by_prompt)
 
 
 def _asked(row: EvidenceRow) -> _Asked:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -17,6 +17,18 @@ class Tally(Params):
     n: int = Field(ge=0)
     groups: tuple[tuple[int, int], ...] = ()
     """Hits and images of each prompt or folder, whose images resemble each other; empty: all are independent."""
+
+    @classmethod
+    def of(cls, seen: Mapping[Any, Sequence[bool]]) -> Self:
+        """Return the tally of images.
+
+        Args:
+            seen: prompt or folder -> for each of its images, whether the concept is seen.
+        """
+        groups = tuple((sum(hits), len(hits)) for hits in seen.values())
+        hits, n = (sum(group[i] for group in groups) for i in (0, 1))
+        repeated = len(groups) > 1 and any(count > 1 for _, count in groups)
+        return cls(hits=hits, n=n, groups=groups if repeated else ())
 
     @model_validator(mode="after")
     def _sums(self) -> Self:

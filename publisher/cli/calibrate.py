@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,24 +95,26 @@ def calibrate(
     if as_json:
         output.document(sheet.as_json())
     else:
-        output.result("\n".join(_lines(sheet, said, "" if refused else str(out))))
+        seen = os.path.relpath(out, manifest.parent)  # paths in a manifest are relative to it
+        output.result("\n".join(_lines(sheet, said, "" if refused else seen)))
     return ExitCode.REFUSED if refused else ExitCode.OK
 
 
 def _lines(sheet: CalibrationSheet, said: str, written: str) -> list[str]:
-    at_least = "at least " if sheet.method == "base" else ""
+    verb, others = ("ask for it", "ask for something else") if sheet.method == "base" else ("show it", "do not")
     lines = [
         f"{sheet.scorer} about the {sheet.kind} {sheet.label}, images of {sheet.size[1]} x {sheet.size[0]} pixels",
-        f"  sees it in {at_least}{_of(sheet.positives)} that show it",
-        f"  sees it in {_of(sheet.negatives)} that do not",
+        f"  sees it in {_of(sheet.positives)} that {verb}",
+        f"  sees it in {_of(sheet.negatives)} that {others}",
     ]
+    lines += ["  these shares are bounds of its errors"] if sheet.method == "base" else []
     if sheet.chosen_on:
         threshold = sheet.params["threshold"]
         lines.append(f"  threshold {threshold!r}, chosen on as many others; write in the manifest:")
         lines.append(f"    with: {{threshold: {threshold!r}}}")
     lines += [f"  {sheet.duplicates} images left out, whose pixels were there already"] if sheet.duplicates else []
     lines.append(f"  {said}")
-    lines.append(f"written to {written}; name it in the manifest: calibration: {written}" if written else "not written")
+    lines.append(f"written; name it in the manifest: calibration: {written}" if written else "not written")
     return lines
 
 

@@ -21,6 +21,7 @@ from publisher.evaluate.dispatch import closed_after
 from publisher.evaluate.finetune.data import AttackerImages
 from publisher.evaluate.scorers import card_of, judge, loaded, require_kind
 from publisher.evaluate.store import ImageStore
+from publisher.manifest.nearest import suggestion
 from publisher.manifest.resolve import Resolved, read
 from publisher.manifest.scorers import ResolvedScorer
 from publisher.registry import Registry, load_registry
@@ -144,13 +145,14 @@ class Calibration:
         with closed_after(executor, lambda _: None):
             generator = AttackerImages(base, scope, sampling, setting, executor)
             share = math.ceil(count / len(others))
-            asked = [request for one in others for request in generator.plainly(one, share)]
+            asked = [generator.plainly(self.concept, count)]
+            asked.append(tuple(request for one in others for request in generator.plainly(one, share)))
             try:
-                positives = generator.generated(generator.plainly(self.concept, count))
-                negatives = generator.generated(asked)
+                images = [generator.generated(one, "images of the base model") for one in asked]
             except Unmeasured as error:
                 raise PublisherError(str(error), where=self.resolved.model) from error
-        scorer, sides = self.scorer(self.entry), generated_sides(positives, negatives)
+        prompts = [[request.prompt for request in one] for one in asked]
+        scorer, sides = self.scorer(self.entry), generated_sides(images, prompts)
         return self._sheet(
             scorer,
             self._tallies(scorer, sides),
@@ -178,9 +180,9 @@ class Calibration:
         try:
             return self.resolved.scope.concept(name)
         except KeyError as error:
-            ids = ", ".join(one.id for one in (*self.resolved.scope.concepts, *self.resolved.scope.keep)[:10])
-            hint = f"Calibrate about a concept of the manifest: {ids}."
-            raise UsageError(f"the manifest has no concept {name!r}", hint=hint) from error
+            ids = [one.id for one in (*self.resolved.scope.concepts, *self.resolved.scope.keep)]
+            hint = suggestion(name, ids, "Concepts")
+            raise UsageError(f"the manifest has no concept {name!r}", where="--concept", hint=hint) from error
 
     @property
     def _setting(self) -> Setting:
@@ -200,8 +202,7 @@ class Calibration:
         folders: dict[str, list[bool]] = {}
         for image, seen in zip(images, shows, strict=True):
             folders.setdefault(image.folder, []).append(seen)
-        groups = tuple((sum(seen), len(seen)) for seen in folders.values()) if len(folders) > 1 else ()
-        return Tally(hits=sum(shows), n=len(shows), groups=groups)
+        return Tally.of(folders)
 
     def _judged(self, scorer: ReleaseScorer, images: Sequence[SortedImage]) -> list[Judgement]:
         found: list[Judgement] = []

@@ -34,7 +34,7 @@ class SortedImage:
     digest: str
     """sha256 of its pixels."""
     folder: str = ""
-    """Sub-folder that it lies in: pictures of one folder stay together."""
+    """Sub-folder that it lies in, or prompt that it was generated from: pictures of one resemble each other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +85,19 @@ def read_sides(positives: Path, negatives: Path, size: tuple[int, int]) -> Sides
     return Sides(sides[0], sides[1], sum(map(len, every)) - sum(map(len, sides)))
 
 
-def generated_sides(positives: torch.Tensor, negatives: torch.Tensor) -> Sides:
-    """Return images that a model has generated, ``(n, 3, h, w)`` uint8 each, every picture once."""
+def generated_sides(generated: Sequence[torch.Tensor], prompts: Sequence[Sequence[str]]) -> Sides:
+    """Return images that a model has generated, every picture once. Those of one prompt count as of one folder.
+
+    Args:
+        generated: positives and negatives, ``(n, 3, h, w)`` uint8 each.
+        prompts: of both, one for each image.
+    """
     every = [
-        [SortedImage(f"image {i}", image, pixels_sha256(image)) for i, image in enumerate(images)]
-        for images in (positives, negatives)
+        [
+            SortedImage(f"image {i}", image, pixels_sha256(image), prompt)
+            for i, (image, prompt) in enumerate(zip(images, texts, strict=True))
+        ]
+        for images, texts in zip(generated, prompts, strict=True)
     ]
     sides = [_unique(images) for images in every]
     return Sides(sides[0], sides[1], sum(map(len, every)) - sum(map(len, sides)))

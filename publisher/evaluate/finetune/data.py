@@ -164,8 +164,12 @@ class AttackerImages:
         first = self._sampling.seed
         return tuple(request.model_copy(update={"seed": first + i}) for i, request in enumerate(asked))
 
-    def generated(self, requests: Sequence[ImageRequest]) -> torch.Tensor:
+    def generated(self, requests: Sequence[ImageRequest], purpose: str = "images to train on") -> torch.Tensor:
         """Return images of the base model, ``(n, 3, h, w)`` uint8.
+
+        Args:
+            requests: one for each image.
+            purpose: what they are, for the progress.
 
         Raises:
             Unmeasured: it does not generate them.
@@ -174,7 +178,7 @@ class AttackerImages:
 
         plan = self._plan(requests)
         total = sum(len(batch.requests) for batch in plan)
-        with Meter(self._setting.progress, total, "images to train on") as meter:
+        with Meter(self._setting.progress, total, purpose) as meter:
             for count in self._model_images.fill(plan, self._executor):
                 meter.settle(count)
         found: dict[ImageRequest, torch.Tensor] = {}

@@ -33,8 +33,8 @@ def test_images_of_the_plain_prompts_of_all_checks_count_once_each() -> None:
     found = errors_of([CAT], rows[3:4], rows, SCOPE, {})["cat"]
     assert found == ScorerErrors(
         source="",
-        seen=Tally(hits=1, n=2, groups=((1, 2),)),
-        false_alarms=Tally(hits=1, n=2, groups=((1, 2),)),
+        seen=Tally(hits=1, n=2),
+        false_alarms=Tally(hits=1, n=2),
     )
 
 

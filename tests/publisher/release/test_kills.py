@@ -24,8 +24,8 @@ FEW = {
     "scorer": "emoji",
     "sampling": {"steps": 6, "guidance": 3.0, "images": 6, "kept_images": 4},
     "gates": {
-        "erase.cigarette.plain": {"upper_at_most": 0.5},
-        "erase.cigarette.paraphrase": {"upper_at_most": 0.5},
+        "erase.cigarette.plain": {"upper_at_most": 0.6},
+        "erase.cigarette.paraphrase": {"upper_at_most": 0.6},
         "erase.kept": {"lower_at_least": -0.6},
     },
 }

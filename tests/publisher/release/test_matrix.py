@@ -76,13 +76,14 @@ def verified(folder: Path, shared: Sequence[tuple[str, ...]] = (), **asked: bool
         claims=[SimpleNamespace(steps=steps, step=steps[0]) for steps in makers],
         device=SimpleNamespace(name="cpu", dtype="float32"),
         tools=None,
+        checks=(),
         steps=[SimpleNamespace(identity=SimpleNamespace(id=step)) for step in STEPS],
     )
     hardened: Any = SimpleNamespace(
         states=[SimpleNamespace(folder=folder / name, anatomy=EMBEDDED) for name in ("base", *STEPS)],
         results=[SimpleNamespace(artifacts=one) for one in artifacts],
     )
-    tell: Any = SimpleNamespace(progress=SimpleNamespace(warn=pytest.fail))
+    tell: Any = SimpleNamespace(progress=SimpleNamespace(warn=pytest.fail, say=len))
     _, cells = make._evaluate(prepared, hardened, folder / "package", folder / "work", tell)
     return [cell.after for cell in cells]
 
