@@ -214,3 +214,12 @@ def test_permeabilities_stand_with_their_concept_or_with_all(membranes: tuple[st
 def test_permeabilities_are_not_lost_where_only_concepts_have_sections() -> None:
     record = samples.report((), permeabilities=samples.permeabilities(), pairs=())
     assert "How far prompts open the membranes" in words(record)
+
+
+def test_the_page_of_a_model_that_was_tested_as_it_is_promises_no_signature() -> None:
+    record = samples.passed()
+    text = words(record.model_copy(update={"tested": record.model, "steps": ()}))
+    assert "publisher verify" not in text
+    assert "Nothing was packaged or signed, so there is no signature to check." in text
+    assert "Nothing was hardened: the model was tested as it is." in text
+    assert "cigarette object base tested pistol object" in text
