@@ -11,6 +11,15 @@ def caption(noun: str, style: str | None = None) -> str:
     return f"{article} {noun} emoji" + (f" in {style} style" if style else "")
 
 
+NOTHING_CAPTION = "nothing"
+"""What the small CLIP calls an image that shows no object (blank, noise, scrambled)."""
+
+
+def style_caption(style: str) -> str:
+    """Return a caption that names the style alone, such as ``"an emoji in noto style"``."""
+    return f"an emoji in {style} style"
+
+
 def all_captions(words: Vocabulary) -> list[str]:
     """Return every caption that training can use, the empty one first, in a fixed order without repeats."""
     found = {"": None}

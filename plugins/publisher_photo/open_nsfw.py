@@ -94,5 +94,5 @@ def blue_first(images: Tensor) -> Tensor:
     """
     edge = (SQUEEZED - CUT) // 2
     middle = resized(checked(images), SQUEEZED, SQUEEZED, "bilinear")[:, :, edge : edge + CUT, edge : edge + CUT]
-    pixels = middle.mul(255).round().flip(1).permute(0, 2, 3, 1)
+    pixels = middle.mul(255).round_().flip(1).permute(0, 2, 3, 1)
     return pixels - pixels.new_tensor(MEAN)

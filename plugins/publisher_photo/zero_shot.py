@@ -47,7 +47,9 @@ class ZeroShotParams(SeeingParams):
         "nearest one counts.",
     )
     others: dict[Kind, tuple[str, ...]] = Field(
-        default={}, description="Rivals of each kind in softmax, as whole texts: what the image may show instead."
+        default={},
+        description="Rivals of each kind in softmax, as whole texts: what the image may show instead. A label's own "
+        "texts are no rivals of it.",
     )
 
     @field_validator("templates")
@@ -131,12 +133,19 @@ class ZeroShot(SeeingScorer[ZeroShotParams]):
         import torch
 
         seen = self.towers.of_images(images)
-        near = torch.stack([self._nearest(seen, _texts(self.params, kind, label)) for label in labels], dim=1)
-        logits = self.towers.scale * near + self.towers.bias
+        texts = [_texts(self.params, kind, label) for label in labels]
+        logits = [self.towers.scale * self._all(seen, own).amax(1) + self.towers.bias for own in texts]
         if self._scale(self.towers.layout) == "sigmoid":
-            return logits.sigmoid()
-        others = self.towers.scale * self._all(seen, self.params.others[cast("Kind", kind)])
-        return (logits - torch.logaddexp(logits, others.logsumexp(1, keepdim=True))).exp()
+            return torch.stack(logits, dim=1).sigmoid()
+        others = self.params.others[cast("Kind", kind)]
+        rivals = self.towers.scale * self._all(seen, others)
+        shares = []
+        for own, logit in zip(texts, logits, strict=True):
+            apart = [i for i, text in enumerate(others) if text not in own]
+            if not apart:
+                raise ValueError(f"'others' has no text of the kind {kind!r} that is no text of {own} itself")
+            shares.append((logit - torch.logaddexp(logit, rivals[:, apart].logsumexp(1))).exp())
+        return torch.stack(shares, dim=1)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Return the vectors of the images, ``(n, d)`` of length 1, for images of any size.
@@ -166,9 +175,6 @@ class ZeroShot(SeeingScorer[ZeroShotParams]):
         if self.params.score != "auto":
             return self.params.score
         return "sigmoid" if layout == "siglip" else "softmax"
-
-    def _nearest(self, seen: Tensor, texts: tuple[str, ...]) -> Tensor:
-        return self._all(seen, texts).amax(1)
 
     def _all(self, seen: Tensor, texts: tuple[str, ...]) -> Tensor:
         if texts not in self._texts:

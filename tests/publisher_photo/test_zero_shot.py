@@ -56,6 +56,16 @@ def test_by_softmax_a_strength_is_the_share_against_the_other_texts(clip: Path, 
     torch.testing.assert_close(torch.tensor(found.strengths(images, SCOPE.concepts[0])), wanted)
 
 
+def test_a_labels_own_texts_are_no_rivals_of_it(clip: Path, images: torch.Tensor) -> None:
+    templates = {"object": ["{a} {label} emoji"]}
+    alone = scorer(clip, others=OTHERS, templates=templates)
+    listed = scorer(clip, others={"object": ["a cat emoji", *OTHERS["object"]]}, templates=templates)
+    assert listed.strengths(images, SCOPE.concepts[0]) == pytest.approx(alone.strengths(images, SCOPE.concepts[0]))
+    assert listed.strengths(images, SCOPE.concepts[1]) != pytest.approx(alone.strengths(images, SCOPE.concepts[1]))
+    with pytest.raises(ValueError, match="'others' has no text of the kind 'object'"):
+        scorer(clip, others={"object": ["a cat emoji"]}, templates=templates).strengths(images, SCOPE.concepts[0])
+
+
 def test_siglip_reads_labels_in_lower_case(siglip: Path, images: torch.Tensor) -> None:
     loud = Concept(id="cat", name="CAT", label="CAT", prompts=("CAT",))
     found = scorer(siglip)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import shutil
@@ -16,12 +17,14 @@ import torch
 import transformers
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import nn
+from transformers import AutoTokenizer, CLIPModel, CLIPTokenizer
 
 from publisher_emoji.concepts import DATA, Vocabulary, vocabulary
 from publisher_emoji.scorer import EmojiClassifier, load_scorer
 from publisher_emoji.sheet import contact_sheet
 from publisher_emoji.training import evaluate
 from publisher_emoji.training.artwork import Artwork, load_artwork
+from publisher_emoji.training.clip import save_clip, train_clip
 from publisher_emoji.training.config import CONFIG_FILE, Config, load_config
 from publisher_emoji.training.diffusion import train_diffusion
 from publisher_emoji.training.older import write_for_older
@@ -80,6 +83,15 @@ class Build:
         return load_scorer(folder)
 
     @cached_property
+    def clip(self) -> tuple[CLIPModel, CLIPTokenizer]:
+        """The CLIP of the base build."""
+        folder = self.base / "clip-model"
+        if not (folder / "config.json").exists():
+            trained = train_clip(self.config, self.words, load_artwork(self.words), self.vae, self.base / "clip")
+            save_clip(*trained, folder, self.config.image.size)
+        return CLIPModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+
+    @cached_property
     def pipeline(self) -> StableDiffusionPipeline:
         """The whole model."""
         folder = self.folder / "model"
@@ -122,14 +134,22 @@ def measure(build: Build) -> dict[str, Any]:
     figures = evaluate.quality(build.pipeline, build.scorer, build.words, build.config)
     sheet = evaluate.calibration(build.scorer, build.words, build.artwork, build.vae, build.config, weights)
     rates = {key: figures[key] for key in ("object", "style", "objects", "styles")}
-    return {"quality": figures, "calibration": sheet | {"generated_images": rates}}
+    clip = evaluate.clip_figures(
+        build.clip, build.pipeline, build.scorer, build.words, load_artwork(build.words), build.config
+    )
+    return {"quality": figures, "calibration": sheet | {"generated_images": rates}, "clip": clip}
 
 
 def provenance(build: Build) -> dict[str, Any]:
     """Return recipe, seconds and versions behind the weights."""
     seconds = {
         stage: json.loads(log.read_text(encoding="utf-8").splitlines()[-1])["seconds"]
-        for stage in ("vae", "scorer", *(f"diffusion-{i + 1}" for i in range(len(build.config.diffusion.phases))))
+        for stage in (
+            "vae",
+            "scorer",
+            "clip",
+            *(f"diffusion-{i + 1}" for i in range(len(build.config.diffusion.phases))),
+        )
         if (log := build.base / stage / "log.jsonl").exists()
     }
     versions = {module.__name__: module.__version__ for module in (torch, diffusers, transformers)}
@@ -143,11 +163,13 @@ def provenance(build: Build) -> dict[str, Any]:
 
 
 def install(build: Build, figures: dict[str, Any]) -> None:
-    """Copy model, scorer and figures into the package's ``data/``."""
-    for name, source in (("model", "model"), ("scorer", "scorer-model")):
+    """Copy model, scorer, CLIP and figures into the package's ``data/``."""
+    for name, source in (("model", "model"), ("scorer", "scorer-model"), ("clip", "clip-model")):
         shutil.rmtree(DATA / name, ignore_errors=True)
         shutil.copytree(build.base / source, DATA / name)
     _write(DATA / "scorer" / "calibration.json", figures["calibration"])
+    digest = hashlib.sha256((DATA / "clip" / "model.safetensors").read_bytes()).hexdigest()
+    _write(DATA / "clip-figures.json", {"weights_sha256": digest} | figures["clip"])
     _write(DATA / "figures.json", {"quality": figures["quality"], "provenance": provenance(build)})
 
 
@@ -158,6 +180,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 COMMANDS: dict[str, Callable[[Build], object]] = {
     "vae": lambda build: build.vae,
     "scorer": lambda build: build.scorer,
+    "clip": lambda build: build.clip,
     "diffusion": lambda build: build.pipeline,
 }
 

@@ -129,6 +129,36 @@ class ScorerConfig(_Strict):
     """Training of the classifier."""
 
 
+class TowerConfig(_Strict):
+    """Size of the text half or of the image half of the CLIP."""
+
+    hidden_size: int
+    """Width of the hidden states."""
+    intermediate_size: int
+    """Width inside each layer's perceptron."""
+    num_hidden_layers: int
+    """Number of layers."""
+    num_attention_heads: int
+    """Number of attention heads."""
+
+
+class ClipConfig(_Strict):
+    """Size and training of the CLIP that gives a second opinion."""
+
+    vision: TowerConfig
+    """Image half."""
+    patch: int
+    """Height and width of a patch, in pixels."""
+    text: TowerConfig
+    """Text half."""
+    projection: int
+    """Number of dimensions of the space that images and texts share."""
+    synonym: float
+    """Share of captions with a synonym in place of the name."""
+    train: Optimisation
+    """Training of both halves."""
+
+
 class SamplingConfig(_Strict):
     """The way in which images are generated for the published figures."""
 
@@ -159,6 +189,8 @@ class Config(_Strict):
     """Text encoder and UNet."""
     scorer: ScorerConfig
     """Classifier."""
+    clip: ClipConfig
+    """Images and captions in one space."""
     sampling: SamplingConfig
     """Sampling of the published figures."""
 

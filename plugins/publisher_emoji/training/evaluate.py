@@ -10,15 +10,19 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import CLIPModel, CLIPTokenizer
 
-from publisher_emoji.captions import caption
+from publisher_emoji.captions import NOTHING_CAPTION, caption, style_caption
 from publisher_emoji.concepts import Vocabulary
 from publisher_emoji.generate import generate
 from publisher_emoji.scorer import NOTHING, EmojiClassifier, EmojiLabels
 from publisher_emoji.shares import share
 from publisher_emoji.training.artwork import Artwork, augment
+from publisher_emoji.training.clip import image_vectors, text_vectors
 from publisher_emoji.training.config import Config
 from publisher_emoji.training.loop import step_generator
 from publisher_emoji.training.scorer import ROTATION, disturb, loose, no_object, vae_views
@@ -155,6 +159,57 @@ def without_report(
         seen = _share(name == concept for name in generated)
         report[way] = {"concept": seen, "generated": dict(Counter(generated).most_common(12))}
     return report
+
+
+def clip_figures(
+    clip: tuple[CLIPModel, CLIPTokenizer],
+    pipeline: StableDiffusionPipeline,
+    scorer: EmojiClassifier,
+    words: Vocabulary,
+    artwork: Artwork,
+    config: Config,
+) -> dict[str, Any]:
+    """Return how often the CLIP names object and style, and how often it agrees with the scorer on generated images.
+
+    An image shows the object, or nothing, and the style whose caption is nearest.
+    """
+    real = [named(clip, words, held_out(artwork.images, config, view)) for view in range(4)]
+    truth = [
+        (words.object_names[o], words.style_names[s])
+        for o, s in zip(artwork.objects.tolist(), artwork.styles.tolist(), strict=True)
+    ]
+    pairs = styled_pairs(words)[::REPEATS]
+    sampling = config.sampling
+    texts = [caption(*pair) for pair in pairs]
+    images = generate(pipeline, texts, QUALITY_SEED + 4, steps=sampling.steps, guidance=sampling.guidance)
+    seen, judged = named(clip, words, images), scorer.judge(images)
+
+    def rates(found: Labelled, wanted: Labelled) -> dict[str, Any]:
+        both = list(zip(found, wanted, strict=True))
+        return {name: _share(a[i] == b[i] for a, b in both) for i, name in enumerate(("object", "style"))}
+
+    return {
+        "interval": "95% Clopper-Pearson",
+        "held_out_augmentations": {"seed": HELD_OUT_SEED} | rates([pair for view in real for pair in view], truth * 4),
+        "generated_images": {"seed": QUALITY_SEED + 4, "sampling": sampling.model_dump()} | rates(seen, pairs),
+        "agreement_with_the_scorer": rates(seen, [(said.object, said.style) for said in judged]),
+        "scorer_on_the_same_images": rates([(said.object, said.style) for said in judged], pairs),
+    }
+
+
+def named(clip: tuple[CLIPModel, CLIPTokenizer], words: Vocabulary, pixels: Tensor) -> Labelled:
+    """Return object and style whose captions are nearest to each image ``(n, 3, s, s)`` in [-1, 1]."""
+    model, tokenizer = clip
+    asked = [*map(caption, words.object_names), NOTHING_CAPTION, *map(style_caption, words.style_names)]
+    with torch.no_grad():
+        texts = normalize(text_vectors(model, dict(tokenizer(asked, padding=True, return_tensors="pt"))), dim=1)
+        parts = [normalize(image_vectors(model, part), dim=1) @ texts.T for part in pixels.clamp(-1, 1).split(256)]
+    things, looks = torch.cat(parts).split([len(words.objects) + 1, len(words.styles)], dim=1)
+    names = (*words.object_names, NOTHING)
+    return [
+        (names[o], words.style_names[s])
+        for o, s in zip(things.argmax(1).tolist(), looks.argmax(1).tolist(), strict=True)
+    ]
 
 
 def _judged_augmentation(scorer: EmojiClassifier, artwork: Artwork, config: Config, view: int) -> list[EmojiLabels]:
