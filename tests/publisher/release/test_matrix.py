@@ -77,6 +77,7 @@ def verified(folder: Path, shared: Sequence[tuple[str, ...]] = (), **asked: bool
         device=SimpleNamespace(name="cpu", dtype="float32"),
         tools=None,
         checks=(),
+        images={"base": 0},
         steps=[SimpleNamespace(identity=SimpleNamespace(id=step)) for step in STEPS],
     )
     hardened: Any = SimpleNamespace(
