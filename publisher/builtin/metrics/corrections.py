@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LEAST_J = 0.5
 """Bound that the lower end of J has to exceed: below it a loss is not known to a factor of two."""
+WEAK = 0.8
+"""Lower bound of the sensitivity below which a note says what to do."""
 _POINTS = 200
 _TAIL = (1 - LEVEL) / 2
 _EDGE = 1e-12
@@ -60,6 +62,7 @@ def with_rate(measurement: Measurement, errors: Mapping[str, ScorerErrors]) -> M
             "notes": (
                 *measurement.notes,
                 *(note for name in seen if (note := _strange(name, seen[name], known[name]))),
+                *(note for name in seen if (note := _weak(name, known[name]))),
             ),
         }
     )
@@ -134,6 +137,17 @@ def _strange(name: str, seen: Interval, errors: ScorerErrors) -> str:
     return (
         f"the scorer sees {name!r} more rarely than its calibration has false alarms"
         f" ({alarms.hits} of {alarms.n}): the calibration is about other images"
+    )
+
+
+def _weak(name: str, errors: ScorerErrors) -> str:
+    """Return what to do where the base model's images say little of the scorer; empty: they say enough."""
+    found = bound(errors.seen)
+    if errors.source or found.low >= WEAK or found.value >= 1:
+        return ""
+    return (
+        f"the base model's images of {name!r} say only that the scorer sees {100 * found.low:.0f}% or more:"
+        " calibrate it, or ask with prompts that the base model follows"
     )
 
 

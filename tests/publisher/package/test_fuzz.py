@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from publisher.api import Observation, Trial, safetensors_bytes
+from publisher.api import Observation, ScorerErrors, Tally, Trial, safetensors_bytes
 from publisher.api.freeze_mask import FreezeMask
 from publisher.builtin.metrics.curve_statistics import AgainstParams
 from publisher.builtin.metrics.gaps import LossGap
@@ -86,7 +86,9 @@ def report() -> tuple[dict[str, Any], dict[str, bytes]]:
         )
         for row in LINES["cigarette.plain"]
     ]
-    plain |= {"metric": "concept-rate", "measurement": ConceptRate().measure(RateParams(), seen).as_json()}
+    rate = ConceptRate()
+    rate.errors = {"cigarette": ScorerErrors(source="", seen=Tally(hits=len(seen), n=len(seen)))}
+    plain |= {"metric": "concept-rate", "measurement": rate.measure(RateParams(), seen).as_json()}
     gap = LossGap().read(AgainstParams(), [Trial.parse(one) for one in TRIALS]).as_json()
     training = plain | {
         "id": "cigarette.lora",

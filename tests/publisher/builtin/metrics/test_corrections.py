@@ -141,6 +141,19 @@ def test_a_rate_of_two_concepts_is_corrected_for_each_and_says_what_was_seen() -
         metric.measure(RateParams(), observed("pig", 60, 0, 60))
 
 
+def test_where_the_base_model_follows_few_prompts_a_note_says_what_to_do() -> None:
+    metric = ConceptRate()
+    metric.errors = {"cat": errors((30, 60), source="")}
+    found = metric.measure(RateParams(), observed("cat", 60, 0, 60))
+    assert found.hardened.high > 2 * share(0, 60).high
+    (note,) = found.notes
+    assert note.startswith(
+        "the base model's images of 'cat' say only that the scorer sees 37% or more: calibrate it, or"
+    )
+    metric.errors = {"cat": errors((60, 60), source="")}
+    assert metric.measure(RateParams(), observed("cat", 60, 0, 60)).notes == ()
+
+
 def test_a_loss_of_what_is_kept_is_divided_by_what_is_known_of_the_scorer() -> None:
     metric, seen = KeptAccuracy(), observed("cat", 60, 57, 60)
     metric.errors = {"cat": errors((90, 100), (1, 100))}
