@@ -79,8 +79,13 @@ def with_change(measurement: Measurement, errors: Mapping[str, ScorerErrors]) ->
         ValueError: nothing is known of the errors about one of them, or J may be as little as :data:`LEAST_J`.
     """
     known = [_known(name, errors) for name in measurement.by_concept]
-    together, j = pooled(known), least_j(known)
-    figures = {**_sides(together), "j": round(j, 6)}
+    j, alarms = least_j(known), alarms_together(known)
+    figures = {
+        "source": ", ".join(dict.fromkeys(one.source for one in known if one.source)),
+        "sensitivity": bound(seen_together(known)).as_json(),
+        "false_alarms": alarms.as_json() if alarms else None,
+        "j": round(j, 6),
+    }
     return measurement.model_copy(
         update={
             "hardened": change(measurement.hardened, j),
@@ -157,9 +162,11 @@ def least_j(errors: Iterable[ScorerErrors]) -> float:
     Raises:
         ValueError: false alarms were not counted, or it is not above :data:`LEAST_J`.
     """
-    j = youden(pooled(list(errors)))
-    if j is None:
+    known = list(errors)
+    alarms = alarms_together(known)
+    if alarms is None:
         raise ValueError("nobody knows how often the scorer sees a concept where it is not: there are no other images")
+    j = bound(seen_together(known)).low - alarms.high
     if j <= LEAST_J:
         raise ValueError(
             f"sensitivity and specificity of the scorer minus 1 may be as little as {j:.2f}, and more than {LEAST_J:g}"
@@ -285,22 +292,35 @@ def youden(errors: ScorerErrors) -> float | None:
     return bound(errors.seen).low - bound(errors.false_alarms).high
 
 
-def pooled(errors: Sequence[ScorerErrors]) -> ScorerErrors:
-    """Return the errors of several concepts together.
-
-    The false alarms' share is the mean over the concepts. It counts as known from as many images as the concept with
-    the fewest has: one image is held against many concepts.
-    """
+def seen_together(errors: Sequence[ScorerErrors]) -> Tally:
+    """Return the images of several concepts in which the scorer saw what was there: no image is of two of them."""
     seen = [one.seen for one in errors]
-    alarms = [one.false_alarms for one in errors if one.false_alarms and one.false_alarms.n]
-    together = None
-    if len(alarms) == len(errors):
-        n = min(one.n for one in alarms)
-        together = Tally(hits=math.ceil(n * sum(one.hits / one.n for one in alarms) / len(alarms) - 1e-9), n=n)
     groups = tuple(group for one in seen for group in (one.groups or ((one.hits, one.n),)))
-    sources = ", ".join(dict.fromkeys(one.source for one in errors if one.source))
-    tally = Tally(hits=sum(one.hits for one in seen), n=sum(one.n for one in seen), groups=groups)
-    return ScorerErrors(source=sources, seen=tally, false_alarms=together)
+    return Tally(hits=sum(one.hits for one in seen), n=sum(one.n for one in seen), groups=groups)
+
+
+def alarms_together(errors: Sequence[ScorerErrors]) -> Interval | None:
+    """Return the share of false alarms of several concepts: the mean over their images; None: one was not counted.
+
+    One image is held against many concepts, so images are not added up: both ends are means of the concepts' own ends,
+    with the numbers of their images as weights. A kind of which there are few images makes the interval wide by its
+    share alone.
+    """
+    weights = [one.seen.n for one in errors]
+    alarms = [bound(one.false_alarms) for one in errors if one.false_alarms and one.false_alarms.n]
+    if len(alarms) < len(errors) or not sum(weights):
+        return None
+
+    def mean(of: Callable[[Interval], float]) -> float:
+        return sum(weight * of(one) for weight, one in zip(weights, alarms, strict=True)) / sum(weights)
+
+    return Interval(
+        value=mean(lambda one: one.value),
+        low=mean(lambda one: one.low),
+        high=mean(lambda one: one.high),
+        n=min(one.n for one in alarms),
+        method="mean over the concepts of their Clopper-Pearson ends, weighted by images",
+    )
 
 
 def change(seen: Interval, j: float) -> Interval:

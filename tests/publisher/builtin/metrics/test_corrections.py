@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from publisher.api import Observation, ScorerErrors, Tally
-from publisher.builtin.metrics.corrections import change, pooled, rate, rogan_gladen, upper_end, youden
+from publisher.builtin.metrics.corrections import (
+    alarms_together,
+    change,
+    least_j,
+    rate,
+    rogan_gladen,
+    seen_together,
+    upper_end,
+    youden,
+)
 from publisher.builtin.metrics.intervals import paired_difference, share, widened
 from publisher.builtin.metrics.rates import ConceptRate, KeptAccuracy, KeptParams, RateParams
 
@@ -101,10 +110,32 @@ def test_of_several_concepts_the_one_whose_errors_are_worst_known_decides() -> N
 
 
 def test_errors_of_many_concepts_count_no_image_twice() -> None:
-    found = pooled([errors((9, 10), (0, 40)), errors((10, 10), (1, 30))])
-    assert (found.seen.hits, found.seen.n) == (19, 20)
-    assert found.false_alarms == Tally(hits=1, n=30)
-    assert pooled([errors((9, 10), (0, 40)), errors((10, 10))]).false_alarms is None
+    both = [errors((9, 10), (0, 40)), errors((10, 10), (1, 30))]
+    assert (seen_together(both).hits, seen_together(both).n) == (19, 20)
+    alarms = alarms_together(both)
+    assert alarms is not None
+    assert (alarms.value, alarms.n) == (pytest.approx(1 / 60), 30)
+    assert alarms.high == pytest.approx((share(0, 40).high + share(1, 30).high) / 2)
+    assert alarms_together([errors((9, 10), (0, 40)), errors((10, 10))]) is None
+
+
+def test_a_kind_of_few_images_counts_by_its_share_alone() -> None:
+    objects, styles = [errors((1, 1), (0, 144))] * 139, [errors((1, 1), (0, 5))] * 6
+    assert least_j([*objects, *styles]) > 0.9
+    with pytest.raises(ValueError, match="may be as little as"):
+        least_j(styles)
+
+
+def test_the_end_of_false_alarms_together_covers_their_mean() -> None:
+    generator, truth, sizes = np.random.default_rng([7, 3]), (0.01, 0.08), (60, 12)
+    missed = 0
+    for _ in range(2000):
+        hits = generator.binomial(sizes, truth)
+        both = [errors((3, 3), (int(hit), n)) for hit, n in zip(hits, sizes, strict=True)]
+        found = alarms_together([both[0]] * 3 + [both[1]])
+        assert found is not None
+        missed += found.high < (3 * truth[0] + truth[1]) / 4
+    assert missed <= 0.025 * 2000
 
 
 def test_a_tally_that_contradicts_itself_is_refused() -> None:
