@@ -114,7 +114,13 @@ def as_data(prepared: PreparedRelease) -> dict[str, Any]:
 
 
 def _judge(scorer: ReleaseScorer) -> dict[str, Any]:
-    return {"id": scorer.id, "use": scorer.scorer.name, "version": scorer.scorer.version, "kinds": list(scorer.kinds)}
+    return {
+        "id": scorer.id,
+        "use": scorer.scorer.name,
+        "version": scorer.scorer.version,
+        "kinds": list(scorer.kinds),
+        "calibrated": [sheet.label for sheet in scorer.sheets.values()],
+    }
 
 
 def _step(step: PlannedStep) -> dict[str, Any]:
@@ -204,9 +210,10 @@ def _step_lines(step: dict[str, Any]) -> list[str]:
 
 
 def _judged(judge: dict[str, Any]) -> str:
-    """Say who judges what, such as ``emoji 1: object, style``."""
+    """Say who judges what, such as ``emoji 1: object, style``, and about what it is calibrated."""
     name = judge["use"] if judge["id"] == judge["use"] else f"{judge['id']} ({judge['use']})"
-    return f"{name} {judge['version']}: {', '.join(judge['kinds'])}"
+    sheets = f" (calibrated about {', '.join(judge['calibrated'])})" if judge["calibrated"] else ""
+    return f"{name} {judge['version']}: {', '.join(judge['kinds'])}{sheets}"
 
 
 def _value(value: Any) -> str:

@@ -78,6 +78,7 @@ def test_half_of_the_images_choose_the_threshold_and_the_others_are_counted(mani
     plans["other"].write_text(json.dumps(data))
     said = {name: publisher("plan", one, "--work", tmp_path / "work", "--json") for name, one in plans.items()}
     assert said["right"].exit_code == 0, said["right"].output
+    assert json.loads(said["right"].stdout)["judges"][0]["calibrated"] == ["cigarette"]
     assert said["other"].exit_code == 4
     reason = f"does not hold here: its params have 'threshold' {threshold!r}, here it is 0.25"
     assert reason in said["other"].stdout
@@ -126,6 +127,7 @@ def test_images_of_one_folder_stay_on_one_side_of_the_cut() -> None:
     assert [one.name for one in halves(Sides(images, images), 3)[0].negatives] == [one.name for one in first.negatives]
 
 
+@pytest.mark.slow
 def test_a_sheet_of_the_base_models_images_travels_in_the_package_and_is_verified(
     manifest: Manifest, tmp_path: Path
 ) -> None:

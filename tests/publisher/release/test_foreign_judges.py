@@ -81,6 +81,7 @@ def test_two_judges_by_kind_and_processes_of_a_third_party_make_one_release(mani
     assert {plugin["name"] for plugin in report["plugins"]} >= {"nearest", "processes"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("installed")
 def test_a_scorer_that_is_always_unsure_releases_nothing(manifest: Manifest, tmp_path: Path) -> None:
     gates = {"erase.cigarette.plain": {"upper_at_most": 0.99}, "erase.kept": {"lower_at_least": -0.99}}
