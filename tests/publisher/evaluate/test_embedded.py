@@ -21,7 +21,7 @@ from publisher_emoji.plugin import EmojiScorer
 from support.anatomies import EMBEDDED
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
-SAMPLING = Sampling(steps=4, guidance=3.0, images=3)
+SAMPLING = Sampling(steps=4, guidance=3.0, images=8)
 
 
 def emoji(name: str) -> Concept:
