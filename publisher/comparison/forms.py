@@ -20,6 +20,7 @@ OUTCOMES = {"better": "better", "worse": "worse", "not told apart": "not told ap
 RULE = (
     "A difference is told only where its whole 95% interval lies on one side. Shares are compared image by image, the"
     " same prompt and seed in both models. Other numbers are compared by their intervals, which must not overlap."
+    " Verdicts are by each model's own gates, which may differ."
 )
 MORE = "With many rows some differences are beyond their interval by chance alone: about one in twenty."
 

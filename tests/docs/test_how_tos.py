@@ -91,3 +91,17 @@ def test_the_page_on_a_model_of_ones_own_leads_to_a_plan_that_can_be_decided(
     run(keygen)
     assert release[2:] == ["demo/manifest.yaml", "--key", "keys/publisher.key"]
     assert verify[2:] == ["releases/my-model-clean-1.0.0", "--key", "keys/publisher.pub"]
+
+
+@pytest.mark.slow
+def test_the_script_of_another_method_makes_weights_that_the_step_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = "use-another-method.md"
+    (script,) = blocks(page, "python")
+    exec(script.replace("range(150)", "range(1)").replace("range(8)", "range(1)"), {})
+    Path("esd.yaml").write_text(blocks(page, "yaml")[0])
+    said = run(["publisher", "plan", "esd.yaml"])
+    assert "tensors of unet" in said
+    assert "made elsewhere: a script of twenty lines, by ESD-x, licence CC-BY-4.0" in said
