@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from publisher.api import Kind, ModelError, ScorerCard, UsageError
 from publisher_photo.pixels import preparation_of, prepared
 from publisher_photo.seeing import SeeingParams, SeeingScorer
-from publisher_photo.weights import CONFIG, PROCESSOR, place_of, read_json, refuse_gaps, weights_digest
+from publisher_photo.weights import CONFIG, PROCESSOR, place_of, read_json, refuse_gaps, weight_files, weights_digest
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +58,17 @@ class LabelledClassifier(SeeingScorer[ClassifierParams]):
         return {self.params.kind: tuple(self.params.classes)}
 
     asked = labels
+
+    def check_files(self) -> None:
+        """Make sure that the model can be read and has the classes.
+
+        Raises:
+            PublisherError: not so.
+        """
+        folder = place_of(self.files, self.params.weights)
+        places_of_classes(self.params.classes, read_json(folder / CONFIG), folder / CONFIG)
+        preparation_of(read_json(folder / PROCESSOR), str(folder / PROCESSOR))
+        weight_files(folder)
 
     def card(self) -> ScorerCard:
         """Describe the model and the rule.

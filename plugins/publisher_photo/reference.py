@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from publisher.api import Kind, ScorerCard
-from publisher_photo.pictures import distinct_images
+from publisher_photo.pictures import distinct_images, distinct_pixels
 from publisher_photo.seeing import SeeingParams, SeeingScorer
-from publisher_photo.towers import Towers, image_preparation, layout_of
+from publisher_photo.towers import Towers, check_towers, image_preparation, layout_of
 from publisher_photo.weights import place_of, weights_digest
 from publisher_photo.zero_shot import SIGLIP
 
@@ -56,6 +56,16 @@ class NearestImages(SeeingScorer[NearestImagesParams]):
         return {self.params.kind: tuple(self.params.images)}
 
     asked = labels
+
+    def check_files(self) -> None:
+        """Make sure that the model can be read, and that every label has enough images.
+
+        Raises:
+            PublisherError: not so.
+        """
+        check_towers(place_of(self.files, self.params.weights))
+        for label, folder in self.params.images.items():
+            distinct_pixels(place_of(self.files, folder), self.params.nearest, label)
 
     def card(self) -> ScorerCard:
         """Describe model, images and rule.
@@ -114,4 +124,4 @@ class NearestImages(SeeingScorer[NearestImagesParams]):
             return torch.cat([self.towers.of_images(part) for part in images.split(32)]).float().cpu()
 
     def _pictures(self, label: str) -> list[Tensor]:
-        return distinct_images(place_of(self.files, self.params.images[label]), self.params.nearest)
+        return distinct_images(place_of(self.files, self.params.images[label]), self.params.nearest, label)

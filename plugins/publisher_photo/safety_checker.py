@@ -14,7 +14,7 @@ from pydantic import Field
 from publisher.api import ModelError, ScorerCard
 from publisher_photo.pixels import Preparation, prepared
 from publisher_photo.seeing import SeeingParams, SeeingScorer
-from publisher_photo.weights import CONFIG, place_of, read_json, refuse_gaps, weights_digest
+from publisher_photo.weights import CONFIG, place_of, read_json, refuse_gaps, weight_files, weights_digest
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +58,16 @@ class SafetyChecker(SeeingScorer[SafetyCheckerParams]):
         return {"unsafe": (self.params.label,)}
 
     asked = labels
+
+    def check_files(self) -> None:
+        """Make sure that this is a safety checker with weights.
+
+        Raises:
+            ModelError: it is not.
+        """
+        folder = place_of(self.files, self.params.weights)
+        _preparation(read_json(folder / CONFIG), str(folder / CONFIG))
+        weight_files(folder)
 
     def card(self) -> ScorerCard:
         """Describe network and rule.

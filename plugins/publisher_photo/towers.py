@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from publisher.api import ModelError
 from publisher_photo.pixels import Preparation, preparation_of, prepared
-from publisher_photo.weights import CONFIG, PROCESSOR, read_json, refuse_gaps
+from publisher_photo.weights import CONFIG, PROCESSOR, read_json, refuse_gaps, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,17 @@ def image_preparation(folder: Path) -> Preparation:
     """
     path = folder / PROCESSOR
     return preparation_of(read_json(path), str(path))
+
+
+def check_towers(folder: Path) -> None:
+    """Make sure that a folder has a model of one of the :data:`LAYOUTS`. Imports no torch.
+
+    Raises:
+        ModelError: it has not.
+    """
+    layout_of(folder)
+    image_preparation(folder)
+    weight_files(folder)
 
 
 class Towers:

@@ -55,12 +55,27 @@ def weights_digest(folder: Path) -> str:
     Raises:
         ModelError: there are none.
     """
-    if (folder / WEIGHTS).is_file():
+    names = weight_files(folder)
+    if names == [WEIGHTS]:
         return file_digest(folder / WEIGHTS)
+    lines = [f"{file_digest(folder / name)}  {name}\n" for name in names]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Return the names of the files that hold the weights in a folder of transformers.
+
+    Raises:
+        ModelError: there are none, or one is missing.
+    """
+    if (folder / WEIGHTS).is_file():
+        return [WEIGHTS]
     if (folder / SHARDS).is_file():
-        parts = sorted(set(read_json(folder / SHARDS).get("weight_map", {}).values()))
-        lines = [f"{file_digest(folder / part)}  {part}\n" for part in parts]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        names = sorted(set(map(str, read_json(folder / SHARDS).get("weight_map", {}).values())))
+        for name in names:
+            if not (folder / name).is_file():
+                raise ModelError("there is no such file", where=str(folder / name), hint="Fetch the whole model again.")
+        return names
     hint = f"A model has its weights in {WEIGHTS}. Pickles are not read: convert them to safetensors first."
     raise ModelError("there are no weights in this folder", where=str(folder), hint=hint)
 

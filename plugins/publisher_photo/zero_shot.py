@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from publisher.api import Kind, ScorerCard
 from publisher_photo.seeing import SeeingParams, SeeingScorer
-from publisher_photo.towers import Towers, image_preparation, layout_of
+from publisher_photo.towers import Towers, check_towers, image_preparation, layout_of
 from publisher_photo.weights import place_of, weights_digest
 
 if TYPE_CHECKING:
@@ -88,6 +88,14 @@ class ZeroShot(SeeingScorer[ZeroShotParams]):
     def labels(self) -> Mapping[str, Sequence[str] | None]:
         """Return the kinds that have templates, each with any label."""
         return dict.fromkeys(self.params.templates)
+
+    def check_files(self) -> None:
+        """Make sure that the model is one that can be read.
+
+        Raises:
+            ModelError: it is not.
+        """
+        check_towers(place_of(self.files, self.params.weights))
 
     def card(self) -> ScorerCard:
         """Describe the model and the rule.

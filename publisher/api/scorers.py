@@ -118,6 +118,13 @@ class Scorer(Configured[P], ABC):
         """
         return ()
 
+    def check_files(self) -> None:
+        """Raise what is wrong with :attr:`files`, by one of our errors. Called when planning, without torch.
+
+        It is called where all inputs are on this machine: a folder without weights, or with too few images, is then
+        said before a step has run.
+        """
+
     @abstractmethod
     def labels(self) -> Mapping[str, Sequence[str] | None]:
         """Return kind -> labels that this scorer can give; None: any label. Called without files and torch."""

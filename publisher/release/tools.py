@@ -70,6 +70,9 @@ def make_scorer(
     places = {one: locate_input(one, folder, f"the scorer {name!r}", fetch=fetch) for one in names}
     files = {one: path for one, path in places.items() if path is not None}
     scorer.files, scorer.scope = files, resolved.scope.model_copy(deep=True)
+    if len(files) == len(places):
+        with entry.asked("about its files"):
+            scorer.check_files()
     inputs = {one: input_digest(one, path) for one, path in files.items()}
     if resolved_scorer is None:
         return ReleaseScorer(name, scorer, kinds, inputs, entry.origin.digest)

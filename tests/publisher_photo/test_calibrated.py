@@ -120,6 +120,14 @@ def test_the_embedded_clip_is_believed_about_a_skull(tmp_path: Path) -> None:
     assert sheet.negatives.hits <= 1
 
 
+def test_a_folder_without_weights_is_refused_by_the_plan(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    scorer = {"use": "zero-shot", "for": ["object"], "with": {"weights": "empty"}}
+    done = publisher("plan", manifest(tmp_path, {"id": "skull", "name": "skull"}, scorer))
+    assert done.exit_code == 2
+    assert "empty/config.json: there is no such file" in done.output
+
+
 @pytest.mark.slow
 def test_a_release_is_judged_by_the_embedded_scorer_and_the_embedded_clip_together(tmp_path: Path) -> None:
     clip = {

@@ -74,7 +74,11 @@ def test_a_folder_of_duplicates_is_refused_with_both_counts(clip: Path, tmp_path
         save(texture(number % 2, COLOURS["dawn"]), tmp_path / "dawn" / f"{number}.png")
     found = scorer(clip, folders)
     found.files = dict(found.files) | {"dawn": tmp_path / "dawn"}
-    with pytest.raises(UsageError, match="20 images, of which 2 differ; at least 3 are needed"):
+    with pytest.raises(
+        UsageError, match="'dawn' has 20 images in this folder, of which 2 differ; at least 3 are needed"
+    ):
+        found.check_files()
+    with pytest.raises(UsageError, match="of which 2 differ"):
         found.card()
 
 
@@ -91,4 +95,4 @@ def test_a_picture_with_transparency_is_laid_on_white(tmp_path: Path) -> None:
 def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
     with pytest.raises(UsageError, match=r"broken\.png: this image cannot be read"):
-        distinct_images(tmp_path, 1)
+        distinct_images(tmp_path, 1, "dawn")

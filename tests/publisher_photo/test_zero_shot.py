@@ -151,8 +151,9 @@ def test_models_that_cannot_be_used_are_refused_by_the_card(vit: Path, siglip: P
     for name in ("config.json", "preprocessor_config.json"):
         shutil.copy(siglip / name, tmp_path / name)
     found.files = {"model": tmp_path}
-    with pytest.raises(ModelError, match=r"there are no weights in this folder\n.*Pickles are not read"):
-        found.card()
+    for ask in (found.check_files, found.card):
+        with pytest.raises(ModelError, match=r"there are no weights in this folder\n.*Pickles are not read"):
+            ask()
 
 
 def test_weights_with_gaps_are_refused_where_the_library_fills_them_at_random(siglip: Path, tmp_path: Path) -> None:
