@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from publisher.api import (
     Access,
     Check,
+    CheckRecord,
     Claim,
     Concept,
     Executor,
@@ -230,6 +231,13 @@ def check(**changes: Any) -> Check:
         "gate": Gate(upper_at_most=0.1),
     }
     return Check(**{**fields, **changes})
+
+
+def only(world: World, **changes: Any) -> CheckRecord:
+    """Return the record of one check."""
+    (claim,) = world.evaluate(check(**changes)).claims
+    assert claim.verdict == claim.checks[0].verdict
+    return claim.checks[0]
 
 
 def kept(**changes: Any) -> Check:
