@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from publisher.cli import output
+from publisher.cli.release import claims_as_data
 from publisher.program import command
 
 if TYPE_CHECKING:
@@ -77,23 +78,7 @@ def as_data(outcome: TestOutcome) -> dict[str, Any]:
         "model": report.tested.as_json() if report.tested else None,
         "base": report.model.as_json(),
         "reports": str(outcome.reports),
-        "claims": [
-            {
-                "id": claim.id,
-                "sentence": claim.sentence,
-                "verdict": claim.verdict,
-                "checks": [
-                    {
-                        "id": check.id,
-                        "verdict": check.verdict,
-                        "reason": check.reason,
-                        "measured": check.measurement.hardened.as_json() if check.measurement else None,
-                    }
-                    for check in claim.checks
-                ],
-            }
-            for claim in report.claims
-        ],
+        "claims": claims_as_data(report),
         "seconds": round(outcome.seconds, 2),
     }
 

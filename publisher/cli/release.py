@@ -18,6 +18,7 @@ from publisher.errors import UsageError
 from publisher.program import command
 
 if TYPE_CHECKING:
+    from publisher.api import ReleaseReport
     from publisher.manifest.resolve import Resolved
     from publisher.package.keys import PrivateKey
     from publisher.release import Outcome
@@ -149,26 +150,31 @@ def as_data(outcome: Outcome, public: str | None) -> dict[str, Any]:
         "package": str(outcome.package) if outcome.package else None,
         "public_key": public,
         "reports": str(outcome.reports),
-        "claims": [
-            {
-                "id": claim.id,
-                "sentence": claim.sentence,
-                "verdict": claim.verdict,
-                "checks": [
-                    {
-                        "id": check.id,
-                        "verdict": check.verdict,
-                        "reason": check.reason,
-                        "measured": check.measurement.hardened.as_json() if check.measurement else None,
-                    }
-                    for check in claim.checks
-                ],
-            }
-            for claim in report.claims
-        ],
+        "claims": claims_as_data(report),
         "seconds": {name: round(value, 2) for name, value in outcome.seconds.items()},
         "cached": list(outcome.cached),
     }
+
+
+def claims_as_data(report: ReleaseReport) -> list[dict[str, Any]]:
+    """Return the claims with their checks in brief, as JSON data."""
+    return [
+        {
+            "id": claim.id,
+            "sentence": claim.sentence,
+            "verdict": claim.verdict,
+            "checks": [
+                {
+                    "id": check.id,
+                    "verdict": check.verdict,
+                    "reason": check.reason,
+                    "measured": check.measurement.hardened.as_json() if check.measurement else None,
+                }
+                for check in claim.checks
+            ],
+        }
+        for claim in report.claims
+    ]
 
 
 def as_text(outcome: Outcome, public: str, *, thrown_away: bool = False) -> str:
