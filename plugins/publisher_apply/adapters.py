@@ -27,24 +27,21 @@ METADATA = "lora_adapter_metadata"
 CONFIG = "adapter_config.json"
 """File beside a LoRA in which peft keeps its configuration."""
 OTHERS = {
-    "dora_scale": "DoRA",
-    "lora_magnitude_vector": "DoRA",
-    "lora_mid": "LoCon with a core (Tucker decomposition)",
-    "hada_": "LoHa",
-    "lokr_": "LoKr",
-    "oft_": "OFT",
-    "boft_": "BOFT",
-    "vera_": "VeRA",
-    "ia3_l": "IA3",
-    "lora_embedding_": "LoRA of an embedding",
-    "w_norm": "a change of norms",
-    "b_norm": "a change of norms",
-    "diff_b": "a difference of biases (LyCORIS full)",
-    "diff": "a difference of weights (LyCORIS full)",
-    "lora_B.bias": "LoRA with a bias",
-    "lora_bias": "LoRA with a bias",
+    r"\.(dora_scale|lora_magnitude_vector)": "DoRA",
+    r"\.lora_mid": "LoCon with a core (Tucker decomposition)",
+    r"\.hada_": "LoHa",
+    r"\.lokr_": "LoKr",
+    r"\.oft_": "OFT",
+    r"\.boft_": "BOFT",
+    r"\.vera_": "VeRA",
+    r"\.ia3_l": "IA3",
+    r"\.lora_embedding_": "LoRA of an embedding",
+    r"\.[wb]_norm$": "a change of norms",
+    r"\.diff$": "a difference of weights (LyCORIS full)",
+    r"\.diff_b$": "a difference of biases (LyCORIS full)",
+    r"\.(lora_B\.bias|lora_bias)$": "LoRA with a bias",
 }
-"""Part of a tensor's name -> what it belongs to, in the order in which they are looked for."""
+"""Pattern of a tensor's name -> what it belongs to."""
 _FACTOR = re.compile(
     r"(?P<layer>.+?)\.(?:lora_(?P<peft>[AB])(?:\.(?!weight$)[^.]+)?|lora_(?P<kohya>down|up)"
     r"|lora(?:_linear_layer)?\.(?P<old>down|up))\.weight"
@@ -160,18 +157,8 @@ def read_adapter(
 
 
 def _other(name: str) -> str:
-    parts = name.split(".")
-    for part, kind in OTHERS.items():
-        if "." in part:
-            if name.endswith(f".{part}"):
-                return kind
-        elif (
-            part in parts
-            or any(one.startswith(part) and part.endswith(("_", "l")) for one in parts)
-            or (part in ("lora_mid", "lora_magnitude_vector") and any(one.startswith(part) for one in parts))
-        ):
-            return kind
-    return ""
+    """Return the kind of adapter that a tensor belongs to; empty where it may be of a plain LoRA, or of none."""
+    return next((kind for pattern, kind in OTHERS.items() if re.search(pattern, name)), "")
 
 
 def _split(name: str) -> tuple[str, str] | None:

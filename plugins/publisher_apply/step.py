@@ -80,7 +80,7 @@ class Apply(Step[ApplyParams]):
         """Write every tensor that differs, in the base model's type; sums are made in float64 and rounded once.
 
         Raises:
-            ModelError: a sum is too large for the model's type.
+            ModelError: a sum is too large for the model's type, or nothing changes.
             UsageError: an earlier step changed a tensor that whole weights would overwrite.
         """
         found = self._compared(params, ctx.model)
@@ -95,6 +95,9 @@ class Apply(Step[ApplyParams]):
             moved += (new.double() - old.double()).square().sum().item()
             size += old.double().square().sum().item()
             ctx.progress(done + 1, len(found.changes), "writing tensors")
+        if not moved:
+            what = "change nothing: what they add is zero, or too small for the model's type"
+            raise ModelError(what, where=", ".join(self.inputs(params)), hint="Raise scale, or check the LoRA.")
         ctx.record("tensors from elsewhere", sum(change.whole is not None for change in found.changes.values()))
         ctx.record("layers with a LoRA", sum(bool(change.added) for change in found.changes.values()))
         ctx.record("relative change of the tensors written", (moved / size) ** 0.5 if size else 0.0)

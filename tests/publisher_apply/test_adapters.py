@@ -186,3 +186,10 @@ def test_configurations_that_are_not_read_are_refused(embedded: Model, tmp_path:
     step, params = made({"w": tmp_path}, "w")
     with pytest.raises(ModelError, match=key):
         step.plan(params, SCOPE, embedded)
+
+
+def test_a_lora_that_changes_nothing_is_refused(embedded: Model, tmp_path: Path) -> None:
+    down, up = factors(embedded, "unet", LAYER)
+    file = saved(tmp_path / "l.safetensors", spelled("kohya", LAYER, down, torch.zeros_like(up)))
+    with pytest.raises(ModelError, match="change nothing"):
+        run(embedded, {"w": file}, "w")
