@@ -8,11 +8,10 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial as bound
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -37,12 +36,13 @@ from publisher.evaluate.checks import Evaluation, run_checks
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, StepClaim, Tools
 from publisher.evaluate.dispatch import closed_after
 from publisher.evaluate.measure import unknown
+from publisher.evaluate.sheets import FOLDER as SHEETS
 from publisher.evaluate.store import ImageStore
 from publisher.manifest.loader import parse
 from publisher.manifest.plugins import add_plugin_problems
 from publisher.manifest.resolve import Resolved, read, resolve
-from publisher.model.files import json_bytes, partial, write_atomic
-from publisher.package.layout import REPORT, RESOLVED
+from publisher.model.files import partial, write_atomic
+from publisher.package.layout import REPORT, REPORTS, RESOLVED
 from publisher.program import command
 from publisher.registry import Contribution, Registry, load_registry
 from publisher.release.claims import claims_of_concepts, collect_claims
@@ -121,7 +121,7 @@ def evaluate_model(
     """
     require_writable(out, work)
     with told(), locked(work):
-        test = _find(model, base, manifest, concepts, progress)
+        test = _find(model, base, manifest, concepts, work, progress)
         resolved = test.resolved
         device = choose(resolved.device, resolved.dtype)
         require(device)
@@ -137,7 +137,7 @@ def evaluate_model(
 
 
 def _find(
-    model: str, base: str | None, manifest: Path | None, concepts: Sequence[str], progress: Progress
+    model: str, base: str | None, manifest: Path | None, concepts: Sequence[str], work: Path, progress: Progress
 ) -> ModelTest:
     """Decide what is tested. What the user gives wins over what a package says of itself."""
     if manifest is not None and concepts:
@@ -151,7 +151,7 @@ def _find(
         resolved, root = read(manifest, registry.catalog()), manifest.parent
         base_root = here if base else root
         against = _located(base or resolved.model, registry, base_root)
-        claims = _claims_of_steps(resolved, registry, against, manifest)
+        claims = _claims_of_steps(resolved, registry, against, manifest, work)
     elif concepts:
         against = _located(base, registry, here) if base else None
         resolved, root = _resolved_of(concepts, base or model, registry), here
@@ -187,12 +187,14 @@ def _located(reference: str, registry: Registry, relative_to: Path) -> PlannedMo
     return found
 
 
-def _claims_of_steps(resolved: Resolved, registry: Registry, base: PlannedModel, path: Path) -> list[StepClaim]:
+def _claims_of_steps(
+    resolved: Resolved, registry: Registry, base: PlannedModel, path: Path, work: Path
+) -> list[StepClaim]:
     """Return the claims that the manifest's steps make; of a manifest without steps, those of an eraser."""
     if not resolved.steps:
         return claims_of_concepts(resolved)
     device = choose(resolved.device, resolved.dtype)
-    steps = plan_steps(resolved, registry, device, base, Path(os.devnull) / "work", path.parent, fetch=True)
+    steps = plan_steps(resolved, registry, device, base, work, path.parent, fetch=True)
     return collect_claims(resolved, steps, registry)
 
 
@@ -224,10 +226,21 @@ def _of_package(folder: Path) -> tuple[Resolved, list[StepClaim]]:
     path = folder / RESOLVED
     try:
         resolved = Resolved.parse(strict_object(path.read_bytes()) | {"steps": []})  # no step is run
+        resolved = _with_sheets(resolved, folder)
     except (OSError, JsonError, ValidationError) as error:
         hint = "Give a manifest, or --concept NAME."
         raise UsageError(f"its manifest cannot be read: {error}"[:300], where=str(path), hint=hint) from error
     return resolved, [StepClaim(claim.steps, _claim(claim)) for claim in report.claims]
+
+
+def _with_sheets(resolved: Resolved, folder: Path) -> Resolved:
+    """Return the manifest with the scorers' calibration sheets where they lie in the package."""
+    scorers = []
+    for one in resolved.evaluate.scorers:
+        found = sorted((folder / REPORTS).glob(f"{SHEETS}{one.id}.*.json")) if one.calibration else []
+        sheets = tuple(path.relative_to(folder).as_posix() for path in found)
+        scorers.append(one.model_copy(update={"calibration": sheets}))
+    return resolved.model_copy(update={"evaluate": resolved.evaluate.model_copy(update={"scorers": tuple(scorers)})})
 
 
 def _claim(record: ClaimRecord) -> Claim:
@@ -335,9 +348,7 @@ def _write(report: ReleaseReport, found: Evaluation, test: ModelTest, out: Path)
     """Write all forms of the report and the evidence, in place of an earlier test's."""
     formats = [entry.cls for entry in test.registry.all("report_format")]
     views, problems = render_each(report, formats)
-    files: Mapping[str, Any] = {**views, **found.evidence}
-    if "report.json" not in files:
-        files = {**files, "report.json": json_bytes(report.as_json())}
+    files = {**views, **found.evidence}
     folder = out / f"{_name(test.model)}.evaluation"
     with partial(folder) as new:
         for name, data in files.items():
