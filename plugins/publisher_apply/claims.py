@@ -6,7 +6,7 @@ from publisher.api import Claim, Scope
 from publisher.api.claims import erased
 
 MADE_ELSEWHERE = "These weights were made elsewhere. What is said of how they were made was not checked."
-UNDONE = "Whoever has the base model can put its weights back where these differ."
+UNDONE = "Anyone who has the base model can put its weights back where these differ."
 OTHER_WORDS = "Other words, other languages, weighted or very long prompts and learned embeddings are not covered."
 IMAGES = "Image-to-image, adapters (LoRA, IP-Adapter) and fine-tuning are not covered."
 LIMITS = (MADE_ELSEWHERE, UNDONE, OTHER_WORDS, IMAGES)

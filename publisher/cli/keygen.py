@@ -40,6 +40,6 @@ def keygen(*, out: Path, name: str, passphrase_env: str | None) -> None:
     closed = "encrypted" if passphrase_env else "not encrypted: --passphrase-env would do that"
     output.note(
         f"\nThe private key is readable by you alone and {closed}. Keep a copy where no machine can reach it;\n"
-        f"name it in the manifest under 'sign'. Give {public.name} to whoever has to verify, by another way than\n"
+        f"name it in the manifest under 'sign'. Give {public.name} to those who verify, by another way than\n"
         f"the package: {command(f'verify PACKAGE --key {shlex.quote(str(public))}')}"
     )
