@@ -42,8 +42,8 @@ def evaluate(
 ) -> int:
     """Test a model as it is, made by anyone, against its base model.
 
-    MODEL is a diffusers folder, a package, or hf:org/name@COMMIT. A package's own claims are tested again. Anything else
-    is tested for the concepts of MANIFEST, or for those that --concept names: not generated from plain prompts nor
+    MODEL is a diffusers folder, a package, or hf:org/name@COMMIT. A package's own claims are tested again. Anything
+    else is tested for the concepts of MANIFEST, or for those that --concept names: not generated from plain prompts nor
     synonyms, everything else as before. No step is run, nothing is packaged or signed. OUT/NAME.evaluation has the
     report and the evidence, as a release's.
 

@@ -99,6 +99,8 @@ class ModelsUnderTest:
             return self.base.bare
         if name in steps:
             return self.after[name].bare
+        if name == "before":
+            raise Unmeasured(f"the model before the step {step!r} is not here to compare with")
         raise Unmeasured(f"there is no model {name!r} to compare with: no step has this id")
 
 

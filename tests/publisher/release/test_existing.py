@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Unmeasured
 from publisher.report import load
 from publisher_emoji import model_folder
+from support.anatomies import EMBEDDED
 from support.releasing import MANIFEST, publisher, write
 
 FEW = {"scorer": "emoji", "sampling": {"steps": 4, "guidance": 3.0, "images": 9, "kept_images": 1}}
@@ -90,6 +92,12 @@ def test_what_cannot_be_tested_is_an_error_with_the_next_step(
     result = publisher(*(places.get(word, word) for word in words), "--out", tmp_path)
     assert result.exit_code == 2
     assert said in result.output
+
+
+def test_the_model_before_a_step_is_not_in_a_package() -> None:
+    model = ModelUnderTest(Path(), EMBEDDED, "")
+    with pytest.raises(Unmeasured, match="the model before the step 'immunize' is not here"):
+        ModelsUnderTest(model, model).control("before", "immunize")
 
 
 def test_a_release_without_steps_is_refused(tmp_path: Path) -> None:
