@@ -330,9 +330,11 @@ def _report(test: ModelTest, found: Evaluation, device: str, used: Sequence[Cont
 
 
 def _record(model: PlannedModel) -> ModelRecord:
+    """Return what a report says of a model. It never has a path of this machine: of one, the last name alone."""
     folder = model.folder
+    absolute = Path(model.reference.removeprefix("folder:")).is_absolute()
     return ModelRecord(
-        source=model.reference,
+        source=_name(model) if absolute else model.reference,
         family=folder.anatomy.family,
         digest=folder.digest,
         parameters=folder.parameters,

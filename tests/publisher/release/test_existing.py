@@ -40,6 +40,7 @@ def test_a_model_that_shows_the_concept_fails_and_says_what_was_tested(tmp_path:
     assert report.tested.digest == report.model.digest  # it is its own base model here
     assert (report.steps, report.version) == ((), "as it is")
     assert [one.id for one in report.concepts] == ["cigarette"]
+    assert str(model_folder()) not in (Path(data["reports"]) / "report.json").read_text("utf-8")
     for form in ("index.html", "summary.md"):
         text = (Path(data["reports"]) / form).read_text("utf-8")
         assert "Fails" in text
