@@ -43,7 +43,13 @@ class NoMaskError(InconclusiveError):
     """The package freezes nothing, so there is nothing to compare."""
 
 
-def audit(finetuned: str | Path, package: str | Path, key: str | Path, *, hub: bool = False) -> Audit:
+def audit(
+    finetuned: str | Path,
+    package: str | Path,
+    key: str | Path,
+    *,
+    hub: bool = False,  # noqa: ARG001 - callers of earlier versions give it
+) -> Audit:
     """Compare a fine-tuned model with a package's freeze mask. Memory: one tensor and its difference.
 
     Args:
@@ -51,14 +57,14 @@ def audit(finetuned: str | Path, package: str | Path, key: str | Path, *, hub: b
             Nothing of it is unpickled or run.
         package: the released package that it was trained from.
         key: the publisher's public key in PEM; from the publisher, never from the package or the upload.
-        hub: allow the ``.gitattributes`` that a hub adds to the package.
+        hub: does nothing any more; what a hub adds to a package is always left out.
 
     Raises:
         NotVerifiedError: the package does not verify.
         NoMaskError: it has no freeze mask.
         UsageError: a folder, a file or the key cannot be read.
     """
-    published = Published(Path(package), _verified(Path(package), Path(key), hub=hub))
+    published = Published(Path(package), _verified(Path(package), Path(key)))
     published.check_digests()
     upload, tree = read_upload(Path(finetuned))
     auditor = Auditor(published, upload)
@@ -68,13 +74,13 @@ def audit(finetuned: str | Path, package: str | Path, key: str | Path, *, hub: b
     return auditor.record()
 
 
-def _verified(folder: Path, key: Path, *, hub: bool) -> Verification:
-    found = verify(folder, key, hub=hub)
+def _verified(folder: Path, key: Path) -> Verification:
+    found = verify(folder, key)
     if not found.ok:
         raise NotVerifiedError(
             "the package did not verify; nothing was compared with it",
             where=str(folder),
-            hint="\n".join(printable(f"{finding}  {finding.code.remedy}") for finding in found.findings),
+            hint="\n".join(printable(f"{finding}  {finding.remedy}") for finding in found.findings),
         )
     return found
 

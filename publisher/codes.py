@@ -71,6 +71,13 @@ class Finding:
     """File inside the package, as found (untrusted text); empty for the package as a whole."""
     message: str
     """What is wrong with it, in a few words; may quote untrusted text."""
+    hint: str = ""
+    """What to do about it, where that is not what the code's remedy says."""
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return self.hint or self.code.remedy
 
     def __str__(self) -> str:
         where = f"{self.path}: " if self.path else ""

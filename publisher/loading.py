@@ -83,7 +83,7 @@ def require_verified(folder: Path, key: Path) -> None:
         raise NotVerifiedError(
             "the package did not verify; nothing of it was loaded",
             where=str(folder),
-            hint="\n".join(printable(f"{finding}  {finding.code.remedy}") for finding in found.findings),
+            hint="\n".join(printable(f"{finding}  {finding.remedy}") for finding in found.findings),
         )
 
 

@@ -57,10 +57,10 @@ WORST = ("changed", "renamed", "missing", "cast", "equal")
     show_envvar=True,
     help="The publisher's public key. It comes from the publisher, never from the package or the upload.",
 )
-@click.option("--hub", is_flag=True, help="Allow the .gitattributes that a model hub adds to the package.")
+@click.option("--hub", is_flag=True, hidden=True, expose_value=False, help="Does nothing any more.")
 @click.option("--max", "most", type=click.IntRange(0), default=20, show_default=True, help="Lines for one list.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def audit(finetuned: Path, *, package: Path, key: Path, hub: bool, most: int, as_json: bool) -> int:
+def audit(finetuned: Path, *, package: Path, key: Path, most: int, as_json: bool) -> int:
     """Check whether a fine-tuned model kept what a package's freeze mask names.
 
     FINETUNED is a diffusers pipeline, the folder of its denoiser or of adapters, the output folder of a training, or
@@ -78,7 +78,7 @@ def audit(finetuned: Path, *, package: Path, key: Path, hub: bool, most: int, as
     """
     from publisher.auditing import audit as audit_model
 
-    found = audit_model(finetuned, package, key, hub=hub)
+    found = audit_model(finetuned, package, key)
     if as_json:
         output.document(found.as_json(), sort_keys=True)
     else:

@@ -27,9 +27,9 @@ from publisher.text import printable
 )
 @click.option("--name", help="Refuse a release of another name.")
 @click.option("--min-version", metavar="VERSION", help="Refuse an older release: somebody may serve you a stale one.")
-@click.option("--hub", is_flag=True, help="Allow the .gitattributes that a model hub adds.")
+@click.option("--hub", is_flag=True, hidden=True, expose_value=False, help="Does nothing any more.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def verify(directory: Path, *, key: Path, name: str | None, min_version: str | None, hub: bool, as_json: bool) -> int:
+def verify(directory: Path, *, key: Path, name: str | None, min_version: str | None, as_json: bool) -> int:
     """Check a package against a public key: signature, files, weights, reports.
 
     Nothing in the package is loaded or run, and only what was signed is opened. Everything that is wrong is listed,
@@ -43,7 +43,7 @@ def verify(directory: Path, *, key: Path, name: str | None, min_version: str | N
 
     Exit codes: 0 verified; 1 not verified; 2 no key, or key or folder cannot be read; 3 could not decide.
     """
-    found = verify_package(directory, key, hub=hub, expect_name=name, min_version=min_version)
+    found = verify_package(directory, key, expect_name=name, min_version=min_version)
     if as_json:
         output.document(as_data(found))
     else:
@@ -89,5 +89,5 @@ def as_text(found: Verification, directory: Path) -> str:
         return "\n".join(map(printable, lines))
     lines = [f"NOT verified: {directory}"]
     for finding in found.findings:
-        lines += [f"  {finding}", f"       {finding.code.title}. {finding.code.remedy}"]
+        lines += [f"  {finding}", f"       {finding.code.title}. {finding.remedy}"]
     return "\n".join(map(printable, lines))

@@ -61,17 +61,22 @@ def check_names(paths: Iterable[str]) -> list[Finding]:
     """Compare names and types with the allow-list."""
     findings, seen = [], dict[str, str]()
     for path in sorted(paths):
-        if problem := path_problem(path):
-            findings.append(Finding(Code.PATH, path, problem))
-        elif suffix(path) in CODE_TYPES:
-            findings.append(Finding(Code.CUSTOM_CODE, path, "is program code"))
-        elif problem := type_problem(path):
-            findings.append(Finding(Code.FILE_TYPE, path, problem))
+        findings += [problem] if (problem := name_problem(path)) else []
         alike = unicodedata.normalize("NFC", path).casefold()
         if alike in seen:
             findings.append(Finding(Code.COLLISION, path, f"cannot be told from {seen[alike]!r} everywhere"))
         seen[alike] = path
     return findings
+
+
+def name_problem(path: str) -> Finding | None:
+    """Return what is wrong with a file's name, place or type, or None."""
+    if problem := path_problem(path):
+        return Finding(Code.PATH, path, problem)
+    if suffix(path) in CODE_TYPES:
+        return Finding(Code.CUSTOM_CODE, path, "is program code")
+    problem = type_problem(path)
+    return Finding(Code.FILE_TYPE, path, problem) if problem else None
 
 
 def check_content(tree: Tree, signed: Mapping[str, str]) -> tuple[list[Finding], dict[str, Any]]:

@@ -13,9 +13,13 @@ from typing import Any
 from publisher.codes import Code, Finding
 from publisher.package import dsse, oms
 from publisher.package.keys import PublicKey
-from publisher.package.layout import MAX_FILES, MAX_SIGNATURE_BYTES, SIGNATURE, path_problem
+from publisher.package.layout import CARD, MAX_FILES, MAX_SIGNATURE_BYTES, SIGNATURE, path_problem
 from publisher.package.tree import Tree
 
+EDITED = (
+    "A card is easily edited on a hub's page. Edited after signing: verify the release's tag, "
+    "or take the card from there."
+)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _RESOURCE = {"name", "algorithm", "digest"}
 
@@ -103,7 +107,7 @@ def _resource_problem(entry: Any) -> str | None:
 def differences(signed: Mapping[str, str], found: Mapping[str, str]) -> list[Finding]:
     """Return files that changed, are missing, or were added."""
     changed = [
-        Finding(Code.CHANGED, path, "is not what was signed")
+        Finding(Code.CHANGED, path, "is not what was signed", EDITED if path == CARD else "")
         for path in sorted(signed.keys() & found.keys())
         if signed[path] != found[path]
     ]

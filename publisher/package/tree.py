@@ -14,9 +14,8 @@ from pathlib import Path
 
 from publisher.codes import Code, Finding
 from publisher.errors import UsageError
+from publisher.package.hub_cache import OPEN, HubCache
 from publisher.package.layout import MAX_DEPTH, MAX_FILE_BYTES, MAX_FILES, TOTALS
-
-_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 Stamp = tuple[int, int, int, int, int]
 
@@ -26,12 +25,18 @@ class Tree:
     """What was found in a folder."""
 
     root: Path
+    cache: HubCache | None = None
+    """The cache of a hub's client, whose links into its store are followed; None: no link is."""
+    aside: str = ""
+    """Path of a folder that is not looked into; empty: none."""
     digests: dict[str, str] = field(default_factory=dict)
     """Path of each regular file that was hashed -> sha256 in hex."""
     stamps: dict[str, Stamp] = field(default_factory=dict)
-    """Path of each file and folder -> device, inode, size, mtime and ctime."""
+    """Path of each file and folder -> device, inode, size, mtime and ctime; of a link, those of its target."""
+    links: dict[str, str] = field(default_factory=dict)
+    """Path of each link into the cache's store -> what the link says."""
     files: set[str] = field(default_factory=set)
-    """Paths of the regular files."""
+    """Paths of the regular files, and of the links to such in the cache's store."""
     findings: list[Finding] = field(default_factory=list)
     seen: int = 0
     """Entries of folders that were looked at, links and special files included."""
@@ -64,7 +69,7 @@ class Tree:
         if not self.charge(path, "bytes", self.size(path)):
             return
         try:
-            with os.fdopen(_open_inside(self.root, path), "rb") as file:
+            with os.fdopen(self._open(path), "rb") as file:
                 if _stamp(os.fstat(file.fileno())) != self.stamps[path]:
                     message = "was replaced while it was being opened"
                     self.findings.append(Finding(Code.CHANGED_MEANWHILE, path, message))
@@ -76,13 +81,13 @@ class Tree:
     def read(self, path: str, limit: int) -> bytes | None:
         """Read a file of at most ``limit`` bytes that is still what was hashed; else None, and a finding.
 
-        Links are not followed, in no part of the path.
+        Links are not followed, in no part of the path, but those into the cache's store.
         """
         if self.size(path) > limit:
             self.findings.append(Finding(Code.LIMIT, path, f"is larger than {limit} bytes"))
             return None
         try:
-            with os.fdopen(_open_inside(self.root, path), "rb") as file:
+            with os.fdopen(self._open(path), "rb") as file:
                 data = file.read(limit + 1)
         except OSError:
             data = b""
@@ -93,24 +98,37 @@ class Tree:
 
     def recheck(self) -> list[Finding]:
         """Return a finding for everything that has changed since the folder was read."""
-        again = Tree(self.root)
+        again = Tree(self.root, self.cache, self.aside)
         for path, status in _walk(again):
             again.stamps[path] = _stamp(status)
         differing = sorted(
-            path for path in {*self.stamps, *again.stamps} if self.stamps.get(path) != again.stamps.get(path)
+            path
+            for path in {*self.stamps, *again.stamps}
+            if (self.stamps.get(path), self.links.get(path)) != (again.stamps.get(path), again.links.get(path))
         )
         return [Finding(Code.CHANGED_MEANWHILE, path, "changed while it was being verified") for path in differing]
 
+    def _open(self, path: str) -> int:
+        """Open a file, from the store where it was a link into that."""
+        if self.cache is None or path not in self.links:
+            return _open_inside(self.root, path)
+        return self.cache.open(path, self.links[path])
 
-def walk_tree(folder: Path) -> Tree:
+
+def walk_tree(folder: Path, *, cache: HubCache | None = None, aside: str = "") -> Tree:
     """Walk a folder and hash nothing.
 
     Links, devices, pipes and hard links are findings and are never opened for reading.
 
+    Args:
+        folder: what is walked.
+        cache: whose links into its store are followed; None: no link is.
+        aside: path of a folder in it that is not looked into.
+
     Raises:
         UsageError: the folder itself cannot be read.
     """
-    tree = Tree(folder)
+    tree = Tree(folder, cache, aside)
     for path, status in _walk(tree):
         tree.stamps[path] = _stamp(status)
         if stat.S_ISREG(status.st_mode):
@@ -202,15 +220,42 @@ def _walk_folder(tree: Tree, descriptor: int, prefix: str) -> Iterator[tuple[str
         except OSError as error:
             _vanished(tree, path, error)
             continue
-        if stat.S_ISDIR(status.st_mode):
+        yield from _entry(tree, descriptor, path, status)
+
+
+def _entry(tree: Tree, descriptor: int, path: str, status: os.stat_result) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield what an entry of a folder stands for: itself, what is below it, or what it may link to."""
+    name = path.rpartition("/")[2]
+    if stat.S_ISDIR(status.st_mode):
+        if path != tree.aside:
             yield path, status
             yield from _walk_below(tree, descriptor, name, path)
-        elif not stat.S_ISREG(status.st_mode):
-            tree.findings.append(Finding(Code.SPECIAL_FILE, path, "is neither a regular file nor a folder"))
-        elif status.st_nlink > 1:
-            tree.findings.append(Finding(Code.SPECIAL_FILE, path, "is a hard link: it can be changed from outside"))
-        else:
-            yield path, status
+    elif stat.S_ISLNK(status.st_mode) and tree.cache is not None:
+        yield from _follow(tree, descriptor, name, path)
+    elif not stat.S_ISREG(status.st_mode):
+        tree.findings.append(Finding(Code.SPECIAL_FILE, path, "is neither a regular file nor a folder"))
+    elif status.st_nlink > 1:
+        tree.findings.append(Finding(Code.SPECIAL_FILE, path, "is a hard link: it can be changed from outside"))
+    else:
+        yield path, status
+
+
+def _follow(tree: Tree, descriptor: int, name: str, path: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the file that a link into the cache's store stands for; any other link becomes a finding."""
+    cache = tree.cache
+    try:
+        text = os.readlink(name, dir_fd=descriptor)
+        target = cache.open(path, text) if cache else -1
+    except OSError:
+        message = "is a link to something else than a regular file in the store of this cache"
+        tree.findings.append(Finding(Code.SPECIAL_FILE, path, message))
+        return
+    try:
+        status = os.fstat(target)
+    finally:
+        os.close(target)
+    tree.links[path] = text
+    yield path, status
 
 
 def _walk_below(tree: Tree, descriptor: int, name: str, path: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -218,7 +263,7 @@ def _walk_below(tree: Tree, descriptor: int, name: str, path: str) -> Iterator[t
         tree.findings.append(Finding(Code.LIMIT, path, f"is deeper than {MAX_DEPTH} folders"))
         return
     try:
-        below = os.open(name, _OPEN | os.O_DIRECTORY, dir_fd=descriptor)
+        below = os.open(name, OPEN | os.O_DIRECTORY, dir_fd=descriptor)
     except OSError as error:
         _vanished(tree, path, error)
         return
@@ -233,10 +278,10 @@ def _open_inside(root: Path, path: str) -> int:
     *folders, name = path.split("/")
     try:
         for folder in folders:
-            below = os.open(folder, _OPEN | os.O_DIRECTORY, dir_fd=descriptor)
+            below = os.open(folder, OPEN | os.O_DIRECTORY, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = below
-        return os.open(name, _OPEN, dir_fd=descriptor)
+        return os.open(name, OPEN, dir_fd=descriptor)
     finally:
         os.close(descriptor)
 

@@ -17,17 +17,16 @@ from packaging.version import Version
 from publisher.api.header import POINTER, PULL
 from publisher.codes import Code, Finding
 from publisher.errors import UsageError
-from publisher.package.content import check_content, check_names
+from publisher.package.content import check_content, check_names, name_problem
 from publisher.package.keys import PublicKey, WeakKeyError, load_public
 from publisher.package.layout import MAX_FILES, MAX_FINDINGS, MAX_TEXT_BYTES, SIGNATURE, SUMMARY, TEXT_TYPES, suffix
 from publisher.package.measurements import Recomputed
+from publisher.package.received import received
 from publisher.package.reports import check_reports
 from publisher.package.signature import check_signature, differences
 from publisher.package.summary import ReleaseSummary
-from publisher.package.tree import Tree, walk_tree
+from publisher.package.tree import Tree
 
-HUB_FILE = ".gitattributes"
-MAX_HUB_FILE = 64 * 1024
 MAX_POINTER = 1024
 """Bytes of a pointer of Git LFS, at most."""
 
@@ -59,16 +58,16 @@ def verify(
     folder: Path,
     public_key: Path,
     *,
-    hub: bool = False,
+    hub: bool = False,  # noqa: ARG001 - callers of earlier versions give it
     expect_name: str | None = None,
     min_version: str | None = None,
 ) -> Verification:
     """Check a package against a publisher's key.
 
     Args:
-        folder: the package.
+        folder: the package, also as a hub hands it out (:func:`publisher.package.received.received`).
         public_key: EC public key in PEM; from the publisher, never from the package.
-        hub: allow the one ``.gitattributes`` that a hub adds, if it holds nothing but filter lines.
+        hub: does nothing any more; what hubs add is always left out.
         expect_name: refuse a release of another name.
         min_version: refuse an older version than this (PEP 440).
 
@@ -83,9 +82,7 @@ def verify(
         key = load_public(public_key)
     except WeakKeyError as error:
         return Verification((Finding(Code.WEAK_KEY, "", error.what),), 0, "", None)
-    tree = walk_tree(folder)
-    if hub:
-        _accept_hub_file(tree)
+    tree = received(folder)
     findings, summary, done = _check(tree, key)
     if summary is not None:
         findings += _expected(summary, expect_name, lowest)
@@ -94,14 +91,12 @@ def verify(
 
 
 def _check(tree: Tree, key: PublicKey) -> tuple[list[Finding], ReleaseSummary | None, Recomputed]:
-    findings = check_names(tree.files)
     if tree.seen > MAX_FILES:
-        return findings, None, Recomputed()  # the rest was not looked at
+        return check_names(tree.files), None, Recomputed()  # the rest was not looked at
     signed, problems = check_signature(tree, key)
-    findings += problems
     if not signed:
-        return findings, None, Recomputed()
-    findings += _compare(tree, signed)
+        return [*check_names(tree.files), *problems], None, Recomputed()
+    findings = [*check_names(signed), *problems, *_compare(tree, signed)]
     problems, documents = check_content(tree, signed)
     summary, more, done = check_reports(tree, signed, documents, key)
     return findings + problems + more, summary, done
@@ -117,14 +112,19 @@ def _compare(tree: Tree, signed: Mapping[str, str]) -> list[Finding]:
     hashed = {path: digest for path, digest in tree.digests.items() if path != SIGNATURE}
     unhashed = {path: signed[path] for path in signed.keys() & tree.files - hashed.keys()}  # each has a finding
     extra = dict.fromkeys(tree.files - signed.keys() - {SIGNATURE}, "")
-    findings = [_pointed(tree, one) for one in differences(signed, {**extra, **unhashed, **hashed})]
+    findings = [_explained(tree, one) for one in differences(signed, {**extra, **unhashed, **hashed})]
     for path in [path for path, digest in hashed.items() if digest != signed[path]]:
         del tree.digests[path]
     return findings
 
 
-def _pointed(tree: Tree, finding: Finding) -> Finding:
-    """Return the finding, and of a changed file that Git LFS has left in place of the real one how to get that."""
+def _explained(tree: Tree, finding: Finding) -> Finding:
+    """Return the finding; of an added file with what is wrong with its name, so that it stays one finding.
+
+    Of a changed file that Git LFS has left in place of the real one, it says how to get that.
+    """
+    if finding.code is Code.EXTRA and (problem := name_problem(finding.path)):
+        return replace(finding, message=f"{finding.message}, and {problem.message}")
     if finding.code is not Code.CHANGED or tree.size(finding.path) > MAX_POINTER:
         return finding
     if not (tree.read(finding.path, MAX_POINTER) or b"").startswith(POINTER):
@@ -162,19 +162,3 @@ def _version(text: str | None) -> Version | None:
         return None if text is None else Version(text)
     except ValueError:
         raise UsageError(f"{text!r} is no version", where="--min-version", hint="Give one such as 1.2.0.") from None
-
-
-def _accept_hub_file(tree: Tree) -> None:
-    """Forget a root ``.gitattributes`` that holds nothing but filter lines; leave any other in, to be refused."""
-    if HUB_FILE not in tree.files or tree.size(HUB_FILE) > MAX_HUB_FILE:
-        return
-    tree.hash(HUB_FILE)
-    data = tree.read(HUB_FILE, MAX_HUB_FILE) if HUB_FILE in tree.digests else None
-    tree.digests.pop(HUB_FILE, None)
-    if data is not None and all(_is_filter(line) for line in data.decode(errors="replace").splitlines()):
-        tree.files.remove(HUB_FILE)
-
-
-def _is_filter(line: str) -> bool:
-    pattern, *attributes = line.split() or [""]
-    return not pattern or pattern.startswith("#") or attributes == ["filter=lfs", "diff=lfs", "merge=lfs", "-text"]

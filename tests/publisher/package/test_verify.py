@@ -307,17 +307,25 @@ def test_what_the_publisher_signed_must_be_acceptable(
 def test_git_files_are_refused_even_if_signed(package: Path, key_pair: tuple[Path, Path], name: str) -> None:
     (package / name).parent.mkdir(parents=True, exist_ok=True)
     (package / name).write_text("*.safetensors filter=lfs diff=lfs merge=lfs -text\n")
-    assert codes(verify(package, key_pair[1])) >= {"V012", "V014"}
+    assert codes(verify(package, key_pair[1])) == (set() if name == ".gitattributes" else {"V012"})
     resign(package, key_pair[0])
-    assert "V014" in codes(verify(package, key_pair[1]))
+    assert "V008" in codes(verify(package, key_pair[1]))
 
 
-def test_a_hubs_gitattributes_is_accepted_on_demand_only(package: Path, public: Path) -> None:
-    (package / ".gitattributes").write_text("*.safetensors filter=lfs diff=lfs merge=lfs -text\n\n# comment\n")
-    assert not verify(package, public).ok
-    assert verify(package, public, hub=True).ok
-    (package / ".gitattributes").write_text("*.py filter=evil\n")
-    assert not verify(package, public, hub=True).ok
+@pytest.mark.parametrize("name", ["x.yaml", "evil.py", "unet/weights.bin", ".eval_results/x.yaml", "unet/con.json"])
+def test_a_foreign_file_is_one_finding_that_says_all(package: Path, public: Path, name: str) -> None:
+    (package / name).parent.mkdir(exist_ok=True)
+    (package / name).write_text("{}")
+    (found,) = verify(package, public).findings
+    assert (found.code.value, found.path) == ("V012", name)
+    assert found.message.startswith("was not signed, and ")
+
+
+def test_a_card_that_was_edited_is_one_finding_that_names_the_tag(package: Path, public: Path) -> None:
+    (package / "README.md").write_text("# Edited on the hub\n")
+    (found,) = verify(package, public).findings
+    assert found.code.value == "V010"
+    assert "Edited after signing: verify the release's tag" in found.remedy
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "broken", "loop"])
@@ -355,7 +363,7 @@ def test_an_empty_folder_is_refused(package: Path, public: Path) -> None:
 def test_odd_names_are_refused_and_escaped(package: Path, key_pair: tuple[Path, Path], name: str) -> None:
     (package / "unet" / name).write_text("{}")
     found = verify(package, key_pair[1])
-    assert places(found, "V014") == {f"unet/{name}"}
+    assert places(found, "V012") == {f"unet/{name}"}
     assert all(str(finding).isprintable() for finding in found.findings)
 
 
