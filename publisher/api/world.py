@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
@@ -138,3 +138,13 @@ class ReportFormat(ABC):
     @abstractmethod
     def render(self, report: ReleaseReport) -> bytes:
         """Return the whole file. Deterministic: the same report gives the same bytes."""
+
+    def timed(self, report: ReleaseReport, seconds: Mapping[str, float]) -> bytes:  # noqa: ARG002
+        """Return the file as it lies beside a package, where it may say how long each check took. Default: the same.
+
+        Args:
+            report: of a release.
+            seconds: check's id -> seconds of its trainings, and from its images to its verdict, on the machine that
+                made it. Checks may be missing.
+        """
+        return self.render(report)

@@ -64,9 +64,22 @@ def clean(text: str) -> str:
     """Return ``text`` with control and direction characters written out, and without secrets and CI commands."""
     if len(text) > LONGEST:
         text = f"{text[:LONGEST]}\n... and {len(text) - LONGEST} characters more"
+    return COMMAND.sub(_written_out, without_secrets(text).translate(_TABLE))
+
+
+def without_secrets(text: str) -> str:
+    """Return ``text`` without what was hidden and what looks like a secret."""
     for secret in _hidden:
         text = text.replace(secret, "[not shown]")
-    return COMMAND.sub(_written_out, SECRET.sub("[not shown]", text).translate(_TABLE))
+    return SECRET.sub("[not shown]", text)
+
+
+def _values_without_secrets(data: Any) -> Any:
+    if isinstance(data, str):
+        return without_secrets(data)
+    if isinstance(data, dict):
+        return {key: _values_without_secrets(value) for key, value in data.items()}
+    return [_values_without_secrets(value) for value in data] if isinstance(data, list | tuple) else data
 
 
 def _written_out(mark: re.Match[str]) -> str:
@@ -149,8 +162,8 @@ def result(text: str) -> None:
 
 
 def document(data: Any, *, sort_keys: bool = False) -> None:
-    """Print the result as one JSON document, in ASCII and without what a log reader would take for a command."""
-    text = json.dumps(data, indent=2, sort_keys=sort_keys)
+    """Print the result as one JSON document: in ASCII, without secrets and what a log reader takes for a command."""
+    text = json.dumps(_values_without_secrets(data), indent=2, sort_keys=sort_keys)
     _write(text.replace("##", "\\u0023#").encode("ascii") + b"\n")
 
 

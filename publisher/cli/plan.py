@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +14,11 @@ import click
 from publisher.cli import output
 from publisher.cli.options import out_option, work_option
 from publisher.cli.plugins import aside_line, set_aside
-from publisher.errors import ExitCode
+from publisher.errors import ExitCode, ManifestError, PublisherError, UsageError
 from publisher.text import printable
 
 if TYPE_CHECKING:
+    from publisher.ci import Annotation
     from publisher.engine.plan import PlannedStep
     from publisher.evaluate.context import ReleaseScorer
     from publisher.release.prepare import PreparedRelease
@@ -23,35 +26,156 @@ if TYPE_CHECKING:
 WIDTH = 112
 """Columns of the lines that say what a step decided."""
 DECIDES = "      decides "
+WORST_FIRST = (ExitCode.USAGE, ExitCode.REFUSED, ExitCode.UNDECIDED, ExitCode.INCONCLUSIVE)
+"""Of several manifests' exit codes the first one of these is the command's."""
 MANY_STEPS = 2000
 """Training steps from which the plan warns: minutes for the smallest models, hours for large ones."""
 
 
 @click.command()
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("manifests", metavar="MANIFEST...", type=click.Path(path_type=Path), nargs=-1, required=True)
 @out_option
 @work_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def plan(manifest: Path, *, out: Path, work: Path | None, as_json: bool) -> int:
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "github", "sarif"]),
+    help="json: one document; github: annotations of a log; sarif: for code scanning.  [default: text]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document: the same as --format json.")
+def plan(manifests: tuple[Path, ...], *, out: Path, work: Path | None, form: str | None, as_json: bool) -> int:
     """Show what a release would do: steps, changed tensors, what is cached, checks, samples, disk.
 
     Nothing is fetched and no weights are loaded. Plugins that were set aside are named with the reason. A gate that so
     few images cannot decide is named, and the exit code is then 4: such a release could not pass.
 
+    All manifests are planned, also after a bad one. json, github and sarif say on stdout what is wrong with a manifest,
+    each problem with its line; text says it on stderr.
+
     \b
     Examples:
       publisher plan manifests/quickstart.yaml
       publisher plan manifest.yaml --json
+      publisher plan manifests/*.yaml --format github
+
+    Exit codes: 0 could pass; 2 edit a manifest or the command; 3 could not decide; 4 too little would be measured. Of
+    several manifests the first of 2, 3, 4 that one of them has.
     """
+    if as_json and form not in (None, "json"):
+        raise UsageError(f"--json and --format {form} exclude each other", hint="Leave one of them out.")
+    if not as_json and form in (None, "text") and len(manifests) == 1:
+        return _shown(_planned(manifests[0], out, work))
+    attempts = [_attempt(path, out, work) for path in manifests]
+    code = next((one for one in WORST_FIRST if one in {attempt.code for attempt in attempts}), ExitCode.OK)
+    if as_json or form == "json":
+        entries = [attempt.as_json() for attempt in attempts]
+        output.document(entries[0] if len(entries) == 1 else {"manifests": entries, "exit_code": int(code)})
+    elif form in (None, "text"):
+        _text_of_several(attempts)
+    else:
+        output.file(output.without_secrets(_placed(attempts, form or "").decode()).encode())
+    return code
+
+
+@dataclass(frozen=True)
+class PlanAttempt:
+    """What came of planning one manifest."""
+
+    path: Path
+    data: dict[str, Any] | None
+    """The plan as JSON data; None: there is none."""
+    error: PublisherError | None
+    """Reason why there is none."""
+
+    @property
+    def code(self) -> ExitCode:
+        """The exit code of this manifest alone."""
+        if self.error is not None:
+            return self.error.exit_code
+        return ExitCode.INCONCLUSIVE if self.data and self.data["undecidable"] else ExitCode.OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan, or what is wrong, with the manifest's path and exit code."""
+        return {
+            "manifest": str(self.path),
+            "exit_code": int(self.code),
+            "problems": _problems(self.error),
+            **(self.data or {}),
+        }
+
+
+def _planned(path: Path, out: Path, work: Path | None) -> dict[str, Any]:
     from publisher.release.prepare import prepare
 
-    prepared = prepare(manifest, work or out / ".work", fetch=False, out=out)
-    data = as_data(prepared)
-    if as_json:
-        output.document(data)
-    else:
-        output.result(as_text(data))
+    return as_data(prepare(path, work or out / ".work", fetch=False, out=out))
+
+
+def _attempt(path: Path, out: Path, work: Path | None) -> PlanAttempt:
+    try:
+        return PlanAttempt(path, _planned(path, out, work), None)
+    except PublisherError as error:
+        return PlanAttempt(path, None, error)
+
+
+def _shown(data: dict[str, Any]) -> int:
+    output.result(as_text(data))
     return ExitCode.INCONCLUSIVE if data["undecidable"] else ExitCode.OK
+
+
+def _text_of_several(attempts: Sequence[PlanAttempt]) -> None:
+    for attempt in attempts:
+        if attempt.error is not None:
+            output.note(f"Error: {attempt.error}")
+    texts = [f"{one.path}\n{as_text(one.data)}" for one in attempts if one.data is not None]
+    if texts:
+        output.result("\n\n".join(texts))
+
+
+def _problems(error: PublisherError | None) -> list[dict[str, Any]]:
+    """Return every problem with its place; of an error without lines, where and what it is."""
+    if error is None:
+        return []
+    if isinstance(error, ManifestError):
+        return [
+            {"file": error.path, "line": one.line, "column": one.column, "message": one.message, "hint": one.hint}
+            for one in error.problems
+        ]
+    return [{"file": error.where, "line": None, "column": None, "message": error.what, "hint": error.hint}]
+
+
+def _placed(attempts: Sequence[PlanAttempt], form: str) -> bytes:
+    """Return what is wrong with the manifests as annotations of a log, or as SARIF."""
+    from publisher.ci import Rule, annotate, as_sarif
+
+    found = [one for attempt in attempts for one in _annotations(attempt)]
+    if form == "github":
+        return annotate(found)
+    rules = [
+        Rule(check["id"], claim["sentence"])
+        for attempt in attempts
+        for claim in (attempt.data or {"claims": []})["claims"]
+        for check in claim["checks"]
+    ]
+    return as_sarif(found, rules, "plan")
+
+
+def _annotations(attempt: PlanAttempt) -> list[Annotation]:
+    from publisher.ci import of_error, of_plan
+    from publisher.ci.places import Sites
+    from publisher.manifest.loader import read_bytes
+
+    if attempt.data is None or attempt.error is not None:
+        return of_error(attempt.error, attempt.path) if attempt.error else []
+    claims = attempt.data["claims"]
+    undecidable = {
+        check["id"]: (check["undecidable"], claim["steps"])
+        for claim in claims
+        for check in claim["checks"]
+        if check["undecidable"]
+    }
+    undecidable |= {claim["id"]: ("no check tests it", claim["steps"]) for claim in claims if not claim["checks"]}
+    sites = Sites(attempt.path, read_bytes(attempt.path))
+    return of_plan(attempt.data["name"], undecidable, attempt.data["warnings"], sites)
 
 
 def as_data(prepared: PreparedRelease) -> dict[str, Any]:

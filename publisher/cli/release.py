@@ -53,7 +53,8 @@ def release(
     """Harden a model after a manifest, attack the result, sign the package.
 
     The package OUT/NAME-VERSION appears only if every claim passed; the reports in OUT/NAME-VERSION.report always do.
-    A run that was stopped goes on with the same command.
+    A run that was stopped goes on with the same command. In a workflow of GitHub Actions the outputs package, report
+    and decision are written to $GITHUB_OUTPUT.
 
     \b
     Examples:
@@ -64,6 +65,7 @@ def release(
     Exit codes: 0 released; 1 a gate failed, nothing was signed; 2 edit the command, the manifest or the model; 3 could
     not decide; 4 too little was measured; 130 and 143 interrupted.
     """
+    from publisher.ci.github import write_outputs
     from publisher.cli.console import Terminal
     from publisher.manifest.resolve import read
     from publisher.registry import load_registry
@@ -82,11 +84,18 @@ def release(
         outcome = make_release(manifest, out, work, signing, terminal, give_key=throwaway_key)
     with complete(outcome.package):
         public = _public_key(outcome, signing, thrown_away=throwaway_key)
+        write_outputs(_outputs(outcome))
         if as_json:
             output.document(as_data(outcome, public))
         else:
             output.result(as_text(outcome, public or "PUBLIC_KEY", thrown_away=throwaway_key))
     return outcome.code
+
+
+def _outputs(outcome: Outcome) -> dict[str, str]:
+    """Return what later steps of a workflow ask for; without a package its path is empty."""
+    package = str(outcome.package) if outcome.package else ""
+    return {"package": package, "report": str(outcome.reports), "decision": outcome.decision}
 
 
 def _public_key(outcome: Outcome, signing: PrivateKey, *, thrown_away: bool) -> str | None:

@@ -42,7 +42,7 @@ def load(path: FilePath, also: Callable[[dict[str, Any], Problems], None] | None
         ManifestError: with every problem found.
         UsageError: the file cannot be read.
     """
-    return parse(_bytes(path), path, also)
+    return parse(read_bytes(path), path, also)
 
 
 def parse(raw: bytes, path: FilePath, also: Callable[[dict[str, Any], Problems], None] | None = None) -> Document:
@@ -60,13 +60,21 @@ def parse(raw: bytes, path: FilePath, also: Callable[[dict[str, Any], Problems],
     return Document(path, manifest, reading.data, reading.places, hashlib.sha256(raw).hexdigest())
 
 
-def _bytes(path: FilePath) -> bytes:
+def read_bytes(path: FilePath, what: str = "a manifest; a first one to copy is manifests/quickstart.yaml") -> bytes:
+    """Return the bytes of a manifest or a policy, one more than it may have at most.
+
+    Args:
+        path: of the file.
+        what: to give instead where there is none.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        hint = "Give the path of a manifest; a first one to copy is manifests/quickstart.yaml."
-        raise UsageError("there is no such file.", where=str(path), hint=hint) from None
+        raise UsageError("there is no such file.", where=str(path), hint=f"Give the path of {what}.") from None
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}.", where=str(path)) from None
 

@@ -13,11 +13,13 @@ from typing import Any
 
 from publisher.api import (
     CheckEnd,
+    CheckRecord,
     MatrixCell,
     PackageBuilt,
     ReleaseEnd,
     ReleaseReport,
     ReleaseStart,
+    ReportFormat,
     Verdict,
 )
 from publisher.engine.cache import StepResult
@@ -129,15 +131,18 @@ def _make(prepared: PreparedRelease, places: ReleasePlaces, key: PrivateKey, pro
         laid = _lay_out(hardened, folder, work)
         tell("publisher_on_package_built", _built(folder))
         began = time.monotonic()
-        found, matrix = _evaluate(prepared, hardened, folder, work, tell)
+        found, matrix, took = _evaluate(prepared, hardened, folder, work, tell)
     progress.say("Reports: one record in every form that is installed")
     seconds = {**hardened.seconds, "evaluate": time.monotonic() - began}
     _require_untouched(laid, base, before)
     formats = [entry.cls for entry in prepared.registry.all("report_format")]
     report = make_report(prepared, hardened, found, matrix, formats, files=laid.digests, carried=carried)
     views, problems = render_each(report, formats)
-    times = _times(seconds, hardened.cached, found)
-    reports = _write_reports(target, {**views, **found.evidence, TIMINGS: times})
+    times = _times(seconds, hardened.cached, found, took)
+    timely = [form for form in formats if form.timed is not ReportFormat.timed]
+    timed, more = render_each(report, timely, took)
+    problems += more
+    reports = _write_reports(target, {**views, **timed, **found.evidence, TIMINGS: times})
     if problems:
         raise PluginError(
             problems[0].what,
@@ -269,11 +274,14 @@ def _built(folder: Path) -> PackageBuilt:
 
 def _evaluate(
     prepared: PreparedRelease, hardened: Hardened, folder: Path, work: Path, tell: _Teller
-) -> tuple[Evaluation, list[MatrixCell]]:
+) -> tuple[Evaluation, list[MatrixCell], dict[str, float]]:
     """Check the packaged model, and where the manifest asks for it the model before and after each step.
 
     The base model is asked for all claims, later models for those of the steps that have run. Trainings are expensive:
     between the steps they are made only where the manifest asks for that too.
+
+    Returns:
+        What was found of the package, the matrix, and the seconds of each check.
     """
     progress = tell.progress
     resolved = prepared.resolved
@@ -308,15 +316,20 @@ def _evaluate(
             claims = [one for one in prepared.claims if not done or not set(one.steps) <= set(ids[done:])]
             progress.say(f"Evaluation {f'after {name}' if done else 'of the base model'}, before {ids[done]}")
             cells += matrix_column(run(f"evaluate {name}", model, silent, claims, trained), name)
-    loud = replace(
-        silent,
-        check_end=lambda claim, record, seconds: tell("publisher_on_check_end", CheckEnd(claim, record, seconds)),
-    )
+    took: dict[str, float] = {}
+
+    def check_end(claim: str, record: CheckRecord, seconds: float) -> None:
+        took[record.id] = seconds
+        tell("publisher_on_check_end", CheckEnd(claim, record, seconds))
+
+    loud = replace(silent, check_end=check_end)
     progress.say(_asked(prepared))
     found = run("evaluate", ModelUnderTest.of(folder, anatomy, folder / RELEASE), loud, prepared.claims, None)
     if resolved.evaluate.after_each_step:
         cells += matrix_column(found, ids[-1])
-    return found, cells
+    for check in (check for claim in found.claims for check in claim.checks):
+        took[check.id] += found.seconds.get(check.id, 0.0) * sum(one.evaluation_steps[-1] for one in check.trials)
+    return found, cells, took
 
 
 def _asked(prepared: PreparedRelease) -> str:
@@ -328,13 +341,14 @@ def _asked(prepared: PreparedRelease) -> str:
     )
 
 
-def _times(seconds: Mapping[str, float], cached: Sequence[str], found: Evaluation) -> bytes:
+def _times(seconds: Mapping[str, float], cached: Sequence[str], found: Evaluation, took: Mapping[str, float]) -> bytes:
     """Return what depends on this machine, and is therefore no part of the report."""
     return json_bytes(
         {
             "seconds": {name: round(value, 2) for name, value in seconds.items()},
             "cached": list(cached),
             "relearning": {check: round(value, 4) for check, value in found.seconds.items()},
+            "checks": {check: round(value, 4) for check, value in took.items()},
         }
     )
 

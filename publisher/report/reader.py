@@ -55,11 +55,27 @@ def seconds_of_steps(path: Path) -> dict[str, float]:
     Raises:
         UsageError: they cannot be read.
     """
+    return _times(path, "relearning")
+
+
+def seconds_of_checks(path: Path) -> dict[str, float]:
+    """Return each check -> seconds of its trainings and from its images to its verdict, as beside a report.
+
+    Returns:
+        Empty: there are none.
+
+    Raises:
+        UsageError: they cannot be read.
+    """
+    return _times(path, "checks")
+
+
+def _times(path: Path, key: str) -> dict[str, float]:
     file = find(path).with_name(TIMINGS)
     if not file.is_file():
         return {}
     data = _parse(_read(file), file)
-    found = data.get("relearning") if isinstance(data, dict) else None
+    found = data.get(key, {}) if isinstance(data, dict) else None
     if not isinstance(found, dict) or not all(isinstance(one, int | float) and one >= 0 for one in found.values()):
         raise UsageError("not the times of a release", where=str(file), hint="Delete it: the report does without.")
     return {str(name): float(one) for name, one in found.items()}

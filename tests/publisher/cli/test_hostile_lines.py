@@ -118,6 +118,7 @@ PLACES: dict[str, tuple[int, ...]] = {
     "release NOSIGN {}": (2,),
     "plan {}": (2,),
     "plan {} --json": (2,),
+    "plan {} --format sarif": (2,),
     "verify {} --key PUB": (1, 2),
     "verify folder --key {}": (1, 2),
     "verify folder --key PUB --name {}": (1, 2),

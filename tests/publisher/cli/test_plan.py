@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 from publisher.cli import main
+from support.releasing import publisher, write
 
 ROOT = Path(__file__).parents[3]
 
@@ -42,3 +44,31 @@ def test_what_a_step_decides_can_be_pasted_into_a_manifest(planned: list[str]) -
 
 def test_one_line_says_who_judges_what(planned: list[str]) -> None:
     assert planned.count("judges  emoji 1: object, style") == 1
+
+
+def test_json_says_what_is_wrong_with_a_bad_manifest(tmp_path: Path) -> None:
+    bad = write(tmp_path / "bad.yaml", steps=[{"use": "erasse"}])
+    said = publisher("plan", bad, "--json")
+    found = json.loads(said.stdout)
+    assert (said.exit_code, found["exit_code"], found["manifest"]) == (2, 2, str(bad))
+    (problem,) = found["problems"]
+    assert (problem["file"], problem["line"]) == (str(bad), 1)
+    assert problem["message"] == "step 1 uses 'erasse', which no plugin provides."
+
+
+def test_several_manifests_are_all_planned(tmp_path: Path) -> None:
+    bad, good = write(tmp_path / "bad.yaml", model=1), write(tmp_path / "good.yaml")
+    said = publisher("plan", bad, good, "--json")
+    found = json.loads(said.stdout)
+    assert (said.exit_code, found["exit_code"]) == (2, 2)
+    assert [(one["exit_code"], one.get("name")) for one in found["manifests"]] == [(2, None), (0, "small")]
+    assert found["manifests"][1] == json.loads(publisher("plan", good, "--format", "json").stdout)
+    said = publisher("plan", bad, good)
+    assert said.exit_code == 2
+    assert said.stdout.startswith(f"{good}\nsmall 1.0.0\n")
+    assert f"Error: {bad}:1:" in said.stderr
+
+
+def test_two_formats_exclude_each_other() -> None:
+    said = publisher("plan", "manifest.yaml", "--json", "--format", "sarif")
+    assert (said.exit_code, said.stdout) == (2, "")

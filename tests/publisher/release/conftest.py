@@ -18,7 +18,12 @@ def manifest(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """A release that passed: its output folder, and what the command said. Do not change it."""
+    """A release that passed: its output folder, and what the command said. Do not change it.
+
+    It was made as in a workflow of GitHub Actions: the outputs of its step are in ``outputs`` beside the folder.
+    """
     folder = tmp_path_factory.mktemp("released")
     path = write(folder / "manifest.yaml")
-    return folder / "out", publisher("release", path, "--out", folder / "out", "--throwaway-key", "--json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GITHUB_OUTPUT", str(folder / "outputs"))
+        return folder / "out", publisher("release", path, "--out", folder / "out", "--throwaway-key", "--json")

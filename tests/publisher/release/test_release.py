@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import fromstring
 
 import pytest
 import torch
@@ -49,6 +50,23 @@ def test_each_phase_is_said_in_words_on_stderr(released: Released) -> None:
     said = [line for line in released[1].stderr.splitlines() if line.startswith(PHASES)]
     assert [line.split()[0] for line in said] == [*PHASES[:3], "Reports:", "Signature:"]
     assert said[1].startswith("Step 1 of 1, erase on cigarette: ")
+
+
+def test_later_steps_of_a_workflow_are_told_where_things_are(released: Released) -> None:
+    out, _ = released
+    found = (out.parent / "outputs").read_text().splitlines()
+    assert found == [f"package={out / 'small-1.0.0'}", f"report={out / 'small-1.0.0.report'}", "decision=passed"]
+
+
+def test_the_report_beside_the_package_alone_has_times(released: Released) -> None:
+    out, _ = released
+    beside, inside = (out / "small-1.0.0.report", out / "small-1.0.0" / "release" / "reports")
+    took = json.loads((beside / "timings.json").read_text())["checks"]
+    assert set(took) == {check["id"] for claim in json.loads(released[1].stdout)["claims"] for check in claim["checks"]}
+    timed, bare = (fromstring((folder / "junit.xml").read_bytes()) for folder in (beside, inside))
+    times = [float(case.get("time", "nan")) for case in timed.iter("testcase")]
+    assert times == [round(took[str(case.get("name")).partition(":")[0]], 3) for case in timed.iter("testcase")]
+    assert [case.get("time") for case in bare.iter("testcase")] == [None] * len(times)
 
 
 def test_the_package_verifies_and_an_edited_one_does_not(released: Released, tmp_path: Path) -> None:

@@ -123,6 +123,18 @@ def test_a_form_goes_to_a_file(folder: Path) -> None:
     assert target.read_bytes().startswith(b"<testsuites")
 
 
+def test_junit_has_the_times_that_lie_beside_the_report(folder: Path) -> None:
+    assert ' time="0.0"' in run(folder, "--format", "junit").stdout
+    (folder / "timings.json").write_text('{"checks": {"plain.cigarette": 1.25, "gone": 2}}')
+    timed = run(folder, "--format", "junit").stdout
+    assert timed.count('time="1.25"') == 3  # the case, its suite, the whole
+    assert run(folder, "--format", "markdown").stdout_bytes == samples_form("markdown")
+
+
+def samples_form(name: str) -> bytes:
+    return next(form for form in FORMATS if form.name == name)().render(samples.failed())
+
+
 def test_an_unknown_form_names_the_nearest(folder: Path) -> None:
     result = run(folder, "--format", "mrkdown")
     assert (result.exit_code, result.stdout) == (2, "")
