@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,7 @@ def plan(manifests: tuple[Path, ...], *, out: Path, work: Path | None, form: str
     elif form in (None, "text"):
         _text_of_several(attempts)
     else:
-        output.file(output.without_secrets(_placed(attempts, form or "").decode()).encode())
+        output.file(_placed(attempts, form or ""))
     return code
 
 
@@ -147,7 +147,7 @@ def _placed(attempts: Sequence[PlanAttempt], form: str) -> bytes:
     """Return what is wrong with the manifests as annotations of a log, or as SARIF."""
     from publisher.ci import Rule, annotate, as_sarif
 
-    found = [one for attempt in attempts for one in _annotations(attempt)]
+    found = [_without_secrets(one) for attempt in attempts for one in _annotations(attempt)]
     if form == "github":
         return annotate(found)
     rules = [
@@ -157,6 +157,13 @@ def _placed(attempts: Sequence[PlanAttempt], form: str) -> bytes:
         for check in claim["checks"]
     ]
     return as_sarif(found, rules, "plan")
+
+
+def _without_secrets(one: Annotation) -> Annotation:
+    """Return the annotation without what was given in the wrong place, such as a key for a manifest's path."""
+    site = replace(one.site, file=output.without_secrets(one.site.file)) if one.site else None
+    title, message = output.without_secrets(one.title), output.without_secrets(one.message)
+    return replace(one, site=site, title=title, message=message)
 
 
 def _annotations(attempt: PlanAttempt) -> list[Annotation]:
