@@ -49,7 +49,7 @@ from publisher.api.records import (
     ReleaseReport,
     StepRecord,
 )
-from publisher.api.scorers import Judgement, Scorer, ScorerCard
+from publisher.api.scorers import Judgement, Opinion, Scorer, ScorerCard
 from publisher.api.steps import Configured, NoParams, References, Requirements, Step, StepContext
 from publisher.api.training import Captions, Learner, TrainingAttack, TrainingData, TrainingParams, Trial, WeightAttack
 from publisher.api.world import Executor, ModelDefaults, ModelSource, ReportFormat, Task
@@ -101,6 +101,7 @@ __all__ = [
     "NoParams",
     "Number",
     "Observation",
+    "Opinion",
     "Origin",
     "PackageBuilt",
     "Params",

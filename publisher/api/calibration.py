@@ -56,6 +56,15 @@ class ScorerErrors(Params):
     """Images of something else in which the scorer sees it. None: there are none to count."""
 
 
+class Agreement(Params):
+    """How far two people sorted the same images alike."""
+
+    alike: int = Field(ge=0)
+    """Images that both put on the same side: these alone are counted."""
+    n: int = Field(ge=0)
+    """Images that both sorted."""
+
+
 class CalibrationSheet(Params):
     """Counts of a scorer's errors about one concept, and what they hold for.
 
@@ -97,6 +106,8 @@ class CalibrationSheet(Params):
     """Of the shuffle that halved the images, or the first of the generated images."""
     duplicates: int = Field(default=0, ge=0)
     """Images that were left out because their pixels were there already."""
+    labellers: Agreement | None = None
+    """Agreement of two people who sorted the images; None: one did, or nobody."""
     salt: str
     """Random hexadecimal digits in front of the lists that are digested."""
     digests: tuple[str, str]

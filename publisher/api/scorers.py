@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -60,6 +60,34 @@ class Judgement(Params):
         return {name: value for name, value in data.items() if value or name in ("labels", "scores")}
 
 
+class Opinion(Params):
+    """How often a second scorer agrees with the one that decides, about the images of one model."""
+
+    concept: str
+    """Id of a concept that goes; empty: the kept concepts together, each asked about in its own images."""
+    model: Literal["base", "hardened"]
+    both: int = Field(ge=0)
+    """Images in which both see the concept."""
+    first: int = Field(ge=0)
+    """Images in which it is seen by the scorer that decides alone."""
+    second: int = Field(ge=0)
+    """Images in which it is seen by the second scorer alone."""
+    neither: int = Field(ge=0)
+    """Images in which neither sees it."""
+    unsure: int = Field(default=0, ge=0)
+    """Images of which one of them does not know. They count as no agreement."""
+
+    @property
+    def agreed(self) -> int:
+        """Number of images about which both say the same."""
+        return self.both + self.neither
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return self.agreed + self.first + self.second + self.unsure
+
+
 class ScorerCard(Params):
     """What a reader has to know of a scorer to believe it."""
 
@@ -86,6 +114,10 @@ class ScorerCard(Params):
     """File or model that the parameters name -> its sha256."""
     sheets: dict[str, str] = Field(default_factory=dict)
     """Calibration sheet among the reports -> its sha256."""
+    decides: bool = True
+    """False: it gives a second opinion, and no verdict depends on it unless a check names it."""
+    opinions: tuple[Opinion, ...] = ()
+    """How often the second opinion agrees, by concept and model."""
 
 
 class Scorer(Configured[P], ABC):

@@ -25,6 +25,13 @@ CLEAN = 300
 @click.option("--concept", required=True, help="Id of a concept of the manifest.")
 @click.option("--positives", type=click.Path(path_type=Path), help="Folder of images that show the concept.")
 @click.option("--negatives", type=click.Path(path_type=Path), help="Folder of images that do not.")
+@click.option(
+    "--again",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    metavar="POSITIVES NEGATIVES",
+    help="The same images as a second person sorted them: those that both sort alike are counted.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File for the sheet; never overwritten.")
 @click.option(
     "--specificity",
@@ -45,6 +52,7 @@ def calibrate(
     concept: str,
     positives: Path | None,
     negatives: Path | None,
+    again: tuple[Path, Path] | None,
     out: Path,
     specificity: float,
     seed: int,
@@ -79,6 +87,8 @@ def calibrate(
     if (from_base is None) == (positives is None) or (positives is None) != (negatives is None):
         hint = "Sort images into two folders, or let the base model generate them."
         raise UsageError("give --positives and --negatives, or --from-base", where="calibrate", hint=hint)
+    if again and from_base is not None:
+        raise UsageError("nobody sorts images with --from-base", where="--again", hint="Leave one of them out.")
     with Terminal() as terminal:
         calibration = Calibration(manifest, scorer, concept)
         if from_base is not None:
@@ -87,7 +97,7 @@ def calibrate(
             )
         else:
             first, second = (folder or Path() for folder in folders)
-            sheet = calibration.labelled(Labelled(first, second, specificity, seed, about))
+            sheet = calibration.labelled(Labelled(first, second, specificity, seed, about, again))
     said, refused = worth(sheet, CLEAN)
     if not refused:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +117,8 @@ def _lines(sheet: CalibrationSheet, said: str, written: str) -> list[str]:
         f"  sees it in {_of(sheet.positives)} that {verb}",
         f"  sees it in {_of(sheet.negatives)} that {others}",
     ]
+    if sheet.labellers:
+        lines.append(f"  two people sorted {sheet.labellers.n} of these images, {sheet.labellers.alike} of them alike")
     lines += ["  these shares are bounds of its errors"] if sheet.method == "base" else []
     if sheet.chosen_on:
         threshold = sheet.params["threshold"]

@@ -231,7 +231,9 @@ def as_data(prepared: PreparedRelease) -> dict[str, Any]:
         "steps": [_step(step) for step in prepared.steps],
         "warnings": list(prepared.warnings),
         "set_aside": set_aside(prepared.registry),
-        "judges": [_judge(scorer) for scorer in prepared.tools.scorers.values()],
+        "judges": [
+            _judge(scorer, decides=scorer.id not in prepared.tools.second) for scorer in prepared.tools.scorers.values()
+        ],
         "claims": claims,
         "images_of_each_model": prepared.images["base"],
         "images_without_membranes": prepared.images["off"],
@@ -244,12 +246,13 @@ def as_data(prepared: PreparedRelease) -> dict[str, Any]:
     }
 
 
-def _judge(scorer: ReleaseScorer) -> dict[str, Any]:
+def _judge(scorer: ReleaseScorer, *, decides: bool) -> dict[str, Any]:
     return {
         "id": scorer.id,
         "use": scorer.scorer.name,
         "version": scorer.scorer.version,
         "kinds": list(scorer.kinds),
+        "decides": decides,
         "calibrated": [sheet.label for sheet in scorer.sheets.values()],
     }
 
@@ -344,7 +347,8 @@ def _judged(judge: dict[str, Any]) -> str:
     """Say who judges what, such as ``emoji 1: object, style``, and about what it is calibrated."""
     name = judge["use"] if judge["id"] == judge["use"] else f"{judge['id']} ({judge['use']})"
     sheets = f" (calibrated about {', '.join(judge['calibrated'])})" if judge["calibrated"] else ""
-    return f"{name} {judge['version']}: {', '.join(judge['kinds'])}{sheets}"
+    second = "" if judge["decides"] else " (second opinion)"
+    return f"{name} {judge['version']}: {', '.join(judge['kinds'])}{sheets}{second}"
 
 
 def _value(value: Any) -> str:

@@ -179,7 +179,8 @@ def _counts_images(check: CheckRecord) -> bool:
 
 def _judge(subject: Subject, check: CheckRecord) -> object:
     cards = subject.report.scorers
-    return [cards[name].as_json() if name in cards else name for name in check.scorer.split(", ")]
+    bare = {name: card.model_copy(update={"opinions": ()}).as_json() for name, card in cards.items()}
+    return [bare.get(name, name) for name in check.scorer.split(", ")]
 
 
 def _by_images(

@@ -35,6 +35,7 @@ from publisher.evaluate.pairs import pairs_of, shown, worst_concepts
 from publisher.evaluate.permeabilities import table
 from publisher.evaluate.prepare import PreparedCheck, settle
 from publisher.evaluate.scorers import FEATURES, JUDGE, Task, cards_of
+from publisher.evaluate.second_opinions import opinions, second_scorers
 from publisher.evaluate.sheets import require_fit, sheet_bytes
 from publisher.model.digest import sha256_json
 
@@ -102,7 +103,9 @@ def run_checks(
         for check in claim.claim.checks
     }
     found = [item for item in prepared.values() if isinstance(item, PreparedCheck)]
-    cards = cards_of([name for item in found for name in item.scorers.values() if name], tools, setting)
+    judges = [name for item in found for name in item.scorers.values() if name]
+    cards = cards_of([*judges, *tools.second], tools, setting)
+    tools = replace(tools, second=_willing(cards, tools, setting))
     for item in found:
         ready = _judged(item, cards, tools, models.base.anatomy.latents.image_size)
         prepared[item.check.id] = ready if isinstance(ready, Unmeasured) else _fit(ready, models, trained)
@@ -110,6 +113,7 @@ def run_checks(
     plain = [item for item in good if not item.trains and not item.alters]
     wanted = _wanted(plain)
     seen = _observe(plain, scope, models, tools, setting)
+    second = opinions([item for item in plain if item.metric.judged], seen, scope, tools)
     observations = dict.fromkeys([item.check.id for item in plain], seen) | _altered(
         good, scope, models, tools, setting
     )
@@ -131,7 +135,11 @@ def run_checks(
     }
     results = _Results(scope, rows, vectors, trials, prepared, tools)
     records = tuple(_claim(claim, results, setting) for claim in claims)
-    cards_there = {name: card for name, card in cards.items() if isinstance(card, ScorerCard)}
+    cards_there = {
+        name: card.model_copy(update={"decides": name not in second, "opinions": second.get(name, ())})
+        for name, card in cards.items()
+        if isinstance(card, ScorerCard)
+    }
     return Evaluation(
         claims=records,
         evidence=results.evidence | {file: data for name in cards_there for file, data in _sheets(tools.scorers[name])},
@@ -221,17 +229,27 @@ def _judged(
     return replace(prepared, scorers=scorers)
 
 
+def _willing(cards: Mapping[str, ScorerCard | Unmeasured], tools: Tools, setting: Setting) -> tuple[str, ...]:
+    """Return the scorers that give a second opinion and can; the others become warnings."""
+    for name in tools.second:
+        if isinstance(card := cards[name], Unmeasured):
+            setting.warn(f"there is no second opinion of {name!r}: {card}")
+    return tuple(name for name in tools.second if isinstance(cards[name], ScorerCard))
+
+
 def _sheets(scorer: ReleaseScorer) -> Iterator[tuple[str, bytes]]:
     return ((file, sheet_bytes(sheet)) for file, sheet in scorer.sheets.items())
 
 
-def _tasks(checks: Iterable[PreparedCheck]) -> dict[ImageRequest, set[Task]]:
+def _tasks(checks: Iterable[PreparedCheck], scope: Scope, tools: Tools) -> dict[ImageRequest, set[Task]]:
     """Return for each request, without its concept, what which scorer has to do with its images."""
     found: dict[ImageRequest, set[Task]] = {}
     for item in checks:
         for request in item.asked.requests:
             name, tasks = item.scorers[request.concept], found.setdefault(without_concept(request), set())
             tasks.update((one, JUDGE) for one in name.split(COUNCIL) if one)
+            if item.metric.judged and not item.alters:
+                tasks.update((one, JUDGE) for one in second_scorers(scope.concept(request.concept), name, tools))
             if item.reads:
                 tasks.add((item.readers[request.concept], item.reads))
     return found
@@ -267,7 +285,8 @@ def _altered(
         try:
             with altered(group[0].attack, group[0].attack_params, models, setting) as model:
                 here = ModelsUnderTest(models.base, model)
-                found |= dict.fromkeys(names, observe(_wanted(group), scope, here, tools, setting, tasks=_tasks(group)))
+                tasks = _tasks(group, scope, tools)
+                found |= dict.fromkeys(names, observe(_wanted(group), scope, here, tools, setting, tasks=tasks))
         except Unmeasured as error:
             found |= dict.fromkeys(names, error)
     return found
@@ -313,7 +332,7 @@ def _observe(
 ) -> Observations:
     if not checks:
         return Observations()
-    return observe(_wanted(checks), scope, models, tools, setting, tasks=_tasks(checks))
+    return observe(_wanted(checks), scope, models, tools, setting, tasks=_tasks(checks, scope, tools))
 
 
 def _shown(prepared: PreparedCheck, claims: Iterable[ClaimRecord], scope: Scope) -> tuple[ImageRequest, ...]:

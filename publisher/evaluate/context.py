@@ -155,6 +155,8 @@ class Tools:
     executor: Executor[Any]
     neighbours: tuple[str, ...] = ()
     """Ids of all kept concepts, those first that read most like what goes; empty: the manifest's order counts."""
+    second: tuple[str, ...] = ()
+    """Ids of the scorers that give a second opinion."""
 
     def members(self, judge: str) -> tuple[ReleaseScorer, ...]:
         """Return the scorers behind the name of a judge: one, several of a council, or none where it is empty."""

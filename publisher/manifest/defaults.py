@@ -39,13 +39,16 @@ def fill_in(manifest: Manifest, defaults: ModelDefaults) -> Manifest:
 
 
 def keep_the_rest(manifest: Manifest, scorers: dict[str, ResolvedScorer], catalog: Catalog) -> Manifest:
-    """Return the manifest, with the rest of the one scorer's labels to keep where it has no section ``keep``.
+    """Return the manifest, with the rest of its scorer's labels to keep where it has no section ``keep``.
+
+    Scorers that decide nothing are not asked.
 
     Nothing is kept where one of the scorer's kinds has no prompts, because nobody could ask for it, or takes any label.
     """
-    if "keep" in manifest.model_fields_set or len(scorers) != 1:
+    deciding = [name for name, entry in scorers.items() if entry.decides]
+    if "keep" in manifest.model_fields_set or len(deciding) != 1:
         return manifest
-    (name,) = scorers
+    (name,) = deciding
     labels = labels_of(name, scorers, catalog)
     listed = all(known is not None and getattr(manifest.prompts, kind, ()) for kind, known in labels.items())
     return manifest.model_copy(update={"keep": Keep(rest_of=name)}) if listed and labels else manifest

@@ -169,6 +169,9 @@ class ScorerEntry(Params):
     calibration: Sheets = ()
     """Calibration sheets of ``publisher calibrate``, as seen from the manifest: one file, or a list of one for each
     concept. Errors about other concepts are bounded by the base model's images."""
+    decides: bool = True
+    """False: a second opinion. It judges the same images, the report says how often it agrees, and no verdict depends
+    on it unless a check names it."""
 
 
 class ExecutorEntry(Params):

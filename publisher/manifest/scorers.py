@@ -30,6 +30,8 @@ class ResolvedScorer(Params):
     """Names of the parameters that the manifest itself gives."""
     calibration: tuple[str, ...] = ()
     """Files of its calibration sheets, as seen from the manifest."""
+    decides: bool = True
+    """False: it gives a second opinion, and no verdict depends on it."""
 
 
 def scorer_entries(evaluate: Evaluate) -> Iterator[tuple[Path, ScorerEntry]]:
@@ -78,6 +80,7 @@ def resolve_scorers(evaluate: Evaluate, catalog: Catalog, problems: Problems) ->
             params=params,
             given=tuple(sorted(entry.with_)),
             calibration=entry.calibration,
+            decides=entry.decides,
         )
     return found if len(problems) == before else None
 
@@ -92,14 +95,15 @@ def labels_of(scorer: str, scorers: Mapping[str, ResolvedScorer], catalog: Catal
 
 
 def labels_of_all(scorers: Mapping[str, ResolvedScorer], catalog: Catalog) -> Labels | None:
-    """Return the labels of all entries together; None: there is no entry.
+    """Return the labels of all entries that decide; None: there is no such entry.
 
     Of a kind that several judge they are the labels that each of them has.
     """
     found: dict[str, Sequence[str] | None] = {}
-    for name in scorers:
+    deciding = [name for name, entry in scorers.items() if entry.decides]
+    for name in deciding:
         for kind, labels in labels_of(name, scorers, catalog).items():
             before = found.get(kind)
             both = labels if before is None else before if labels is None else [one for one in before if one in labels]
             found[kind] = both
-    return found if scorers else None
+    return found if deciding else None

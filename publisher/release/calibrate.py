@@ -26,7 +26,15 @@ from publisher.manifest.resolve import Resolved, read
 from publisher.manifest.scorers import ResolvedScorer
 from publisher.registry import Registry, load_registry
 from publisher.registry.own import own_metrics
-from publisher.release.sorted_images import Sides, SortedImage, batches, generated_sides, halves, read_sides
+from publisher.release.sorted_images import (
+    Sides,
+    SortedImage,
+    agreed_sides,
+    batches,
+    generated_sides,
+    halves,
+    read_sides,
+)
 from publisher.release.tools import make_scorer
 
 T = TypeVar("T")
@@ -50,6 +58,8 @@ class Labelled:
     """Of the shuffle."""
     about: str = ""
     """What the images are, and who labelled them."""
+    again: tuple[Path, Path] | None = None
+    """Folders of the same images as a second person sorted them; None: one did."""
 
 
 class Calibration:
@@ -95,7 +105,8 @@ class Calibration:
             UsageError: too few images, one that is on both sides, or that cannot be read.
             PublisherError: the scorer cannot judge them.
         """
-        sides = read_sides(asked.positives, asked.negatives, self.size)
+        folders = asked.positives, asked.negatives
+        sides = agreed_sides(folders, asked.again, self.size) if asked.again else read_sides(*folders, self.size)
         first, second = halves(sides, asked.seed)
         scorer, chosen = self.scorer(self.entry), None
         if THRESHOLD in scorer.params and THRESHOLD not in self.entry.given:
@@ -281,6 +292,7 @@ class Calibration:
             salt=salt,
             digests=sides.digests(salt),
             duplicates=sides.duplicates,
+            labellers=sides.labellers,
             **fields,
         )
 

@@ -306,7 +306,8 @@ def _evaluate(
     ) -> Evaluation:
         setting = replace(setting, progress=lambda done, total, text: progress.update(stage, done, total, text))
         models = ModelsUnderTest(base, model, after, retrained)
-        return run_checks(claims, scope, models, prepared.tools, sampling, setting, trained=trained)
+        tools = replace(prepared.tools, second=prepared.tools.second if stage == "evaluate" else ())
+        return run_checks(claims, scope, models, tools, sampling, setting, trained=trained)
 
     cells: list[MatrixCell] = []
     if resolved.evaluate.after_each_step:

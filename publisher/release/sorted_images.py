@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from publisher.api.calibration import Agreement
 from publisher.errors import UsageError
 from publisher.evaluate.evidence import pixels_sha256
 from publisher.runtime.references import read_images
@@ -45,6 +46,8 @@ class Sides:
     negatives: tuple[SortedImage, ...]
     duplicates: int = 0
     """Images that were left out because their pixels were there already."""
+    labellers: Agreement | None = None
+    """Agreement of two people who sorted them; None: one did."""
 
     def digests(self, salt: str) -> tuple[str, str]:
         """Return a sha256 over the salt and the sorted digests of each side."""
@@ -83,6 +86,35 @@ def read_sides(positives: Path, negatives: Path, size: tuple[int, int]) -> Sides
         hint = "An image shows the concept or does not. Take it out of one of the folders."
         raise UsageError(f"has the pixels of {here[both.digest].name}, on the other side", where=both.name, hint=hint)
     return Sides(sides[0], sides[1], sum(map(len, every)) - sum(map(len, sides)))
+
+
+def agreed_sides(first: tuple[Path, Path], second: tuple[Path, Path], size: tuple[int, int]) -> Sides:
+    """Read images that two people have sorted; those that both put on the same side remain.
+
+    Images are the same where their pixels are, whatever their files are called.
+
+    Args:
+        first: one person's folders, of the images that show the concept and of those that do not.
+        second: the other's.
+        size: height and width, in pixels.
+
+    Raises:
+        UsageError: too few images are left, one that a person put on both sides, or a file that cannot be read.
+    """
+    mine, theirs = read_sides(*first, size), read_sides(*second, size)
+    shown, other = ({image.digest for image in side} for side in (theirs.positives, theirs.negatives))
+    positives = tuple(image for image in mine.positives if image.digest in shown)
+    negatives = tuple(image for image in mine.negatives if image.digest in other)
+    alike = len(positives) + len(negatives)
+    n = sum(image.digest in shown | other for image in (*mine.positives, *mine.negatives))
+    for folders, side in zip(zip(first, second, strict=True), (positives, negatives), strict=True):
+        if len(side) < LEAST:
+            raise UsageError(
+                f"{len(side)} images are too few that both people put there; of {n} that both sorted, {alike} alike",
+                where=f"{folders[0]} and {folders[1]}",
+                hint=f"At least {LEAST} are needed on each side. Both folders have to hold the same pictures.",
+            )
+    return Sides(positives, negatives, mine.duplicates, Agreement(alike=alike, n=n))
 
 
 def generated_sides(generated: Sequence[torch.Tensor], prompts: Sequence[Sequence[str]]) -> Sides:

@@ -36,8 +36,10 @@ def collect_tools(
     }
     instances = {kind: {name: entry.make() for name, entry in entries.items()} for kind, entries in found.items()}
     scorers = resolved.evaluate.scorers
-    kinds = dict.fromkeys(kind for scorer in scorers for kind in scorer.kinds)
-    judges = {kind: COUNCIL.join(scorer.id for scorer in scorers if kind in scorer.kinds) for kind in kinds}
+    deciding = [scorer for scorer in scorers if scorer.decides]
+    kinds = dict.fromkeys(kind for scorer in deciding for kind in scorer.kinds)
+    judges = {kind: COUNCIL.join(scorer.id for scorer in deciding if kind in scorer.kinds) for kind in kinds}
+    second = tuple(scorer.id for scorer in scorers if not scorer.decides)
     wanted: dict[str, tuple[Contribution, ResolvedScorer | None]] = {
         scorer.id: (registry.get("scorer", scorer.use), scorer) for scorer in scorers
     }
@@ -51,7 +53,7 @@ def collect_tools(
     executor = registry.get("executor", resolved.evaluate.executor.use)
     runs = executor.make(resolved.evaluate.executor.params)
     used = [*(entry for entries in found.values() for entry in entries.values()), *(one for one, _ in wanted.values())]
-    return Tools(instances["attack"], instances["metric"], made, judges, runs), [*used, executor]
+    return Tools(instances["attack"], instances["metric"], made, judges, runs, second=second), [*used, executor]
 
 
 def make_scorer(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import Result
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
@@ -99,6 +100,17 @@ def test_faces_are_found_by_a_threshold_that_is_chosen_on_half_of_the_crops(tmp_
     assert list(sheet.inputs) == ["package:nudenet/320n.onnx"]
 
 
+CLIP: dict[str, object] = {
+    "use": "zero-shot",
+    "for": ["object"],
+    "with": {
+        "weights": "package:publisher_emoji/data/clip",
+        "templates": {"object": ["{a} {label} emoji"]},
+        "others": {"object": ["nothing", *(f"a {name} emoji" for name in ("cat", "candle", "pizza", "pencil"))]},
+    },
+}
+
+
 def test_the_embedded_clip_is_believed_about_a_skull(tmp_path: Path) -> None:
     near = ["alien", "robot", "ghost", "clown face"]
     others = [name for name in WORDS.object_names if name in near] or list(WORDS.object_names[:4])
@@ -130,24 +142,49 @@ def test_a_folder_without_weights_is_refused_by_the_plan(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_release_is_judged_by_the_embedded_scorer_and_the_embedded_clip_together(tmp_path: Path) -> None:
-    clip = {
-        "use": "zero-shot",
-        "for": ["object"],
-        "with": {
-            "weights": "package:publisher_emoji/data/clip",
-            "templates": {"object": ["{a} {label} emoji"]},
-            "others": {"object": ["nothing", *(f"a {name} emoji" for name in ("cat", "candle", "pizza", "pencil"))]},
-        },
-    }
-    scorers = [{"use": "emoji", "for": ["object"]}, clip]
-    evaluate = {name: value for name, value in MANIFEST["evaluate"].items() if name != "scorer"}
-    path = write(tmp_path / "manifest.yaml", evaluate=evaluate | {"scorers": scorers})
-    done = publisher("release", path, "--out", tmp_path / "out", "--throwaway-key", "--json")
+    done = released(tmp_path, CLIP)
     claims = {claim["id"]: claim for claim in json.loads(done.stdout)["claims"]}
     assert claims["erase.cigarette.plain"]["verdict"] == "passed", done.stdout
     cards = json.loads(next(tmp_path.rglob("report.json")).read_text())["scorers"]
     assert set(cards) >= {"emoji", "zero-shot"}
     assert cards["zero-shot"]["inputs"].keys() == {"package:publisher_emoji/data/clip"}
+    assert cards["zero-shot"]["decides"]
+    assert cards["zero-shot"]["opinions"] == []
+
+
+@pytest.mark.slow
+def test_a_second_opinion_is_counted_and_decides_nothing(tmp_path: Path) -> None:
+    done = released(tmp_path, CLIP | {"decides": False})
+    report = json.loads(next(tmp_path.rglob("report.json")).read_text())
+    assert {check["scorer"] for claim in report["claims"] for check in claim["checks"]} <= {"emoji", ""}
+    card = report["scorers"]["zero-shot"]
+    assert not card["decides"]
+    by = {(one["concept"], one["model"]): one for one in card["opinions"]}
+    assert by.keys() == {(concept, model) for concept in ("cigarette", "") for model in ("base", "hardened")}
+    assert by["cigarette", "base"]["both"] > 15
+    assert by["cigarette", "base"]["neither"] + by["cigarette", "base"]["second"] == 0
+    assert by["cigarette", "hardened"]["neither"] > 15
+    assert by["cigarette", "hardened"]["both"] + by["cigarette", "hardened"]["first"] <= 3
+    page = next(tmp_path.rglob("index.html")).read_text()
+    assert "judged by emoji;" in page
+    assert "The second opinion zero-shot agrees about" in page
+    plan = publisher("plan", tmp_path / "manifest.yaml")
+    assert "zero-shot 1: object (second opinion)" in plan.stdout
+    assert done.exit_code == 0
+
+
+def test_scorers_that_decide_nothing_leave_claims_unknown(tmp_path: Path) -> None:
+    path = write(tmp_path / "manifest.yaml", evaluate={"scorers": [CLIP | {"decides": False}]})
+    done = publisher("plan", path)
+    assert "no scorer judges the kind 'object' of 'cigarette'" in " ".join(done.output.split())
+
+
+def released(tmp_path: Path, clip: dict[str, object]) -> Result:
+    """Release a manifest that is judged by the embedded scorer and by this one."""
+    evaluate = {name: value for name, value in MANIFEST["evaluate"].items() if name != "scorer"}
+    scorers = [{"use": "emoji", "for": ["object"]}, clip]
+    path = write(tmp_path / "manifest.yaml", evaluate=evaluate | {"scorers": scorers})
+    return publisher("release", path, "--out", tmp_path / "out", "--throwaway-key", "--json")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from publisher.api import ReleaseReport, ReportFormat
-from publisher.builtin.reports import bars, charts, figures, heat, learning_curves, outline
+from publisher.builtin.reports import bars, charts, figures, heat, learning_curves, outline, second
 from publisher.report import access, budget, kept_gains, limits, relearning, rows, verdicts
 from publisher.report import wording as text
 from publisher.report.wording import number
@@ -141,6 +141,7 @@ def _environment() -> Environment:
         "relearning": relearning,
         "number": number,
         "kept_gains": kept_gains,
+        "second": second,
     }
     return environment
 

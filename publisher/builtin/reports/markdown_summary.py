@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from publisher.api import ReleaseReport, ReportFormat, Verdict
+from publisher.builtin.reports import second
 from publisher.report import budget, verdicts
 from publisher.report.access import LEGEND, NOT_ATTACKED, TITLE, AccessCell, access_table
 from publisher.report.limits import limits, whose
@@ -38,6 +39,7 @@ class MarkdownSummary(ReportFormat):
         title = f"## {ICONS[decision]} {verdicts.decision_word(report)}: {escape(report.name)} {escape(report.version)}"
         blocks = [title, escape(verdicts.sentence(report)), *_warnings(report), *_access(report), _checks(report)]
         blocks += _training(report)
+        blocks += [escape(sentence) for sentence in second.sentences(report)]
         blocks += _limits(report)
         blocks.append(_facts(report))
         return ("\n\n".join(blocks) + "\n").encode()

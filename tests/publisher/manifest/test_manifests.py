@@ -61,8 +61,9 @@ def test_every_concept_of_a_manifest_has_a_scorer_that_knows_its_label(path: Pat
     resolved = read(path, installed)
     judged = [(scorer, installed.labels(scorer.use, scorer.params)) for scorer in resolved.evaluate.scorers]
     for concept in (*resolved.scope.concepts, *resolved.scope.keep):
-        (labels,) = (known[concept.kind] for scorer, known in judged if concept.kind in scorer.kinds)
-        assert labels is None or concept.label in labels
+        of_kind = [(scorer, known[concept.kind]) for scorer, known in judged if concept.kind in scorer.kinds]
+        assert sum(scorer.decides for scorer, _ in of_kind) == 1
+        assert all(labels is None or concept.label in labels for _, labels in of_kind)
 
 
 def test_the_quickstart_takes_out_three_objects_and_a_style_and_keeps_all_else(installed: Catalog) -> None:

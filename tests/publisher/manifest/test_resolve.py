@@ -62,6 +62,7 @@ def test_everything_is_written_out(resolved: Callable[[str], Resolved]) -> None:
                     "params": {},
                     "given": [],
                     "calibration": [],
+                    "decides": True,
                 }
             ],
             "executor": {"use": "local", "params": {"workers": 1}},

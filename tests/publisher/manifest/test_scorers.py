@@ -20,7 +20,15 @@ TWO = SMALL.replace(
 def test_each_kind_is_judged_by_one_entry_with_its_parameters(resolved: Callable[[str], Resolved]) -> None:
     result = resolved(TWO.replace('"{a} {object} in {name} style"', '"a thing in {name} style"'))
     assert [scorer.as_json() for scorer in result.evaluate.scorers] == [
-        {"id": "emoji", "use": "emoji", "kinds": ["style"], "params": {}, "given": [], "calibration": []},
+        {
+            "id": "emoji",
+            "use": "emoji",
+            "kinds": ["style"],
+            "params": {},
+            "given": [],
+            "calibration": [],
+            "decides": True,
+        },
         {
             "id": "things",
             "use": "objects",
@@ -28,6 +36,7 @@ def test_each_kind_is_judged_by_one_entry_with_its_parameters(resolved: Callable
             "params": {"any": ["person"]},
             "given": ["any"],
             "calibration": [],
+            "decides": True,
         },
     ]
     assert [(one.id, one.label) for one in result.scope.keep] == [

@@ -104,6 +104,30 @@ def test_too_few_images_and_images_on_both_sides_are_refused(manifest: Manifest,
 
 
 @pytest.mark.usefixtures("installed")
+def test_images_that_two_people_sort_alike_are_counted(manifest: Manifest, tmp_path: Path) -> None:
+    path, sheet = manifest(evaluate=redness(), keep={}), tmp_path / "red.json"
+    mine = [pictures(tmp_path / "anna" / "red", 50, 0.5), pictures(tmp_path / "anna" / "grey", 50, 0.0)]
+    shutil.copytree(tmp_path / "anna", tmp_path / "ben")
+    theirs = [tmp_path / "ben" / "red", tmp_path / "ben" / "grey"]
+    for i in (1, 2, 3):
+        shutil.move(theirs[0] / f"00{i}.png", theirs[1] / f"doubtful {i}.png")
+    (theirs[1] / "007.png").unlink()  # never sorted by Ben
+    words = ("--positives", mine[0], "--negatives", mine[1], "--out", sheet)
+    done = calibrated(path, *words, "--again", *theirs)
+    assert done.exit_code == 0, done.output
+    assert "two people sorted 99 of these images, 96 of them alike" in done.stdout
+    found = CalibrationSheet.parse(json.loads(sheet.read_text()))
+    assert found.labellers is not None
+    assert (found.labellers.alike, found.labellers.n) == (96, 99)
+    assert found.chosen_on is not None
+    assert (found.positives.n + found.chosen_on[0].n, found.negatives.n + found.chosen_on[1].n) == (47, 49)
+    sheet.unlink()
+    other = calibrated(path, *words, "--again", theirs[1], theirs[0])
+    assert (other.exit_code, sheet.exists()) == (2, False)
+    assert "of 99 that both sorted, 3 alike" in other.stderr
+
+
+@pytest.mark.usefixtures("installed")
 def test_a_scorer_that_may_be_no_better_than_chance_gets_no_sheet(manifest: Manifest, tmp_path: Path) -> None:
     path = manifest(evaluate=redness(**{"with": {"threshold": 0.0}}), keep={})
     sides = [pictures(tmp_path / name, 40, level) for name, level in (("one", 0.02), ("other", 0.01))]
@@ -148,6 +172,11 @@ def test_a_sheet_of_the_base_models_images_travels_in_the_package_and_is_verifie
     assert plain["details"]["errors"]["cigarette"]["source"] == file
     assert plain["hardened"]["high"] > plain["seen"]["high"]
     assert checks["erase.kept"]["details"]["errors"]["source"] == ""
+    again = publisher("evaluate", package, "--base", "embedded:emoji", "--out", tmp_path / "again", "--json")
+    assert again.exit_code == 0, again.output
+    tested = json.loads(next((tmp_path / "again").rglob("report.json")).read_text())
+    measured = {check["id"]: check["measurement"] for claim in tested["claims"] for check in claim["checks"]}
+    assert measured["erase.cigarette.plain"] == plain
     key = ("--key", out / "small-1.0.0.pub")
     assert publisher("verify", package, *key).exit_code == 0
     place = package / "release" / "reports" / file
