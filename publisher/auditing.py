@@ -15,11 +15,12 @@ from publisher.api.header import read_header
 from publisher.api.model_files import MASK
 from publisher.api.weight_names import COUNTING, Layers, Names, frozen_layers, pair
 from publisher.errors import InconclusiveError
-from publisher.loading import NotVerifiedError
+from publisher.hub.fetch import locate
+from publisher.loading import NotVerifiedError, require_verified
 from publisher.model.digest import sha256_file
 from publisher.package.layout import MODEL_INDEX, RELEASE, TEXT_TYPES, suffix
 from publisher.package.upload import Upload, WeightSet, read_upload
-from publisher.package.verify import Verification, verify
+from publisher.package.verify import Verification
 from publisher.safeguards.freeze_mask.audit.comparing import Comparison, Weights, tally
 from publisher.safeguards.freeze_mask.audit.equality import counts
 from publisher.safeguards.freeze_mask.audit.records import (
@@ -33,7 +34,6 @@ from publisher.safeguards.freeze_mask.audit.records import (
     WeightsAudit,
     verdict_of,
 )
-from publisher.text import printable
 
 MOSTLY = 0.5
 """Files with so much of the published network are a set of weights; with less of it they replace what they hold."""
@@ -55,7 +55,7 @@ def audit(
     Args:
         finetuned: a diffusers pipeline, a denoiser's folder, a folder of adapters, or one ``.safetensors`` file.
             Nothing of it is unpickled or run.
-        package: the released package that it was trained from.
+        package: the released package that it was trained from: a folder, or ``hf:org/name@`` and a tag or a commit.
         key: the publisher's public key in PEM; from the publisher, never from the package or the upload.
         hub: does nothing any more; what a hub adds to a package is always left out.
 
@@ -64,7 +64,8 @@ def audit(
         NoMaskError: it has no freeze mask.
         UsageError: a folder, a file or the key cannot be read.
     """
-    published = Published(Path(package), _verified(Path(package), Path(key)))
+    located = locate(package)
+    published = Published(located.path, require_verified(located, Path(key), "nothing was compared with it"))
     published.check_digests()
     upload, tree = read_upload(Path(finetuned))
     auditor = Auditor(published, upload)
@@ -72,17 +73,6 @@ def audit(
     for finding in tree.recheck():
         upload.unexamined[finding.path] = finding.message
     return auditor.record()
-
-
-def _verified(folder: Path, key: Path) -> Verification:
-    found = verify(folder, key)
-    if not found.ok:
-        raise NotVerifiedError(
-            "the package did not verify; nothing was compared with it",
-            where=str(folder),
-            hint="\n".join(printable(f"{finding}  {finding.remedy}") for finding in found.findings),
-        )
-    return found
 
 
 class Published:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from publisher.api.freeze_mask import FILE, FreezeMask
 from publisher.errors import UsageError
-from publisher.loading import require_verified
+from publisher.hub.fetch import PREFIX
+from publisher.loading import verified
 from publisher.package.layout import RELEASE
 from publisher.safeguards.freeze_mask.guard.reading import read_mask
 
@@ -28,7 +29,8 @@ def guard(model: Any, mask: str | Path | FreezeMask, *, verify_key: str | Path |
     Args:
         model: a diffusers pipeline, or its denoiser (also inside of torch.compile or peft), with the released
             weights in any of float32, float16 and bfloat16.
-        mask: folder of the package; or its ``freeze-mask.json``, or what that holds.
+        mask: folder of the package, or its name on the hub, ``hf:org/name@`` and a tag or a commit; or its
+            ``freeze-mask.json``, or what that holds.
         verify_key: the publisher's public key in PEM, which comes from the publisher and never from the package. None
             believes the mask without any check: only for files that you made yourself.
         every: optimizer steps between two looks at the bytes of a handful of frozen tensors.
@@ -54,11 +56,8 @@ def guard(model: Any, mask: str | Path | FreezeMask, *, verify_key: str | Path |
 
 
 def _mask(mask: str | Path | FreezeMask, key: Path | None) -> FreezeMask:
-    package = None if isinstance(mask, FreezeMask) or Path(mask).is_file() else Path(mask)
-    if package is not None:
-        if key is not None:
-            require_verified(package, key)
-        return read_mask(package / RELEASE / FILE)
+    if not isinstance(mask, FreezeMask) and (str(mask).startswith(PREFIX) or not Path(mask).is_file()):
+        return read_mask(verified(mask, key) / RELEASE / FILE)
     if key is not None:
         raise UsageError(
             "a mask by itself has no signature, so there is nothing to check with the key",

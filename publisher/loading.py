@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from publisher.api.membranes import Transport
 from publisher.errors import ExitCode, PrerequisiteError, PublisherError, UsageError
+from publisher.hub.fetch import Located, locate
 from publisher.model.folder import read_configs
 from publisher.package.layout import RELEASE
-from publisher.package.verify import verify
+from publisher.package.verify import Verification, verify
 from publisher.registry import load_registry
 from publisher.runtime.pipelines import load as load_pipeline
 from publisher.safeguards import attach
@@ -43,7 +44,8 @@ def load(
     (:class:`publisher.safeguards.membranes.attached.Attached`).
 
     Args:
-        package: folder of the package.
+        package: folder of the package, also as a hub's client has downloaded it; or ``hf:org/name@`` and a tag or a
+            commit, which is fetched. What was verified is what is loaded.
         verify_key: the publisher's public key in PEM, which comes from the publisher and never from the package. None
             loads without any check: only for files that you made yourself.
         device: default: a GPU if torch sees one, else the CPU.
@@ -53,12 +55,11 @@ def load(
     Raises:
         NotVerifiedError: with everything that is wrong.
         ModelError: the model or a membrane cannot be loaded, or they do not fit together.
-        UsageError: package or key cannot be read; an unknown device or dtype.
+        UsageError: package or key cannot be read; an unknown device or dtype; a package of the hub without a key.
         PrerequisiteError: a GPU was asked for and there is none.
+        HubUnreachableError: a package of the hub is not in the cache, and cannot be fetched.
     """
-    folder = Path(package)
-    if verify_key is not None:
-        require_verified(folder, Path(verify_key))
+    folder = verified(package, verify_key)
     where = _device(device)
     _, anatomy = load_registry().recognise(read_configs(folder), str(folder))
     pipeline = load_pipeline(folder, anatomy, where, _dtype(dtype, where), filters=True)
@@ -67,24 +68,49 @@ def load(
     return pipeline
 
 
-def require_verified(folder: Path, key: Path) -> None:
+def verified(package: str | Path, key: str | Path | None) -> Path:
+    """Return the folder of a package that is what its publisher signed.
+
+    Args:
+        package: a folder, or a package's name on the hub, which is fetched.
+        key: the publisher's public key in PEM; None: a folder is not verified.
+
+    Raises:
+        NotVerifiedError: with everything that is wrong.
+        UsageError: package or key cannot be read; a package of the hub without a key.
+    """
+    found = locate(package)
+    if key is not None:
+        require_verified(found, Path(key), "nothing of it was loaded")
+    elif found.repository:
+        raise UsageError(
+            "a package of the hub is not used without its publisher's key",
+            where=str(found),
+            hint="Give verify_key; None is for files that you made yourself.",
+        )
+    return found.path
+
+
+def require_verified(package: Located, key: Path, so: str) -> Verification:
     """Refuse a package that is not what its publisher signed.
 
     Args:
-        folder: the package.
+        package: where it lies.
         key: the publisher's public key in PEM.
+        so: what was not done because of that.
 
     Raises:
         NotVerifiedError: with everything that is wrong.
         UsageError: package or key cannot be read.
     """
-    found = verify(folder, key)
+    found = verify(package.path, key)
     if not found.ok:
         raise NotVerifiedError(
-            "the package did not verify; nothing of it was loaded",
-            where=str(folder),
+            f"the package did not verify; {so}",
+            where=str(package),
             hint="\n".join(printable(f"{finding}  {finding.remedy}") for finding in found.findings),
         )
+    return found
 
 
 def _device(device: str | torch.device | None) -> torch.device:

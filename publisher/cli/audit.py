@@ -47,7 +47,7 @@ WORST = ("changed", "renamed", "missing", "cast", "equal")
     "package",
     type=click.Path(path_type=Path),
     required=True,
-    help="The released package that it was trained from.",
+    help="The released package that it was trained from: a folder, or hf:ORG/NAME@ and a tag or commit.",
 )
 @click.option(
     "--key",
