@@ -6,7 +6,7 @@ The data is ``data/objects.yaml``; this module reads it once. It imports no torc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import yaml
@@ -57,12 +57,12 @@ class Vocabulary:
     styles: tuple[Style, ...]
     objects: tuple[Object, ...]
 
-    @property
+    @cached_property
     def style_names(self) -> tuple[str, ...]:
         """Names of the styles, in the order of the scorer's style classes."""
         return tuple(style.name for style in self.styles)
 
-    @property
+    @cached_property
     def object_names(self) -> tuple[str, ...]:
         """Names of the objects, in the order of the scorer's object classes."""
         return tuple(thing.name for thing in self.objects)
@@ -82,7 +82,8 @@ class Vocabulary:
 @cache
 def vocabulary() -> Vocabulary:
     """Read ``data/objects.yaml``."""
-    data = yaml.safe_load((DATA / "objects.yaml").read_text(encoding="utf-8"))
+    text = (DATA / "objects.yaml").read_text(encoding="utf-8")
+    data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  # both are the safe one
     styles = tuple(Style(name=name, **fields) for name, fields in data["styles"].items())
     objects = tuple(_object(name, fields, styles) for name, fields in data["objects"].items())
     return Vocabulary(styles, objects)

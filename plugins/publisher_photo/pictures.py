@@ -6,12 +6,11 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from publisher.api import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 TYPES = (".png", ".jpg", ".jpeg")
@@ -24,6 +23,7 @@ def read_pixels(path: Path) -> NDArray[np.uint8]:
     Raises:
         UsageError: it cannot be read.
     """
+    import numpy as np
     from PIL import Image, ImageOps
 
     try:

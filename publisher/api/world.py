@@ -128,12 +128,15 @@ class ReportFormat(ABC):
         name: what ``publisher report --format`` calls it.
         version: raise it when the bytes change.
         filename: such as ``"junit.xml"``.
+        quick: False where rendering takes long, such as reading large templates. Every release renders an empty report
+            in each form before anything runs; a plan does so in quick ones alone.
     """
 
     name: ClassVar[str]
     version: ClassVar[str]
     filename: ClassVar[str]
     summary: ClassVar[str] = ""
+    quick: ClassVar[bool] = True
 
     @abstractmethod
     def render(self, report: ReleaseReport) -> bytes:

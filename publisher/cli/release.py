@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from publisher.api import ReleaseReport
     from publisher.manifest.resolve import Resolved
     from publisher.package.keys import PrivateKey
-    from publisher.release import Outcome
+    from publisher.release.make import Outcome
 
 
 @click.command()
@@ -69,7 +69,7 @@ def release(
     from publisher.cli.console import Terminal
     from publisher.manifest.resolve import read
     from publisher.registry import load_registry
-    from publisher.release import release as make_release
+    from publisher.release.make import release as make_release
     from publisher.release.places import complete
 
     if key and throwaway_key:

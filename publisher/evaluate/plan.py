@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 from publisher.api import Anatomy, Check, ImageRequest, Sampling, Scope, ScorerErrors, Tally, TrainingParams
@@ -78,6 +78,8 @@ class CheckPlan:
     """Training steps of all of them."""
     models: int = 2
     """Number of models that are asked."""
+    asking: PreparedCheck | None = field(default=None, compare=False, repr=False)
+    """The check with its requests; None: it trains, or cannot be measured."""
 
 
 class _Lack(TypedDict):
@@ -116,6 +118,7 @@ def _images(found: PreparedCheck, sampling: Sampling, tools: Tools) -> CheckPlan
         few_prompts=_few_prompts(requests),
         refused=found.asked.refused,
         **_undecidable(found, len(requests), "images", _best_errors(found, sampling, tools)),
+        asking=found,
     )
 
 
@@ -158,8 +161,11 @@ def _trainings(found: PreparedCheck, models: Models) -> CheckPlan:
     )
 
 
-def images(checks: list[Check], scope: Scope, tools: Tools, sampling: Sampling) -> Counter[str]:
+def images(plans: Iterable[CheckPlan]) -> Counter[str]:
     """Count the distinct images that all checks together need. Those of trainings are left out.
+
+    Args:
+        plans: of all checks.
 
     Returns:
         ``"base"``: of the base model; ``"on"`` and ``"off"``: of the hardened model with its safeguards attached
@@ -167,15 +173,9 @@ def images(checks: list[Check], scope: Scope, tools: Tools, sampling: Sampling) 
         attacker changed.
     """
     wanted: set[tuple[ImageRequest, str | tuple[str, str]]] = set()
-    for check in checks:
-        try:
-            found = settle(check, scope, tools, sampling)
-        except Unmeasured:
-            continue
-        if found.trains:
-            continue
-        plain = "on" if check.attached else "off"
-        how = (check.attack, found.attack_params.model_dump_json()) if found.alters else plain
+    for found in (plan.asking for plan in plans if plan.asking):
+        plain = "on" if found.check.attached else "off"
+        how = (found.check.attack, found.attack_params.model_dump_json()) if found.alters else plain
         wanted |= {(without_concept(request), model) for request in found.asked.requests for model in ("base", how)}
     return Counter(how if isinstance(how, str) else "altered" for _, how in wanted)
 

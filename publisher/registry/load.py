@@ -33,7 +33,7 @@ from publisher.api import (
     hookspecs,
 )
 from publisher.errors import INTERRUPTS, in_words
-from publisher.registry.origin import named, origin_of
+from publisher.registry.origin import DISTRIBUTION, named, origin_of
 from publisher.registry.registry import Broken, Contribution, Registry
 
 log = logging.getLogger(__name__)
@@ -182,7 +182,8 @@ def _contribution(cls: Any, base: type, kind: str, point: str, origin: Origin) -
     if kind in WITH_PARAMS:
         if not _derives(getattr(cls, "Params", None), Params):
             raise _RefusedError(f"the Params of {kind} {cls.__name__} are no publisher.api.Params")
-        cls.Params.model_json_schema()
+        if origin.distribution != DISTRIBUTION:  # of ours, the reference pages and their tests have the schemas
+            cls.Params.model_json_schema()
     where = origin.model_copy(update={"module": f"{cls.__module__}:{cls.__qualname__}"})
     return Contribution(kind, cls.name, cls.version, cls.summary, cls, where, point)
 

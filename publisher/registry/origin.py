@@ -11,6 +11,9 @@ from pathlib import Path
 from publisher.api import Origin
 from publisher.errors import INTERRUPTS
 
+DISTRIBUTION = "model-publisher"
+"""Name of the publisher's own distribution."""
+
 
 def origin_of(point: EntryPoint) -> Origin:
     """Return the origin of an entry point. Looking up a dotted one imports its parent package.

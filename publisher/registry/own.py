@@ -9,9 +9,8 @@ from typing import Any
 from publisher.api import Attack, Metric
 from publisher.errors import PrerequisiteError
 from publisher.registry.load import build_registry, installed
-from publisher.registry.origin import named
+from publisher.registry.origin import DISTRIBUTION, named
 
-DISTRIBUTION = "model-publisher"
 PACKAGE = "publisher"
 """The import package whose plugins count: the others of the distribution are plugins like anybody else's."""
 

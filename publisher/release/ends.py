@@ -21,8 +21,15 @@ OWN = (TIMINGS, PICTURES.removeprefix(REPORTS))
 FILENAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
-def require_ends(prepared: PreparedRelease) -> None:
+def require_ends(prepared: PreparedRelease, *, slow: bool) -> None:
     """Try what a release does at its very end: the forms of its report, and the time to sign with.
+
+    What it protects: a release that has run for hours does not fail at its report. A form that crashes on any report,
+    a plugin's claim that no form can write, two forms of one name: all stop it before anything runs.
+
+    Args:
+        prepared: the release.
+        slow: also render forms that take long. A release does, at its beginning; a plan does not.
 
     Raises:
         PluginError: a report format has no proper file name, or cannot write a report of which all is unknown.
@@ -30,7 +37,7 @@ def require_ends(prepared: PreparedRelease) -> None:
     """
     formats = [entry.cls for entry in prepared.registry.all("report_format")]
     require_names(formats)
-    render_all(_blank(prepared), formats)
+    render_all(_blank(prepared), (form for form in formats if slow or form.quick))
     if prepared.resolved.release.date is None:
         now()
 

@@ -92,7 +92,7 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
     Args:
         path: of the manifest.
         work: the work folder, for what is cached; it need not exist.
-        fetch: get the model where it is not on this machine.
+        fetch: get the model where it is not on this machine, as a release does and a plan does not.
         out: where a package is going to be made; None: none is.
 
     Raises:
@@ -146,13 +146,13 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
         claims=claims,
         tools=tools,
         checks=plans,
-        images=images(checks, resolved.scope, tools, sampling),
+        images=images(plans),
         used=tuple(_once([*(step.contribution for step in steps), *used])),
         dropped=dropped,
         warnings=(*dropped, *warnings(steps, model.folder.anatomy.denoiser if model else ""), *unread, *few),
     )
     if out is not None:
-        require_ends(prepared)
+        require_ends(prepared, slow=fetch)
     return prepared
 
 

@@ -150,6 +150,8 @@ def is_refused(prompt: str, concept: Concept) -> bool:
 
 def _plain(text: str) -> str:
     """Take away accents, full-width forms, invisible characters and underscores."""
+    if text.isascii():
+        return text.lower().replace("_", " ")
     decomposed = unicodedata.normalize("NFKD", text).casefold()
     visible = "".join(c for c in decomposed if unicodedata.category(c) not in ("Mn", "Cf"))
     return visible.replace("_", " ")

@@ -28,6 +28,7 @@ TAIL = 100 * (1 - LEVEL) / 2
 """Percent beyond each end of an interval."""
 LEAST_TRIALS = 3
 """Least number of trials of a mean: with two, Student's t is 12.7, and the interval says nothing useful."""
+_TAIL = (1 - LEVEL) / 2
 _Z = 1.959963984540054
 
 
@@ -37,15 +38,30 @@ def share(hits: int, n: int) -> Interval:
     Raises:
         ValueError: ``n`` is 0, or there are more hits than that.
     """
-    from scipy.special import betaincinv
-
     if not 0 <= hits <= n or not n:
         raise ValueError(f"there is no share of {hits} in {n}")
+    return Interval(value=hits / n, low=exact_low(hits, n), high=exact_high(hits, n), n=n, method="Clopper-Pearson 95%")
 
-    tail = (1 - LEVEL) / 2
-    low = float(betaincinv(hits, n - hits + 1, tail)) if hits else 0.0
-    high = float(betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0
-    return Interval(value=hits / n, low=low, high=high, n=n, method="Clopper-Pearson 95%")
+
+def exact_low(hits: float, n: float) -> float:
+    """Return the lower end of Clopper and Pearson; counts need not be whole.
+
+    Where all are hits, it is a root: the same digits as scipy's, whose import is most of what a plan would cost.
+    """
+    if hits <= 0 or hits >= n:
+        return 0.0 if hits <= 0 else _TAIL ** (1 / n)
+    from scipy.special import betaincinv
+
+    return float(betaincinv(hits, n - hits + 1, _TAIL))
+
+
+def exact_high(hits: float, n: float) -> float:
+    """Return the upper end of Clopper and Pearson; counts need not be whole. See :func:`exact_low`."""
+    if hits <= 0 or hits >= n:
+        return 1.0 if hits >= n else -math.expm1(math.log(_TAIL) / n)
+    from scipy.special import betaincinv
+
+    return float(betaincinv(hits + 1, n - hits, 1 - _TAIL))
 
 
 def paired_difference(gains: int, losses: int, n: int) -> Interval:
@@ -89,16 +105,24 @@ def median(values: Sequence[float]) -> Interval:
     Raises:
         ValueError: fewer than six values: even the smallest and the largest do not cover 95%.
     """
-    import numpy as np
-    from scipy.special import bdtr
-
     n = len(values)
     if n < 6:
         raise ValueError(f"{n} images are too few for an interval of the median; at least 6 are needed")
-    rank = int(np.searchsorted(bdtr(np.arange(n), n, 0.5), (1 - LEVEL) / 2)) - 1
+    rank = _rank(n)
     ordered = sorted(values)
     low, high = float(ordered[rank]), float(ordered[n - 1 - rank])
     return Interval(value=quantile(values, 0.5), low=low, high=high, n=n, method="order statistics 95%")
+
+
+@cache
+def _rank(n: int) -> int:
+    """Return the largest k with P(X <= k) below the tail, X ~ Binomial(n, 1/2): counted, in whole numbers."""
+    every, subsets, counted, k = 2**n, 1, 1, 0
+    while counted / every < _TAIL:
+        subsets = subsets * (n - k) // (k + 1)
+        counted += subsets
+        k += 1
+    return k - 1
 
 
 def quantile(values: Sequence[float], p: float) -> float:
@@ -124,11 +148,18 @@ def widened(interval: Interval, clusters: Sequence[Sequence[float]], purpose: st
     """
     if len(clusters) < 2 or all(len(cluster) == 1 for cluster in clusters):
         return interval
-    low, high = _bootstrap([(sum(cluster), len(cluster)) for cluster in clusters], purpose)
+    low, high = _same(clusters) or _bootstrap([(sum(cluster), len(cluster)) for cluster in clusters], purpose)
     method = f"{interval.method}, widened by a bootstrap over {len(clusters)} prompts"
     return interval.model_copy(
         update={"low": min(low, interval.low), "high": max(high, interval.high), "method": method}
     )
+
+
+def _same(clusters: Sequence[Sequence[float]]) -> tuple[float, float] | None:
+    """Return the one whole number that all values are, twice: each resample has this mean. None: they differ."""
+    found = {value for cluster in clusters for value in cluster}
+    first = float(next(iter(found)))
+    return (first, first) if len(found) == 1 and first.is_integer() else None
 
 
 def _bootstrap(clusters: Sequence[tuple[float, int]], purpose: str) -> tuple[float, float]:

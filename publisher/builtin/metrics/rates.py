@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from publisher.api import Interval, Measurement, Metric, Observation, Params, PixelPair, Request
-from publisher.builtin.metrics.corrections import change, least_j, rate, require_skill, with_change, with_rate
+from publisher.builtin.metrics.corrections import best_rate, change, least_j, require_skill, with_change, with_rate
 from publisher.builtin.metrics.intervals import paired_difference, share, widened
 
 _Pair = TypeVar("_Pair", bound=PixelPair)
@@ -73,8 +73,7 @@ class ConceptRate(Metric[RateParams]):
     def best(self, params: RateParams, n: int) -> Interval:  # noqa: ARG002
         """Return the interval of ``n`` images that all count and of which none shows the concept."""
         require_skill(self.errors)
-        clean = share(0, n)
-        return rate(clean, list(self.errors.values())) if self.errors else clean
+        return best_rate(n, list(self.errors.values())) if self.errors else share(0, n)
 
 
 class KeptParams(Params):

@@ -39,6 +39,7 @@ class HtmlPage(ReportFormat):
     version: ClassVar[str] = "2"
     filename: ClassVar[str] = "index.html"
     summary: ClassVar[str] = "One self-contained page for people: decision, pictures, what it takes, checks, limits."
+    quick: ClassVar[bool] = False
 
     def render(self, report: ReleaseReport) -> bytes:
         """Return the whole file."""

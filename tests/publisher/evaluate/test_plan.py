@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterable
 
 import pytest
 
@@ -43,14 +45,18 @@ def test_too_few_for_any_interval_is_said_beforehand(world: World) -> None:
     assert "5 images are too few" in plan.undecidable
 
 
+def counted(world: World, checks: Iterable[Check]) -> Counter[str]:
+    return images(plan_check(one, world.scope, world.tools, world.sampling) for one in checks)
+
+
 def test_equal_images_of_several_checks_are_counted_once(world: World) -> None:
     checks = [check(), check(id="again"), check(id="both", concepts=("cigarette", "pistol"))]
-    assert images(checks, world.scope, world.tools, world.sampling) == {"base": 120, "on": 120}
+    assert counted(world, checks) == {"base": 120, "on": 120}
 
 
 def test_images_without_membranes_are_counted_apart_and_the_base_models_once(world: World) -> None:
     checks = [check(), check(id="bare", membranes="off"), check(id="other", concepts=("pistol",), membranes="off")]
-    assert images(checks, world.scope, world.tools, world.sampling) == {"base": 120, "on": 60, "off": 120}
+    assert counted(world, checks) == {"base": 120, "on": 60, "off": 120}
 
 
 def test_planning_loads_no_torch() -> None:
@@ -105,7 +111,7 @@ def test_too_few_named_images_are_said_beforehand(world: World) -> None:
 
 
 def test_images_of_trainings_are_no_images_of_the_other_checks(world: World) -> None:
-    assert images([training(), check(concepts=("cigarette",))], world.scope, world.tools, world.sampling) == {
+    assert counted(world, [training(), check(concepts=("cigarette",))]) == {
         "base": 60,
         "on": 60,
     }

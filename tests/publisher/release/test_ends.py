@@ -111,6 +111,16 @@ def test_a_form_that_cannot_write_any_report_stops_the_plan(
     assert (result.exit_code, "report format 'mine' crashed" in result.stderr) == (3, True), result.stderr
 
 
+def test_a_slow_form_is_tried_when_a_release_begins_and_not_by_a_plan(
+    install: Callable[..., None], manifest: Manifest, tmp_path: Path
+) -> None:
+    install(type("Bad", (Form,), {"quick": False, "render": lambda _self, report: report.claims[0].nothing}))
+    assert publisher("plan", manifest(), "--out", tmp_path / "out").exit_code == 0
+    result = publisher("release", manifest(), "--out", tmp_path / "out", "--throwaway-key")
+    assert (result.exit_code, "report format 'mine' crashed" in result.stderr) == (3, True), result.stderr
+    assert {path.name for path in (tmp_path / "out").rglob("*")} <= {".work", "lock"}
+
+
 def test_a_form_that_cannot_write_this_report_leaves_the_others_and_no_package(
     install: Callable[..., None], again: Callable[..., Result], tmp_path: Path
 ) -> None:

@@ -10,8 +10,11 @@ from scipy.stats import binom
 
 from publisher.api import Observation, ScorerErrors, Tally
 from publisher.builtin.metrics.corrections import (
+    MOST_SUMMED,
     alarms_together,
+    best_rate,
     change,
+    clean_end,
     least_j,
     rate,
     rogan_gladen,
@@ -40,6 +43,21 @@ def test_the_upper_end_has_the_documented_figures(x: int, n: int, s: int, m: int
 
 def test_a_perfect_scorer_with_endless_counts_leaves_the_clopper_pearson_end() -> None:
     assert upper_end(3, 60, 10**7, 10**7) == pytest.approx(share(3, 60).high, abs=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 60, 300, 2000])
+@pytest.mark.parametrize("m", [1, 24, 60, 1000])
+def test_the_end_without_an_integral_is_that_of_the_integral(n: int, m: int) -> None:
+    assert clean_end(n, m) == pytest.approx(upper_end(0, n, m, m), rel=1e-10)
+
+
+@pytest.mark.parametrize("n", [60, MOST_SUMMED + 1])
+@pytest.mark.parametrize("sheets", [[(24, 24), (9, 9)], [(24, 24), (95, 100)], [(0, 3)]])
+def test_the_best_rate_of_a_plan_is_that_of_as_many_clean_images(n: int, sheets: list[tuple[int, int]]) -> None:
+    known = [errors(one) for one in sheets]
+    best, found = best_rate(n, known), rate(share(0, n), known)
+    assert best.model_copy(update={"high": 0}) == found.model_copy(update={"high": 0})
+    assert best.high == pytest.approx(found.high, rel=1e-10)
 
 
 def test_the_upper_end_covers_the_truth_in_all_that_can_happen() -> None:

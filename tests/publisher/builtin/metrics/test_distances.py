@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
+from scipy.special import bdtr
 
 from publisher.api import NoParams, PixelPair
 from publisher.builtin.metrics.distances import ImageDistance, KeptDistance, KeptDistanceParams
-from publisher.builtin.metrics.intervals import median
+from publisher.builtin.metrics.intervals import LEVEL, median
 
 NO = NoParams()
 
@@ -23,6 +25,13 @@ def test_the_median_distance_lies_between_two_order_statistics() -> None:
     """Expect the second and ninth of 10 values: they cover the median with 97.9%, the third and eighth with 89.1%."""
     found = ImageDistance().measure(NO, far("pizza", [i / 100 for i in range(10)])).hardened
     assert (found.low, found.value, found.high) == (0.01, pytest.approx(0.045), 0.08)
+
+
+@pytest.mark.parametrize("n", [6, 9, 10, 60, 142, 997])
+def test_the_order_statistics_of_the_median_are_those_of_the_binomial_distribution(n: int) -> None:
+    rank = int(np.searchsorted(bdtr(np.arange(n), n, 0.5), (1 - LEVEL) / 2)) - 1
+    found = median(range(n))
+    assert (found.low, found.high) == (rank, n - 1 - rank)
 
 
 def test_distance_quantiles_are_in_the_details() -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import betaincinv
 
 from publisher.api import Metric, Observation
 from publisher.builtin.metrics.distances import DISTANCES
-from publisher.builtin.metrics.intervals import paired_difference, share, widened
+from publisher.builtin.metrics.intervals import LEVEL, _bootstrap, paired_difference, share, widened
 from publisher.builtin.metrics.rates import (
     RATES,
     ConceptRate,
@@ -20,6 +21,21 @@ from publisher.builtin.metrics.rates import (
 )
 
 RATE = RateParams()
+
+
+@pytest.mark.parametrize("n", [1, 6, 60, 142, 997, 1_000_000])
+def test_ends_in_closed_form_have_the_same_digits_as_scipys(n: int) -> None:
+    none, every = share(0, n), share(n, n)
+    assert (none.low, none.high) == (0.0, float(betaincinv(1, n, 1 - (1 - LEVEL) / 2)))
+    assert (every.low, every.high) == (float(betaincinv(n, 1, (1 - LEVEL) / 2)), 1.0)
+
+
+def test_equal_values_need_no_bootstrap() -> None:
+    plain, clusters = share(6, 6), [[1.0, 1.0], [1.0], [1.0, 1.0, 1.0]]
+    found = widened(plain, clusters, "test")
+    assert (found.low, found.high) == (plain.low, 1.0)
+    assert _bootstrap([(sum(one), len(one)) for one in clusters], "test") == (1.0, 1.0)
+    assert found.method.endswith("widened by a bootstrap over 3 prompts")
 
 
 def seen(
