@@ -166,6 +166,21 @@ def masks_page() -> str:
     return "\n".join(parts)
 
 
+def policy_page() -> str:
+    """Return every section of a policy."""
+    from publisher.manifest.reference import section_lines
+    from publisher.policy.schema import Policy
+
+    parts = [
+        f"{MADE}# The policy\n",
+        "A policy is one YAML file, read as strictly as [a manifest](manifest.md): every mistake has its line. `plan`,",
+        "`release` and `verify` take it with `--policy`: [how to use it in CI](../how-to/ci.md). Its JSON Schema is",
+        "[beside this page](policy.schema.json).\n",
+        *section_lines(Policy),
+    ]
+    return "\n".join(parts)
+
+
 def _schema(model: type[Params]) -> str:
     found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
     return json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
@@ -219,12 +234,14 @@ def _signature(hook: Callable[..., object]) -> str:
 def pages() -> dict[str, str]:
     """Return the content of each file."""
     from publisher.manifest.reference import reference_page, schema_text
+    from publisher.policy.schema import Policy
     from publisher.registry import load_registry
     from publisher.report import schema
 
     made = {"cli.md": cli_page(), "exit-codes.md": exit_codes_page(), "hooks.md": hooks_page(), "api.md": api_page()}
     made |= {"load.md": load_page(), "freeze-masks.md": masks_page()}
     made |= {"freeze-mask.schema.json": _schema(freeze_mask.FreezeMask), "audit.schema.json": _schema(Audit)}
+    made |= {"policy.md": policy_page(), "policy.schema.json": _schema(Policy)}
     catalog = load_registry().catalog()
     made |= {"manifest.md": reference_page(catalog), "manifest.schema.json": schema_text(catalog)}
     made["report.schema.json"] = json.dumps(schema(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"

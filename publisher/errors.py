@@ -10,15 +10,17 @@ class ExitCode(IntEnum):
     """What the command's exit code means; the same for every command, whatever the output format."""
 
     OK = 0
-    """Released, or verified."""
+    """Released, verified, or not worse."""
     REFUSED = 1
-    """The answer is no: a gate failed, or a package did not verify. Nothing was signed."""
+    """The answer is no: a gate failed, a policy is broken, a package did not verify, or a release is worse than the one
+    before. Nothing was signed."""
     USAGE = 2
-    """The user has to edit something: the command line, the manifest, the model it names."""
+    """The user has to edit something: the command line, the manifest or policy, the model it names. A plan without a
+    test that the policy requires is this too."""
     UNDECIDED = 3
     """Could not decide: a crash, a full disk, a missing prerequisite, a device that is not there."""
     INCONCLUSIVE = 4
-    """Nothing, or too little, was measured to decide a gate."""
+    """Nothing, or too little, was measured to decide a gate or a comparison, or two releases cannot be compared."""
     INTERRUPTED = 130
     """Stopped by Ctrl-C; the same command resumes."""
     TERMINATED = 143

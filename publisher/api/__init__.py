@@ -46,8 +46,10 @@ from publisher.api.records import (
     PermeabilityRow,
     PermeabilityTable,
     PluginRecord,
+    PolicyRecord,
     ReleaseReport,
     StepRecord,
+    WaiverRecord,
 )
 from publisher.api.scorers import Judgement, Opinion, Scorer, ScorerCard
 from publisher.api.steps import Configured, NoParams, References, Requirements, Step, StepContext
@@ -110,6 +112,7 @@ __all__ = [
     "PixelPair",
     "PluginError",
     "PluginRecord",
+    "PolicyRecord",
     "Prediction",
     "PrerequisiteError",
     "PriorParams",
@@ -144,6 +147,7 @@ __all__ = [
     "TrialStart",
     "UsageError",
     "Verdict",
+    "WaiverRecord",
     "WeightAttack",
     "cross_attention",
     "denoiser_of",

@@ -17,6 +17,10 @@ from publisher.api.scorers import ScorerCard
 from publisher.api.training import Trial
 
 
+def _absent(value: object) -> bool:
+    return value is None
+
+
 class Origin(Params):
     """Where a plugin's class comes from."""
 
@@ -102,6 +106,31 @@ class StepRecord(Params):
     warnings: tuple[str, ...] = ()
 
 
+class WaiverRecord(Params):
+    """A policy's exception for one check. It takes back nothing: the check keeps its verdict."""
+
+    reason: str
+    approver: str
+    """Person or board that answers for it."""
+    expires: str
+    """Last day on which it counts, such as ``2026-12-31``."""
+
+    def sentence(self) -> str:
+        """Return the exception in words: ``"WAIVED until 2026-12-31 by release-board: ticket 123"``."""
+        return f"WAIVED until {self.expires} by {self.approver}: {self.reason}"
+
+
+class PolicyRecord(Params):
+    """An organisation's minimum that a release was held to besides its own gates."""
+
+    name: str
+    """Name of the policy's file."""
+    sha256: str
+    """Of the policy as it was written."""
+    breaches: tuple[str, ...] = ()
+    """What it asks for and did not get, each with file, line and column. With any the release is refused."""
+
+
 class CheckRecord(Params):
     """One check that was made, or could not be."""
 
@@ -137,6 +166,8 @@ class CheckRecord(Params):
     evidence: str = ""
     """File of the evidence inside ``release/reports/``, one JSON line an image."""
     evidence_sha256: str = ""
+    waiver: WaiverRecord | None = Field(default=None, exclude_if=_absent)
+    """An exception to the policy; not there: none. The attestation then says *warned* where it would say *passed*."""
 
     @property
     def attached(self) -> bool:
@@ -330,3 +361,5 @@ class ReleaseReport(Params):
     """Of the manifest as it was written."""
     limits: tuple[str, ...] = ()
     """What the release as a whole does not prove."""
+    policy: PolicyRecord | None = Field(default=None, exclude_if=_absent)
+    """The policy that the release was held to; not there: none."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from publisher.api import CheckRecord, ClaimRecord, ReleaseReport
+from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, WaiverRecord
 from publisher.ci.places import Sites, relative
 from publisher.errors import ManifestError, Problem, PublisherError
 from publisher.manifest.places import Mark
@@ -18,6 +18,8 @@ from publisher.report.rows import row
 Level = Literal["error", "warning", "note"]
 MANIFEST_RULE = "manifest"
 """Rule of problems that no check has."""
+POLICY_RULE = "policy"
+"""Rule of what a policy asks for and does not get."""
 DECISION_RULE = "release"
 """Rule of what is wrong with a release as a whole."""
 PROBLEM_KEY, CHECK_KEY = "publisherProblem/v1", "publisherCheck/v1"
@@ -79,6 +81,8 @@ def rules_of(reports: Iterable[ReleaseReport]) -> list[Rule]:
 def of_report(report: ReleaseReport, sites: Sites | None) -> list[Annotation]:
     """Return what did not pass: failed checks are errors, those that could not be decided are warnings.
 
+    A check that passed by its own gate and has a waiver of the policy is there too, as waived.
+
     Args:
         report: of a release.
         sites: the manifest that it was made from; None: nobody gave it.
@@ -89,24 +93,27 @@ def of_report(report: ReleaseReport, sites: Sites | None) -> list[Annotation]:
         if not claim.checks:
             found.append(_about(report, claim.id, "warning", "No check tests this claim.", _site(sites, claim, None)))
     whole = _about(report, DECISION_RULE, "error", "", Site(sites.file) if sites else None)
-    found += [_said(whole, line) for line in verdicts.contradictions(report)]
+    found += [_said(whole, line) for line in (*verdicts.contradictions(report), *verdicts.broken_rules(report))]
     return found
 
 
 def _said(annotation: Annotation, message: str) -> Annotation:
-    fingerprint = (PROBLEM_KEY, _digest(annotation.title, message))
-    return Annotation(
-        annotation.rule, annotation.level, annotation.title, message, annotation.site, fingerprint, annotation.waived
-    )
+    return replace(annotation, message=message, fingerprint=(PROBLEM_KEY, _digest(annotation.title, message)))
 
 
 def _check(report: ReleaseReport, claim: ClaimRecord, check: CheckRecord, sites: Sites | None) -> Iterable[Annotation]:
     found = row(check)
-    if found.verdict in ("passed", "reported"):
+    good = found.verdict in ("passed", "reported")
+    if good and check.waiver is None:
         return
     words = f"{claim.sentence}: {found.verdict}. {found.line('reason', brief=False)}\n{found.cells['reason']}"
     level: Level = "error" if found.verdict == "failed" else "warning"
-    yield _about(report, check.id, level, words, _site(sites, claim, check))
+    result = _about(report, check.id, level, words, _site(sites, claim, check))
+    yield replace(result, waived=_exception(check.waiver)) if good and check.waiver else result
+
+
+def _exception(waiver: WaiverRecord) -> str:
+    return f"until {waiver.expires} by {waiver.approver}: {waiver.reason}"
 
 
 def _about(report: ReleaseReport, rule: str, level: Level, message: str, site: Site | None) -> Annotation:
@@ -173,6 +180,29 @@ def of_plan(
     title, whole = _title(sites.file), Site(sites.file)
     notes = [(text, (PROBLEM_KEY, _digest(sites.file, text))) for text in warnings]
     return [*found, *(Annotation(MANIFEST_RULE, "note", title, text, whole, key) for text, key in notes)]
+
+
+def of_policy(answer: Mapping[str, Any] | None, name: str) -> list[Annotation]:
+    """Return what a policy refuses, at its own lines; nothing without a policy.
+
+    Args:
+        answer: of the policy, as JSON data.
+        name: of the release.
+    """
+    if answer is None:
+        return []
+    file = relative(Path(answer["file"]))
+    return [
+        Annotation(
+            POLICY_RULE,
+            "error",
+            f"policy for {name}",
+            one["message"],
+            Site(file, one["line"], one["column"]),
+            (PROBLEM_KEY, _digest(file, name, one["message"])),
+        )
+        for one in answer["breaches"]
+    ]
 
 
 def _title(file: str) -> str:

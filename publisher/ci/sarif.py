@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from publisher import __version__
-from publisher.ci.annotations import DECISION_RULE, MANIFEST_RULE, Annotation, Rule, Site
+from publisher.ci.annotations import DECISION_RULE, MANIFEST_RULE, POLICY_RULE, Annotation, Rule, Site
 from publisher.model.files import json_bytes
 from publisher.report.wording import visible
 
@@ -14,6 +14,7 @@ SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 INFORMATION = "https://pypi.org/project/model-publisher/"
 OTHERS = {
     MANIFEST_RULE: Rule(MANIFEST_RULE, "The manifest can be released as it is written"),
+    POLICY_RULE: Rule(POLICY_RULE, "The release has what the policy asks for"),
     DECISION_RULE: Rule(DECISION_RULE, "The report's decision is what its numbers bear out"),
 }
 """Rules that are no checks."""

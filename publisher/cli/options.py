@@ -20,6 +20,11 @@ out_option = click.option(
 work_option = click.option(
     "--work", type=click.Path(path_type=Path), help="Folder for finished steps and images.  [default: OUT/.work]"
 )
+policy_option = click.option(
+    "--policy",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="An organisation's minimum, besides the release's own gates. It can only refuse more.",
+)
 
 
 def environment(variable: str, where: str) -> str:

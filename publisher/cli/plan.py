@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from publisher.cli import output
-from publisher.cli.options import out_option, work_option
+from publisher.cli.options import out_option, policy_option, work_option
 from publisher.cli.plugins import aside_line, set_aside
 from publisher.errors import ExitCode, ManifestError, PublisherError, UsageError
 from publisher.text import printable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from publisher.ci import Annotation
     from publisher.engine.plan import PlannedStep
     from publisher.evaluate.context import ReleaseScorer
+    from publisher.policy import LoadedPolicy
     from publisher.release.prepare import PreparedRelease
 
 WIDTH = 112
@@ -36,6 +37,7 @@ MANY_STEPS = 2000
 @click.argument("manifests", metavar="MANIFEST...", type=click.Path(path_type=Path), nargs=-1, required=True)
 @out_option
 @work_option
+@policy_option
 @click.option(
     "--format",
     "form",
@@ -43,7 +45,9 @@ MANY_STEPS = 2000
     help="json: one document; github: annotations of a log; sarif: for code scanning.  [default: text]",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document: the same as --format json.")
-def plan(manifests: tuple[Path, ...], *, out: Path, work: Path | None, form: str | None, as_json: bool) -> int:
+def plan(
+    manifests: tuple[Path, ...], *, out: Path, work: Path | None, policy: Path | None, form: str | None, as_json: bool
+) -> int:
     """Show what a release would do: steps, changed tensors, what is cached, checks, samples, disk.
 
     Nothing is fetched and no weights are loaded. Plugins that were set aside are named with the reason. A gate that so
@@ -58,15 +62,20 @@ def plan(manifests: tuple[Path, ...], *, out: Path, work: Path | None, form: str
       publisher plan manifest.yaml --json
       publisher plan manifests/*.yaml --format github
 
-    Exit codes: 0 could pass; 2 edit a manifest or the command; 3 could not decide; 4 too little would be measured. Of
-    several manifests the first of 2, 3, 4 that one of them has.
+    With --policy the plan is held to it: what a release of this manifest would break is said with the policy's line.
+
+    Exit codes: 0 could pass; 1 the policy would refuse it; 2 edit a manifest, where a test that the policy requires may
+    be missing, or the command; 3 could not decide; 4 too little would be measured. Of several the first of 2, 1, 3, 4.
     """
+    from publisher.policy import load_policy
+
     if as_json and form not in (None, "json"):
         raise UsageError(f"--json and --format {form} exclude each other", hint="Leave one of them out.")
+    rules = load_policy(policy) if policy else None
     if not as_json and form in (None, "text") and len(manifests) == 1:
-        return _shown(_planned(manifests[0], out, work))
-    attempts = [_attempt(path, out, work) for path in manifests]
-    code = next((one for one in WORST_FIRST if one in {attempt.code for attempt in attempts}), ExitCode.OK)
+        return _shown(_planned(manifests[0], out, work, rules))
+    attempts = [_attempt(path, out, work, rules) for path in manifests]
+    code = _worst(attempt.code for attempt in attempts)
     if as_json or form == "json":
         entries = [attempt.as_json() for attempt in attempts]
         output.document(entries[0] if len(entries) == 1 else {"manifests": entries, "exit_code": int(code)})
@@ -75,6 +84,18 @@ def plan(manifests: tuple[Path, ...], *, out: Path, work: Path | None, form: str
     else:
         output.file(_placed(attempts, form or ""))
     return code
+
+
+def _worst(codes: Iterable[ExitCode]) -> ExitCode:
+    found = set(codes)
+    return next((code for code in WORST_FIRST if code in found), ExitCode.OK)
+
+
+def code_of(data: dict[str, Any]) -> ExitCode:
+    """Return the exit code of a plan."""
+    breaches = data.get("policy", {}).get("breaches", ())
+    codes = [ExitCode.USAGE if breach["absent"] else ExitCode.REFUSED for breach in breaches]
+    return _worst([*codes, *([ExitCode.INCONCLUSIVE] if data["undecidable"] else [])])
 
 
 @dataclass(frozen=True)
@@ -90,9 +111,7 @@ class PlanAttempt:
     @property
     def code(self) -> ExitCode:
         """The exit code of this manifest alone."""
-        if self.error is not None:
-            return self.error.exit_code
-        return ExitCode.INCONCLUSIVE if self.data and self.data["undecidable"] else ExitCode.OK
+        return self.error.exit_code if self.error is not None else code_of(self.data or {})
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan, or what is wrong, with the manifest's path and exit code."""
@@ -104,22 +123,25 @@ class PlanAttempt:
         }
 
 
-def _planned(path: Path, out: Path, work: Path | None) -> dict[str, Any]:
-    from publisher.release.prepare import prepare
+def _planned(path: Path, out: Path, work: Path | None, rules: LoadedPolicy | None) -> dict[str, Any]:
+    from publisher.policy import judge_facts
+    from publisher.release.prepare import planned_facts, prepare
 
-    return as_data(prepare(path, work or out / ".work", fetch=False, out=out))
+    prepared = prepare(path, work or out / ".work", fetch=False, out=out)
+    answer = judge_facts(rules, planned_facts(prepared)) if rules else None
+    return as_data(prepared) | ({"policy": answer.as_json()} if answer else {})
 
 
-def _attempt(path: Path, out: Path, work: Path | None) -> PlanAttempt:
+def _attempt(path: Path, out: Path, work: Path | None, rules: LoadedPolicy | None) -> PlanAttempt:
     try:
-        return PlanAttempt(path, _planned(path, out, work), None)
+        return PlanAttempt(path, _planned(path, out, work, rules), None)
     except PublisherError as error:
         return PlanAttempt(path, None, error)
 
 
 def _shown(data: dict[str, Any]) -> int:
     output.result(as_text(data))
-    return ExitCode.INCONCLUSIVE if data["undecidable"] else ExitCode.OK
+    return code_of(data)
 
 
 def _text_of_several(attempts: Sequence[PlanAttempt]) -> None:
@@ -167,7 +189,7 @@ def _without_secrets(one: Annotation) -> Annotation:
 
 
 def _annotations(attempt: PlanAttempt) -> list[Annotation]:
-    from publisher.ci import of_error, of_plan
+    from publisher.ci import of_error, of_plan, of_policy
     from publisher.ci.places import Sites
     from publisher.manifest.loader import read_bytes
 
@@ -182,7 +204,8 @@ def _annotations(attempt: PlanAttempt) -> list[Annotation]:
     }
     undecidable |= {claim["id"]: ("no check tests it", claim["steps"]) for claim in claims if not claim["checks"]}
     sites = Sites(attempt.path, read_bytes(attempt.path))
-    return of_plan(attempt.data["name"], undecidable, attempt.data["warnings"], sites)
+    found = of_plan(attempt.data["name"], undecidable, attempt.data["warnings"], sites)
+    return [*found, *of_policy(attempt.data.get("policy"), attempt.data["name"])]
 
 
 def as_data(prepared: PreparedRelease) -> dict[str, Any]:
@@ -308,9 +331,17 @@ def as_text(data: dict[str, Any]) -> str:
     lines += _training_lines(data)
     if data["disk_bytes"] is not None:
         lines.append(f"disk    {_size(data['disk_bytes'])} for the package and the steps' results, and the images")
+    lines += _policy_lines(data["policy"]) if "policy" in data else []
     if data["undecidable"]:
         lines += ["", f"Cannot be decided: {', '.join(data['undecidable'])}. This release could not pass."]
     return "\n".join(map(printable, lines))
+
+
+def _policy_lines(policy: dict[str, Any]) -> list[str]:
+    file = policy["file"]
+    lines = [f"  {file}:{one['line']}:{one['column']}: {one['message']}" for one in policy["breaches"]]
+    lines += [f"  {check}: {waiver['sentence']}" for check, waiver in policy["waived"].items()]
+    return ["", f"policy  {file}: {'broken' if policy['breaches'] else 'kept, as far as a plan can tell'}", *lines]
 
 
 def _training_lines(data: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from publisher.cli import output
-from publisher.cli.options import environment, out_option, passphrase, work_option
+from publisher.cli.options import environment, out_option, passphrase, policy_option, work_option
 from publisher.errors import UsageError
 from publisher.program import command
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Sign with a new key that is thrown away when the run ends: for trying it out.",
 )
+@policy_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def release(
@@ -47,6 +48,7 @@ def release(
     key: Path | None,
     passphrase_env: str | None,
     throwaway_key: bool,
+    policy: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -62,12 +64,13 @@ def release(
       publisher release manifest.yaml --key keys/publisher.key --out releases
       publisher release manifest.yaml --json > result.json
 
-    Exit codes: 0 released; 1 a gate failed, nothing was signed; 2 edit the command, the manifest or the model; 3 could
-    not decide; 4 too little was measured; 130 and 143 interrupted.
+    Exit codes: 0 released; 1 a gate failed or the policy is broken, nothing was signed; 2 edit the command, the
+    manifest or the model; 3 could not decide; 4 too little was measured; 130 and 143 interrupted.
     """
     from publisher.ci.github import write_outputs
     from publisher.cli.console import Terminal
     from publisher.manifest.resolve import read
+    from publisher.policy import load_policy
     from publisher.registry import load_registry
     from publisher.release.make import release as make_release
     from publisher.release.places import complete
@@ -75,13 +78,14 @@ def release(
     if key and throwaway_key:
         raise UsageError("--key and --throwaway-key exclude each other")
     work = work or out / ".work"
+    rules = load_policy(policy) if policy else None
     resolved = read(manifest, load_registry().catalog())
     with Terminal(quiet=quiet) as terminal, ExitStack() as stack:
         if throwaway_key:
             signing = stack.enter_context(_throwaway_key())
         else:
             signing = _signing_key(resolved, key, passphrase_env)
-        outcome = make_release(manifest, out, work, signing, terminal, give_key=throwaway_key)
+        outcome = make_release(manifest, out, work, signing, terminal, policy=rules, give_key=throwaway_key)
     with complete(outcome.package):
         public = _public_key(outcome, signing, thrown_away=throwaway_key)
         write_outputs(_outputs(outcome))
@@ -160,6 +164,7 @@ def as_data(outcome: Outcome, public: str | None) -> dict[str, Any]:
         "public_key": public,
         "reports": str(outcome.reports),
         "claims": claims_as_data(report),
+        **({"policy": report.policy.as_json()} if report.policy else {}),
         "seconds": {name: round(value, 2) for name, value in outcome.seconds.items()},
         "cached": list(outcome.cached),
     }

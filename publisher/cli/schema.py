@@ -24,7 +24,14 @@ def _report() -> dict[str, Any]:
     return {"$schema": DIALECT, **ReleaseReport.model_json_schema(mode="serialization")}
 
 
-SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {"manifest": _manifest, "report": _report}
+def _policy() -> dict[str, Any]:
+    from publisher.manifest.json_schema import DIALECT
+    from publisher.policy.schema import Policy
+
+    return {"$schema": DIALECT, **Policy.model_json_schema()}
+
+
+SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {"manifest": _manifest, "policy": _policy, "report": _report}
 
 
 @click.command()
@@ -32,7 +39,8 @@ SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {"manifest": _manifest, "repo
 def schema(document: str) -> None:
     """Print a JSON Schema (2020-12).
 
-    ``manifest`` includes the parameters of every plugin that is installed; ``report`` is that of report.json.
+    ``manifest`` includes the parameters of every plugin that is installed; ``policy`` is that of the file behind
+    --policy; ``report`` is that of report.json.
 
     \b
     Examples:

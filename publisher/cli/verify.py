@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from publisher.cli import output
-from publisher.errors import ExitCode
+from publisher.cli.options import policy_option
+from publisher.codes import Code
+from publisher.errors import ExitCode, UsageError
 from publisher.hub.fetch import Located, locate
 from publisher.package.verify import Verification
 from publisher.package.verify import verify as verify_package
+from publisher.policy import LoadedPolicy, PolicyAnswer, facts_of_report, judge_facts, load_policy
 from publisher.text import printable
+
+DAY = 86_400
+"""Seconds."""
 
 
 @click.command()
@@ -21,16 +28,24 @@ from publisher.text import printable
 @click.option(
     "--key",
     type=click.Path(path_type=Path),
-    required=True,
     envvar="PUBLISHER_PUBLIC_KEY",
     show_envvar=True,
-    help="The publisher's public key. It comes from the publisher, never from the package.",
+    help="The publisher's public key, from the publisher, never from the package.  [default: the policy's keys]",
 )
 @click.option("--name", help="Refuse a release of another name.")
 @click.option("--min-version", metavar="VERSION", help="Refuse an older release: somebody may serve you a stale one.")
 @click.option("--hub", is_flag=True, hidden=True, expose_value=False, help="Does nothing any more.")
+@policy_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def verify(directory: Path, *, key: Path, name: str | None, min_version: str | None, as_json: bool) -> int:
+def verify(
+    directory: Path,
+    *,
+    key: Path | None,
+    name: str | None,
+    min_version: str | None,
+    policy: Path | None,
+    as_json: bool,
+) -> int:
     """Check a package against a public key: signature, files, weights, reports.
 
     DIRECTORY is the package's folder, also as a hub's client has downloaded it, or hf:ORG/NAME@REVISION: a tag, or the
@@ -40,27 +55,49 @@ def verify(directory: Path, *, key: Path, name: str | None, min_version: str | N
     each with a stable code. The publisher's own metrics measure again, from the evidence in the package; the answer
     names each check whose metric is another plugin's and was not run.
 
+    With --policy the release's record is held to it too, and what it breaks is said with the policy's line. Waivers are
+    always shown.
+
     \b
     Examples:
       publisher verify releases/emoji-clean-1.0.0 --key keys/publisher.pub
       publisher verify package --key publisher.pub --name emoji-clean --min-version 1.0.0 --json
       publisher verify hf:acme/emoji-clean@v1.0.0 --key publisher.pub
 
-    Exit codes: 0 verified; 1 not verified; 2 no key, or key or folder cannot be read; 3 could not decide.
+    Exit codes: 0 verified; 1 not verified, or the policy is broken; 2 no key, or key, folder or policy cannot be read;
+    3 could not decide.
     """
+    rules = load_policy(policy) if policy else None
+    keys = [key] if key else list(rules.keys.values()) if rules else []
+    if not keys:
+        hint = "Give the publisher's public key, or a --policy that names keys."
+        raise UsageError("there is no key to verify with: --key is missing", hint=hint)
     package = locate(directory)
-    found = verify_package(package.path, key, expect_name=name, min_version=min_version)
+    for one in keys:
+        found = verify_package(package.path, one, expect_name=name, min_version=min_version)
+        if all(finding.code is not Code.UNTRUSTED_KEY for finding in found.findings):
+            break
+    answer = _held_to(rules, found) if rules else None
     if as_json:
-        output.document({**as_data(found), "hub": _hub(package)})
+        output.document({**as_data(found, answer), "hub": _hub(package)})
     else:
-        output.result(as_text(found, package))
-    return ExitCode.OK if found.ok else ExitCode.REFUSED
+        output.result(as_text(found, package, answer))
+    return ExitCode.OK if found.ok and not (answer and answer.breaches) else ExitCode.REFUSED
 
 
-def as_data(found: Verification) -> dict[str, Any]:
-    """Return the answer as JSON data."""
+def _held_to(rules: LoadedPolicy, found: Verification) -> PolicyAnswer | None:
+    """Return what a policy says of a package; None: the package did not verify, and nobody believes its record."""
+    if found.report is None or found.decided is None:
+        return None
+    age = (datetime.now(UTC) - found.decided).total_seconds() / DAY
+    return judge_facts(rules, facts_of_report(found.report, age), found.key)
+
+
+def as_data(found: Verification, answer: PolicyAnswer | None = None) -> dict[str, Any]:
+    """Return the answer as JSON data, with the policy's where there is one."""
     return {
-        "verified": found.ok,
+        "verified": found.ok and not (answer and answer.breaches),
+        **({"policy": answer.as_json()} if answer else {}),
         "key_sha256": found.key,
         "files": found.files,
         "release": found.summary.as_json() if found.summary else None,
@@ -89,8 +126,23 @@ def _some(checks: Sequence[str]) -> str:
     return "1 check was" if len(checks) == 1 else f"{len(checks)} checks were"
 
 
-def as_text(found: Verification, package: Located) -> str:
+def _waivers(found: Verification, answer: PolicyAnswer | None) -> list[str]:
+    """Return the exceptions that were made when the package was released, and those that this policy makes."""
+    claims = found.report.claims if found.report else ()
+    then = {check.id: check.waiver for claim in claims for check in claim.checks if check.waiver}
+    here = answer.waived if answer else {}
+    said = [
+        f"  {check}, when it was released: {one.sentence()}" for check, one in then.items() if one != here.get(check)
+    ]
+    return said + [f"  {check}: {one.sentence()}" for check, one in here.items()]
+
+
+def as_text(found: Verification, package: Located, answer: PolicyAnswer | None = None) -> str:
     """Return the answer for a person, with control characters of foreign names written out."""
+    if answer and answer.breaches:
+        broken = [*(f"  {line}" for line in answer.lines()), *_waivers(found, answer)]
+        head = f"NOT verified: {package} is what was signed, and breaks the policy"
+        return "\n".join(map(printable, [head, *broken]))
     if found.ok and found.summary is not None:
         lines = [
             f"Verified: {found.summary.name} {found.summary.version}, decision {found.summary.decision}",
@@ -99,6 +151,8 @@ def as_text(found: Verification, package: Located) -> str:
             *(f"  {claim.verdict}: {claim.sentence} ({claim.binds})" for claim in found.summary.claims),
             f"  {_some(found.recomputed.checks)} measured again from the evidence, with the same numbers and verdicts",
             *(f"  not measured again: {what}: {why}" for what, why in found.recomputed.others.items()),
+            *([f"  it keeps the policy {answer.loaded.path}"] if answer else []),
+            *_waivers(found, answer),
         ]
         return "\n".join(map(printable, lines))
     lines = [f"NOT verified: {package}"]

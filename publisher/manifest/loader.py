@@ -6,15 +6,18 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from publisher.api import Params
 from publisher.errors import ManifestError, UsageError
 from publisher.manifest.messages import add_errors
 from publisher.manifest.places import Places, Problems
 from publisher.manifest.reader import MAX_BYTES, Reading
 from publisher.manifest.schema import Manifest
+
+M = TypeVar("M", bound=Params)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def parse(raw: bytes, path: FilePath, also: Callable[[dict[str, Any], Problems],
         ManifestError: with every problem found.
     """
     reading = Reading(raw)
-    manifest = _validated(reading) if reading.complete else None
+    manifest = validated(reading, Manifest) if reading.complete else None
     if also and isinstance(reading.data, dict):
         also(reading.data, reading.problems)
     if manifest is None or len(reading.problems):
@@ -79,13 +82,19 @@ def read_bytes(path: FilePath, what: str = "a manifest; a first one to copy is m
         raise UsageError(f"cannot be read: {error.strerror}.", where=str(path)) from None
 
 
-def _validated(reading: Reading) -> Manifest | None:
-    """Return the manifest, or None after complaints."""
+def validated(reading: Reading, model: type[M]) -> M | None:
+    """Return what was read as a record, or None after complaints.
+
+    Args:
+        reading: of the whole file.
+        model: of the file's sections.
+    """
     if not isinstance(reading.data, dict):
-        reading.problems.at_value((), "the manifest must be a mapping (key: value).", "Begin with: manifest: 1")
+        what = reading.what
+        reading.problems.at_value((), f"the {what} must be a mapping (key: value).", f"Begin with: {what}: 1")
         return None
     try:
-        return Manifest.parse(reading.data)
+        return model.parse(reading.data)
     except ValidationError as error:
-        add_errors(error, Manifest, reading.problems)
+        add_errors(error, model, reading.problems, what=reading.what)
         return None

@@ -46,7 +46,9 @@ _WORDS: dict[str, Words] = {
 """Type of pydantic's error -> what must be; what it is instead is added."""
 
 
-def add_errors(error: ValidationError, model: type[Params], problems: Problems, prefix: Path = ()) -> None:
+def add_errors(
+    error: ValidationError, model: type[Params], problems: Problems, prefix: Path = (), what: str = "manifest"
+) -> None:
     """Put every error of a validation into ``problems``.
 
     Args:
@@ -54,13 +56,14 @@ def add_errors(error: ValidationError, model: type[Params], problems: Problems, 
         model: the model that it validated with.
         problems: gets one problem each.
         prefix: where in the manifest the validated data stands.
+        what: the file, as a sentence calls it.
     """
     schema = model.model_json_schema()
     for detail in error.errors(include_url=False):
         if problems.full:
             return
         if not _counts_wrong_entries(detail):
-            _add(detail, schema, problems, prefix)
+            _add(detail, schema, problems, prefix, f"the {what}")
 
 
 def _counts_wrong_entries(error: ErrorDetails) -> bool:
@@ -68,20 +71,20 @@ def _counts_wrong_entries(error: ErrorDetails) -> bool:
     return error["type"] == "too_short" and error["ctx"]["actual_length"] < len(error["input"])
 
 
-def _add(error: ErrorDetails, schema: Mapping[str, Any], problems: Problems, prefix: Path) -> None:
+def _add(error: ErrorDetails, schema: Mapping[str, Any], problems: Problems, prefix: Path, whole: str) -> None:
     path = (*prefix, *error["loc"])
-    what = _what(path)
+    what, around = _what(path) or whole, _what(path[:-1]) or whole
     if error["type"] == "missing":
         name = str(path[-1])
         text = str(_properties(schema, error["loc"][:-1]).get(name, {}).get("description", "")).replace("``", "")
-        problems.at_key(path[:-1], f"{_what(path[:-1])} lacks the key '{name}'.", f"{name}: {text}" if text else "")
+        problems.at_key(path[:-1], f"{around} lacks the key '{name}'.", f"{name}: {text}" if text else "")
     elif error["type"] == "extra_forbidden":
         known = _properties(schema, error["loc"][:-1])
         if name := _new_name(path, known):
             problems.at_key(path, f"the key '{path[-1]}' is called '{name}' now.")
             return
         hint = suggestion(str(path[-1]), known, "Known keys") + (f"\n{_NO_SECRETS}" if path[0] == "sign" else "")
-        problems.at_key(path, f"{_what(path[:-1])} has no key {_quote(str(path[-1]))}.", hint)
+        problems.at_key(path, f"{around} has no key {_quote(str(path[-1]))}.", hint)
     elif path[0] == "sign":  # what stands there can be a secret
         form = "the name of an environment variable" if len(path) > 1 else "a mapping (key: value)"
         problems.at_value(path, f"{what} must be {form}.", _NO_SECRETS)
@@ -109,7 +112,7 @@ def _new_name(path: Path, known: Collection[str]) -> str:
         known: keys that may stand there; a plugin's own parameters are its own.
     """
     if path == ("verify",):
-        return "evaluate"
+        return "evaluate" if "evaluate" in known else ""
     if path == ("evaluate", "gold"):
         return "retrained"
     if path[:2] == ("evaluate", "checks") and path[3:] == ("guards",):
@@ -129,10 +132,10 @@ def _other(error: ErrorDetails) -> str:
 
 
 def _what(path: Sequence[str | int]) -> str:
-    """Return the thing at a path, as a sentence would call it."""
+    """Return the thing at a path, as a sentence would call it; empty for the file as a whole."""
     names = [element for element in path if isinstance(element, str)]
     if not names:
-        return "the manifest"
+        return ""
     if isinstance(path[-1], int):
         return f"entry {path[-1] + 1} of '{names[-1]}'"
     return f"'{names[-1]}'"

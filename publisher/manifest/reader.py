@@ -25,16 +25,18 @@ class _Unreadable(Exception):  # noqa: N818 - a way out of a recursion, never se
 
 
 class Reading:
-    """A manifest's text, read.
+    """A manifest's text, read, or that of another file by the same rules.
 
     Attributes:
         data: text, numbers, booleans, None, lists and dicts.
         places: where each of them stands.
         problems: what was refused.
         complete: whether the whole text was read.
+        what: noun for messages: ``manifest`` or ``policy``, which is also the first key of the file.
     """
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes, what: str = "manifest") -> None:
+        self.what = what
         self.data: Any = None
         self.places = Places()
         self.problems = Problems(self.places)
@@ -54,7 +56,7 @@ class Reading:
 
     def _decode(self, raw: bytes) -> str:
         if len(raw) > MAX_BYTES:
-            raise self._stop(Mark(1, 1), f"the manifest is larger than {MAX_BYTES // 1024} KiB.")
+            raise self._stop(Mark(1, 1), f"the {self.what} is larger than {MAX_BYTES // 1024} KiB.")
         try:
             text = raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -78,18 +80,20 @@ class Reading:
     def _document(self, events: Iterator[Event]) -> None:
         next(events)  # the stream
         if not isinstance(next(events), yaml.DocumentStartEvent):
-            raise self._stop(Mark(1, 1), "the manifest is empty.", "Begin with: manifest: 1")
+            raise self._stop(Mark(1, 1), f"the {self.what} is empty.", f"Begin with: {self.what}: 1")
         self.data = self._node(next(events), events, ())
         next(events)  # the document's end
         following = next(events)
         if isinstance(following, yaml.DocumentStartEvent):
-            raise self._stop(_mark(following), "a second document begins here.", "One manifest is one YAML document.")
+            raise self._stop(
+                _mark(following), "a second document begins here.", f"One {self.what} is one YAML document."
+            )
 
     def _node(self, event: Event, events: Iterator[Event], path: Path) -> Any:
         mark = self.places.values[path] = _mark(event)
         self._values += 1
         if self._values > MAX_VALUES:
-            raise self._stop(mark, f"the manifest holds more than {MAX_VALUES} values.")
+            raise self._stop(mark, f"the {self.what} holds more than {MAX_VALUES} values.")
         if self.problems.full:
             raise _Unreadable
         refusal = _refusal(event)

@@ -69,10 +69,10 @@ def reference_page(catalog: Catalog) -> str:
     """Return the content of ``manifest.md``."""
     lines = [_HEAD]
     for title, model in _SECTIONS:
-        lines += [f"## {title}", "", *_section(model)]
+        lines += [f"## {title}", "", *section_lines(model)]
     for kind, where in _WITH_PARAMS:
         for name in (name for name in catalog.names(kind) if _has_params(kind, name, catalog)):
-            lines += [f"## The {kind} `{name}`: `{where}`", "", *_section(catalog.params(kind, name))]
+            lines += [f"## The {kind} `{name}`: `{where}`", "", *section_lines(catalog.params(kind, name))]
     lines += ["## Names", "", *_names(catalog)]
     return "\n".join(lines)
 
@@ -81,7 +81,7 @@ def _has_params(kind: str, name: str, catalog: Catalog) -> bool:
     return kind not in ("scorer", "executor") or bool(catalog.params(kind, name).model_fields)
 
 
-def _section(model: type[Params]) -> Iterator[str]:
+def section_lines(model: type[Params]) -> Iterator[str]:
     """Yield description and table of a model, then those of models inside it without a section of their own."""
     data = model.model_json_schema()
     yield from _table(data)

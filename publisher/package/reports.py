@@ -37,6 +37,7 @@ from publisher.package.statements import (
     PROVENANCE_TYPE,
     TEST_TYPE,
     outcome,
+    policies,
     properties,
     subjects,
 )
@@ -195,7 +196,7 @@ def _attestations(tree: Tree, signed: Mapping[str, str], report: ReleaseReport, 
         yield Finding(Code.REPORT_OTHER, path, "belongs to no check of the report")
     payload = {path: digest for path, digest in signed.items() if is_payload(path)}
     about = subjects(signed.get(SUMS, ""), payload)
-    expectations = _expectations(report)
+    expectations = _expectations(report, signed)
     for path in sorted(required & present & tree.digests.keys()):
         yield from _attestation(tree, path, key, about, expectations[path])
 
@@ -203,11 +204,11 @@ def _attestations(tree: Tree, signed: Mapping[str, str], report: ReleaseReport, 
 Expectation = tuple[str, Callable[[Mapping[str, Any]], bool]]
 
 
-def _expectations(report: ReleaseReport) -> dict[str, Expectation]:
+def _expectations(report: ReleaseReport, signed: Mapping[str, str]) -> dict[str, Expectation]:
     """Return path -> predicate type, and what its predicate must say about this report."""
     found: dict[str, Expectation] = {
         PROVENANCE: (PROVENANCE_TYPE, lambda predicate: _made_here(predicate, report)),
-        DECISION: (DECISION_TYPE, lambda predicate: predicate.get("properties") == properties(report)),
+        DECISION: (DECISION_TYPE, lambda predicate: _decided(predicate, report, signed)),
     }
     for check in checks(report):
         found[test_result(check.id)] = (TEST_TYPE, _says(outcome(check)))
@@ -216,6 +217,12 @@ def _expectations(report: ReleaseReport) -> dict[str, Expectation]:
 
 def _says(expected: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], bool]:
     return lambda predicate: all(predicate.get(name) == value for name, value in expected.items())
+
+
+def _decided(predicate: Mapping[str, Any], report: ReleaseReport, signed: Mapping[str, str]) -> bool:
+    verifier = predicate.get("verifier")
+    named = verifier.get("policies") if isinstance(verifier, dict) else None
+    return predicate.get("properties") == properties(report) and named == policies(report, signed)
 
 
 def _made_here(predicate: Mapping[str, Any], report: ReleaseReport) -> bool:

@@ -55,8 +55,10 @@ def statements(
 
 
 def outcome(check: CheckRecord) -> dict[str, Any]:
-    """Return a verdict in the words of in-toto's test result; *unknown* is no pass."""
+    """Return a verdict in the words of in-toto's test result; *unknown* is no pass, nor is what a policy waives."""
     result = _RESULTS[check.verdict]
+    if check.waiver and result == "PASSED":
+        result = "WARNED"
     return {
         "result": result,
         "passedTests": [check.id] if result == "PASSED" else [],
@@ -68,7 +70,19 @@ def outcome(check: CheckRecord) -> dict[str, Any]:
 def properties(report: ReleaseReport) -> list[str]:
     """Return what the decision says was shown; what was reported without a gate is not among it."""
     passed = [f"PUBLISHER_CLAIM_PASSED:{claim.id}" for claim in report.claims if claim.verdict == "passed"]
-    return ["PUBLISHER_RELEASE_PASSED", *sorted(passed)]
+    waived = [f"PUBLISHER_CHECK_WAIVED:{check.id}" for check in checks(report) if check.waiver]
+    return ["PUBLISHER_RELEASE_PASSED", *sorted(passed), *sorted(waived)]
+
+
+def policies(report: ReleaseReport, digests: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return what the decision was made by: the manifest's gates, and the policy where there is one.
+
+    Args:
+        report: of the release.
+        digests: path -> sha256 of the payload.
+    """
+    own = [_resource(RESOLVED, digests[RESOLVED])]
+    return [*own, _resource(report.policy.name, report.policy.sha256)] if report.policy else own
 
 
 def _statement(about: list[dict[str, Any]], kind: str, predicate: dict[str, Any]) -> dict[str, Any]:
@@ -113,7 +127,7 @@ def _test(check: CheckRecord, digests: Mapping[str, str]) -> dict[str, Any]:
 
 def _decision(report: ReleaseReport, digests: Mapping[str, str], created: datetime) -> dict[str, Any]:
     return {
-        "verifier": {"id": TOOL, "policies": [_resource(RESOLVED, digests[RESOLVED])]},
+        "verifier": {"id": TOOL, "policies": policies(report, digests)},
         "timeCreated": created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "properties": properties(report),
     }

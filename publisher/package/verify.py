@@ -8,24 +8,40 @@ nobody vouches for it. Counts, sizes and findings have limits, for each file and
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 from packaging.version import Version
 
+from publisher.api import ReleaseReport
 from publisher.api.header import POINTER, PULL
 from publisher.codes import Code, Finding
-from publisher.errors import UsageError
+from publisher.errors import PublisherError, UsageError
+from publisher.package import dsse
 from publisher.package.content import check_content, check_names, name_problem
 from publisher.package.keys import PublicKey, WeakKeyError, load_public
-from publisher.package.layout import MAX_FILES, MAX_FINDINGS, MAX_TEXT_BYTES, SIGNATURE, SUMMARY, TEXT_TYPES, suffix
+from publisher.package.layout import (
+    DECISION,
+    MAX_FILES,
+    MAX_FINDINGS,
+    MAX_SIGNATURE_BYTES,
+    MAX_TEXT_BYTES,
+    REPORT,
+    SIGNATURE,
+    SUMMARY,
+    TEXT_TYPES,
+    suffix,
+)
 from publisher.package.measurements import Recomputed
 from publisher.package.received import received
 from publisher.package.reports import check_reports
 from publisher.package.signature import check_signature, differences
 from publisher.package.summary import ReleaseSummary
 from publisher.package.tree import Tree
+from publisher.strict_json import strict_object
 
 MAX_POINTER = 1024
 """Bytes of a pointer of Git LFS, at most."""
@@ -47,6 +63,10 @@ class Verification:
     """Path of each file that is what was signed -> sha256."""
     recomputed: Recomputed = field(default_factory=Recomputed)
     """Numbers of the report that were made again from its evidence."""
+    report: ReleaseReport | None = None
+    """The release's record; None: something is wrong with the package."""
+    decided: datetime | None = None
+    """Time that the decision's statement says; None as for ``report``."""
 
     @property
     def ok(self) -> bool:
@@ -87,7 +107,29 @@ def verify(
     if summary is not None:
         findings += _expected(summary, expect_name, lowest)
     findings += tree.findings + tree.recheck()
-    return Verification(_listed(findings), len(tree.files), key.hint, summary, tree.digests, done)
+    found = Verification(_listed(findings), len(tree.files), key.hint, summary, tree.digests, done)
+    return found if findings else replace(found, report=_report(tree), decided=_decided(tree))
+
+
+def _report(tree: Tree) -> ReleaseReport:
+    return ReleaseReport.parse(strict_object(_verified(tree, REPORT, MAX_TEXT_BYTES)))
+
+
+def _decided(tree: Tree) -> datetime:
+    statement = dsse.statement(dsse.parse(_verified(tree, DECISION, MAX_SIGNATURE_BYTES))[0])
+    return datetime.fromisoformat(statement["predicate"]["timeCreated"])
+
+
+def _verified(tree: Tree, path: str, limit: int) -> bytes:
+    """Read once more what was verified.
+
+    Raises:
+        PublisherError: it changed since.
+    """
+    data = tree.read(path, limit)
+    if data is None or hashlib.sha256(data).hexdigest() != tree.digests[path]:
+        raise PublisherError(f"{path} changed during the verification", where=str(tree.root), hint="Verify it again.")
+    return data
 
 
 def _check(tree: Tree, key: PublicKey) -> tuple[list[Finding], ReleaseSummary | None, Recomputed]:

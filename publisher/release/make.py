@@ -41,6 +41,7 @@ from publisher.package.layout import BASE_CARD, CARD, RELEASE, is_payload
 from publisher.package.sign import sign
 from publisher.package.tree import Tree
 from publisher.package.verify import verify
+from publisher.policy import LoadedPolicy, facts_of_report, judge_facts, under_policy
 from publisher.release.loadable import require_loadable
 from publisher.release.places import (
     ReleasePlaces,
@@ -52,7 +53,7 @@ from publisher.release.places import (
     target_of,
     told,
 )
-from publisher.release.prepare import PreparedRelease, prepare
+from publisher.release.prepare import PreparedRelease, planned_facts, prepare
 from publisher.release.record import make_report
 from publisher.release.trial import generate_trial
 from publisher.report import render_each
@@ -90,7 +91,14 @@ class Outcome:
 
 
 def release(
-    path: Path, out: Path, work: Path, key: PrivateKey, progress: Progress, *, give_key: bool = False
+    path: Path,
+    out: Path,
+    work: Path,
+    key: PrivateKey,
+    progress: Progress,
+    *,
+    policy: LoadedPolicy | None = None,
+    give_key: bool = False,
 ) -> Outcome:
     """Plan, harden, package, evaluate, report, sign.
 
@@ -100,24 +108,34 @@ def release(
         work: finished steps and images stay here; a run that was stopped goes on from it.
         key: signs the package.
         progress: is told how far it is.
+        policy: an organisation's minimum, which the release is held to besides its own gates.
         give_key: put the public key beside the package, as ``<name>-<version>.pub``.
 
     Raises:
+        PolicyError: the policy asks for what this release cannot have; nothing was computed.
         PublisherError: it could not be decided; nothing is under the package's name.
     """
     require_writable(out, work)
     with told(), locked(work):
         prepared = prepare(path, work, fetch=True, out=out)
         target = target_of(prepared.resolved.release, out)
+        if policy:
+            judge_facts(policy, planned_facts(prepared), key.public.hint).require()
         prepared.require_decidable()
         require(prepared.device)
         for warning in prepared.warnings:
             progress.warn(warning)
         with named(target), place(target) as folder:
-            return _make(prepared, ReleasePlaces(target, folder, work, give_key=give_key), key, progress)
+            return _make(prepared, ReleasePlaces(target, folder, work, give_key=give_key), key, progress, policy)
 
 
-def _make(prepared: PreparedRelease, places: ReleasePlaces, key: PrivateKey, progress: Progress) -> Outcome:
+def _make(
+    prepared: PreparedRelease,
+    places: ReleasePlaces,
+    key: PrivateKey,
+    progress: Progress,
+    policy: LoadedPolicy | None = None,
+) -> Outcome:
     target, folder, work = places.target, places.folder, places.work
     tell = _Teller(prepared, progress)
     tell("publisher_on_release_start", _start(prepared))
@@ -137,6 +155,8 @@ def _make(prepared: PreparedRelease, places: ReleasePlaces, key: PrivateKey, pro
     _require_untouched(laid, base, before)
     formats = [entry.cls for entry in prepared.registry.all("report_format")]
     report = make_report(prepared, hardened, found, matrix, formats, files=laid.digests, carried=carried)
+    if policy:
+        report = under_policy(report, judge_facts(policy, facts_of_report(report), key.public.hint))
     views, problems = render_each(report, formats)
     times = _times(seconds, hardened.cached, found, took)
     timely = [form for form in formats if form.timed is not ReportFormat.timed]

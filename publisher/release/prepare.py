@@ -7,16 +7,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from publisher.api import Check
 from publisher.api.diffusion.process import require_trainable
 from publisher.api.words import neighbours
 from publisher.engine.device import Device, choose
 from publisher.engine.orders import warnings
 from publisher.engine.plan import PlannedModel, PlannedStep, locate_model, plan_steps
 from publisher.errors import InconclusiveError, ModelError, UsageError
-from publisher.evaluate.context import StepClaim, Tools
+from publisher.evaluate.context import StepClaim, Tools, Unmeasured
 from publisher.evaluate.plan import CheckPlan, Models, images, plan_check
+from publisher.evaluate.prepare import settle
 from publisher.manifest.resolve import Resolved, read
 from publisher.model.files import nbytes
+from publisher.policy import facts_of_plan
+from publisher.policy.facts import ReleaseFacts
 from publisher.program import command
 from publisher.registry import Contribution, Registry, load_registry
 from publisher.release.base import require_base
@@ -154,6 +158,35 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
     if out is not None:
         require_ends(prepared, slow=fetch)
     return prepared
+
+
+def planned_facts(prepared: PreparedRelease) -> ReleaseFacts:
+    """Return what a policy can be compared with before anything runs."""
+    resolved, plans = prepared.resolved, {plan.check: plan for plan in prepared.checks}
+    checks = [
+        (
+            item.claim.binds,
+            check,
+            None if plans[check.id].trainings else plans[check.id].samples,
+            _judges(check, item.step, prepared),
+        )
+        for item in prepared.claims
+        for check in item.claim.checks
+    ]
+    concepts = {one.id: one.kind for one in resolved.scope.concepts}
+    formats = prepared.registry.all("report_format")
+    plugins = [entry.record() for entry in (*prepared.used, *formats)]
+    return facts_of_plan(resolved.release.license, concepts, checks, plugins)
+
+
+def _judges(check: Check, step: str, prepared: PreparedRelease) -> list[str]:
+    """Return the registered names of the scorers of a check; none where it cannot be measured."""
+    resolved, tools = prepared.resolved, prepared.tools
+    try:
+        settled = settle(check, resolved.scope, tools, resolved.evaluate.sampling, step)
+    except Unmeasured:
+        return []
+    return [one.scorer.name for judge in settled.scorers.values() for one in tools.members(judge)]
 
 
 def _with_neighbours(tools: Tools, resolved: Resolved, model: PlannedModel | None) -> tuple[Tools, tuple[str, ...]]:

@@ -60,7 +60,7 @@ class CheckRow:
     def remarks(self) -> tuple[str, ...]:
         """Sentences that belong beside the number: why a check did not pass, then the notes of its metric."""
         why = () if self.verdict in ("passed", "reported") else (self.cells["reason"],)
-        return (*why, *(self.record.measurement.notes if self.record.measurement else ()))
+        return (*why, *_said(self.record))
 
 
 def brief(claim: ClaimRecord) -> str:
@@ -153,7 +153,13 @@ def _method(check: CheckRecord) -> str:
 
 
 def _notes(check: CheckRecord) -> str:
-    return "; ".join(check.measurement.notes) if check.measurement else ""
+    return "; ".join(_said(check))
+
+
+def _said(check: CheckRecord) -> tuple[str, ...]:
+    """Return what must be known beside a number: a waiver of the policy, then the notes of the metric."""
+    waived = (check.waiver.sentence(),) if check.waiver else ()
+    return (*waived, *(check.measurement.notes if check.measurement else ()))
 
 
 COLUMNS = (

@@ -168,7 +168,7 @@ def _sentence(claim: ClaimRecord) -> str:
 
 
 def _warnings(report: ReleaseReport) -> list[str]:
-    return [*verdicts.contradictions(report), *verdicts.undone(report)]
+    return [*verdicts.contradictions(report), *verdicts.broken_rules(report), *verdicts.undone(report)]
 
 
 def _facts(report: ReleaseReport) -> str:

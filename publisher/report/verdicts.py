@@ -83,6 +83,11 @@ def contradictions(report: ReleaseReport) -> list[str]:
     return found
 
 
+def broken_rules(report: ReleaseReport) -> list[str]:
+    """Return what the policy asks for and the release does not have, each with the policy's file and line."""
+    return [f"Policy: {line}" for line in report.policy.breaches] if report.policy else []
+
+
 def sentence(report: ReleaseReport) -> str:
     """Return the decision and the reason for it, in words that a lawyer and an engineer can read."""
     if contradictions(report):
@@ -110,6 +115,9 @@ def _of(number: int, verdicts: Sequence[Verdict]) -> str:
 
 
 def _all_hold(report: ReleaseReport) -> str:
+    if report.policy and report.policy.breaches:
+        broken = count(len(report.policy.breaches), "rule")
+        return f"The claims hold, but the release breaks {broken} of the policy, so nothing was signed."
     if decision(report) != "passed":
         return "The claims hold, but the release was not approved; nothing was signed."
     promised = [claim for claim in report.claims if claim_verdict(claim) != "reported"]

@@ -55,7 +55,7 @@ def _contents(report: ReleaseReport) -> dict[str, Any]:
     return {
         "report": report,
         "decision": verdicts.decision(report),
-        "warnings": [*verdicts.contradictions(report), *verdicts.undone(report)],
+        "warnings": [*verdicts.contradictions(report), *verdicts.broken_rules(report), *verdicts.undone(report)],
         "order": order,
         "access": access.access_table(report),
         "legend": access.LEGEND,

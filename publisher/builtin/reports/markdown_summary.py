@@ -55,7 +55,7 @@ def escape(text: str) -> str:
 
 
 def _warnings(report: ReleaseReport) -> list[str]:
-    lines = [*verdicts.contradictions(report), *verdicts.undone(report)]
+    lines = [*verdicts.contradictions(report), *verdicts.broken_rules(report), *verdicts.undone(report)]
     return ["\n".join(f"> **Warning:** {escape(line)}  " for line in lines)] if lines else []
 
 

@@ -124,6 +124,9 @@ PLACES: dict[str, tuple[int, ...]] = {
     "verify folder --key PUB --name {}": (1, 2),
     "verify folder --key PUB --min-version {} --json": (1, 2),
     "verify folder --key PUB {}": (1, 2),
+    "verify folder --key PUB --policy {}": (2,),
+    "plan MANIFEST --policy {} --json": (2,),
+    "report folder --format sarif --manifest {}": (2,),
     "audit {} --against folder --key PUB": (1, 2, 3, 4),
     "audit folder --against {} --key PUB --json": (1, 2, 3, 4),
     "audit folder --against folder --key {}": (1, 2),
@@ -156,7 +159,7 @@ PLACES: dict[str, tuple[int, ...]] = {
 """Where a value is put, and the exit codes that are right there."""
 SECRET_PLACES = ("key {}", "env {}", "NOSIGN {}")
 """Where a secret may be put by mistake."""
-MANIFESTS = ("release {}", "plan {}", "train {}")
+MANIFESTS = ("--policy {}", "--manifest {}", "release {}", "plan {}", "train {}")
 """Where a pipe is waited for, as the shell's <(...) needs it."""
 
 

@@ -6,7 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import fromstring
@@ -138,6 +140,43 @@ def test_the_same_again_is_refused_and_a_new_version_reuses_step_and_images(
     new = tmp_path / "small-1.0.1"
     for name in ("unet/diffusion_pytorch_model.safetensors", "release/reports/evidence/erase.kept.jsonl"):
         assert (new / name).read_bytes() == (out / "small-1.0.0" / name).read_bytes()
+
+
+def test_a_policy_that_the_numbers_break_refuses_and_a_waiver_is_signed_as_a_warning(
+    released: Released, manifest: Manifest, tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    rule = "require:\n- {kind: object, attacks: [plain], metric: concept-rate, upper_at_most: 0.01}\n"
+    policy.write_text(f"policy: 1\n{rule}")
+    words = (
+        "--out",
+        tmp_path / "out",
+        "--work",
+        released[0] / ".work",
+        "--throwaway-key",
+        "--policy",
+        policy,
+        "--json",
+    )
+    refused = publisher("release", manifest(), *words)
+    found = json.loads(refused.stdout)
+    assert (refused.exit_code, found["decision"], found["package"]) == (1, "failed", None)
+    assert found["policy"]["breaches"][0].startswith("policy.yaml:3:58: check 'erase.cigarette.plain' of 'cigarette'")
+    assert {claim["verdict"] for claim in found["claims"]} == {"passed"}
+
+    waiver = "{check: erase.cigarette.plain, reason: ticket 1, approver: board, expires: 9999-12-31}"
+    policy.write_text(f"policy: 1\n{rule}waivers:\n- {waiver}\n")
+    passed = publisher("release", manifest(), *words)
+    package = tmp_path / "out" / "small-1.0.0"
+    assert (passed.exit_code, json.loads(passed.stdout)["policy"]["breaches"]) == (0, [])
+    key = tmp_path / "out" / "small-1.0.0.pub"
+    said = publisher("verify", package, "--key", key, "--policy", policy)
+    assert said.exit_code == 0
+    assert "erase.cigarette.plain: WAIVED until 9999-12-31 by board: ticket 1" in said.stdout
+    bundle = json.loads((package / "release" / "attestations" / "svr.sigstore.json").read_text())
+    decided = json.loads(b64decode(bundle["dsseEnvelope"]["payload"]))["predicate"]
+    digest = sha256(policy.read_bytes()).hexdigest()
+    assert decided["verifier"]["policies"][1] == {"name": "policy.yaml", "digest": {"sha256": digest}}
 
 
 def test_a_gate_that_fails_leaves_no_package_and_a_report_that_says_why(
