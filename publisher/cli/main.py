@@ -28,6 +28,7 @@ COMMANDS = {
     "plan": "Show what a release would do, without loading the model.",
     "calibrate": "Count a scorer's errors about a concept, for a calibration sheet.",
     "verify": "Check a package against a public key.",
+    "push": "Put a verified package on the hub.",
     "evaluate": "Test a model as it is, against its base model.",
     "compare": "Put several hardened models of one base model side by side.",
     "audit": "Check whether a fine-tuned model kept what a package's freeze mask names.",

@@ -98,18 +98,21 @@ class HubClient:
         """Return an error of the library as one of ours, with its status."""
         from huggingface_hub.errors import HFValidationError
 
-        status = status_of(error)
+        status = status_of(error) or status_of(error.__cause__)
         said = self.without_secrets(_said(error))
-        place = f"the hub did not {what}"
-        if isinstance(error, HFValidationError):
-            return HubRefusedError(f"{place}: {said}", hint="A repository is named ORG/NAME.")
-        if status in (401, 403, 404):
-            return HubRefusedError(f"{place} ({status}): {said}", hint=f"Is it there, and may you? {LOG_IN}")
-        if status is not None and 400 <= status < 500 and status not in (408, 429):
-            return HubRefusedError(f"{place} ({status}): {said}", hint="The hub's answer says what to change.")
-        number = f" ({status})" if status else ""
-        hint = "Try again; what has arrived there is not sent again.\nHF_HUB_OFFLINE and HF_ENDPOINT say where to ask."
-        return HubUnreachableError(f"{place}{number}: {said}", hint=hint)
+        place = f"the hub did not {what}" + (f" ({status})" if status else "")
+        answered = status is not None and 400 <= status < 500 and status not in (408, 429)
+        if not answered and not isinstance(error, HFValidationError):
+            hint = "Try again; what has arrived is not sent again. HF_ENDPOINT and HF_HUB_OFFLINE say where is asked."
+            down = HubUnreachableError(f"{place}: {said}", hint=hint)
+            down.status = status
+            return down
+        hint = (
+            f"Is it there, and may you?\n{LOG_IN}" if status in (401, 403, 404) else "Its answer says what to change."
+        )
+        refused = HubRefusedError(f"{place}: {said}", hint=hint)
+        refused.status = status
+        return refused
 
     def without_secrets(self, text: str) -> str:
         """Return a hub's text on one line, cut, and without any token that was given to it."""
@@ -155,7 +158,7 @@ class HubClient:
         return text
 
 
-def status_of(error: BaseException) -> int | None:
+def status_of(error: BaseException | None) -> int | None:
     """Return the status of the hub's answer that an error is about; None: there was no answer."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None
@@ -180,11 +183,9 @@ def _file(entry: Any, repository: str) -> RemoteFile:
 
 
 def _said(error: Exception) -> str:
-    """Return the hub's own words of an error where there are any, else the first line of the library's."""
+    """Return the hub's own words of an error where there are any, else the library's."""
     words = getattr(error, "server_message", None)
-    if isinstance(words, str) and words.strip():
-        return words
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return words if isinstance(words, str) and words.strip() else str(error).strip() or type(error).__name__
 
 
 @contextmanager

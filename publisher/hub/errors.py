@@ -8,9 +8,15 @@ from publisher.errors import ExitCode, PublisherError, UsageError
 class HubUnreachableError(PublisherError):
     """The hub, or the way to it, does not work now."""
 
+    status: int | None = None
+    """Status of its answer; None: there was none."""
+
 
 class HubRefusedError(UsageError):
     """The hub does not let this user do that, or does not know what was named."""
+
+    status: int | None = None
+    """Status of its answer; None: the library has refused to ask."""
 
 
 class HostileHubError(PublisherError):

@@ -1,0 +1,75 @@
+"""A package with a membrane, pushed to the hub, received in each way that the real client has, verified, and used."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from huggingface_hub import snapshot_download
+
+import publisher
+from publisher.api.membranes import INDEX, MembraneIndex, Transport, membrane_bytes
+from publisher.cli import main
+from publisher.package import build, keys, sign
+from publisher_emoji import model_folder
+from support.attaching import entry, images, members_for
+from support.fake_hub import FakeHub
+from support.packages import CREATED, finish, report_data
+
+pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
+NAME = "acme/emoji"
+
+
+@pytest.fixture(scope="module")
+def released(pipeline: Any, key_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model with one membrane, signed."""
+    folder = tmp_path_factory.mktemp("package") / "emoji-1.2.0"
+    ((_, membrane),) = members_for(pipeline.unet, ("pizza",))
+    data = membrane_bytes(membrane)
+    about = entry("pizza", sha256=hashlib.sha256(data).hexdigest())
+    index = MembraneIndex(mode="bundle", transport=Transport(score="overlap"), entries=(about,))
+    model = {
+        path.relative_to(model_folder()).as_posix(): path
+        for path in model_folder().rglob("*")
+        if path.is_file() and (path.name == "model_index.json" or path.parent != model_folder())
+    }
+    build.lay_out(folder, model, {INDEX: index.as_file(), f"membranes/{about.file}": data})
+    finish(folder, report_data())
+    sign.sign(folder, keys.load_private(key_pair[0]), created=CREATED)
+    return folder
+
+
+def test_a_pushed_package_verifies_loads_and_generates_however_it_was_received(
+    hub: FakeHub, released: Path, public: Path, tmp_path: Path
+) -> None:
+    pushed = CliRunner().invoke(main, ["push", str(released), NAME, "--key", str(public)])
+    assert pushed.exit_code == 0, pushed.output
+    in_folder = snapshot_download(NAME, revision="v1.2.0", local_dir=tmp_path / "downloaded")
+    in_cache = snapshot_download(NAME, revision="v1.2.0")
+    assert (Path(in_folder) / ".cache/huggingface").is_dir()
+    assert (Path(in_cache) / "unet/config.json").is_symlink()
+    expected = images(publisher.load(released, verify_key=public, device="cpu"), ["a pizza"])
+    for received in (in_folder, in_cache, f"hf:{NAME}@v1.2.0"):
+        verified = CliRunner().invoke(main, ["verify", received, "--key", str(public)])
+        assert verified.exit_code == 0, verified.output
+        loaded = publisher.load(received, verify_key=public, device="cpu")
+        assert loaded.membranes.concepts == ("pizza",)
+        torch.testing.assert_close(images(loaded, ["a pizza"]), expected, atol=0, rtol=0)
+
+
+def test_a_package_in_the_cache_is_the_same_base_model_as_in_its_folder(
+    hub: FakeHub, released: Path, public: Path, tmp_path: Path
+) -> None:
+    from publisher.engine.plan import locate_model
+    from publisher.registry import load_registry
+
+    assert CliRunner().invoke(main, ["push", str(released), NAME, "--key", str(public)]).exit_code == 0
+    places = [released, Path(snapshot_download(NAME)), Path(snapshot_download(NAME, local_dir=tmp_path / "local"))]
+    found = [locate_model(str(place), load_registry(), Path(), fetch=False) for place in places]
+    assert len({one.folder.digest for one in found if one}) == 1
+    assert len({tuple(sorted(one.folder.digests)) for one in found if one}) == 1
+    assert [one.folder.ignored for one in found if one] == [found[0].folder.ignored if found[0] else None] * 3
