@@ -118,6 +118,12 @@ class PrerequisiteError(PublisherError):
     """Something has to be installed, fetched or plugged in first; the hint gives the command."""
 
 
+class HostileHubError(PublisherError):
+    """A hub's answer cannot be an honest one; nothing of it was used."""
+
+    exit_code = ExitCode.REFUSED
+
+
 class BusyError(PublisherError):
     """Another run holds the work folder."""
 

@@ -6,11 +6,13 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import nullcontext
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 from publisher.api import ModelDefaults, ModelError, ModelSource, PrerequisiteError, PublisherError
+from publisher.api.hub_names import plain_names
 from publisher.api.model_files import CARRIED, INDEX, model_parts, select_texts, select_weights, under
 
 PINNED = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})", re.ASCII)
@@ -167,7 +169,10 @@ def _snapshot(reference: str, names: Sequence[str], *, local_only: bool = False)
 
     repository, revision = _pinned(reference)
     patterns = [escape(name) for name in names]
-    return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=local_only))
+    with nullcontext() if local_only else plain_names(reference):
+        return Path(
+            snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=local_only)
+        )
 
 
 def _wanted(reference: str, folder: Path, names: AbstractSet[str], get: Callable[[str], Path]) -> Iterator[str]:

@@ -187,6 +187,6 @@ def main(*, debug: bool) -> None:  # read by Commands.main, before the options a
       publisher release manifest.yaml --out releases
       publisher verify releases/emoji-clean-1.0.0 --key keys/publisher.pub
 
-    Exit codes: 0 released or verified; 1 the answer is no; 2 edit the command, the manifest or the model; 3 could not
-    decide; 4 too little was measured; 130 and 143 interrupted.
+    Exit codes: 0 released, verified or pushed; 1 the answer is no; 2 edit the command, the manifest or the model; 3
+    could not decide; 4 too little was measured; 130 and 143 interrupted.
     """

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from publisher.errors import PublisherError
-from publisher.hub.errors import HostileHubError, HubRefusedError, HubUnreachableError
+from publisher.errors import HostileHubError, PublisherError
+from publisher.hub.errors import HubRefusedError, HubUnreachableError
 from publisher.package.layout import MAX_DEPTH, MAX_FILES, MAX_PATH, TOTALS
 from publisher.text import printable
 
@@ -186,25 +185,3 @@ def _said(error: Exception) -> str:
     """Return the hub's own words of an error where there are any, else the library's."""
     words = getattr(error, "server_message", None)
     return words if isinstance(words, str) and words.strip() else str(error).strip() or type(error).__name__
-
-
-@contextmanager
-def plain_names(repository: str) -> Iterator[None]:
-    """Refuse answers that would make the library write outside of its cache: it names files by the hub's headers."""
-    from huggingface_hub import get_session
-
-    def check(response: Any) -> None:
-        if response.request.method != "HEAD":
-            return
-        for header in ("ETag", "X-Linked-Etag", "X-Repo-Commit"):
-            name = response.headers.get(header, "").lstrip("W/").strip('"')
-            if "/" in name or "\\" in name or name in (".", ".."):
-                raise HostileHubError(f"the hub's header {header} is no name for a file", where=repository)
-
-    session = get_session()
-    before = session.event_hooks
-    session.event_hooks = {**before, "response": [*before.get("response", []), check]}
-    try:
-        yield
-    finally:
-        session.event_hooks = before

@@ -19,12 +19,6 @@ class HubRefusedError(UsageError):
     """Status of its answer; None: the library has refused to ask."""
 
 
-class HostileHubError(PublisherError):
-    """A hub's answer cannot be an honest one; nothing of it was used."""
-
-    exit_code = ExitCode.REFUSED
-
-
 class NotPushedError(PublisherError):
     """The answer is no: the repository is not what the package was to be put into."""
 

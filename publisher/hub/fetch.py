@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 
+from publisher.api.hub_names import plain_names
 from publisher.errors import UsageError
-from publisher.hub.client import COMMIT, HubClient, plain_names
+from publisher.hub.client import COMMIT, HubClient
 from publisher.hub.errors import HubRefusedError, HubUnreachableError
 from publisher.package.layout import SIGNATURE
 

@@ -6,7 +6,8 @@ import re
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
-from publisher.errors import PrerequisiteError, UsageError
+from publisher.api.hub_names import plain_names
+from publisher.errors import HostileHubError, PrerequisiteError, UsageError
 from publisher.model.digest import sha256_file, sha256_list
 
 PINNED = re.compile(
@@ -116,7 +117,10 @@ def _of_hub(name: str, who: str, *, fetch: bool) -> Path | None:
     if not fetch:
         return None
     try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        with plain_names(name):
+            folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except HostileHubError:
+        raise
     except Exception as error:  # whatever the hub, the network or the disk says
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         hint = "Fetch it once on a machine with network and access: hf download ORG/NAME --revision COMMIT"

@@ -16,10 +16,7 @@ from publisher.package.keys import PublicKey
 from publisher.package.layout import CARD, MAX_FILES, MAX_SIGNATURE_BYTES, SIGNATURE, path_problem
 from publisher.package.tree import Tree
 
-EDITED = (
-    "A card is easily edited on a hub's page. Edited after signing: verify the release's tag, "
-    "or take the card from there."
-)
+EDITED = "Edited after signing: verify the release's tag, or take the card from there."
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _RESOURCE = {"name", "algorithm", "digest"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from click.testing import CliRunner
 
 import publisher
 from publisher.auditing import audit
+from publisher.builtin.sources import Hub
 from publisher.cli import main
-from publisher.errors import ExitCode, PublisherError, UsageError
-from publisher.hub.errors import HostileHubError, HubRefusedError, HubUnreachableError
+from publisher.errors import ExitCode, HostileHubError, PublisherError, UsageError
+from publisher.hub.errors import HubRefusedError, HubUnreachableError
 from publisher.hub.fetch import locate
 from publisher.loading import NotVerifiedError
+from publisher.model.inputs import locate_input
 from publisher.package.verify import verify
 from support.fake_hub import TOKEN, Answer, FakeHub, Repository
 
@@ -133,13 +136,21 @@ def test_a_file_of_another_digest_is_a_finding(repository: Repository, hub: Fake
     assert {one.path: one.code.value for one in found.findings} == {"unet/model.safetensors": "V010"}
 
 
+DOORS: dict[str, Callable[[str], object]] = {
+    "package": locate,
+    "base model": lambda name: Hub().fetch(name, Path()),
+    "weights of a plugin": lambda name: locate_input(name, Path(), "the scorer", fetch=True),
+}
+
+
 @pytest.mark.parametrize("header", ["ETag", "X-Linked-Etag", "X-Repo-Commit"])
+@pytest.mark.parametrize("door", DOORS)
 def test_a_header_that_names_a_file_elsewhere_is_refused(
-    repository: Repository, hub: FakeHub, header: str, tmp_path: Path
+    repository: Repository, hub: FakeHub, header: str, door: str, tmp_path: Path
 ) -> None:
     hub.headers = lambda _path, headers: {**headers, header: "../../../../outside"}
     with pytest.raises(HostileHubError, match=header):
-        locate(f"hf:{NAME}@v1.2.0")
+        DOORS[door](f"hf:{NAME}@{repository.branches['main']}")
     assert not list(tmp_path.rglob("outside*"))
 
 

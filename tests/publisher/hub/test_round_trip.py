@@ -1,4 +1,4 @@
-"""A package with a membrane, pushed to the hub, received in each way that the real client has, verified, and used."""
+"""A package is pushed to the hub, received in each way that the real client has, and then used, guarded and audited."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from click.testing import CliRunner
 from huggingface_hub import snapshot_download
 
 import publisher
+from publisher.api.freeze_mask import FILE
 from publisher.api.membranes import INDEX, MembraneIndex, Transport, membrane_bytes
+from publisher.auditing import audit
 from publisher.cli import main
 from publisher.package import build, keys, sign
+from publisher.runtime.pipelines import twin
 from publisher_emoji import model_folder
 from support.attaching import entry, images, members_for
 from support.fake_hub import FakeHub
+from support.guarding import mask_of
 from support.packages import CREATED, finish, report_data
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
@@ -25,8 +29,10 @@ NAME = "acme/emoji"
 
 
 @pytest.fixture(scope="module")
-def released(pipeline: Any, key_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model with one membrane, signed."""
+def released(
+    pipeline: Any, embedded: Any, key_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The embedded model with one membrane and a mask, signed."""
     folder = tmp_path_factory.mktemp("package") / "emoji-1.2.0"
     ((_, membrane),) = members_for(pipeline.unet, ("pizza",))
     data = membrane_bytes(membrane)
@@ -37,14 +43,16 @@ def released(pipeline: Any, key_pair: tuple[Path, Path], tmp_path_factory: pytes
         for path in model_folder().rglob("*")
         if path.is_file() and (path.name == "model_index.json" or path.parent != model_folder())
     }
-    build.lay_out(folder, model, {INDEX: index.as_file(), f"membranes/{about.file}": data})
+    mask = mask_of(pipeline.unet, {"conv_in.weight": ()}).model_copy(update={"model": embedded.digest})
+    artifacts = {INDEX: index.as_file(), f"membranes/{about.file}": data, FILE: mask.as_file()}
+    build.lay_out(folder, model, artifacts)
     finish(folder, report_data())
     sign.sign(folder, keys.load_private(key_pair[0]), created=CREATED)
     return folder
 
 
 def test_a_pushed_package_verifies_loads_and_generates_however_it_was_received(
-    hub: FakeHub, released: Path, public: Path, tmp_path: Path
+    hub: FakeHub, released: Path, public: Path, pipeline: Any, tmp_path: Path
 ) -> None:
     pushed = CliRunner().invoke(main, ["push", str(released), NAME, "--key", str(public)])
     assert pushed.exit_code == 0, pushed.output
@@ -59,6 +67,9 @@ def test_a_pushed_package_verifies_loads_and_generates_however_it_was_received(
         loaded = publisher.load(received, verify_key=public, device="cpu")
         assert loaded.membranes.concepts == ("pizza",)
         torch.testing.assert_close(images(loaded, ["a pizza"]), expected, atol=0, rtol=0)
+        with publisher.guard(twin(pipeline).unet, received, verify_key=public) as guard:
+            assert len(list(guard.parameters())) > 0
+        assert audit(in_cache, received, public).verdict == "complies"
 
 
 def test_a_package_in_the_cache_is_the_same_base_model_as_in_its_folder(
