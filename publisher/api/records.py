@@ -319,6 +319,19 @@ class GoneConcept(Params):
     kind: Kind
     synonyms: tuple[str, ...] = ()
     """Other words for it."""
+    hazard: str = ""
+    """Hazard that it belongs to, in the words of a taxonomy; empty: none was named."""
+
+
+class PublisherRecord(Params):
+    """Who publishes the model, and for what."""
+
+    provider: str = ""
+    """Legal name."""
+    contact: str = ""
+    """Where to write."""
+    acceptable_use: str = ""
+    """What the model may be used for, or the address of a policy."""
 
 
 class ReleaseReport(Params):
@@ -329,6 +342,8 @@ class ReleaseReport(Params):
     name: str
     version: str
     license: str
+    publisher: PublisherRecord = PublisherRecord()
+    """Who publishes it; what the manifest does not say is empty."""
     decision: Verdict
     """The worst verdict of all claims."""
     model: ModelRecord

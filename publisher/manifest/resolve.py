@@ -81,6 +81,8 @@ class Resolved(Params):
     steps: tuple[ResolvedStep, ...]
     evaluate: ResolvedEvaluate
     sign: Sign | None
+    hazards: dict[str, str] = Field(default_factory=dict)
+    """Concept's id -> hazard that it belongs to, where the manifest names one."""
 
     def scope_of(self, step: ResolvedStep) -> Scope:
         """Return what a step is told: its own concepts to go, and all that is to stay."""
@@ -131,6 +133,7 @@ def resolve(document: Document, catalog: Catalog) -> Resolved:
         steps=tuple(_steps(manifest, scope, catalog)),
         evaluate=_evaluate(manifest, scorers, catalog),
         sign=manifest.sign,
+        hazards={entry.id: entry.hazard for entry in manifest.concepts if entry.hazard},
     )
 
 

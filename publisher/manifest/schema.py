@@ -73,6 +73,17 @@ class Release(Params):
     """Licence of the package: an SPDX identifier such as ``CC-BY-4.0``, or the name of the model's own licence."""
     date: Annotated[str, AfterValidator(_day)] | None = None
     """Day of the release, such as ``2026-11-22``. Nothing is filled in: equal manifests give equal packages."""
+    provider: Text | None = None
+    """Legal name of who publishes the model."""
+    contact: Text | None = None
+    """Where to write about the model: a mail address or a page."""
+    acceptable_use: Text | None = None
+    """What the model may be used for: a sentence, or the address of a policy."""
+    card: Text | None = None
+    """Markdown file with the publisher's own text for the model card, as seen from the manifest. Its front matter is
+    metadata for the hub, its PNG pictures travel in the package."""
+    variants: tuple[Literal["fp16"], ...] = ()
+    """Further number formats of the weights: ``fp16``, the tested weights rounded to half precision."""
 
 
 class Prompts(Params):
@@ -106,6 +117,8 @@ class ConceptEntry(Params):
     dashes and underscores."""
     synonyms: tuple[Text, ...] = ()
     """Other words for it, which a paraphrase would use."""
+    hazard: Text | None = None
+    """Hazard that it belongs to, in the words of a taxonomy such as AILuminate's; for card and report."""
     label: Text | None = None
     """The scorer's word for it. Default: the name if the scorer has it, else the label that reads like the id."""
     prompts: tuple[OwnTemplate, ...] = ()

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.api import ReleaseReport
@@ -17,6 +18,7 @@ from publisher.package.layout import (
     BASE_CARD,
     BOM,
     CARD,
+    LICENSES,
     MAX_TEXT_BYTES,
     PICTURES,
     RELEASE,
@@ -30,8 +32,10 @@ from publisher.package.layout import (
     suffix,
     type_problem,
 )
+from publisher.package.own_card import OwnCard
 from publisher.package.summary import checks, summarise
 from publisher.package.tree import Tree, read_tree
+from publisher.package.variants import write_fp16
 from publisher.strict_json import JsonError, strict_json
 
 RESERVED = (SUMMARY, RESOLVED, BOM, SUMS, BASE_CARD)
@@ -40,6 +44,16 @@ _CHUNK = 1 << 24
 
 class PackageError(PublisherError):
     """A package cannot be built or signed."""
+
+
+@dataclass(frozen=True)
+class Additions:
+    """What a publisher adds to what the release makes."""
+
+    own_card: OwnCard | None = None
+    """The publisher's own part of the card; None: there is none."""
+    fp16: bool = False
+    """Put the half-precision variant of the weights beside them."""
 
 
 def lay_out(folder: Path, model_files: Mapping[str, Path], artifacts: Mapping[str, bytes]) -> Tree:
@@ -81,6 +95,7 @@ def finish(
     evidence: Mapping[str, bytes],
     resolved: bytes,
     laid: Mapping[str, str] | None = None,
+    additions: Additions | None = None,
 ) -> dict[str, str]:
     """Add report, evidence, summary, bill of materials, card with its pictures, and at last the list of digests.
 
@@ -91,6 +106,7 @@ def finish(
         evidence: file name -> JSON lines, as the report's checks name them.
         resolved: the manifest with defaults, without secrets.
         laid: digests of what :func:`lay_out` left and was judged; None: of what lies there now.
+        additions: what the publisher adds to it; None: nothing.
 
     Returns:
         Path of each payload file -> sha256, as ``SHA256SUMS`` lists them.
@@ -98,6 +114,7 @@ def finish(
     Raises:
         PackageError: the parts do not belong together, one does not belong into a package, or the folder holds
             something else than what was laid out and written.
+        ModelError: a weight is too large for half precision.
         PublisherError: a file cannot be written.
     """
     record = json_bytes(report.as_json())
@@ -108,15 +125,29 @@ def finish(
     files |= {SUMMARY: json_bytes(summarise(report).as_json())}
     strip = pictures.strip(report)
     files |= {PICTURES: strip.png} if strip else {}
-    files |= {CARD: card.render(report, base_card=(folder / BASE_CARD).is_file(), strip=strip)}
+    own, fp16 = (additions.own_card, additions.fp16) if additions else (None, False)
+    files |= own.images if own else {}
+    files |= {
+        CARD: card.render(
+            report,
+            base_card=(folder / BASE_CARD).is_file(),
+            strip=strip,
+            own=own,
+            license_file=next((name for name in LICENSES if (folder / name).is_file()), ""),
+            fp16=fp16,
+        )
+    }
     for path, data in sorted(files.items()):
         if problem := path_problem(path) or type_problem(path):
             raise PackageError(problem, where=path)
         write_atomic(folder / path, data)
+    here = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    variants = write_fp16(folder, here) if fp16 else []
     digests = _digests(folder)
     _refuse_other_evidence(report, digests)
     if laid is not None:
         written = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
+        written |= {path: digests[path] for path in variants}
         refuse_exchanged(folder, {**laid, **written}, digests)
     write_atomic(folder / SUMS, sums.render(digests))
     return digests

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
-import yaml
-
 from publisher.api import ClaimRecord, ReleaseReport
 from publisher.package.card_access import access, pictures
+from publisher.package.card_metadata import front_matter
 from publisher.package.card_training import relearning
 from publisher.package.layout import BASE_CARD
+from publisher.package.own_card import OwnCard
 from publisher.package.pictures import PictureStrip
 from publisher.report.limits import limits, whose
 from publisher.report.rows import check_table, columns
@@ -19,22 +16,32 @@ from publisher.report.wording import package_folder
 from publisher.safeguards import ALL
 from publisher.text import code, markdown, printable
 
-_HUB = re.compile(r"hf:([\w.-]+/[\w.-]+)@[0-9a-f]{40}")
-_HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
-
-def render(report: ReleaseReport, *, base_card: bool, strip: PictureStrip | None = None) -> bytes:
+def render(
+    report: ReleaseReport,
+    *,
+    base_card: bool,
+    strip: PictureStrip | None = None,
+    own: OwnCard | None = None,
+    license_file: str = "",
+    fp16: bool = False,
+) -> bytes:
     """Render the card: what was hardened and shown, with which limits, how to verify, how to load.
 
     Args:
         report: the release's.
         base_card: the base model's own card is in the package.
         strip: pictures in the package; None: there are none.
+        own: the publisher's own part, which comes first; None: there is none.
+        license_file: file in the package with the text of the licence; empty: there is none.
+        fp16: the package has the half-precision variant of its weights.
     """
     sections = [
-        f"---\n{_front_matter(report)}---",
+        f"---\n{front_matter(report, own, license_file)}---",
         f"# {markdown(report.name)} {markdown(report.version)}",
+        own.text if own else "",
         _lead(report),
+        _publisher(report),
         pictures(strip),
         access(report),
         _what(report),
@@ -44,29 +51,10 @@ def render(report: ReleaseReport, *, base_card: bool, strip: PictureStrip | None
         _limits(report),
         _verify(report),
         _load(report),
+        _half(report) if fp16 else "",
         _origin(report, base_card=base_card),
     ]
     return ("\n\n".join(section for section in sections if section) + "\n").encode()
-
-
-def _front_matter(report: ReleaseReport) -> str:
-    data: dict[str, Any] = _license(report.license)
-    hub = _HUB.fullmatch(report.model.source)
-    if hub:
-        data["base_model"] = hub[1]
-    data |= {
-        "library_name": "diffusers",
-        "pipeline_tag": "text-to-image",
-        "tags": ["safety-hardened", "model-publisher", *sorted({step.name for step in report.steps})],
-    }
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=False)
-
-
-def _license(name: str) -> dict[str, Any]:
-    short = name.lower()
-    if _HUB_LICENSE.fullmatch(short):
-        return {"license": short}
-    return {"license": "other", "license_name": printable(name)} if name else {}
 
 
 def _lead(report: ReleaseReport) -> str:
@@ -74,6 +62,14 @@ def _lead(report: ReleaseReport) -> str:
         f"A hardened copy of {code(report.model.source)} ({code(report.model.family)}).\n"
         f"The release's decision is **{report.decision}**: the worst verdict of all claims below."
     )
+
+
+def _publisher(report: ReleaseReport) -> str:
+    """Return who publishes the model and for what, and which hazards its concepts belong to; empty: nothing is said."""
+    said = report.publisher
+    named = {"Provider": said.provider, "Contact": said.contact, "Acceptable use": said.acceptable_use}
+    named |= {f"Hazard of {one.name}": one.hazard for one in report.concepts}
+    return "\n".join(f"- {markdown(name)}: {markdown(text)}" for name, text in named.items() if text)
 
 
 def _what(report: ReleaseReport) -> str:
@@ -144,6 +140,18 @@ def _load(report: ReleaseReport) -> str:
     folder = package_folder(report)
     own = [text for one in ALL if (text := one.loading(report, folder))]
     return "\n\n".join(["## How to load", *(own or [_PLAIN.format(folder=folder)])]) + _loaded_with(report)
+
+
+def _half(report: ReleaseReport) -> str:
+    return f"""The weights are there in half precision too, rounded from those that were tested. The variant was not
+tested by itself; `publisher verify` compares every number of it:
+
+```python
+import torch
+from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained("{package_folder(report)}", variant="fp16", dtype=torch.float16)
+```"""
 
 
 _LIBRARIES = ("diffusers", "transformers", "torch")

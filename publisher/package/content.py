@@ -16,16 +16,17 @@ from publisher.package.layout import (
     CODE_TYPES,
     MAX_TEXT_BYTES,
     MODEL_INDEX,
-    PICTURES,
     RELEASE,
     REPORT,
     SUMMARY,
     TEXT_TYPES,
+    is_picture,
     path_problem,
     suffix,
     type_problem,
 )
 from publisher.package.tree import Tree
+from publisher.package.variants import differences
 from publisher.safeguards import ALL
 from publisher.safeguards.base import Contents
 from publisher.strict_json import MAX_JSON_ENTRIES, JsonError, count_entries, strict_json
@@ -98,10 +99,12 @@ def check_content(tree: Tree, signed: Mapping[str, str]) -> tuple[list[Finding],
             findings += _weights(tree, path, tensors)
     if MODEL_INDEX not in signed:
         findings += check_model_index(None, set(signed))
+    texts = [path for path in paths if suffix(path) == "json"]
+    findings += [Finding(Code.WEIGHTS, path, problem) for path, problem in differences(tree.root, tensors, texts)]
     contents = Contents(tree.root, signed, tensors)
     findings += [finding for one in ALL if one.path not in signed for finding in one.findings(None, contents)]
     for path in paths:
-        if path == PICTURES:
+        if is_picture(path):
             findings += _pictures(tree, path)
         if suffix(path) not in TEXT_TYPES:
             continue
@@ -134,7 +137,7 @@ def _weights(tree: Tree, path: str, tensors: dict[str, Mapping[str, TensorInfo]]
 
 
 def _pictures(tree: Tree, path: str) -> list[Finding]:
-    """Check the strip of pictures, which no viewer has to open for that."""
+    """Check a picture of the card, which no viewer has to open for that."""
     before = len(tree.findings)
     data = tree.read(path, pictures.MAX_BYTES)
     if data is None:
@@ -298,7 +301,7 @@ def check_model_index(document: Any, paths: set[str]) -> Iterator[Finding]:
         return
     if not _is_class(document.get("_class_name")):
         yield Finding(Code.CUSTOM_CODE, MODEL_INDEX, "does not name a class of diffusers as its pipeline")
-    folders = {path.partition("/")[0] for path in paths if "/" in path} - {RELEASE}
+    folders = {path.partition("/")[0] for path in paths if "/" in path and not is_picture(path)} - {RELEASE}
     named = set()
     for name, value in sorted(document.items()):
         if not isinstance(value, list) or name.startswith("_") or value == [None, None]:

@@ -19,6 +19,8 @@ BASE_CARD: Final = "release/base-model-card.md"
 REPORTS: Final = "release/reports/"
 REPORT: Final = "release/reports/report.json"
 PICTURES: Final = "release/reports/pictures.png"
+IMAGES: Final = "images/"
+"""Pictures of the publisher's own part of the card."""
 ATTESTATIONS: Final = "release/attestations/"
 PROVENANCE: Final = "release/attestations/provenance.sigstore.json"
 DECISION: Final = "release/attestations/svr.sigstore.json"
@@ -41,14 +43,13 @@ TOTALS: Final = {
 MAX_FINDINGS: Final = 200
 """Findings that are listed."""
 
+LICENSES: Final = ("LICENSE", "LICENSE.md", "LICENSE.txt")
 ROOT_FILES: Final = frozenset(
     {
         SIGNATURE,
         MODEL_INDEX,
         CARD,
-        "LICENSE",
-        "LICENSE.md",
-        "LICENSE.txt",
+        *LICENSES,
         "NOTICE",
         "NOTICE.md",
         "NOTICE.txt",
@@ -60,6 +61,7 @@ TEXT_TYPES: Final = frozenset({"json", "jsonl", "txt", "md", "html", "xml", "yam
 CODE_TYPES: Final = frozenset({"py", "pyc", "pyo", "so", "dll", "dylib", "sh", "exe", "js", "ipynb", "whl"})
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
+_VARIANT = re.compile(r"\.fp16(-\d{5}-of-\d{5})?\.safetensors$|\.safetensors\.index\.fp16\.json$")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -78,7 +80,18 @@ def is_payload(path: str) -> bool:
 
 def is_judged(path: str) -> bool:
     """Return whether a file is what the release is about, and not what it says of it."""
-    return is_payload(path) and path not in (CARD, SUMMARY, RESOLVED, BOM) and not path.startswith(REPORTS)
+    said = path in (CARD, SUMMARY, RESOLVED, BOM) or path.startswith((REPORTS, IMAGES))
+    return is_payload(path) and not said and not is_variant(path)
+
+
+def is_variant(path: str) -> bool:
+    """Return whether a file is the half-precision variant of weights, or its index: it repeats what was judged."""
+    return not path.startswith(f"{RELEASE}/") and bool(_VARIANT.search(path))
+
+
+def is_picture(path: str) -> bool:
+    """Return whether a file is a picture of the card."""
+    return path == PICTURES or (path.startswith(IMAGES) and path.count("/") == 1 and path.endswith(".png"))
 
 
 def suffix(path: str) -> str:
@@ -107,7 +120,7 @@ def type_problem(path: str) -> str | None:
     """Return why a file of this name and place does not belong into a package, or None."""
     if "/" not in path:
         return None if path in ROOT_FILES else "does not belong into the root of a package"
-    if path in (SUMS, PICTURES):
+    if path == SUMS or is_picture(path):
         return None
     if path.startswith(ATTESTATIONS):
         return None if path.endswith(".sigstore.json") else "is no attestation"

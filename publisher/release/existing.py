@@ -48,7 +48,7 @@ from publisher.registry import Contribution, Registry, load_registry
 from publisher.release.claims import claims_of_concepts, collect_claims
 from publisher.release.make import CODES
 from publisher.release.places import require_writable, told
-from publisher.release.record import LIMITS, gone_concepts
+from publisher.release.record import LIMITS, gone_concepts, publisher_of
 from publisher.release.tools import collect_tools
 from publisher.report import load, render_each
 from publisher.strict_json import JsonError, strict_object
@@ -314,7 +314,8 @@ def _report(test: ModelTest, found: Evaluation, device: str, used: Sequence[Cont
         model=_record(test.base) if test.base else tested.model_copy(update={"source": "not given", "digest": ""}),
         tested=tested,
         files=dict(test.model.folder.digests),
-        concepts=gone_concepts(test.resolved.scope),
+        publisher=publisher_of(test.resolved),
+        concepts=gone_concepts(test.resolved),
         steps=(),
         claims=found.claims,
         scorers=dict(found.scorers),

@@ -40,6 +40,7 @@ from publisher.package.keys import PrivateKey
 from publisher.package.layout import BASE_CARD, CARD, RELEASE, is_payload
 from publisher.package.sign import sign
 from publisher.package.tree import Tree
+from publisher.package.variants import FP16
 from publisher.package.verify import verify
 from publisher.policy import LoadedPolicy, facts_of_report, judge_facts, under_policy
 from publisher.release.loadable import require_loadable
@@ -174,7 +175,13 @@ def _make(
         progress.say("Signature: every claim holds, so the package is signed, and verified with the public key")
         resolved = json_bytes(prepared.resolved.as_json())
         digests = build.finish(
-            folder, report=report, views=views, evidence=found.evidence, resolved=resolved, laid=laid.digests
+            folder,
+            report=report,
+            views=views,
+            evidence=found.evidence,
+            resolved=resolved,
+            laid=laid.digests,
+            additions=build.Additions(prepared.own_card, FP16 in prepared.resolved.release.variants),
         )
         require_loadable(folder)
         _sign(folder, key, prepared.resolved.release.date, work, digests)

@@ -19,6 +19,7 @@ from publisher.evaluate.plan import CheckPlan, Models, images, plan_check
 from publisher.evaluate.prepare import settle
 from publisher.manifest.resolve import Resolved, read
 from publisher.model.files import nbytes
+from publisher.package.own_card import OwnCard, read_own_card
 from publisher.policy import facts_of_plan
 from publisher.policy.facts import ReleaseFacts
 from publisher.program import command
@@ -57,6 +58,8 @@ class PreparedRelease:
     """Safeguards of the base model that the release does without, as the manifest says; one sentence each."""
     warnings: tuple[str, ...] = ()
     """Sentences about what is dropped, orders of steps that are known to interfere, and numbers of too few prompts."""
+    own_card: OwnCard | None = None
+    """The publisher's own part of the model card; None: there is none."""
 
     @property
     def disk(self) -> int | None:
@@ -138,6 +141,7 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
         for item in claims
         for check in item.claim.checks
     )
+    own_card = read_own_card(path.parent / resolved.release.card) if resolved.release.card else None
     few = (f"{plan.check}: {plan.few_prompts}" for plan in plans if plan.few_prompts)
     prepared = PreparedRelease(
         path=path,
@@ -153,6 +157,7 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
         images=images(plans),
         used=tuple(_once([*(step.contribution for step in steps), *used])),
         dropped=dropped,
+        own_card=own_card,
         warnings=(*dropped, *warnings(steps, model.folder.anatomy.denoiser if model else ""), *unread, *few),
     )
     if out is not None:

@@ -7,16 +7,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from publisher import __version__
-from publisher.api import GoneConcept, MatrixCell, ModelRecord, ReleaseReport, ReportFormat, Scope
+from publisher.api import GoneConcept, MatrixCell, ModelRecord, PublisherRecord, ReleaseReport, ReportFormat
 from publisher.engine.device import versions
 from publisher.engine.run import Hardened
 from publisher.evaluate.checks import Evaluation
+from publisher.manifest.resolve import Resolved
 from publisher.release.prepare import PreparedRelease
 
 LIMITS = (
     "The figures hold for the prompts, seeds, sampler and guidance in the evidence; what nobody tried is not known.",
     "Anyone who has the base model's weights can use them instead, or merge them back in.",
     "The verdicts are as good as the scorer that judged the images; its card says what is known of its errors.",
+)
+VARIANT = (
+    "The checks were made with the weights as they are. Their fp16 variant is the same numbers rounded to half"
+    " precision; it was not tested by itself."
 )
 
 
@@ -51,7 +56,8 @@ def make_report(
         decision=found.verdict,
         model=_model(prepared, hardened),
         files=dict(files),
-        concepts=gone_concepts(resolved.scope),
+        publisher=publisher_of(resolved),
+        concepts=gone_concepts(resolved),
         steps=tuple(result.record for result in hardened.results),
         claims=found.claims,
         matrix=tuple(matrix),
@@ -63,14 +69,27 @@ def make_report(
         device=str(prepared.device),
         versions={"python": platform.python_version(), "publisher": __version__, **versions()},
         manifest_sha256=resolved.manifest_sha256,
-        limits=(*LIMITS, *prepared.dropped),
+        limits=(*LIMITS, *(VARIANT for _ in resolved.release.variants[:1]), *prepared.dropped),
         **carried,
     )
 
 
-def gone_concepts(scope: Scope) -> tuple[GoneConcept, ...]:
+def publisher_of(resolved: Resolved) -> PublisherRecord:
+    """Return what a manifest says of its publisher, as a report has it."""
+    said = resolved.release
+    return PublisherRecord(
+        provider=said.provider or "", contact=said.contact or "", acceptable_use=said.acceptable_use or ""
+    )
+
+
+def gone_concepts(resolved: Resolved) -> tuple[GoneConcept, ...]:
     """Return the concepts that were to go, as a report has them."""
-    return tuple(GoneConcept(id=one.id, name=one.name, kind=one.kind, synonyms=one.synonyms) for one in scope.concepts)
+    return tuple(
+        GoneConcept(
+            id=one.id, name=one.name, kind=one.kind, synonyms=one.synonyms, hazard=resolved.hazards.get(one.id, "")
+        )
+        for one in resolved.scope.concepts
+    )
 
 
 def _model(prepared: PreparedRelease, hardened: Hardened) -> ModelRecord:

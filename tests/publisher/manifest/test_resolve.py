@@ -25,7 +25,17 @@ def test_everything_is_written_out(resolved: Callable[[str], Resolved]) -> None:
     assert result.as_json() == {
         "manifest": 1,
         "manifest_sha256": hashlib.sha256(SMALL.encode()).hexdigest(),
-        "release": {"name": "emoji-clean", "version": "1.0.0", "license": "CC-BY-4.0", "date": None},
+        "release": {
+            "name": "emoji-clean",
+            "version": "1.0.0",
+            "license": "CC-BY-4.0",
+            "date": None,
+            "provider": None,
+            "contact": None,
+            "acceptable_use": None,
+            "card": None,
+            "variants": [],
+        },
         "model": "embedded:emoji",
         "base_safeguards": "refuse",
         "seed": 0,
@@ -75,6 +85,7 @@ def test_everything_is_written_out(resolved: Callable[[str], Resolved]) -> None:
             "images": True,
         },
         "sign": None,
+        "hazards": {},
     }
 
 
