@@ -13,11 +13,11 @@ from publisher.api import Concept, Credit, Model, Scope, UsageError
 from publisher.engine.run import Hardened, harden
 from publisher.model.state import State
 from publisher.release.prepare import prepare
+from publisher.testing.running import Silent
 from publisher_apply import publisher_register_steps
 from publisher_apply.params import ApplyParams
 from publisher_apply.step import Apply
 from support.releasing import MANIFEST, write
-from support.toys import Silent
 
 ERASE = MANIFEST["steps"][0]
 

@@ -17,16 +17,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """A very small model."""
-    from mask_cases import model_of, save_tiny_model
+    from mask_cases import WIDTH
 
-    return model_of(save_tiny_model(tmp_path_factory.mktemp("tiny") / "model"))
+    from publisher.testing.tiny import open_model, save_tiny_model
+    from publisher_emoji import model_folder
+
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    return open_model(save_tiny_model(folder, width=WIDTH, text_effect=1.0, tokenizer=model_folder() / "tokenizer"))
 
 
 @pytest.fixture(scope="session")
 def model_xl(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """One with two text encoders, a pooled vector, and another number of heads in each block."""
-    from mask_cases import model_of
-
+    from publisher.testing.tiny import open_model
     from support.tiny_sdxl import save_tiny_sdxl
 
-    return model_of(save_tiny_sdxl(tmp_path_factory.mktemp("tiny_xl") / "model"))
+    return open_model(save_tiny_sdxl(tmp_path_factory.mktemp("tiny_xl") / "model"))

@@ -1,31 +1,24 @@
-"""A tiny model, concepts, invented images, a running step; and a network of which two halves learn two things."""
+"""Concepts, a running step; and a network of which two halves learn two things."""
 
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from publisher.api import Concept, Model, References, Scope
+from publisher.api import Concept, Scope
 from publisher.api.diffusion.text import Text
 from publisher.api.freeze_mask import FILE, Candidate, FreezeMask
-from publisher.builtin.families import StableDiffusion1, StableDiffusionXL
-from publisher.engine.cache import Identity
 from publisher.engine.context import RunningStep
-from publisher.engine.device import Device
-from publisher.model.folder import ModelFolder, read_configs
 from publisher.model.state import State
-from publisher_emoji import model_folder
+from publisher.testing import tiny as testing
+from publisher.testing.running import Silent, context_of
 from publisher_freeze_mask.integrated_gradients import PathScores, path_scores
 from publisher_freeze_mask.mixing import Loss, MixedNetwork
 from publisher_freeze_mask.params import FreezeMaskParams
 from publisher_freeze_mask.step import FreezeMaskStep
-from support.toys import ORIGIN, Silent
 
 SKULL = Concept(
     id="skull",
@@ -54,96 +47,9 @@ SHORT = {
 WIDTH = 16
 
 
-def tiny_unet() -> UNet2DConditionModel:
+def tiny_unet() -> Any:
     """Build one transformer of SD 1.x going down, two going up."""
-    torch.manual_seed(0)
-    made = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        norm_num_groups=4,
-        cross_attention_dim=WIDTH,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        attention_head_dim=4,
-    )
-    return made.eval().requires_grad_(requires_grad=False)
-
-
-def save_tiny_model(target: pathlib.Path) -> pathlib.Path:
-    """Write it in the ordinary layout."""
-    torch.manual_seed(0)
-    tokenizer = CLIPTokenizer.from_pretrained(model_folder() / "tokenizer")
-    text = CLIPTextConfig(
-        hidden_size=WIDTH,
-        intermediate_size=16,
-        num_attention_heads=2,
-        num_hidden_layers=1,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=32,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        hidden_act="quick_gelu",
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(8,),
-        norm_num_groups=4,
-        down_block_types=("DownEncoderBlock2D",),
-        up_block_types=("UpDecoderBlock2D",),
-    )
-    scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
-    )
-    StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=CLIPTextModel(text),
-        tokenizer=tokenizer,
-        unet=tiny_unet(),
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(target)
-    return target
-
-
-def model_of(folder: pathlib.Path) -> State:
-    """Return a step's input, made of a folder."""
-    configs = read_configs(folder)
-    families = (StableDiffusion1(), StableDiffusionXL())
-    anatomy = next(found for family in families if (found := family.recognise(configs)))
-    return State(ModelFolder(folder, anatomy, configs), (), folder.parent / "states")
-
-
-def images(concept: str, count: int) -> References:
-    """Make images of the concept's colour."""
-    found = SCOPE.concept(concept)
-    generator = torch.Generator().manual_seed(sum(map(ord, concept)))
-    colour = torch.rand(1, 3, 1, 1, generator=generator)
-    pixels = (colour + 0.2 * torch.rand(count, 3, 8, 8, generator=generator)).clamp(0, 1)
-    return References(pixels, tuple(found.prompts[i % len(found.prompts)] for i in range(count)))
-
-
-def sets(counts: Mapping[str, int]) -> dict[str, References]:
-    """Make images of several concepts."""
-    return {concept: images(concept, count) for concept, count in counts.items()}
-
-
-class Killed(Exception):  # noqa: N818 - no error: a signal
-    """As if by a signal."""
-
-
-class KillingAt(Silent):
-    """Ends the run after a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def update(self, stage: str, done: int, total: int, text: str = "") -> None:
-        """Raise when it is time."""
-        if done == self.step:
-            raise Killed
+    return testing.tiny_unet(WIDTH, text_effect=1.0)
 
 
 def parse(**data: Any) -> FreezeMaskParams:
@@ -155,22 +61,11 @@ def parse(**data: Any) -> FreezeMaskParams:
 
 
 def run(
-    model: Model, tmp_path: pathlib.Path, progress: Silent | None = None, seed: int = 0, **data: Any
+    model: State, tmp_path: pathlib.Path, progress: Silent | None = None, seed: int = 0, **data: Any
 ) -> RunningStep:
     """Plan and run; nothing is written but the artifact."""
     params = parse(**data)
-    identity = Identity(
-        name="freeze-mask",
-        version="1",
-        origin=ORIGIN,
-        id="freeze-mask",
-        params=params.as_json(),
-        scope=SCOPE,
-        seed=seed,
-        device=Device("cpu", "float32"),
-        versions={},
-    )
-    ctx = RunningStep(identity, model, tmp_path, progress or Silent(), sets)
+    ctx = context_of(FreezeMaskStep, params, model, SCOPE, tmp_path, seed=seed, progress=progress)
     plan = FreezeMaskStep().plan(params, SCOPE, model)
     FreezeMaskStep().run(params, ctx)
     assert (plan.changes, ctx.changed()) == ({}, {})

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from mask_cases import SCOPE, Killed, KillingAt, mask_of, parse, run
+from mask_cases import SCOPE, mask_of, parse, run
 
 from publisher.api import Model, Scope, UsageError
 from publisher.api.diffusion.latents import Noising
 from publisher.api.diffusion.process import read_process
 from publisher.api.freeze_mask import FILE, Candidate, architecture_sha256, count, random_mask
+from publisher.testing.running import StoppedError, StoppingAt
 from publisher_freeze_mask import publisher_register_steps
 from publisher_freeze_mask.data import CaptionedImages, MaskData
 from publisher_freeze_mask.plan import candidates, heads
@@ -127,8 +128,8 @@ def test_two_runs_give_the_same_bytes_and_another_seed_other_ones(model: Model, 
 )
 def test_a_killed_run_resumes_to_the_same_bytes(model: Model, tmp_path: Path, recipe: str, step: int) -> None:
     whole = run(model, tmp_path / "whole", recipe=recipe, checkpoint_every=1)
-    with pytest.raises(Killed):
-        run(model, tmp_path / "killed", KillingAt(step), recipe=recipe, checkpoint_every=1)
+    with pytest.raises(StoppedError):
+        run(model, tmp_path / "killed", StoppingAt(step), recipe=recipe, checkpoint_every=1)
     resumed = run(model, tmp_path / "killed", recipe=recipe, checkpoint_every=1)
     assert resumed.artifacts == whole.artifacts
     assert resumed.curves == whole.curves

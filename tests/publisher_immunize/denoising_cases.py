@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from immunize_cases import CAT, GHOST, PIZZA, SKULL
-from tiny import tiny_unet
 from torch import Tensor
 
 from publisher.api import Concept
@@ -15,6 +14,7 @@ from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.latents import Noising
 from publisher.api.diffusion.process import read_process
 from publisher.api.diffusion.text import Text
+from publisher.testing.tiny import tiny_unet
 from publisher_immunize.data import ConceptBatch, ConceptImages, ImmunizeData
 from publisher_immunize.denoiser import Denoising, PatchedDenoiser
 from publisher_immunize.params import ImmunizeParams

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from immunize_cases import SCOPE, SHORT, Killed, KillingAt, context, run
+from immunize_cases import SCOPE, SHORT, context, run
 
 from publisher.api import Concept, Model, ModelError, Scope, UsageError, cross_attention
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.model.state import Delta, State
+from publisher.testing.running import StoppedError, StoppingAt
 from publisher_immunize import publisher_register_steps
 from publisher_immunize.data import gather
 from publisher_immunize.denoiser import NOTHING, Denoising, PatchedDenoiser
@@ -106,8 +107,8 @@ def test_a_falling_rate_ends_at_nearly_nothing(model: Model, tmp_path: Path) -> 
 )
 def test_a_killed_run_resumes_to_the_same_bytes(model: Model, tmp_path: Path, data: dict[str, Any]) -> None:
     whole = run(model, tmp_path / "whole", steps=4, checkpoint_every=1, **data)
-    with pytest.raises(Killed):
-        run(model, tmp_path / "killed", progress=KillingAt(3), steps=4, checkpoint_every=1, **data)
+    with pytest.raises(StoppedError):
+        run(model, tmp_path / "killed", progress=StoppingAt(3), steps=4, checkpoint_every=1, **data)
     resumed = run(model, tmp_path / "killed", steps=4, checkpoint_every=1, **data)
     assert all(torch.equal(value, resumed.tensors[name]) for name, value in whole.tensors.items())
     assert resumed.curves == whole.curves

@@ -6,9 +6,10 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from naive_spm import Network, Published
-from tiny_sd import CAT, model_of, quick, seeded, session
+from tiny_sd import CAT, quick, seeded, session
 
 from publisher.api.membranes import Membrane
+from publisher.testing.tiny import open_model
 from publisher_membrane_bundle.params import MembraneParams
 from publisher_membrane_bundle.plan import Target
 from publisher_membrane_bundle.train import TrainedMembranes, train
@@ -45,7 +46,7 @@ def published(folder: Path, target: Target, params: MembraneParams) -> tuple[lis
 
 
 def compare(folder: Path, scratch: Path, target: Target, params: MembraneParams) -> tuple[TrainedMembranes, Network]:
-    ours = train(model_of(folder), [target], [], params, session(scratch))
+    ours = train(open_model(folder), [target], [], params, session(scratch))
     theirs, network = published(folder, target, params)
     erase, anchor, _ = (curve[2] for curve in ours.curves)
     torch.testing.assert_close(torch.tensor(erase), torch.tensor([pair[0] for pair in theirs]), rtol=1e-4, atol=1e-9)
@@ -87,7 +88,7 @@ def test_a_model_that_predicts_velocity_is_trained_as_published(tiny_sd_v: Path,
 
 def test_membranes_of_several_concepts_are_as_if_trained_alone(tiny_sd: Path, tmp_path: Path) -> None:
     dog = Target("dog", ("dog",), ("",), ("dog",))
-    params, model = quick(trainer="exact", steps=3), model_of(tiny_sd)
+    params, model = quick(trainer="exact", steps=3), open_model(tiny_sd)
     both = train(model, [dog, CAT], [], params, session(tmp_path / "both"))
     alone = train(model, [CAT], [], params, session(tmp_path / "alone"))
     for stem, branch in alone.membranes["cat"].branches.items():
@@ -107,6 +108,6 @@ def test_dynamic_resolution_samples_smaller_latents(
         return backward(self, points)
 
     monkeypatch.setattr(Objective, "backward", watched)
-    train(model_of(tiny_sd), [CAT], [], quick(trainer="exact", steps=6, dynamic_resolution=True), session(tmp_path))
+    train(open_model(tiny_sd), [CAT], [], quick(trainer="exact", steps=6, dynamic_resolution=True), session(tmp_path))
     assert len(seen) > 1
     assert all(4 <= side <= 7 for sides in seen for side in sides)

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_sd import CAT, DOG, model_of, quick, seeded, session
+from tiny_sd import CAT, DOG, quick, seeded, session
 
 from publisher.api import UsageError
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.process import process_of
 from publisher.api.diffusion.text import encode
 from publisher.api.membranes import find_hosts
+from publisher.testing.tiny import open_model
 from publisher_membrane_bundle.data import AnchorMix
 from publisher_membrane_bundle.ddim import Ddim
 from publisher_membrane_bundle.membranes import Membranes, match_hosts
@@ -27,7 +28,7 @@ class Setup:
     """K membranes with some effect on the tiny model."""
 
     def __init__(self, folder: Path, count: int, uncond: float = 0.5) -> None:
-        model = model_of(folder)
+        model = open_model(folder)
         self.texts = encode(model, ["", "cat", "dog", "big dog"], CPU)
         self.denoiser = Denoiser.load(model, CPU, torch.float32)
         self.membranes = Membranes(
@@ -51,7 +52,7 @@ class Setup:
 
 @pytest.mark.slow
 def test_erasing_is_learned_and_the_anchors_stay(tiny_sd: Path, tmp_path: Path) -> None:
-    trained = train(model_of(tiny_sd), [CAT], [], quick(steps=80, warmup=5, pool=6), session(tmp_path))
+    trained = train(open_model(tiny_sd), [CAT], [], quick(steps=80, warmup=5, pool=6), session(tmp_path))
     numbers = {name: value for name, value, _ in trained.numbers}
     assert numbers["cat: erase residual"] < 0.7
     erase = trained.curves[0][2]
@@ -159,7 +160,7 @@ def test_a_step_of_the_pool_is_the_guided_ddim_step_of_the_open_model(tiny_sd: P
 
 @pytest.mark.slow
 def test_the_membranes_of_a_bundle_train_at_once(tiny_sd: Path, tmp_path: Path) -> None:
-    trained = train(model_of(tiny_sd), [CAT, DOG], [], quick(steps=60, warmup=5, lr=1e-2), session(tmp_path))
+    trained = train(open_model(tiny_sd), [CAT, DOG], [], quick(steps=60, warmup=5, lr=1e-2), session(tmp_path))
     assert list(trained.membranes) == ["cat", "dog"]
     assert len(trained.curves) == 6
     numbers = {name: value for name, value, _ in trained.numbers}
@@ -168,7 +169,7 @@ def test_the_membranes_of_a_bundle_train_at_once(tiny_sd: Path, tmp_path: Path) 
 
 def test_prompts_to_keep_are_anchors_on_request(tiny_sd: Path, tmp_path: Path) -> None:
     mix = Anchors(uncond=0.34, gaussian=0, prompts=2)
-    trained = train(model_of(tiny_sd), [CAT], ["dog", "ghost"], quick(anchors=mix), session(tmp_path))
+    trained = train(open_model(tiny_sd), [CAT], ["dog", "ghost"], quick(anchors=mix), session(tmp_path))
     assert trained.curves[1][2][-1] > 0
     with pytest.raises(UsageError, match="there are none"):
-        train(model_of(tiny_sd), [CAT], [], quick(anchors=mix), session(tmp_path))
+        train(open_model(tiny_sd), [CAT], [], quick(anchors=mix), session(tmp_path))

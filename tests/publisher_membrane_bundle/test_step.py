@@ -20,10 +20,11 @@ from publisher.api.membranes import (
 from publisher.engine.cache import Identity
 from publisher.engine.context import RunningStep
 from publisher.engine.device import Device
+from publisher.testing.running import Silent
 from publisher_membrane_bundle import publisher_register_steps
 from publisher_membrane_bundle.params import MembraneParams
 from publisher_membrane_bundle.step import MembraneBundle
-from support.toys import ORIGIN, Silent
+from support.toys import ORIGIN
 
 SKULL = Concept(id="skull", name="skull", prompts=("a skull emoji",), label="skull")
 GHOST = Concept(id="ghost", name="ghost", prompts=("a ghost emoji",), label="ghost")

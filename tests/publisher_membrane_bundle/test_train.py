@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from tiny_sd import CAT, DOG, model_of, quick, seeded, session
+from tiny_sd import CAT, DOG, quick, seeded, session
 
 from publisher.api import ModelError, UsageError
 from publisher.api.membranes import find_hosts, membrane_bytes, require_fit
 from publisher.api.steps import MOST_POINTS
+from publisher.testing.tiny import open_model
 from publisher_emoji import model_folder
 from publisher_membrane_bundle.membranes import find_layers, match_hosts
 from publisher_membrane_bundle.params import Anchors, MembraneParams
@@ -47,7 +48,7 @@ def content(trained: TrainedMembranes) -> list[bytes]:
 )
 def test_a_stopped_run_goes_on_to_the_same_bytes(tiny_sd: Path, tmp_path: Path, trainer: str, step: int) -> None:
     params = quick(trainer=trainer, checkpoint_every=3, steps=7)
-    targets, model = [CAT, DOG], model_of(tiny_sd)
+    targets, model = [CAT, DOG], open_model(tiny_sd)
     whole = train(model, targets, [], params, session(tmp_path / "whole"))
     with pytest.raises(Stopped):
         train(model, targets, [], params, session(tmp_path / "part", stop_at(step)))
@@ -61,7 +62,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tiny_sd: Path, tmp_path: Path, 
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tiny_sd: Path, tmp_path: Path) -> None:
-    model = model_of(tiny_sd)
+    model = open_model(tiny_sd)
     first, again = (train(model, [CAT], [], quick(), session(tmp_path / name)) for name in "ab")
     other = train(
         model, [CAT], [], quick(), session(tmp_path / "c", generator=lambda purpose: seeded(f"other {purpose}"))
@@ -70,7 +71,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tiny_sd: Pat
 
 
 def test_how_often_checkpoints_are_made_does_not_matter(tiny_sd: Path, tmp_path: Path) -> None:
-    model = model_of(tiny_sd)
+    model = open_model(tiny_sd)
     often, seldom = (train(model, [CAT], [], quick(checkpoint_every=n), session(tmp_path / str(n))) for n in (1, 100))
     assert content(often) == content(seldom)
     assert len(list((tmp_path / "1").iterdir())) == 2
@@ -80,14 +81,14 @@ def test_how_often_checkpoints_are_made_does_not_matter(tiny_sd: Path, tmp_path:
 def undisturbed(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     """What a run with a checkpoint every 2 steps gives."""
     folder = tmp_path_factory.mktemp("whole")
-    return content(train(model_of(tiny_sd), [CAT], [], quick(checkpoint_every=2), session(folder)))
+    return content(train(open_model(tiny_sd), [CAT], [], quick(checkpoint_every=2), session(folder)))
 
 
 @pytest.mark.parametrize("damage", ["tensors", "index", "missing", "foreign"])
 def test_a_checkpoint_that_is_damaged_or_foreign_is_ignored_aloud(
     tiny_sd: Path, tmp_path: Path, undisturbed: list[bytes], damage: str
 ) -> None:
-    model, params = model_of(tiny_sd), quick(checkpoint_every=2)
+    model, params = open_model(tiny_sd), quick(checkpoint_every=2)
     earlier = quick(checkpoint_every=2, lr=1e-3) if damage == "foreign" else params
     with pytest.raises(Stopped):
         train(model, [CAT], [], earlier, session(tmp_path / "part", stop_at(5)))
@@ -105,7 +106,7 @@ def test_a_checkpoint_that_is_damaged_or_foreign_is_ignored_aloud(
 
 
 def test_a_checkpoint_cannot_name_a_file_elsewhere(tiny_sd: Path, tmp_path: Path) -> None:
-    model, params = model_of(tiny_sd), quick(checkpoint_every=2)
+    model, params = open_model(tiny_sd), quick(checkpoint_every=2)
     with pytest.raises(Stopped):
         train(model, [CAT], [], params, session(tmp_path / "part", stop_at(5)))
     (index,) = (tmp_path / "part").glob("*.json")
@@ -116,7 +117,7 @@ def test_a_checkpoint_cannot_name_a_file_elsewhere(tiny_sd: Path, tmp_path: Path
 
 
 def test_sdxl_trains_with_pooled_text_and_time_ids(tmp_path: Path) -> None:
-    model = model_of(save_tiny_sdxl(tmp_path / "model"))
+    model = open_model(save_tiny_sdxl(tmp_path / "model"))
     for trainer in ("exact", "pool"):
         trained = train(model, [CAT], [], quick(trainer=trainer), session(tmp_path / trainer))
         require_fit(trained.membranes["cat"], find_hosts(model), "test")
@@ -135,14 +136,14 @@ def test_over_half_precision_factors_stay_float32(
     tiny_sd: Path, tmp_path: Path, trainer: str, dtype: torch.dtype
 ) -> None:
     half = session(tmp_path, dtype=dtype)
-    trained = train(model_of(tiny_sd), [CAT, DOG], [], quick(trainer=trainer), half)
+    trained = train(open_model(tiny_sd), [CAT, DOG], [], quick(trainer=trainer), half)
     branches = trained.membranes["cat"].branches.values()
     assert {branch.up.dtype for branch in branches} == {torch.float32}
     assert any(bool(branch.up.any()) for branch in branches)
 
 
 def test_a_membrane_fits_its_model_and_says_its_texts(tiny_sd: Path, tmp_path: Path) -> None:
-    model = model_of(tiny_sd)
+    model = open_model(tiny_sd)
     trained = train(model, [DOG], [], quick(rank=2), session(tmp_path))
     require_fit(trained.membranes["dog"], find_hosts(model), "test")
     assert len(trained.membranes["dog"].branches) == 48
@@ -153,7 +154,7 @@ def test_a_membrane_fits_its_model_and_says_its_texts(tiny_sd: Path, tmp_path: P
 def test_a_text_that_would_be_cut_is_refused(tiny_sd: Path, tmp_path: Path) -> None:
     long = "cat " * 40
     with pytest.raises(UsageError, match="has 40 tokens, the model reads 30"):
-        train(model_of(tiny_sd), [Target("cat", (long,), ("",), (long,))], [], quick(), session(tmp_path))
+        train(open_model(tiny_sd), [Target("cat", (long,), ("",), (long,))], [], quick(), session(tmp_path))
 
 
 def test_losses_that_are_no_numbers_end_the_run(tiny_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,12 +163,12 @@ def test_losses_that_are_no_numbers_end_the_run(tiny_sd: Path, tmp_path: Path, m
 
     monkeypatch.setattr(Optimiser, "step", spoil)
     with pytest.raises(UsageError, match="no longer numbers at step 2") as error:
-        train(model_of(tiny_sd), [CAT], [], quick(), session(tmp_path))
+        train(open_model(tiny_sd), [CAT], [], quick(), session(tmp_path))
     assert "Lower lr or lam" in str(error.value)
 
 
 def test_clipping_bounds_what_one_step_can_do(tiny_sd: Path, tmp_path: Path) -> None:
-    model = model_of(tiny_sd)
+    model = open_model(tiny_sd)
     plain, clipped = (
         train(model, [CAT, DOG], [], quick(steps=4, max_grad_norm=norm), session(tmp_path / str(norm)))
         for norm in (0.0, 1e-6)
@@ -177,7 +178,7 @@ def test_clipping_bounds_what_one_step_can_do(tiny_sd: Path, tmp_path: Path) -> 
 
 def test_progress_names_texts_places_and_both_losses(tiny_sd: Path, tmp_path: Path) -> None:
     lines: list[tuple[int, int, str]] = []
-    train(model_of(tiny_sd), [CAT], [], quick(), session(tmp_path, lambda *line: lines.append(line)))
+    train(open_model(tiny_sd), [CAT], [], quick(), session(tmp_path, lambda *line: lines.append(line)))
     texts = [line for line in lines if line[2] == "texts encoded"]
     places = [line for line in lines if "brought to their places" in line[2]]
     losses = [line for line in lines if "erase loss" in line[2] and "anchor loss" in line[2]]
@@ -213,9 +214,9 @@ def test_the_learning_rate_warms_up_from_zero_and_restarts() -> None:
 
 
 def test_anchors_without_the_empty_prompt_train_too(tiny_sd: Path, tmp_path: Path) -> None:
-    trained = train(model_of(tiny_sd), [CAT], [], quick(anchors=Anchors(uncond=0.0)), session(tmp_path))
+    trained = train(open_model(tiny_sd), [CAT], [], quick(anchors=Anchors(uncond=0.0)), session(tmp_path))
     assert trained.curves[1][2][-1] > 0
-    alone = train(model_of(tiny_sd), [CAT], [], quick(anchors=Anchors(uncond=1.0)), session(tmp_path / "alone"))
+    alone = train(open_model(tiny_sd), [CAT], [], quick(anchors=Anchors(uncond=1.0)), session(tmp_path / "alone"))
     assert alone.curves[1][2][-1] > 0
 
 
@@ -252,7 +253,7 @@ def test_real_architectures_have_the_published_layers(config: dict[str, object],
 
 
 def test_the_embedded_model_has_84_and_a_wrapped_layer_is_noticed() -> None:
-    model = model_of(model_folder())
+    model = open_model(model_folder())
     config = dict(model.config("unet"))
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(config)

@@ -41,16 +41,3 @@ class Add(api.Step[AddParams]):
         ctx.artifact("made.json", b"{}")
         ctx.record("residual", 0.5)
         ctx.progress(1, 1)
-
-
-class Silent:
-    """Shows nothing."""
-
-    def update(self, stage: str, done: int, total: int, text: str = "") -> None:
-        """Ignore."""
-
-    def say(self, text: str) -> None:
-        """Ignore."""
-
-    def warn(self, text: str) -> None:
-        """Ignore."""

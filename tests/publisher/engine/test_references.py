@@ -19,7 +19,8 @@ from publisher.engine.run import harden
 from publisher.errors import PluginError, PublisherError, UsageError
 from publisher.model.state import State
 from publisher.runtime.references import ReferenceSettings
-from support.toys import CONCEPT, Add, AddParams, Silent
+from publisher.testing.running import Silent
+from support.toys import CONCEPT, Add, AddParams
 
 Make = Callable[..., PlannedStep]
 

@@ -19,7 +19,8 @@ from publisher.engine.plan import PlannedStep, prefixed
 from publisher.engine.run import Hardened, harden
 from publisher.errors import BusyError, ExitCode
 from publisher.model.state import State
-from support.toys import CONCEPT, KEY, Add, AddParams, Silent
+from publisher.testing.running import Silent
+from support.toys import CONCEPT, KEY, Add, AddParams
 
 Make = Callable[..., PlannedStep]
 

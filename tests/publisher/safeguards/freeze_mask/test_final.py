@@ -16,8 +16,9 @@ from publisher.engine.run import harden
 from publisher.errors import PluginError, PublisherError, UsageError
 from publisher.model.state import State
 from publisher.safeguards.freeze_mask.final import mask_of
+from publisher.testing.running import Silent
 from support import masks
-from support.toys import KEY, Add, AddParams, Silent
+from support.toys import KEY, Add, AddParams
 
 Make = Callable[..., PlannedStep]
 
