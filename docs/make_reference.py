@@ -20,13 +20,15 @@ from types import ModuleType
 import click
 
 import publisher
-from publisher import api, auditing, errors
+from publisher import api, auditing, errors, testing
 from publisher.api import Params, choosing, evidence, freeze_mask, hookspecs, loading, membranes, presets, words
 from publisher.api.diffusion import checkpoints, denoiser, latents, learner, loop, text, threads
 from publisher.cli import main
 from publisher.safeguards.freeze_mask.audit.records import Audit
 from publisher.safeguards.freeze_mask.guard.guard import Guard
 from publisher.safeguards.membranes.attached import Attached, Scored
+from publisher.testing.battery import rules_of
+from publisher.testing.plugin import PluginUnderTest
 
 REFERENCE = Path(__file__).parent / "reference"
 MADE = "<!-- Made by docs/make_reference.py from the code; do not edit. -->\n\n"
@@ -181,6 +183,49 @@ def policy_page() -> str:
     return "\n".join(parts)
 
 
+KINDS: tuple[tuple[str, type], ...] = (
+    ("Step", api.Step),
+    ("Attack", api.Attack),
+    ("Attack that trains", api.TrainingAttack),
+    ("Attack that puts weights back", api.WeightAttack),
+    ("Scorer", api.Scorer),
+    ("Metric", api.Metric),
+    ("Family", api.ModelFamily),
+    ("Form of the report", api.ReportFormat),
+    ("Executor", api.Executor),
+    ("Source of models", api.ModelSource),
+)
+
+
+def testing_page() -> str:
+    """Return what authors of plugins test with, and the rules of each kind."""
+    parts = [
+        f"{MADE}# `publisher.testing`\n",
+        "How to use it: [test a plugin](../plugins/test-a-plugin.md).\n",
+        *_function_lines(testing.contract),
+        *_function_lines(testing.release),
+        *_class_lines(testing.FakeScorer),
+        *_function_lines(testing.save_tiny_model),
+        *_function_lines(testing.open_model),
+        *_function_lines(testing.installed),
+        *_function_lines(testing.sample_report),
+        "# Rules\n",
+        "`contract` has one case for each rule of the plugin's kind.\n",
+    ]
+    told: set[str] = set()
+    for title, cls in KINDS:
+        rules = {
+            name: rule for name, rule in rules_of(PluginUnderTest(cls)).items() if f"{title[:6]} {name}" not in told
+        }
+        told |= {f"{title[:6]} {name}" for name in rules}
+        parts += [f"## {title}\n", "| rule | demands |", "|---|---|"]
+        for name, rule in rules.items():
+            said = inspect.cleandoc(rule.__doc__ or "").removeprefix("Demand ")
+            parts.append(f"| `{name}` | {' '.join(said.split())} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
 def _schema(model: type[Params]) -> str:
     found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
     return json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
@@ -239,7 +284,7 @@ def pages() -> dict[str, str]:
     from publisher.report import schema
 
     made = {"cli.md": cli_page(), "exit-codes.md": exit_codes_page(), "hooks.md": hooks_page(), "api.md": api_page()}
-    made |= {"load.md": load_page(), "freeze-masks.md": masks_page()}
+    made |= {"load.md": load_page(), "freeze-masks.md": masks_page(), "testing.md": testing_page()}
     made |= {"freeze-mask.schema.json": _schema(freeze_mask.FreezeMask), "audit.schema.json": _schema(Audit)}
     made |= {"policy.md": policy_page(), "policy.schema.json": _schema(Policy)}
     catalog = load_registry().catalog()

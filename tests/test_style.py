@@ -10,13 +10,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CODE = [path for folder in ("publisher", "plugins") for path in sorted((ROOT / folder).rglob("*.py"))]
 WORDS = """
-Adapt Add Append Apply Arrange Ask Attach Begin Bound Build Call Change Check Choose Clean Clip Close Collect Compare
-Complain Compute Copy Count Decide Describe Edit Embed Encode End Erase Fetch Fill Find Forget Forward Freeze
-Generate Get Give Group Harden Hash Hear Hide Hold Ignore Immunise Import Install Judge Keep Kill Learn Leave Let
-List Load Look Make Measure Merge Minimise Move Multiply Name Note Open Parse Perform Place Plan Print Promise Push
-Put Raise Rank Read Record Refuse Register Release Remember Remove Render Replace Report Require Resolve Restore Return
-Round Run Sample Say Scale Score See Send Set Shift Show Sign Skip Split Stage Stagger Start Summarise Tag Take Tell
-Test Tokenise Train Try Turn Validate Verify Walk Write Yield
+Adapt Add Answer Append Apply Arrange Ask Attach Begin Bound Build Call Change Check Choose Clean Clip Close Collect
+Compare Complain Compute Copy Count Decide Demand Describe Edit Embed Encode End Erase Fetch Fill Find Forget
+Forward Freeze Generate Get Give Group Harden Hash Hear Hide Hold Ignore Immunise Import Install Judge Keep Kill
+Learn Leave Let List Load Look Make Measure Merge Minimise Move Multiply Name Note Open Parse Perform Place Plan
+Print Promise Push Put Raise Rank Read Record Refuse Register Release Remember Remove Render Replace Report Require
+Resolve Restore Return Round Run Sample Say Scale Score See Send Set Shift Show Sign Skip Split Stage Stagger Start
+Summarise Tag Take Tell Test Tokenise Train Try Turn Validate Verify Wait Walk Write Yield
 """
 VERBS = set(WORDS.split())
 """Verbs that docstrings of functions begin with. Add yours if it is one."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from publisher.cli import output
+from publisher.errors import UsageError
+from publisher.program import command
 from publisher.registry import Contribution, Registry, load_registry
+from publisher.scaffold import KINDS, REGISTERED, name_of, plugin_files
 from publisher.text import printable
 
 
@@ -24,6 +29,7 @@ def plugins(ctx: click.Context, *, as_json: bool) -> None:
       publisher plugins
       publisher plugins --json
       publisher plugins show erase
+      publisher plugins new publisher-dampen --kind step
     """
     if ctx.invoked_subcommand is None:
         registry = load_registry()
@@ -54,6 +60,42 @@ def show(name: str, *, as_json: bool) -> None:
         output.document(data)
     else:
         output.result("\n\n".join(_details_text(entry) for entry in data))
+
+
+@plugins.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--kind", type=click.Choice(list(KINDS)), required=True, help="What it is to be.")
+@click.option("--name", help="What manifests call it.  [default: DIR's, without publisher-]")
+def new(*, folder: Path, kind: str, name: str | None) -> None:
+    """Write a new plugin into DIR: four small files that work as they are, one of them its tests.
+
+    A file that is there is never overwritten.
+
+    \b
+    Examples:
+      publisher plugins new publisher-dampen --kind step
+      publisher plugins new my-plugin --kind scorer --name brightness
+    """
+    name = name or name_of(folder.resolve().name)
+    texts = plugin_files(kind, name)
+    registered = REGISTERED.get(kind, kind)
+    if name in load_registry().names(registered):
+        raise UsageError(
+            f"an installed plugin provides the {kind} {name!r} already", where="--name", hint="Choose another name."
+        )
+    there = [path for path in texts if (folder / path).exists()]
+    if there:
+        raise UsageError(f"{there[0]} is there already", where=str(folder), hint="Give another folder.")
+    for path, text in texts.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        with (folder / path).open("x", encoding="utf-8") as file:
+            file.write(text)
+    output.result("\n".join(str(folder / path) for path in texts))
+    place = shlex.quote(str(folder))
+    output.note(
+        f"\nInstall it:  pip install -e {shlex.quote(f'{folder}[test]')}\nTest it:     pytest {place}\n"
+        f"See it:      {command(f'plugins show {name}')}"
+    )
 
 
 def as_data(registry: Registry) -> dict[str, Any]:

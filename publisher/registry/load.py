@@ -188,6 +188,20 @@ def _contribution(cls: Any, base: type, kind: str, point: str, origin: Origin) -
     return Contribution(kind, cls.name, cls.version, cls.summary, cls, where, point)
 
 
+def why_refused(cls: Any, kind: str) -> str:
+    """Return why a class could not be registered as this kind; empty: it could.
+
+    Args:
+        cls: what a plugin's hook would return.
+        kind: one of :data:`KINDS`.
+    """
+    try:
+        _contribution(cls, KINDS[kind][1], kind, "", Origin(distribution="", version="", module=""))
+    except _RefusedError as error:
+        return str(error)
+    return ""
+
+
 def _require_kind(cls: Any, kind: str) -> None:
     """Refuse a class that does not say what its kind alone has to say."""
     if kind == "attack" and not isinstance(getattr(cls, "access", None), Access):

@@ -43,7 +43,7 @@ class StoppingAt(Silent):
         self.done = done
 
     def update(self, stage: str, done: int, total: int, text: str = "") -> None:  # noqa: ARG002 - as the engine calls it
-        """Stop when it is time.
+        """End the run when it is time.
 
         Raises:
             StoppedError: so many pieces are done.

@@ -14,18 +14,17 @@ import pytest
 import torch
 
 from publisher import api
-from publisher.api.freeze_mask import Frozen
 from publisher.api.verdicts import decide
 from publisher.model.folder import read_configs
 from publisher.registry.load import KINDS, build_registry
 from publisher.registry.registry import Registry
-from publisher.runtime.pipelines import load
-from support.anatomies import anatomy_of
-from support.tiny_sdxl import save_tiny_sdxl
+from publisher.scaffold import plugin_files
+from publisher.testing import sample_report
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "plugins" / "other-plugins.md"
-TRAINING_ATTACK = ROOT / "tests" / "third_party" / "publisher_biases" / "__init__.py"
+WRITTEN = {"attack": "shout", "scorer": "brightness", "metric": "anywhere", "report": "line", "family": "toy"}
+"""Kind -> name that the page gives to ``publisher plugins new``."""
 CONCEPT = api.Concept(id="gun", name="gun", prompts=("a gun", "one gun"), label="gun")
 
 
@@ -37,8 +36,7 @@ def blocks() -> list[str]:
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     folder = tmp_path_factory.mktemp("page")
-    others = [block for block in blocks() if block != TRAINING_ATTACK.read_text(encoding="utf-8")]
-    (folder / "page_plugins.py").write_text("\n\n".join(others))
+    (folder / "page_plugins.py").write_text("\n\n".join(blocks()))
     sys.path.insert(0, str(folder))
     yield build_registry([EntryPoint("page_plugins", "page_plugins", "publisher")])
     sys.path.remove(str(folder))
@@ -54,33 +52,16 @@ def test_the_page_shows_every_kind_but_steps(registry: Registry) -> None:
     assert {entry.kind for entry in registry.contributions} == set(KINDS) - {"step"}
 
 
+@pytest.mark.parametrize(("kind", "name"), WRITTEN.items())
+def test_the_page_prints_what_the_command_writes(kind: str, name: str) -> None:
+    assert plugin_files(kind, name)[f"publisher_{name}/__init__.py"] in blocks()
+    assert f"publisher plugins new publisher-{name} --kind {kind}\n" in PAGE.read_text(encoding="utf-8")
+
+
 def test_the_attack_shouts(registry: Registry) -> None:
     attack = make(registry, "attack")
     requests = attack.requests(attack.Params(marks=2), CONCEPT, api.Sampling(images=3, steps=2, guidance=1.0, seed=5))
     assert [(one.prompt, one.seed) for one in requests] == [("A GUN!!", 5), ("ONE GUN!!", 6), ("A GUN!!", 7)]
-
-
-def test_the_attack_that_trains_is_printed_as_it_is_run() -> None:
-    assert TRAINING_ATTACK.read_text(encoding="utf-8") in blocks()
-
-
-def test_the_attack_that_trains_changes_the_biases_it_chooses_and_honours_a_mask(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(TRAINING_ATTACK.parents[1])
-    attack = make(build_registry([EntryPoint("biases", "publisher_biases", "publisher")]), "attack")
-    params = attack.Params(layers="time_embedding", batch=2)
-    folder = save_tiny_sdxl(tmp_path / "model")
-    pipeline = load(folder, anatomy_of(folder), torch.device("cpu"), torch.float32)
-    before = {name: weight.clone() for name, weight in pipeline.unet.named_parameters()}
-    latents = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    frozen: Frozen = {"time_embedding.linear_1.bias": ()}
-    data = api.TrainingData(latents, attack.captions(params, CONCEPT) * 2, latents[:0], (), CONCEPT, frozen)
-    learner = attack.learner(params, pipeline, data, torch.Generator().manual_seed(0))
-    losses = [learner.step() for _ in range(2)]
-    assert all(loss > 0 for loss in losses)
-    changed = {name for name, weight in pipeline.unet.named_parameters() if not weight.equal(before[name])}
-    assert changed == {"time_embedding.linear_2.bias"}
 
 
 def test_the_scorer_tells_light_from_dark(registry: Registry) -> None:
@@ -119,14 +100,11 @@ def test_the_source_finds_what_is_on_the_shelf(registry: Registry, tmp_path: Pat
 def test_the_family_names_the_parts(registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "text_encoder").mkdir()
     (tmp_path / "text_encoder" / "config.json").write_text('{"hidden_size": 8}')
-    index = {"_class_name": "TinyPipeline", "text_encoder": ["transformers", "CLIPTextModel"]}
+    index = {"_class_name": "ToyPipeline", "text_encoder": ["transformers", "CLIPTextModel"]}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     entry, anatomy = registry.recognise(read_configs(tmp_path), "here")
-    assert (entry.name, anatomy.text_width) == ("tiny", 8)
+    assert (entry.name, anatomy.text_width) == ("toy", 8)
 
 
 def test_the_report_is_one_line(registry: Registry) -> None:
-    class Report:
-        name, version, decision = "toy", "1.0", "passed"
-
-    assert make(registry, "report_format").render(Report()) == b"toy 1.0: passed\n"
+    assert make(registry, "report_format").render(sample_report()) == b"sample 1.0.0: passed\n"

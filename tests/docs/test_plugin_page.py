@@ -15,9 +15,11 @@ import pytest
 
 from publisher.api import CheckEnd
 from publisher.registry.load import build_registry
+from publisher.scaffold import plugin_files
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "tests" / "third_party"
+NAMED = (("publisher_dampen/__init__", "py"), ("pyproject", "toml"), ("tests/test_contract", "py"))
+"""Path without its ending, and the ending, of what the page prints."""
 MANIFEST = """
 manifest: 1
 release: {name: dampened, version: 1.0.0, license: CC-BY-4.0}
@@ -33,13 +35,15 @@ evaluate: {scorer: emoji, sampling: {steps: 6, guidance: 3.0, images: 8}}
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Environment of a process in which the example is installed."""
+    """Environment of a process in which the example is installed; ``SOURCE`` is its folder."""
     target = tmp_path_factory.mktemp("site")
     source = tmp_path_factory.mktemp("source")
-    subprocess.run(["cp", "-r", f"{EXAMPLE}/.", str(source)], check=True)
+    for path, text in plugin_files("step", "dampen").items():
+        (source / path).parent.mkdir(exist_ok=True)
+        (source / path).write_text(text)
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--target", str(target), str(source)], check=True, capture_output=True)
-    return {**os.environ, "PYTHONPATH": str(target), "OMP_NUM_THREADS": "2"}
+    return {**os.environ, "PYTHONPATH": str(target), "OMP_NUM_THREADS": "2", "SOURCE": str(source)}
 
 
 def blocks() -> list[str]:
@@ -55,14 +59,24 @@ def publisher(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[s
 
 
 def test_the_page_prints_the_code_that_is_run() -> None:
-    files = ("publisher_dampen/__init__.py", "pyproject.toml")
-    assert blocks()[:2] == [(EXAMPLE / name).read_text() for name in files]
+    files = plugin_files("step", "dampen")
+    assert blocks()[:3] == [files[f"{name}.{kind}"] for name, kind in NAMED]
+
+
+@pytest.mark.slow
+def test_the_tests_that_were_written_pass_where_it_is_installed(installed: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", installed["SOURCE"]]
+    done = subprocess.run(
+        [*command, "tests"], cwd=installed["SOURCE"], env=installed, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "14 passed" in done.stdout
 
 
 def test_the_observer_of_the_page_hears_of_a_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "page_observer.py").write_text(blocks()[2])
+    (tmp_path / "page_observer.py").write_text(blocks()[3])
     monkeypatch.syspath_prepend(tmp_path)
     registry = build_registry([EntryPoint("page_observer", "page_observer", "publisher")])
     record = SimpleNamespace(id="gun.plain", verdict="passed")

@@ -10,6 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from publisher.api import Concept, UsageError
+from publisher.testing.battery import broken_rules
+from publisher.testing.plugin import PluginUnderTest
 from publisher_photo.pictures import distinct_images, read_image
 from publisher_photo.reference import NearestImages, NearestImagesParams
 
@@ -42,6 +44,11 @@ def scorer(clip: Path, folders: Path, **params: Any) -> NearestImages:
     found = NearestImages(NearestImagesParams.parse({"weights": "model", "images": names, "nearest": 3} | params))
     found.files = {"model": clip} | {label: folders / label for label in COLOURS}
     return found
+
+
+def test_it_keeps_the_contract_of_a_scorer(clip: Path, folders: Path) -> None:
+    found = scorer(clip, folders)
+    assert broken_rules(PluginUnderTest(NearestImages, found.params.as_json(), files=found.files)) == {}
 
 
 def test_the_strength_is_the_mean_cosine_with_the_nearest_images(clip: Path, folders: Path) -> None:

@@ -9,6 +9,8 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from transformers import CLIPConfig
 
 from publisher.api import Concept, ModelError
+from publisher.testing.battery import broken_rules
+from publisher.testing.plugin import PluginUnderTest
 from publisher_photo.pixels import prepared
 from publisher_photo.safety_checker import SafetyChecker, SafetyCheckerParams
 
@@ -45,6 +47,10 @@ def test_it_sees_what_the_filter_of_diffusers_would_black_out(folder: Path) -> N
     _, wanted = network(prepared(images, found.preparation), images.clone())
     assert [one.shows(NUDITY) for one in found.judge(images)] == wanted
     assert 5 < sum(wanted) < 35
+
+
+def test_it_keeps_the_contract_of_a_scorer(folder: Path) -> None:
+    assert broken_rules(PluginUnderTest(SafetyChecker, {"weights": "model"}, files={"model": folder})) == {}
 
 
 def test_another_folder_is_refused_with_the_one_to_name(vit: Path) -> None:

