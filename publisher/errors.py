@@ -10,10 +10,10 @@ class ExitCode(IntEnum):
     """What the command's exit code means; the same for every command, whatever the output format."""
 
     OK = 0
-    """Released, verified, or not worse."""
+    """Released, verified, pushed, or not worse."""
     REFUSED = 1
-    """The answer is no: a gate failed, a policy is broken, a package did not verify, or a release is worse than the one
-    before. Nothing was signed."""
+    """The answer is no: a gate failed, a policy is broken, a package did not verify, a release is worse than the one
+    before, or a repository of the hub holds something else. Nothing was signed, or tagged."""
     USAGE = 2
     """The user has to edit something: the command line, the manifest or policy, the model it names. A plan without a
     test that the policy requires is this too."""

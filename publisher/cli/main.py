@@ -108,6 +108,8 @@ class Commands(click.Group):
             super().main(args=given, prog_name=NAME, complete_var=COMPLETE)  # answers the shell and ends
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that torchvision is not there
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin lose to whatever else wants the cores
+        if sys.stderr is None or not sys.stderr.isatty():
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # in a log each step of a bar is a line
         with output.clean_stderr():
             logging.basicConfig(level=logging.ERROR, format="%(message)s")
             logging.getLogger("publisher.registry").setLevel(logging.WARNING)  # slow imports, families that crash

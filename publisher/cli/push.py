@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -79,6 +78,8 @@ def push(
 
     if tag is not None and no_tag:
         raise UsageError("--tag and --no-tag exclude each other")
+    if package.name in ("", ".."):
+        package = package.resolve()  # its key and its reports are named after it
     found = require_verified(Located(package), _key(package, key), "nothing was sent")
     if found.summary is None:
         raise UsageError("the package has no summary", where=str(package))
@@ -112,12 +113,8 @@ def _key(package: Path, given: Path | None) -> Path:
 
 def _client() -> HubClient:
     """Return the door to the hub; from here on no text can show its token."""
-    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # it names no exports
-
     from publisher.hub.client import HubClient
 
-    if not sys.stderr.isatty():
-        disable_progress_bars()
     client = HubClient(lambda text: output.note(f"Warning: {text}"))
     for secret in client.secrets:
         output.hide(secret)

@@ -34,6 +34,10 @@ LOG_IN = (
     "Log in with: hf auth login, with a token that may do this; or set HF_TOKEN.\n"
     "In CI a Trusted Publisher needs no stored token: id-token: write, and HF_OIDC_RESOURCE=ORG/NAME."
 )
+LATER = (
+    "Try again later: files that have arrived are not sent again. HF_ENDPOINT names the hub.\n"
+    "HF_HUB_OFFLINE=1 keeps to the cache: what it has is found by its commit, not by a tag."
+)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -90,7 +94,7 @@ class HubClient:
             except Exception as error:  # noqa: BLE001 - whatever the hub, the network or the disk says
                 raise self.translated(what, error) from None  # the original may quote a token
             finally:
-                for one in caught:
+                for one in (one for one in caught if issubclass(one.category, UserWarning)):  # not the library's own
                     self._warn(self.without_secrets(str(one.message)))
 
     def translated(self, what: str, error: Exception) -> PublisherError:
@@ -102,8 +106,7 @@ class HubClient:
         place = f"the hub did not {what}" + (f" ({status})" if status else "")
         answered = status is not None and 400 <= status < 500 and status not in (408, 429)
         if not answered and not isinstance(error, HFValidationError):
-            hint = "Try again; what has arrived is not sent again. HF_ENDPOINT and HF_HUB_OFFLINE say where is asked."
-            down = HubUnreachableError(f"{place}: {said}", hint=hint)
+            down = HubUnreachableError(f"{place}: {said}", hint=LATER)
             down.status = status
             return down
         hint = (

@@ -64,6 +64,7 @@ def test_a_push_is_one_commit_that_is_compared_tagged_and_noted(
     assert result.exit_code == 0, result.output
     repository = hub.repositories[NAME]
     assert held(hub) == contents
+    assert "Warning" not in result.stderr
     assert len(repository.commits) == 2
     assert repository.tags == {"v1.2.0": repository.branches["main"]}
     assert repository.settings == {"private": True, "gated": "manual"}
@@ -80,6 +81,15 @@ def test_a_push_is_noted_in_the_report_folder_where_there_is_one(push: Push, pac
     result = push("--json")
     assert json.loads(result.stdout) == json.loads((reports / "push.json").read_bytes())
     assert records(package) == [reports / "push.json"]
+
+
+def test_the_folder_one_stands_in_can_be_pushed(
+    hub: FakeHub, package: Path, public: Path, contents: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(package)
+    assert CliRunner().invoke(main, ["push", ".", NAME, "--key", str(public)]).exit_code == 0
+    assert held(hub) == contents
+    assert len(records(package)) == 1
 
 
 def test_pushing_again_sends_nothing_and_makes_no_commit(push: Push, hub: FakeHub) -> None:
