@@ -26,9 +26,10 @@ from publisher.package.layout import (
     RESOLVED,
     SUMMARY,
     SUMS,
+    TESTS,
+    former_tests,
     is_judged,
     is_payload,
-    test_result,
 )
 from publisher.package.measurements import Recomputed, check_measurements
 from publisher.package.statements import (
@@ -36,7 +37,7 @@ from publisher.package.statements import (
     DECISION_TYPE,
     PROVENANCE_TYPE,
     TEST_TYPE,
-    outcome,
+    outcomes,
     policies,
     properties,
     subjects,
@@ -83,7 +84,7 @@ def check_reports(
         findings += [*_attestations(tree, signed, report, key)]
         problems, done = check_measurements(tree, report)
         findings += problems
-        if summary is not None and summary != summarise(report):
+        if summary is not None and summary != summarise(report, former=_is_former(report, signed)):
             findings.append(Finding(Code.REPORT_OTHER, SUMMARY, "is not the summary of the report"))
     return summary, findings, done
 
@@ -188,17 +189,22 @@ def _safeguards(tree: Tree, signed: Mapping[str, str], report: ReleaseReport) ->
 
 
 def _attestations(tree: Tree, signed: Mapping[str, str], report: ReleaseReport, key: PublicKey) -> Iterator[Finding]:
-    required = set(attestations(report))
+    required = set(attestations(report, former=_is_former(report, signed)))
     present = {path for path in signed if path.startswith(ATTESTATIONS)}
     for path in sorted(required - present):
         yield Finding(Code.REPORT_ABSENT, path, "is not there")
     for path in sorted(present - required):
-        yield Finding(Code.REPORT_OTHER, path, "belongs to no check of the report")
+        yield Finding(Code.REPORT_OTHER, path, "is none that a release has")
     payload = {path: digest for path, digest in signed.items() if is_payload(path)}
     about = subjects(signed.get(SUMS, ""), payload)
     expectations = _expectations(report, signed)
     for path in sorted(required & present & tree.digests.keys()):
         yield from _attestation(tree, path, key, about, expectations[path])
+
+
+def _is_former(report: ReleaseReport, signed: Mapping[str, str]) -> bool:
+    """Return whether a package has an attestation of tests for each check, as packages had once."""
+    return TESTS not in signed and any(former_tests(check.id) in signed for check in checks(report))
 
 
 Expectation = tuple[str, Callable[[Mapping[str, Any]], bool]]
@@ -210,8 +216,9 @@ def _expectations(report: ReleaseReport, signed: Mapping[str, str]) -> dict[str,
         PROVENANCE: (PROVENANCE_TYPE, lambda predicate: _made_here(predicate, report)),
         DECISION: (DECISION_TYPE, lambda predicate: _decided(predicate, report, signed)),
     }
+    found[TESTS] = (TEST_TYPE, _says(outcomes(checks(report))))
     for check in checks(report):
-        found[test_result(check.id)] = (TEST_TYPE, _says(outcome(check)))
+        found[former_tests(check.id)] = (TEST_TYPE, _says(outcomes([check])))
     return found
 
 

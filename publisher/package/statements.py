@@ -1,4 +1,4 @@
-"""The attestations' statements: how the release was made, what each check found, what was decided.
+"""The attestations' statements: how the release was made, what its checks found, what was decided.
 
 Every statement is about the same subjects: ``release/SHA256SUMS`` first, whose digest stands for names and contents of
 the whole payload, then each file of the payload. Numbers stay in the report and are referred to by its digest.
@@ -6,13 +6,13 @@ the whole payload, then each file of the payload. Numbers stay in the report and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from publisher.api import CheckRecord, ReleaseReport
 from publisher.package.dsse import STATEMENT_TYPE
-from publisher.package.layout import DECISION, PROVENANCE, REPORT, REPORTS, RESOLVED, SUMS, test_result
+from publisher.package.layout import DECISION, PROVENANCE, REPORT, REPORTS, RESOLVED, SUMS, TESTS
 from publisher.package.summary import checks
 
 PROVENANCE_TYPE = "https://slsa.dev/provenance/v1"
@@ -47,23 +47,26 @@ def statements(
     """
     about = subjects(sums_digest, digests)
     found = {PROVENANCE: _statement(about, PROVENANCE_TYPE, _provenance(report, digests))}
-    for check in checks(report):
-        found[test_result(check.id)] = _statement(about, TEST_TYPE, _test(check, digests))
+    found[TESTS] = _statement(about, TEST_TYPE, _tests(report, digests))
     if report.decision == "passed":
         found[DECISION] = _statement(about, DECISION_TYPE, _decision(report, digests, created))
     return found
 
 
-def outcome(check: CheckRecord) -> dict[str, Any]:
-    """Return a verdict in the words of in-toto's test result; *unknown* is no pass, nor is what a policy waives."""
-    result = _RESULTS[check.verdict]
-    if check.waiver and result == "PASSED":
-        result = "WARNED"
+def outcomes(checks: Iterable[CheckRecord]) -> dict[str, Any]:
+    """Return verdicts in the words of in-toto's test result: *unknown* is no pass, nor is what a policy waives.
+
+    The result of all is that of the worst; of no check at all it is no pass.
+    """
+    found: dict[str, list[str]] = {"PASSED": [], "WARNED": [], "FAILED": []}
+    for check in checks:
+        result = _RESULTS[check.verdict]
+        found["WARNED" if check.waiver and result == "PASSED" else result].append(check.id)
     return {
-        "result": result,
-        "passedTests": [check.id] if result == "PASSED" else [],
-        "warnedTests": [check.id] if result == "WARNED" else [],
-        "failedTests": [check.id] if result == "FAILED" else [],
+        "result": next((result for result in ("FAILED", "WARNED", "PASSED") if found[result]), "FAILED"),
+        "passedTests": found["PASSED"],
+        "warnedTests": found["WARNED"],
+        "failedTests": found["FAILED"],
     }
 
 
@@ -120,9 +123,10 @@ def _provenance(report: ReleaseReport, digests: Mapping[str, str]) -> dict[str, 
     }
 
 
-def _test(check: CheckRecord, digests: Mapping[str, str]) -> dict[str, Any]:
-    files = [RESOLVED, REPORT, *([REPORTS + check.evidence] if check.evidence else [])]
-    return {**outcome(check), "configuration": [_resource(path, digests[path]) for path in files]}
+def _tests(report: ReleaseReport, digests: Mapping[str, str]) -> dict[str, Any]:
+    evidence = sorted({REPORTS + check.evidence for check in checks(report) if check.evidence})
+    files = [_resource(path, digests[path]) for path in (RESOLVED, REPORT, *evidence)]
+    return {**outcomes(checks(report)), "configuration": files}
 
 
 def _decision(report: ReleaseReport, digests: Mapping[str, str], created: datetime) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Literal
 from publisher.api import CheckRecord, ClaimRecord, Gate, ReleaseReport, Verdict
 from publisher.api.claims import Binding, MembraneUse
 from publisher.api.params import Params
-from publisher.package.layout import DECISION, PROVENANCE, test_result
+from publisher.package.layout import DECISION, PROVENANCE, TESTS, former_tests
 
 
 class CheckSummary(Params):
@@ -50,12 +50,15 @@ class ReleaseSummary(Params):
     """Paths of the attestations that must be in the package, each signed by its publisher."""
 
 
-def attestations(report: ReleaseReport) -> tuple[str, ...]:
-    """Return the paths of the attestations that a release with this report must have, sorted."""
-    paths = [PROVENANCE, *(test_result(check.id) for check in checks(report))]
-    if report.decision == "passed":
-        paths.append(DECISION)
-    return tuple(sorted(paths))
+def attestations(report: ReleaseReport, *, former: bool = False) -> tuple[str, ...]:
+    """Return the paths of the attestations that a release with this report must have, sorted.
+
+    Args:
+        report: the release's.
+        former: as packages had them once, with one attestation of tests a check.
+    """
+    tests = [former_tests(check.id) for check in checks(report)] if former else [TESTS]
+    return tuple(sorted([PROVENANCE, *tests, *([DECISION] if report.decision == "passed" else [])]))
 
 
 def checks(report: ReleaseReport) -> tuple[CheckRecord, ...]:
@@ -63,8 +66,8 @@ def checks(report: ReleaseReport) -> tuple[CheckRecord, ...]:
     return tuple(check for claim in report.claims for check in claim.checks)
 
 
-def summarise(report: ReleaseReport) -> ReleaseSummary:
-    """Summarise a report."""
+def summarise(report: ReleaseReport, *, former: bool = False) -> ReleaseSummary:
+    """Summarise a report; ``former`` as for :func:`attestations`."""
     return ReleaseSummary(
         name=report.name,
         version=report.version,
@@ -76,7 +79,7 @@ def summarise(report: ReleaseReport) -> ReleaseSummary:
         claims=tuple(map(_claim, report.claims)),
         versions=report.versions,
         manifest_sha256=report.manifest_sha256,
-        attestations=attestations(report),
+        attestations=attestations(report, former=former),
     )
 
 

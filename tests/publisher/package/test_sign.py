@@ -78,7 +78,7 @@ def test_each_attestation_says_its_part(signed: Path) -> None:
     folder = signed / "release/attestations"
     provenance = statement(folder / "provenance.sigstore.json")["predicate"]
     assert "L1 at most" in provenance["buildDefinition"]["internalParameters"]["buildLevel"]
-    test = statement(folder / "test-result.cigarette.plain.sigstore.json")["predicate"]
+    test = statement(folder / "test-result.sigstore.json")["predicate"]
     assert (test["result"], test["passedTests"]) == ("PASSED", ["cigarette.plain"])
     decision = statement(folder / "svr.sigstore.json")["predicate"]
     assert decision["timeCreated"] == "2026-01-02T03:04:05Z"

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from publisher.api import ReleaseReport
+from publisher.model.files import json_bytes
 from publisher.package import dsse, keys, sign, sums
+from publisher.package.summary import summarise
 from publisher.package.verify import verify
 from support.evaluating import REPORT, Make, codes, places, release_again, resign
 from support.packages import CREATED, build_unsigned, interval
@@ -41,7 +44,7 @@ def test_a_package_signed_without_a_report_is_refused(package: Path, key_pair: t
 
 
 def test_a_package_signed_without_an_attestation_is_refused(package: Path, key_pair: tuple[Path, Path]) -> None:
-    name = "release/attestations/test-result.cigarette.plain.sigstore.json"
+    name = "release/attestations/test-result.sigstore.json"
     (package / name).unlink()
     resign(package, key_pair[0])
     assert places(verify(package, key_pair[1]), "V030") == {name}
@@ -81,8 +84,8 @@ def test_a_swapped_attestation_is_refused(package: Path, key_pair: tuple[Path, P
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("test-result.cigarette.plain", lambda predicate: predicate.update(result="WARNED")),
-        ("test-result.cigarette.plain", lambda predicate: predicate.update(passedTests=[])),
+        ("test-result", lambda predicate: predicate.update(result="WARNED")),
+        ("test-result", lambda predicate: predicate.update(passedTests=[])),
         ("svr", lambda predicate: predicate["properties"].append("PUBLISHER_CLAIM_PASSED:more")),
         ("provenance", lambda predicate: predicate["buildDefinition"]["externalParameters"].update(version="9")),
         ("provenance", lambda predicate: predicate["buildDefinition"].update(resolvedDependencies=[])),
@@ -99,6 +102,24 @@ def test_an_attestation_that_says_something_else_than_the_report_is_refused(
     found = verify(package, key_pair[1])
     assert codes(found) == {"V031"}
     assert places(found, "V031") == {f"release/attestations/{name}.sigstore.json"}
+
+
+@pytest.mark.parametrize(("says", "found"), [("PASSED", set()), ("WARNED", {"V031"})])
+def test_one_attestation_a_check_is_how_packages_once_were_and_verifies(
+    package: Path, key_pair: tuple[Path, Path], says: str, found: set[str]
+) -> None:
+    file = package / "release/release.json"
+    report = ReleaseReport.model_validate_json((package / REPORT).read_bytes())
+    file.write_bytes(json_bytes(summarise(report, former=True).as_json()))
+    release_again(package, key_pair[0])
+    folder = package / "release/attestations"
+    statement = dsse.statement(dsse.parse((folder / "test-result.sigstore.json").read_bytes())[0])
+    statement["predicate"]["result"] = says
+    (folder / "test-result.sigstore.json").unlink()
+    former = folder / "test-result.cigarette.plain.sigstore.json"
+    former.write_bytes(sign._attest(statement, keys.load_private(key_pair[0])))
+    resign(package, key_pair[0])
+    assert codes(verify(package, key_pair[1])) == found
 
 
 def test_a_summary_of_something_else_than_the_report_is_refused(package: Path, key_pair: tuple[Path, Path]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from publisher.api import Check, ReleaseReport
-from publisher.package.statements import outcome, policies, properties
+from publisher.package.statements import outcomes, policies, properties
 from publisher.policy import LoadedPolicy, PolicyError, facts_of_plan, facts_of_report, judge_facts, under_policy
 from publisher.policy.answer import PolicyAnswer
 from publisher.policy.schema import Policy
@@ -130,8 +130,8 @@ def test_a_waiver_is_recorded_and_the_verdict_stays(policy: Read, report: Releas
     assert (found.decision, check.verdict) == ("passed", "passed")
     assert check.waiver is not None
     assert check.waiver.sentence() == "WAIVED until 2026-12-31 by board: ticket 1"
-    assert outcome(check)["result"] == "WARNED"
-    assert outcome(check)["warnedTests"] == ["cigarette.plain"]
+    assert outcomes([check])["result"] == "WARNED"
+    assert outcomes([check])["warnedTests"] == ["cigarette.plain"]
     assert "PUBLISHER_CHECK_WAIVED:cigarette.plain" in properties(found)
     named = policies(found, {"release/manifest.resolved.json": "0" * 64})
     assert named[1] == {"name": "policy.yaml", "digest": {"sha256": answer.loaded.sha256}}
@@ -152,7 +152,7 @@ def test_no_key_of_a_policy_loosens_anything(policy: Read, record: dict[str, Any
             found = under_policy(bad, ask(policy(text), bad))
             assert found.decision == verdict
             assert [check.verdict for check in found.claims[0].checks] == [verdict]
-            assert outcome(found.claims[0].checks[0]) == outcome(bad.claims[0].checks[0])
+            assert outcomes(found.claims[0].checks) == outcomes(bad.claims[0].checks)
     strict = "licenses: [MIT]\n" + REQUIRE.replace("0.1", "0.05")
     broken = set(ask(policy(strict), ReleaseReport.parse(record)).lines(short=True))
     for name in ("scorers", "plugins", "max_age"):
