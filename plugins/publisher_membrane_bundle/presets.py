@@ -11,13 +11,14 @@ and its neighbours up to 0.89 (Batman and Superman), and a prompt with the name 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from publisher.api import ModelInfo, Scope
+from publisher.api import Concept, ModelInfo, Scope
 from publisher.api.presets import preset_of
 from publisher.api.words import stand_ins
 from publisher_membrane_bundle.params import MembraneParams
-from publisher_membrane_bundle.plan import choose, surrogates_of
+from publisher_membrane_bundle.plan import choose, surrogates_of, texts_of
 
 THRESHOLD = 0.9
 PRESETS: dict[str, dict[str, Any]] = {
@@ -33,6 +34,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "large": {"warmup": 500, "transport": {"threshold": THRESHOLD}},
     "paper": {"trainer": "exact", "warmup": 500, "dynamic_resolution": True, "transport": {"stop_words": []}},
 }
+POOL = 16, 32
+"""Least and largest number of trajectories: one for each text that is trained, as far as that goes."""
 
 
 def resolve(params: MembraneParams, scope: Scope, model: ModelInfo) -> MembraneParams:
@@ -48,14 +51,24 @@ def resolve(params: MembraneParams, scope: Scope, model: ModelInfo) -> MembraneP
         UsageError: no concept, or a name that is none.
     """
     preset = preset_of(params.preset, model)
+    wanted = [one for one in choose(params, scope) if one.id not in params.reuse]
     values = dict(PRESETS[preset])
     if params.mode == "merge":
         del values["transport"]  # merged membranes do not see the prompt
     steps = params.steps if "steps" in params.model_fields_set else values.get("steps", params.steps)
     full = params.filled({**values, "warmup": min(values["warmup"], steps)})
+    if full.trainer == "pool" and "pool" not in params.model_fields_set:
+        full = full.model_copy(update={"pool": _trajectories(full, wanted)})
     given = surrogates_of(full)
-    trained = [one for one in choose(full, scope) if one.id not in full.reuse and one.id not in given]
+    trained = [one for one in wanted if one.id not in given]
     asked = params.surrogates == "auto" and "surrogates" in params.model_fields_set
     empty = preset == "paper" and not asked
     found = dict.fromkeys((one.id for one in trained), "") if empty else stand_ins(trained, scope, model)
     return full.model_copy(update={"preset": preset, "surrogates": given | found})
+
+
+def _trajectories(params: MembraneParams, trained: Sequence[Concept]) -> int:
+    """Return a number of trajectories: with fewer than there are texts, the last texts hardly get a turn."""
+    texts = max((len(texts_of(params, one)) for one in trained), default=0)
+    least, most = POOL
+    return min(max(least, len(trained) * texts), most)

@@ -54,6 +54,16 @@ def test_what_is_decided_is_decided_once(model: ModelInfo, preset: str) -> None:
     assert resolve(MembraneParams.parse(found.as_json()), SCOPE, model) == found
 
 
+@pytest.mark.parametrize(("texts", "expected"), [(3, 16), (12, 24), (100, 32)])
+def test_every_text_gets_a_trajectory_as_far_as_that_goes(model: ModelInfo, texts: int, expected: int) -> None:
+    many = [f"a {{}} emoji {number}" for number in range(texts)]
+    going = (concept("skull"), concept("bomb"))
+    going = tuple(one.model_copy(update={"prompts": tuple(text.format(one.name) for text in many)}) for one in going)
+    found = resolve(MembraneParams.parse({}), Scope(concepts=going, keep=SCOPE.keep), model)
+    assert found.pool == expected
+    assert resolve(MembraneParams.parse({"pool": 2}), Scope(concepts=going, keep=SCOPE.keep), model).pool == 2
+
+
 @pytest.mark.parametrize("preset", ["small", "large"])
 def test_by_default_most_prompts_leave_a_membrane_shut(model: ModelInfo, preset: str) -> None:
     assert not any("threshold" in note for note in notes(decided(model, preset=preset), SCOPE.concepts))
