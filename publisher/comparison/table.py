@@ -166,12 +166,12 @@ def _difference(
     if first.scorer and _judge(reference, first) != _judge(subject, second):
         return Difference(outcome="not compared", how="other scorers, or other versions of them, judged")
     ours, theirs = reference.rows.get(first.id, ()), subject.rows.get(second.id, ())
-    if not ours or not _counts_images(first):
+    if not ours or not counts_images(first):
         return _by_intervals(first.measurement.hardened, second.measurement.hardened, first.better)
     return _by_images(ours, theirs, first.better)
 
 
-def _counts_images(check: CheckRecord) -> bool:
+def counts_images(check: CheckRecord) -> bool:
     """Return whether a check's number is a share of judged images, or a difference of such shares."""
     metric = own_metrics().get(check.metric)
     return metric is not None and metric.judged and check.unit in ("share", "points")
@@ -186,7 +186,7 @@ def _judge(subject: Subject, check: CheckRecord) -> object:
 def _by_images(
     ours: Sequence[EvidenceRow], theirs: Sequence[EvidenceRow], better: Literal["lower", "higher"]
 ) -> Difference:
-    first, second = ({_request(row): row for row in rows} for rows in (ours, theirs))
+    first, second = ({request_of(row): row for row in rows} for rows in (ours, theirs))
     if first.keys() != second.keys():
         same = len(first.keys() & second.keys())
         how = f"other prompts or seeds: {same} of {len(first)} and {len(second)} images are of the same request"
@@ -197,19 +197,31 @@ def _by_images(
     if other:
         how = f"{other} of {len(first)} images of the base model differ: made on another machine or by other versions"
         return Difference(outcome="not compared", how=how)
-    pairs = [_pair(first[key], second[key]) for key in first]
-    metric = own_metrics()["kept-accuracy"]
-    interval = metric().measure(metric.Params.parse({"min_base": 0.0}), pairs).hardened
+    interval = paired_interval(ours, theirs)
     if interval.low <= 0 <= interval.high:
         outcome: Outcome = "not told apart"
     else:
         outcome = "better" if (interval.value < 0) == (better == "lower") else "worse"
     equal = sum(first[key].hardened_sha256 == second[key].hardened_sha256 for key in first)
-    how = f"{len(pairs)} pairs of images" + (f", {equal} of them equal" if equal else "")
+    how = f"{interval.n} pairs of images" + (f", {equal} of them equal" if equal else "")
     return Difference(outcome=outcome, interval=interval, how=how)
 
 
-def _request(row: EvidenceRow) -> tuple[object, ...]:
+def paired_interval(first: Sequence[EvidenceRow], second: Sequence[EvidenceRow]) -> Interval:
+    """Return the share of the second rows that show the concept less that of the first, with its interval.
+
+    Args:
+        first: judged images of one model, in any order.
+        second: of the other, of the same requests.
+    """
+    others = {request_of(row): row for row in second}
+    pairs = [_pair(row, others[request_of(row)]) for row in first]
+    metric = own_metrics()["kept-accuracy"]
+    return metric().measure(metric.Params.parse({"min_base": 0.0}), pairs).hardened
+
+
+def request_of(row: EvidenceRow) -> tuple[object, ...]:
+    """Return what was asked for, and how it was sampled."""
     return (row.concept, row.prompt, row.negative_prompt, row.seed, row.sampler, row.steps, row.guidance)
 
 
