@@ -16,7 +16,9 @@ from publisher.api.freeze_mask import FILE
 from publisher.api.membranes import INDEX, MembraneIndex, Transport, membrane_bytes
 from publisher.auditing import audit
 from publisher.cli import main
+from publisher.engine.plan import locate_model
 from publisher.package import build, keys, sign
+from publisher.registry import load_registry
 from publisher.runtime.pipelines import twin
 from publisher_emoji import model_folder
 from support.attaching import entry, images, members_for
@@ -67,20 +69,10 @@ def test_a_pushed_package_verifies_loads_and_generates_however_it_was_received(
         loaded = publisher.load(received, verify_key=public, device="cpu")
         assert loaded.membranes.concepts == ("pizza",)
         torch.testing.assert_close(images(loaded, ["a pizza"]), expected, atol=0, rtol=0)
-        with publisher.guard(twin(pipeline).unet, received, verify_key=public) as guard:
-            assert len(list(guard.parameters())) > 0
-        assert audit(in_cache, received, public).verdict == "complies"
-
-
-def test_a_package_in_the_cache_is_the_same_base_model_as_in_its_folder(
-    hub: FakeHub, released: Path, public: Path, tmp_path: Path
-) -> None:
-    from publisher.engine.plan import locate_model
-    from publisher.registry import load_registry
-
-    assert CliRunner().invoke(main, ["push", str(released), NAME, "--key", str(public)]).exit_code == 0
-    places = [released, Path(snapshot_download(NAME)), Path(snapshot_download(NAME, local_dir=tmp_path / "local"))]
-    found = [locate_model(str(place), load_registry(), Path(), fetch=False) for place in places]
-    assert len({one.folder.digest for one in found if one}) == 1
-    assert len({tuple(sorted(one.folder.digests)) for one in found if one}) == 1
-    assert [one.folder.ignored for one in found if one] == [found[0].folder.ignored if found[0] else None] * 3
+    with publisher.guard(twin(pipeline).unet, in_folder, verify_key=public) as guard:
+        assert len(list(guard.parameters())) > 0
+    assert audit(in_cache, f"hf:{NAME}@v1.2.0", public).verdict == "complies"
+    places = [str(released), in_cache, in_folder]
+    models = [locate_model(place, load_registry(), Path(), fetch=False) for place in places]
+    assert len({(one.folder.digest, *sorted(one.folder.digests), *one.folder.ignored) for one in models if one}) == 1
+    assert None not in models
