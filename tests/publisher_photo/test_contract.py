@@ -13,9 +13,10 @@ from publisher_photo.zero_shot import ZeroShot
 
 def test_scorers_of_networks_keep_the_contract(vit: Path, clip: Path) -> None:
     classes = {"cup": ["espresso", "cup"], "dog": ["tabby cat"]}
+    texts = {"templates": {"object": ["a photo of {label}"]}, "others": {"object": ["a photo of a wall"]}}
     found = [
         PluginUnderTest(LabelledClassifier, {"weights": "vit", "classes": classes}, files={"vit": vit}),
-        PluginUnderTest(ZeroShot, {"weights": "clip", "others": {"object": ["a wall"]}}, files={"clip": clip}),
+        PluginUnderTest(ZeroShot, {"weights": "clip", **texts}, files={"clip": clip}),
     ]
     answer_all(found)
     assert [broken_rules(one) for one in found] == [{}, {}]
