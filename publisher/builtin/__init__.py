@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from publisher.api import Attack, Executor, Metric, ModelFamily, ModelSource, NoParams, ReportFormat, hookimpl
+from publisher.api import Attack, Executor, Metric, ModelFamily, ModelSource, ReportFormat, hookimpl
 
 
 @hookimpl
@@ -40,8 +41,8 @@ def publisher_register_sources() -> Sequence[type[ModelSource]]:
 
 
 @hookimpl
-def publisher_register_executors() -> Sequence[type[Executor[NoParams]]]:
-    """Return ``local``."""
+def publisher_register_executors() -> Sequence[type[Executor[Any]]]:
+    """Return ``local``, ``processes`` and ``ray``."""
     from publisher.builtin.executors import EXECUTORS
 
     return EXECUTORS

@@ -124,7 +124,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Executo
     made = []
 
     def make(**params: Any) -> Executor[Any]:
-        made.append(looks.Processes(looks.ProcessesParams(**params)))
+        made.append(looks.Helpers(looks.HelpersParams(**params)))
         return made[-1]  # type: ignore[no-any-return]
 
     yield make

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from publisher.api import Check, Claim, Concept, Gate, Sampling, Scope
+from publisher.api import Check, Claim, Concept, Executor, Gate, Sampling, Scope
 from publisher.builtin.attacks.asking import ASKING
 from publisher.builtin.executors import Local
+from publisher.builtin.executors.processes import ProcessesParams
 from publisher.builtin.metrics import METRICS
 from publisher.evaluate.checks import Evaluation, run_checks
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, ReleaseScorer, Setting, StepClaim, Tools
@@ -19,6 +21,7 @@ from publisher.evaluate.store import ImageStore
 from publisher_emoji import caption, model_folder, vocabulary
 from publisher_emoji.plugin import EmojiScorer
 from support.anatomies import EMBEDDED
+from support.working import Risky
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 SAMPLING = Sampling(steps=4, guidance=3.0, images=8)
@@ -55,13 +58,13 @@ CLAIM = Claim(
 )
 
 
-def evaluate(hardened: Path, images: Path | None) -> Evaluation:
+def evaluate(hardened: Path, images: Path | None, executor: Executor[Any] | None = None) -> Evaluation:
     tools = Tools(
         attacks={attack.name: attack() for attack in ASKING},
         metrics={metric.name: metric() for metric in METRICS},
         scorers={"emoji": ReleaseScorer("emoji", EmojiScorer(), ("object", "style"))},
         judges={"object": "emoji", "style": "emoji"},
-        executor=Local(),
+        executor=executor or Local(),
     )
     models = ModelsUnderTest(ModelUnderTest.of(model_folder(), EMBEDDED), ModelUnderTest.of(hardened, EMBEDDED))
     setting = Setting("cpu", "float32", ImageStore(images))
@@ -100,6 +103,20 @@ def test_what_the_store_held_makes_no_difference(store: Path) -> None:
     """Show that a second run, from the store or from nothing, gives the same bytes."""
     first, again, alone = (evaluate(model_folder(), folder) for folder in (store, store, None))
     assert first == again == alone
+
+
+@pytest.mark.slow
+def test_processes_of_which_one_is_killed_give_the_same_bytes(store: Path, tmp_path: Path) -> None:
+    executor = Risky(ProcessesParams(workers=2))
+    executor.mark = tmp_path / "killed"
+    try:
+        apart = evaluate(model_folder(), None, executor)
+    finally:
+        executor.close()
+    here = evaluate(model_folder(), store)
+    assert executor.mark.exists()
+    assert here.evidence
+    assert (apart.evidence, apart) == (here.evidence, here)
 
 
 def test_a_model_that_cannot_be_loaded_is_unknown(store: Path, tmp_path: Path) -> None:

