@@ -37,6 +37,7 @@ from publisher.package.statements import (
     DECISION_TYPE,
     PROVENANCE_TYPE,
     TEST_TYPE,
+    decided_at,
     outcomes,
     policies,
     properties,
@@ -229,7 +230,8 @@ def _says(expected: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], bool]:
 def _decided(predicate: Mapping[str, Any], report: ReleaseReport, signed: Mapping[str, str]) -> bool:
     verifier = predicate.get("verifier")
     named = verifier.get("policies") if isinstance(verifier, dict) else None
-    return predicate.get("properties") == properties(report) and named == policies(report, signed)
+    known = predicate.get("properties") == properties(report) and named == policies(report, signed)
+    return known and decided_at(predicate) is not None
 
 
 def _made_here(predicate: Mapping[str, Any], report: ReleaseReport) -> bool:

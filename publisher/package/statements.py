@@ -88,6 +88,16 @@ def policies(report: ReleaseReport, digests: Mapping[str, str]) -> list[dict[str
     return [*own, _resource(report.policy.name, report.policy.sha256)] if report.policy else own
 
 
+def decided_at(predicate: Mapping[str, Any]) -> datetime | None:
+    """Return the time that a decision's statement says; None: it says none that can be read."""
+    said = predicate.get("timeCreated")
+    try:
+        found = datetime.fromisoformat(said) if isinstance(said, str) else None
+    except ValueError:
+        return None
+    return found if found is not None and found.tzinfo is not None else None
+
+
 def _statement(about: list[dict[str, Any]], kind: str, predicate: dict[str, Any]) -> dict[str, Any]:
     return {"_type": STATEMENT_TYPE, "subject": about, "predicateType": kind, "predicate": predicate}
 

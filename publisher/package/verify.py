@@ -39,6 +39,7 @@ from publisher.package.measurements import Recomputed
 from publisher.package.received import received
 from publisher.package.reports import check_reports
 from publisher.package.signature import check_signature, differences
+from publisher.package.statements import decided_at
 from publisher.package.summary import ReleaseSummary
 from publisher.package.tree import Tree
 from publisher.strict_json import strict_object
@@ -115,9 +116,9 @@ def _report(tree: Tree) -> ReleaseReport:
     return ReleaseReport.parse(strict_object(_verified(tree, REPORT, MAX_TEXT_BYTES)))
 
 
-def _decided(tree: Tree) -> datetime:
+def _decided(tree: Tree) -> datetime | None:
     statement = dsse.statement(dsse.parse(_verified(tree, DECISION, MAX_SIGNATURE_BYTES))[0])
-    return datetime.fromisoformat(statement["predicate"]["timeCreated"])
+    return decided_at(statement["predicate"])
 
 
 def _verified(tree: Tree, path: str, limit: int) -> bytes:

@@ -33,7 +33,16 @@ def commands() -> list[list[str]]:
 
 
 def test_every_command_has_the_options_of_the_page() -> None:
-    assert [words[0] for words in commands()] == ["plan", "release", "report", "report", "verify", "plan", "release"]
+    assert [words[0] for words in commands()] == [
+        "plan",
+        "release",
+        "report",
+        "report",
+        "verify",
+        "push",
+        "plan",
+        "release",
+    ]
     for name, *words in commands():
         command = main.get_command(click.Context(main), name)
         assert command is not None
