@@ -136,13 +136,17 @@ def walk_tree(folder: Path, *, cache: HubCache | None = None, aside: str = "") -
     return tree
 
 
-def read_tree(folder: Path) -> Tree:
+def read_tree(folder: Path, *, cache: HubCache | None = None) -> Tree:
     """Walk a folder and hash each regular file.
+
+    Args:
+        folder: what is walked.
+        cache: whose links into its store are followed; None: no link is.
 
     Raises:
         UsageError: the folder itself cannot be read.
     """
-    tree = walk_tree(folder)
+    tree = walk_tree(folder, cache=cache)
     for path in sorted(tree.files):
         tree.hash(path)
     return tree

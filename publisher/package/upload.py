@@ -19,10 +19,10 @@ from publisher.api.header import HeaderError, header_length, read_header
 from publisher.codes import Code, Finding
 from publisher.errors import UsageError
 from publisher.package.content import check_code, check_index, check_model_index
+from publisher.package.hub_cache import HubCache
 from publisher.package.kinds import is_training_state, problem
 from publisher.package.layout import CODE_TYPES, MAX_TEXT_BYTES, MODEL_INDEX, suffix
-from publisher.package.received import received
-from publisher.package.tree import Tree, read_file
+from publisher.package.tree import Tree, read_file, read_tree
 from publisher.strict_json import JsonError, count_entries, strict_json
 
 _SHARD = re.compile(
@@ -98,7 +98,7 @@ class Upload:
 
 
 def read_upload(path: Path) -> tuple[Upload, Tree]:
-    """Hash and sort the files of an upload.
+    """Hash and sort the files of an upload; all of them, also those that a hub's client leaves beside a model.
 
     Args:
         path: a folder, or one ``.safetensors`` file.
@@ -114,9 +114,7 @@ def read_upload(path: Path) -> tuple[Upload, Tree]:
     if not path.exists():
         raise UsageError("is not there", where=str(path), hint="Give a folder, or a .safetensors file.")
     single = not path.is_dir()
-    tree = read_file(path) if single else received(path)
-    for name in sorted(tree.files - tree.digests.keys()):
-        tree.hash(name)
+    tree = read_file(path) if single else read_tree(path, cache=HubCache.around(path))
     kind: Literal["pipeline", "folder"] = "pipeline" if MODEL_INDEX in tree.digests else "folder"
     upload = Upload(tree.root, "file" if single else kind, dict(tree.digests))
     git = f"{_GIT}HEAD" in tree.digests

@@ -196,6 +196,18 @@ def test_a_fine_tuned_model_in_the_cache_is_read(snapshot: Path) -> None:
     assert tree.recheck() == []
 
 
+def test_an_upload_hides_nothing_among_the_notes_of_a_hubs_client(package: Path) -> None:
+    notes = package / ".cache/huggingface"
+    notes.mkdir(parents=True)
+    (notes / "model.safetensors.metadata").write_text("a\nb\n1.0\n")
+    assert not read_upload(package)[0].unexamined
+    shutil.copy(package / UNET, notes / "hidden.safetensors")
+    (notes / "hidden.bin").write_bytes(b"\x80\x02}q\x00.")
+    upload, _ = read_upload(package)
+    assert ".cache/huggingface/hidden.safetensors" in upload.headers
+    assert ".cache/huggingface/hidden.bin" in upload.unexamined
+
+
 def test_a_missing_folder_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read as a folder"):
         received(tmp_path / "none")
