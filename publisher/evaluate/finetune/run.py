@@ -18,7 +18,7 @@ from publisher.evaluate.dispatch import dispatch
 from publisher.evaluate.evidence import pixels_sha256
 from publisher.evaluate.finetune.data import HELD_OUT, AttackerImages
 from publisher.evaluate.finetune.plans import TrialJob, TrialPlan, TrialPlanner, frozen_digest
-from publisher.evaluate.finetune.trials import Trained, TrialTask, TrialTasks, perform
+from publisher.evaluate.finetune.trials import Trained, TrialTask, TrialTasks, original, perform
 from publisher.evaluate.prepare import PreparedCheck
 from publisher.evaluate.requests import one_line
 from publisher.evaluate.scorers import agreed, features, in_word, judgements, loaded
@@ -124,6 +124,8 @@ class _TrialRunner:
                     meter.settle(sum(job.plan.cost for job in chunk))
             except Unmeasured as error:
                 self.problems |= {job.key: str(error) for chunk in waiting for job in chunk}
+            finally:
+                original.cache_clear()
 
     def _missing(self, plans: Sequence[TrialPlan]) -> Iterator[TrialJob]:
         seen = set()

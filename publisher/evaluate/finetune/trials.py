@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,12 +110,61 @@ class Trained:
 def perform(tasks: TrialTasks) -> list[Trained]:
     """Run trials. A crash is an answer, not an exception.
 
-    Models are loaded and adapters added one after the other: libraries patch torch while they do it.
+    Models are loaded and adapters added one after the other: libraries patch torch while they do it. A small model, of
+    which trials run side by side, stays loaded for the next ones, which begin from copies.
     """
     if tasks.workers == 1:
-        return [_run(_begin(task)) for task in tasks.trials]
-    begun = one_thread_each(_begin, tasks.trials, 1)
+        return [_run(_begin(task, _Original(task.folder, task.anatomy, task.device))) for task in tasks.trials]
+    begun = one_thread_each(
+        lambda task: _begin(task, original(task.folder, task.anatomy, task.device)), tasks.trials, 1
+    )
     return one_thread_each(_run, begun, tasks.workers)
+
+
+class _Original:
+    """A model as it lies in its folder, and the latents of images by it.
+
+    Args:
+        folder: of the model.
+        anatomy: of the model.
+        device: kind of device that it is trained on.
+        kept: trials get copies of the pipeline; False: there is one trial, which gets the pipeline itself.
+    """
+
+    def __init__(self, folder: Path, anatomy: Anatomy, device: str, *, kept: bool = False) -> None:
+        self._folder, self._anatomy, self._device, self._kept = folder, anatomy, device, kept
+        self._encoded: dict[str, torch.Tensor] = {}
+
+    @cached_property
+    def _loaded(self) -> Any:
+        import torch
+
+        from publisher.runtime.pipelines import load
+
+        return load(self._folder, self._anatomy, torch.device(self._device), torch.float32)
+
+    def pipeline(self) -> Any:
+        """Return a pipeline to train, in float32."""
+        return copy.deepcopy(self._loaded) if self._kept else self._loaded
+
+    def latents(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the latents of ``(n, 3, h, w)`` uint8, ``(n, c, h / f, w / f)``; equal images are encoded once."""
+        from publisher.api.diffusion.latents import encode_images
+
+        if not len(images):
+            return _none(self._loaded)
+        key = hashlib.sha256(f"{tuple(images.shape)}".encode() + images.contiguous().numpy().tobytes()).hexdigest()
+        if key in self._encoded:
+            advance(len(images))
+        else:
+            self._encoded[key] = encode_images(self._loaded.vae, images.float().div(255), advance)
+        return self._encoded[key].clone()
+
+
+@lru_cache(maxsize=1)
+def original(folder: Path, anatomy: Anatomy, device: str) -> _Original:
+    """Return the model that trials begin from. The last one stays loaded until the cache is cleared."""
+    return _Original(folder, anatomy, device, kept=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,19 +181,11 @@ class _Begun:
     crash: str = ""
 
 
-def _begin(task: TrialTask) -> _Begun:
+def _begin(task: TrialTask, untrained: _Original) -> _Begun:
     import torch
 
-    from publisher.api.diffusion.latents import encode_images
-    from publisher.runtime.pipelines import load
-
     try:
-        pipeline = load(task.folder, task.anatomy, torch.device(task.device), torch.float32)
-
-        def latents(images: torch.Tensor) -> torch.Tensor:
-            pixels = images.float().div(255)
-            return encode_images(pipeline.vae, pixels, advance) if len(images) else _none(pipeline)
-
+        latents, pipeline = untrained.latents, untrained.pipeline()
         first = len(task.held_out)  # captions go with the prompts that generated the images, and these come first
         captions = tuple(task.captions[(first + i) % len(task.captions)] for i in range(len(task.images)))
         data = TrainingData(

@@ -12,10 +12,12 @@ import torch
 from safetensors import safe_open
 
 from publisher.api import Access, Concept, ImageRequest, Learner, TrainingAttack, TrainingData, TrainingParams
+from publisher.api.diffusion.latents import encode_images
 from publisher.api.diffusion.text import Text
 from publisher.builtin.attacks.adapters import add_lora
 from publisher.builtin.attacks.training import FullFinetune
-from publisher.evaluate.finetune.trials import Trained, TrialTask, TrialTasks, perform
+from publisher.evaluate.finetune.trials import Trained, TrialTask, TrialTasks, original, perform
+from publisher.runtime.pipelines import load
 from support.anatomies import anatomy_of
 from support.tiny_sdxl import save_tiny_sdxl
 
@@ -70,6 +72,13 @@ class Broken(Brightener):
 
         learner.step = step  # type: ignore[method-assign]
         return learner
+
+
+class Idle(Brightener):
+    """Never begins."""
+
+    def learner(self, params: TrainingParams, pipeline: Any, data: TrainingData, generator: torch.Generator) -> Learner:
+        raise RuntimeError("no time")
 
 
 class Crashing(Broken):
@@ -157,6 +166,24 @@ def test_what_runs_beside_a_trial_changes_nothing(task: TrialTask) -> None:
     for alone, beside in zip((run(one)[0] for one in tasks), together, strict=True):
         assert alone.losses == beside.losses
         assert all(torch.equal(*both) for both in zip(alone.images, beside.images, strict=True))
+
+
+def test_trials_side_by_side_load_their_model_once_and_encode_their_images_once(
+    task: TrialTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for name, function in (("runtime.pipelines.load", load), ("api.diffusion.latents.encode_images", encode_images)):
+
+        def counted(*args: Any, name: str = name, function: Any = function) -> Any:
+            calls.append(name)
+            return function(*args)
+
+        monkeypatch.setattr(f"publisher.{name}", counted)
+    original.cache_clear()
+    run(*(replace(task, attack=Idle(), seed=seed) for seed in range(2)))
+    run(replace(task, attack=Idle(), seed=2))
+    assert [calls.count(name) for name in sorted(set(calls))] == [3, 1]
+    assert original.cache_info().currsize == 1
 
 
 def test_the_seed_decides_and_the_folder_is_left_as_it_was(task: TrialTask, folder: Path) -> None:
