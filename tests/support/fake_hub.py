@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import RLock, Thread
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -313,3 +314,19 @@ def running() -> Iterator[FakeHub]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def serving(folder: Path, repository: str, commit: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the address of a hub with a folder as one commit, and the files that were sent, which grows meanwhile."""
+    start, sent = f"/{repository}/resolve/{commit}/", list[str]()
+
+    def note(method: str, path: str) -> None:
+        if method == "GET" and path.startswith(start):
+            sent.append(path.removeprefix(start))
+
+    with running() as hub:
+        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        hub.make(repository).commits[commit] = {name: path.read_bytes() for name, path in files.items()}
+        hub.faults.append(note)
+        yield hub.address, sent

@@ -11,7 +11,7 @@ import pytest
 from publisher.api import ModelError, PrerequisiteError
 from publisher.builtin.sources import Folder, Hub
 from publisher_emoji import model_folder
-from support.hub import serving
+from support.fake_hub import serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REFERENCE = f"hf:acme/tiny@{COMMIT}"

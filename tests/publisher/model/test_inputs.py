@@ -11,7 +11,7 @@ import publisher_emoji
 from publisher.errors import PrerequisiteError, UsageError
 from publisher.model.digest import sha256_file
 from publisher.model.inputs import input_digest, locate_input
-from support.hub import serving
+from support.fake_hub import serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
