@@ -29,6 +29,8 @@ COMMANDS = {
     "calibrate": "Count a scorer's errors about a concept, for a calibration sheet.",
     "verify": "Check a package against a public key.",
     "push": "Put a verified package on the hub.",
+    "replay": "Make a package's checks again, with its seeds or with yours.",
+    "index": "Sign a list of a package's versions, and of those that are revoked.",
     "evaluate": "Test a model as it is, against its base model.",
     "compare": "Put several hardened models of one base model side by side.",
     "audit": "Check whether a fine-tuned model kept what a package's freeze mask names.",

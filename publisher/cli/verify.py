@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ import click
 
 from publisher.cli import output
 from publisher.cli.options import policy_option
-from publisher.codes import Code
+from publisher.codes import Code, Finding
 from publisher.errors import ExitCode, UsageError
 from publisher.hub.fetch import Located, locate
+from publisher.package.index import Verified, check_index
+from publisher.package.keys import load_public
+from publisher.package.layout import SUMS
 from publisher.package.verify import Verification
 from publisher.package.verify import verify as verify_package
+from publisher.package.witness import Witness, check_witness
 from publisher.policy import LoadedPolicy, PolicyAnswer, facts_of_report, judge_facts, load_policy
 from publisher.text import printable
 
@@ -35,6 +40,13 @@ DAY = 86_400
 @click.option("--name", help="Refuse a release of another name.")
 @click.option("--min-version", metavar="VERSION", help="Refuse an older release: somebody may serve you a stale one.")
 @click.option("--hub", is_flag=True, hidden=True, expose_value=False, help="Does nothing any more.")
+@click.option("--index", type=click.Path(path_type=Path), help="The publisher's index: refuse what it has revoked.")
+@click.option(
+    "--also", type=click.Path(path_type=Path), multiple=True, help="A statement of somebody else about the package."
+)
+@click.option(
+    "--also-key", type=click.Path(path_type=Path), multiple=True, help="Public key of each --also, in the same order."
+)
 @policy_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def verify(
@@ -43,6 +55,9 @@ def verify(
     key: Path | None,
     name: str | None,
     min_version: str | None,
+    index: Path | None,
+    also: tuple[Path, ...],
+    also_key: tuple[Path, ...],
     policy: Path | None,
     as_json: bool,
 ) -> int:
@@ -54,6 +69,9 @@ def verify(
     Nothing in the package is loaded or run, and only what was signed is opened. Everything that is wrong is listed,
     each with a stable code. The publisher's own metrics measure again, from the evidence in the package; the answer
     names each check whose metric is another plugin's and was not run.
+
+    --index reads what `publisher index` signed with the same key: a version that it revokes, or does not know, is
+    refused, and so is an index that has expired. --also reads what `publisher replay --sign` wrote.
 
     With --policy the release's record is held to it too, and what it breaks is said with the policy's line. Waivers are
     always shown.
@@ -72,17 +90,43 @@ def verify(
     if not keys:
         hint = "Give the publisher's public key, or a --policy that names keys."
         raise UsageError("there is no key to verify with: --key is missing", hint=hint)
+    if len(also) != len(also_key):
+        hint = "Give one --also-key for each --also, in the same order."
+        raise UsageError(f"there are {len(also)} statements and {len(also_key)} keys", where="--also", hint=hint)
     package = locate(directory)
     for one in keys:
         found = verify_package(package.path, one, expect_name=name, min_version=min_version)
         if all(finding.code is not Code.UNTRUSTED_KEY for finding in found.findings):
             break
+    found, witnesses = _told(found, one, index, also, also_key)
     answer = _held_to(rules, found) if rules else None
     if as_json:
-        output.document({**as_data(found, answer), "hub": _hub(package)})
+        said = [witness.sentence() for witness in witnesses]
+        output.document({**as_data(found, answer), "hub": _hub(package), "also": said})
     else:
-        output.result(as_text(found, package, answer))
+        output.result("\n".join([as_text(found, package, answer), *_also(witnesses)]))
     return ExitCode.OK if found.ok and not (answer and answer.breaches) else ExitCode.REFUSED
+
+
+def _told(
+    found: Verification, key: Path, index: Path | None, also: Sequence[Path], keys: Sequence[Path]
+) -> tuple[Verification, list[Witness]]:
+    """Compare a package that verified with the publisher's index, and with what others say of it."""
+    if not found.ok or found.summary is None:
+        return found, []
+    sums, findings, witnesses = found.digests[SUMS], list[Finding](), list[Witness]()
+    if index is not None:
+        mine = Verified(found.summary.name, found.summary.version, sums)
+        findings += check_index(index, load_public(key), mine, datetime.now(UTC))
+    for path, one in zip(also, keys, strict=True):
+        witness, problems = check_witness(path, load_public(one), sums)
+        witnesses += [witness] if witness else []
+        findings += problems
+    return replace(found, findings=tuple(findings)), witnesses
+
+
+def _also(witnesses: Sequence[Witness]) -> list[str]:
+    return [printable(f"  also says {witness.sentence()}") for witness in witnesses]
 
 
 def _held_to(rules: LoadedPolicy, found: Verification) -> PolicyAnswer | None:

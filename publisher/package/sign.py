@@ -66,13 +66,14 @@ def _sign(folder: Path, key: PrivateKey, created: datetime, expected: Mapping[st
     digests_signed = {**digests, SUMS: _sha256(listed)}
     report = ReleaseReport.model_validate_json(record)
     for path, statement in statements(report, digests_signed[SUMS], digests, created).items():
-        data = _attest(statement, key)
+        data = attest(statement, key)
         write_atomic(folder / path, data)
         digests_signed[path] = _sha256(data)
     write_atomic(folder / SIGNATURE, _sign_model(f"{report.name}-{report.version}", digests_signed, key))
 
 
-def _attest(statement: Mapping[str, Any], key: PrivateKey) -> bytes:
+def attest(statement: Mapping[str, Any], key: PrivateKey) -> bytes:
+    """Sign a statement; equal statements give equal bytes."""
     return _bundle(dsse.canonical(dict(statement)), key)
 
 

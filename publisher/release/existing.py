@@ -144,23 +144,23 @@ def _find(
         raise UsageError("a manifest names its concepts itself", hint="Give MANIFEST, or --concept NAME ...")
     registry = load_registry()
     here = Path()
-    tested = _located(model, registry, here)
+    tested = located(model, registry, here)
     package = (tested.folder.path / REPORT).is_file()
     against: PlannedModel | None
     if manifest is not None:
         resolved, root = read(manifest, registry.catalog()), manifest.parent
         base_root = here if base else root
-        against = _located(base or resolved.model, registry, base_root)
+        against = located(base or resolved.model, registry, base_root)
         claims = _claims_of_steps(resolved, registry, against, manifest, work)
     elif concepts:
-        against = _located(base, registry, here) if base else None
+        against = located(base, registry, here) if base else None
         resolved, root = _resolved_of(concepts, base or model, registry), here
         claims = claims_of_concepts(resolved)
     elif package:
-        resolved, claims = _of_package(tested.folder.path)
+        resolved, claims = of_package(tested.folder.path)
         root = tested.folder.path
         progress.say(f"Claims: {len(claims)}, as the package makes them; its signature is not checked here")
-        against = _located(base or resolved.model, registry, here)
+        against = located(base or resolved.model, registry, here)
     else:
         raise UsageError(
             "it is not known what to test",
@@ -177,7 +177,13 @@ def _find(
     return ModelTest(resolved, root, claims, registry, tested, against)
 
 
-def _located(reference: str, registry: Registry, relative_to: Path) -> PlannedModel:
+def located(reference: str, registry: Registry, relative_to: Path) -> PlannedModel:
+    """Return a model by its reference, fetched where it has to be.
+
+    Raises:
+        UsageError: the reference is malformed.
+        ModelError: its source gave no model.
+    """
     problem = registry.source_for(reference).make().check(reference)
     if problem:
         raise UsageError(problem, where=reference)
@@ -220,8 +226,12 @@ def _resolved_of(concepts: Sequence[str], base: str, registry: Registry) -> Reso
     return resolve(document, catalog)
 
 
-def _of_package(folder: Path) -> tuple[Resolved, list[StepClaim]]:
-    """Return a package's resolved manifest, and its claims with the checks that it reports."""
+def of_package(folder: Path) -> tuple[Resolved, list[StepClaim]]:
+    """Return a package's resolved manifest, and its claims with the checks that it reports.
+
+    Raises:
+        UsageError: they cannot be read.
+    """
     report = load(folder)
     path = folder / RESOLVED
     try:

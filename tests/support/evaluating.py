@@ -36,7 +36,7 @@ def resign(folder: Path, private: Path, change: Callable[[dict[str, Any]], objec
     data = json.loads(sign._sign_model("tiny", digests, key))
     statement = dsse.statement(dsse.parse(json.dumps(data).encode())[0])
     change(statement)
-    (folder / "model.sig").write_bytes(sign._attest(statement, key))
+    (folder / "model.sig").write_bytes(sign.attest(statement, key))
 
 
 def release_again(folder: Path, private: Path) -> None:

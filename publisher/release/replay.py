@@ -1,0 +1,357 @@
+"""Check a package's numbers anew: generate some of its images again, or new ones that its publisher never saw.
+
+A sample of the evidence is generated again from its prompts and seeds. On the same kind of machine the pixels are the
+same; elsewhere the scorers' judgements are compared. Fresh images have other seeds; what they say is compared with the
+gates. Nothing of the package is believed but its claims and what its evidence says was asked.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from publisher.api import (
+    Check,
+    CheckRecord,
+    Gate,
+    ImageRequest,
+    Interval,
+    ReleaseReport,
+    Scope,
+    TrainingAttack,
+    WeightAttack,
+)
+from publisher.api.evidence import EvidenceRow, hits
+from publisher.api.verdicts import decide
+from publisher.comparison.subjects import Subject, read_subject
+from publisher.engine.device import choose, require
+from publisher.engine.progress import Progress
+from publisher.errors import ExitCode, UsageError
+from publisher.evaluate.checks import run_checks
+from publisher.evaluate.context import COUNCIL, ModelsUnderTest, ModelUnderTest, Setting, StepClaim, Tools, Unmeasured
+from publisher.evaluate.dispatch import closed_after
+from publisher.evaluate.images import Wanted, batches, without_concept
+from publisher.evaluate.observe import Observations, observe
+from publisher.evaluate.prepare import PreparedCheck, settle
+from publisher.evaluate.requests import PRIVATE_KINDS
+from publisher.evaluate.scorers import JUDGE, Task, both_judged
+from publisher.evaluate.store import ImageStore
+from publisher.manifest.resolve import Resolved
+from publisher.model.digest import sha256_file
+from publisher.package.layout import RELEASE, SUMS
+from publisher.registry import load_registry
+from publisher.release.existing import located, of_package
+from publisher.release.tools import collect_tools
+from publisher.runtime.generate import batch_size
+
+Outcome = Literal["reproduced", "agrees", "compatible", "contradicts", "undecided"]
+CODES = {
+    "reproduced": ExitCode.OK,
+    "agrees": ExitCode.OK,
+    "compatible": ExitCode.OK,
+    "contradicts": ExitCode.REFUSED,
+    "undecided": ExitCode.INCONCLUSIVE,
+}
+CHANCE = 0.001
+"""Largest probability at which digests that differ for the hardened model alone are no chance."""
+FEW, MANY = 0.05, 0.10
+"""Share of judgements that may differ on another kind of machine; and largest upper end at which that is settled."""
+
+
+@dataclass(frozen=True)
+class ReplayedImage:
+    """One line of the evidence, generated again by both models."""
+
+    check: str
+    concept: str
+    prompt: str
+    seed: int
+    same_base: bool
+    """The base model's image has the recorded digest."""
+    same_hardened: bool
+    """The hardened model's has."""
+    agrees: bool | None
+    """The scorer sees in both what the evidence says; None: nobody judges the images of this check."""
+    shift: float
+    """Distance of the two images to each other, less the recorded one, on [0, 1] pixels."""
+
+
+@dataclass(frozen=True)
+class FreshCheck:
+    """A check that was made with new seeds."""
+
+    check: str
+    gate: Gate | None
+    found: Interval | None
+    """Number of the new images; None: it could not be measured."""
+    claimed: Interval | None
+    """Number of the package."""
+    outcome: Outcome
+    reason: str = ""
+    """Why it could not be measured."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What became of it."""
+
+    report: ReleaseReport
+    sums: str
+    """sha256 of the package's list of digests: what a statement is about."""
+    seed: int
+    """Of the choice of images, or the first of the new ones."""
+    images: tuple[ReplayedImage, ...] = ()
+    checks: tuple[FreshCheck, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """Checks that were not made again, because their attacks train or change weights."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """The answer: of images that of :func:`compare_images`, of checks the worst."""
+        if self.checks:
+            found = {check.outcome for check in self.checks if check.gate}
+            return next((one for one in ("contradicts", "undecided") if one in found), "compatible")
+        return compare_images(self.images)
+
+    @property
+    def code(self) -> ExitCode:
+        """The command's exit code."""
+        return CODES[self.outcome]
+
+
+def compare_images(images: Sequence[ReplayedImage]) -> Outcome:
+    """Return what images that were generated again say of the evidence.
+
+    All digests equal: it is *reproduced*. It *contradicts* where images of the hardened model have another digest while
+    those of the base model have the recorded one, far more often than the reverse: then this machine generates as the
+    release's did, and the weights are not those that were tested. Otherwise judgements are compared: it *contradicts*
+    where more than :data:`FEW` of them differ beyond the 95% interval, and *agrees* where that interval ends below
+    :data:`MANY`.
+    """
+    if all(one.same_base and one.same_hardened for one in images):
+        return "reproduced" if images else "undecided"
+    from scipy.stats import binomtest
+
+    alone = sum(one.same_base and not one.same_hardened for one in images)
+    reverse = sum(one.same_hardened and not one.same_base for one in images)
+    if alone and binomtest(alone, alone + reverse, alternative="greater").pvalue < CHANCE:
+        return "contradicts"
+    judged = [one.agrees for one in images if one.agrees is not None]
+    if not judged:
+        return "undecided"
+    found = binomtest(judged.count(False), len(judged)).proportion_ci(0.95, "exact")
+    return "contradicts" if found.low > FEW else "agrees" if found.high <= MANY else "undecided"
+
+
+def compare_with_gate(gate: Gate | None, found: Interval) -> Outcome:
+    """Return what a new number says of a gate: it keeps it, its whole interval is beyond one bound, or neither."""
+    if gate is None:
+        return "compatible"
+    most = [one for one in (gate.upper_at_most, gate.value_at_most) if one is not None]
+    least = [one for one in (gate.lower_at_least, gate.value_at_least) if one is not None]
+    if any(found.low > bound for bound in most) or any(found.high < bound for bound in least):
+        return "contradicts"
+    return "compatible" if decide(gate, found)[0] == "passed" else "undecided"
+
+
+def replay(
+    package: Path,
+    progress: Progress,
+    *,
+    base: str | None = None,
+    sample: int = 50,
+    fresh: int | None = None,
+    seed: int = 0,
+    work: Path | None = None,
+) -> Replay:
+    """Generate images of a package's evidence again, or new ones.
+
+    Args:
+        package: its folder, verified by the caller.
+        progress: is told how far it is.
+        base: the base model; default the one that the package names.
+        sample: lines of evidence to generate again, at least; all of them where there are fewer.
+        fresh: in place of a sample, new images for each concept and check.
+        seed: of the choice of lines, or the first of the new images' seeds.
+        work: folder that keeps images; None: they are not kept.
+
+    Raises:
+        PublisherError: the package cannot be read, or its base model or a plugin is not to be had.
+        UsageError: the new seeds are the release's own.
+    """
+    subject = read_subject(package)
+    resolved, claims = of_package(package)
+    registry = load_registry()
+    device = choose(resolved.device, resolved.dtype)
+    require(device)
+    model, against = located(str(package), registry, Path()), located(base or resolved.model, registry, Path())
+    checks = [check for item in claims for check in item.claim.checks]
+    tools, _ = collect_tools(resolved, registry, checks, package, fetch=True)
+    tools = replace(tools, second=())
+    setting = Setting(
+        device.name,
+        device.dtype,
+        ImageStore(work / "images" if work else None, progress.warn),
+        package,
+        progress=lambda done, total, text: progress.update("replay", done, total, text),
+        warn=progress.warn,
+    )
+    anatomy = model.folder.anatomy
+    models = ModelsUnderTest(
+        ModelUnderTest.of(against.folder.path, against.folder.anatomy),
+        ModelUnderTest.of(model.folder.path, anatomy, package / RELEASE),
+    )
+    again = [check for check in checks if _asks_by_prompt(check, tools)]
+    result = Replay(
+        subject.report,
+        sha256_file(package / SUMS),
+        seed,
+        left_out=tuple(check.id for check in checks if check not in again),
+    )
+    with closed_after(tools.executor, progress.warn):
+        if fresh is None:
+            rows = chosen_rows(
+                subject, again, resolved.scope, batch_size(against.folder.anatomy.latents.size), sample, seed
+            )
+            return replace(result, images=tuple(_images(rows, again, resolved, models, tools, setting)))
+        _require_fresh(subject, fresh, seed)
+        changed = {"images": fresh, "seed": seed}
+        resolved_fresh = resolved.evaluate.sampling.model_copy(update=changed)
+        kept = [_only(item, again) for item in claims]
+        with tempfile.TemporaryDirectory() as folder:
+            found = run_checks(
+                [item for item in kept if item.claim.checks],
+                resolved.scope,
+                models,
+                tools,
+                resolved_fresh,
+                replace(setting, work=Path(folder)),
+            )
+        old = {check.id: check for claim in subject.report.claims for check in claim.checks}
+        records = [check for claim in found.claims for check in claim.checks]
+        return replace(result, checks=tuple(_fresh(record, old[record.id]) for record in records))
+
+
+def chosen_rows(
+    subject: Subject, checks: Sequence[Check], scope: Scope, size: int, count: int, seed: int
+) -> list[EvidenceRow]:
+    """Return a random choice of the evidence of these checks, in the order of the report.
+
+    The last bits of an image depend on what it was generated together with. So whole batches are chosen, until they
+    have enough lines.
+
+    Args:
+        subject: report with its evidence.
+        checks: whose lines count, in the order in which the release made them.
+        scope: says which concepts are private.
+        size: of a batch.
+        count: lines, at least; all where there are fewer.
+        seed: of the choice.
+
+    Raises:
+        UsageError: there is no evidence of them.
+    """
+    rows = [row for check in checks for row in subject.rows.get(check.id, ())]
+    if not rows:
+        raise UsageError("the package has no evidence of images that could be generated again", where=subject.name)
+    private = [one.id for one in (*scope.concepts, *scope.keep) if one.kind in PRIVATE_KINDS]
+    together = list(batches(map(_wanted, rows), private, size))
+    random.Random(f"publisher:replay:{seed}").shuffle(together)
+    lines: dict[ImageRequest, list[EvidenceRow]] = {}
+    for row in rows:
+        lines.setdefault(without_concept(_request(row)), []).append(row)
+    chosen: set[ImageRequest] = set()
+    while together and sum(len(lines[one]) for one in chosen) < count:
+        chosen.update(together.pop().requests)
+    return [row for row in rows if without_concept(_request(row)) in chosen]
+
+
+def _asks_by_prompt(check: Check, tools: Tools) -> bool:
+    attack = tools.attacks.get(check.attack)
+    return attack is not None and not isinstance(attack, TrainingAttack | WeightAttack)
+
+
+def _only(item: StepClaim, checks: Sequence[Check]) -> StepClaim:
+    """Return the claim with those of its checks that are made again."""
+    left = tuple(check for check in item.claim.checks if check in checks)
+    return replace(item, claim=item.claim.model_copy(update={"checks": left}))
+
+
+def _require_fresh(subject: Subject, images: int, seed: int) -> None:
+    used = {row.seed for rows in subject.rows.values() for row in rows}
+    both = used & set(range(seed, seed + images))
+    if both:
+        what = f"--seed {seed} with {images} images would use seeds of the release's own images, such as {min(both)}"
+        raise UsageError(what, hint=f"Choose a seed beyond {max(used)}, which nobody could foresee.")
+
+
+def _request(row: EvidenceRow) -> ImageRequest:
+    return ImageRequest(**{name: getattr(row, name) for name in ImageRequest.model_fields})
+
+
+def _images(
+    rows: Sequence[EvidenceRow],
+    checks: Sequence[Check],
+    resolved: Resolved,
+    models: ModelsUnderTest,
+    tools: Tools,
+    setting: Setting,
+) -> Iterator[ReplayedImage]:
+    prepared = {check.id: _settled(check, resolved, tools) for check in checks}
+    wanted = [_wanted(row) for row in rows]
+    tasks: dict[ImageRequest, set[Task]] = {}
+    for row, (request, _) in zip(rows, wanted, strict=True):
+        found, judges = prepared[row.check], tasks.setdefault(without_concept(request), set())
+        if row.base_hit is not None and isinstance(found, PreparedCheck):
+            judges.update((name, JUDGE) for name in found.scorers[row.concept].split(COUNCIL) if name)
+    seen = observe(wanted, resolved.scope, models, tools, setting, tasks=tasks)
+    for row, one in zip(rows, wanted, strict=True):
+        yield _compared(row, one, prepared[row.check], resolved, seen)
+
+
+def _settled(check: Check, resolved: Resolved, tools: Tools) -> PreparedCheck | Unmeasured:
+    try:
+        return settle(check, resolved.scope, tools, resolved.evaluate.sampling)
+    except Unmeasured as error:
+        return error
+
+
+def _wanted(row: EvidenceRow) -> Wanted:
+    return _request(row), row.membranes == "on"
+
+
+def _compared(
+    row: EvidenceRow, wanted: Wanted, prepared: PreparedCheck | Unmeasured, resolved: Resolved, seen: Observations
+) -> ReplayedImage:
+    key = (without_concept(wanted[0]), wanted[1])
+    if key not in seen.seen:
+        raise UsageError(f"an image could not be generated again: {seen.problems.get(key, 'it is missing')}")
+    there = seen.seen[key]
+    agrees: bool | None = None
+    if row.base_hit is not None and isinstance(prepared, PreparedCheck):
+        said = both_judged(prepared.scorers[row.concept], there.judgements)
+        if not isinstance(said, str):
+            concept = resolved.scope.concept(row.concept)
+            agrees = hits(*said, concept, prepared.metric.better) == (row.base_hit, row.hardened_hit)
+    return ReplayedImage(
+        check=row.check,
+        concept=row.concept,
+        prompt=row.prompt,
+        seed=row.seed,
+        same_base=there.base_sha256 == row.base_sha256,
+        same_hardened=there.hardened_sha256 == row.hardened_sha256,
+        agrees=agrees,
+        shift=there.distance - row.distance,
+    )
+
+
+def _fresh(record: CheckRecord, claimed: CheckRecord) -> FreshCheck:
+    old = claimed.measurement.hardened if claimed.measurement else None
+    if record.measurement is None:
+        return FreshCheck(record.id, record.gate, None, old, "undecided", record.reason)
+    found = record.measurement.hardened
+    return FreshCheck(record.id, record.gate, found, old, compare_with_gate(record.gate, found))
