@@ -1,4 +1,4 @@
-"""Install a distribution of a third party, as pip would, for the time of a test."""
+"""Install a plugin of a third party for the time of a test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from publisher.registry import load_registry
+from publisher.testing import installed
 
 THIRD_PARTY = Path(__file__).parents[1] / "third_party"
 
@@ -22,12 +22,6 @@ def installed_plugin(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -
         folder: gets the distribution's metadata.
         monkeypatch: of the test.
     """
-    info = folder / "site" / f"publisher_{name}-0.1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: publisher-{name}\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text(f"[publisher]\n{name} = publisher_{name}\n")
-    for place in (folder / "site", THIRD_PARTY / name):
-        monkeypatch.syspath_prepend(place)
-    load_registry.cache_clear()
-    yield
-    load_registry.cache_clear()
+    monkeypatch.syspath_prepend(THIRD_PARTY / name)
+    with installed({name: f"publisher_{name}"}, folder):
+        yield
