@@ -43,7 +43,7 @@ def test_what_a_step_decides_can_be_pasted_into_a_manifest(planned: list[str]) -
 
 
 def test_one_line_says_who_judges_what(planned: list[str]) -> None:
-    assert planned.count("judges  emoji 1: object, style") == 1
+    assert planned.count("judges  emoji 1: object, style; zero-shot 1: object (second opinion)") == 1
 
 
 def test_json_says_what_is_wrong_with_a_bad_manifest(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ m.yaml:2:1: 'release' lacks the key 'license'.
 m.yaml:2:39: 'version' must be text, not the number 1.0.
   Put it in quotes: "1.0"
 m.yaml:2:44: 'release' has no key 'licence'.
-  Did you mean 'license'?  Known keys: name, version, license, date.
+  Did you mean 'license'?  Known keys: name, version, license, date, provider, contact, acceptable_use, card, variants.
 m.yaml:3:8: '&model' is an anchor.
   Anchors, aliases and merge keys are refused: write the value out.
 m.yaml:4:7: 'seed' must be at least 0, not the number -1.

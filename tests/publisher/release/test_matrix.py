@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from publisher.api import MatrixCell, Sampling
+from publisher.api import MatrixCell, NoParams, Sampling
 from publisher.api.freeze_mask import FILE
+from publisher.builtin.executors.local import Local
 from publisher.evaluate.checks import Evaluation
-from publisher.evaluate.context import MANIFEST, ModelsUnderTest, Setting
+from publisher.evaluate.context import MANIFEST, ModelsUnderTest, Setting, Tools
 from publisher.release import make
 from support.anatomies import EMBEDDED
 from support.grey import SCOPE, write_model, write_safeguards
@@ -75,7 +76,7 @@ def verified(folder: Path, shared: Sequence[tuple[str, ...]] = (), **asked: bool
         retrained=None,
         claims=[SimpleNamespace(steps=steps, step=steps[0]) for steps in makers],
         device=SimpleNamespace(name="cpu", dtype="float32"),
-        tools=None,
+        tools=Tools({}, {}, {}, {}, Local(NoParams())),
         checks=(),
         images={"base": 0},
         steps=[SimpleNamespace(identity=SimpleNamespace(id=step)) for step in STEPS],
@@ -85,7 +86,7 @@ def verified(folder: Path, shared: Sequence[tuple[str, ...]] = (), **asked: bool
         results=[SimpleNamespace(artifacts=one) for one in artifacts],
     )
     tell: Any = SimpleNamespace(progress=SimpleNamespace(warn=pytest.fail, say=len))
-    _, cells = make._evaluate(prepared, hardened, folder / "package", folder / "work", tell)
+    _, cells, _ = make._evaluate(prepared, hardened, folder / "package", folder / "work", tell)
     return [cell.after for cell in cells]
 
 
