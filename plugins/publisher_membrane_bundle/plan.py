@@ -78,6 +78,8 @@ def notes(params: MembraneParams, chosen: Sequence[Concept]) -> tuple[str, ...]:
             found.append(
                 "without a threshold every prompt opens every membrane a little: no image stays exactly the same"
             )
+        if any(concept.kind == "style" for concept in chosen):
+            found.append("a membrane leaves a style in some images: erase it where it must be gone")
     if params.mode == "merge" and params.transport != Transport():
         found.append("transport has no effect in mode merge: merged membranes do not see the prompt")
     if len(chosen) > MANY and params.transport.cap is None:

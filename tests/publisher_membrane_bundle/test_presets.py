@@ -54,6 +54,17 @@ def test_what_is_decided_is_decided_once(model: ModelInfo, preset: str) -> None:
     assert resolve(MembraneParams.parse(found.as_json()), SCOPE, model) == found
 
 
+def test_a_style_is_pushed_harder_where_the_prompt_opens_its_membrane(model: ModelInfo) -> None:
+    style = Concept(id="noto", name="noto", kind="style", prompts=("a pizza emoji in noto style",), label="noto")
+    scope = Scope(concepts=(concept("skull"), style), keep=(*SCOPE.keep, style.model_copy(update={"id": "blob"})))
+    found = resolve(MembraneParams.parse({}), scope, model)
+    assert (found.lr, found.eta, found.lam) == (3e-3, 2.0, 3.0)
+    assert any("leaves a style" in note for note in notes(found, scope.concepts))
+    assert not any("leaves a style" in note for note in notes(found, SCOPE.concepts))
+    merged = resolve(MembraneParams.parse({"mode": "merge"}), scope, model)
+    assert (merged.lr, merged.eta, merged.lam) == (1e-3, 1.0, 30.0)
+
+
 @pytest.mark.parametrize(("texts", "expected"), [(3, 16), (12, 24), (100, 32)])
 def test_every_text_gets_a_trajectory_as_far_as_that_goes(model: ModelInfo, texts: int, expected: int) -> None:
     many = [f"a {{}} emoji {number}" for number in range(texts)]
