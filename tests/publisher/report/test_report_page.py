@@ -8,8 +8,9 @@ import pytest
 import report_samples as samples
 from pages import Page, page, words
 
-from publisher.api import GoneConcept, ReleaseReport
+from publisher.api import GoneConcept, Opinion, PublisherRecord, ReleaseReport
 from publisher.builtin.reports.html_page import HtmlPage
+from publisher.builtin.reports.markdown_summary import MarkdownSummary
 from publisher.builtin.reports.outline import Section, anchors, outline
 
 every_sample = pytest.mark.parametrize("name", samples.ALL)
@@ -223,3 +224,25 @@ def test_the_page_of_a_model_that_was_tested_as_it_is_promises_no_signature() ->
     assert "Nothing was packaged or signed, so there is no signature to check." in text
     assert "Nothing was hardened: the model was tested as it is." in text
     assert "cigarette object base tested pistol object" in text
+
+
+def test_second_opinions_and_the_publisher_stand_on_the_page_in_markdown_and_nowhere_else() -> None:
+    plain = samples.passed()
+    card = next(iter(plain.scorers.values()))
+    counts = {"both": 58, "first": 1, "second": 1, "neither": 0}
+    opinions = (Opinion(concept="cigarette", model="base", **counts), Opinion(concept="", model="hardened", **counts))
+    second = card.model_copy(update={"decides": False, "opinions": opinions})
+    about = PublisherRecord(provider="Acme <Ltd>", contact="safety@acme.example")
+    gone = tuple(one.model_copy(update={"hazard": "tobacco"}) for one in plain.concepts)
+    record = plain.model_copy(
+        update={"scorers": {**plain.scorers, "second": second}, "publisher": about, "concepts": gone}
+    )
+    text = words(record)
+    assert "The second opinion second agrees about 96.7% (91.7% to 99.1%) of 120 images" in text
+    assert "cigarette base model 59 of 60 59 of 60" in text
+    assert "what is kept hardened model 59 of 60 59 of 60" in text
+    assert "judged by second" not in text
+    assert "Acme <Ltd>" in text
+    assert "hazard: tobacco" in text
+    assert "The second opinion second agrees about" in MarkdownSummary().render(record).decode()
+    assert "second opinion" not in words(plain)
