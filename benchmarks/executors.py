@@ -6,11 +6,12 @@ Run it where nothing else runs. Each task is two batches of 32 images on one pro
 ``manifests/quickstart.yaml`` generates them. A table says what each setup took; below it stands what holds two back:
 
 - start: until the first result of each worker is there (a new process imports torch and loads the model);
-- slower: how much longer a task takes in its own process when another one runs beside it. Cores then share caches,
-  memory bandwidth or clock frequency, and no program can change that;
+- cpu: how many more processor seconds a task takes when another one runs beside it. Cores then share caches, memory
+  bandwidth or clock frequency, and no program can change that;
+- crowded: how much longer a task waits for its core than when it is alone: other programs, or fewer cores than workers;
 - idle: share of the time in which a worker had nothing to do: waiting for tasks, sending images, the uneven end.
 
-Speed-up = workers x (1 - idle) / slower, so the two numbers explain it. ``local`` is this process, without any other.
+Speed-up = 2 (1 - idle) / (cpu x crowded), so the three explain it. ``local`` is this process, without any other.
 """
 
 from __future__ import annotations
@@ -63,6 +64,11 @@ class Setup:
     def task(self) -> float:
         """Mean seconds of a task, in its own process."""
         return sum(one.end - one.start for one in self.tasks) / len(self.tasks)
+
+    @property
+    def cpu(self) -> float:
+        """Mean processor seconds of a task."""
+        return sum(one.cpu for one in self.tasks) / len(self.tasks)
 
     @property
     def idle(self) -> float:
@@ -129,7 +135,7 @@ def measure(name: str, executor: Executor[Any], workers: int, count: int) -> Set
 def main() -> None:
     """Print the table, and what holds two workers back."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", type=int, default=24, help="tasks that are timed (default: 24)")
+    parser.add_argument("--tasks", type=int, default=12, help="tasks that are timed (default: 12)")
     count = parser.parse_args().tasks
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     print(f"{cores} cores, load before: {load:.1f}" + ("; NOT IDLE: the figures mean nothing" if load > 0.5 else ""))
@@ -142,19 +148,22 @@ def main() -> None:
     ):
         setup = measure(name, executor, workers, count)
         images = sum(one.images for one in setup.tasks)
-        cpu = sum(one.cpu for one in setup.tasks) / len(setup.tasks)
         line = f"{name:14} {setup.first:8.1f} {1000 * setup.seconds / images:9.2f} {setup.task:7.2f}"
-        print(f"{line} {cpu:10.2f} {setup.idle:6.1%}", flush=True)
+        print(f"{line} {setup.cpu:10.2f} {setup.idle:6.1%}", flush=True)
         setups.append(setup)
     _, one, two = setups
-    speed, slower = one.seconds / two.seconds, two.task / one.task
+    speed, cpu = one.seconds / two.seconds, two.cpu / one.cpu
+    crowded, idle = two.task / one.task / cpu, (1 - one.idle) / (1 - two.idle)
+    causes = {
+        "cpu: cores share caches, memory or clock": cpu,
+        "crowded: tasks wait for a core": crowded,
+        "idle: workers wait for tasks, or send images": idle,
+    }
     print(f"\ntwo workers against one: {speed:.2f} times as fast (asked for: {MARK})")
-    print(f"a task takes {slower:.2f} times as long beside another one: that alone leaves {2 / slower:.2f}")
-    print(f"workers were idle {two.idle:.1%} of the time (one alone: {one.idle:.1%}): that alone leaves", end=" ")
-    print(f"{2 * (1 - two.idle) / (1 - one.idle):.2f}")
+    for cause, factor in causes.items():
+        print(f"{cause}: {factor:.2f}, which alone leaves {2 / factor:.2f}")
     if speed < MARK:
-        shared = 2 / slower < 2 * (1 - two.idle) / (1 - one.idle)
-        print("what holds it back:", "cores share caches, memory or clock" if shared else "waiting and sending images")
+        print("most of it:", max(causes, key=causes.__getitem__))
 
 
 if __name__ == "__main__":
