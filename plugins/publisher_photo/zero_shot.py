@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from pydantic import Field, field_validator, model_validator
 
-from publisher.api import Kind, ScorerCard
+from publisher.api import Kind, ScorerCard, UsageError
 from publisher_photo.seeing import SeeingParams, SeeingScorer
 from publisher_photo.towers import Towers, check_towers, image_preparation, layout_of
 from publisher_photo.weights import place_of, weights_digest
@@ -90,12 +90,20 @@ class ZeroShot(SeeingScorer[ZeroShotParams]):
         return dict.fromkeys(self.params.templates)
 
     def check_files(self) -> None:
-        """Make sure that the model is one that can be read.
+        """Make sure that the model is one that can be read, and that there are rivals where it needs some.
 
         Raises:
             ModelError: it is not.
+            UsageError: it is used with softmax and has no rivals.
         """
-        check_towers(place_of(self.files, self.params.weights))
+        folder = place_of(self.files, self.params.weights)
+        check_towers(folder)
+        if self._scale(layout_of(folder)) == "softmax":
+            try:
+                _require_rivals(self.params)
+            except ValueError as error:
+                hint = "Write them under 'with', as whole texts: others: {object: [a photo, a photo of a toy]}."
+                raise UsageError(str(error), where="zero-shot", hint=hint) from error
 
     def card(self) -> ScorerCard:
         """Describe the model and the rule.

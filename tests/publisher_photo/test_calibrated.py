@@ -140,6 +140,14 @@ def test_a_folder_without_weights_is_refused_by_the_plan(tmp_path: Path) -> None
     assert "empty/config.json: there is no such file" in done.output
 
 
+def test_rivals_that_softmax_needs_are_asked_for_by_the_plan(tmp_path: Path) -> None:
+    scorer = {"use": "zero-shot", "for": ["object"], "with": {"weights": "package:publisher_emoji/data/clip"}}
+    done = publisher("plan", manifest(tmp_path, {"id": "skull", "name": "skull"}, scorer))
+    assert done.exit_code == 2
+    assert "'others' has none of the kind 'object'" in " ".join(done.output.split())
+    assert "others: {object: [a photo, a photo of a toy]}" in done.output
+
+
 @pytest.mark.slow
 def test_a_release_is_judged_by_the_embedded_scorer_and_the_embedded_clip_together(tmp_path: Path) -> None:
     done = released(tmp_path, CLIP)
