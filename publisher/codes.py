@@ -30,7 +30,11 @@ class Code(Enum):
         "The signature does not fit its own statement",
         "Do not use the package; tell its publisher.",
     )
-    UNTRUSTED_KEY = "V004", "The signature was made with another key", "Check that --key is this publisher's key."
+    UNTRUSTED_KEY = (
+        "V004",
+        "The signature was made with another key",
+        "Check that --key is this publisher's key, or give --identity.",
+    )
     WEAK_KEY = "V005", "The key is of a kind or curve that is not accepted", "Use an EC key on P-256, P-384 or P-521."
     CERTIFICATE = "V006", "The certificate is not acceptable", "Ask the publisher for a package with a valid one."
     IDENTITY = "V007", "The signer is somebody else", "Check the identity that you expect."

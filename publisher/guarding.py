@@ -13,13 +13,16 @@ from publisher.package.layout import RELEASE
 from publisher.safeguards.freeze_mask.guard.reading import read_mask
 
 if TYPE_CHECKING:
+    from publisher.package.dsse import Anchor
     from publisher.safeguards.freeze_mask.guard.guard import Guard
 
 EVERY = 50
 """Optimizer steps between two looks at the bytes of a handful of frozen tensors."""
 
 
-def guard(model: Any, mask: str | Path | FreezeMask, *, verify_key: str | Path | None, every: int = EVERY) -> Guard:
+def guard(
+    model: Any, mask: str | Path | FreezeMask, *, verify_key: str | Path | Anchor | None, every: int = EVERY
+) -> Guard:
     """Train a model under the mask of a package, from here until the guard is released or the model is gone.
 
     Frozen tensors ask for no gradient. At every step of any torch optimizer the guard refuses frozen tensors that were
@@ -31,8 +34,8 @@ def guard(model: Any, mask: str | Path | FreezeMask, *, verify_key: str | Path |
             weights in any of float32, float16 and bfloat16.
         mask: folder of the package, or its name on the hub, ``hf:org/name@`` and a tag or a commit; or its
             ``freeze-mask.json``, or what that holds.
-        verify_key: the publisher's public key in PEM, which comes from the publisher and never from the package. None
-            believes the mask without any check: only for files that you made yourself.
+        verify_key: the publisher's public key in PEM, or what :func:`publisher.trust` returns; from the publisher and
+            never from the package. None believes the mask without any check: only for files that you made yourself.
         every: optimizer steps between two looks at the bytes of a handful of frozen tensors.
 
     Returns:
@@ -47,7 +50,7 @@ def guard(model: Any, mask: str | Path | FreezeMask, *, verify_key: str | Path |
         UsageError: a key was given and a file of its own, which nobody signed; the model is guarded already, or was
             wrapped for distributed training before.
     """
-    found = _mask(mask, None if verify_key is None else Path(verify_key))
+    found = _mask(mask, Path(verify_key) if isinstance(verify_key, str) else verify_key)
     if every < 1:
         raise UsageError(f"every is {every}", hint="Give a number of steps, at least 1.")
     from publisher.safeguards.freeze_mask.guard.guard import Guard
@@ -55,7 +58,7 @@ def guard(model: Any, mask: str | Path | FreezeMask, *, verify_key: str | Path |
     return Guard(model, found, every=every)
 
 
-def _mask(mask: str | Path | FreezeMask, key: Path | None) -> FreezeMask:
+def _mask(mask: str | Path | FreezeMask, key: Path | Anchor | None) -> FreezeMask:
     if not isinstance(mask, FreezeMask) and (str(mask).startswith(PREFIX) or not Path(mask).is_file()):
         return read_mask(verified(mask, key) / RELEASE / FILE)
     if key is not None:

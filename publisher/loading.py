@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
+    from publisher.package.dsse import Anchor
+
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -32,7 +34,7 @@ class NotVerifiedError(PublisherError):
 def load(
     package: str | Path,
     *,
-    verify_key: str | Path | None,
+    verify_key: str | Path | Anchor | None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     transport: Transport | None = None,
@@ -46,8 +48,8 @@ def load(
     Args:
         package: folder of the package, also as a hub's client has downloaded it; or ``hf:org/name@`` and a tag or a
             commit, which is fetched. What was verified is what is loaded.
-        verify_key: the publisher's public key in PEM, which comes from the publisher and never from the package. None
-            loads without any check: only for files that you made yourself.
+        verify_key: the publisher's public key in PEM, or what :func:`publisher.trust` returns; from the publisher and
+            never from the package. None loads without any check: only for files that you made yourself.
         device: default: a GPU if torch sees one, else the CPU.
         dtype: of all weights; default: float32 on the CPU, bfloat16 elsewhere.
         transport: how prompts open the membranes; default: as the package says, which is what was tested.
@@ -68,7 +70,7 @@ def load(
     return pipeline
 
 
-def verified(package: str | Path, key: str | Path | None) -> Path:
+def verified(package: str | Path, key: str | Path | Anchor | None) -> Path:
     """Return the folder of a package that is what its publisher signed.
 
     Args:
@@ -81,7 +83,7 @@ def verified(package: str | Path, key: str | Path | None) -> Path:
     """
     found = locate(package)
     if key is not None:
-        require_verified(found, Path(key), "nothing of it was loaded")
+        require_verified(found, Path(key) if isinstance(key, str) else key, "nothing of it was loaded")
     elif found.repository:
         raise UsageError(
             "a package of the hub is not used without its publisher's key",
@@ -91,7 +93,7 @@ def verified(package: str | Path, key: str | Path | None) -> Path:
     return found.path
 
 
-def require_verified(package: Located, key: Path, so: str) -> Verification:
+def require_verified(package: Located, key: Path | Anchor, so: str) -> Verification:
     """Refuse a package that is not what its publisher signed.
 
     Args:

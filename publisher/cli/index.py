@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +21,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("packages", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option("--key", type=click.Path(path_type=Path), required=True, help="The private key that signed the packages.")
-@click.option("--passphrase-env", metavar="VARIABLE", help="Environment variable with the key's passphrase.")
+@click.option(
+    "--key", metavar="KEY", required=True, help="The private key that signed the packages: a path, env:NAME or pkcs11:."
+)
+@click.option("--passphrase-env", metavar="VARIABLE", help="Environment variable with its passphrase or PIN.")
 @click.option("--revoke", metavar="VERSION=REASON", multiple=True, help="A version that nobody is to use any more.")
 @click.option("--latest", metavar="VERSION", help="Version to use.  [default: the highest that is not revoked]")
 @click.option(
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 def index(
     packages: tuple[Path, ...],
     *,
-    key: Path,
+    key: str,
     passphrase_env: str | None,
     revoke: tuple[str, ...],
     latest: str | None,
@@ -55,24 +56,24 @@ def index(
     """
     from publisher.model.files import write_atomic
     from publisher.package.index import Index, index_statement
-    from publisher.package.keys import load_private
+    from publisher.package.keys import KeySigner
     from publisher.package.layout import SUMS
     from publisher.package.sign import attest
+    from publisher.package.signers import signer
     from publisher.package.verify import verify
 
-    signing = load_private(key, passphrase(passphrase_env, "--passphrase-env"))
+    signing = signer(key, passphrase(passphrase_env, "--passphrase-env"))
+    if not isinstance(signing, KeySigner):
+        raise UsageError("an index is signed with a key", where="--key", hint="Give a path, env:NAME or a pkcs11: URI.")
     versions: dict[str, str] = {}
     names = set()
-    with tempfile.TemporaryDirectory() as folder:
-        public = Path(folder) / "publisher.pub"
-        public.write_bytes(signing.public.pem)
-        for package in packages:
-            found = verify(package, public)
-            if not found.ok or found.summary is None:
-                output.result(printable(f"NOT signed: {package} does not verify with this key: {found.findings[0]}"))
-                return ExitCode.REFUSED
-            names.add(found.summary.name)
-            versions[found.summary.version] = found.digests[SUMS]
+    for package in packages:
+        found = verify(package, signing.anchor)
+        if not found.ok or found.summary is None:
+            output.result(printable(f"NOT signed: {package} does not verify with this key: {found.findings[0]}"))
+            return ExitCode.REFUSED
+        names.add(found.summary.name)
+        versions[found.summary.version] = found.digests[SUMS]
     if len(names) != 1:
         raise UsageError(f"these are packages of {len(names)} names: {', '.join(sorted(names))}", where="PACKAGES")
     revoked = tuple(_revoked(one, versions) for one in revoke)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from publisher.program import command
 if TYPE_CHECKING:
     from publisher.api import ReleaseReport
     from publisher.manifest.resolve import Resolved
+    from publisher.package.dsse import Signer
     from publisher.package.keys import PrivateKey
     from publisher.release.make import Outcome
 
@@ -29,9 +30,20 @@ if TYPE_CHECKING:
 @out_option
 @work_option
 @click.option(
-    "--key", type=click.Path(path_type=Path), help="Private key that signs, in place of the manifest's sign.key_env."
+    "--key",
+    metavar="KEY",
+    help="What signs, in place of the manifest's sign.key_env: the path of a private key, env:NAME of a variable that "
+    "holds one in PEM, a pkcs11: URI of one in a token, or sigstore for this CI job's identity.",
 )
-@click.option("--passphrase-env", metavar="VARIABLE", help="Environment variable with the key's passphrase.")
+@click.option(
+    "--passphrase-env", metavar="VARIABLE", help="Environment variable with the key's passphrase or the token's PIN."
+)
+@click.option(
+    "--certificate-chain",
+    "chain",
+    type=click.Path(path_type=Path),
+    help="Certificates of the key in PEM: the signer's first, the root last. All but the root go into the package.",
+)
 @click.option(
     "--throwaway-key",
     is_flag=True,
@@ -45,8 +57,9 @@ def release(
     out: Path,
     work: Path | None,
     *,
-    key: Path | None,
+    key: str | None,
     passphrase_env: str | None,
+    chain: Path | None,
     throwaway_key: bool,
     policy: Path | None,
     as_json: bool,
@@ -62,6 +75,7 @@ def release(
     Examples:
       publisher release manifests/quickstart.yaml --throwaway-key
       publisher release manifest.yaml --key keys/publisher.key --out releases
+      publisher release manifest.yaml --key env:SIGNING_KEY --certificate-chain chain.pem
       publisher release manifest.yaml --json > result.json
 
     Exit codes: 0 released; 1 a gate failed or the policy is broken, nothing was signed; 2 edit the command, the
@@ -75,24 +89,26 @@ def release(
     from publisher.release.make import release as make_release
     from publisher.release.places import complete
 
-    if key and throwaway_key:
-        raise UsageError("--key and --throwaway-key exclude each other")
+    if (key or chain) and throwaway_key:
+        raise UsageError("--throwaway-key excludes --key and --certificate-chain")
     work = work or out / ".work"
     rules = load_policy(policy) if policy else None
     resolved = read(manifest, load_registry().catalog())
     with Terminal(quiet=quiet) as terminal, ExitStack() as stack:
         if throwaway_key:
-            signing = stack.enter_context(_throwaway_key())
+            signing: Signer = stack.enter_context(_throwaway_key())
         else:
-            signing = _signing_key(resolved, key, passphrase_env)
-        outcome = make_release(manifest, out, work, signing, terminal, policy=rules, give_key=throwaway_key)
+            signing = _signer(resolved, key, passphrase_env, chain)
+        given = throwaway_key or _given(signing)
+        outcome = make_release(manifest, out, work, signing, terminal, policy=rules, give_key=given)
     with complete(outcome.package):
-        public = _public_key(outcome, signing, thrown_away=throwaway_key)
+        public = _public_key(outcome, signing, given=given)
         write_outputs(_outputs(outcome))
         if as_json:
             output.document(as_data(outcome, public))
         else:
-            output.result(as_text(outcome, public or "PUBLIC_KEY", thrown_away=throwaway_key))
+            trust = _trust(signing, public) if outcome.package else ([], "")
+            output.result(as_text(outcome, *trust, thrown_away=throwaway_key))
     return outcome.code
 
 
@@ -102,14 +118,39 @@ def _outputs(outcome: Outcome) -> dict[str, str]:
     return {"package": package, "report": str(outcome.reports), "decision": outcome.decision}
 
 
-def _public_key(outcome: Outcome, signing: PrivateKey, *, thrown_away: bool) -> str | None:
-    """Return the file with the public half of the key that signed; None: nobody knows where it is."""
+def _public_key(outcome: Outcome, signing: Signer, *, given: bool) -> str | None:
+    """Return the file with the public half of the key that signed; None: it is not known, or it was no key alone."""
+    from publisher.package.keys import PrivateKey
     from publisher.release.places import key_of
 
-    if thrown_away:
+    if given:
         return str(key_of(outcome.package)) if outcome.package else None
+    if not isinstance(signing, PrivateKey) or signing.path is None:
+        return None
     beside = signing.path.with_suffix(".pub")
     return str(beside) if beside.is_file() else None
+
+
+def _given(signing: Signer) -> bool:
+    """Return whether the public key is put beside the package, since it is in no file."""
+    from publisher.package.keys import KeySigner, PrivateKey
+
+    return isinstance(signing, KeySigner) and (not isinstance(signing, PrivateKey) or signing.path is None)
+
+
+def _trust(signing: Signer, public: str | None) -> tuple[list[str], str]:
+    """Return how to say whom to trust: as options of the commands, and as ``verify_key`` in Python."""
+    from publisher.package.certificates import CertificateAnchor
+    from publisher.package.keyless import KeylessAnchor
+
+    anchor = None if signing.hint else signing.anchor
+    if isinstance(anchor, CertificateAnchor):
+        root, name = "ROOT.pem", anchor.identity
+        return ["--root", root, "--identity", name], f"publisher.trust(root={root!r}, identity={name!r})"
+    if isinstance(anchor, KeylessAnchor):
+        name, issuer = anchor.identity, anchor.issuer
+        return ["--identity", name, "--issuer", issuer], f"publisher.trust(identity={name!r}, issuer={issuer!r})"
+    return ["--key", public or "PUBLIC_KEY"], repr(public or "PUBLIC_KEY")
 
 
 @contextmanager
@@ -123,33 +164,38 @@ def _throwaway_key() -> Iterator[PrivateKey]:
         yield keys.load_private(path)
 
 
-def _signing_key(resolved: Resolved, path: Path | None, passphrase_env: str | None) -> PrivateKey:
-    """Return the key of the command line, or the manifest's: read before anything is computed."""
-    from publisher.package import keys
+def _signer(resolved: Resolved, key: str | None, passphrase_env: str | None, chain: Path | None) -> Signer:
+    """Return who signs, by the command line or the manifest: tried before anything is computed."""
+    from publisher.package.keyless import TOKEN
+    from publisher.package.signers import signer
 
     where = "--passphrase-env"
-    if path is None and resolved.sign is not None:
-        path = _named_key(environment(resolved.sign.key_env, "sign.key_env"))
+    if key is None and resolved.sign is not None:
+        key = _named_key(environment(resolved.sign.key_env, "sign.key_env"))
         if passphrase_env is None:
             passphrase_env, where = resolved.sign.passphrase_env, "sign.passphrase_env"
-    if path is None:
+    if key is None:
         raise UsageError(
             "there is no key to sign with",
             hint="Give --key FILE, or 'sign: {key_env: VARIABLE}' in the manifest. To make one: "
             f"{command('keygen --out keys')}\nTo try it out: --throwaway-key",
         )
-    return keys.load_private(path, passphrase(passphrase_env, where))
+    output.hide(os.environ.get(TOKEN, ""))
+    return signer(key, passphrase(passphrase_env, where), chain)
 
 
-def _named_key(value: str) -> Path:
-    """Return the path that a variable holds. What is no file's path can be the key itself, and is never shown."""
+def _named_key(value: str) -> str:
+    """Return what a variable says of the key. What is no file's path can be the key itself, and is never shown."""
+    if value == "sigstore" or value.startswith("pkcs11:"):
+        return value
     if not os.path.isfile(value):  # noqa: PTH113  # Path.is_file raises for a name as long as a key
         raise UsageError(
             "the environment variable that it names does not hold the path of a key file",
             where="sign.key_env",
-            hint="It must hold the path of the file, not the key itself.",
+            hint="It must hold the path of the file, a pkcs11: URI or 'sigstore', not the key itself.\n"
+            "For a key in a variable give --key env:NAME.",
         )
-    return Path(value)
+    return value
 
 
 def as_data(outcome: Outcome, public: str | None) -> dict[str, Any]:
@@ -191,8 +237,15 @@ def claims_as_data(report: ReleaseReport) -> list[dict[str, Any]]:
     ]
 
 
-def as_text(outcome: Outcome, public: str, *, thrown_away: bool = False) -> str:
-    """Return the verdict, the claims and what to do next; the key may be one that exists no more."""
+def as_text(outcome: Outcome, options: Sequence[str], trust: str, *, thrown_away: bool = False) -> str:
+    """Return the verdict, the claims and what to do next.
+
+    Args:
+        outcome: of the release.
+        options: whom to trust, as a command's options.
+        trust: the same in Python, for ``verify_key``.
+        thrown_away: the key exists no more.
+    """
     from publisher.package.layout import PICTURES
     from publisher.report.terminal import lines
 
@@ -207,19 +260,19 @@ def as_text(outcome: Outcome, public: str, *, thrown_away: bool = False) -> str:
             f"Package:   {outcome.package}",
             f"Report:    {page}",
             *(["Key:       thrown away; this signature is for trying it out"] if thrown_away else []),
-            f"Verify it: {command(shlex.join(['verify', str(outcome.package), '--key', public]))}",
-            *_loading(outcome, public),
+            f"Verify it: {command(shlex.join(['verify', str(outcome.package), *options]))}",
+            *_loading(outcome, trust),
             *(["", f"Pictures:  {pictures} (base model above, hardened below)"] if pictures.is_file() else []),
         ]
     )
 
 
-def _loading(outcome: Outcome, public: str) -> list[str]:
+def _loading(outcome: Outcome, trust: str) -> list[str]:
     """Return how to load the package, with membranes where it has some that open by the prompt."""
     if outcome.report.permeabilities is not None:
         return [
             "Load it:   import publisher",
-            f"           publisher.load({str(outcome.package)!r}, verify_key={public!r})",
+            f"           publisher.load({str(outcome.package)!r}, verify_key={trust})",
             "           (plain diffusers loads it without its membranes)",
         ]
     return [

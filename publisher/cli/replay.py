@@ -13,6 +13,7 @@ from publisher.errors import ExitCode, UsageError
 from publisher.text import printable
 
 if TYPE_CHECKING:
+    from publisher.package.dsse import Signer
     from publisher.release.replay import FreshCheck, Replay
 
 SENTENCES = {
@@ -34,7 +35,7 @@ SENTENCES = {
 @click.option("--fresh", type=click.IntRange(1), help="Instead, so many new images for each concept and check.")
 @click.option("--seed", type=click.IntRange(0), help="Of the choice of lines; with --fresh, first of the new seeds.")
 @click.option("--work", type=click.Path(path_type=Path), help="Folder that keeps images.")
-@click.option("--sign", "signer", type=click.Path(path_type=Path), help="Private key of yours: sign what you found.")
+@click.option("--sign", "own", metavar="KEY", help="Key of yours, as for release --key: sign what you found.")
 @click.option("--passphrase-env", metavar="VARIABLE", help="Environment variable with that key's passphrase.")
 @click.option("--statement", type=click.Path(path_type=Path), help="File for the signed statement; never overwritten.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
@@ -48,7 +49,7 @@ def replay(
     fresh: int | None,
     seed: int | None,
     work: Path | None,
-    signer: Path | None,
+    own: str | None,
     passphrase_env: str | None,
     statement: Path | None,
     as_json: bool,
@@ -74,11 +75,12 @@ def replay(
     """
     from publisher.cli.console import Terminal
     from publisher.hub.fetch import locate
+    from publisher.package.signers import signer
     from publisher.release import replay as replaying
 
-    if (signer is None) != (statement is None):
+    if (own is None) != (statement is None):
         raise UsageError("--sign and --statement go together", where="replay", hint="Give both, or neither.")
-    if signer is not None and key is None:
+    if own is not None and key is None:
         raise UsageError("a statement is about a verified package", where="--sign", hint="Give --key as well.")
     if fresh is not None and seed is None:
         raise UsageError(
@@ -87,6 +89,7 @@ def replay(
     if statement is not None and statement.exists():
         raise UsageError("there is a file already", where=str(statement), hint="Give another name with --statement.")
     folder = locate(package).path
+    signing = signer(own, passphrase(passphrase_env, "--passphrase-env")) if own is not None else None
     if key is not None:
         from publisher.cli.verify import as_text as answer
         from publisher.package.verify import verify as verify_package
@@ -99,8 +102,8 @@ def replay(
         found = replaying.replay(
             folder, terminal, base=base, sample=sample, fresh=fresh, seed=seed if seed is not None else 0, work=work
         )
-    if signer is not None and statement is not None:
-        _write(found, folder, signer, passphrase(passphrase_env, "--passphrase-env"), statement)
+    if signing is not None and statement is not None:
+        _write(found, folder, signing, statement)
     if as_json:
         output.document(as_data(found))
     else:
@@ -108,10 +111,9 @@ def replay(
     return found.code
 
 
-def _write(found: Replay, folder: Path, signer: Path, secret: bytes | None, statement: Path) -> None:
+def _write(found: Replay, folder: Path, signing: Signer, statement: Path) -> None:
     from publisher.model.digest import sha256_file
     from publisher.model.files import write_atomic
-    from publisher.package.keys import load_private
     from publisher.package.layout import REPORT
     from publisher.package.sign import attest
     from publisher.package.witness import test_statement
@@ -121,7 +123,7 @@ def _write(found: Replay, folder: Path, signer: Path, secret: bytes | None, stat
         groups[result].append(test)
     how = {"outcome": found.outcome, "seed": found.seed, "images": len(found.images), "fresh": bool(found.checks)}
     data = test_statement(found.sums, sha256_file(folder / REPORT), **groups, how=how)
-    write_atomic(statement, attest(data, load_private(signer, secret)))
+    write_atomic(statement, attest(data, signing))
 
 
 def tests(found: Replay) -> dict[str, str]:

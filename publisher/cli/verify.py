@@ -11,10 +11,11 @@ from typing import Any
 import click
 
 from publisher.cli import output
-from publisher.cli.options import policy_option
+from publisher.cli.options import policy_option, trusted, with_trust
 from publisher.codes import Code, Finding
 from publisher.errors import ExitCode, UsageError
 from publisher.hub.fetch import Located, locate
+from publisher.package.dsse import Anchor
 from publisher.package.index import Verified, check_index
 from publisher.package.keys import load_public
 from publisher.package.layout import SUMS
@@ -30,13 +31,7 @@ DAY = 86_400
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option(
-    "--key",
-    type=click.Path(path_type=Path),
-    envvar="PUBLISHER_PUBLIC_KEY",
-    show_envvar=True,
-    help="The publisher's public key, from the publisher, never from the package.  [default: the policy's keys]",
-)
+@with_trust
 @click.option("--name", help="Refuse a release of another name.")
 @click.option("--min-version", metavar="VERSION", help="Refuse an older release: somebody may serve you a stale one.")
 @click.option("--hub", is_flag=True, hidden=True, expose_value=False, help="Does nothing any more.")
@@ -53,6 +48,9 @@ def verify(
     directory: Path,
     *,
     key: Path | None,
+    identity: str | None,
+    issuer: str | None,
+    root: Path | None,
     name: str | None,
     min_version: str | None,
     index: Path | None,
@@ -61,7 +59,7 @@ def verify(
     policy: Path | None,
     as_json: bool,
 ) -> int:
-    """Check a package against a public key: signature, files, weights, reports.
+    """Check a package against who must have signed it: signature, files, weights, reports.
 
     DIRECTORY is the package's folder, also as a hub's client has downloaded it, or hf:ORG/NAME@REVISION: a tag, or the
     40 hex digits of a commit. That is fetched into the client's cache, where publisher.load finds the same files.
@@ -69,6 +67,9 @@ def verify(
     Nothing in the package is loaded or run, and only what was signed is opened. Everything that is wrong is listed,
     each with a stable code. The publisher's own metrics measure again, from the evidence in the package; the answer
     names each check whose metric is another plugin's and was not run.
+
+    Instead of a --key, an --identity can be expected: the name in a certificate below --root, or that of a keyless
+    signature, for which --issuer vouches. Without --key a --policy's keys are tried.
 
     --index reads what `publisher index` signed with the same key: a version that it revokes, or does not know, is
     refused, and so is an index that has expired. --also reads what `publisher replay --sign` wrote.
@@ -81,14 +82,16 @@ def verify(
       publisher verify releases/emoji-clean-1.0.0 --key keys/publisher.pub
       publisher verify package --key publisher.pub --name emoji-clean --min-version 1.0.0 --json
       publisher verify hf:acme/emoji-clean@v1.0.0 --key publisher.pub
+      publisher verify package --identity release@acme.example --root acme-root.pem
 
     Exit codes: 0 verified; 1 not verified, or the policy is broken; 2 no key, or key, folder or policy cannot be read;
     3 could not decide.
     """
     rules = load_policy(policy) if policy else None
-    keys = [key] if key else list(rules.keys.values()) if rules else []
+    given = trusted(key, identity, issuer, root)
+    keys = [given] if given else list(rules.keys.values()) if rules else []
     if not keys:
-        hint = "Give the publisher's public key, or a --policy that names keys."
+        hint = "Give the publisher's public key, --identity, or a --policy that names keys."
         raise UsageError("there is no key to verify with: --key is missing", hint=hint)
     if len(also) != len(also_key):
         hint = "Give one --also-key for each --also, in the same order."
@@ -109,7 +112,7 @@ def verify(
 
 
 def _told(
-    found: Verification, key: Path, index: Path | None, also: Sequence[Path], keys: Sequence[Path]
+    found: Verification, trust: Path | Anchor, index: Path | None, also: Sequence[Path], keys: Sequence[Path]
 ) -> tuple[Verification, list[Witness]]:
     """Compare a package that verified with the publisher's index, and with what others say of it."""
     if not found.ok or found.summary is None:
@@ -117,7 +120,9 @@ def _told(
     sums, findings, witnesses = found.digests[SUMS], list[Finding](), list[Witness]()
     if index is not None:
         mine = Verified(found.summary.name, found.summary.version, sums)
-        findings += check_index(index, load_public(key), mine, datetime.now(UTC))
+        findings += check_index(
+            index, load_public(trust) if isinstance(trust, Path) else trust, mine, datetime.now(UTC)
+        )
     for path, one in zip(also, keys, strict=True):
         witness, problems = check_witness(path, load_public(one), sums)
         witnesses += [witness] if witness else []
@@ -143,6 +148,7 @@ def as_data(found: Verification, answer: PolicyAnswer | None = None) -> dict[str
         "verified": found.ok and not (answer and answer.breaches),
         **({"policy": answer.as_json()} if answer else {}),
         "key_sha256": found.key,
+        "signer": found.signer,
         "files": found.files,
         "release": found.summary.as_json() if found.summary else None,
         "recomputed": found.recomputed.checks,
@@ -191,7 +197,7 @@ def as_text(found: Verification, package: Located, answer: PolicyAnswer | None =
         lines = [
             f"Verified: {found.summary.name} {found.summary.version}, decision {found.summary.decision}",
             *([f"  {package}"] if package.repository else []),
-            f"  {found.files} files, signed with the key {found.key[:16]}",
+            f"  {found.files} files, signed with {found.signer}",
             *(f"  {claim.verdict}: {claim.sentence} ({claim.binds})" for claim in found.summary.claims),
             f"  {_some(found.recomputed.checks)} measured again from the evidence, with the same numbers and verdicts",
             *(f"  not measured again: {what}: {why}" for what, why in found.recomputed.others.items()),

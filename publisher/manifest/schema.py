@@ -237,9 +237,10 @@ class Sign(Params):
     """Who signs: names of environment variables. The key, its path and the passphrase never stand in a manifest."""
 
     key_env: Environment
-    """Environment variable that holds the path of the private key's file (``publisher keygen`` makes one)."""
+    """Environment variable that holds the path of the private key's file (``publisher keygen`` makes one), the
+    ``pkcs11:`` URI of a key in a token, or ``sigstore``."""
     passphrase_env: Environment | None = None
-    """Environment variable that holds the key's passphrase."""
+    """Environment variable that holds the key's passphrase or the token's PIN."""
 
 
 class Manifest(Params):

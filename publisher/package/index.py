@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, field_validator
 from publisher.api import Params
 from publisher.codes import Code, Finding
 from publisher.package import dsse
-from publisher.package.keys import PublicKey
+from publisher.package.signature import code_of
 from publisher.package.statements import TOOL
 from publisher.package.witness import read_bundle
 
@@ -85,12 +85,12 @@ def index_statement(index: Index, versions: Mapping[str, str]) -> dict[str, Any]
     }
 
 
-def check_index(path: Path, key: PublicKey, package: Verified, now: datetime) -> list[Finding]:
+def check_index(path: Path, anchor: dsse.Anchor, package: Verified, now: datetime) -> list[Finding]:
     """Compare a package with the publisher's index.
 
     Args:
         path: of the index.
-        key: the publisher's.
+        anchor: who signed the package.
         package: that was verified with it.
         now: the time.
 
@@ -99,13 +99,9 @@ def check_index(path: Path, key: PublicKey, package: Verified, now: datetime) ->
     """
     name = path.name
     try:
-        statement = dsse.open_statement(read_bundle(path), key)
-    except dsse.KeyHintError as error:
-        return [Finding(Code.UNTRUSTED_KEY, name, str(error))]
-    except dsse.SignatureError as error:
-        return [Finding(Code.BAD_SIGNATURE, name, str(error))]
+        statement = dsse.open_statement(read_bundle(path), anchor)
     except dsse.BundleError as error:
-        return [Finding(Code.MALFORMED_SIGNATURE, name, str(error))]
+        return [Finding(code_of(error), name, str(error))]
     try:
         index = Index.parse(statement["predicate"])
     except ValidationError:

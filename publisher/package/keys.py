@@ -1,15 +1,20 @@
-"""EC key pairs: made, and loaded with care. What is done with a private key is in :mod:`publisher.package.sign`."""
+"""EC key pairs: made, loaded with care, and what they do: sign, and verify.
+
+Only here is a private key used that is in this process's memory.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from publisher.errors import UsageError
+from publisher.package import dsse
 from publisher.program import command
 
 if TYPE_CHECKING:
@@ -70,19 +75,101 @@ class PublicKey:
         r, s = decode_dss_signature(signature)
         return encode_dss_signature(r, min(s, CURVES[self.key.curve.name] - s))
 
+    @property
+    def material(self) -> dict[str, Any]:
+        """How a bundle names this key."""
+        return {"publicKey": {"hint": self.hint}, "tlogEntries": []}
+
+    def __str__(self) -> str:
+        return f"the key {self.hint[:16]}"
+
+    def require(self, envelope: dsse.Envelope) -> None:
+        """Make sure that this key signed the envelope, and that the envelope names it."""
+        named = envelope.material.get("publicKey")
+        if envelope.material.keys() & {"certificate", "x509CertificateChain"}:
+            raise dsse.KeyHintError("was not made with a key, but with a certificate")
+        hint = named.get("hint") if isinstance(named, dict) else None
+        if not hint or not isinstance(hint, str):
+            raise dsse.BundleError("does not name its key")
+        if hint != self.hint:
+            raise dsse.KeyHintError("was made with another key")
+        self.require_signature(envelope)
+        if envelope.material != self.material:
+            raise dsse.BundleError("is not written in the one way that a publisher writes it: somebody rewrote it")
+
+    def require_signature(self, envelope: dsse.Envelope) -> None:
+        """Make sure that the signature is of this key over the payload, and the lower one of two.
+
+        Raises:
+            SignatureError: it is not.
+            BundleError: it is the other one.
+        """
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+
+        try:
+            self.key.verify(envelope.signature, dsse.pae(envelope.payload), ECDSA(self.hash))
+        except InvalidSignature:
+            raise dsse.SignatureError("the signature does not fit the statement") from None
+        if envelope.signature != self.low(envelope.signature):
+            raise dsse.BundleError("holds the twin of the signature that its publisher makes")
+
+    def official(self, config: Any, folder: Path) -> bool:
+        """Tell the library of model signing to trust this key."""
+        (folder / "key.pub").write_bytes(self.pem)
+        config.use_elliptic_key_verifier(public_key=folder / "key.pub")
+        return True
+
+
+class KeySigner(ABC):
+    """What signs with one EC key, wherever that is."""
+
+    @property
+    @abstractmethod
+    def public(self) -> PublicKey:
+        """Its public half."""
+
+    @abstractmethod
+    def sign(self, pae: bytes) -> bytes:
+        """Return a signature in DER over these bytes, by the hash that fits the key's curve."""
+
+    @property
+    def hint(self) -> str:
+        """sha256 of the public half in PEM."""
+        return self.public.hint
+
+    @property
+    def anchor(self) -> dsse.Anchor:
+        """The public half."""
+        return self.public
+
+    def bundle(self, payload: bytes) -> bytes:
+        """Return the signed bundle of a payload, which names the key."""
+        return dsse.bundle(payload, self.signature(payload), self.public.material)
+
+    def signature(self, payload: bytes) -> bytes:
+        """Return the one signature of a payload that is accepted, in DER."""
+        return self.public.low(self.sign(dsse.pae(payload)))
+
 
 @dataclass(frozen=True)
-class PrivateKey:
-    """A signing key; shows neither itself nor its passphrase when printed."""
+class PrivateKey(KeySigner):
+    """A signing key in memory; does not show itself when printed. Equal payloads give equal signatures (RFC 6979)."""
 
-    path: Path
+    path: Path | None
+    """Where it lies; None: in a variable of the environment."""
     key: EllipticCurvePrivateKey = field(repr=False)
-    passphrase: bytes | None = field(repr=False, default=None)
 
     @property
     def public(self) -> PublicKey:
         """Its other half."""
         return PublicKey(self.key.public_key())
+
+    def sign(self, pae: bytes) -> bytes:
+        """Return a signature in DER."""
+        from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+
+        return self.key.sign(pae, ECDSA(self.public.hash, deterministic_signing=True))
 
 
 def generate(private: Path, public: Path, passphrase: bytes | None) -> None:
@@ -137,26 +224,40 @@ def load_private(path: Path, passphrase: bytes | None = None) -> PrivateKey:
         KeyFileError: not a regular file of its owner alone, not a key, or not this passphrase.
         WeakKeyError: not an EC key on P-256, P-384 or P-521.
     """
+    return PrivateKey(path, parse_private(_read(path, private=True), passphrase, str(path)))
+
+
+def parse_private(pem: bytes, passphrase: bytes | None, where: str) -> EllipticCurvePrivateKey:
+    """Parse a signing key.
+
+    Args:
+        pem: PKCS8 or SEC1 in PEM.
+        passphrase: None or empty: it is not encrypted.
+        where: it comes from, for messages; never the key itself.
+
+    Raises:
+        KeyFileError: not a key, or not this passphrase.
+        WeakKeyError: not an EC key on P-256, P-384 or P-521.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    pem = _read(path, private=True)
     try:
         key = load_pem_private_key(pem, passphrase or None)
     except TypeError:
         what = "is not encrypted, but there is a passphrase" if passphrase else "is encrypted"
         hint = "" if passphrase else "Name the environment variable that holds its passphrase."
-        raise KeyFileError(what, where=str(path), hint=hint) from None
+        raise KeyFileError(what, where=where, hint=hint) from None
     except (ValueError, UnsupportedAlgorithm):
         raise KeyFileError(
             "is no private key in PEM, or the passphrase is wrong",
-            where=str(path),
+            where=where,
             hint=f"Make a key pair with: {command('keygen --out DIR')}",
         ) from None
     if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in CURVES:
-        raise _weak(path)
-    return PrivateKey(path, key, passphrase or None)
+        raise weak(where)
+    return key
 
 
 def load_public(path: Path) -> PublicKey:
@@ -176,18 +277,19 @@ def load_public(path: Path) -> PublicKey:
     try:
         key = load_pem_public_key(pem)
     except UnsupportedAlgorithm:
-        raise _weak(path) from None
+        raise weak(str(path)) from None
     except ValueError:
         raise KeyFileError("is no public key in PEM", where=str(path)) from None
     if not isinstance(key, EllipticCurvePublicKey) or key.curve.name not in CURVES:
-        raise _weak(path)
+        raise weak(str(path))
     return PublicKey(key)
 
 
-def _weak(path: Path) -> WeakKeyError:
+def weak(where: str) -> WeakKeyError:
+    """Return the error of a key that is not accepted, which comes from there."""
     return WeakKeyError(
         "is not an EC key on P-256, P-384 or P-521",
-        where=str(path),
+        where=where,
         hint=f"Make a key pair with: {command('keygen --out DIR')}",
     )
 
@@ -215,3 +317,12 @@ def _read(path: Path, *, private: bool) -> bytes:
     if len(data) > MAX_KEY_BYTES:
         raise KeyFileError("is too large for a key", where=str(path))
     return data
+
+
+def read_public(path: Path) -> bytes:
+    """Read a small file of trust anchors.
+
+    Raises:
+        KeyFileError: it cannot be opened, or is too large.
+    """
+    return _read(path, private=False)

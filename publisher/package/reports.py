@@ -12,7 +12,6 @@ from publisher.api.params import Params
 from publisher.api.verdicts import judge, overall, worst
 from publisher.codes import Code, Finding
 from publisher.package import dsse, sums
-from publisher.package.keys import PublicKey
 from publisher.package.layout import (
     ATTESTATIONS,
     BOM,
@@ -52,7 +51,7 @@ REQUIRED = (SUMS, SUMMARY, REPORT, RESOLVED, BOM, CARD)
 
 
 def check_reports(
-    tree: Tree, signed: Mapping[str, str], documents: Mapping[str, Any], key: PublicKey
+    tree: Tree, signed: Mapping[str, str], documents: Mapping[str, Any], anchor: dsse.Anchor
 ) -> tuple[ReleaseSummary | None, list[Finding], Recomputed]:
     """Check everything that the package says about itself.
 
@@ -63,7 +62,7 @@ def check_reports(
         tree: the folder; only files with a digest are opened.
         signed: path -> sha256 of all files that were signed.
         documents: report and summary as JSON data, where they could be read.
-        key: the trust anchor, which must have signed the attestations too.
+        anchor: who must have signed the attestations too.
 
     Returns:
         The summary, if it can be read; what is wrong; and which numbers were made again.
@@ -82,7 +81,7 @@ def check_reports(
             *_evidence(report, signed),
             *_safeguards(tree, signed, report),
         ]
-        findings += [*_attestations(tree, signed, report, key)]
+        findings += [*_attestations(tree, signed, report, anchor)]
         problems, done = check_measurements(tree, report)
         findings += problems
         if summary is not None and summary != summarise(report, former=_is_former(report, signed)):
@@ -189,7 +188,9 @@ def _safeguards(tree: Tree, signed: Mapping[str, str], report: ReleaseReport) ->
             yield Finding(Code.REPORT_OTHER, REPORT, problem)
 
 
-def _attestations(tree: Tree, signed: Mapping[str, str], report: ReleaseReport, key: PublicKey) -> Iterator[Finding]:
+def _attestations(
+    tree: Tree, signed: Mapping[str, str], report: ReleaseReport, anchor: dsse.Anchor
+) -> Iterator[Finding]:
     required = set(attestations(report, former=_is_former(report, signed)))
     present = {path for path in signed if path.startswith(ATTESTATIONS)}
     for path in sorted(required - present):
@@ -200,7 +201,7 @@ def _attestations(tree: Tree, signed: Mapping[str, str], report: ReleaseReport, 
     about = subjects(signed.get(SUMS, ""), payload)
     expectations = _expectations(report, signed)
     for path in sorted(required & present & tree.digests.keys()):
-        yield from _attestation(tree, path, key, about, expectations[path])
+        yield from _attestation(tree, path, anchor, about, expectations[path])
 
 
 def _is_former(report: ReleaseReport, signed: Mapping[str, str]) -> bool:
@@ -245,13 +246,13 @@ def _made_here(predicate: Mapping[str, Any], report: ReleaseReport) -> bool:
 
 
 def _attestation(
-    tree: Tree, path: str, key: PublicKey, about: list[dict[str, Any]], expectation: Expectation
+    tree: Tree, path: str, anchor: dsse.Anchor, about: list[dict[str, Any]], expectation: Expectation
 ) -> Iterator[Finding]:
     data = tree.read(path, MAX_SIGNATURE_BYTES)
     if data is None:
         return
     try:
-        statement = dsse.open_statement(data, key)
+        statement = dsse.open_statement(data, anchor)
     except dsse.BundleError as error:
         yield Finding(Code.REPORT_ABSENT, path, str(error))
         return

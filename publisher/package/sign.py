@@ -1,7 +1,7 @@
-"""Signing a finished package: attestations, then ``model.sig`` over everything. Only here is a private key used.
+"""Signing a finished package: attestations, then ``model.sig`` over everything.
 
 Order, so that nothing refers to itself: ``SHA256SUMS`` lists the payload; attestations are about ``SHA256SUMS`` and
-the payload; ``model.sig`` covers all of these. All are signed deterministically (RFC 6979).
+the payload; ``model.sig`` covers all of these. All are signed by one :class:`publisher.package.dsse.Signer`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +19,6 @@ from publisher.errors import PublisherError, UsageError
 from publisher.model.files import write_atomic
 from publisher.package import dsse, oms, sums
 from publisher.package.build import PackageError, refuse_exchanged
-from publisher.package.keys import PrivateKey
 from publisher.package.layout import ATTESTATIONS, REPORT, SIGNATURE, SUMS
 from publisher.package.statements import statements
 
@@ -29,7 +27,7 @@ LAST_SECOND = 253_402_300_799
 
 
 def sign(
-    folder: Path, key: PrivateKey, *, created: datetime | None = None, expected: Mapping[str, str] | None = None
+    folder: Path, signer: dsse.Signer, *, created: datetime | None = None, expected: Mapping[str, str] | None = None
 ) -> None:
     """Sign a package that :func:`publisher.package.build.finish` has completed.
 
@@ -37,7 +35,7 @@ def sign(
 
     Args:
         folder: the package.
-        key: the publisher's.
+        signer: the publisher's.
         created: the time in the decision's statement; default ``SOURCE_DATE_EPOCH``, or now.
         expected: the digests that :func:`publisher.package.build.finish` returned; nothing else is signed.
 
@@ -50,7 +48,7 @@ def sign(
     if (folder / SIGNATURE).exists() or (folder / ATTESTATIONS).exists():
         raise PackageError("is signed already", where=str(folder))
     try:
-        _sign(folder, key, created or now(), expected)
+        _sign(folder, signer, created or now(), expected)
     except BaseException as error:
         shutil.rmtree(folder / ATTESTATIONS, ignore_errors=True)
         (folder / SIGNATURE).unlink(missing_ok=True)
@@ -59,47 +57,27 @@ def sign(
         raise PackageError(f"cannot be signed: {type(error).__name__}: {error}", where=str(folder)) from error
 
 
-def _sign(folder: Path, key: PrivateKey, created: datetime, expected: Mapping[str, str] | None) -> None:
+def _sign(folder: Path, signer: dsse.Signer, created: datetime, expected: Mapping[str, str] | None) -> None:
     listed, record = (folder / SUMS).read_bytes(), (folder / REPORT).read_bytes()
     digests = sums.parse(listed)
     refuse_exchanged(folder, digests if expected is None else expected, {**digests, REPORT: _sha256(record)})
     digests_signed = {**digests, SUMS: _sha256(listed)}
     report = ReleaseReport.model_validate_json(record)
     for path, statement in statements(report, digests_signed[SUMS], digests, created).items():
-        data = attest(statement, key)
+        data = attest(statement, signer)
         write_atomic(folder / path, data)
         digests_signed[path] = _sha256(data)
-    write_atomic(folder / SIGNATURE, _sign_model(f"{report.name}-{report.version}", digests_signed, key))
+    write_atomic(folder / SIGNATURE, _sign_model(f"{report.name}-{report.version}", digests_signed, signer))
 
 
-def attest(statement: Mapping[str, Any], key: PrivateKey) -> bytes:
-    """Sign a statement; equal statements give equal bytes."""
-    return _bundle(dsse.canonical(dict(statement)), key)
+def attest(statement: Mapping[str, Any], signer: dsse.Signer) -> bytes:
+    """Sign a statement. With a key in memory equal statements give equal bytes."""
+    return signer.bundle(dsse.canonical(dict(statement)))
 
 
-def _bundle(payload: bytes, key: PrivateKey) -> bytes:
-    """Sign a payload; equal payloads give equal bytes."""
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
-
-    signature = key.key.sign(dsse.pae(payload), ECDSA(key.public.hash, deterministic_signing=True))
-    return dsse.bundle(payload, key.public.low(signature), key.public.hint)
-
-
-def _sign_model(name: str, digests: Mapping[str, str], key: PrivateKey) -> bytes:
-    """Return the bytes of ``model.sig``: the library's statement, signed and written as all other bundles are.
-
-    The library reads the key's file once more. Its own signature is random and may be either of two twins.
-    """
-    from model_signing import signing
-
-    config = signing.Config()  # type: ignore[no-untyped-call]
-    config.set_hashing_config(oms.known_digests(name, digests))
-    # Annotated as text, but its own command line and cryptography want bytes.
-    config.use_elliptic_key_signer(private_key=key.path, password=key.passphrase)  # type: ignore[arg-type]
-    with tempfile.TemporaryDirectory() as folder:
-        config.sign(folder, Path(folder) / SIGNATURE)
-        payload, _, _ = dsse.parse((Path(folder) / SIGNATURE).read_bytes())
-    return _bundle(payload, key)
+def _sign_model(name: str, digests: Mapping[str, str], signer: dsse.Signer) -> bytes:
+    """Return the bytes of ``model.sig``: signed and written as all other bundles are."""
+    return attest(oms.statement(name, digests), signer)
 
 
 def _sha256(data: bytes) -> str:

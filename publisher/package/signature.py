@@ -12,21 +12,31 @@ from typing import Any
 
 from publisher.codes import Code, Finding
 from publisher.package import dsse, oms
-from publisher.package.keys import PublicKey
 from publisher.package.layout import CARD, MAX_FILES, MAX_SIGNATURE_BYTES, SIGNATURE, path_problem
 from publisher.package.tree import Tree
 
 EDITED = "Edited after signing: verify the release's tag, or take the card from there."
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _RESOURCE = {"name", "algorithm", "digest"}
+_CODES = {
+    dsse.KeyHintError: Code.UNTRUSTED_KEY,
+    dsse.SignatureError: Code.BAD_SIGNATURE,
+    dsse.CertificateError: Code.CERTIFICATE,
+    dsse.IdentityError: Code.IDENTITY,
+}
 
 
-def check_signature(tree: Tree, key: PublicKey) -> tuple[dict[str, str], list[Finding]]:
+def code_of(error: dsse.BundleError) -> Code:
+    """Return the code of what is wrong with a bundle."""
+    return _CODES.get(type(error), Code.MALFORMED_SIGNATURE)
+
+
+def check_signature(tree: Tree, anchor: dsse.Anchor) -> tuple[dict[str, str], list[Finding]]:
     """Read what was signed; the files themselves are not looked at.
 
     Args:
         tree: the folder, for ``model.sig``.
-        key: the trust anchor.
+        anchor: who may have signed.
 
     Returns:
         Path -> sha256 as signed, empty unless key, signature and statement are good; and what is wrong.
@@ -41,30 +51,26 @@ def check_signature(tree: Tree, key: PublicKey) -> tuple[dict[str, str], list[Fi
         return {}, []
     if not data:
         return {}, [Finding(Code.NO_SIGNATURE, SIGNATURE, "is empty")]
-    signed, finding = _signed(data, key)
+    signed, finding = _signed(data, anchor)
     if finding is None:
-        finding = _disagreement(data, signed, key)
+        finding = _disagreement(data, signed, anchor)
     return ({}, [finding]) if finding else (signed, [])
 
 
-def _disagreement(data: bytes, signed: Mapping[str, str], key: PublicKey) -> Finding | None:
+def _disagreement(data: bytes, signed: Mapping[str, str], anchor: dsse.Anchor) -> Finding | None:
     """Ask the library, which must find the same files signed."""
     try:
-        same = oms.verify(data, signed, key)
+        same = oms.verify(data, signed, anchor)
     except oms.OmsError as error:
         return Finding(Code.MALFORMED_SIGNATURE, SIGNATURE, f"model-signing refuses it: {error}")
     return None if same else Finding(Code.STATEMENT, SIGNATURE, "model-signing finds other files signed")
 
 
-def _signed(data: bytes, key: PublicKey) -> tuple[dict[str, str], Finding | None]:
+def _signed(data: bytes, anchor: dsse.Anchor) -> tuple[dict[str, str], Finding | None]:
     try:
-        statement = dsse.open_statement(data, key)
-    except dsse.KeyHintError as error:
-        return {}, Finding(Code.UNTRUSTED_KEY, SIGNATURE, str(error))
-    except dsse.SignatureError as error:
-        return {}, Finding(Code.BAD_SIGNATURE, SIGNATURE, str(error))
+        statement = dsse.open_statement(data, anchor)
     except dsse.BundleError as error:
-        return {}, Finding(Code.MALFORMED_SIGNATURE, SIGNATURE, str(error))
+        return {}, Finding(code_of(error), SIGNATURE, str(error))
     problem = _statement_problem(statement)
     if problem:
         return {}, Finding(Code.STATEMENT, SIGNATURE, problem)

@@ -22,7 +22,7 @@ from publisher.codes import Code, Finding
 from publisher.errors import PublisherError, UsageError
 from publisher.package import dsse
 from publisher.package.content import check_content, check_names, name_problem
-from publisher.package.keys import PublicKey, WeakKeyError, load_public
+from publisher.package.keys import WeakKeyError, load_public
 from publisher.package.layout import (
     DECISION,
     MAX_FILES,
@@ -57,7 +57,7 @@ class Verification:
     files: int
     """Files that were looked at, the signature included."""
     key: str
-    """sha256 of the public key that was asked for."""
+    """sha256 of the public key that was asked for; empty: a certificate or an identity was."""
     summary: ReleaseSummary | None
     """What the package says it is: only if the signature is good and covers the summary."""
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -68,6 +68,8 @@ class Verification:
     """The release's record; None: something is wrong with the package."""
     decided: datetime | None = None
     """Time that the decision's statement says; None as for ``report``."""
+    signer: str = ""
+    """Who was asked for, in words for a person: a key, a certificate, an identity."""
 
     @property
     def ok(self) -> bool:
@@ -77,17 +79,17 @@ class Verification:
 
 def verify(
     folder: Path,
-    public_key: Path,
+    anchor: Path | dsse.Anchor,
     *,
     hub: bool = False,  # noqa: ARG001 - callers of earlier versions give it
     expect_name: str | None = None,
     min_version: str | None = None,
 ) -> Verification:
-    """Check a package against a publisher's key.
+    """Check a package against who may have signed it.
 
     Args:
         folder: the package, also as a hub hands it out (:func:`publisher.package.received.received`).
-        public_key: EC public key in PEM; from the publisher, never from the package.
+        anchor: an EC public key in PEM, or one of :class:`publisher.package.dsse.Anchor`; never from the package.
         hub: does nothing any more; what hubs add is always left out.
         expect_name: refuse a release of another name.
         min_version: refuse an older version than this (PEP 440).
@@ -100,7 +102,7 @@ def verify(
     """
     lowest = _version(min_version)
     try:
-        key = load_public(public_key)
+        key: dsse.Anchor = load_public(anchor) if isinstance(anchor, Path) else anchor
     except WeakKeyError as error:
         return Verification((Finding(Code.WEAK_KEY, "", error.what),), 0, "", None)
     tree = received(folder)
@@ -108,7 +110,7 @@ def verify(
     if summary is not None:
         findings += _expected(summary, expect_name, lowest)
     findings += tree.findings + tree.recheck()
-    found = Verification(_listed(findings), len(tree.files), key.hint, summary, tree.digests, done)
+    found = Verification(_listed(findings), len(tree.files), key.hint, summary, tree.digests, done, signer=str(key))
     return found if findings else replace(found, report=_report(tree), decided=_decided(tree))
 
 
@@ -117,7 +119,7 @@ def _report(tree: Tree) -> ReleaseReport:
 
 
 def _decided(tree: Tree) -> datetime | None:
-    statement = dsse.statement(dsse.parse(_verified(tree, DECISION, MAX_SIGNATURE_BYTES))[0])
+    statement = dsse.statement(dsse.parse(_verified(tree, DECISION, MAX_SIGNATURE_BYTES)).payload)
     return decided_at(statement["predicate"])
 
 
@@ -133,15 +135,15 @@ def _verified(tree: Tree, path: str, limit: int) -> bytes:
     return data
 
 
-def _check(tree: Tree, key: PublicKey) -> tuple[list[Finding], ReleaseSummary | None, Recomputed]:
+def _check(tree: Tree, anchor: dsse.Anchor) -> tuple[list[Finding], ReleaseSummary | None, Recomputed]:
     if tree.seen > MAX_FILES:
         return check_names(tree.files), None, Recomputed()  # the rest was not looked at
-    signed, problems = check_signature(tree, key)
+    signed, problems = check_signature(tree, anchor)
     if not signed:
         return [*check_names(tree.files), *problems], None, Recomputed()
     findings = [*check_names(signed), *problems, *_compare(tree, signed)]
     problems, documents = check_content(tree, signed)
-    summary, more, done = check_reports(tree, signed, documents, key)
+    summary, more, done = check_reports(tree, signed, documents, anchor)
     return findings + problems + more, summary, done
 
 

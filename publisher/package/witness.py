@@ -14,8 +14,8 @@ from typing import Any
 from publisher.codes import Code, Finding
 from publisher.errors import UsageError
 from publisher.package import dsse
-from publisher.package.keys import PublicKey
 from publisher.package.layout import MAX_SIGNATURE_BYTES, REPORT, SUMS
+from publisher.package.signature import code_of
 from publisher.package.statements import TEST_TYPE
 
 RESULTS = ("PASSED", "WARNED", "FAILED")
@@ -79,12 +79,12 @@ def test_statement(
 test_statement.__test__ = False  # type: ignore[attr-defined]  # its name is in-toto's, pytest need not collect it
 
 
-def check_witness(path: Path, key: PublicKey, sums: str) -> tuple[Witness | None, list[Finding]]:
+def check_witness(path: Path, anchor: dsse.Anchor, sums: str) -> tuple[Witness | None, list[Finding]]:
     """Read a statement of somebody else, and compare it with a package.
 
     Args:
         path: file of the statement.
-        key: of who made it.
+        anchor: who made it.
         sums: sha256 of the package's list of digests.
 
     Returns:
@@ -95,13 +95,9 @@ def check_witness(path: Path, key: PublicKey, sums: str) -> tuple[Witness | None
     """
     name = path.name
     try:
-        statement = dsse.open_statement(read_bundle(path), key)
-    except dsse.KeyHintError as error:
-        return None, [Finding(Code.UNTRUSTED_KEY, name, str(error))]
-    except dsse.SignatureError as error:
-        return None, [Finding(Code.BAD_SIGNATURE, name, str(error))]
+        statement = dsse.open_statement(read_bundle(path), anchor)
     except dsse.BundleError as error:
-        return None, [Finding(Code.MALFORMED_SIGNATURE, name, str(error))]
+        return None, [Finding(code_of(error), name, str(error))]
     predicate = statement["predicate"]
     result = predicate.get("result")
     if statement.get("predicateType") != TEST_TYPE or result not in RESULTS:
@@ -109,7 +105,7 @@ def check_witness(path: Path, key: PublicKey, sums: str) -> tuple[Witness | None
     if {"name": SUMS, "digest": {"sha256": sums}} not in _listed(statement.get("subject")):
         return None, [Finding(Code.REPORT_OTHER, name, "is about another package")]
     tests = [tuple(map(str, _listed(predicate.get(f"{word}Tests")))) for word in ("passed", "warned", "failed")]
-    found = Witness(name, key.hint, result, *tests)
+    found = Witness(name, anchor.hint, result, *tests)
     failed = [Finding(Code.NOT_PASSED, name, f"says {found.sentence()}")] if result == "FAILED" else []
     return found, failed
 

@@ -47,7 +47,8 @@ def judge_facts(
 
 def _key(loaded: LoadedPolicy, key: str | None) -> Iterator[Breach]:
     if loaded.keys and key is not None and key not in loaded.keys:
-        yield Breach(loaded.problem(("keys",), f"the key {key[:16]} is none of those that may sign."))
+        said = f"the key {key[:16]}" if key else "a certificate or an identity"
+        yield Breach(loaded.problem(("keys",), f"{said} is none of those that may sign."))
 
 
 def _license(loaded: LoadedPolicy, facts: ReleaseFacts) -> Iterator[Breach]:

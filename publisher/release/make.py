@@ -36,7 +36,8 @@ from publisher.model.digest import sha256_file, sha256_list
 from publisher.model.files import json_bytes, partial, write_atomic
 from publisher.model.state import State
 from publisher.package import build
-from publisher.package.keys import PrivateKey
+from publisher.package.dsse import Signer
+from publisher.package.keys import KeySigner
 from publisher.package.layout import BASE_CARD, CARD, RELEASE, is_payload
 from publisher.package.sign import sign
 from publisher.package.tree import Tree
@@ -95,7 +96,7 @@ def release(
     path: Path,
     out: Path,
     work: Path,
-    key: PrivateKey,
+    signer: Signer,
     progress: Progress,
     *,
     policy: LoadedPolicy | None = None,
@@ -107,10 +108,10 @@ def release(
         path: of the manifest.
         out: where the package ``<name>-<version>`` and its report folder go.
         work: finished steps and images stay here; a run that was stopped goes on from it.
-        key: signs the package.
+        signer: signs the package.
         progress: is told how far it is.
         policy: an organisation's minimum, which the release is held to besides its own gates.
-        give_key: put the public key beside the package, as ``<name>-<version>.pub``.
+        give_key: put the public key beside the package, as ``<name>-<version>.pub``, where it is signed with one.
 
     Raises:
         PolicyError: the policy asks for what this release cannot have; nothing was computed.
@@ -121,19 +122,19 @@ def release(
         prepared = prepare(path, work, fetch=True, out=out)
         target = target_of(prepared.resolved.release, out)
         if policy:
-            judge_facts(policy, planned_facts(prepared), key.public.hint).require()
+            judge_facts(policy, planned_facts(prepared), signer.hint).require()
         prepared.require_decidable()
         require(prepared.device)
         for warning in prepared.warnings:
             progress.warn(warning)
         with named(target), place(target) as folder:
-            return _make(prepared, ReleasePlaces(target, folder, work, give_key=give_key), key, progress, policy)
+            return _make(prepared, ReleasePlaces(target, folder, work, give_key=give_key), signer, progress, policy)
 
 
 def _make(
     prepared: PreparedRelease,
     places: ReleasePlaces,
-    key: PrivateKey,
+    signer: Signer,
     progress: Progress,
     policy: LoadedPolicy | None = None,
 ) -> Outcome:
@@ -157,7 +158,7 @@ def _make(
     formats = [entry.cls for entry in prepared.registry.all("report_format")]
     report = make_report(prepared, hardened, found, matrix, formats, files=laid.digests, carried=carried)
     if policy:
-        report = under_policy(report, judge_facts(policy, facts_of_report(report), key.public.hint))
+        report = under_policy(report, judge_facts(policy, facts_of_report(report), signer.hint))
     views, problems = render_each(report, formats)
     times = _times(seconds, hardened.cached, found, took)
     timely = [form for form in formats if form.timed is not ReportFormat.timed]
@@ -184,9 +185,9 @@ def _make(
             additions=build.Additions(prepared.own_card, FP16 in prepared.resolved.release.variants),
         )
         require_loadable(folder)
-        _sign(folder, key, prepared.resolved.release.date, work, digests)
-        if places.give_key:
-            write_atomic(key_of(target), key.public.pem)
+        _sign(folder, signer, prepared.resolved.release.date, digests)
+        if places.give_key and isinstance(signer, KeySigner):
+            write_atomic(key_of(target), signer.public.pem)
         folder.rename(target)
     with complete(target if passed else None):
         tell("publisher_on_release_end", ReleaseEnd(report.decision, report, str(target) if passed else ""))
@@ -392,12 +393,11 @@ def _write_reports(target: Path, files: Mapping[str, bytes]) -> Path:
     return folder
 
 
-def _sign(folder: Path, key: PrivateKey, day: str | None, work: Path, digests: Mapping[str, str]) -> None:
+def _sign(folder: Path, signer: Signer, day: str | None, digests: Mapping[str, str]) -> None:
     """Sign the package with these payload digests, then verify it as everybody else will."""
     created = datetime.fromisoformat(day).replace(tzinfo=UTC) if day else None
-    sign(folder, key, created=created, expected=digests)
-    write_atomic(work / "signing.pub", key.public.pem)
-    checked = verify(folder, work / "signing.pub")
+    sign(folder, signer, created=created, expected=digests)
+    checked = verify(folder, signer.anchor)
     if not checked.ok:
         raise PublisherError(
             "the signed package does not verify, so it was thrown away",

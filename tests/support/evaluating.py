@@ -34,7 +34,7 @@ def resign(folder: Path, private: Path, change: Callable[[dict[str, Any]], objec
     }
     key = keys.load_private(private)
     data = json.loads(sign._sign_model("tiny", digests, key))
-    statement = dsse.statement(dsse.parse(json.dumps(data).encode())[0])
+    statement = dsse.statement(dsse.parse(json.dumps(data).encode()).payload)
     change(statement)
     (folder / "model.sig").write_bytes(sign.attest(statement, key))
 

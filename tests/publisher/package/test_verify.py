@@ -204,8 +204,8 @@ def rewritten(data: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
 
 
 def with_twin(data: bytes) -> bytes:
-    payload, signature, hint = dsse.parse(data)
-    return dsse.bundle(payload, twin(signature), hint)
+    found = dsse.parse(data)
+    return dsse.bundle(found.payload, twin(found.signature), found.material)
 
 
 @pytest.mark.parametrize("file", ["model.sig", "release/attestations/svr.sigstore.json"])

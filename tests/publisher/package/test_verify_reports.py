@@ -98,9 +98,9 @@ def test_an_attestation_that_says_something_else_than_the_report_is_refused(
     package: Path, key_pair: tuple[Path, Path], name: str, change: Callable[[dict[str, Any]], object]
 ) -> None:
     file = package / f"release/attestations/{name}.sigstore.json"
-    statement = dsse.statement(dsse.parse(file.read_bytes())[0])
+    statement = dsse.statement(dsse.parse(file.read_bytes()).payload)
     change(statement["predicate"])
-    file.write_bytes(sign._attest(statement, keys.load_private(key_pair[0])))
+    file.write_bytes(sign.attest(statement, keys.load_private(key_pair[0])))
     resign(package, key_pair[0])
     found = verify(package, key_pair[1])
     assert codes(found) == {"V031"}
@@ -116,11 +116,11 @@ def test_one_attestation_a_check_is_how_packages_once_were_and_verifies(
     file.write_bytes(json_bytes(summarise(report, former=True).as_json()))
     release_again(package, key_pair[0])
     folder = package / "release/attestations"
-    statement = dsse.statement(dsse.parse((folder / "test-result.sigstore.json").read_bytes())[0])
+    statement = dsse.statement(dsse.parse((folder / "test-result.sigstore.json").read_bytes()).payload)
     statement["predicate"]["result"] = says
     (folder / "test-result.sigstore.json").unlink()
     former = folder / "test-result.cigarette.plain.sigstore.json"
-    former.write_bytes(sign._attest(statement, keys.load_private(key_pair[0])))
+    former.write_bytes(sign.attest(statement, keys.load_private(key_pair[0])))
     resign(package, key_pair[0])
     assert codes(verify(package, key_pair[1])) == found
 
