@@ -121,8 +121,10 @@ def finish(
     if "report.json" in views and ReleaseReport.model_validate_json(views["report.json"]) != report:
         raise PackageError("the view report.json is not the report", where=REPORT)
     files = {REPORTS + name: data for name, data in {**evidence, **views}.items()}
-    files |= {REPORT: views.get("report.json", record), RESOLVED: resolved, BOM: bom.render(report)}
+    files |= {REPORT: views.get("report.json", record), RESOLVED: resolved}
     files |= {SUMMARY: json_bytes(summarise(report).as_json())}
+    described = {path: hashlib.sha256(files[path]).hexdigest() for path in (REPORT, RESOLVED)}
+    files |= {BOM: bom.render(report, described)}
     strip = pictures.strip(report)
     files |= {PICTURES: strip.png} if strip else {}
     own, fp16 = (additions.own_card, additions.fp16) if additions else (None, False)

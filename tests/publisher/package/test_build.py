@@ -192,9 +192,17 @@ def test_the_bill_of_materials_is_valid_cyclonedx_without_time() -> None:
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 
-    text = bom.render(ReleaseReport.parse(report_data())).decode()
+    told = {"provider": "Acme", "contact": "safety@acme.example", "acceptable_use": "No people."}
+    text = bom.render(ReleaseReport.parse(report_data() | {"publisher": told})).decode()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    newer = text.replace("bom-1.6.schema.json", "bom-1.7.schema.json").replace(
+        '"specVersion": "1.6"', '"specVersion": "1.7"'
+    )
+    assert newer != text
+    assert JsonStrictValidator(SchemaVersion.V1_7).validate_str(newer) is None
     data = json.loads(text)
+    assert data["metadata"]["supplier"]["name"] == "Acme"
+    assert data["metadata"]["tools"]["components"][0]["name"] == "model-publisher"
     assert "timestamp" not in data["metadata"]
     assert data["metadata"]["component"]["name"] == "tiny"
     assert {part["name"] for part in data["components"]} == {
@@ -204,6 +212,28 @@ def test_the_bill_of_materials_is_valid_cyclonedx_without_time() -> None:
         "torch",
         "publisher",
     }
+
+
+def test_the_bill_of_materials_of_a_package_has_hashes_and_a_card_with_intervals(signed: Path) -> None:
+    data = json.loads((signed / "release/bom.cdx.json").read_bytes())
+    listed = sums.parse((signed / "release/SHA256SUMS").read_bytes())
+    model = data["metadata"]["component"]
+    (weights,) = model["components"]
+    assert weights["hashes"] == [{"alg": "SHA-256", "content": listed[weights["name"]]}]
+    hashed = {one["url"]: one["hashes"][0]["content"] for one in model["externalReferences"] if "hashes" in one}
+    assert hashed == {path: listed[path] for path in hashed}
+    assert {"release/reports/report.json", "release/reports/evidence.cigarette.plain.jsonl"} < set(hashed)
+    named = {one["url"] for one in model["externalReferences"]}
+    assert all((signed / path).is_file() for path in named)
+    assert {path.name for path in (signed / "release/attestations").iterdir()} < {Path(path).name for path in named}
+    (metric,) = model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
+    assert (metric["type"], metric["value"]) == ("rate", "0.0")
+    assert metric["confidenceInterval"] == {"lowerBound": "0.0", "upperBound": "0.06"}
+    considered = model["modelCard"]["considerations"]
+    assert considered["technicalLimitations"] == ["Only the attacks above were tried.", "fine-tuning may bring it back"]
+    assert considered["ethicalConsiderations"][0]["mitigationStrategy"] == "erase (in-weights): passed"
+    base = next(one for one in data["components"] if one["name"].startswith("hf:"))
+    assert base["purl"] == "pkg:huggingface/org/base@" + "0" * 40
 
 
 def test_the_card_has_the_hubs_metadata() -> None:
