@@ -112,6 +112,9 @@ PLACES: dict[str, tuple[int, ...]] = {
     "release {}": (2,),
     "release {} --json": (2,),
     "release MANIFEST --key {}": (2,),
+    "release MANIFEST --key env:{}": (2,),
+    "release MANIFEST --key pkcs11:{}": (2,),
+    "release MANIFEST --key KEY --certificate-chain {}": (2,),
     "release MANIFEST --out {}": (2,),
     "release MANIFEST --passphrase-env {}": (2,),
     "release MANIFEST --key KEY --passphrase-env {}": (2,),
@@ -122,6 +125,8 @@ PLACES: dict[str, tuple[int, ...]] = {
     "verify {} --key PUB": (1, 2),
     "verify folder --key {}": (1, 2),
     "verify folder --key PUB --name {}": (1, 2),
+    "verify folder --identity {} --issuer {}": (1, 2),
+    "verify folder --identity x --root {}": (2,),
     "verify folder --key PUB --min-version {} --json": (1, 2),
     "verify folder --key PUB {}": (1, 2),
     "verify folder --key PUB --policy {}": (2,),
@@ -157,7 +162,7 @@ PLACES: dict[str, tuple[int, ...]] = {
     "{}": (2,),
 }
 """Where a value is put, and the exit codes that are right there."""
-SECRET_PLACES = ("key {}", "env {}", "NOSIGN {}")
+SECRET_PLACES = ("key {}", "env {}", "env:{}", "NOSIGN {}")
 """Where a secret may be put by mistake."""
 MANIFESTS = ("--policy {}", "--manifest {}", "release {}", "plan {}", "train {}")
 """Where a pipe is waited for, as the shell's <(...) needs it."""

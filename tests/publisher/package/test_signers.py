@@ -23,10 +23,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from publisher.cli import main
+from publisher.cli.release import _trust
 from publisher.errors import PrerequisiteError, PublisherError, UsageError
 from publisher.package import dsse, keys, oms, sign
 from publisher.package.anchors import trust
 from publisher.package.certificates import CertificateFileError, CertifiedSigner, certified
+from publisher.package.keyless import KeylessAnchor, KeylessSigner
 from publisher.package.signers import signer
 from publisher.package.tokens import TokenUri
 from publisher.package.verify import verify
@@ -275,6 +277,25 @@ def test_a_certificate_below_a_known_root_signs_and_the_official_client_accepts_
     material = json.loads((folder / "model.sig").read_bytes())["verificationMaterial"]
     assert len(material["x509CertificateChain"]["certificates"]) == 2  # the root is not in the package
     assert official(folder, "certificate", "--certificate_chain", tmp_path / "root.pem").returncode == 0
+
+
+def test_a_release_says_whom_to_trust(person: CertifiedSigner, key_pair: tuple[Path, Path]) -> None:
+    root = ["--root", "ROOT.pem", "--identity", PERSON]
+    assert _trust(person, None) == (root, f"publisher.trust(root='ROOT.pem', identity='{PERSON}')")
+    assert _trust(keys.load_private(key_pair[0]), None) == (["--key", "PUBLIC_KEY"], "'PUBLIC_KEY'")
+    keyless = KeylessSigner([KeylessAnchor(PERSON, "https://issuer.example")])
+    assert _trust(keyless, None)[0] == ["--identity", PERSON, "--issuer", "https://issuer.example"]
+
+
+def test_a_policy_that_names_keys_takes_no_certificate(
+    person: CertifiedSigner, tmp_path: Path, model: dict[str, Path], public: Path
+) -> None:
+    folder = made(tmp_path / "p", model, person)
+    (tmp_path / "a.pub").write_bytes(public.read_bytes())
+    (tmp_path / "policy.yaml").write_text("policy: 1\nkeys: [a.pub]\n")
+    found = ask(folder, "--identity", PERSON, "--root", tmp_path / "root.pem", "--policy", tmp_path / "policy.yaml")
+    assert found.exit_code == 1
+    assert "a certificate or an identity is none of those that may sign" in found.output
 
 
 def test_another_name_another_root_and_a_key_are_refused_by_their_codes(

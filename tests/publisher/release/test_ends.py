@@ -16,7 +16,7 @@ from publisher.api import Origin, ReleaseReport, ReportFormat
 from publisher.errors import PublisherError
 from publisher.model import files
 from publisher.model.files import write_atomic
-from publisher.package.keys import load_public
+from publisher.package.keys import generate, load_public
 from publisher.registry import Contribution, Registry
 from publisher.release.places import told
 from publisher.report import render
@@ -79,6 +79,17 @@ def test_each_throwaway_key_is_a_new_one(again: Callable[..., Result], released:
     hints = [load_public(path).hint for path in (Path(told["public_key"]), released[0] / "small-1.0.0.pub")]
     assert hints[0] != hints[1]
     assert publisher("verify", tmp_path / "out" / "small-1.0.0", "--key", told["public_key"]).exit_code == 0
+
+
+def test_a_key_in_a_variable_leaves_its_public_half_beside_the_package(
+    released: Released, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate(tmp_path / "a.key", tmp_path / "a.pub", None)
+    monkeypatch.setenv("SIGNING_KEY", (tmp_path / "a.key").read_text())
+    words = ("--out", tmp_path / "out", "--work", released[0] / ".work", "--key", "env:SIGNING_KEY", "--json")
+    told = json.loads(publisher("release", manifest(), *words).stdout)
+    assert load_public(Path(told["public_key"])) == load_public(tmp_path / "a.pub")
+    assert Path(told["public_key"]) == tmp_path / "out" / "small-1.0.0.pub"
 
 
 # forms of the report
