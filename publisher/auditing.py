@@ -18,6 +18,7 @@ from publisher.errors import InconclusiveError
 from publisher.hub.fetch import locate
 from publisher.loading import NotVerifiedError, require_verified
 from publisher.model.digest import sha256_file
+from publisher.package.dsse import Anchor
 from publisher.package.layout import MODEL_INDEX, RELEASE, TEXT_TYPES, suffix
 from publisher.package.upload import Upload, WeightSet, read_upload
 from publisher.package.verify import Verification
@@ -46,7 +47,7 @@ class NoMaskError(InconclusiveError):
 def audit(
     finetuned: str | Path,
     package: str | Path,
-    key: str | Path,
+    key: str | Path | Anchor,
     *,
     hub: bool = False,  # noqa: ARG001 - callers of earlier versions give it
 ) -> Audit:
@@ -56,7 +57,8 @@ def audit(
         finetuned: a diffusers pipeline, a denoiser's folder, a folder of adapters, or one ``.safetensors`` file.
             Nothing of it is unpickled or run.
         package: the released package that it was trained from: a folder, or ``hf:org/name@`` and a tag or a commit.
-        key: the publisher's public key in PEM; from the publisher, never from the package or the upload.
+        key: the publisher's public key in PEM, or what :func:`publisher.trust` returns; from the publisher, never from
+            the package or the upload.
         hub: does nothing any more; what a hub adds to a package is always left out.
 
     Raises:
@@ -65,7 +67,10 @@ def audit(
         UsageError: a folder, a file or the key cannot be read.
     """
     located = locate(package)
-    published = Published(located.path, require_verified(located, Path(key), "nothing was compared with it"))
+    published = Published(
+        located.path,
+        require_verified(located, Path(key) if isinstance(key, str) else key, "nothing was compared with it"),
+    )
     published.check_digests()
     upload, tree = read_upload(Path(finetuned))
     auditor = Auditor(published, upload)

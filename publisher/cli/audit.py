@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from publisher.cli import output
-from publisher.errors import ExitCode
+from publisher.cli.options import trusted, with_trust
+from publisher.errors import ExitCode, UsageError
 from publisher.text import printable
 
 if TYPE_CHECKING:
@@ -49,18 +50,21 @@ WORST = ("changed", "renamed", "missing", "cast", "equal")
     required=True,
     help="The released package that it was trained from: a folder, or hf:ORG/NAME@ and a tag or commit.",
 )
-@click.option(
-    "--key",
-    type=click.Path(path_type=Path),
-    required=True,
-    envvar="PUBLISHER_PUBLIC_KEY",
-    show_envvar=True,
-    help="The publisher's public key. It comes from the publisher, never from the package or the upload.",
-)
+@with_trust
 @click.option("--hub", is_flag=True, hidden=True, expose_value=False, help="Does nothing any more.")
 @click.option("--max", "most", type=click.IntRange(0), default=20, show_default=True, help="Lines for one list.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def audit(finetuned: Path, *, package: Path, key: Path, most: int, as_json: bool) -> int:
+def audit(
+    finetuned: Path,
+    *,
+    package: Path,
+    key: Path | None,
+    identity: str | None,
+    issuer: str | None,
+    root: Path | None,
+    most: int,
+    as_json: bool,
+) -> int:
     """Check whether a fine-tuned model kept what a package's freeze mask names.
 
     FINETUNED is a diffusers pipeline, the folder of its denoiser or of adapters, the output folder of a training, or
@@ -78,7 +82,11 @@ def audit(finetuned: Path, *, package: Path, key: Path, most: int, as_json: bool
     """
     from publisher.auditing import audit as audit_model
 
-    found = audit_model(finetuned, package, key)
+    anchor = trusted(key, identity, issuer, root)
+    if anchor is None:
+        hint = "Give --key with the publisher's public key, or --identity."
+        raise UsageError("there is no key to verify the package with: --key is missing", hint=hint)
+    found = audit_model(finetuned, package, anchor)
     if as_json:
         output.document(found.as_json(), sort_keys=True)
     else:

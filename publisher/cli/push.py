@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import click
 
 from publisher.cli import output
+from publisher.cli.options import trusted, with_trust
 from publisher.errors import ExitCode, UsageError
 from publisher.program import command
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from publisher.hub.client import HubClient
     from publisher.hub.contents import LocalPackage
     from publisher.hub.push import Pushed, PushPlan
+    from publisher.package.dsse import Anchor
 
 RECORD = "push.json"
 
@@ -23,13 +25,7 @@ RECORD = "push.json"
 @click.command()
 @click.argument("package", type=click.Path(path_type=Path))
 @click.argument("repository", metavar="ORG/NAME")
-@click.option(
-    "--key",
-    type=click.Path(path_type=Path),
-    envvar="PUBLISHER_PUBLIC_KEY",
-    show_envvar=True,
-    help="The public key that the package is verified with first.  [default: PACKAGE.pub]",
-)
+@with_trust
 @click.option("--pr", "pull_request", is_flag=True, help="Open a pull request, and change no branch. Sets no tag.")
 @click.option("--revision", "branch", metavar="BRANCH", default="main", show_default=True, help="It must be there.")
 @click.option("--public", is_flag=True, help="Make the repository public. A new one is private otherwise.")
@@ -44,6 +40,9 @@ def push(
     repository: str,
     *,
     key: Path | None,
+    identity: str | None,
+    issuer: str | None,
+    root: Path | None,
     pull_request: bool,
     branch: str,
     public: bool,
@@ -55,6 +54,8 @@ def push(
     as_json: bool,
 ) -> int:
     """Put a package on the hub: verified first, in one commit, compared by digests, then tagged.
+
+    It is verified as `publisher verify` does it; without --key and --identity with PACKAGE.pub, if that is there.
 
     Files of the repository that are not in the package forbid the push: who downloads all would not have what was
     signed. Nothing is sent that the hub has already, so the same command goes on after a failure. What was done is
@@ -80,10 +81,12 @@ def push(
         raise UsageError("--tag and --no-tag exclude each other")
     if package.name in ("", ".."):
         package = package.resolve()  # its key and its reports are named after it
-    found = require_verified(Located(package), _key(package, key), "nothing was sent")
+    found = require_verified(
+        Located(package), _trust(package, trusted(key, identity, issuer, root)), "nothing was sent"
+    )
     if found.summary is None:
         raise UsageError("the package has no summary", where=str(package))
-    local = LocalPackage(package, found.digests, found.summary, found.key)
+    local = LocalPackage(package, found.digests, found.summary, found.key, found.signer)
     options = PushOptions(repository, branch, pull_request, public, gated, None if no_tag else tag or "", prune)
     client = _client()
     work = Push(client, local, options, output.note)
@@ -101,13 +104,13 @@ def push(
     return ExitCode.OK
 
 
-def _key(package: Path, given: Path | None) -> Path:
-    """Return the public key's file: what was given, or the one beside a package that was signed for trying it out."""
+def _trust(package: Path, given: Path | Anchor | None) -> Path | Anchor:
+    """Return who must have signed: what was given, or the key beside a package that was signed for trying it out."""
     from publisher.release.places import key_of
 
     beside = key_of(package)
     if given is None and not beside.is_file():
-        raise UsageError("there is no key to verify the package with", hint="Give --key PUBLISHER.pub.")
+        raise UsageError("there is no key to verify the package with", hint="Give --key PUBLISHER.pub, or --identity.")
     return given or beside
 
 
@@ -144,6 +147,7 @@ def _about(package: LocalPackage, repository: str) -> dict[str, Any]:
         "version": package.summary.version,
         "files": len(package.digests),
         "key_sha256": package.key,
+        "signer": package.signer,
         "sums_sha256": package.digests[SUMS],
     }
 

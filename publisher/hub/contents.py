@@ -26,7 +26,14 @@ class LocalPackage:
     """Path of every file, the signature included -> sha256 in hex."""
     summary: ReleaseSummary
     key: str
-    """sha256 of the public key that it was verified with."""
+    """sha256 of the public key that it was verified with; empty: with a certificate or an identity."""
+    signer: str
+    """Who signed it, in words."""
+
+    @property
+    def by(self) -> str:
+        """Who signed it, with the whole digest of a key."""
+        return f"the key {self.key}" if self.key else self.signer
 
     def differing(self, remote: Mapping[str, RemoteFile]) -> list[str]:
         """Return paths of files that the hub does not hold as they are."""

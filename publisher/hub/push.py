@@ -219,7 +219,7 @@ class Push:
             self._name,
             [*new, *gone],
             commit_message=f"{about.name} {about.version}",
-            commit_description=f"sha256 of {SUMS}: {package.digests[SUMS]}\nSigned with the key {package.key}",
+            commit_description=f"sha256 of {SUMS}: {package.digests[SUMS]}\nSigned with {package.by}",
             revision=self._options.branch,
             parent_commit=plan.parent,
             create_pr=self._options.pull_request,

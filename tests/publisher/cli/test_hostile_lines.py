@@ -135,6 +135,7 @@ PLACES: dict[str, tuple[int, ...]] = {
     "audit {} --against folder --key PUB": (1, 2, 3, 4),
     "audit folder --against {} --key PUB --json": (1, 2, 3, 4),
     "audit folder --against folder --key {}": (1, 2),
+    "audit folder --against folder --identity {} --root {}": (1, 2),
     "audit folder --against folder --key PUB --max {}": (1, 2),
     "report {}": (2,),
     "report {} --format html": (2,),

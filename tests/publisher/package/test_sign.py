@@ -74,6 +74,28 @@ def test_attestations_are_about_the_list_of_digests_and_each_payload_file(signed
         assert {"model_index.json", "release/reports/report.json"} < {subject["name"] for subject in found["subject"]}
 
 
+def test_the_library_of_in_toto_accepts_every_statement(signed: Path) -> None:
+    from google.protobuf import json_format
+    from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenance
+    from in_toto_attestation.predicates.test_result.v0.test_result_pb2 import TestResult
+    from in_toto_attestation.v1 import statement_pb2
+    from in_toto_attestation.v1.statement import Statement
+
+    predicates = {
+        "https://slsa.dev/provenance/v1": Provenance,
+        "https://in-toto.io/attestation/test-result/v0.1": TestResult,
+    }
+    read = set()
+    for path in [signed / "model.sig", *(signed / "release/attestations").iterdir()]:
+        found = statement(path)
+        parsed = json_format.Parse(json.dumps(found), statement_pb2.Statement())
+        Statement.copy_from_pb(parsed).validate()
+        if kind := predicates.get(found["predicateType"]):
+            json_format.Parse(json.dumps(found["predicate"]), kind())  # refuses what the type does not have
+            read.add(found["predicateType"])
+    assert read == set(predicates)
+
+
 def test_each_attestation_says_its_part(signed: Path) -> None:
     folder = signed / "release/attestations"
     provenance = statement(folder / "provenance.sigstore.json")["predicate"]

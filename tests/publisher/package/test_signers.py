@@ -25,6 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from publisher.cli import main
 from publisher.cli.release import _trust
 from publisher.errors import PrerequisiteError, PublisherError, UsageError
+from publisher.loading import verified
 from publisher.package import dsse, keys, oms, sign
 from publisher.package.anchors import trust
 from publisher.package.certificates import CertificateFileError, CertifiedSigner, certified
@@ -274,6 +275,7 @@ def test_a_certificate_below_a_known_root_signs_and_the_official_client_accepts_
     found = ask(folder, "--identity", PERSON, "--root", tmp_path / "root.pem")
     assert found.exit_code == 0, found.output
     assert f"signed with a certificate of {PERSON}" in found.output
+    assert verified(folder, trust(identity=PERSON, root=tmp_path / "root.pem")) == folder
     material = json.loads((folder / "model.sig").read_bytes())["verificationMaterial"]
     assert len(material["x509CertificateChain"]["certificates"]) == 2  # the root is not in the package
     assert official(folder, "certificate", "--certificate_chain", tmp_path / "root.pem").returncode == 0
