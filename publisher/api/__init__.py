@@ -15,6 +15,7 @@ from publisher.api.families import (
     Latents,
     ModelFamily,
     Prediction,
+    TextBlock,
     TextEncoder,
     denoiser_of,
 )
@@ -141,6 +142,7 @@ __all__ = [
     "Tally",
     "Task",
     "TensorInfo",
+    "TextBlock",
     "TextEncoder",
     "TrainingAttack",
     "TrainingData",

@@ -23,11 +23,12 @@ Prediction = Literal["epsilon", "v_prediction", "flow"]
 """What a denoiser says: the noise, the velocity of DDPM, or the velocity of flow matching (noise minus image)."""
 Timesteps = Literal["uniform", "logit-normal"]
 """How a training of flow matching samples the noise level before the scheduler's shift."""
-Capability = Literal["cross-attention", "clip-text", "membranes", "training"]
+Capability = Literal["cross-attention", "clip-text", "text-entry", "membranes", "training"]
 """What a step or an attack can need of a family; :attr:`Anatomy.capabilities` says when a model has it."""
 NEEDS: Mapping[Capability, str] = {
     "cross-attention": "cross-attention whose keys and values read the text alone",
     "clip-text": "text encoders that are CLIP alone",
+    "text-entry": "one linear map by which text enters the denoiser",
     "membranes": "layers that its family names as hosts of membranes",
     "training": "a denoiser that its family says how to train",
 }
@@ -46,6 +47,16 @@ class TextEncoder:
     """Size of its hidden states."""
     kind: str = "clip"
     """Make of the encoder: ``"clip"``, or another word, such as ``"t5"``."""
+
+
+@dataclass(frozen=True)
+class TextBlock:
+    """Neighbouring rows of a text, one for each position of a tokenizer, where several encoders' rows follow."""
+
+    encoders: tuple[str, ...]
+    """Folders of the encoders whose states stand side by side in these rows, such as SD3's two CLIPs."""
+    rows: int
+    """Number of rows, padding among them."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +160,10 @@ class Anatomy:
     text_entry: tuple[str, ...] = ()
     """Weights through which text enters the denoiser where it is not cross-attention, such as
     ``"context_embedder.weight"``."""
+    pooled_entry: tuple[str, ...] = ()
+    """Weights through which the pooled text vector enters the denoiser, beside :attr:`text_entry`."""
+    text_blocks: tuple[TextBlock, ...] = ()
+    """Which rows of a text are whose, in their order, where it enters by :attr:`text_entry`; rows behind are zeros."""
     lora_targets: tuple[str, ...] = ()
     """Names, or ends of names, of the layers that a LoRA of the usual tools adapts."""
     conv_targets: tuple[str, ...] = ()
@@ -163,9 +178,11 @@ class Anatomy:
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What this model has of what steps and attacks can need."""
+        kinds = {one.kind for one in self.text_encoders}
         has: Mapping[Capability, bool] = {
             "cross-attention": bool(self.cross_attention),
-            "clip-text": bool(self.text_encoders) and all(one.kind == "clip" for one in self.text_encoders),
+            "clip-text": kinds == {"clip"} and not self.text_blocks,
+            "text-entry": bool(self.text_entry and self.text_blocks),
             "membranes": bool(self.hosts),
             "training": type(self).predict is not Anatomy.predict,
         }

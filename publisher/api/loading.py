@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,8 +77,8 @@ def load_pipeline(
             where=str(folder),
             hint="Install the version of diffusers that the model was made for.",
         )
-    absent = dict.fromkeys(without)
     try:
+        absent = dict.fromkeys((*_left_out(folder), *without))
         with quiet():
             pipeline = kind.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=dtype, **absent, **options
@@ -87,6 +88,13 @@ def load_pipeline(
     pipeline.set_progress_bar_config(disable=True)
     pipeline.anatomy = anatomy
     return pipeline
+
+
+def _left_out(folder: Path) -> tuple[str, ...]:
+    """Return the text encoders and tokenizers that the index says are not there; diffusers wants to be told so."""
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    names = [name for name in index if name.startswith(("text_encoder", "tokenizer"))]
+    return tuple(name for name in names if index[name] == [None, None])
 
 
 @contextmanager

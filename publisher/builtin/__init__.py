@@ -26,10 +26,11 @@ def publisher_register_metrics() -> Sequence[type[Metric]]:  # type: ignore[type
 
 @hookimpl
 def publisher_register_families() -> Sequence[type[ModelFamily]]:
-    """Return ``stable-diffusion-1``, ``stable-diffusion-2``, ``stable-diffusion-xl``."""
+    """Return ``stable-diffusion-1``, ``stable-diffusion-2``, ``stable-diffusion-xl``, ``stable-diffusion-3``."""
     from publisher.builtin.families import FAMILIES
+    from publisher.builtin.stable_diffusion_3 import StableDiffusion3
 
-    return FAMILIES
+    return (*FAMILIES, StableDiffusion3)
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""The kinds of models that steps can work on, recognised by structure: sizes do not matter, so a small model counts."""
+"""Families of Stable Diffusion with a U-Net, recognised by structure: sizes do not matter, so a small model counts."""
 
 from __future__ import annotations
 
@@ -81,20 +81,21 @@ class StableDiffusion(ModelFamily):
         name = configs.get("model_index", {}).get("_class_name")
         if name not in self.pipelines:
             return f"its pipeline is {name!r}, which is none of {', '.join(self.pipelines)}"
-        denoiser = _class(configs, "unet")
+        denoiser = class_of(configs, "unet")
         return "" if denoiser == "UNet2DConditionModel" else f"its unet is {denoiser!r}, not UNet2DConditionModel"
 
     def _encoders(self, configs: Configs) -> str:
-        present = tuple(name for name in ("text_encoder", "text_encoder_2", "text_encoder_3") if _class(configs, name))
+        names = ("text_encoder", "text_encoder_2", "text_encoder_3")
+        present = tuple(name for name in names if class_of(configs, name))
         if present != tuple(self.encoders):
             return f"it has the text encoders {', '.join(present) or 'none'}, expected {', '.join(self.encoders)}"
         for (name, kind), activation in zip(self.encoders.items(), self.activations, strict=True):
-            if _class(configs, name) != kind:
-                return f"its {name} is {_class(configs, name)!r}, not {kind}"
+            if class_of(configs, name) != kind:
+                return f"its {name} is {class_of(configs, name)!r}, not {kind}"
             found = configs.get(name, {}).get("hidden_act", "quick_gelu")
             if found != activation:
                 return f"its {name} has the activation {found!r}, expected {activation!r}"
-            if not _class(configs, _tokenizer(name)):
+            if not class_of(configs, _tokenizer(name)):
                 return f"it has no {_tokenizer(name)}"
         return ""
 
@@ -196,7 +197,8 @@ _HOSTS = (
 )
 
 
-def _class(configs: Configs, component: str) -> str | None:
+def class_of(configs: Configs, component: str) -> str | None:
+    """Return the class that the index names for a component; None: it names none, or there is no such component."""
     entry = configs.get("model_index", {}).get(component)
     return entry[1] if isinstance(entry, (list, tuple)) and len(entry) == 2 else None
 

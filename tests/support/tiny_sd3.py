@@ -9,8 +9,14 @@ import torch
 from publisher_emoji import model_folder
 
 
-def save_tiny_sd3(target: Path) -> Path:
-    """Write it to ``target`` in the ordinary layout; its images have 32 pixels."""
+def save_tiny_sd3(target: Path, *, t5: bool = True, dual: tuple[int, ...] = ()) -> Path:
+    """Write it to ``target`` in the ordinary layout; its images have 32 pixels.
+
+    Args:
+        target: a folder that is not there yet.
+        t5: it has the third text encoder.
+        dual: numbers of the blocks with a second attention of the image to itself, as 3.5 medium has them.
+    """
     from diffusers import (
         AutoencoderKL,
         FlowMatchEulerDiscreteScheduler,
@@ -54,7 +60,10 @@ def save_tiny_sd3(target: Path) -> Path:
         caption_projection_dim=16,
         pooled_projection_dim=32,
         pos_embed_max_size=8,
+        dual_attention_layers=dual,
+        qk_norm="rms_norm" if dual else None,
     )
+    third = T5Config(vocab_size=len(letters), d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     vae = AutoencoderKL(
         block_out_channels=(8, 8, 8),
         norm_num_groups=4,
@@ -74,10 +83,8 @@ def save_tiny_sd3(target: Path) -> Path:
         tokenizer=tokenizer,
         text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**text, hidden_act="gelu")),
         tokenizer_2=tokenizer,
-        text_encoder_3=T5EncoderModel(
-            T5Config(vocab_size=len(letters), d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-        ),
-        tokenizer_3=T5Tokenizer(vocab=letters, extra_ids=0, model_max_length=64),
+        text_encoder_3=T5EncoderModel(third) if t5 else None,
+        tokenizer_3=T5Tokenizer(vocab=letters, extra_ids=0, model_max_length=64) if t5 else None,
     )
     pipeline.save_pretrained(target)
     return target

@@ -38,14 +38,17 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    return save_tiny_sd3(tmp_path / "sd3")
+    folder = save_tiny_sd3(tmp_path / "sd3")
+    index = folder / "model_index.json"
+    index.write_text(index.read_text().replace("StableDiffusion3Pipeline", "StableDiffusion3PAGPipeline"))
+    return folder
 
 
 @pytest.mark.usefixtures("model")
 def test_without_its_plugin_the_model_is_refused_at_plan(manifest: Manifest, tmp_path: Path) -> None:
     found = publisher("plan", manifest(model="./sd3"), "--work", tmp_path / "work")
     assert found.exit_code == 2
-    assert "its pipeline is 'StableDiffusion3Pipeline'" in " ".join(found.output.split()), found.output
+    assert "its pipeline is 'StableDiffusion3PAGPipeline'" in " ".join(found.output.split()), found.output
 
 
 @pytest.mark.usefixtures("installed")

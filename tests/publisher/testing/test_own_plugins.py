@@ -13,6 +13,7 @@ from publisher.registry import load_registry
 from publisher.testing.battery import broken_rules
 from publisher.testing.common import answer_all
 from publisher.testing.plugin import PluginUnderTest, tiny_folder
+from support.tiny_sd3 import save_tiny_sd3
 from support.tiny_sdxl import save_tiny_sdxl
 
 PARAMS: dict[tuple[str, str], dict[str, Any]] = {
@@ -78,6 +79,7 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], P
     more: dict[str, dict[str, Any]] = {
         "apply": {"files": {"unet.safetensors": folder / "unet.safetensors"}},
         "stable-diffusion-2": {"configs": of_version_2(tiny_folder())},
+        "stable-diffusion-3": {"folder": save_tiny_sd3(folder / "sd3")},
         "stable-diffusion-xl": {"folder": save_tiny_sdxl(folder / "sdxl")},
     }
     found = {

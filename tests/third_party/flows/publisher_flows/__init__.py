@@ -26,7 +26,7 @@ class JointAnatomy(api.Anatomy):
 
 
 class Joint(api.ModelFamily):
-    """Models of ``StableDiffusion3Pipeline``: two CLIP text encoders and a T5."""
+    """Models of ``StableDiffusion3PAGPipeline``: two CLIP text encoders and a T5, generated without PAG."""
 
     name, version, summary = "joint-attention", "1", "a transformer that attends to latents and text together"
 
@@ -35,7 +35,7 @@ class Joint(api.ModelFamily):
 
     def why_not(self, configs):
         name = configs["model_index"].get("_class_name")
-        return "" if name == "StableDiffusion3Pipeline" else f"its pipeline is {name!r}"
+        return "" if name == "StableDiffusion3PAGPipeline" else f"its pipeline is {name!r}"
 
     def anatomy(self, configs):
         config = configs["transformer"]

@@ -1,0 +1,86 @@
+"""What the other steps and the attacks say to a model of Stable Diffusion 3: they work, or they are refused at plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from publisher.builtin.attacks.weights import CopyAttention, CopyAttentionParams
+from support.anatomies import anatomy_of
+from support.releasing import publisher
+from support.tiny_sd3 import save_tiny_sd3
+
+Manifest = Callable[..., Path]
+ATTACKS = {
+    "lora": "",
+    "dreambooth": "",
+    "dreambooth-lora": "",
+    "full-finetune": "",
+    "cross-attention": "needs cross-attention whose keys and values read the text alone",
+    "custom-diffusion": "needs cross-attention whose keys and values read the text alone and text encoders",
+    "textual-inversion": "needs text encoders that are CLIP alone",
+}
+"""Attack by training -> what its plan says of this family; empty: it runs."""
+
+
+@pytest.fixture(autouse=True)
+def model(tmp_path: Path) -> Path:
+    return save_tiny_sd3(tmp_path / "sd3")
+
+
+@pytest.mark.parametrize(
+    ("use", "reason"),
+    [
+        ("immunize", "step 'immunize' needs cross-attention whose keys and values read the text alone"),
+        ("membrane-bundle", "step 'membrane-bundle' needs layers that its family names as hosts of membranes"),
+    ],
+)
+def test_a_step_that_cannot_work_on_it_is_refused(use: str, reason: str, manifest: Manifest, tmp_path: Path) -> None:
+    found = publisher("plan", manifest(model="./sd3", steps=[{"use": use}], evaluate={}), "--work", tmp_path / "work")
+    said = " ".join(found.output.split())
+    assert found.exit_code == 2, said
+    assert reason in said
+
+
+def test_a_mask_of_heads_is_refused_and_one_of_tensors_is_planned(manifest: Manifest, tmp_path: Path) -> None:
+    for granularity, code in (("head", 2), ("tensor", 0)):
+        steps = [{"use": "freeze-mask", "with": {"granularity": granularity, "images": 2, "keep_images": 2}}]
+        path = manifest(model="./sd3", steps=steps, evaluate={"scorer": "emoji"})
+        found = publisher("plan", path, "--work", tmp_path / "work")
+        assert found.exit_code == code, found.output
+        assert ("a mask of heads" in found.output) == (code == 2), found.output
+
+
+def test_attacks_by_training_run_or_are_refused_with_the_reason(manifest: Manifest, tmp_path: Path) -> None:
+    checks = [
+        {
+            "id": f"again.{attack}",
+            "attack": attack,
+            "attack_params": {"evaluation_steps": [0, 2], "seeds": 3, "images": 2, "batch": 2, "controls": ["base"]},
+            "metric": "loss-gap",
+            "metric_params": {"against": "base"},
+            "concepts": ["cigarette"],
+        }
+        for attack in ATTACKS
+    ]
+    steps = [{"use": "freeze-mask", "with": {"images": 2, "keep_images": 2}}]
+    path = manifest(model="./sd3", steps=steps, evaluate={"scorer": "emoji", "checks": checks})
+    found = publisher("plan", path, "--work", tmp_path / "work")
+    said = " ".join(found.output.split())
+    assert said.count("cannot be decided") == sum(1 for reason in ATTACKS.values() if reason), found.output
+    for attack, reason in ATTACKS.items():
+        assert (f"the attack '{attack}' {reason}" in said) == bool(reason), found.output
+
+
+def test_copy_attention_puts_the_entry_of_the_text_back(model: Path) -> None:
+    anatomy, attack = anatomy_of(model), CopyAttention()
+    hardened, base = torch.zeros(2), torch.ones(2)
+    doors = ("context_embedder.weight", "time_text_embed.text_embedder.linear_1.weight")
+    names = (*doors, "transformer_blocks.0.attn.to_k.weight", "transformer_blocks.0.ff.net.2.weight")
+    for which, copied in (("cross", names[:2]), ("self", names[2:3]), ("both", names[:3])):
+        params = CopyAttentionParams(which=which)
+        found = {name: attack.alter(params, anatomy, "transformer", name, hardened, base) for name in names}
+        assert {name for name, tensor in found.items() if tensor is base} == set(copied)
