@@ -39,6 +39,7 @@ def test_the_page_prints_the_code_that_is_run() -> None:
     assert [(THIRD_PARTY / name).read_text(encoding="utf-8") in blocks for name in FILES] == [True] * len(FILES)
 
 
+@pytest.mark.slow
 def test_both_keep_their_contracts(modules: dict[str, ModuleType]) -> None:
     step = PluginUnderTest(modules["publisher_hush"].Hush, {"steps": 4, "every": 1})
     attack = PluginUnderTest(modules["publisher_biases"].Biases, {"batch": 2})

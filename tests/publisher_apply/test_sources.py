@@ -181,6 +181,7 @@ def test_what_does_not_fit_is_refused_at_plan(embedded: Model, tmp_path: Path, k
     assert caught.value.hint or kind in ("text", "empty")
 
 
+@pytest.mark.slow
 def test_the_command_that_a_pickle_is_refused_with_converts_it(embedded: Model, tmp_path: Path) -> None:
     import subprocess
     import sys

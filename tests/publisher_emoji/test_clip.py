@@ -70,6 +70,7 @@ def test_zero_shot_sees_what_the_artwork_shows(zero_shot: ZeroShot, artwork: Art
     assert wrong <= 0.05 * len(said)
 
 
+@pytest.mark.slow
 def test_the_two_scorers_agree_about_what_the_model_generates(zero_shot: ZeroShot) -> None:
     asked = [(name, style) for name in WORDS.object_names[:12] for style in ("noto", "blob")]
     images = generate(load_pipeline(), [caption(*pair) for pair in asked], seed=9, steps=8)

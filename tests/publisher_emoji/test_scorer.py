@@ -43,6 +43,7 @@ def test_the_sheet_has_both_rates_of_every_class_on_all_three_kinds_of_image(she
                 assert rate["n"] >= 8
 
 
+@pytest.mark.slow
 def test_the_sheet_is_reproduced_on_a_sample(scorer: EmojiClassifier, artwork: Artwork, sheet: dict[str, Any]) -> None:
     """Check one of the four held-out views: object and style accuracy fall where the sheet says."""
     judged = scorer.judge(held_out(artwork.images, load_config(), view=0))

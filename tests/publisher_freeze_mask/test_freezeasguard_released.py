@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 
+import pytest
 import torch
 from mask_cases import CANDIDATES, halves
 from torch import Tensor
@@ -69,6 +70,7 @@ def test_its_mask_is_its_initialisation() -> None:
     assert 0.2 < int((x > 0).sum()) / COUNT < 0.4
 
 
+@pytest.mark.slow
 def test_exchanging_the_sides_changes_nothing_and_another_seed_nearly_everything() -> None:
     candidates = {f"t{i:03}": Candidate(shape=(2,)) for i in range(COUNT)}
     mask = ran(0)[1]

@@ -67,6 +67,7 @@ def test_every_recipe_keeps_to_the_budget(model: Model, tmp_path: Path, recipe: 
     assert any(curve.name.startswith("relaxed mask") for curve in ctx.curves) == (recipe == "refined")
 
 
+@pytest.mark.slow
 def test_the_released_recipe_says_that_it_kept_its_initialisation(model: Model, tmp_path: Path) -> None:
     ctx = run(
         model, tmp_path, recipe="released", count="tensors", swap=True, released={"steps": 12, "c_sparsity": 400.0}
@@ -111,6 +112,7 @@ def test_heads_are_those_of_the_block(model_xl: Model) -> None:
     assert found["conv_in.weight"].rows == 0
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bytes_and_another_seed_other_ones(model: Model, tmp_path: Path) -> None:
     first, second, other = (run(model, tmp_path / str(i), seed=i // 2) for i in range(3))
     assert first.artifacts == second.artifacts
@@ -144,6 +146,7 @@ def test_a_checkpoint_of_another_run_is_not_used(model: Model, tmp_path: Path) -
     assert ctx.artifacts == run(model, tmp_path / "two").artifacts
 
 
+@pytest.mark.slow
 def test_masks_of_other_seeds_and_of_exchanged_sides_are_compared(model: Model, tmp_path: Path) -> None:
     ctx = run(model, tmp_path, replicas=1, swap=True)
     mask = mask_of(ctx)

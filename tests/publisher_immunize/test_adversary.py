@@ -12,7 +12,7 @@ from publisher_immunize.params import Inner
 KINDS: tuple[Inner, ...] = ("full", "cross-attention", "lora", "dreambooth", "textual-inversion")
 QUICK: tuple[Inner, ...] = ("cross-attention", "lora", "textual-inversion")
 WHOLE: tuple[Inner, ...] = ("full", "dreambooth")
-RESTORED = [*QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in WHOLE)]
+EVERY = [*QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in WHOLE)]
 KEY = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
 
 
@@ -22,7 +22,7 @@ def loss_after(denoising: Denoising, adversary: Adversary, seed: int = 0) -> flo
         return float(denoising.host.run({}, change, lambda: denoising.losses(batch, change)).mean())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_every_adaptation_lowers_the_loss_that_it_trains_on(kind: Inner) -> None:
     denoising = make_denoising(inner=kind, inner_lr=1e-3, inner_rule="normalised")
     adversary = Adversary(kind, 2, denoising, seeded())
@@ -81,7 +81,7 @@ def test_steps_of_one_learn_equal_learns_of_one_step() -> None:
     assert loss_after(denoising, once, 7) == pytest.approx(loss_after(denoising, twice, 7), rel=1e-12)
 
 
-@pytest.mark.parametrize("kind", RESTORED)
+@pytest.mark.parametrize("kind", EVERY)
 def test_a_restored_adversary_goes_on_like_the_first(kind: Inner) -> None:
     denoising = make_denoising(inner=kind)
     first, second = Adversary(kind, 2, denoising, seeded()), Adversary(kind, 2, denoising, seeded(1))

@@ -40,6 +40,7 @@ def test_broken_weights_delay_and_harm() -> None:
     assert not made.harmless(found)
 
 
+@pytest.mark.slow
 def test_the_probe_gives_the_same_number_each_time() -> None:
     denoising = make_denoising(**AUTO)
     made = schedule(denoising)
@@ -89,6 +90,7 @@ def test_where_they_suffer_at_once_the_model_stays_as_it_was(
     assert any("left as they were" in warning for warning in ctx.warnings)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_that_is_asked_again_has_stopped(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,7 @@ def test_sdxl_with_its_pooled_text_is_immunised(model_xl: Model, tmp_path: Path)
     assert len(ctx.changed()["unet"]) == 5 * len(cross_attention(model_xl))
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bytes(model: Model, tmp_path: Path) -> None:
     first, second = (run(model, tmp_path / name, mu=0.5).tensors for name in ("a", "b"))
     assert all(torch.equal(value, second[name]) for name, value in first.items())

@@ -42,7 +42,7 @@ def content(trained: TrainedMembranes) -> list[bytes]:
     [
         ("pool", 1),
         pytest.param("pool", 5, marks=pytest.mark.slow),
-        ("exact", 5),
+        pytest.param("exact", 5, marks=pytest.mark.slow),
         pytest.param("exact", 11, marks=pytest.mark.slow),
     ],
 )
@@ -61,6 +61,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tiny_sd: Path, tmp_path: Path, 
     assert next(done for done, _, text in told if "erase loss" in text) == first
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tiny_sd: Path, tmp_path: Path) -> None:
     model = open_model(tiny_sd)
     first, again = (train(model, [CAT], [], quick(), session(tmp_path / name)) for name in "ab")
@@ -116,6 +117,7 @@ def test_a_checkpoint_cannot_name_a_file_elsewhere(tiny_sd: Path, tmp_path: Path
     assert "damaged" in train(model, [CAT], [], params, session(tmp_path / "part")).warnings[0]
 
 
+@pytest.mark.slow
 def test_sdxl_trains_with_pooled_text_and_time_ids(tmp_path: Path) -> None:
     model = open_model(save_tiny_sdxl(tmp_path / "model"))
     for trainer in ("exact", "pool"):
@@ -213,6 +215,7 @@ def test_the_learning_rate_warms_up_from_zero_and_restarts() -> None:
     assert rates[59] < 0.01 < rates[61]
 
 
+@pytest.mark.slow
 def test_anchors_without_the_empty_prompt_train_too(tiny_sd: Path, tmp_path: Path) -> None:
     trained = train(open_model(tiny_sd), [CAT], [], quick(anchors=Anchors(uncond=0.0)), session(tmp_path))
     assert trained.curves[1][2][-1] > 0

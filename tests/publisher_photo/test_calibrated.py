@@ -83,6 +83,7 @@ def views(objects: list[str], count: int) -> Tensor:
     return (torch.cat(seen).clamp(-1, 1) + 1) / 2
 
 
+@pytest.mark.slow
 @needs_nudenet
 def test_faces_are_found_by_a_threshold_that_is_chosen_on_half_of_the_crops(tmp_path: Path) -> None:
     """scikit-image ships 100 crops of faces and 100 of something else. The default threshold misses a third."""
@@ -226,6 +227,7 @@ def test_golden_scores_of_a_classifier_on_photographs(
     assert scorer.strengths(image, it) == pytest.approx([golden], abs=0.02)
 
 
+@pytest.mark.slow
 @needs_lite0
 def test_a_classifier_of_photographs_is_refused_for_emoji_at_the_threshold_of_photographs(
     lite0: Path, tmp_path: Path

@@ -114,6 +114,7 @@ def _runs(process: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_release_whose_workers_are_always_killed_is_unknown_with_a_report(tmp_path: Path) -> None:
     manifest = """
 release: {name: tried, version: 1.0.0, license: CC0-1.0}

@@ -137,6 +137,7 @@ def test_an_executor_of_a_third_party_sends_tasks_to_processes(processes: Callab
     assert list(dispatch(processes(), double, tasks, lambda _, found: isinstance(found, int))) == [0, 2, 4]
 
 
+@pytest.mark.slow
 def test_results_of_a_machine_whose_arithmetic_differs_are_refused(processes: Callable[..., Executor[Any]]) -> None:
     import torch
 

@@ -99,6 +99,7 @@ def test_a_destroyed_model_fails_what_it_was_to_keep(store: Path, tmp_path: Path
     assert verdicts(evaluate(folder, store)) == {"gone": "passed", "kept": "failed", "near": "failed"}
 
 
+@pytest.mark.slow
 def test_what_the_store_held_makes_no_difference(store: Path) -> None:
     """Show that a second run, from the store or from nothing, gives the same bytes."""
     first, again, alone = (evaluate(model_folder(), folder) for folder in (store, store, None))

@@ -38,6 +38,7 @@ def membranes(embedded: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> 
     return write(tmp_path_factory.mktemp("release"), artifacts(embedded, ("cat", "tree")))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 def test_membranes_side_by_side_give_the_bytes_of_one_thread(membranes: Path) -> None:
     threads = torch.get_num_threads()
@@ -48,6 +49,7 @@ def test_membranes_side_by_side_give_the_bytes_of_one_thread(membranes: Path) ->
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_prompt_that_opens_no_membrane_is_generated_as_by_the_weights_alone_bit_for_bit(membranes: Path) -> None:
     plain, with_membranes = images(model_folder(), 2), images(model_folder(), 2, membranes)
     same = [[torch.equal(a, b) for a, b in zip(*both, strict=True)] for both in zip(plain, with_membranes, strict=True)]

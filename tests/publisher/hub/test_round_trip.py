@@ -53,6 +53,7 @@ def released(
     return folder
 
 
+@pytest.mark.slow
 def test_a_pushed_package_verifies_loads_and_generates_however_it_was_received(
     hub: FakeHub, released: Path, public: Path, pipeline: Any, tmp_path: Path
 ) -> None:

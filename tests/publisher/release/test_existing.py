@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Unmeasured
 from publisher.report import load
@@ -61,15 +62,16 @@ def test_without_a_base_model_nothing_is_decided(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_package_is_tested_for_its_own_claims_and_the_numbers_are_the_releases(tmp_path: Path) -> None:
-    assert publisher("release", write(tmp_path / "m.yaml"), "--out", tmp_path, "--throwaway-key").exit_code == 0
-    package = tmp_path / "small-1.0.0"
+def test_a_package_is_tested_for_its_own_claims_and_the_numbers_are_the_releases(
+    released: tuple[Path, Result], tmp_path: Path
+) -> None:
+    package = released[0] / "small-1.0.0"
     data = found(publisher("evaluate", package, "--out", tmp_path / "again", "--quiet", "--json"))
-    released = load(package)
+    first = load(package)
     again = load(Path(data["reports"]))
-    assert [claim.verdict for claim in again.claims] == [claim.verdict for claim in released.claims]
+    assert [claim.verdict for claim in again.claims] == [claim.verdict for claim in first.claims]
     measured = [check.measurement for claim in again.claims for check in claim.checks]
-    assert measured == [check.measurement for claim in released.claims for check in claim.checks]
+    assert measured == [check.measurement for claim in first.claims for check in claim.checks]
     assert again.name == "small"
     text = publisher("compare", f"released={package}", f"again={data['reports']}").stdout
     assert text.count("not told apart") == len(measured)

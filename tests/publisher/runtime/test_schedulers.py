@@ -29,7 +29,7 @@ OTHERS: tuple[Case, ...] = (
     ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
     ("PNDMScheduler", {"skip_prk_steps": True}),
 )
-CASES = (*RANDOM, *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS))
+CASES = (RANDOM[0], RANDOM[-1], *(pytest.param(*case, marks=pytest.mark.slow) for case in (*RANDOM[1:-1], *OTHERS)))
 
 
 @pytest.mark.filterwarnings("ignore")  # of diffusers, about settings that nobody would choose for this model

@@ -62,6 +62,17 @@ OURS = {
 }
 
 
+SLOW = {
+    *(("attack", name) for name in ("custom-diffusion", "dreambooth", "dreambooth-lora", "full-finetune")),
+    *(("step", name) for name in ("apply", "freeze-mask", "immunize", "membrane-bundle")),
+    *(("scorer", name) for name in ("nudenet", "open-nsfw")),
+    ("attack", "textual-inversion"),
+    ("executor", "processes"),
+}
+"""Those of which others of their kind are tried every day."""
+MARKED = [pytest.param(key, marks=[pytest.mark.slow] if key in SLOW else []) for key in OURS]
+
+
 def of_version_2(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the configurations of a very small model with the text encoder of Stable Diffusion 2."""
     configs = read_configs(folder)
@@ -97,7 +108,7 @@ def _has_extra(name: str) -> bool:
     return find_spec(EXTRAS[name]) is not None
 
 
-@pytest.mark.parametrize("key", OURS, ids="-".join)
+@pytest.mark.parametrize("key", MARKED, ids="-".join)
 def test_it_keeps_the_contract(key: tuple[str, str], plugins: dict[tuple[str, str], PluginUnderTest]) -> None:
     if key not in plugins:
         pytest.skip(f"the extra of {key[1]} is not installed")

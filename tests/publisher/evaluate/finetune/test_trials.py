@@ -160,6 +160,7 @@ def test_a_caption_stays_with_the_image_that_was_generated_by_its_prompt(task: T
     assert Brightener.training_data[0].captions == ("a blue cat", "a cat", "a red cat")
 
 
+@pytest.mark.slow
 def test_what_runs_beside_a_trial_changes_nothing(task: TrialTask) -> None:
     tasks = [replace(task, seed=seed, params=SHORT) for seed in range(2)]
     together = run(*tasks)
@@ -186,6 +187,7 @@ def test_trials_side_by_side_load_their_model_once_and_encode_their_images_once(
     assert original.cache_info().currsize == 1
 
 
+@pytest.mark.slow
 def test_the_seed_decides_and_the_folder_is_left_as_it_was(task: TrialTask, folder: Path) -> None:
     before = (folder / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
     task = replace(task, params=SHORT)
@@ -207,6 +209,7 @@ def test_a_model_that_generates_nan_ends_the_trial_too(task: TrialTask) -> None:
     assert (len(trained.images), trained.problem.startswith("after 1 steps: GenerateError")) == (1, True)
 
 
+@pytest.mark.slow
 def test_crashes_are_answers_and_the_trials_beside_go_on(task: TrialTask, tmp_path: Path) -> None:
     crashed, absent, good = run(replace(task, attack=Crashing()), replace(task, folder=tmp_path), task)
     assert crashed.crash == "after 1 steps: RuntimeError: out of memory"
@@ -244,6 +247,7 @@ def test_an_attack_that_leaves_frozen_tensors_alone_is_measured_and_knows_them(t
     assert Brightener.training_data[0].frozen == {"conv_in.weight": (), "conv_out.weight": ((0, 1),)}
 
 
+@pytest.mark.slow
 def test_what_is_frozen_changes_no_number_before_the_training(task: TrialTask) -> None:
     plain, masked = run(replace(task, params=SHORT), replace(task, params=SHORT, frozen={"conv_in.weight": ()}))
     assert plain.losses == masked.losses
@@ -266,6 +270,7 @@ def test_frozen_rows_are_put_back_after_each_step_and_the_others_learn(task: Tri
     assert len({some.losses[1], none.losses[1], free.losses[1]}) == 3
 
 
+@pytest.mark.slow
 def test_an_adapter_on_a_frozen_layer_counts_as_a_change(task: TrialTask, folder: Path) -> None:
     with safe_open(folder / "unet" / "diffusion_pytorch_model.safetensors", "pt") as file:
         query = next(name for name in file.keys() if name.endswith("to_q.weight"))  # noqa: SIM118 - not a mapping

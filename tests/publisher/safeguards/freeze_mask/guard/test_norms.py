@@ -35,6 +35,7 @@ def run(how: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_training_behind_a_frozen_first_layer_survives() -> None:
     done = run("armed")
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
