@@ -10,7 +10,7 @@ import torch
 from apply_cases import CONV, KEY, LAYER, SCOPE, TEXT, UNET, changed, made, noise, run, saved, weights
 
 from publisher.api import Model, ModelError, UsageError
-from publisher_apply.names import ldm_layers
+from publisher.api.ldm_names import ldm_layers
 
 
 @pytest.fixture
