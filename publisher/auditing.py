@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from typing import Any
 from publisher.api import TensorInfo
 from publisher.api.freeze_mask import FreezeMask, digests
 from publisher.api.header import read_header
+from publisher.api.ldm_names import EMA, EMA_STATE, Places, ldm_layers, single_file_places
 from publisher.api.model_files import MASK
-from publisher.api.weight_names import COUNTING, Layers, Names, frozen_layers, pair
+from publisher.api.weight_names import COUNTING, Layers, Names, frozen_layers, packed, pair
 from publisher.errors import InconclusiveError
 from publisher.hub.fetch import locate
 from publisher.loading import NotVerifiedError, require_verified
 from publisher.model.digest import sha256_file
+from publisher.model.folder import read_configs
 from publisher.package.dsse import Anchor
 from publisher.package.layout import MODEL_INDEX, RELEASE, TEXT_TYPES, suffix
 from publisher.package.upload import Upload, WeightSet, read_upload
@@ -35,6 +38,7 @@ from publisher.safeguards.freeze_mask.audit.records import (
     WeightsAudit,
     verdict_of,
 )
+from publisher.safeguards.freeze_mask.audit.single_file import compare_part, placed
 
 MOSTLY = 0.5
 """Files with so much of the published network are a set of weights; with less of it they replace what they hold."""
@@ -54,8 +58,8 @@ def audit(
     """Compare a fine-tuned model with a package's freeze mask. Memory: one tensor and its difference.
 
     Args:
-        finetuned: a diffusers pipeline, a denoiser's folder, a folder of adapters, or one ``.safetensors`` file.
-            Nothing of it is unpickled or run.
+        finetuned: a diffusers pipeline, a denoiser's folder, a folder of adapters, or one ``.safetensors`` file,
+            which may be a one-file checkpoint. Nothing of it is unpickled or run.
         package: the released package that it was trained from: a folder, or ``hf:org/name@`` and a tag or a commit.
         key: the publisher's public key in PEM, or what :func:`publisher.trust` returns; from the publisher, never from
             the package or the upload.
@@ -111,6 +115,17 @@ class Published:
         """Folders of the package's parts, sorted; without its own ``release``."""
         return tuple(sorted(path.name for path in self.folder.iterdir() if path.is_dir() and path.name != RELEASE))
 
+    @cached_property
+    def configs(self) -> dict[str, dict[str, Any]]:
+        """``"model_index"`` and each part's name -> its configuration."""
+        return read_configs(self.folder)
+
+    @cached_property
+    def places(self) -> dict[str, Places]:
+        """Part -> its tensors -> where a one-file checkpoint keeps them; empty for models without such files."""
+        tensors = {name: self.weights(name).tensors for name in self.configs if name != "model_index"}
+        return single_file_places(self.configs, tensors)
+
     def texts(self, prefix: str) -> dict[str, Path]:
         """Return configurations and vocabularies right below a folder (``"vae/"``; empty: the root), by path."""
         paths = (self.folder / prefix).iterdir() if (self.folder / prefix).is_dir() else ()
@@ -151,10 +166,12 @@ class Auditor:
     def __init__(self, published: Published, upload: Upload) -> None:
         self._published, self._upload = published, upload
         self._mask = published.mask
-        self._layers = Layers(self._mask.component, published.denoiser.tensors)
+        tensors, configs = published.denoiser.tensors, published.configs
+        self._layers = Layers(self._mask.component, tensors, ldm_layers(configs.get(self._mask.component, {}), tensors))
         self._weights: list[WeightsAudit] = []
         self._adapters: list[AdapterAudit] = []
         self._others: dict[str, list[WeightSet]] = {}
+        self._parts: list[ComponentAudit] = []
 
     def run(self) -> None:
         """Compare everything; what cannot be is listed in the upload."""
@@ -168,6 +185,8 @@ class Auditor:
                 self._others.setdefault(folder, []).append(one)
             else:
                 denoisers.append((one, self._layers.sort(self._upload.tensors(one.files))))
+        for path, what in sorted(self._upload.packed.items()):
+            self._weights.append(self._nothing(f"cannot be examined: it is {what}", (path,)))
         for one, names in denoisers:
             self._files(one if one.absent else one._replace(absent=self._beside(one, names, denoisers)), names)
         if self._upload.kind == "pipeline" and not self._inside():
@@ -186,17 +205,18 @@ class Auditor:
             upload=self._upload.kind,
             weights=weights,
             adapters=adapters,
-            components=tuple(self._components() if pipeline else self._config("")),
+            components=(*(self._components() if pipeline else self._config("")), *self._parts),
             unexamined=unexamined,
             aside=_listed(self._upload.aside),
         )
 
     def _inside(self) -> bool:
-        return any(path.startswith(f"{self._mask.component}/") for path in self._upload.headers)
+        files = (*self._upload.headers, *self._upload.packed)
+        return any(path.startswith(f"{self._mask.component}/") for path in files)
 
-    def _nothing(self, reason: str) -> WeightsAudit:
+    def _nothing(self, reason: str, files: Sequence[str] = ()) -> WeightsAudit:
         free = len(self._published.denoiser.tensors) - len(self._mask.frozen)
-        return WeightsAudit(files=(), comparable=False, reason=reason, free=FreeTensors(tensors=free))
+        return WeightsAudit(files=tuple(files), comparable=False, reason=reason, free=FreeTensors(tensors=free))
 
     def _beside(self, one: WeightSet, names: Names, all_sets: Sequence[tuple[WeightSet, Names]]) -> str:
         """Return a file beside a set that holds what it lacks of the mask, and nothing that it has; and note that."""
@@ -215,6 +235,11 @@ class Auditor:
     def _files(self, one: WeightSet, names: Names) -> None:
         first, inside = one.files[0], one.files[0].startswith(f"{self._mask.component}/")
         headers = self._upload.tensors(one.files)
+        if key := packed(headers):
+            why = f"cannot be examined: its numbers are packed, and {key!r} tells how"
+            self._weights.append(self._nothing(why, one.files))
+            return
+        names = self._without_parts(first, names, headers)
         for name in names.twice:
             self._upload.unexamined[first] = f"has two tensors that stand for {name!r}"
         only_adapters = bool(names.adapters or names.text)
@@ -225,6 +250,22 @@ class Auditor:
             self._upload.unexamined[first] = f"has {len(names.other)} tensors of unknown layers: {names.other[0]}"
         if only_adapters:
             self._adapters.append(self._adapter(one.files, names))
+
+    def _without_parts(self, first: str, names: Names, headers: Mapping[str, TensorInfo]) -> Names:
+        """Compare the other parts that a one-file checkpoint holds, and return what is left."""
+        if any(name.startswith(EMA) and name not in EMA_STATE for name in names.other):
+            self._upload.unexamined[first] = f"holds a second set of weights ({EMA}*), which was not compared"
+        other = {name: headers[name] for name in names.other}
+        for component, places in self._published.places.items():
+            published = self._published.weights(component)
+            found = placed(places, published, other, self._upload.root)
+            if found.tensors and component != self._mask.component:
+                name = component if self._upload.kind == "file" else f"{first}: {component}"
+                self._parts.append(compare_part(name, published, found))
+                other = {name: info for name, info in other.items() if name not in found.stored}
+        files = {info.file: self._upload.root / info.file for info in other.values()}
+        counters = {name for name in other if name.endswith(COUNTING) and counts(Weights(other, files).read(name))}
+        return replace(names, other=sorted(set(other) - counters))
 
     def _compare(
         self, files: Sequence[str], names: Names, headers: Mapping[str, TensorInfo], *, complete: bool

@@ -4,6 +4,7 @@
     diffusers   unet.<layer>.lora_A.weight, <layer>.lora.down.weight, <block>.processor.to_q_lora.down.weight
     others      diffusion_model.<layer>.lora_A.weight, lora_unet.<layer>.lora_down.weight
     kohya       lora_unet_<layer, _ for .>.lora_down.weight, .alpha, .dora_scale, .hada_w1_a, .lokr_w1, .diff, ...
+    LDM         model.diffusion_model.<layer as one-file checkpoints call it>, in kohya's names too
 
 A layer is one only if the published network has it: names are looked up, never guessed.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 WRAPPERS = ("base_model.model.", "_orig_mod.", "module.", "model.diffusion_model.", "diffusion_model.", "lora_unet.")
 """What peft, ``torch.compile``, data-parallel training and other programs put before a name."""
@@ -27,6 +29,11 @@ _SAVED = re.compile(r"\.(?:base_layer|modules_to_save\.[^.]+)(?=\.[^.]+$)")
 _ON_WEIGHT = re.compile(
     r"\.(?:lora_(?:A|B|down|up|mid|magnitude_vector)|lora\.(?:down|up)|lora_linear_layer|hada_|lokr_|oft_|boft_|vera_)"
     r"(?!.*\bbias$)|\.(?:alpha|dora_scale|diff|w_norm)$|_lora\."
+)
+
+_PACKED = re.compile(
+    r"\.(?:(?:nested_)?(?:absmax|quant_map)|SCB|weight_format|qweight|qzeros|scales|g_idx|comfy_quant"
+    r"|scale_(?:weight|input)|(?:weight|input)_scale(?:_2)?)$|\.quant_state\.|(?:^|\.)scaled_fp8$"
 )
 
 
@@ -52,22 +59,28 @@ class Layers:
     Args:
         component: its folder, which diffusers writes before the names in adapters.
         tensors: names of its tensors.
+        others: another name of a layer -> its name here, such as
+            :func:`publisher.api.ldm_names.ldm_layers` returns them.
     """
 
-    def __init__(self, component: str, tensors: Iterable[str]) -> None:
+    def __init__(
+        self, component: str, tensors: Iterable[str], others: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._wrappers = (*WRAPPERS, f"{component}.")
         self.tensors = set(tensors)
         self._parts: dict[str, set[str]] = {}
         for name in self.tensors:
             self._parts.setdefault(name.rpartition(".")[0], set()).add(name)
-        self._stems = {layer.replace(".", "_"): layer for layer in self._parts}
+        self._others = others
+        own = {layer: layer for layer in self._parts}
+        self._stems = {name.replace(".", "_"): layer for name, layer in {**others, **own}.items()}
 
     def sort(self, names: Iterable[str]) -> Names:
         """Say of every tensor in a file what it is."""
         found = Names()
         for name in sorted(names):
             bare = self._bare(name)
-            published = _SAVED.sub("", bare)
+            published = self._published(_SAVED.sub("", bare))
             if published in self.tensors:
                 if published in found.tensors:
                     found.twice.append(published)
@@ -85,6 +98,11 @@ class Layers:
             name = name.removeprefix(next(one for one in self._wrappers if name.startswith(one)))
         return name
 
+    def _published(self, name: str) -> str:
+        """Return a tensor's published name, its own where it has none."""
+        layer, _, leaf = name.rpartition(".")
+        return name if name in self.tensors or layer not in self._others else f"{self._others[layer]}.{leaf}"
+
     def _layer(self, name: str) -> str:
         for prefix in KOHYA:
             if name.startswith(prefix):
@@ -96,12 +114,23 @@ class Layers:
             name = name.rpartition(".")[0]
             if name in self._parts:
                 return name
+            if name in self._others:
+                return self._others[name]
         return ""
 
     def _touched(self, layer: str, name: str) -> set[str]:
         """Return what an adapter acts on: a LoRA on the layer's weight, an unknown kind on all of the layer."""
         weight = f"{layer}.weight"
         return {weight} if weight in self.tensors and _ON_WEIGHT.search(name) else self._parts[layer]
+
+
+def packed(names: Iterable[str]) -> str:
+    """Return a tensor that tells how others in the file are to be unpacked (bitsandbytes, GPTQ, scaled fp8).
+
+    Returns:
+        Its name; empty: there is none, and numbers mean what they are.
+    """
+    return min((name for name in names if _PACKED.search(name)), default="")
 
 
 def modern(name: str) -> str:

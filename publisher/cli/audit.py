@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from publisher.cli import output
-from publisher.cli.options import trusted, with_trust
-from publisher.errors import ExitCode, UsageError
+from publisher.cli.options import required_trust, with_trust
+from publisher.errors import ExitCode
 from publisher.text import printable
 
 if TYPE_CHECKING:
@@ -68,9 +68,10 @@ def audit(
     """Check whether a fine-tuned model kept what a package's freeze mask names.
 
     FINETUNED is a diffusers pipeline, the folder of its denoiser or of adapters, the output folder of a training, or
-    one .safetensors file. The package is verified first. Every frozen tensor is compared bit for bit and with 16-bit
-    casts of the published one; adapters are known by their names, other files by their bytes. Nothing in FINETUNED is
-    unpickled or run; one tensor at a time is in memory.
+    one .safetensors file, also a one-file checkpoint of ComfyUI, A1111 or kohya. The package is verified first. Every
+    frozen tensor is compared bit for bit and with casts of the published one to 16 and 8 bits; adapters are known by
+    their names, other files by their bytes. Nothing in FINETUNED is unpickled or run; one tensor at a time is in
+    memory.
 
     \b
     Examples:
@@ -78,15 +79,12 @@ def audit(
       publisher audit lora.safetensors --against package --key publisher.pub --json
 
     Exit codes: 0 complies; 1 does not, or the package does not verify; 2 no key, or something is not there; 3 could not
-    decide, because files could not be examined or shards are not there; 4 not comparable, or the package has no mask.
+    decide, because files could not be examined or shards are not there; 4 not comparable, also packed numbers (GGUF,
+    nf4), or the package has no mask.
     """
     from publisher.auditing import audit as audit_model
 
-    anchor = trusted(key, identity, issuer, root)
-    if anchor is None:
-        hint = "Give --key with the publisher's public key, or --identity."
-        raise UsageError("there is no key to verify the package with: --key is missing", hint=hint)
-    found = audit_model(finetuned, package, anchor)
+    found = audit_model(finetuned, package, required_trust(key, identity, issuer, root))
     if as_json:
         output.document(found.as_json(), sort_keys=True)
     else:

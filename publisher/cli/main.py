@@ -34,6 +34,7 @@ COMMANDS = {
     "evaluate": "Test a model as it is, against its base model.",
     "compare": "Put several hardened models of one base model side by side.",
     "audit": "Check whether a fine-tuned model kept what a package's freeze mask names.",
+    "export": "Write a verified package as one checkpoint file.",
     "report": "Show, convert or open the report of a release.",
     "membranes": "Look at membranes, merge and convert them, train them alone.",
     "plugins": "List what is installed, and what was set aside.",

@@ -88,6 +88,19 @@ def trusted(key: Path | None, identity: str | None, issuer: str | None, root: Pa
     return trust(identity=identity, root=root, issuer=issuer)
 
 
+def required_trust(key: Path | None, identity: str | None, issuer: str | None, root: Path | None) -> Path | Anchor:
+    """Return whom a command trusts.
+
+    Raises:
+        UsageError: its options do not say, or contradict each other; or a root cannot be read.
+    """
+    anchor = trusted(key, identity, issuer, root)
+    if anchor is None:
+        hint = "Give --key with the publisher's public key, or --identity."
+        raise UsageError("there is no key to verify the package with: --key is missing", hint=hint)
+    return anchor
+
+
 def environment(variable: str, where: str) -> str:
     """Return what an environment variable holds. Neither that nor the variable's name is shown in an error.
 

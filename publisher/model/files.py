@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 from publisher.api import TensorInfo
@@ -114,18 +115,24 @@ def json_bytes(data: Any) -> bytes:
     return text.encode() + b"\n"
 
 
-def write_safetensors(path: Path, tensors: Sequence[TensorInfo], read: Callable[[str], bytes]) -> None:
+def write_safetensors(
+    path: Path,
+    tensors: Sequence[TensorInfo],
+    read: Callable[[str], bytes],
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Write a safetensors file one tensor at a time: peak memory is one tensor.
 
-    Tensors come in the order given; the header has the one metadata entry ``{"format": "pt"}``, so that equal content
+    Tensors come in the order given; the header has the metadata entry ``{"format": "pt"}``, so that equal content
     gives equal bytes.
 
     Args:
         path: the file.
         tensors: their names, shapes and dtypes.
         read: name -> the tensor's bytes, little-endian, row-major.
+        metadata: what else the header says of the file.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
     position = 0
     for tensor in tensors:
         size = nbytes(tensor)

@@ -60,6 +60,7 @@ HOLDERS = {
     "a compressed file": re.compile(rb"\x1f\x8b|BZh[1-9]1AY&SY|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf"),
 }
 """What holds weights or may -> how it begins."""
+GGUF = "a GGUF file"
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\v\f\r\b\x1b")) + b"\x7f"
 _CHUNK = 1 << 20
 _RECORD = struct.Struct("<QI")
@@ -89,6 +90,12 @@ def problem(path: str, file: Path) -> str:
                 return ""
             kind = f"data of the type .{suffix(path)}" if suffix(path) else "data of no type"
     return f"is {kind}; it may hold weights or code, and was not opened"
+
+
+def is_gguf(file: Path) -> bool:
+    """Return whether a file begins as GGUF does: weights in packed numbers."""
+    with file.open("rb") as stream:
+        return HOLDERS[GGUF].match(stream.read(64)) is not None
 
 
 def _is_harmless(path: str, stream: BinaryIO, head: bytes) -> bool:

@@ -20,7 +20,7 @@ from publisher.codes import Code, Finding
 from publisher.errors import UsageError
 from publisher.package.content import check_code, check_index, check_model_index
 from publisher.package.hub_cache import HubCache
-from publisher.package.kinds import is_training_state, problem
+from publisher.package.kinds import is_gguf, is_training_state, problem
 from publisher.package.layout import CODE_TYPES, MAX_TEXT_BYTES, MODEL_INDEX, suffix
 from publisher.package.tree import Tree, read_file, read_tree
 from publisher.strict_json import JsonError, count_entries, strict_json
@@ -63,6 +63,8 @@ class Upload:
     """JSON files -> their content."""
     unexamined: dict[str, str] = field(default_factory=dict)
     """File -> why it was not examined."""
+    packed: dict[str, str] = field(default_factory=dict)
+    """File of weights whose numbers cannot be compared -> what it is."""
     aside: dict[str, str] = field(default_factory=dict)
     """File or folder that no pipeline loads -> what it is."""
 
@@ -150,6 +152,8 @@ def _sort(upload: Upload, tree: Tree, path: str) -> None:
         _document(upload, tree, path)
     elif _STATE.fullmatch(path) and is_training_state(upload.root / path):
         upload.aside[path] = "the state of a training, by its name and its content"
+    elif is_gguf(upload.root / path):
+        upload.packed[path] = "a GGUF file, whose numbers are packed"
     elif why := problem(path, upload.root / path):
         _weights(upload, tree, path, why)
 

@@ -9,8 +9,8 @@ import torch
 from publisher_emoji import model_folder
 
 
-def save_tiny_sdxl(target: Path) -> Path:
-    """Write it to ``target`` in the ordinary layout."""
+def save_tiny_sdxl(target: Path, second: int = 16) -> Path:
+    """Write it to ``target`` in the ordinary layout; the second text encoder's states are so wide."""
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -33,7 +33,7 @@ def save_tiny_sdxl(target: Path) -> Path:
         block_out_channels=(16, 32),
         layers_per_block=1,
         norm_num_groups=4,
-        cross_attention_dim=32,
+        cross_attention_dim=16 + second,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=(1, 2),
@@ -53,7 +53,7 @@ def save_tiny_sdxl(target: Path) -> Path:
     pipeline = StableDiffusionXLPipeline(
         vae=vae,
         text_encoder=CLIPTextModel(CLIPTextConfig(**text, hidden_act="quick_gelu")),
-        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**text, hidden_act="gelu")),
+        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**text | {"hidden_size": second}, hidden_act="gelu")),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         unet=unet,

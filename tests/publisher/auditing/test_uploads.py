@@ -103,12 +103,18 @@ def test_the_store_of_git_is_left_aside_and_a_folder_of_that_name_is_not(pipelin
 # What may hold weights
 
 
-@pytest.mark.parametrize("name", ["weights", ".hidden", "unet/.cache/x.txt", "tokenizer.model", "x.gguf"])
+@pytest.mark.parametrize("name", ["weights", ".hidden", "unet/.cache/x.txt", "tokenizer.model"])
 def test_what_was_not_looked_at_is_named_and_then_it_is_undecided(pipeline: Path, check: Check, name: str) -> None:
     (pipeline / name).parent.mkdir(exist_ok=True)
-    (pipeline / name).write_bytes(b"GGUF\3\0\0\0" if name == "x.gguf" else pickle.dumps(1))
+    (pipeline / name).write_bytes(pickle.dumps(1))
     found = check(pipeline)
     assert (found.verdict, list(reasons(found))) == ("undecided", [name])
+
+
+def test_packed_weights_beside_good_ones_leave_it_undecided(pipeline: Path, check: Check) -> None:
+    (pipeline / "x.gguf").write_bytes(b"GGUF\3\0\0\0")
+    found = check(pipeline)
+    assert (found.verdict, [one.comparable for one in found.weights]) == ("undecided", [False, True])
 
 
 def test_weights_without_a_suffix_are_compared(pipeline: Path, check: Check) -> None:

@@ -14,12 +14,15 @@ from publisher.api.freeze_mask import FreezeMask, Rows, part
 from publisher.api.weight_names import COUNTING
 from publisher.safeguards.freeze_mask.audit.difference import change
 from publisher.safeguards.freeze_mask.audit.equality import (
+    EIGHT,
     FLOATS,
     NARROW,
     cast_of,
     constant,
     counts,
+    eight_bits,
     fingerprint,
+    finite,
     same_bits,
 )
 from publisher.safeguards.freeze_mask.audit.records import FreeTensors, FrozenVerdict, WeightsAudit
@@ -70,7 +73,7 @@ class Kinship:
         if published.ndim < 2 or published.shape != found.shape or constant(published):
             return
         self.same = self.same or kept
-        if not self.same and bool(found.isfinite().all()):
+        if not self.same and finite(found):
             a, b = published.reshape(-1).double(), found.reshape(-1).double()
             self.product += float(torch.dot(a, b))
             self.ours += float(torch.dot(a, a))
@@ -147,7 +150,7 @@ class Comparison:
         self._kinship.add(published, whole, kept=cast is not None)
         if cast is not None:
             return verdict.model_copy(update={"status": "cast" if cast else "equal", "cast": cast})
-        if not bool(theirs.isfinite().all()):
+        if not finite(theirs):
             verdict = verdict.model_copy(update={"reason": "holds NaN or infinity"})
         return self._lost(verdict.model_copy(update={"change": change(name, ours, theirs)}), published)
 
@@ -165,7 +168,7 @@ class Comparison:
         published, found = self.published.read(name), self.found.read(name)
         cast = cast_of(published, found)
         self._kinship.add(published, found, kept=cast is not None)
-        if cast is None and not bool(found.isfinite().all()):
+        if cast is None and not finite(found):
             self.not_finite.append(name)
         return "changed" if cast is None else "cast" if cast else "equal"
 
@@ -179,6 +182,7 @@ class Elsewhere:
 
     def __init__(self, found: Weights) -> None:
         self._found = found
+        self._eight = {info.dtype for info in found.tensors.values()} & set(EIGHT)
         self._known: dict[tuple[int, ...], dict[str, list[str]]] = {}
 
     def find(self, published: torch.Tensor, name: str) -> str:
@@ -189,6 +193,7 @@ class Elsewhere:
             return ""
         known = self._of(tuple(published.shape))
         casts = [published, *(published.to(getattr(torch, FLOATS[kind])).float() for kind in NARROW)]
+        casts += [one.float() for kind in sorted(self._eight) for one in eight_bits(published, kind)]
         hits = [hit for one in casts for hit in known.get(fingerprint(one), []) if hit != name]
         return min(hits, default="")
 

@@ -41,15 +41,16 @@ def change(name: str, published: torch.Tensor, found: torch.Tensor) -> TensorCha
     Args:
         name: of the tensor; names the generator of the probe.
         published: any shape, floating type.
-        found: of equal shape, floating type.
+        found: of equal shape, floating type. What is stored in 8 bits is rounded too much to look for an adapter in.
     """
+    eight, found = found.element_size() == 1, found.float() if found.element_size() == 1 else found
     if not bool(found.isfinite().all()):
         return TensorChange(relative=None, cosine=None)
     ours, theirs = (float(tensor.double().norm()) for tensor in (published, found))
     difference = _gap(published, found)
     relative = _ratio(float(difference.norm()), ours)
     cosine = _ratio(float((published.double() * found.double()).sum()), ours * theirs)
-    if found.ndim < 2 or min(_matrix(found).shape) < 2:
+    if eight or found.ndim < 2 or min(_matrix(found).shape) < 2:
         return TensorChange(relative=relative, cosine=cosine)
     if not difference.any():
         return TensorChange(relative=relative, cosine=cosine)

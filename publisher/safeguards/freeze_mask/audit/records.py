@@ -15,7 +15,7 @@ Status = Literal["equal", "cast", "changed", "renamed", "missing"]
 
 PROVES = (
     "These tensors equal the published ones: in each weights file that was compared, everything that the mask freezes "
-    "has the published bytes, or a 16-bit cast of them, and no adapter in the upload is on a frozen layer."
+    "has the published bytes, or a cast of them to 16 or 8 bits, and no adapter in the upload is on a frozen layer."
 )
 LIMITS = (
     "It says nothing about what the model can generate: other tensors, a text encoder or embeddings can bring it back.",
@@ -110,6 +110,7 @@ class ComponentAudit(Params):
     """Another part of the pipeline. Information: a mask does not speak of it."""
 
     name: str
+    """Its folder; ``FILE: folder`` for a part inside a one-file checkpoint that lies in a folder."""
     state: State
     """``cast``: all tensors are equal after a cast. ``renamed``: all are equal, some under older names.
     ``unexamined``: its weights could not be read; the audit's list says why."""
