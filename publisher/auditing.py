@@ -256,13 +256,14 @@ class Auditor:
         if any(name.startswith(EMA) and name not in EMA_STATE for name in names.other):
             self._upload.unexamined[first] = f"holds a second set of weights ({EMA}*), which was not compared"
         other = {name: headers[name] for name in names.other}
-        for component, places in self._published.places.items():
+        for component, places in self._published.places.items() if other else ():
+            if component == self._mask.component or not any(place.name in other for place in places.values()):
+                continue
             published = self._published.weights(component)
             found = placed(places, published, other, self._upload.root)
-            if found.tensors and component != self._mask.component:
-                name = component if self._upload.kind == "file" else f"{first}: {component}"
-                self._parts.append(compare_part(name, published, found))
-                other = {name: info for name, info in other.items() if name not in found.stored}
+            name = component if self._upload.kind == "file" else f"{first}: {component}"
+            self._parts.append(compare_part(name, published, found))
+            other = {name: info for name, info in other.items() if name not in found.stored}
         files = {info.file: self._upload.root / info.file for info in other.values()}
         counters = {name for name in other if name.endswith(COUNTING) and counts(Weights(other, files).read(name))}
         return replace(names, other=sorted(set(other) - counters))

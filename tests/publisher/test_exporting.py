@@ -114,6 +114,14 @@ def test_membranes_need_a_choice_and_merged_ones_are_the_exact_sums(sd: Released
     assert audit(out, *sd).verdict == "does-not-comply"
 
 
+def test_membranes_that_are_in_the_weights_need_no_choice(tmp_path: Path) -> None:
+    package = release(tmp_path / "released", "sd", mode="merge")
+    done = export(package.folder, tmp_path / "m.safetensors", package.key)
+    assert (done.merged, done.metadata["publisher.membranes"]) == (0, "in the weights, as released")
+    assert done.behind[-1] == "nothing of the membranes (skull, pistol): they are in the weights, as released"
+    assert audit(done.path, *package).verdict == "complies"
+
+
 def test_a_number_too_large_for_the_dtype_is_refused_and_nothing_is_left(
     xl: Released, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
