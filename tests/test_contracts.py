@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -12,12 +13,52 @@ PLUGINS = Path(__file__).parent.parent / "plugins"
 HEAVY = {"torch", "diffusers", "transformers", "scipy"}
 
 
-def test_the_command_and_every_entry_point_import_without_torch() -> None:
-    modules = ["publisher.cli", *sorted(point.module for point in entry_points(group="publisher"))]
-    assert len(modules) > 1, "no plugin is installed: is the project installed?"
-    code = f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    assert HEAVY.isdisjoint(loaded)
+ATTACKS = """
+from publisher.builtin import publisher_register_attacks as found
+from publisher.api import Concept, Sampling
+cat = Concept(id='cat', name='cat', label='cat', prompts=('a cat',))
+asked = {attack.name: attack().requests(attack.Params(), cat, Sampling()) for attack in found()}
+assert {name for name, requests in asked.items() if not requests} == {'paraphrase'}
+"""
+WITHOUT: dict[str, set[str]] = {
+    "import publisher; publisher.load; publisher.guard": HEAVY,
+    "import publisher.cli.verify, publisher.cli.keygen": {"torch", "model_signing", "sigstore", "cyclonedx"},
+    "import publisher.cli.audit, publisher.auditing": {"torch"},
+    "import publisher.manifest, publisher.manifest.reference, publisher.cli.schema": HEAVY,
+    "import publisher.evaluate.plan, publisher.evaluate.context": {"torch"},
+    "import publisher.builtin.reports": {"torch", "jinja2", "junitparser"},
+    "import publisher.builtin.metrics.curves": {"torch", "scipy", "numpy"},
+    "import publisher.builtin.sources as found; found.Hub().check('hf:a/b')": {"huggingface_hub"},
+    ATTACKS: {"torch", "peft", "diffusers"},
+    "import publisher_emoji as found; found.EmojiScorer().labels()": {"torch"},
+    "import publisher_freeze_mask as found, publisher_freeze_mask.step; found.publisher_register_steps()": {"torch"},
+    "import publisher_immunize as found, publisher_immunize.claims; found.publisher_register_steps()": {"torch"},
+}
+"""Code -> what it must leave unloaded."""
+FORKING = """
+import importlib, json, os, sys
+import publisher.api
+assert not {'torch', 'scipy', 'numpy', 'huggingface_hub', 'jinja2'} & set(sys.modules)
+for number, (code, unwanted) in enumerate(json.load(sys.stdin)):
+    child = os.fork()
+    if not child:
+        exec(code, {})
+        print(*sorted(set(unwanted) & set(sys.modules)), flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, code
+"""
+
+
+def test_what_needs_no_torch_loads_none() -> None:
+    """One process has imported what all of them share, and forks for each."""
+    modules = sorted(point.module for point in entry_points(group="publisher"))
+    assert modules, "no plugin is installed: is the project installed?"
+    entries = f"import importlib; [importlib.import_module(name) for name in {['publisher.cli', *modules]}]"
+    cases = [(code, sorted(unwanted)) for code, unwanted in {entries: HEAVY, **WITHOUT}.items()]
+    command = [sys.executable, "-c", FORKING]
+    done = subprocess.run(command, input=json.dumps(cases), check=True, capture_output=True, text=True)
+    loaded = {code: line for (code, _), line in zip(cases, done.stdout.splitlines(), strict=True) if line}
+    assert loaded == {}
 
 
 def test_plugins_import_of_publisher_only_the_api() -> None:

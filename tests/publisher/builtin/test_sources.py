@@ -222,10 +222,3 @@ def test_what_people_write_in_place_of_a_folder_gets_a_way_on(
     (tmp_path / "tiny.ckpt").write_bytes(b"pickle")
     with pytest.raises(ModelError, match=f"{what}(.|\n)*{hint}"):
         Folder().locate(reference, tmp_path)
-
-
-def test_sources_load_no_hub_until_one_is_asked_for() -> None:
-    code = (
-        "import sys, publisher.builtin.sources as s; s.Hub().check('hf:a/b'); print('huggingface_hub' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import get_args
 
@@ -183,8 +181,3 @@ def test_parts_that_changed_are_shown_as_information(package: Path, tmp_path: Pa
     result = call(upload, package)
     assert result.exit_code == 0
     assert "Other parts, of which a mask does not speak:\n  vae: changed: 1 tensor\n" in result.stdout
-
-
-def test_the_command_loads_no_torch() -> None:
-    code = "import sys, publisher.cli.audit, publisher.auditing; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"False\n"

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -114,12 +112,3 @@ def test_keygen_takes_the_passphrase_from_the_environment(tmp_path: Path, monkey
 def test_keygen_refuses_a_name_that_is_a_path(tmp_path: Path) -> None:
     assert call("keygen", "--out", tmp_path / "keys", "--name", "../mine").exit_code == 2
     assert not any(tmp_path.iterdir())
-
-
-def test_the_commands_load_neither_torch_nor_the_signing_libraries() -> None:
-    code = (
-        "import sys, publisher.cli.verify, publisher.cli.keygen\n"
-        "print([name for name in ('torch', 'model_signing', 'sigstore', 'cyclonedx') if name in sys.modules])"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout == "[]\n"

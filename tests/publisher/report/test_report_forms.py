@@ -40,11 +40,6 @@ def test_bytes_do_not_depend_on_the_process() -> None:
     assert output == f"{[hashlib.sha256(form().render(samples.failed())).hexdigest() for form in FORMATS]}\n"
 
 
-def test_importing_the_forms_imports_no_torch_and_no_template_engine() -> None:
-    code = "import sys, publisher.builtin.reports; print({'torch', 'jinja2', 'junitparser'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"set()\n"
-
-
 @pytest.mark.parametrize("form", FORMATS)
 def test_no_control_or_direction_character_gets_through(form: type) -> None:
     if form is JsonRecord:
