@@ -36,6 +36,7 @@ def test_keys_and_values_alone_take_their_places(embedded: Model, tmp_path: Path
     assert all(torch.equal(one, tensors[name]) for (_, name), one in written.items())
 
 
+@pytest.mark.slow
 def test_names_of_one_file_checkpoints_are_the_same_layers(embedded: Model, tmp_path: Path) -> None:
     tensors = {name: noise(one) for name, one in weights(embedded).items()}
     names = {layer: ldm for ldm, layer in ldm_layers(embedded.config("unet"), embedded.tensors("unet")).items()}

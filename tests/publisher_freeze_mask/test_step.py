@@ -12,6 +12,7 @@ from publisher.api import Model, Scope, UsageError
 from publisher.api.diffusion.latents import Noising
 from publisher.api.diffusion.process import read_process
 from publisher.api.freeze_mask import FILE, Candidate, architecture_sha256, count, random_mask
+from publisher.engine.context import RunningStep
 from publisher.testing.running import StoppedError, StoppingAt
 from publisher_freeze_mask import publisher_register_steps
 from publisher_freeze_mask.data import CaptionedImages, MaskData
@@ -20,13 +21,19 @@ from publisher_freeze_mask.step import FreezeMaskStep
 from publisher_freeze_mask.train import fine_tunings
 
 
+@pytest.fixture(scope="module")
+def plain(model: Model, tmp_path_factory: pytest.TempPathFactory) -> RunningStep:
+    """A finished run without options. Do not change it."""
+    return run(model, tmp_path_factory.mktemp("plain"))
+
+
 def test_it_is_registered_and_asks_for_references() -> None:
     assert publisher_register_steps() == (FreezeMaskStep,)
     assert FreezeMaskStep.references
 
 
-def test_the_artifact_names_what_is_frozen_of_which_weights(model: Model, tmp_path: Path) -> None:
-    mask = mask_of(run(model, tmp_path))
+def test_the_artifact_names_what_is_frozen_of_which_weights(model: Model, plain: RunningStep) -> None:
+    mask = mask_of(plain)
     headers = model.tensors("unet")
     assert mask.model == model.digest
     assert mask.component == "unet"
@@ -41,8 +48,8 @@ def test_the_artifact_names_what_is_frozen_of_which_weights(model: Model, tmp_pa
         assert tensor.sha256["F32"] == hashlib.sha256(raw).hexdigest()
 
 
-def test_the_ratio_of_parameters_is_met_to_one_tensor(model: Model, tmp_path: Path) -> None:
-    mask = mask_of(run(model, tmp_path))
+def test_the_ratio_of_parameters_is_met_to_one_tensor(plain: RunningStep) -> None:
+    mask = mask_of(plain)
     free = min(one.parameters for name, one in mask.candidates.items() if name not in mask.rows)
     assert 0 <= 0.3 * mask.parameters.total - mask.parameters.frozen < free
 

@@ -112,6 +112,7 @@ CLIP: dict[str, object] = {
 }
 
 
+@pytest.mark.slow
 def test_the_embedded_clip_is_believed_about_a_skull(tmp_path: Path) -> None:
     near = ["alien", "robot", "ghost", "clown face"]
     others = [name for name in WORDS.object_names if name in near] or list(WORDS.object_names[:4])

@@ -132,6 +132,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Executo
         executor.close()
 
 
+@pytest.mark.slow
 def test_an_executor_of_a_third_party_sends_tasks_to_processes(processes: Callable[..., Executor[Any]]) -> None:
     tasks = [Doubled(number) for number in range(3)]
     assert list(dispatch(processes(), double, tasks, lambda _, found: isinstance(found, int))) == [0, 2, 4]

@@ -176,7 +176,13 @@ def changed_after_attaching(pipeline: Any, way: str) -> None:
         pipeline.unet.to(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("way", ["another scheduler", "slices and tiles", "FreeU", "bfloat16", "channels last"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        *("another scheduler", "slices and tiles", "FreeU", "channels last"),
+        pytest.param("bfloat16", marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_changed_after_attaching_leaves_membranes_to_the_prompts(own: Any, way: str) -> None:
     own.vae, own.text_encoder = copy.deepcopy(own.vae), copy.deepcopy(own.text_encoder)
     with attach(own, members_for(own.unet), OVERLAP) as attached:

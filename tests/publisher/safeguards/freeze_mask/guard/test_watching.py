@@ -200,6 +200,7 @@ def test_a_guard_that_is_released_in_the_middle_of_a_step_is_asked_no_more(unet:
     train(unet, adamw(unet.parameters()), 1)
 
 
+@pytest.mark.slow
 def test_guards_of_a_sweep_leave_no_hooks_behind() -> None:
     guarded(tiny_unet())
     count = len(_global_optimizer_pre_hooks)
