@@ -6,18 +6,26 @@ from publisher.api import Anatomy, Claim, Concept, Scope
 from publisher.api.claims import erased
 
 FILTER = "This edits how text reaches the denoiser. What it knows to generate stays in the other weights."
-UNDONE = "Whoever has the base model's key and value projections can put them back, or find embeddings that pass."
+UNDONE = "Whoever has the base model's weights can put the edited ones back, or find embeddings that pass."
 OTHER_WORDS = "Other words, other languages, weighted or very long prompts and learned embeddings are not covered."
 IMAGES = "Image-to-image, adapters (LoRA, IP-Adapter) and fine-tuning are not covered."
 POOLED = "The pooled text vector, which enters beside cross-attention, is not edited and still carries the concept."
+BESIDE = "A pooled text vector beside cross-attention is not edited, and still carries the concept."
+DOORS = (
+    "The text entry is edited, and the pooled vector's if there is one. Keys and values inside the blocks are not: "
+    "what they read depends on image and noise level, so no closed form holds for it."
+)
+GIVEN = "Embeddings that are given to the pipeline, adapters on the text encoders and image inputs pass the edit by."
 
 
 def erase_claims(concepts: tuple[Concept, ...], scope: Scope) -> tuple[Claim, ...]:
     """Return all claims of one step; those about synonyms and kept concepts only where there are any."""
-    bypasses = (FILTER, UNDONE, OTHER_WORDS, IMAGES, f"Where a model has one: {POOLED[0].lower()}{POOLED[1:]}")
+    bypasses = (FILTER, UNDONE, OTHER_WORDS, IMAGES, BESIDE)
     return erased(concepts, scope, binds="in-weights", limits=bypasses)
 
 
 def limits(anatomy: Anatomy) -> tuple[str, ...]:
     """Return what the plan says of this kind of model beyond the claims' own limits."""
+    if "text-entry" in anatomy.capabilities:
+        return (DOORS, GIVEN)
     return (POOLED,) if anatomy.pooled_text else ()

@@ -25,7 +25,8 @@ class EraseParams(Params):
     """Whether the concepts' paraphrases (prompts with synonyms in place of the name) are erased too."""
     rows: Literal["content", "mean-pad", "last-eos", "last", "tail", "all"] = "mean-pad"
     """Token positions that are edited: ``mean-pad`` (last word, end token, mean of the padding), ``content`` (the same
-    with every word), ``last-eos``, ``last`` (UCE's rule of 2025), ``tail`` (UCE's rule of 2023), ``all`` (RECE's)."""
+    with every word), ``last-eos``, ``last`` (UCE's rule of 2025), ``tail`` (UCE's rule of 2023), ``all`` (RECE's).
+    Where text enters by one linear map, ``mean-pad`` becomes ``content``, and other rules are refused."""
     lam: float = Field(default=1e-3, gt=0, le=1e6)
     """Pull towards the old weights (lambda). The authors use 0.5 and 0.1 with ``lam_scale: absolute``."""
     lam_scale: Literal["relative", "absolute"] = "relative"

@@ -15,7 +15,8 @@ from publisher_erase.params import EraseParams
 
 PROJECTIONS = ("to_k", "to_v")
 FLOATS = ("F64", "F32", "F16", "BF16")
-TRAPS = (
+Traps = tuple[tuple[tuple[str, ...], str, str], ...]
+TRAPS: Traps = (
     (
         (".to_kv.", ".to_qkv."),
         "its projections are fused: editing to_k and to_v would do nothing",
@@ -38,6 +39,8 @@ TRAPS = (
     ),
 )
 """Parts of names, what is wrong with a denoiser that has them, and what to do."""
+ENTRY_TRAPS = tuple(trap for trap in TRAPS if "lora_" in trap[0])
+"""Those that an edit of the text entry can fall into: it does not look at attention."""
 MANY = 10
 """Number of concepts above which closed-form edits are known to break the model."""
 
@@ -158,8 +161,54 @@ def find_projections(model: ModelInfo) -> tuple[str, ...]:
     return found
 
 
+def find_entry(model: ModelInfo) -> tuple[str, ...]:
+    """Return the weights of the two doors by which text enters: that of the rows, then the pooled vector's.
+
+    Reads headers only.
+
+    Raises:
+        ModelError: one is missing, quantised or of another width, or holds an adapter that is not merged.
+    """
+    anatomy = model.anatomy
+    where, tensors = anatomy.denoiser, model.tensors(anatomy.denoiser)
+    names = (*anatomy.text_entry, *anatomy.pooled_entry)
+    if len(anatomy.text_entry) != 1 or len(anatomy.pooled_entry) > 1:
+        raise ModelError(f"text enters by {', '.join(names)}; the closed form knows one door of each kind", where=where)
+    _refuse_traps(tensors, where, ENTRY_TRAPS)
+    for name in names:
+        if name not in tensors:
+            raise ModelError(f"{name!r}, by which text enters, is not there", where=where)
+        _check_tensor(tensors[name], anatomy.text_width if name in anatomy.text_entry else None, where)
+    return names
+
+
+def enters_at_once(model: ModelInfo) -> bool:
+    """Tell whether text enters by one linear map; else by cross-attention.
+
+    Raises:
+        ModelError: by neither.
+    """
+    if "text-entry" in model.anatomy.capabilities:
+        return True
+    model.anatomy.require(("cross-attention", "clip-text"), "step 'erase'")
+    return False
+
+
+def check_rows(params: EraseParams) -> None:
+    """Refuse a rule that looks at fewer rows, or at others, than carry the concept where text enters at once.
+
+    Raises:
+        UsageError: any rule but ``content``, or the default that becomes it.
+    """
+    if params.rows not in ("content", "mean-pad"):
+        raise UsageError(
+            f"rows: {params.rows} is a rule of cross-attention, and text enters this model at once",
+            hint="Leave rows out: every word, the end token and the padding carry the concept there.",
+        )
+
+
 def check_encoders(model: ModelInfo) -> None:
-    """Check that every text encoder and tokenizer is there, and that their widths add up to what cross-attention reads.
+    """Check that every text encoder and tokenizer is there, with widths that add up to what cross-attention reads.
 
     Raises:
         ModelError: one is missing, or the widths do not fit.
@@ -170,7 +219,7 @@ def check_encoders(model: ModelInfo) -> None:
             if component not in model.components:
                 raise ModelError("is missing: prompts cannot be embedded as the pipeline does", where=component)
     total = sum(part.width for part in anatomy.text_encoders)
-    if total != anatomy.text_width:
+    if anatomy.cross_attention and total != anatomy.text_width:
         raise ModelError(f"the text encoders give {total} numbers a token, cross-attention reads {anatomy.text_width}")
 
 
@@ -236,19 +285,18 @@ def _refuse_overlap(erased: set[tuple[tuple[int, ...], ...]], others: Sequence[T
             )
 
 
-def _refuse_traps(tensors: Mapping[str, TensorInfo], where: str) -> None:
-    for parts, what, hint in TRAPS:
+def _refuse_traps(tensors: Mapping[str, TensorInfo], where: str, traps: Traps = TRAPS) -> None:
+    for parts, what, hint in traps:
         found = next((name for name in tensors if any(part in name for part in parts)), None)
         if found:
             raise ModelError(f"{what} (tensor {found!r})", where=where, hint=hint)
 
 
-def _check_tensor(tensor: TensorInfo, width: int, where: str) -> None:
+def _check_tensor(tensor: TensorInfo, width: int | None, where: str) -> None:
     if tensor.dtype not in FLOATS:
         raise ModelError(
             f"{tensor.name!r} is quantised ({tensor.dtype})", where=where, hint="Edit the full weights, quantise later."
         )
-    if len(tensor.shape) != 2 or tensor.shape[1] != width:
-        raise ModelError(
-            f"{tensor.name!r} has shape {tensor.shape}, which does not read {width} numbers a token", where=where
-        )
+    if len(tensor.shape) != 2 or width not in (None, tensor.shape[1]):
+        read = "one vector" if width is None else f"{width} numbers a token"
+        raise ModelError(f"{tensor.name!r} has shape {tensor.shape}, which does not read {read}", where=where)

@@ -1,4 +1,4 @@
-"""The step ``erase``: prompts to rows, rows to one map, the map into every key and value projection."""
+"""The step ``erase``: prompts to rows, rows to one map, the map into the weights by which text enters."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from publisher.api import Claim, ModelError, ModelInfo, Requirements, Scope, Step, StepContext, StepPlan
+from publisher.api import Claim, ModelError, ModelInfo, Scope, Step, StepContext, StepPlan
 from publisher_erase.claims import erase_claims, limits
 from publisher_erase.params import EraseParams
-from publisher_erase.plan import TokenSelection, check_encoders, find_projections, select, tokenise
+from publisher_erase.plan import (
+    Selection,
+    TokenSelection,
+    check_encoders,
+    check_rows,
+    enters_at_once,
+    find_entry,
+    find_projections,
+    select,
+    tokenise,
+)
 from publisher_erase.targets import choose_targets
 
 if TYPE_CHECKING:
@@ -32,16 +42,18 @@ class Erase(Step[EraseParams]):
 
     name = "erase"
     version = "1"
-    summary = "closed-form concept erasure (UCE, RECE) in cross-attention"
-    requires = Requirements(needs=("cross-attention", "clip-text"))
+    summary = "closed-form concept erasure (UCE, RECE) where text enters: cross-attention, or one linear map"
 
     def decide(self, params: EraseParams, scope: Scope, model: ModelInfo) -> EraseParams:
-        """Choose the targets that the manifest leaves open.
+        """Choose the targets that the manifest leaves open, and the rows where text enters by one linear map.
 
         Raises:
             ModelError: the text encoder's files cannot be read.
         """
-        return params.model_copy(update={"targets": choose_targets(params, scope, model)})
+        chosen: dict[str, object] = {"targets": choose_targets(params, scope, model)}
+        if "text-entry" in model.anatomy.capabilities and params.rows == "mean-pad":
+            chosen["rows"] = "content"
+        return params.model_copy(update=chosen)
 
     def claims(self, params: EraseParams, scope: Scope) -> Sequence[Claim]:
         """Promise: not from plain prompts, not from synonyms, kept concepts intact, empty prompt as before."""
@@ -49,43 +61,77 @@ class Erase(Step[EraseParams]):
         return erase_claims(chosen, scope)
 
     def plan(self, params: EraseParams, scope: Scope, model: ModelInfo) -> StepPlan:
-        """Name every ``attn2.to_k`` and ``attn2.to_v``, and what the user should know before.
+        """Name every ``attn2.to_k`` and ``attn2.to_v``, or the text entry, and what the user should know before.
 
         Raises:
             ModelError: a model whose text does not enter as the edit assumes.
-            UsageError: no concept, or one the manifest does not have.
+            UsageError: no concept, one the manifest does not have, or a rule of rows that does not fit the model.
         """
         selection = select(params, scope)
-        names = find_projections(model)
+        names = _find(params, model)
         check_encoders(model)
         return StepPlan(changes={model.anatomy.denoiser: names}, notes=(*selection.warnings, *limits(model.anatomy)))
 
     def run(self, params: EraseParams, ctx: StepContext) -> None:
-        """Find the map and write ``W T`` for every projection; see ``uce.py`` and ``rece.py``.
+        """Find the map and write ``W T`` where text enters; see ``uce.py``, ``rece.py`` and ``entry.py``.
 
         Raises:
-            ModelError: a projection holds NaN or infinity, before or after.
+            ModelError: a weight holds NaN or infinity, before or after.
             UsageError: prompts that are empty, too long, or contradict each other.
         """
-        from publisher_erase.data import Encoders
-
         params = self.decide(params, ctx.scope, ctx.model)
         selection = select(params, ctx.scope)
         for warning in (*selection.warnings, *limits(ctx.model.anatomy)):
             ctx.warn(warning)
-        names = find_projections(ctx.model)
+        names = _find(params, ctx.model)
         check_encoders(ctx.model)
         ctx.progress(0, len(names), "loading text encoders")
-        encoders = Encoders(ctx.model, ctx.device)
-        tokens = tokenise(selection, encoders.tokens)
-        rows = embed_rows(params, tokens, encoders, ctx.counted)
-        empty = next(encoders.embed([encoders.tokens("")])).hidden
-        ctx.progress(0, len(names), "solving")
-        edit = solve(params, rows, ctx, names)
-        _write(ctx, names, edit, rows)
-        ctx.record("unconditional drift", _relative(edit.rows(empty) - empty, empty))
-        ctx.record("rank of the edit", min(edit.u.shape))
-        ctx.record("projections", len(names))
+        edit_doors = _edit_entry if enters_at_once(ctx.model) else _edit_cross_attention
+        edit_doors(params, ctx, selection, names)
+
+
+def _find(params: EraseParams, model: ModelInfo) -> tuple[str, ...]:
+    if not enters_at_once(model):
+        return find_projections(model)
+    check_rows(params)
+    return find_entry(model)
+
+
+def _edit_cross_attention(params: EraseParams, ctx: StepContext, selection: Selection, names: Sequence[str]) -> None:
+    from publisher_erase.data import Encoders
+
+    encoders = Encoders(ctx.model, ctx.device)
+    tokens = tokenise(selection, encoders.tokens)
+    rows = embed_rows(params, tokens, encoders, ctx.counted)
+    empty = next(encoders.embed([encoders.tokens("")])).hidden
+    ctx.progress(0, len(names), "solving")
+    edit = solve(params, rows, ctx, names)
+    missed = _write(ctx, names, edit, rows)
+    ctx.record("residual", missed)
+    ctx.record("unconditional drift", _relative(edit.rows(empty) - empty, empty))
+    ctx.record("rank of the edit", min(edit.u.shape))
+    ctx.record("projections", len(names))
+
+
+def _edit_entry(params: EraseParams, ctx: StepContext, selection: Selection, names: Sequence[str]) -> None:
+    """Edit the map of the rows, and that of the pooled vector by a map of its own."""
+    import torch
+
+    from publisher_erase.entry import PipelineReader, entry_rows
+
+    reader = PipelineReader(ctx.model, ctx.device, ctx.dtype)
+    tokens = tokenise(selection, reader.tokens)
+    rows, pooled = entry_rows(tokens, reader, ctx.counted)
+    (empty,) = reader.read([reader.tokens("")])
+    doors = {"": (rows, torch.cat([block.hidden for block in empty.blocks]))}
+    if pooled is not None and empty.pooled is not None:
+        doors[" of the pooled vector"] = (pooled, empty.pooled[None])
+    ctx.progress(0, len(names), "solving")
+    for done, (name, (which, (found, unconditional))) in enumerate(zip(names, doors.items(), strict=True)):
+        edit = solve(params, found, ctx, [name])
+        ctx.record(f"residual{which}", _write(ctx, [name], edit, found, (done, len(names))))
+        ctx.record(f"unconditional drift{which}", _relative(edit.rows(unconditional) - unconditional, unconditional))
+        ctx.record(f"rank of the edit{which}", min(edit.u.shape))
 
 
 def embed_rows(
@@ -116,11 +162,18 @@ def solve(params: EraseParams, rows: Rows, ctx: StepContext, names: Sequence[str
     return erase_map(rows, gram(weights, ctx.device), params.epochs, params.rho, scales, joint=params.joint)
 
 
-def _write(ctx: StepContext, names: Sequence[str], edit: LowRank, rows: Rows) -> None:
-    """Write all projections, and try the very tensors that are written: ``W' c`` against ``W g``."""
+def _write(
+    ctx: StepContext, names: Sequence[str], edit: LowRank, rows: Rows, progress: tuple[int, int] | None = None
+) -> float:
+    """Write all projections, and try the very tensors that are written: ``W' c`` against ``W g``.
+
+    Returns:
+        The distance that is left, relative to before.
+    """
     from publisher_erase.uce import edit_weight
 
     component = ctx.model.anatomy.denoiser
+    before, total = progress or (0, len(names))
     factors = edit.factors()
     step = max(1, len(rows.concepts) // VERIFIED_ROWS)
     concepts, targets = rows.concepts[::step].float(), rows.targets[::step].float()
@@ -134,10 +187,10 @@ def _write(ctx: StepContext, names: Sequence[str], edit: LowRank, rows: Rows) ->
         missed += _square(read - wanted)
         distance += _square(was - wanted)
         size += _square(was)
-        ctx.progress(done + 1, len(names), "writing projections")
+        ctx.progress(before + done + 1, total, "writing projections")
     if distance <= ALREADY**2 * size:
         ctx.warn("the concepts already read much like their targets: was this model edited before?")
-    ctx.record("residual", math.sqrt(missed / max(distance, 1e-30)))
+    return math.sqrt(missed / max(distance, 1e-30))
 
 
 def _square(x: Tensor) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from publisher.builtin.attacks.weights import CopyAttention, CopyAttentionParams
 from support.anatomies import anatomy_of
@@ -84,3 +86,25 @@ def test_copy_attention_puts_the_entry_of_the_text_back(model: Path) -> None:
         params = CopyAttentionParams(which=which)
         found = {name: attack.alter(params, anatomy, "transformer", name, hardened, base) for name in names}
         assert {name for name, tensor in found.items() if tensor is base} == set(copied)
+
+
+def test_a_random_model_is_erased_at_its_entry_attacked_and_not_released(manifest: Manifest, tmp_path: Path) -> None:
+    check = {"id": "copied", "attack": "copy-attention", "metric": "concept-rate", "concepts": ["cigarette"]}
+    evaluate = {
+        "scorer": "emoji",
+        "sampling": {"steps": 2, "guidance": 3.0, "images": 9, "kept_images": 3},
+        "gates": {
+            **{f"erase.cigarette.{name}": {"upper_at_most": 0.5} for name in ("plain", "paraphrase")},
+            "erase.kept": {"lower_at_least": -0.5},
+        },
+        "checks": [check | {"gate": {"upper_at_most": 1.0}}],
+    }
+    path = manifest(model="./sd3", evaluate=evaluate)
+    done = publisher("release", path, "--out", tmp_path / "out", "--throwaway-key")
+    assert done.exit_code == 4, done.output
+    report = json.loads((tmp_path / "out" / "small-1.0.0.report" / "report.json").read_text())
+    assert (report["model"]["family"], report["steps"][0]["changed"]) == ("stable-diffusion-3", {"transformer": 2})
+    assert any("Keys and values inside the blocks are not" in said for said in report["steps"][0]["warnings"])
+    (delta,) = (tmp_path / "out" / ".work" / "steps").glob("*/delta/transformer.safetensors")
+    before = load_file(tmp_path / "sd3" / "transformer" / "diffusion_pytorch_model.safetensors")
+    assert all(not torch.equal(before[name], changed) for name, changed in load_file(delta).items())
