@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import Result
 from PIL import Image
 
 from publisher.api import CalibrationSheet
@@ -153,9 +154,9 @@ def test_images_of_one_folder_stay_on_one_side_of_the_cut() -> None:
 
 @pytest.mark.slow
 def test_a_sheet_of_the_base_models_images_travels_in_the_package_and_is_verified(
-    manifest: Manifest, tmp_path: Path
+    manifest: Manifest, released: tuple[Path, Result], tmp_path: Path
 ) -> None:
-    sheet = tmp_path / "cigarette.json"
+    sheet, work = tmp_path / "cigarette.json", released[0] / ".work"
     done = calibrated(manifest(), "--from-base", 20, "--out", sheet, "--work", tmp_path / "base", scorer="emoji")
     assert done.exit_code == 0, done.output
     found = CalibrationSheet.parse(json.loads(sheet.read_text()))
@@ -163,7 +164,8 @@ def test_a_sheet_of_the_base_models_images_travels_in_the_package_and_is_verifie
     evaluate = {**MANIFEST["evaluate"], "scorers": [{"use": "emoji", "calibration": ["cigarette.json"]}]}
     del evaluate["scorer"]
     out = tmp_path / "out"
-    done = publisher("release", manifest(evaluate=evaluate), "--out", out, "--throwaway-key", "--json")
+    words = ("--out", out, "--work", work, "--throwaway-key", "--json")
+    done = publisher("release", manifest(evaluate=evaluate), *words)
     assert done.exit_code == 0, done.output
     package, file = out / "small-1.0.0", "calibration/emoji.object.cigarette.json"
     report = json.loads((package / "release" / "reports" / "report.json").read_text())

@@ -136,7 +136,11 @@ def test_a_later_step_is_measured_with_the_membranes_that_the_steps_before_left(
 
 @pytest.mark.slow
 def test_an_index_that_lies_about_its_files_is_never_signed(
-    manifest: Manifest, embedded: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    released: tuple[Path, Result],
+    manifest: Manifest,
+    embedded: Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from publisher.package import build
 
@@ -149,7 +153,8 @@ def test_an_index_that_lies_about_its_files_is_never_signed(
 
     monkeypatch.setattr(build, "finish", exchange)
     path = manifest(steps=steps(tmp_path, embedded), evaluate=evaluate())
-    result = publisher("release", path, "--out", tmp_path / "out", "--throwaway-key")
+    words = ("--out", tmp_path / "out", "--work", released[0] / ".work", "--throwaway-key")
+    result = publisher("release", path, *words)
     assert (result.exit_code, "changed the package while it was being made" in result.stderr) == (3, True)
     assert "release/membranes/cigarette.safetensors" in result.stderr
     assert not (tmp_path / "out" / "small-1.0.0").exists()

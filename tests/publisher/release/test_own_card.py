@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import Result
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
@@ -24,13 +25,14 @@ ABOUT = {
 
 @pytest.mark.slow
 def test_own_words_pictures_and_a_variant_are_signed_verified_and_loaded(
-    manifest: Callable[..., Path], tmp_path: Path
+    manifest: Callable[..., Path], released: tuple[Path, Result], tmp_path: Path
 ) -> None:
     (tmp_path / "card").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "card" / "sheet.png")
     (tmp_path / "card" / "own.md").write_text("---\nlanguage: en\n---\nOur model. ![a sheet](sheet.png)\n")
     path, out = manifest(release=MANIFEST["release"] | ABOUT), tmp_path / "out"
-    done = publisher("release", path, "--out", out, "--throwaway-key", "--json")
+    words = ("--out", out, "--work", released[0] / ".work", "--throwaway-key", "--json")
+    done = publisher("release", path, *words)
     assert done.exit_code == 0, done.output
     package, key = out / "small-1.0.0", out / "small-1.0.0.pub"
     assert publisher("verify", package, "--key", key).exit_code == 0
