@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from publisher.api import Anatomy, ImageRequest, ModelError, TextBlock
+from publisher.api import Anatomy, Concept, ImageRequest, ModelError, TextBlock
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.latents import Noising
+from publisher.api.diffusion.learner import freeze_pipeline
 from publisher.api.loading import load_pipeline
+from publisher.api.training import TrainingData
 from publisher.builtin.families import FAMILIES
 from publisher.builtin.stable_diffusion_3 import StableDiffusion3
 from publisher.model.folder import read_configs
+from publisher.registry import load_registry
 from publisher.runtime.generate import generate
 from publisher.runtime.pipelines import load
 from support.tiny_sd3 import save_tiny_sd3
@@ -198,3 +201,41 @@ def test_what_it_learns_has_the_sign_that_its_sampler_reads(folders: dict[str, P
     for t in pipeline.scheduler.timesteps:
         now = pipeline.scheduler.step(noising.target(x, noise, t[None]), t, now, return_dict=False)[0]
     assert torch.allclose(now, x, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "moved"),
+    [
+        ("full-finetune", {}, {"transformer"}),
+        ("dreambooth", {"prior_weight": 0}, {"transformer"}),
+        (
+            "dreambooth",
+            {"prior_weight": 0, "text_encoder": True},
+            {"text_encoder", "text_encoder_2", "text_encoder_3", "transformer"},
+        ),
+        ("lora", {"rank": 2}, {"lora"}),
+        ("dreambooth-lora", {"rank": 2, "prior_weight": 0}, {"lora"}),
+    ],
+)
+def test_an_attack_by_training_moves_what_it_says(
+    name: str, given: dict[str, Any], moved: set[str], folders: dict[str, Path]
+) -> None:
+    """Adapters sit on joint attention alone, not on the image's second one."""
+    folder = folders["two attentions"]
+    pipeline = load(folder, anatomy(read_configs(folder)), torch.device("cpu"), torch.float32)
+    freeze_pipeline(pipeline)
+    attack = load_registry().get("attack", name).make()
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, 4, 8, 8, generator=generator)
+    dog = Concept(id="dog", name="dog", prompts=("a dog emoji",), label="dog")
+    data = TrainingData(latents, ("a dog emoji",) * 2, latents[:0], (), dog)
+    learner = attack.learner(attack.Params(batch=2, lr=1e-2, **given), pipeline, data, generator)
+    parts = {"transformer": pipeline.transformer} | {
+        part.component: getattr(pipeline, part.component) for part in pipeline.anatomy.text_encoders
+    }
+    weights = {f"{part}.{key}": w for part, network in parts.items() for key, w in network.named_parameters()}
+    before = {key: weight.detach().clone() for key, weight in weights.items()}
+    learner.step()
+    changed = {key for key, weight in weights.items() if not torch.equal(weight, before[key])}
+    assert {"lora" if ".lora_" in key else key.partition(".")[0] for key in changed} == moved
+    assert moved != {"lora"} or {".attn." in key for key in changed} == {True}
