@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -22,9 +23,14 @@ VERBS = set(WORDS.split())
 """Verbs that docstrings of functions begin with. Add yours if it is one."""
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def functions(path: Path) -> Iterator[tuple[str, str]]:
     """Yield name and docstring of every documented function of a file; properties are attributes."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node)
             if text and not any(ast.unparse(one).endswith("property") for one in node.decorator_list):
@@ -48,10 +54,5 @@ def test_the_formatter_is_never_switched_off() -> None:
 
 
 def test_no_class_name_stands_twice() -> None:
-    names = Counter(
-        node.name
-        for path in CODE
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ClassDef)
-    )
+    names = Counter(node.name for path in CODE for node in ast.walk(parsed(path)) if isinstance(node, ast.ClassDef))
     assert {name: count for name, count in names.items() if count > 1} == {}

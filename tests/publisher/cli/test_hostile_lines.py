@@ -280,6 +280,7 @@ def _is_json(text: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_hostile_command_lines_end_well(place: dict[str, str], record_property: Callable[[str, object], None]) -> None:
     pem, body = place["PEM"], place["its body"]
     secrets = [*pem.splitlines()[1:-1], body[:40], body[-40:], PASSPHRASE, "hunter2pass"]

@@ -111,6 +111,7 @@ def test_a_link_where_the_release_writes_is_not_followed(manifest: Manifest, tmp
     assert not list(mine.iterdir())
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_has_left_is_removed(again: Callable[[], Result], tmp_path: Path) -> None:
     left = tmp_path / "out" / ".small-1.0.0.partial-killed"
     left.mkdir(parents=True)

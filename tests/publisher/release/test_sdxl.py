@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
@@ -14,6 +15,7 @@ from publisher.cli import main
 from support.tiny_sdxl import save_tiny_sdxl
 
 
+@pytest.mark.slow
 def test_a_random_sdxl_is_hardened_generated_and_not_released(manifest: Callable[..., Path], tmp_path: Path) -> None:
     save_tiny_sdxl(tmp_path / "sdxl")
     evaluate = {"scorer": "emoji", "sampling": {"steps": 2, "guidance": 3.0, "images": 9, "kept_images": 3}}

@@ -176,6 +176,7 @@ class _Quiet:
         return getattr(self._ctx, name)
 
 
+@pytest.mark.slow
 def test_a_module_that_imports_torch_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Path(__file__).read_text(encoding="utf-8").partition("def step(")[0]
     (tmp_path / "torch_at_import.py").write_text(source)

@@ -63,10 +63,10 @@ OURS = {
 
 
 SLOW = {
-    *(("attack", name) for name in ("custom-diffusion", "dreambooth", "dreambooth-lora", "full-finetune")),
+    *(("attack", name) for name in ("cross-attention", "custom-diffusion", "dreambooth")),
+    *(("attack", name) for name in ("dreambooth-lora", "full-finetune", "textual-inversion")),
     *(("step", name) for name in ("apply", "freeze-mask", "immunize", "membrane-bundle")),
     *(("scorer", name) for name in ("nudenet", "open-nsfw")),
-    ("attack", "textual-inversion"),
     ("executor", "processes"),
 }
 """Those of which others of their kind are tried every day."""

@@ -43,6 +43,7 @@ def test_equal_images_have_no_distance_and_other_ones_have() -> None:
     assert other.method == "bootstrap over images, percentile 95%"
 
 
+@pytest.mark.slow
 def test_the_distance_is_nearly_ten_times_that_of_the_means() -> None:
     first, second = vectors(2000, 0, "first"), vectors(2000, 2, "second")
     found = SetDistance().compare(NONE, pairs(2000, 2000), first, second).hardened
@@ -50,6 +51,7 @@ def test_the_distance_is_nearly_ten_times_that_of_the_means() -> None:
     assert found.value == pytest.approx(means, rel=0.02)
 
 
+@pytest.mark.slow
 def test_sets_of_one_distribution_are_at_no_distance_on_average() -> None:
     names = [("a" * i, "b" * (i + 500)) for i in range(1, 41)]
     values = [

@@ -260,6 +260,7 @@ def test_an_attack_that_changes_a_frozen_tensor_does_not_honour_masks(task: Tria
     assert "conv_out.weight" in trained.crash
 
 
+@pytest.mark.slow
 def test_frozen_rows_are_put_back_after_each_step_and_the_others_learn(task: TrialTask) -> None:
     rows, whole = ({"conv_out.weight": ((0, 1),)}, {"conv_out.weight": ((0, 4),)})
     some, none, free = run(

@@ -124,6 +124,7 @@ def test_a_denoiser_that_runs_without_prompts_is_an_error_and_never_uses_old_one
             assert isinstance(pool.submit(call, loaded.unet).exception(), PromptUnknownError)
 
 
+@pytest.mark.slow
 def test_twins_in_threads_generate_what_one_thread_generates(loaded: Any) -> None:
     prompts = ["a pizza emoji", "a dog", "a cat emoji", "pizza and cat"]
     with attach(loaded, members_for(loaded.unet)) as attached:
