@@ -41,7 +41,10 @@ FAST = {
     "custom-diffusion": {"lr": 5e-3},
 }
 FAMILIES = pytest.mark.parametrize("family", ["sd", "sdxl"])
-ALL = pytest.mark.parametrize("name", sorted(ATTACKS))
+QUICK = ("cross-attention", "lora", "textual-inversion")
+ALL = pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in sorted(ATTACKS)]
+)
 
 
 def two_requests(prompt: str) -> list[ImageRequest]:
