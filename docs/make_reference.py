@@ -50,7 +50,9 @@ def cli_page() -> str:
 
 
 def _help(command: click.Command, path: str) -> str:
-    context = click.Context(command, info_name=path, terminal_width=100, max_content_width=100)
+    context = click.Context(
+        command, info_name=path, terminal_width=100, max_content_width=100, help_option_names=["-h", "--help"]
+    )
     return f"```text\n{command.get_help(context).rstrip()}\n```\n"
 
 

@@ -8,6 +8,10 @@ from pathlib import Path
 CORE = Path(__file__).parents[2] / "publisher"
 NAMED = {
     "builtin/families.py": "the families of Stable Diffusion",
+    "api/ldm_names.py": "names in one-file checkpoints and in diffusers' folders",
+    "package/hub_cache.py": "an example of a path in the hub's cache",
+    "testing/sample.py": "a report of a model of Stable Diffusion",
+    "testing/tiny.py": "a very small model of Stable Diffusion",
     "api/membranes/__init__.py": "kohya's names of adapters begin so",
     "api/membranes/parts.py": "kohya's names of adapters begin so",
     "safeguards/membranes/lora.py": "kohya's and diffusers' names of adapters begin so",
