@@ -53,6 +53,7 @@ def _help(command: click.Command, path: str) -> str:
     context = click.Context(
         command, info_name=path, terminal_width=100, max_content_width=100, help_option_names=["-h", "--help"]
     )
+    command._help_option = None  # noqa: SLF001 - click keeps that of the context which asked first
     return f"```text\n{command.get_help(context).rstrip()}\n```\n"
 
 

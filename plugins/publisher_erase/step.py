@@ -42,7 +42,7 @@ class Erase(Step[EraseParams]):
 
     name = "erase"
     version = "1"
-    summary = "closed-form concept erasure (UCE, RECE) where text enters: cross-attention, or one linear map"
+    summary = "closed-form concept erasure (UCE, RECE) where text enters the model"
 
     def decide(self, params: EraseParams, scope: Scope, model: ModelInfo) -> EraseParams:
         """Choose the targets that the manifest leaves open, and the rows where text enters by one linear map.
