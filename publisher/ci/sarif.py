@@ -11,7 +11,7 @@ from publisher.model.files import json_bytes
 from publisher.report.wording import visible
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-INFORMATION = "https://pypi.org/project/model-publisher/"
+INFORMATION = "pkg:pypi/model-publisher"
 OTHERS = {
     MANIFEST_RULE: Rule(MANIFEST_RULE, "The manifest can be released as it is written"),
     POLICY_RULE: Rule(POLICY_RULE, "The release has what the policy asks for"),
