@@ -246,3 +246,5 @@ def test_second_opinions_and_the_publisher_stand_on_the_page_in_markdown_and_now
     assert "hazard: tobacco" in text
     assert "The second opinion second agrees about" in MarkdownSummary().render(record).decode()
     assert "second opinion" not in words(plain)
+    silent = record.model_copy(update={"scorers": {"second": second.model_copy(update={"opinions": ()})}})
+    assert "The second opinion second judged no image." in words(silent)
