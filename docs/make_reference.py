@@ -23,6 +23,7 @@ import publisher
 from publisher import api, auditing, errors, testing
 from publisher.api import Params, choosing, evidence, freeze_mask, hookspecs, loading, membranes, presets, words
 from publisher.api.diffusion import checkpoints, denoiser, latents, learner, loop, text, threads
+from publisher.api.families import NEEDS
 from publisher.cli import main
 from publisher.safeguards.freeze_mask.audit.records import Audit
 from publisher.safeguards.freeze_mask.guard.guard import Guard
@@ -229,6 +230,42 @@ def testing_page() -> str:
     return "\n".join(parts)
 
 
+def families_page() -> str:
+    """Return what the families of this distribution can do, by what they say and what steps and attacks need."""
+    from publisher.registry import load_registry
+
+    ours = [one for one in load_registry().contributions if one.origin.distribution == "model-publisher"]
+    families = [one.cls for one in ours if one.kind == "family"]
+    lines = [
+        f"{MADE}# Families of models\n",
+        "Which family can do what. Tests hold every family against its pipeline in diffusers, on a very small model",
+        "with random weights. It is recognised and generates the same bytes. Text enters where the family says, and",
+        "nowhere else. What a training aims at is what the sampler reads. Each step is planned, or refused, as the",
+        "table has it.\n",
+        f"| | {' | '.join(f'`{family.name}`' for family in families)} |",
+        f"|---|{'---|' * len(families)}",
+    ]
+    for name, what in NEEDS.items():
+        cells = ["no" if name in family.lacks else "yes" for family in families]
+        lines.append(f"| {what} (`{name}`) | {' | '.join(cells)} |")
+    for kind in ("step", "attack"):
+        for one in ours:
+            needs = one.cls.requires.needs if one.kind == "step" else getattr(one.cls, "needs", ())
+            if one.kind == kind and (needs or kind == "step"):
+                cells = ["no" if set(needs) & set(family.lacks) else "yes" for family in families]
+                lines.append(f"| {kind} `{one.name}` | {' | '.join(cells)} |")
+    lines += ["\nAttacks that are not in the table need nothing of a family.\n"]
+    for family in families:
+        lines += [f"## {family.name}\n", f"{_sentence(family.summary)}\n"]
+        lines += [f"- no `{name}`: {why}." for name, why in family.lacks.items()]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def _schema(model: type[Params]) -> str:
     found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
     return json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
@@ -287,7 +324,12 @@ def pages() -> dict[str, str]:
     from publisher.report import schema
 
     made = {"cli.md": cli_page(), "exit-codes.md": exit_codes_page(), "hooks.md": hooks_page(), "api.md": api_page()}
-    made |= {"load.md": load_page(), "freeze-masks.md": masks_page(), "testing.md": testing_page()}
+    made |= {
+        "load.md": load_page(),
+        "freeze-masks.md": masks_page(),
+        "testing.md": testing_page(),
+        "families.md": families_page(),
+    }
     made |= {"freeze-mask.schema.json": _schema(freeze_mask.FreezeMask), "audit.schema.json": _schema(Audit)}
     made |= {"policy.md": policy_page(), "policy.schema.json": _schema(Policy)}
     catalog = load_registry().catalog()

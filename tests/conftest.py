@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded; threads that spin lose on busy cores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from diffusers import StableDiffusionPipeline
 
@@ -59,6 +61,15 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Model:
     anatomy = StableDiffusion1().recognise(configs)
     assert anatomy is not None
     return State(ModelFolder(model_folder(), anatomy, configs), (), tmp_path_factory.mktemp("states"))
+
+
+@pytest.fixture(scope="session")
+def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Function that returns the folder of a family's very small model, which nobody may change; built once."""
+    from support.tiny_families import TINY
+
+    place = tmp_path_factory.mktemp("tiny")
+    return functools.cache(lambda name: TINY[name](place / name))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -56,7 +56,8 @@ class PipelineReader:
     def __init__(self, model: Model, device: torch.device, dtype: torch.dtype) -> None:
         self._anatomy = model.anatomy
         without = (self._anatomy.denoiser, "vae")
-        self._pipeline = load_pipeline(model.folder, self._anatomy, dtype, without=without).to(device)
+        self.pipeline = load_pipeline(model.folder, self._anatomy, dtype, without=without).to(device)
+        """The pipeline, without its denoiser and its autoencoder."""
         parts = {part.component: part for part in self._anatomy.text_encoders}
         self._blocks = [[parts[name] for name in block.encoders] for block in self._anatomy.text_blocks]
         self.causal = tuple(block[0].kind == "clip" for block in self._blocks)
@@ -71,7 +72,7 @@ class PipelineReader:
         """
         ids: list[tuple[int, ...]] = []
         for block, layout in zip(self._blocks, self._anatomy.text_blocks, strict=True):
-            found = [tuple(getattr(self._pipeline, part.tokenizer)(text, verbose=False).input_ids) for part in block]
+            found = [tuple(getattr(self.pipeline, part.tokenizer)(text, verbose=False).input_ids) for part in block]
             if len({len(one) for one in found}) != 1:
                 raise ModelError(f"the tokenizers split the prompt {text!r} into different numbers of tokens")
             if len(found[0]) > layout.rows:
@@ -91,7 +92,7 @@ class PipelineReader:
         for start in range(0, len(prompts), BATCH):
             batch = prompts[start : start + BATCH]
             with torch.no_grad():
-                text = self._anatomy.read_text(self._pipeline, [prompt.text for prompt in batch])
+                text = self._anatomy.read_text(self.pipeline, [prompt.text for prompt in batch])
             states = text.states.double()
             pooled = [None] * len(batch) if text.pooled is None else list(text.pooled.double())
             for prompt, rows, vector in zip(batch, states, pooled, strict=True):

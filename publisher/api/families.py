@@ -279,11 +279,13 @@ class ModelFamily(ABC):
     Attributes:
         name: such as ``"stable-diffusion-1"``.
         version: raise it when it recognises, names or calls differently.
+        lacks: capability that its models do not have -> why, in words that follow a colon.
     """
 
     name: ClassVar[str]
     version: ClassVar[str]
     summary: ClassVar[str] = ""
+    lacks: ClassVar[Mapping[Capability, str]] = {}
 
     @abstractmethod
     def recognise(self, configs: Configs) -> Anatomy | None:

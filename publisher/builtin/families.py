@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from publisher.api import Anatomy, Latents, ModelFamily, TextEncoder
-from publisher.api.families import Configs
+from publisher.api.families import Capability, Configs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +65,7 @@ class StableDiffusion(ModelFamily):
     """Activation of each text encoder: OpenAI's CLIP has ``quick_gelu``, OpenCLIP ``gelu``."""
     addition: ClassVar[str | None] = None
     """What the U-Net adds to its time embedding."""
+    lacks: ClassVar[Mapping[Capability, str]] = {"text-entry": "text enters in every block, by cross-attention"}
 
     def recognise(self, configs: Configs) -> Anatomy | None:
         """Return the parts, or None; :meth:`why_not` says why."""

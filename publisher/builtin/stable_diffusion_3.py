@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from publisher.api import Anatomy, Latents, ModelFamily, TextEncoder
 from publisher.api.diffusion.process import FLOW_SCHEDULERS
-from publisher.api.families import Configs, TextBlock
+from publisher.api.families import Capability, Configs, TextBlock
 from publisher.builtin.families import class_of
 from publisher.errors import ModelError
 
@@ -62,6 +62,11 @@ class StableDiffusion3(ModelFamily):
     name = "stable-diffusion-3"
     version = "1"
     summary = "Stable Diffusion 3 and 3.5: joint attention, two CLIP text encoders, T5 or none"
+    lacks: ClassVar[Mapping[Capability, str]] = {
+        "cross-attention": "attention reads latents and text together, and its text rows change from block to block",
+        "clip-text": "T5's rows, or zeros in their place, stand behind those of CLIP",
+        "membranes": "the layers that could carry them are not named yet",
+    }
 
     def recognise(self, configs: Configs) -> Anatomy | None:
         """Return the parts, or None; :meth:`why_not` says why.

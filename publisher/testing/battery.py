@@ -8,7 +8,7 @@ from typing import Any
 
 from publisher.api import Scope
 from publisher.errors import PrerequisiteError, UsageError, in_words
-from publisher.testing import common, of_attacks, of_metrics, of_others, of_scorers, of_steps
+from publisher.testing import common, of_attacks, of_families, of_metrics, of_others, of_scorers, of_steps
 from publisher.testing.plugin import SCOPE, BrokenRuleError, PluginUnderTest, Rule
 
 
@@ -23,7 +23,7 @@ def rules_of(one: PluginUnderTest) -> dict[str, Rule]:
         "attack": lambda: of_attacks.rules(one.plugin),
         "scorer": lambda: of_scorers.RULES,
         "metric": lambda: of_metrics.RULES,
-        "family": lambda: of_others.FAMILY,
+        "family": lambda: of_families.rules(one),
         "report_format": lambda: of_others.REPORT_FORMAT,
         "executor": lambda: of_others.EXECUTOR,
         "source": lambda: of_others.SOURCE,
@@ -52,7 +52,8 @@ def contract(
         scope: concepts to go and to stay.
         files: name, as the plugin's ``inputs`` gives it -> the file or folder.
         model: a diffusers folder to work on, or that a family recognises.
-        configs: for a family, in place of a folder: ``"model_index"`` and each component -> its configuration.
+        configs: for a family, in place of a folder: ``"model_index"`` and each component -> its configuration. Rules
+            that run the model are left out then.
 
     Raises:
         UsageError: the class is no plugin, or ``expected`` names a rule that is none of its kind.

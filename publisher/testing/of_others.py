@@ -1,74 +1,19 @@
-"""Rules of families, forms of the report, executors and sources of models."""
+"""Rules of forms of the report, executors and sources of models."""
 
 from __future__ import annotations
 
-import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from publisher.api import Anatomy, ModelDefaults
+from publisher.api import ModelDefaults
 from publisher.errors import PublisherError
-from publisher.model.folder import read_configs
-from publisher.registry import load_registry
 from publisher.testing.plugin import PluginUnderTest, Rule, demand, new_folder
 from publisher.testing.sample import HITS, sample_report
 
 DECISIONS = tuple(HITS)
 FILENAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-
-
-def _anatomy(one: PluginUnderTest) -> Anatomy:
-    folder = one.place
-    found = one.plugin().recognise(read_configs(folder))
-    demand(
-        isinstance(found, Anatomy),
-        f"it does not recognise {folder}: give contract(..., configs=...) of a model that it does",
-    )
-    anatomy: Anatomy = found
-    return anatomy
-
-
-def recognises_its_own(one: PluginUnderTest) -> None:
-    """Demand that it recognises the model given, names its own family, and recognises it again in the same way."""
-    demand(_anatomy(one).family == one.plugin.name, f"its anatomy says {_anatomy(one).family!r} as its family")
-    demand(_anatomy(one) == _anatomy(one), "it names other parts when it is asked again")
-
-
-def refuses_others(one: PluginUnderTest) -> None:
-    """Demand that it says no to a pipeline that nobody knows, and says why."""
-    stranger = {"model_index": {"_class_name": "NoSuchPipeline"}}
-    demand(one.plugin().recognise(stranger) is None, "it recognises a model of the class NoSuchPipeline")
-    demand(one.plugin().why_not(stranger), "why_not() gives no reason for the class NoSuchPipeline")
-
-
-def names_what_is_there(one: PluginUnderTest) -> None:
-    """Demand that the parts it names are parts of the model."""
-    configs, anatomy = read_configs(one.place), _anatomy(one)
-    named = {anatomy.denoiser, *(part for text in anatomy.text_encoders for part in (text.component, text.tokenizer))}
-    missing = sorted(named - set(configs))
-    demand(not missing, f"it names {', '.join(missing)}, which the model does not have")
-    demand(min(anatomy.latents.size) > 0 and anatomy.text_width > 0, f"sizes are missing: {anatomy.latents!r}")
-
-
-def is_the_only_one(one: PluginUnderTest) -> None:
-    """Demand that no other installed family recognises its model: exactly one may."""
-    configs = read_configs(one.place)
-    others = [entry.name for entry in load_registry().all("family") if entry.name != one.plugin.name]
-    found = [name for name in others if load_registry().get("family", name).cls().recognise(configs) is not None]
-    demand(not found, f"the family {', '.join(found)} recognises its model too")
-
-
-def parts_can_be_sent(one: PluginUnderTest) -> None:
-    """Demand that its anatomy can be pickled: tasks for other processes carry it."""
-    anatomy = _anatomy(one)
-    try:
-        again = pickle.loads(pickle.dumps(anatomy))  # noqa: S301 - made here
-    except Exception as error:  # noqa: BLE001 - pickle raises what it likes
-        demand(condition=False, what=f"its anatomy cannot be pickled ({error}): put its class at the top of a module")
-    else:
-        demand(again == anatomy, "its anatomy is another one once it was pickled")
 
 
 def file_has_a_plain_name(one: PluginUnderTest) -> None:
@@ -171,13 +116,6 @@ def locates_without_crash(one: PluginUnderTest) -> None:
     demand(found is None or Path(found).is_dir(), f"locate() returns {found!r}, which is no folder")
 
 
-FAMILY: dict[str, Rule] = {
-    "recognises-its-own": recognises_its_own,
-    "refuses-others": refuses_others,
-    "names-what-is-there": names_what_is_there,
-    "is-the-only-one": is_the_only_one,
-    "parts-can-be-sent": parts_can_be_sent,
-}
 REPORT_FORMAT: dict[str, Rule] = {
     "file-has-a-plain-name": file_has_a_plain_name,
     "renders-bytes": renders_bytes,

@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import SD3Transformer2DModel
 from erase_fakes import Context, concept
 from torch import Tensor
 
 from publisher.api import Model, ModelError, Scope, TensorInfo, UsageError
+from publisher.api.loading import load_component
+from publisher.registry import load_registry
 from publisher.testing.tiny import open_model
 from publisher_erase.data import Embedding
 from publisher_erase.entry import PipelineReader, align, entry_rows, pair_block
 from publisher_erase.params import EraseParams
 from publisher_erase.plan import find_entry, select, tokenise
 from publisher_erase.step import Erase, solve
+from support.tiny_families import TINY
 from support.tiny_sd3 import save_tiny_sd3
 
 ROWS, POOLED = "context_embedder.weight", "time_text_embed.text_embedder.linear_1.weight"
 KINDS: dict[str, dict[str, Any]] = {"full": {}, "without T5": {"t5": False}, "two attentions": {"dual": (0,)}}
+OTHERS = [
+    family.name
+    for family in load_registry().all("family")
+    if family.name in TINY and family.name != "stable-diffusion-3" and "text-entry" not in family.cls.lacks
+]
+"""Other families whose text enters at once."""
 SCOPE = Scope(concepts=(concept("cigarette"),), keep=(concept("dog"), concept("pencil")))
 TO_PIZZA = {"cigarette": "pizza"}
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
-    """Return each kind -> a very small SD3 of it, ready for a step."""
+def models(tmp_path_factory: pytest.TempPathFactory, tiny_family: Callable[[str], Path]) -> dict[str, Model]:
+    """Return each kind of SD3, and each other family with a text entry -> a very small model of it."""
     place = tmp_path_factory.mktemp("entry")
-    return {name: open_model(save_tiny_sd3(place / name.replace(" ", "-"), **kind)) for name, kind in KINDS.items()}
+    found = {name: save_tiny_sd3(place / name.replace(" ", "-"), **kind) for name, kind in KINDS.items()}
+    found |= {name: tiny_family(name) for name in OTHERS}
+    return {name: open_model(folder) for name, folder in found.items()}
 
 
 def run(model: Model, **params: Any) -> Context:
@@ -40,13 +51,14 @@ def run(model: Model, **params: Any) -> Context:
     return ctx
 
 
-def transformer(folder: Path, written: dict[str, Tensor]) -> SD3Transformer2DModel:
-    """Return the denoiser with some weights replaced, and biases at the entry that count."""
-    network = SD3Transformer2DModel.from_pretrained(folder / "transformer")
+def denoiser(model: Model, written: dict[str, Tensor]) -> Any:
+    """Return the denoiser with some weights replaced, and biases at its doors that count."""
+    network = load_component(model, model.anatomy.denoiser, "cpu", torch.float32)
     network.load_state_dict(written, strict=False)
-    for name in (ROWS, POOLED):
-        network.get_parameter(name.replace("weight", "bias")).data += 0.5
-    return network.eval().requires_grad_(requires_grad=False)
+    for name, parameter in network.named_parameters():
+        if f"{name.removesuffix('bias')}weight" in (*model.anatomy.text_entry, *model.anatomy.pooled_entry):
+            parameter.data += 0.5
+    return network
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -59,29 +71,32 @@ def test_the_two_doors_and_nothing_else_are_written(kind: str, models: dict[str,
     assert any(".attn2.to_k.weight" in name for name in model.tensors("transformer")) == (kind == "two attentions")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *OTHERS])
 @pytest.mark.parametrize("method", ["uce", "rece"])
 def test_the_edited_network_reads_a_text_as_the_old_one_reads_its_image(
     kind: str, method: str, models: dict[str, Model]
 ) -> None:
+    """On c it says what the old one says whose doors get ``T c``, whatever the noise level."""
     model, ctx = models[kind], run(models[kind], method=method)
-    params = Erase().decide(EraseParams(targets=TO_PIZZA, method=method), SCOPE, model)
+    anatomy, params = model.anatomy, Erase().decide(EraseParams(targets=TO_PIZZA, method=method), SCOPE, model)
     reader = PipelineReader(model, ctx.device, ctx.dtype)
     rows, pooled = entry_rows(tokenise(select(params, SCOPE), reader.tokens), reader)
-    assert pooled is not None
-    maps = solve(params, rows, ctx, [ROWS]), solve(params, pooled, ctx, [POOLED])
-    old, new = transformer(model.folder, {}), transformer(model.folder, ctx.written)
-    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert (pooled is not None) == bool(anatomy.pooled_entry)
+    doors = {**dict.fromkeys(anatomy.text_entry, rows), **dict.fromkeys(anatomy.pooled_entry, pooled)}
+    maps = {name: solve(params, found, ctx, [name]) for name, found in doors.items() if found is not None}
+    assert set(ctx.written) == set(maps)
+    old, moved, new = denoiser(model, {}), denoiser(model, {}), denoiser(model, ctx.written)
+    for name, edit in maps.items():
+        moved.get_submodule(name.removesuffix(".weight")).register_forward_pre_hook(
+            lambda _, args, edit=edit: (edit.rows(args[0].double()).float(), *args[1:])
+        )
+    shape = (1, anatomy.latents.channels, *anatomy.latents.size)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     for prompt in ("a cigarette emoji", "a red robot"):
-        (text,) = reader.read([reader.tokens(prompt)])
-        states = torch.cat([block.hidden for block in text.blocks])
-        assert text.pooled is not None
-        moved, vector = maps[0].rows(states), maps[1].rows(text.pooled[None])
+        with torch.no_grad():
+            text = anatomy.read_text(reader.pipeline, [prompt])
         for t in (1.0, 250.0, 500.0, 999.0):
-            at = torch.tensor([t])
-            edited = new(x, states[None].float(), text.pooled[None].float(), at).sample
-            wanted = old(x, moved[None].float(), vector.float(), at).sample
-            before = old(x, states[None].float(), text.pooled[None].float(), at).sample
+            edited, wanted, before = (anatomy.predict(net, x, torch.tensor([t]), text) for net in (new, moved, old))
             assert float((edited - wanted).abs().max()) <= 1e-6 * float(wanted.abs().max())
             assert float((edited - before).abs().max()) > 1e-4 * float(before.abs().max())
 

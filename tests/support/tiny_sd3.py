@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from publisher_emoji import model_folder
+from support.tiny_text import clip_config, clip_tokenizer, t5_encoder, t5_tokenizer
 
 
 def save_tiny_sd3(target: Path, *, t5: bool = True, dual: tuple[int, ...] = ()) -> Path:
@@ -23,31 +23,10 @@ def save_tiny_sd3(target: Path, *, t5: bool = True, dual: tuple[int, ...] = ()) 
         SD3Transformer2DModel,
         StableDiffusion3Pipeline,
     )
-    from transformers import (
-        CLIPTextConfig,
-        CLIPTextModelWithProjection,
-        CLIPTokenizer,
-        T5Config,
-        T5EncoderModel,
-        T5Tokenizer,
-    )
+    from transformers import CLIPTextModelWithProjection
 
     torch.manual_seed(0)
-    tokenizer = CLIPTokenizer.from_pretrained(model_folder() / "tokenizer")
-    text = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_attention_heads": 2,
-        "num_hidden_layers": 2,
-        "projection_dim": 16,
-        "vocab_size": len(tokenizer),
-        "max_position_embeddings": 32,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0)]
-    letters = special + [(letter, -2.0) for letter in "\u2581abcdefghijklmnopqrstuvwxyz"]
+    tokenizer = clip_tokenizer()
     transformer = SD3Transformer2DModel(
         sample_size=8,
         patch_size=2,
@@ -63,7 +42,6 @@ def save_tiny_sd3(target: Path, *, t5: bool = True, dual: tuple[int, ...] = ()) 
         dual_attention_layers=dual,
         qk_norm="rms_norm" if dual else None,
     )
-    third = T5Config(vocab_size=len(letters), d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     vae = AutoencoderKL(
         block_out_channels=(8, 8, 8),
         norm_num_groups=4,
@@ -79,12 +57,12 @@ def save_tiny_sd3(target: Path, *, t5: bool = True, dual: tuple[int, ...] = ()) 
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae,
-        text_encoder=CLIPTextModelWithProjection(CLIPTextConfig(**text, hidden_act="quick_gelu")),
+        text_encoder=CLIPTextModelWithProjection(clip_config(tokenizer)),
         tokenizer=tokenizer,
-        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**text, hidden_act="gelu")),
+        text_encoder_2=CLIPTextModelWithProjection(clip_config(tokenizer, act="gelu")),
         tokenizer_2=tokenizer,
-        text_encoder_3=T5EncoderModel(third) if t5 else None,
-        tokenizer_3=T5Tokenizer(vocab=letters, extra_ids=0, model_max_length=64) if t5 else None,
+        text_encoder_3=t5_encoder() if t5 else None,
+        tokenizer_3=t5_tokenizer() if t5 else None,
     )
     pipeline.save_pretrained(target)
     return target

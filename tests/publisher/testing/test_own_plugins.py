@@ -1,7 +1,8 @@
-"""The publisher's own plugins keep the contract that it asks of others."""
+"""The publisher's own plugins keep the contract that it asks of others; families have ``test_family_contract.py``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ from publisher.registry import load_registry
 from publisher.testing.battery import broken_rules
 from publisher.testing.common import answer_all
 from publisher.testing.plugin import PluginUnderTest, tiny_folder
-from support.tiny_sd3 import save_tiny_sd3
-from support.tiny_sdxl import save_tiny_sdxl
+from support.tiny_families import TINY
 
 PARAMS: dict[tuple[str, str], dict[str, Any]] = {
     ("metric", "selectivity"): {"innocents": ["pistol"]},
@@ -73,25 +73,17 @@ SLOW = {
 MARKED = [pytest.param(key, marks=[pytest.mark.slow] if key in SLOW else []) for key in OURS]
 
 
-def of_version_2(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the configurations of a very small model with the text encoder of Stable Diffusion 2."""
-    configs = read_configs(folder)
-    configs["text_encoder"]["hidden_act"] = "gelu"
-    configs["unet"]["use_linear_projection"] = True
-    return configs
-
-
 @pytest.fixture(scope="module")
-def plugins(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], PluginUnderTest]:
+def plugins(
+    tmp_path_factory: pytest.TempPathFactory, tiny_family: Callable[[str], Path]
+) -> dict[tuple[str, str], PluginUnderTest]:
     """All of them; one fresh process has told what each imports."""
     folder = tmp_path_factory.mktemp("own")
     weights = load_file(tiny_folder() / "unet" / "diffusion_pytorch_model.safetensors")
     save_file({name: weight * 0.9 for name, weight in weights.items()}, folder / "unet.safetensors")
     more: dict[str, dict[str, Any]] = {
+        **{name: {"configs": read_configs(tiny_family(name))} for name in TINY},
         "apply": {"files": {"unet.safetensors": folder / "unet.safetensors"}},
-        "stable-diffusion-2": {"configs": of_version_2(tiny_folder())},
-        "stable-diffusion-3": {"folder": save_tiny_sd3(folder / "sd3")},
-        "stable-diffusion-xl": {"folder": save_tiny_sdxl(folder / "sdxl")},
     }
     found = {
         key: PluginUnderTest(cls, PARAMS.get(key, {}), **more.get(key[1], {}))
