@@ -14,8 +14,8 @@ from publisher.api.header import read_header
 from publisher.errors import CRASHES, PublisherError
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Unmeasured
 from publisher.evaluate.requests import one_line
+from publisher.model.copying import Overwrite, copy_file
 from publisher.model.digest import sha256_json
-from publisher.model.files import rewrite_safetensors
 from publisher.model.tensors import dtype_name, tensor_bytes
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _rewrite(path: Path, base: Path, alter: Alter) -> None:
             return tensor_bytes(alter(path.parent.name, name, hardened, original))
 
         path.unlink()
-        rewrite_safetensors(source, path, tensors, replaced)
+        copy_file(source, path, Overwrite(tensors, replaced))
 
 
 def _caller(attack: WeightAttack[Any], params: Params, anatomy: Anatomy) -> Alter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from publisher.api import Anatomy, Attack, CalibrationSheet, CheckRecord, Claim, Executor, Metric, Scorer
@@ -41,7 +42,13 @@ class ModelUnderTest:
     """sha256 that names the safeguards that are attached when it generates; empty: the weights generate alone."""
 
     @classmethod
-    def of(cls, folder: Path, anatomy: Anatomy, safeguards: Path | None = None) -> Self:
+    def of(
+        cls,
+        folder: Path,
+        anatomy: Anatomy,
+        safeguards: Path | None = None,
+        known: Mapping[str, str] = MappingProxyType({}),
+    ) -> Self:
         """Hash the files that loading can read; the rest of ``release/``, the card and other formats do not matter.
 
         Args:
@@ -49,10 +56,12 @@ class ModelUnderTest:
             anatomy: anatomy of the model.
             safeguards: where safeguards may lie. What cannot be read counts as attached: attaching it fails, and with
                 it the checks.
+            known: path in the folder -> sha256 of a file that need not be hashed again.
         """
         inside = [path for path in folder.glob("*/*") if path.suffix in _READ and path.parent.name != RELEASE]
         files = [folder / "model_index.json", *inside]
-        digest = sha256_list({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
+        names = {path.relative_to(folder).as_posix(): path for path in files}
+        digest = sha256_list({name: known.get(name) or sha256_file(path) for name, path in names.items()})
         return cls(folder, anatomy, digest, safeguards, attached_digest(safeguards) if safeguards else "")
 
     @property

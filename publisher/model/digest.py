@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,42 @@ def sha256_file(path: Path) -> str:
     """Return the sha256 of a file's content, in lower-case hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """A file's digest, and by what it is seen whether the file is still the one that was hashed."""
+
+    digest: str
+    """sha256 in lower-case hex."""
+    stamp: tuple[int, ...]
+    """Device, inode, size, mtime and ctime before it was hashed, or after it was written."""
+
+    @classmethod
+    def of(cls, path: Path, digest: str = "") -> Hashed:
+        """Hash a file, unless whoever has just written it gives the digest.
+
+        Args:
+            path: of the file; a link is followed.
+            digest: its sha256; empty: it is read.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        stamp = _stamp(path)
+        return cls(digest or sha256_file(path), stamp)
+
+    def holds(self, path: Path) -> bool:
+        """Return whether nothing has written to the file or put another one in its place."""
+        try:
+            return _stamp(path) == self.stamp
+        except OSError:
+            return False
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def sha256_json(data: Any) -> str:

@@ -156,32 +156,3 @@ def write_safetensors(
 def nbytes(tensor: TensorInfo) -> int:
     """Return the bytes of a tensor's data."""
     return tensor.parameters * BITS[tensor.dtype] // 8
-
-
-def rewrite_safetensors(
-    source: Path, target: Path, tensors: Mapping[str, TensorInfo], replaced: Callable[[str], bytes | None]
-) -> None:
-    """Copy a safetensors file with some tensors replaced, one tensor in memory at a time.
-
-    Args:
-        source: the file to copy; its own order of tensors is kept.
-        target: the file to write.
-        tensors: header of ``source``.
-        replaced: name -> new bytes, or None to copy the old ones.
-    """
-    with source.open("rb") as reader:
-        (length,) = struct.unpack("<Q", reader.read(8))
-        offsets = {
-            name: entry["data_offsets"] for name, entry in json.loads(reader.read(length)).items() if name in tensors
-        }
-
-        def read(name: str) -> bytes:
-            new = replaced(name)
-            if new is not None:
-                return new
-            begin, end = offsets[name]
-            reader.seek(8 + length + begin)
-            return reader.read(end - begin)
-
-        order = sorted(tensors, key=lambda name: (offsets[name], name))
-        write_safetensors(target, [tensors[name] for name in order], read)

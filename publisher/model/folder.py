@@ -25,7 +25,7 @@ from publisher.api.model_files import (
     without,
 )
 from publisher.errors import ModelError
-from publisher.model.digest import sha256_file, sha256_list
+from publisher.model.digest import Hashed, sha256_list
 
 MAX_JSON = 16 * 1024 * 1024
 CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
@@ -146,9 +146,17 @@ class ModelFolder(ModelInfo):
         return sum(path.stat().st_size for path in self.files.values())
 
     @cached_property
+    def _hashed(self) -> dict[str, Hashed]:
+        return {name: Hashed.of(path) for name, path in self.files.items()}
+
+    @property
     def digests(self) -> dict[str, str]:
-        """sha256 of each selected file. Reads every byte once."""
-        return {name: sha256_file(path) for name, path in self.files.items()}
+        """sha256 of each selected file. Reads every byte once, when it is first asked for."""
+        return {name: hashed.digest for name, hashed in self._hashed.items()}
+
+    def untouched(self) -> dict[str, str]:
+        """Return path -> sha256 of the files that nothing has written to since they were hashed."""
+        return {name: hashed.digest for name, hashed in self._hashed.items() if hashed.holds(self.files[name])}
 
     @property
     def digest(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from publisher.api import Anatomy, Model, TensorInfo
 from publisher.api.header import read_header
 from publisher.errors import PublisherError
-from publisher.model.digest import sha256_file, sha256_json
-from publisher.model.files import rewrite_safetensors
+from publisher.model.copying import Overwrite, copy_file
+from publisher.model.digest import Hashed, sha256_file, sha256_json
 from publisher.model.folder import ModelFolder
 from publisher.model.tensors import tensor_bytes
 
@@ -78,6 +78,7 @@ class State(Model):
         self.base = base
         self.deltas = deltas
         self._states = states
+        self._written: dict[str, Hashed] = {}
 
     @property
     def anatomy(self) -> Anatomy:
@@ -139,31 +140,32 @@ class State(Model):
             return self.base.path
         folder = self._states / self.digest
         shutil.rmtree(folder, ignore_errors=True)
-        for name, source in self.files(folder).items():
+        changed = self.changed_files()
+        for name, source in self.base.files.items():
             target = folder / name
-            if source != target:
+            if name in changed:
+                self._written[name] = Hashed.of(target, copy_file(source, target, changed[name]))
+            else:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.symlink_to(source.resolve())
         return folder
 
-    def files(self, folder: Path) -> dict[str, Path]:
-        """Return name -> the base's own file, or one written under ``folder`` with the deltas' tensors in it."""
-        found = dict(self.base.files)
-        for name, source in self.base.files.items():
-            component = name.split("/", maxsplit=1)[0]
-            changed = self._changed(name, component)
-            if changed:
-                here = {key: info for key, info in self.tensors(component).items() if info.file == name}
-                found[name] = folder / name
-                rewrite_safetensors(source, found[name], here, self._replacing(component, changed))
+    def folder_digests(self) -> dict[str, str]:
+        """Return path in :attr:`folder` -> sha256 of its files that nothing has written to since they were hashed.
+
+        A file is hashed once: the base's when its digest is first asked for, others while they are written.
+        """
+        folder = self.folder
+        written = {name: one.digest for name, one in self._written.items() if one.holds(folder / name)}
+        unchanged = {name: one for name, one in self.base.untouched().items() if name not in self._written}
+        return unchanged | written
+
+    def changed_files(self) -> dict[str, Overwrite]:
+        """Return file of the base -> the tensors in it that the deltas change; all other bytes are the base's own."""
+        found: dict[str, Overwrite] = {}
+        for component in self.components:
+            touched = {name for delta in self.deltas for name in delta.tensors.get(component, {})}
+            for file in sorted({self.tensors(component)[name].file for name in touched}):
+                names = {name for name in touched if self.tensors(component)[name].file == file}
+                found[file] = Overwrite(names, lambda name, part=component: tensor_bytes(self.read(part, name)))  # type: ignore[misc]
         return found
-
-    def _changed(self, file: str, component: str) -> set[str]:
-        touched = {name for delta in self.deltas for name in delta.tensors.get(component, {})}
-        return {name for name in touched if self.tensors(component)[name].file == file}
-
-    def _replacing(self, component: str, changed: set[str]) -> Callable[[str], bytes | None]:
-        def replaced(name: str) -> bytes | None:
-            return tensor_bytes(self.read(component, name)) if name in changed else None
-
-        return replaced

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from publisher.api import ReleaseReport
 from publisher.errors import ModelError, PluginError, PublisherError
-from publisher.model.files import atomic, json_bytes, write_atomic
+from publisher.model.copying import Overwrite, copy_file
+from publisher.model.files import json_bytes, write_atomic
 from publisher.package import bom, card, pictures, sums
 from publisher.package.content import check_configuration
 from publisher.package.layout import (
@@ -39,7 +39,6 @@ from publisher.package.variants import write_fp16
 from publisher.strict_json import JsonError, strict_json
 
 RESERVED = (SUMMARY, RESOLVED, BOM, SUMS, BASE_CARD)
-_CHUNK = 1 << 24
 
 
 class PackageError(PublisherError):
@@ -56,15 +55,22 @@ class Additions:
     """Put the half-precision variant of the weights beside them."""
 
 
-def lay_out(folder: Path, model_files: Mapping[str, Path], artifacts: Mapping[str, bytes]) -> Tree:
+def lay_out(
+    folder: Path,
+    model_files: Mapping[str, Path],
+    artifacts: Mapping[str, bytes],
+    changed: Mapping[str, Overwrite] = MappingProxyType({}),
+) -> Tree:
     """Copy a model into an empty folder. Content only: no links, no times, mode 0644, on disk when it returns.
 
-    The model's own ``README.md`` is kept as ``release/base-model-card.md``; the package gets a card of its own.
+    The model's own ``README.md`` is kept as ``release/base-model-card.md``; the package gets a card of its own. Each
+    file is read and written once, and hashed meanwhile; see :mod:`publisher.model.copying`.
 
     Args:
         folder: empty, or not there yet.
         model_files: POSIX path inside the package -> file to copy.
         artifacts: path below ``release/`` -> content.
+        changed: POSIX path of a file of the model -> the tensors that get other bytes.
 
     Returns:
         Digests and time stamps of all that was laid out.
@@ -80,11 +86,14 @@ def lay_out(folder: Path, model_files: Mapping[str, Path], artifacts: Mapping[st
         raise PackageError("is not empty", where=str(folder))
     require_packable(model_files)
     _refuse_artifacts(artifacts)
+    digests = {}
     for path, source in sorted(model_files.items()):
-        _copy(source, folder / (BASE_CARD if path == CARD else path))
+        name = BASE_CARD if path == CARD else path
+        digests[name] = copy_file(source, folder / name, changed.get(path))
     for name, data in sorted(artifacts.items()):
         write_atomic(folder / RELEASE / name, data)
-    return _read(folder)
+        digests[f"{RELEASE}/{name}"] = hashlib.sha256(data).hexdigest()
+    return _read(folder, digests)
 
 
 def finish(
@@ -94,7 +103,7 @@ def finish(
     views: Mapping[str, bytes],
     evidence: Mapping[str, bytes],
     resolved: bytes,
-    laid: Mapping[str, str] | None = None,
+    laid: Tree | None = None,
     additions: Additions | None = None,
 ) -> dict[str, str]:
     """Add report, evidence, summary, bill of materials, card with its pictures, and at last the list of digests.
@@ -105,7 +114,8 @@ def finish(
         views: file name -> other forms of the report; a ``report.json`` among them must hold the same record.
         evidence: file name -> JSON lines, as the report's checks name them.
         resolved: the manifest with defaults, without secrets.
-        laid: digests of what :func:`lay_out` left and was judged; None: of what lies there now.
+        laid: what :func:`lay_out` left and was judged; files that nothing has touched since are not read again. None:
+            what lies there now.
         additions: what the publisher adds to it; None: nothing.
 
     Returns:
@@ -145,12 +155,12 @@ def finish(
         write_atomic(folder / path, data)
     here = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     variants = write_fp16(folder, here) if fp16 else []
-    digests = _digests(folder)
+    digests = _digests(folder, laid)
     _refuse_other_evidence(report, digests)
     if laid is not None:
         written = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
         written |= {path: digests[path] for path in variants}
-        refuse_exchanged(folder, {**laid, **written}, digests)
+        refuse_exchanged(folder, {**laid.digests, **written}, digests)
     write_atomic(folder / SUMS, sums.render(digests))
     return digests
 
@@ -238,34 +248,13 @@ def _refuse_other_evidence(report: ReleaseReport, digests: Mapping[str, str]) ->
             raise PackageError(f"the evidence of check {check.id} is not what the report says", where=check.evidence)
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    return {path: digest for path, digest in _read(folder).digests.items() if is_payload(path)}
+def _digests(folder: Path, laid: Tree | None = None) -> dict[str, str]:
+    known = laid.untouched() if laid else {}
+    return {path: digest for path, digest in _read(folder, known).digests.items() if is_payload(path)}
 
 
-def _read(folder: Path) -> Tree:
-    tree = read_tree(folder)
+def _read(folder: Path, known: Mapping[str, str]) -> Tree:
+    tree = read_tree(folder, known=known)
     if tree.findings:
         raise PackageError(str(tree.findings[0]), where=str(folder))
     return tree
-
-
-def _copy(source: Path, target: Path) -> None:
-    try:
-        with source.open("rb") as reader, atomic(target) as writer:
-            if not _clone(reader.fileno(), writer.fileno()):
-                shutil.copyfileobj(reader, writer, _CHUNK)
-    except OSError as error:
-        raise PackageError(f"cannot be copied: {error.strerror}", where=str(source)) from error
-
-
-def _clone(source: int, target: int) -> bool:
-    """Let the kernel copy, which shares blocks where the file system can. False if it cannot do it at all."""
-    if not hasattr(os, "copy_file_range"):
-        return False
-    try:
-        copied = os.copy_file_range(source, target, _CHUNK)
-    except OSError:
-        return False
-    while copied:
-        copied = os.copy_file_range(source, target, _CHUNK)
-    return True

@@ -7,10 +7,11 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 from publisher.codes import Code, Finding
 from publisher.errors import UsageError
@@ -61,12 +62,20 @@ class Tree:
         )
         return False
 
-    def hash(self, path: str) -> None:
-        """Hash a file from the descriptor that was checked, unless that would exceed a limit."""
+    def hash(self, path: str, known: str = "") -> None:
+        """Hash a file from the descriptor that was checked, unless that would exceed a limit.
+
+        Args:
+            path: of the file.
+            known: its sha256 where that is known already; the file is then not read.
+        """
         if self.size(path) > MAX_FILE_BYTES:
             self.findings.append(Finding(Code.LIMIT, path, f"is larger than {MAX_FILE_BYTES} bytes"))
             return
         if not self.charge(path, "bytes", self.size(path)):
+            return
+        if known:
+            self.digests[path] = known
             return
         try:
             with os.fdopen(self._open(path), "rb") as file:
@@ -108,6 +117,11 @@ class Tree:
         )
         return [Finding(Code.CHANGED_MEANWHILE, path, "changed while it was being verified") for path in differing]
 
+    def untouched(self) -> dict[str, str]:
+        """Return path -> sha256 of the files that nothing has written to or moved since the folder was read."""
+        touched = {finding.path for finding in self.recheck()}
+        return {path: digest for path, digest in self.digests.items() if path not in touched}
+
     def _open(self, path: str) -> int:
         """Open a file, from the store where it was a link into that."""
         if self.cache is None or path not in self.links:
@@ -136,19 +150,20 @@ def walk_tree(folder: Path, *, cache: HubCache | None = None, aside: str = "") -
     return tree
 
 
-def read_tree(folder: Path, *, cache: HubCache | None = None) -> Tree:
+def read_tree(folder: Path, *, cache: HubCache | None = None, known: Mapping[str, str] = MappingProxyType({})) -> Tree:
     """Walk a folder and hash each regular file.
 
     Args:
         folder: what is walked.
         cache: whose links into its store are followed; None: no link is.
+        known: path -> sha256 of files that this program has just written, or hashed and not seen change.
 
     Raises:
         UsageError: the folder itself cannot be read.
     """
     tree = walk_tree(folder, cache=cache)
     for path in sorted(tree.files):
-        tree.hash(path)
+        tree.hash(path, known.get(path, ""))
     return tree
 
 

@@ -32,7 +32,7 @@ from publisher.evaluate.checks import Evaluation, matrix_column, run_checks
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, StepClaim
 from publisher.evaluate.dispatch import closed_after
 from publisher.evaluate.store import ImageStore
-from publisher.model.digest import sha256_file, sha256_list
+from publisher.model.digest import sha256_list
 from publisher.model.files import json_bytes, partial, write_atomic
 from publisher.model.state import State
 from publisher.package import build
@@ -148,10 +148,10 @@ def _make(
         generate_trial(prepared, work, progress)
         hardened = harden(base, prepared.steps, work, progress, tell)
         carried = {name: value for one in ALL for name, value in one.record(hardened.results, hardened.final).items()}
-        laid = _lay_out(hardened, folder, work)
+        laid = lay_out_hardened(hardened, folder)
         tell("publisher_on_package_built", _built(folder))
         began = time.monotonic()
-        found, matrix, took = _evaluate(prepared, hardened, folder, work, tell)
+        found, matrix, took = _evaluate(prepared, hardened, laid, work, tell)
     progress.say("Reports: one record in every form that is installed")
     seconds = {**hardened.seconds, "evaluate": time.monotonic() - began}
     _require_untouched(laid, base, before)
@@ -181,7 +181,7 @@ def _make(
             views=views,
             evidence=found.evidence,
             resolved=resolved,
-            laid=laid.digests,
+            laid=laid,
             additions=build.Additions(prepared.own_card, FP16 in prepared.resolved.release.variants),
         )
         require_loadable(folder)
@@ -242,6 +242,11 @@ def _safeguards(results: Sequence[StepResult], work: Path) -> Path | None:
     return folder
 
 
+def _under_test(state: State, safeguards: Path | None = None) -> ModelUnderTest:
+    """Return a state as a model under test; its files have been hashed when it was read or written."""
+    return ModelUnderTest.of(state.folder, state.anatomy, safeguards, state.folder_digests())
+
+
 class After(Mapping[str, ModelUnderTest]):
     """Step's id -> the model after it. A model is written out and hashed when it is first asked for, then kept."""
 
@@ -251,7 +256,7 @@ class After(Mapping[str, ModelUnderTest]):
 
     def __getitem__(self, step: str) -> ModelUnderTest:
         if step not in self._models:
-            self._models[step] = ModelUnderTest.of(self._states[step].folder, self._states[step].anatomy)
+            self._models[step] = _under_test(self._states[step])
         return self._models[step]
 
     def __iter__(self) -> Iterator[str]:
@@ -261,22 +266,28 @@ class After(Mapping[str, ModelUnderTest]):
         return len(self._states)
 
 
-def _lay_out(hardened: Hardened, folder: Path, work: Path) -> Tree:
-    """Put the hardened model and the artifacts into the package's folder: digests and stamps of what lies there."""
-    artifacts = _artifacts(hardened.results)
-    changed = work / "changed"
-    shutil.rmtree(changed, ignore_errors=True)
-    base = hardened.final.base
-    files = hardened.final.files(changed)
+def lay_out_hardened(hardened: Hardened, folder: Path) -> Tree:
+    """Put the hardened model and the artifacts into the package's folder.
+
+    No model is loaded. Files without a changed tensor are copies of the base's, and the others differ from the base's
+    in the bytes of those tensors alone.
+
+    Args:
+        hardened: what the steps left.
+        folder: empty.
+
+    Returns:
+        Digests and stamps of what lies there.
+
+    Raises:
+        PublisherError: a file cannot be copied, or the base model or a step's result is not what it was.
+    """
+    base, changed = hardened.final.base, hardened.final.changed_files()
+    laid = build.lay_out(folder, base.files, _artifacts(hardened.results), changed)
     for delta in hardened.final.deltas:
         delta.require_unchanged()
-    expected = {f"{RELEASE}/{name}": hashlib.sha256(data).hexdigest() for name, data in artifacts.items()}
-    for name, source in files.items():
-        digest = base.digests[name] if source == base.files[name] else sha256_file(source)
-        expected[BASE_CARD if name == CARD else name] = digest
-    laid = build.lay_out(folder, files, artifacts)
-    build.refuse_exchanged(folder, expected, laid.digests)
-    shutil.rmtree(changed, ignore_errors=True)
+    same = {BASE_CARD if name == CARD else name: digest for name, digest in base.digests.items() if name not in changed}
+    build.refuse_exchanged(folder, {**laid.digests, **same}, laid.digests)
     return laid
 
 
@@ -301,7 +312,7 @@ def _built(folder: Path) -> PackageBuilt:
 
 
 def _evaluate(
-    prepared: PreparedRelease, hardened: Hardened, folder: Path, work: Path, tell: _Teller
+    prepared: PreparedRelease, hardened: Hardened, laid: Tree, work: Path, tell: _Teller
 ) -> tuple[Evaluation, list[MatrixCell], dict[str, float]]:
     """Check the packaged model, and where the manifest asks for it the model before and after each step.
 
@@ -315,7 +326,7 @@ def _evaluate(
     resolved = prepared.resolved
     store = ImageStore(work / "images", progress.warn)
     anatomy = hardened.states[0].anatomy
-    base = ModelUnderTest.of(hardened.states[0].folder, anatomy)
+    base = _under_test(hardened.states[0])
     silent = Setting(
         prepared.device.name, prepared.device.dtype, store, prepared.path.parent, work / "states", warn=progress.warn
     )
@@ -340,7 +351,7 @@ def _evaluate(
     cells: list[MatrixCell] = []
     if resolved.evaluate.after_each_step:
         for done, (name, state) in enumerate(zip(["base", *ids[:-1]], hardened.states[:-1], strict=True)):
-            model = ModelUnderTest.of(state.folder, anatomy, _safeguards(hardened.results[:done], work))
+            model = _under_test(state, _safeguards(hardened.results[:done], work))
             trained = ids[:done] if resolved.evaluate.trainings_after_each_step else ()
             claims = [one for one in prepared.claims if not done or not set(one.steps) <= set(ids[done:])]
             progress.say(f"Evaluation {f'after {name}' if done else 'of the base model'}, before {ids[done]}")
@@ -353,7 +364,8 @@ def _evaluate(
 
     loud = replace(silent, check_end=check_end)
     progress.say(_asked(prepared))
-    found = run("evaluate", ModelUnderTest.of(folder, anatomy, folder / RELEASE), loud, prepared.claims, None)
+    packaged = ModelUnderTest.of(laid.root, anatomy, laid.root / RELEASE, laid.untouched())
+    found = run("evaluate", packaged, loud, prepared.claims, None)
     if resolved.evaluate.after_each_step:
         cells += matrix_column(found, ids[-1])
     for check in (check for claim in found.claims for check in claim.checks):

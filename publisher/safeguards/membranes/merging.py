@@ -8,7 +8,6 @@ model has is constant: its permeability no longer depends on the prompt.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from publisher.api.membranes import Branch, Host, find_hosts, require_fit, weight_change
 from publisher.errors import ModelError, UsageError
-from publisher.model.files import atomic_folder, rewrite_safetensors
+from publisher.model.copying import Overwrite, copy_file
+from publisher.model.files import atomic_folder
 from publisher.model.folder import ModelFolder
 from publisher.model.tensors import tensor_bytes
 from publisher.safeguards.membranes.lora import Portion
@@ -71,9 +71,7 @@ def merge(base: ModelFolder, portions: Sequence[Portion], out: Path, progress: P
         for name, source in base.files.items():
             if package and name == CARD:  # it speaks of a signed release
                 continue
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            job.write(name, source, target)
+            job.write(name, source, folder / name)
     left_out = [name for name in base.ignored if not name.startswith("release/")]
     return job.result((*left_out, *((CARD, "release/", "model.sig") if package else ())))
 
@@ -94,15 +92,12 @@ class _Job:
 
     def write(self, name: str, source: Path, target: Path) -> None:
         """Copy a file of the model, with the membranes in the weights that it holds."""
-        here = {key: info for key, info in self._tensors.items() if info.file == name}
-        if not set(here) & set(self._branches):
-            shutil.copyfile(source, target)
-            return
-
-        def replaced(key: str) -> bytes | None:
-            return self._merged(key, here[key].dtype, source) if key in self._branches else None
-
-        rewrite_safetensors(source, target, here, replaced)
+        here = {key for key, info in self._tensors.items() if info.file == name and key in self._branches}
+        copy_file(
+            source,
+            target,
+            Overwrite(here, lambda key: self._merged(key, self._tensors[key].dtype, source)) if here else None,
+        )
 
     def _merged(self, key: str, dtype: str, source: Path) -> bytes:
         from safetensors import safe_open

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from publisher.api.header import read_header
 from publisher.errors import PublisherError
-from publisher.model.files import atomic, json_bytes, rewrite_safetensors, write_atomic
-from publisher.model.tensors import dtype_name, tensor_bytes
+from publisher.model.files import atomic, json_bytes, write_atomic
+from publisher.model.tensors import dtype_name
 
 
 def test_a_file_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
@@ -60,34 +60,6 @@ def test_json_does_not_depend_on_the_order_of_keys() -> None:
 def test_json_refuses_nan() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         json_bytes({"a": float("nan")})
-
-
-def test_a_rewritten_file_has_the_new_tensors_and_the_old_ones(tmp_path: Path) -> None:
-    old = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.ones(3, dtype=torch.bfloat16), "c": torch.zeros(0)}
-    save_file(old, tmp_path / "old.safetensors")
-    new = torch.full((2, 3), 7.0)
-    header = read_header(tmp_path / "old.safetensors")
-    for target in ("one", "two"):
-        rewrite_safetensors(
-            tmp_path / "old.safetensors",
-            tmp_path / target,
-            header,
-            lambda name: tensor_bytes(new) if name == "b" else None,
-        )
-    found = load_file(tmp_path / "one")
-    assert torch.equal(found["b"], new)
-    assert torch.equal(found["a"], old["a"])
-    assert read_header(tmp_path / "one", "old.safetensors") == header
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-
-
-def test_bytes_of_another_size_are_refused(tmp_path: Path) -> None:
-    save_file({"a": torch.zeros(2)}, tmp_path / "old.safetensors")
-    with pytest.raises(ValueError, match="4 bytes, expected 8"):
-        rewrite_safetensors(
-            tmp_path / "old.safetensors", tmp_path / "x", read_header(tmp_path / "old.safetensors"), lambda _: bytes(4)
-        )
-    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(

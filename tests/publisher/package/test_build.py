@@ -18,6 +18,7 @@ from publisher.package import bom, build, card, sums
 from publisher.package.layout import PROVENANCE, REPORT, REPORTS, RESOLVED
 from publisher.package.statements import statements
 from publisher.package.summary import ReleaseSummary, summarise
+from publisher.package.tree import read_tree
 from support.packages import CREATED, EVIDENCE, build_unsigned, check_data, report_data
 
 
@@ -35,23 +36,17 @@ def test_every_file_is_a_copy_of_its_own_with_mode_0644(tmp_path: Path, model: d
     assert (tmp_path / "p/unet/model.safetensors").read_bytes() == model["unet/model.safetensors"].read_bytes()
 
 
-def test_a_file_that_spans_several_copies_arrives_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, Path]
-) -> None:
-    monkeypatch.setattr(build, "_CHUNK", 7)
-    build.lay_out(tmp_path / "p", model, {})
-    assert (tmp_path / "p/unet/model.safetensors").read_bytes() == model["unet/model.safetensors"].read_bytes()
+def test_the_digests_of_what_was_laid_out_are_those_of_its_files(tmp_path: Path, model: dict[str, Path]) -> None:
+    laid = build.lay_out(tmp_path / "p", model, {"freeze-mask.json": b"{}"})
+    assert laid.digests == {path: hashlib.sha256(data).hexdigest() for path, data in files(tmp_path / "p").items()}
 
 
-def test_where_the_kernel_cannot_copy_python_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, Path]
-) -> None:
-    def refuse(*_args: object) -> int:
-        raise OSError(95, "not supported")
-
-    monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
-    build.lay_out(tmp_path / "p", model, {})
-    assert (tmp_path / "p/LICENSE").read_bytes() == model["LICENSE"].read_bytes()
+def test_only_files_that_something_has_touched_are_read_again(tmp_path: Path, model: dict[str, Path]) -> None:
+    laid = build.lay_out(tmp_path / "p", model, {})
+    (tmp_path / "p/LICENSE").write_text("Do not.")
+    assert laid.untouched() == {path: digest for path, digest in laid.digests.items() if path != "LICENSE"}
+    again = read_tree(tmp_path / "p", known=laid.untouched())
+    assert again.digests == laid.digests | {"LICENSE": hashlib.sha256(b"Do not.").hexdigest()}
 
 
 def test_a_link_in_the_model_becomes_a_file(tmp_path: Path) -> None:
