@@ -28,7 +28,8 @@ PIPELINES = tuple(f"StableDiffusion3{task}Pipeline" for task in ("", "Img2Img", 
 CLIPS = ("text_encoder", "text_encoder_2")
 T5 = "text_encoder_3"
 T5_ROWS = 256
-"""Rows of T5 that the pipeline asks for (``max_sequence_length``), padding among them."""
+"""Rows of T5 that the pipeline asks for by default (``max_sequence_length``), padding among them. A model whose
+tokenizer says fewer (``model_max_length``) is called with these."""
 CLIP_ROWS = 77
 """Rows of CLIP where the tokenizer's configuration says none."""
 
@@ -36,6 +37,13 @@ CLIP_ROWS = 77
 @dataclass(frozen=True)
 class JointTransformer(Anatomy):
     """An ``SD3Transformer2DModel`` and the pipelines of Stable Diffusion 3 around it."""
+
+    t5_rows: int = T5_ROWS
+    """Rows of T5 that the pipeline is asked for."""
+
+    def call(self, guidance: float) -> dict[str, Any]:
+        """Return guidance and the number of T5's rows."""
+        return {"guidance_scale": guidance, "max_sequence_length": self.t5_rows}
 
     def read_text(self, pipeline: Any, texts: Sequence[str]) -> Text:
         """Return the rows of CLIP, those of T5 behind them (zeros where there is none), and the pooled vectors."""
@@ -45,7 +53,10 @@ class JointTransformer(Anatomy):
             pipeline.transformer = SimpleNamespace(config=SimpleNamespace(joint_attention_dim=self.text_width))
         said = {name: list(texts) for name in ("prompt", "prompt_2", "prompt_3")}
         states, _, pooled, _ = pipeline.encode_prompt(
-            **said, device=pipeline.text_encoder.device, do_classifier_free_guidance=False
+            **said,
+            device=pipeline.text_encoder.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.t5_rows,
         )
         return Text(states.float(), pooled.float())
 
@@ -143,9 +154,11 @@ def _anatomy(configs: Configs) -> Anatomy:
     transformer = configs["transformer"]
     encoders = [TextEncoder(name, _tokenizer(name), configs[name].get("hidden_size", 512)) for name in CLIPS]
     blocks = [TextBlock(CLIPS, int(configs["tokenizer"].get("model_max_length", CLIP_ROWS)))]
+    rows = T5_ROWS
     if class_of(configs, T5):
+        rows = min(T5_ROWS, int(configs.get(_tokenizer(T5), {}).get("model_max_length", T5_ROWS)))
         encoders.append(TextEncoder(T5, _tokenizer(T5), configs[T5].get("d_model", 512), "t5"))
-        blocks.append(TextBlock((T5,), T5_ROWS))
+        blocks.append(TextBlock((T5,), rows))
     return JointTransformer(
         family=StableDiffusion3.name,
         denoiser="transformer",
@@ -166,6 +179,7 @@ def _anatomy(configs: Configs) -> Anatomy:
             *(f"attn.{name}" for name in ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")),
         ),
         constants=("pos_embed.pos_embed",),
+        t5_rows=rows,
     )
 
 

@@ -62,7 +62,7 @@ def save_tiny_sd3(target: Path, *, t5: bool = True, dual: tuple[int, ...] = ()) 
         text_encoder_2=CLIPTextModelWithProjection(clip_config(tokenizer, act="gelu")),
         tokenizer_2=tokenizer,
         text_encoder_3=t5_encoder() if t5 else None,
-        tokenizer_3=t5_tokenizer() if t5 else None,
+        tokenizer_3=t5_tokenizer(512) if t5 else None,
     )
     pipeline.save_pretrained(target)
     return target
