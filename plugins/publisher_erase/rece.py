@@ -20,12 +20,19 @@ Every edited projection is ``W_l = Wold_l S`` with one map S for all layers (see
 
 the layers are read once for M and touched once more at the end.
 
+Where text enters by one matrix E with fewer rows than columns (3072 and 4096 in FLUX.1), M = E^T E. The push-through
+identity gives the same rows from a system as large as E has rows, and M is never made:
+
+    B = E S,     c' = B^T (rho I + B B^T)^-1 E c      for all rows at once                                (thin rows)
+
     paper             code      shape     meaning
     c, rows of C      concepts  (m, d)    embeddings of the concepts, by the original text encoder
     c'                          (m, d)    adversarial embeddings of this epoch
     lambda (reg.)     rho       scalar    pull of c' towards 0 (the code's regular_scale)
     (product of T)    s         LowRank   all edits so far
     (sum W^T W)       gram      (d, d)    M
+    E                 entry     (o, d)    the one weight by which text enters, o < d
+    B                 b         (o, d)    the same after all edits so far
     epochs            epochs    scalar    how often
 
 Deviations:
@@ -101,8 +108,7 @@ def adversarial_rows(concepts: Tensor, s: LowRank, gram: Tensor, rho: float) -> 
     Raises:
         ValueError: rho outside its range.
     """
-    if not (rho > 0 and math.isfinite(rho)):
-        raise ValueError(f"rho must be above 0 and finite; got {rho}")
+    _check(rho)
     dense = s.dense()
     left = dense.T @ gram
     system = left @ dense
@@ -110,26 +116,59 @@ def adversarial_rows(concepts: Tensor, s: LowRank, gram: Tensor, rho: float) -> 
     return torch.cholesky_solve(left @ concepts.T, torch.linalg.cholesky(system)).T
 
 
+def thin_rows(concepts: Tensor, s: LowRank, entry: Tensor, rho: float) -> Tensor:
+    """Return the rows ``c'`` of (thin rows), which are those of (rows) for one weight: ``(m, d)`` to ``(m, d)``.
+
+    Args:
+        concepts: original rows c ``(m, d)``.
+        s: all edits so far.
+        entry: E ``(o, d)``, float64.
+        rho: pull towards 0, above 0 and finite.
+
+    Raises:
+        ValueError: rho outside its range.
+    """
+    _check(rho)
+    b = entry + (entry @ s.u) @ s.v
+    system = b @ b.T
+    system.diagonal().add_(rho)
+    return torch.cholesky_solve(entry @ concepts.T, torch.linalg.cholesky(system)).T @ b
+
+
+def _check(rho: float) -> None:
+    if not (rho > 0 and math.isfinite(rho)):
+        raise ValueError(f"rho must be above 0 and finite; got {rho}")
+
+
 def erase_map(
-    rows: Rows, gram: Tensor, epochs: int, rho: float, scales: tuple[float, float, float], *, joint: bool = True
+    rows: Rows,
+    matrix: Tensor,
+    epochs: int,
+    rho: float,
+    scales: tuple[float, float, float],
+    *,
+    joint: bool = True,
+    thin: bool = False,
 ) -> LowRank:
     """Edit once as UCE does, then derive and edit in ``epochs`` rounds.
 
     Args:
         rows: rows to take away, what they become, and rows to keep.
-        gram: M ``(d, d)``.
+        matrix: M ``(d, d)``; with ``thin`` E ``(o, d)``.
         epochs: number of rounds; 0 gives UCE alone.
         rho: pull of c' towards 0.
         scales: ``lam``, ``e``, ``p`` of every edit.
         joint: solve each epoch from the original weights with all rows found so far; False edits on top of the
             epoch before, as the paper does.
+        thin: text enters by the one weight E, which stands for M.
 
     Returns:
         ``S``: edited projections are ``Wold_l S``.
     """
+    derive = thin_rows if thin else adversarial_rows
     s, found = edit_map(rows, *scales), rows
     for _ in range(epochs):
-        attack = replace(rows, concepts=adversarial_rows(rows.concepts, s, gram, rho))
+        attack = replace(rows, concepts=derive(rows.concepts, s, matrix, rho))
         found = _joined(found, attack)
         s = edit_map(found, *scales) if joint else s.then(edit_map(attack, *scales))
     return s

@@ -158,8 +158,13 @@ def solve(params: EraseParams, rows: Rows, ctx: StepContext, names: Sequence[str
     scales = (lam, params.erase_scale, params.preserve_scale)
     if params.method == "uce":
         return edit_map(rows, *scales)
+    rounds = (params.epochs, params.rho, scales)
     weights = (_finite(ctx.model.read(ctx.model.anatomy.denoiser, name), name) for name in names)
-    return erase_map(rows, gram(weights, ctx.device), params.epochs, params.rho, scales, joint=params.joint)
+    out, into = ctx.model.tensors(ctx.model.anatomy.denoiser)[names[0]].shape
+    if len(names) == 1 and out < into:
+        entry = next(weights).to(ctx.device).double()
+        return erase_map(rows, entry, *rounds, joint=params.joint, thin=True)
+    return erase_map(rows, gram(weights, ctx.device), *rounds, joint=params.joint)
 
 
 def _write(

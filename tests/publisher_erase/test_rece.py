@@ -5,7 +5,7 @@ import torch
 from erase_cases import edited, random_rows, random_weights, worst
 from erase_naive import adversarial_row, rece_layers, uce_layer
 
-from publisher_erase.rece import adversarial_rows, erase_map, gram
+from publisher_erase.rece import adversarial_rows, erase_map, gram, thin_rows
 from publisher_erase.uce import LowRank, Rows, edit_map
 
 SCALES = (0.1, 1.0, 0.1)
@@ -141,3 +141,27 @@ def test_the_joint_solution_keeps_concepts_nearer_to_their_targets() -> None:
     m = gram(weights)
     joint, sequential = (erase_map(rows, m, 2, 0.1, SCALES, joint=flag).rows(rows.concepts) for flag in (True, False))
     assert (joint - rows.targets).norm() < (sequential - rows.targets).norm()
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("joint", [True, False])
+def test_at_one_weight_with_fewer_rows_than_columns_the_thin_form_equals_the_thick_one(
+    epochs: int, *, joint: bool
+) -> None:
+    rows = random_rows(3, 4, 12)
+    entry = torch.randn(5, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    s = edit_map(rows, *SCALES)
+    thick, thin = adversarial_rows(rows.concepts, s, gram([entry]), 0.1), thin_rows(rows.concepts, s, entry, 0.1)
+    torch.testing.assert_close(thin, thick, rtol=1e-10, atol=1e-10)
+    maps = [erase_map(rows, entry, epochs, 0.1, SCALES, joint=joint, thin=True).dense()]
+    maps.append(erase_map(rows, gram([entry]), epochs, 0.1, SCALES, joint=joint).dense())
+    torch.testing.assert_close(*maps, rtol=1e-10, atol=1e-10)
+
+
+def test_the_thin_form_by_hand() -> None:
+    """Solve by hand: S = I, E = (1, 2), rho = 1: c' = E^T (1 + 5)^-1 E c = (0.5, 1) for c = (1, 1)."""
+    c, entry = torch.ones(1, 2, dtype=torch.float64), torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    found = thin_rows(c, LowRank.identity(2, c), entry, rho=1.0)
+    torch.testing.assert_close(found, torch.tensor([[0.5, 1.0]], dtype=torch.float64))
+    with pytest.raises(ValueError, match="rho must be above 0"):
+        thin_rows(c, LowRank.identity(2, c), entry, rho=0.0)
