@@ -46,6 +46,8 @@ class Embedding:
     """Rows ``(n, d)``, float64, that cross-attention gets."""
     length: int
     """Number of positions up to and including EOS, from the tokenizer's attention mask (padding may be any token)."""
+    copies: int = 1
+    """Number of positions that each row of the padding stands for."""
 
     @property
     def content(self) -> Tensor:
@@ -61,6 +63,13 @@ class Embedding:
     def padding(self) -> Tensor:
         """Rows of the padding, ``(n - length, d)``."""
         return self.hidden[self.length :]
+
+    def condensed(self) -> Embedding:
+        """Return the same with the mean of the padding in its place: T5 pads a text to hundreds of rows."""
+        if len(self.padding) <= 1:
+            return self
+        rows = torch.cat([self.hidden[: self.length], self.padding.mean(0, keepdim=True)])
+        return Embedding(rows, self.length, self.copies * len(self.padding))
 
 
 def pair_rows(concept: Embedding, target: Embedding, rule: RowRule) -> tuple[Tensor, Tensor, Tensor]:
@@ -78,7 +87,7 @@ def pair_rows(concept: Embedding, target: Embedding, rule: RowRule) -> tuple[Ten
     weights = [words.new_ones(sum(len(part) for part, _ in rows))]
     if rule in ("content", "mean-pad") and len(concept.padding) and len(target.padding):
         rows.append((concept.padding.mean(0, keepdim=True), target.padding.mean(0, keepdim=True)))
-        weights.append(words.new_tensor([float(len(concept.padding))]))
+        weights.append(words.new_tensor([float(len(concept.padding) * concept.copies)]))
     return torch.cat([old for old, _ in rows]), torch.cat([new for _, new in rows]), torch.cat(weights)
 
 
@@ -97,7 +106,9 @@ def retained_rows(text: Embedding, rule: RowRule) -> tuple[Tensor, Tensor]:
     if rule in WITHOUT_PADDING or not len(text.padding):
         return rows, weights
     padding = text.padding.mean(0, keepdim=True)
-    return torch.cat([rows, padding]), torch.cat([weights, weights.new_tensor([float(len(text.padding))])])
+    return torch.cat([rows, padding]), torch.cat(
+        [weights, weights.new_tensor([float(len(text.padding) * text.copies)])]
+    )
 
 
 def condense(rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

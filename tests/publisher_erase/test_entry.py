@@ -16,7 +16,7 @@ from publisher.api import Model, ModelError, Scope, TensorInfo, UsageError
 from publisher.api.loading import load_component
 from publisher.registry import load_registry
 from publisher.testing.tiny import open_model
-from publisher_erase.data import Embedding
+from publisher_erase.data import Embedding, stack_retained
 from publisher_erase.entry import PipelineReader, align, entry_rows, pair_block
 from publisher_erase.params import EraseParams
 from publisher_erase.plan import find_entry, select, tokenise
@@ -186,6 +186,20 @@ def test_a_prompt_that_the_pipeline_would_cut_is_refused(models: dict[str, Model
 def test_words_are_paired_from_both_ends(old: str, new: str, places: list[int], first: int) -> None:
     numbers = {word: number for number, word in enumerate(sorted({*old.split(), *new.split()}))}
     assert align(*([numbers[word] for word in text.split()] for text in (old, new))) == (places, first)
+
+
+def test_padding_that_was_condensed_counts_as_all_of_it() -> None:
+    """The rows of an edit are the same to the last bit, so that the mean may be made when a text is read."""
+    generator = torch.Generator().manual_seed(0)
+    one, other = (Embedding(torch.randn(40, 3, dtype=torch.float64, generator=generator), 4) for _ in range(2))
+    assert one.condensed().hidden.shape == (5, 3)
+    ids = (0, 1, 2, 9), (0, 1, 3, 9)
+    found = pair_block(one.condensed(), other.condensed(), ids, causal=False)
+    wanted = pair_block(one, other, ids, causal=False)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    kept, all_of_it = stack_retained([one.condensed()], "content"), stack_retained([one], "content")
+    assert all(torch.equal(a, b) for a, b in zip(kept, all_of_it, strict=True))
+    assert one.condensed().condensed().copies == 36
 
 
 def test_padding_counts_as_its_mean_and_a_causal_start_not_at_all() -> None:
