@@ -64,6 +64,8 @@ class PipelineReader:
         """The pipeline, without its denoiser and its autoencoder."""
         parts = {part.component: part for part in self._anatomy.text_encoders}
         self._blocks = [[parts[name] for name in block.encoders] for block in self._anatomy.text_blocks]
+        within = {name for block in self._anatomy.text_blocks for name in block.encoders}
+        self._beside = [part for name, part in parts.items() if name not in within]  # of a pooled vector alone
         self.causal = tuple(block[0].kind == "clip" for block in self._blocks)
         """Of each block, whether a row says nothing of the words behind it."""
 
@@ -85,6 +87,13 @@ class PipelineReader:
                     hint="Shorten it: the rest would be cut off without a word.",
                 )
             ids += found
+        for part in self._beside:
+            read = getattr(self.pipeline, part.tokenizer)
+            if len(read(text, verbose=False).input_ids) > read.model_max_length:
+                raise UsageError(
+                    f"the prompt {text!r} is longer than the {read.model_max_length} tokens of {part.component}",
+                    hint="Shorten it: the rest would be cut off without a word.",
+                )
         return Tokens(text, tuple(ids), len(ids[0]))
 
     def read(self, prompts: Sequence[Tokens], tell: Callable[[int], None] = lambda _: None) -> Iterator[EntryText]:

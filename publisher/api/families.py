@@ -83,18 +83,22 @@ class Latents:
         return self.height * self.pixels, self.width * self.pixels
 
     @classmethod
-    def read(cls, configs: Configs, denoiser: str, channels: int) -> Self:
+    def read(cls, configs: Configs, denoiser: str, channels: int, default: int | None = None) -> Self:
         """Return the latents of a model whose denoiser has a ``sample_size`` and whose autoencoder has blocks.
 
         Args:
             configs: of the model.
             denoiser: folder of the denoiser.
             channels: of the latents.
+            default: height and width where the denoiser says none; None: it has to.
 
         Raises:
             ModelError: the denoiser says no size, or something else than one or two whole numbers.
         """
-        height, width = latent_size(configs[denoiser], denoiser)
+        config = configs[denoiser]
+        if config.get("sample_size") is None and default is not None:
+            config = {"sample_size": default}
+        height, width = latent_size(config, denoiser)
         blocks = configs["vae"].get("block_out_channels", (64,)) if "vae" in configs else (0,) * 4
         return cls(channels, height, width, 2 ** (len(blocks) - 1))
 
@@ -151,6 +155,8 @@ class Anatomy:
     """What the denoiser can be trained to predict; the model's scheduler says which of them it is."""
     timesteps: Timesteps = "uniform"
     """How trainings of this family sample the noise level. Only flow matching has anything but uniform."""
+    negative: str | None = None
+    """Negative prompt where a request has none and guidance is above 1; None: the pipeline makes its own, if any."""
     vae_keys: tuple[str, ...] = ()
     """Keys of the autoencoder's configuration, besides ``scaling_factor``, that the pipeline reads when it decodes."""
     cross_attention: str = ""
@@ -221,6 +227,14 @@ class Anatomy:
             guidance: classifier-free guidance scale; 1 and below generate without guidance.
         """
         return {"guidance_scale": guidance}
+
+    def call_against(self, guidance: float) -> dict[str, Any]:  # noqa: ARG002 - for subclasses
+        """Return the arguments of :meth:`call` that a request with a negative prompt changes.
+
+        Args:
+            guidance: classifier-free guidance scale.
+        """
+        return {}
 
     def pack(self, latents: Tensor) -> Tensor:
         """Return noise as the pipeline's argument ``latents`` wants it: unchanged, where a family does not pack it.

@@ -26,11 +26,12 @@ def publisher_register_metrics() -> Sequence[type[Metric]]:  # type: ignore[type
 
 @hookimpl
 def publisher_register_families() -> Sequence[type[ModelFamily]]:
-    """Return ``stable-diffusion-1``, ``stable-diffusion-2``, ``stable-diffusion-xl``, ``stable-diffusion-3``."""
+    """Return those of U-Nets, then those of transformers."""
     from publisher.builtin.families import FAMILIES
+    from publisher.builtin.flux import Chroma, Flux1
     from publisher.builtin.stable_diffusion_3 import StableDiffusion3
 
-    return (*FAMILIES, StableDiffusion3)
+    return (*FAMILIES, StableDiffusion3, Flux1, Chroma)
 
 
 @hookimpl

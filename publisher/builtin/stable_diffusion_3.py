@@ -12,10 +12,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from publisher.api import Anatomy, Latents, ModelFamily, TextEncoder
-from publisher.api.diffusion.process import FLOW_SCHEDULERS
+from publisher.api.diffusion.process import require_flow
 from publisher.api.families import Capability, Configs, TextBlock
 from publisher.builtin.families import class_of
-from publisher.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,14 +86,7 @@ class StableDiffusion3(ModelFamily):
         """
         if self.why_not(configs):
             return None
-        scheduler = class_of(configs, "scheduler")
-        if scheduler not in FLOW_SCHEDULERS:
-            raise ModelError(
-                f"the scheduler is {scheduler or 'missing'}, and models of this family are sampled by flow matching "
-                f"({' or '.join(FLOW_SCHEDULERS)})",
-                where="scheduler",
-                hint="Put the scheduler back that the model was trained with.",
-            )
+        require_flow(class_of(configs, "scheduler"))
         return _anatomy(configs)
 
     def why_not(self, configs: Configs) -> str:

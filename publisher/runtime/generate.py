@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from publisher.api import ImageRequest, denoiser_of
+from publisher.api import Anatomy, ImageRequest, denoiser_of
 from publisher.errors import PublisherError
 from publisher.runtime.meter import advance
 
@@ -51,11 +51,11 @@ def generate(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest]) -> t
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         pixels = pipeline(
             prompt=[request.prompt for request in requests],
-            negative_prompt=[request.negative_prompt for request in requests] if negative else None,
+            negative_prompt=_negatives(anatomy, requests),
             height=height,
             width=width,
             num_inference_steps=steps,
-            **anatomy.call(guidance),
+            **anatomy.call(guidance) | (anatomy.call_against(guidance) if negative else {}),
             latents=anatomy.pack(_noise(pipeline, generators)),
             generator=generators,
             output_type="pt",
@@ -66,6 +66,12 @@ def generate(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest]) -> t
         raise GenerateError("the model generated NaN or infinite values")
     generated: torch.Tensor = pixels.float().mul(255).round().to(torch.uint8).cpu()
     return generated
+
+
+def _negatives(anatomy: Anatomy, requests: Sequence[ImageRequest]) -> list[str] | None:
+    if requests[0].negative_prompt:
+        return [request.negative_prompt for request in requests]
+    return None if anatomy.negative is None or requests[0].guidance <= 1 else [anatomy.negative] * len(requests)
 
 
 def _told(images: int) -> Callable[..., dict[str, torch.Tensor]]:

@@ -127,7 +127,7 @@ def generates_as_diffusers(one: PluginUnderTest) -> None:
         latents=anatomy.pack(_noise(anatomy)),
         generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
         output_type="pt",
-        **anatomy.call(4.0),
+        **anatomy.call(4.0) | ({} if anatomy.negative is None else {"negative_prompt": [anatomy.negative] * 2}),
     ).images
     demand(tuple(theirs.shape[-2:]) == (height, width), f"images are {tuple(theirs.shape)}, not {height} x {width}")
     same = torch.equal(ours, theirs.mul(255).round().to(torch.uint8))

@@ -21,6 +21,7 @@ from publisher_erase.entry import PipelineReader, align, entry_rows, pair_block
 from publisher_erase.params import EraseParams
 from publisher_erase.plan import find_entry, select, tokenise
 from publisher_erase.step import Erase, solve
+from publisher_erase.uce import Rows, edit_map, normal_matrix
 from support.tiny_families import TINY
 from support.tiny_sd3 import save_tiny_sd3
 
@@ -130,6 +131,31 @@ def test_the_default_rule_becomes_every_word_once(models: dict[str, Model]) -> N
     decided = Erase().decide(EraseParams(targets=TO_PIZZA), SCOPE, models["full"])
     assert decided.rows == "content"
     assert Erase().decide(decided, SCOPE, models["full"]) == decided
+
+
+def test_a_prompt_that_only_the_pooled_vectors_encoder_would_cut_is_refused(models: dict[str, Model]) -> None:
+    reader = PipelineReader(models["flux-1"], torch.device("cpu"), torch.float32)
+    assert reader.tokens("a cat").length == len("_a_cat") + 1
+    with pytest.raises(UsageError, match="longer than the 32 tokens of text_encoder"):
+        reader.tokens("a 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0")
+
+
+def test_a_bias_in_the_target_would_move_everything_by_it(models: dict[str, Model]) -> None:
+    """The published script for FLUX fits ``W' c = W g + b``; the layer adds b once more. Here b takes no part."""
+    model = models["flux-1"]
+    reader = PipelineReader(model, torch.device("cpu"), torch.float32)
+    c, g, r = (next(reader.read([reader.tokens(text)])).blocks[0].hidden[-1:] for text in ("a gun", "a cup", "a dog"))
+    one = torch.ones(1, dtype=torch.float64)
+    rows, lam = Rows(c, g, one, r, one), 1e-9
+    entry = denoiser(model, {}).get_submodule("context_embedder")
+    w, b = entry.weight.double(), entry.bias.double()
+    assert float(b.norm()) > 0.1 * float((g @ w.T).norm())
+    fitted = lam * w + (g @ w.T + b).T @ c + (r @ w.T + b).T @ r
+    biased = torch.linalg.solve(normal_matrix(rows, lam, 1.0, 1.0), fitted.T).T
+    ours = w @ edit_map(rows, lam, 1.0, 1.0).dense()
+    for read, wanted in ((c, g), (r, r)):
+        away = [float(((read @ new.T + b) - (wanted @ w.T + b)).norm() / b.norm()) for new in (ours, biased)]
+        assert away == pytest.approx([0.0, 1.0], abs=1e-3)
 
 
 class Changed:

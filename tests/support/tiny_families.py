@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from publisher.testing.tiny import save_tiny_model
+from support.tiny_flux import save_tiny_chroma, save_tiny_flux
 from support.tiny_sd3 import save_tiny_sd3
 from support.tiny_sdxl import save_tiny_sdxl
 
@@ -19,6 +20,8 @@ def save_tiny_sd2(target: Path) -> Path:
 
 
 TINY: Mapping[str, Callable[[Path], Path]] = {
+    "chroma": save_tiny_chroma,
+    "flux-1": save_tiny_flux,
     "stable-diffusion-1": save_tiny_model,
     "stable-diffusion-2": save_tiny_sd2,
     "stable-diffusion-3": save_tiny_sd3,

@@ -106,6 +106,24 @@ def _flow(scheduler: str, config: Mapping[str, Any]) -> NoiseProcess:
     return NoiseProcess("flow", int(config.get("num_train_timesteps", 1000)), shift=shift)
 
 
+def require_flow(scheduler: str | None) -> None:
+    """Refuse a scheduler that does not sample flow matching, with which the model would generate noise.
+
+    Args:
+        scheduler: its class, as ``model_index.json`` names it; None: there is none.
+
+    Raises:
+        ModelError: it is another one, or missing.
+    """
+    if scheduler not in FLOW_SCHEDULERS:
+        raise ModelError(
+            f"the scheduler is {scheduler or 'missing'}, and models of this family are sampled by flow matching "
+            f"({' or '.join(FLOW_SCHEDULERS)})",
+            where="scheduler",
+            hint="Put the scheduler back that the model was trained with.",
+        )
+
+
 def process_of(model: ModelInfo) -> NoiseProcess:
     """Return the noise process that a model was trained on, from its scheduler.
 
