@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -121,6 +122,15 @@ def perform(tasks: TrialTasks) -> list[Trained]:
     return one_thread_each(_run, begun, tasks.workers)
 
 
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What a model under training generates at an evaluation step, and its loss."""
+
+    images: torch.Tensor
+    """``(n, 3, h, w)`` uint8 on the CPU."""
+    loss: float
+
+
 class _Original:
     """A model as it lies in its folder, and the latents of images by it.
 
@@ -134,6 +144,8 @@ class _Original:
     def __init__(self, folder: Path, anatomy: Anatomy, device: str, *, kept: bool = False) -> None:
         self._folder, self._anatomy, self._device, self._kept = folder, anatomy, device, kept
         self._encoded: dict[str, torch.Tensor] = {}
+        self._untrained: dict[Hashable, Evaluated] = {}
+        self._locks: dict[Hashable, threading.Lock] = {}
 
     @cached_property
     def _loaded(self) -> Any:
@@ -153,12 +165,48 @@ class _Original:
 
         if not len(images):
             return _none(self._loaded)
-        key = hashlib.sha256(f"{tuple(images.shape)}".encode() + images.contiguous().numpy().tobytes()).hexdigest()
+        key = _digest(images)
         if key in self._encoded:
             advance(len(images))
         else:
             self._encoded[key] = encode_images(self._loaded.vae, images.float().div(255), advance)
         return self._encoded[key].clone()
+
+    def is_in(self, pipeline: Any) -> bool:
+        """Return whether every tensor of a trial's networks is still the model's own, and none was added."""
+        import torch
+
+        if not self._kept:
+            return False
+
+        def tensors(part: Any) -> dict[str, torch.Tensor]:
+            return dict(part.state_dict()) if isinstance(part, torch.nn.Module) else {}
+
+        for name, part in pipeline.components.items():
+            now, before = tensors(part), tensors(self._loaded.components[name])
+            if now.keys() != before.keys() or not all(torch.equal(now[key], before[key]) for key in now):
+                return False
+        return True
+
+    def evaluated(self, task: TrialTask, evaluate: Callable[[], Evaluated]) -> Evaluated:
+        """Return what a trial finds before its first training step; trials that ask the same find it once.
+
+        Args:
+            task: the trial, whose learner has left the model as it is.
+            evaluate: asks the model, where no other trial has.
+        """
+        asked = (task.concept.model_dump_json(), task.captions, task.requests, _digest(task.held_out))
+        key = (task.attack.name, task.params.model_dump_json(), *asked)
+        with self._locks.setdefault(key, threading.Lock()):
+            if key in self._untrained:
+                advance(len(task.requests))
+            else:
+                self._untrained[key] = evaluate()
+            return self._untrained[key]
+
+
+def _digest(images: torch.Tensor) -> str:
+    return hashlib.sha256(f"{tuple(images.shape)}".encode() + images.contiguous().numpy().tobytes()).hexdigest()
 
 
 @lru_cache(maxsize=1)
@@ -178,11 +226,15 @@ class _Begun:
     """Latents of the held-out images, ``(n, c, h, w)``."""
     armed: Armed | None = None
     """The frozen parts and what keeps them; None: nothing is frozen."""
+    untrained: _Original | None = None
+    """The model, where learning begins with it as it is; None: something was added to it, or nobody knows."""
     crash: str = ""
 
 
 def _begin(task: TrialTask, untrained: _Original) -> _Begun:
     import torch
+
+    from publisher.api.diffusion.learner import DenoisingLearner
 
     try:
         latents, pipeline = untrained.latents, untrained.pipeline()
@@ -198,7 +250,8 @@ def _begin(task: TrialTask, untrained: _Original) -> _Begun:
             generator = torch.Generator().manual_seed(task.seed)
             learner = task.attack.learner(task.params, pipeline, data, generator)
         _look(armed, task, adapters_alone=True)
-        return _Begun(task, pipeline, learner, held_out, armed)
+        as_it_is = type(learner) is DenoisingLearner and untrained.is_in(pipeline)
+        return _Begun(task, pipeline, learner, held_out, armed, untrained if as_it_is else None)
     except Unmeasured as error:
         return _Begun(task, crash=str(error))
     except CRASHES as error:  # whatever the libraries or the attack raise, this trial is not there
@@ -244,11 +297,11 @@ def _run(begun: _Begun) -> Trained:
     try:
         for evaluation_step in begun.task.params.evaluation_steps:
             _train(begun, begun.learner, evaluation_step - done.steps, done)
-            images, loss = _generated(begun), _loss(begun)
-            if not math.isfinite(loss):
+            found = _evaluated(begun, done.steps)
+            if not math.isfinite(found.loss):
                 raise ArithmeticError("the loss on held-out images is not finite")  # noqa: TRY301 - like the learner's
-            done.images.append(images)
-            done.losses.append(round(loss, 6))
+            done.images.append(found.images)
+            done.losses.append(round(found.loss, 6))
         _look(begun.armed, begun.task)
     except Unmeasured as error:
         done.crash = str(error)
@@ -269,6 +322,17 @@ def _train(begun: _Begun, learner: Learner, steps: int, done: Trained) -> None:
         done.steps += 1
         advance(1)
     done.seconds += time.perf_counter() - began
+
+
+def _evaluated(begun: _Begun, steps: int) -> Evaluated:
+    """Ask the model after so many training steps. Before the first one, trials of one model share what they find."""
+
+    def evaluate() -> Evaluated:
+        return Evaluated(_generated(begun), _loss(begun))
+
+    if steps or begun.untrained is None:
+        return evaluate()
+    return begun.untrained.evaluated(begun.task, evaluate)
 
 
 def _generated(begun: _Begun) -> torch.Tensor:

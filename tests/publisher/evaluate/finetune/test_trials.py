@@ -15,8 +15,9 @@ from publisher.api import Access, Concept, ImageRequest, Learner, TrainingAttack
 from publisher.api.diffusion.latents import encode_images
 from publisher.api.diffusion.text import Text
 from publisher.builtin.attacks.adapters import add_lora
-from publisher.builtin.attacks.training import FullFinetune
+from publisher.builtin.attacks.training import FullFinetune, Lora
 from publisher.evaluate.finetune.trials import Trained, TrialTask, TrialTasks, original, perform
+from publisher.runtime.generate import generate
 from publisher.runtime.pipelines import load
 from support.anatomies import anatomy_of
 from support.tiny_sdxl import save_tiny_sdxl
@@ -196,6 +197,31 @@ def test_the_seed_decides_and_the_folder_is_left_as_it_was(task: TrialTask, fold
     assert not torch.equal(first.images[1], other.images[1])
     assert torch.equal(first.images[0], other.images[0])
     assert (folder / "vae" / "diffusion_pytorch_model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("attack", "asked"), [pytest.param(FullFinetune(), 3, id="full"), pytest.param(Lora(), 4, id="adapter")]
+)
+def test_before_it_learns_a_model_is_asked_once_unless_something_was_added_to_it(
+    task: TrialTask, monkeypatch: pytest.MonkeyPatch, attack: TrainingAttack[Any], asked: int
+) -> None:
+    calls: list[int] = []
+
+    def counted(*args: Any) -> torch.Tensor:
+        calls.append(1)
+        return generate(*args)
+
+    params = attack.Params(images=3, evaluation_steps=(0, 1), images_per_evaluation=2, batch=1, lr=1e-3)
+    tasks = [replace(task, attack=attack, params=params, seed=seed) for seed in (1, 2)]
+    original.cache_clear()
+    alone = run(tasks[1])[0]
+    original.cache_clear()
+    monkeypatch.setattr("publisher.evaluate.finetune.trials.generate", counted)
+    first, second = run(*tasks)
+    assert (len(calls), first.crash) == (asked, "")
+    assert second.losses == alone.losses
+    assert all(torch.equal(*both) for both in zip(second.images, alone.images, strict=True))
+    assert first.losses[1] != second.losses[1]
 
 
 def test_a_loss_that_is_not_finite_ends_the_trial_and_keeps_the_evaluation_steps_before(task: TrialTask) -> None:
