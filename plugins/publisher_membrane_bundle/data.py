@@ -47,7 +47,8 @@ class AnchorMix:
 def _noise(target: Text, generator: torch.Generator) -> Text:
     """Sample the states first, then the pooled vector, on its own."""
     states = gaussian_anchor(target.states, generator)
-    return Text(states, None if target.pooled is None else gaussian_anchor(target.pooled, generator))
+    pooled = None if target.pooled is None else gaussian_anchor(target.pooled, generator)
+    return Text(states, pooled, target.mask)
 
 
 def _pick(count: int, generator: torch.Generator) -> int:

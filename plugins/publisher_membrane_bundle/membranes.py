@@ -6,47 +6,50 @@ itself, not by autograd: the gradient of a view would be a vector as long as all
 precision, factors are cast once a forward and multiplied in its dtype (matrix products add up in float32); parameters,
 gradients and optimizer stay float32.
 
-Layers are found by type, not by class name (other versions of diffusers wrap these layers in classes of other names,
-and a search by name then trains nothing), and compared with what the weights' headers say.
+Layers are found by their type and the family's names, not by class name (other versions of diffusers wrap these layers
+in classes of other names, and a search by name then trains nothing), and compared with what the weights' headers say.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
-from publisher.api import ModelError
+from publisher.api import Anatomy, ModelError
 from publisher.api.membranes import Branch, Host
 from publisher_membrane_bundle.spm import Gate, regulated, regulated_gradient
 
 Layer = nn.Linear | nn.Conv2d
 
 
-def find_layers(denoiser: nn.Module) -> dict[str, Layer]:
-    """Return every Linear and 1x1 convolution below a transformer of the denoiser, in the order of their paths."""
-    found: dict[str, Layer] = {}
-    for path, module in denoiser.named_modules():
-        if isinstance(module, Transformer2DModel):
-            found |= {f"{path}.{name}": layer for name, layer in module.named_modules() if _carries(layer)}
-    return dict(sorted(found.items()))
+def find_layers(denoiser: nn.Module, anatomy: Anatomy) -> dict[str, Layer]:
+    """Return every Linear and 1x1 convolution that the family names as a host, in the order of their paths."""
+    hosts = re.compile(anatomy.hosts)
+    named = ((path, layer) for path, layer in denoiser.named_modules() if hosts.fullmatch(f"{path}.weight"))
+    return dict(sorted((path, layer) for path, layer in named if _carries(layer)))
 
 
-def match_hosts(denoiser: nn.Module, hosts: Mapping[str, Host]) -> dict[str, Layer]:
+def match_hosts(denoiser: nn.Module, hosts: Mapping[str, Host], anatomy: Anatomy) -> dict[str, Layer]:
     """Return the layer of each host that the headers name, by stem, in their order.
+
+    Args:
+        denoiser: the loaded network.
+        hosts: of the headers, by stem.
+        anatomy: of the model.
 
     Raises:
         ModelError: the network has other layers, or other shapes.
     """
-    layers = find_layers(denoiser)
+    layers = find_layers(denoiser, anatomy)
     expected = {host.module: host.shape for host in hosts.values()}
     found = {path: tuple(layer.weight.shape) for path, layer in layers.items()}
     if found != expected:
@@ -59,7 +62,7 @@ def match_hosts(denoiser: nn.Module, hosts: Mapping[str, Host]) -> dict[str, Lay
     return {stem: layers[host.module] for stem, host in hosts.items()}
 
 
-def _carries(layer: nn.Module) -> bool:
+def _carries(layer: nn.Module) -> TypeGuard[Layer]:
     return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1))
 
 

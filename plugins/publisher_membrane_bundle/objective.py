@@ -41,8 +41,8 @@ class NoisyPoint:
 
     x: Tensor
     """Noisy latents ``(1, c, h, w)``."""
-    t: int
-    """Timestep that the denoiser is asked at."""
+    t: float
+    """Timestep that the denoiser is asked at; of DDPM an ``int``."""
     triples: tuple[TextTriple, ...]
     """Texts of each concept."""
     anchors: tuple[Text, ...]

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from publisher.api import Concept, Scope, UsageError
+from publisher.api import Concept, ModelInfo, Scope, UsageError
+from publisher.api.diffusion.process import process_of
 from publisher.api.membranes import Transport
 from publisher_membrane_bundle.params import MembraneParams
 
@@ -46,6 +47,20 @@ def choose(params: MembraneParams, scope: Scope) -> tuple[Concept, ...]:
     _known(params.positives, ids, "positives")
     _known(params.aliases, ids, "aliases")
     return chosen
+
+
+def require_trainer(params: MembraneParams, model: ModelInfo) -> None:
+    """Refuse the authors' loop for a model of another noise process than theirs.
+
+    Raises:
+        ModelError: the model's noise process is not known.
+        UsageError: it is flow matching.
+    """
+    if params.trainer == "exact" and process_of(model).prediction == "flow":
+        raise UsageError(
+            "trainer: exact is the authors' loop over the noise schedule of DDPM, and this model is of flow matching",
+            hint="Take trainer: pool. The losses are the same, on velocity; with preset: paper give it by name.",
+        )
 
 
 def targets(params: MembraneParams, chosen: Sequence[Concept]) -> tuple[Target, ...]:

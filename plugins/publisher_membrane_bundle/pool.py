@@ -1,10 +1,10 @@
 """The same losses on trajectories that go on from step to step. All membranes of a bundle at once.
 
-M trajectories x^1..x^M stand at staggered places of the DDIM grid; each belongs to one concept, in turn. A step takes
-the next ``batch`` of them:
+M trajectories x^1..x^M stand at staggered places of the sampler's grid; each belongs to one concept, in turn. A step
+takes the next ``batch`` of them:
 
     1.  anchors are sampled; L and its gradient for every membrane at (x^j, t_j), t_j the trajectory's own timestep
-    2.  the open predictions of (target, "") that L needed are at once the guided DDIM step of x^j
+    2.  the open predictions of (target, "") that L needed are at once the guided step of x^j
     3.  a trajectory at the last place but one starts again: fresh noise, next text
 
 so that the partial denoising of ``exact`` costs nothing, and the denoiser is asked at the noise level of the latents.
@@ -25,6 +25,7 @@ from torch import Tensor
 from publisher.api.diffusion.text import Text
 from publisher_membrane_bundle.data import AnchorMix
 from publisher_membrane_bundle.ddim import Ddim
+from publisher_membrane_bundle.euler import Euler
 from publisher_membrane_bundle.objective import MembraneLosses, NoisyPoint, Objective, TextTriple
 
 
@@ -43,7 +44,7 @@ class Pool:
 
     Args:
         objective: losses of k membranes.
-        ddim: grid of timesteps.
+        sampler: grid of timesteps, and the step from one to the next.
         anchors: source of anchors for each point.
         triples: texts of each concept.
         size: size of the pool.
@@ -53,13 +54,13 @@ class Pool:
     def __init__(
         self,
         objective: Objective,
-        ddim: Ddim,
+        sampler: Ddim | Euler,
         anchors: AnchorMix,
         triples: Sequence[Sequence[TextTriple]],
         size: PoolSize,
         generator: torch.Generator,
     ) -> None:
-        self.objective, self.ddim, self.anchors = objective, ddim, anchors
+        self.objective, self.sampler, self.anchors = objective, sampler, anchors
         self.triples, self.size, self.generator = triples, size, generator
         self.owners = torch.arange(size.trajectories) % len(triples)
         self.turns = torch.zeros(size.trajectories, dtype=torch.int64)
@@ -71,7 +72,7 @@ class Pool:
         """Stagger the places: every trajectory from its own noise to its place, with the membranes as they are."""
         count = self.size.trajectories
         order = torch.randperm(count, generator=self.generator)
-        places = order * (self.ddim.steps - 1) // count
+        places = order * (self.sampler.steps - 1) // count
         self.turns = torch.arange(count) // len(self.triples)
         self.x = torch.cat([self._noise() for _ in range(count)])
         for place in range(int(places.max())):
@@ -87,7 +88,7 @@ class Pool:
         target, uncond = (torch.stack(parts) for parts in zip(*losses.guided, strict=True))
         self._move(index, target, uncond)
         for j in chosen:
-            if self.places[j] > self.ddim.steps - 2:
+            if self.places[j] > self.sampler.steps - 2:
                 self._restart(j)
         self.done += self.size.batch
         return losses
@@ -114,20 +115,20 @@ class Pool:
         owner = int(self.owners[j])
         said = tuple(self._said(j, concept) for concept in range(len(self.triples)))
         anchors = self.anchors.sample(said[owner].target, self.generator)
-        return NoisyPoint(self.x[j : j + 1], self.ddim.grid[int(self.places[j])], said, anchors, owner)
+        return NoisyPoint(self.x[j : j + 1], self.sampler.grid[int(self.places[j])], said, anchors, owner)
 
     def _advance(self, index: Tensor) -> None:
         """Take a guided step of the shut model: at the start membranes change nothing."""
         texts = self.objective.texts
         targets = [texts[self._said(int(j), int(self.owners[j])).target] for j in index]
-        t = self.ddim.timesteps(self.places[index]).to(self.x.device)
+        t = self.sampler.timesteps(self.places[index]).to(self.x.device)
         x = self.x[index]
         both = Text.join([*targets, *[texts[""]] * len(index)])
         target, uncond = self.objective.denoiser.frozen(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
         self._move(index, target, uncond)
 
     def _move(self, index: Tensor, target: Tensor, uncond: Tensor) -> None:
-        self.x[index] = self.ddim.step(self.x[index], self.places[index], target, uncond)
+        self.x[index] = self.sampler.step(self.x[index], self.places[index], target, uncond)
         self.places[index] += 1
 
     def _restart(self, j: int) -> None:

@@ -25,7 +25,7 @@ from publisher.api.membranes import (
 )
 from publisher_membrane_bundle.claims import membrane_claims
 from publisher_membrane_bundle.params import MembraneParams
-from publisher_membrane_bundle.plan import choose, notes, targets, texts_of
+from publisher_membrane_bundle.plan import choose, notes, require_trainer, targets, texts_of
 from publisher_membrane_bundle.presets import resolve
 
 NOT_TRAINING = (
@@ -49,7 +49,7 @@ class MembraneBundle(Step[MembraneParams]):
     name = "membrane-bundle"
     version = "1"
     summary = "SPM membranes: concept erasure as data beside untouched weights, or merged"
-    requires = Requirements(needs=("membranes", "clip-text"))
+    requires = Requirements(needs=("membranes",))
 
     def inputs(self, params: MembraneParams) -> Sequence[str]:
         """Return the membrane files under ``from``."""
@@ -74,7 +74,8 @@ class MembraneBundle(Step[MembraneParams]):
         Raises:
             ModelError: the denoiser's layers are not those of its architecture, a file does not fit them, or the model
                 was trained in a way that is not known here.
-            UsageError: no concept, a name that is none, or a text that is its own surrogate.
+            UsageError: no concept, a name that is none, a text that is its own surrogate, or the authors' own trainer
+                where it does not hold.
         """
         params = self.decide(params, scope, model)
         chosen = choose(params, scope)
@@ -82,6 +83,7 @@ class MembraneBundle(Step[MembraneParams]):
         hosts = find_hosts(model)
         if wanted:
             require_trainable(model)
+            require_trainer(params, model)
         stems = set(hosts) if wanted else set()
         for name in self.inputs(params):
             sizes = read_sizes(self.files[name])

@@ -32,11 +32,12 @@ from publisher.api.diffusion.threads import Aside, at_once, is_small, one_thread
 from publisher.api.membranes import Membrane, find_hosts
 from publisher_membrane_bundle.data import AnchorMix
 from publisher_membrane_bundle.ddim import Ddim
+from publisher_membrane_bundle.euler import Euler, sampling_shift
 from publisher_membrane_bundle.exact import Exact
 from publisher_membrane_bundle.membranes import Layer, Membranes, match_hosts
 from publisher_membrane_bundle.objective import MembraneLosses, Objective, TextTriple
 from publisher_membrane_bundle.params import MembraneParams
-from publisher_membrane_bundle.plan import Target
+from publisher_membrane_bundle.plan import Target, require_trainer
 from publisher_membrane_bundle.pool import Pool, PoolSize
 
 RESULT = (
@@ -116,23 +117,37 @@ def train(
         session: place where the training runs.
 
     Raises:
-        UsageError: a text is too long, there is nothing to sample anchors from, or the losses diverge.
+        UsageError: a text is too long, there is nothing to sample anchors from, the losses diverge, or the authors' own
+            trainer is asked for where it does not hold.
         ModelError: the model cannot be loaded, or has other layers than its family.
     """
+    require_trainer(params, model)
     hosts = find_hosts(model)
     kept = tuple(keep) if params.anchors.prompts else ()
     named = [text for target in targets for one in (target.texts, target.surrogates, target.positives) for text in one]
     texts = _encoded(model, ["", *named, *kept], session)
     anchors = AnchorMix(params.anchors, kept, texts)
-    ddim = Ddim(process_of(model), params.denoising_steps, params.denoising_guidance)
+    sampler = sampler_of(model, params)
     denoiser = Denoiser.load(model, session.device, session.dtype)
-    layers = match_hosts(denoiser.network, hosts)
-    setup = _Setup(denoiser, layers, texts, anchors, ddim, params, session)
+    layers = match_hosts(denoiser.network, hosts, model.anatomy)
+    setup = _Setup(denoiser, layers, texts, anchors, sampler, params, session)
     together = [tuple(targets)] if params.trainer == "pool" else [(target,) for target in targets]
     trained = TrainedMembranes()
     for part, group in enumerate(together):
         setup.train(group, (part, len(together)), trained)
     return trained
+
+
+def sampler_of(model: Model, params: MembraneParams) -> Ddim | Euler:
+    """Return what takes noisy latents from one noise level to the next: DDIM, or Euler for flow matching.
+
+    Raises:
+        ModelError: the noise process is not known, or too short.
+    """
+    process = process_of(model)
+    if process.prediction == "flow":
+        return Euler(process.steps, sampling_shift(model), params.denoising_steps, params.denoising_guidance)
+    return Ddim(process, params.denoising_steps, params.denoising_guidance)
 
 
 class Trainer(Protocol):
@@ -298,7 +313,8 @@ def _end(losses: Tensor) -> tuple[float, float, float]:
 def _encoded(model: Model, texts: Sequence[str], session: Session) -> dict[str, Text]:
     """Encode every distinct text as the denoiser reads it; the session is told how many are done."""
     distinct, done = dict.fromkeys(texts), 0
-    total = len(distinct) * len(model.anatomy.text_encoders)
+    by_encoder = "clip-text" in model.anatomy.capabilities  # else the pipeline runs all of them at once
+    total = len(distinct) * (len(model.anatomy.text_encoders) if by_encoder else 1)
 
     def tell(more: int) -> None:
         nonlocal done
@@ -314,7 +330,7 @@ class _Setup:
     layers: Mapping[str, Layer]
     texts: Mapping[str, Text]
     anchors: AnchorMix
-    ddim: Ddim
+    sampler: Ddim | Euler
     params: MembraneParams
     session: Session
 
@@ -353,12 +369,12 @@ class _Setup:
         params = self.params
         objective = Objective(self.denoiser, membranes, self.texts, params.eta, params.lam, params.anchors.uncond)
         triples = [_triples(target) for target in targets]
-        if params.trainer == "exact":
+        if params.trainer == "exact" and isinstance(self.sampler, Ddim):  # no other one gets here
             generator = self.session.generator(f"exact/{targets[0].concept}")
             dynamic = params.dynamic_resolution
-            return Exact(objective, self.ddim, self.anchors, triples[0], dynamic=dynamic, generator=generator)
+            return Exact(objective, self.sampler, self.anchors, triples[0], dynamic=dynamic, generator=generator)
         size = PoolSize(max(params.pool, len(targets)), params.batch)
-        return Pool(objective, self.ddim, self.anchors, triples, size, self.session.generator("pool"))
+        return Pool(objective, self.sampler, self.anchors, triples, size, self.session.generator("pool"))
 
     def _identity(self, targets: Sequence[Target], trainer: Trainer) -> str:
         """Return a digest of what the result depends on; a sample of the weights is enough here."""

@@ -25,6 +25,9 @@ Timesteps = Literal["uniform", "logit-normal"]
 """How a training of flow matching samples the noise level before the scheduler's shift."""
 Capability = Literal["cross-attention", "clip-text", "text-entry", "membranes", "training"]
 """What a step or an attack can need of a family; :attr:`Anatomy.capabilities` says when a model has it."""
+Halves = Literal["", "negative-first", "positive-first", "separate"]
+"""How a pipeline runs the two halves of guidance: in one batch, the negative or the positive prompts first; or each in
+a forward of its own. Empty: nobody has said."""
 NEEDS: Mapping[Capability, str] = {
     "cross-attention": "cross-attention whose keys and values read the text alone",
     "clip-text": "text encoders that are CLIP alone",
@@ -178,8 +181,11 @@ class Anatomy:
     """Tensors in the denoiser's files that are no parameters, such as fixed position embeddings: no training moves
     them."""
     hosts: str = ""
-    """Regular expression that matches the names of the weights which can carry a membrane; empty: there are none. The
-    groups ``transformer``, ``block`` and ``rest`` are explained at :func:`publisher.api.membranes.find_hosts`."""
+    """Regular expression that matches the names of the weights which can carry a membrane; empty: there are none.
+    :func:`publisher.api.membranes.find_hosts` explains its groups."""
+    halves: Halves = ""
+    """How the pipeline runs the two halves of guidance. Empty: membranes cannot follow the prompts, and are open for
+    every one."""
 
     @property
     def capabilities(self) -> frozenset[Capability]:

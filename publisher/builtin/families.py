@@ -148,6 +148,7 @@ class StableDiffusion(ModelFamily):
             lora_targets=("to_q", "to_k", "to_v", "to_out.0"),
             conv_targets=("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv"),
             hosts=_HOSTS,
+            halves="negative-first",
         )
 
 

@@ -48,6 +48,11 @@ RELATIVES: Mapping[str, str] = {
 }
 """Pipelines that look like FLUX.1's, and why they are refused."""
 _HIDREAM = "text_encoder_4"
+_HOSTS = (
+    r"(?:transformer_blocks\.\d+\.(?:attn|ff|ff_context)\..+|"
+    r"single_transformer_blocks\.\d+\.(?:attn\..+|proj_mlp|proj_out))\.weight"
+)
+"""All linear layers inside the blocks, but those that make scales and shifts (``norm.linear`` and its kind)."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,6 @@ class ChromaTransformer(PackedTransformer):
 _LACKS: Mapping[Capability, str] = {
     "cross-attention": "attention reads latents and text together, and its text rows change from block to block",
     "clip-text": "the rows of a text are T5's",
-    "membranes": "the layers that could carry them are not named yet",
 }
 _LORA = (
     *(f"attn.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")),
@@ -248,6 +252,8 @@ class PackedFlow(ModelFamily):
             "text_entry": ("context_embedder.weight",),
             "text_blocks": (TextBlock((self.t5,), min(rows, int(length))),),
             "lora_targets": _LORA,
+            "hosts": _HOSTS,
+            "halves": "separate",
         }
 
 

@@ -31,6 +31,8 @@ T5_ROWS = 256
 tokenizer says fewer (``model_max_length``) is called with these."""
 CLIP_ROWS = 77
 """Rows of CLIP where the tokenizer's configuration says none."""
+_HOSTS = r"transformer_blocks\.\d+\.(?:attn2?|ff|ff_context)\..+\.weight"
+"""All linear layers inside the blocks, but those that make scales and shifts (``norm1.linear`` and its kind)."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,6 @@ class StableDiffusion3(ModelFamily):
     lacks: ClassVar[Mapping[Capability, str]] = {
         "cross-attention": "attention reads latents and text together, and its text rows change from block to block",
         "clip-text": "T5's rows, or zeros in their place, stand behind those of CLIP",
-        "membranes": "the layers that could carry them are not named yet",
     }
 
     def recognise(self, configs: Configs) -> Anatomy | None:
@@ -172,6 +173,8 @@ def _anatomy(configs: Configs) -> Anatomy:
         ),
         constants=("pos_embed.pos_embed",),
         t5_rows=rows,
+        hosts=_HOSTS,
+        halves="negative-first",
     )
 
 

@@ -17,9 +17,12 @@ from publisher.errors import ExitCode, ModelError, PrerequisiteError, UsageError
 from publisher.loading import NotVerifiedError
 from publisher.package import build, keys, sign
 from publisher.safeguards.membranes.attached import Attached
+from publisher.testing.tiny import open_model
 from publisher_emoji import model_folder
 from support.attaching import entry, images, members_for
 from support.packages import CREATED, finish, report_data
+from support.released_membranes import artifacts
+from support.tiny_sd3 import save_tiny_sd3
 
 OVERLAP = Transport(score="overlap")
 
@@ -45,11 +48,12 @@ def package(pipeline: Any, key_pair: tuple[Path, Path], tmp_path_factory: pytest
     )
 
 
-def signed(folder: Path, key: Path, artifacts: dict[str, bytes]) -> Path:
+def signed(folder: Path, key: Path, artifacts: dict[str, bytes], base: Path | None = None) -> Path:
+    base = base or model_folder()
     model = {
-        path.relative_to(model_folder()).as_posix(): path
-        for path in model_folder().rglob("*")
-        if path.is_file() and (path.name == "model_index.json" or path.parent != model_folder())
+        path.relative_to(base).as_posix(): path
+        for path in base.rglob("*")
+        if path.is_file() and (path.name == "model_index.json" or path.parent != base)
     }
     build.lay_out(folder, model, artifacts)
     finish(folder, report_data())
@@ -70,6 +74,20 @@ def test_a_package_is_loaded_with_its_membranes_and_its_own_rule(
     assert (generated[1] - base[1]).abs().max() > 0.05
     loaded.membranes.detach()
     torch.testing.assert_close(images(loaded, ["a dog", "a pizza"]), base, atol=1e-4, rtol=0)
+
+
+def test_a_transformer_is_loaded_with_its_membranes(key_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    base = save_tiny_sd3(tmp_path / "sd3")
+    files = artifacts(open_model(base), ("pizza",))
+    package = signed(tmp_path / "tiny-1.2.0", key_pair[0], files, base)
+    loaded = publisher.load(package, verify_key=key_pair[1], device="cpu")
+    loaded.set_progress_bar_config(disable=True)
+    generated = images(loaded, ["a dog", "a pizza"], max_sequence_length=16)
+    assert loaded.membranes.last.matrix.tolist() == [[0.0], [1.0]]
+    loaded.membranes.detach()
+    plain = images(loaded, ["a dog", "a pizza"], max_sequence_length=16)
+    assert torch.equal(generated[0], plain[0])
+    assert not torch.equal(generated[1], plain[1])
 
 
 def test_the_rule_can_be_another(package: Path) -> None:

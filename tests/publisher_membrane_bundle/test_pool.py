@@ -32,7 +32,11 @@ class Setup:
         self.texts = encode(model, ["", "cat", "dog", "big dog"], CPU)
         self.denoiser = Denoiser.load(model, CPU, torch.float32)
         self.membranes = Membranes(
-            match_hosts(self.denoiser.network, find_hosts(model)), [str(i) for i in range(count)], 2, 1.0, CPU
+            match_hosts(self.denoiser.network, find_hosts(model), model.anatomy),
+            [str(i) for i in range(count)],
+            2,
+            1.0,
+            CPU,
         )
         with torch.no_grad():
             self.membranes.flat.normal_(0, 0.1, generator=seeded("factors"))
@@ -152,10 +156,10 @@ def test_a_step_of_the_pool_is_the_guided_ddim_step_of_the_open_model(tiny_sd: P
         pool.begin()
         x, place = pool.x[:1].clone(), pool.places[:1].clone()
         with setup.membranes.open():
-            t = pool.ddim.timesteps(place)
+            t = pool.sampler.timesteps(place)
             target, uncond = (setup.denoiser.frozen(x, t, setup.texts[name]) for name in ("cat", ""))
         pool.step()
-    torch.testing.assert_close(pool.x[:1], pool.ddim.step(x, place, target, uncond), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(pool.x[:1], pool.sampler.step(x, place, target, uncond), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from publisher_membrane_bundle.membranes import find_layers, match_hosts
 from publisher_membrane_bundle.params import Anchors, MembraneParams
 from publisher_membrane_bundle.plan import Target
 from publisher_membrane_bundle.train import Optimiser, TrainedMembranes, curves, learning_rate, train, warnings
+from support.anatomies import EMBEDDED
 from support.tiny_sdxl import save_tiny_sdxl
 
 
@@ -250,7 +251,7 @@ SDXL = {
 )
 def test_real_architectures_have_the_published_layers(config: dict[str, object], hosts: int, parameters: int) -> None:
     with torch.device("meta"):
-        layers = find_layers(UNet2DConditionModel(**config))
+        layers = find_layers(UNet2DConditionModel(**config), EMBEDDED)
     assert len(layers) == hosts
     assert sum(sum(layer.weight.shape[:2]) for layer in layers.values()) == parameters
 
@@ -260,7 +261,7 @@ def test_the_embedded_model_has_84_and_a_wrapped_layer_is_noticed() -> None:
     config = dict(model.config("unet"))
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(config)
-    assert len(match_hosts(unet, find_hosts(model))) == 84
+    assert len(match_hosts(unet, find_hosts(model), EMBEDDED)) == 84
     unet.mid_block.attentions[0].proj_in = torch.nn.Identity()
     with pytest.raises(ModelError, match=r"has 83 layers .* its files 84"):
-        match_hosts(unet, find_hosts(model))
+        match_hosts(unet, find_hosts(model), EMBEDDED)

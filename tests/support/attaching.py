@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from publisher.api import Anatomy
 from publisher.api.membranes import Membrane, MembraneEntry, weight_change
 from publisher.safeguards.membranes.hosts import live_hosts
 from support.membrane_files import random_membrane
@@ -20,9 +21,11 @@ def entry(concept: str, **changes: Any) -> MembraneEntry:
     return MembraneEntry(**{"concept": concept, **plain, **changes})
 
 
-def members_for(unet: Any, concepts: Sequence[str] = ("pizza", "cat"), **changes: Any) -> Members:
+def members_for(
+    denoiser: Any, concepts: Sequence[str] = ("pizza", "cat"), anatomy: Anatomy | None = None, **changes: Any
+) -> Members:
     """Return random membranes, of rank 1 and 2 in turn."""
-    hosts = {stem: host for stem, (host, _) in live_hosts(unet).items()}
+    hosts = {stem: host for stem, (host, _) in live_hosts(denoiser, anatomy).items()}
     return [
         (entry(concept, rank=1 + i % 2, **changes), random_membrane(hosts, seed=i, rank=1 + i % 2, prompts=(concept,)))
         for i, concept in enumerate(concepts)
@@ -41,11 +44,11 @@ def images(pipeline: Any, prompts: str | list[str], *, seed: int = 0, **options:
     return generated
 
 
-def merged(unet: Any, members: Members, gammas: Sequence[float]) -> Any:
+def merged(denoiser: Any, members: Members, gammas: Sequence[float], anatomy: Anatomy | None = None) -> Any:
     """Return a copy with the membranes in its weights."""
-    other = copy.deepcopy(unet)
+    other = copy.deepcopy(denoiser)
     with torch.no_grad():
-        for stem, (host, layer) in live_hosts(other).items():
+        for stem, (host, layer) in live_hosts(other, anatomy).items():
             branches = [(gamma, one.branches[stem]) for gamma, (_, one) in zip(gammas, members, strict=True)]
             layer.weight += weight_change(branches, host.shape)
     return other

@@ -3,48 +3,71 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from publisher.api.families import Anatomy
+from publisher.api.membranes.names import kohya_parts, stem_in
 from publisher.api.membranes.parts import Host, Membrane, MembraneFileError
 from publisher.api.models import ModelInfo
 from publisher.errors import ModelError
 
 _PER_BLOCK, _PER_TRANSFORMER = 10, 2
+_WRAPPED = re.compile(r"\.(base_layer|lora_[A-Za-z_]+)(\.|$)")
 
 
 def find_hosts(model: ModelInfo) -> dict[str, Host]:
-    """Return stem -> host: every Linear and 1x1 convolution below each transformer of the denoiser, from headers alone.
-
-    192 for SD 1.x and 2.x, 722 for SDXL: each transformer has 2 (``proj_in``, ``proj_out``) and 10 a block (q, k, v and
-    out of two attentions, two of the feed-forward layer).
-
-    The family's :attr:`publisher.api.Anatomy.hosts` matches the names of their weights. Its group ``transformer`` is
-    the path of a transformer, ``block`` that of one of its blocks (empty outside of them), ``rest`` the layer.
+    """Return stem -> host: every Linear and 1x1 convolution of the denoiser that can carry a branch, from headers.
 
     Raises:
-        ModelError: the family has no hosts, this model has none, or a block with more or fewer than these.
+        ModelError: the family has no hosts, this model has none, or others than its architecture.
     """
     model.anatomy.require(("membranes",), "a membrane")
-    denoiser, pattern = model.anatomy.denoiser, re.compile(model.anatomy.hosts)
-    hosts, transformers, blocks = {}, set(), set()
-    for name, info in model.tensors(denoiser).items():
-        found = pattern.fullmatch(name)
-        if found and len(info.shape) in (2, 4):
-            host = Host(name.removesuffix(".weight"), info.shape)
-            hosts[host.stem] = host
-            transformers.add(found["transformer"])
-            blocks |= {found["transformer"] + found["block"]} if found["block"] else set()
-    expected = _PER_TRANSFORMER * len(transformers) + _PER_BLOCK * len(blocks)
-    if len(hosts) != expected or not hosts:
+    tensors = model.tensors(model.anatomy.denoiser)
+    shapes = {name.removesuffix(".weight"): info.shape for name, info in tensors.items() if name.endswith(".weight")}
+    return hosts_among(shapes, model.anatomy)
+
+
+def hosts_among(shapes: Mapping[str, Sequence[int]], anatomy: Anatomy) -> dict[str, Host]:
+    """Return stem -> host, sorted, of the layers of a denoiser.
+
+    The family's :attr:`publisher.api.Anatomy.hosts` matches the names of their weights.
+
+    Of a U-Net they are all below each transformer: 192 for SD 1.x and 2.x, 722 for SDXL. Each transformer has 2
+    (``proj_in``, ``proj_out``) and 10 a block (q, k, v and out of two attentions, two of the feed-forward layer). The
+    expression's group ``transformer`` is then the path of a transformer, ``block`` that of one of its blocks (empty
+    outside of them), ``rest`` the layer; the number is checked.
+
+    Of a diffusion transformer they are all inside its blocks, but those that make scales and shifts of the noise level.
+    The expression then has no groups.
+
+    Args:
+        shapes: path of a layer -> shape of its weight; layers that are no hosts may be among them.
+        anatomy: of the model.
+
+    Raises:
+        ModelError: there are no hosts, or others than the architecture has.
+    """
+    pattern = re.compile(anatomy.hosts)
+    fitting = (path for path, shape in shapes.items() if len(shape) in (2, 4) and set(shape[2:]) <= {1})
+    matches = {path: found for path in fitting if (found := pattern.fullmatch(f"{path}.weight"))}
+    hosts = [Host(path, tuple(shapes[path]), anatomy.denoiser) for path in matches]
+    expected, architecture = len(hosts), "its family knows them by other names"
+    if "transformer" in pattern.groupindex:
+        transformers = {found["transformer"] for found in matches.values()}
+        blocks = {found["transformer"] + found["block"] for found in matches.values() if found["block"]}
+        expected = _PER_TRANSFORMER * len(transformers) + _PER_BLOCK * len(blocks)
+        architecture = f"{len(transformers)} transformers of {len(blocks)} blocks have {expected}"
+    wrapped = next((host.module for host in hosts if _WRAPPED.search(host.module)), "")
+    if len(hosts) != expected or wrapped or not hosts:
         raise ModelError(
-            f"the denoiser has {len(hosts)} layers that can carry a membrane; {len(transformers)} transformers of "
-            f"{len(blocks)} blocks have {expected}",
-            where=denoiser,
+            f"the denoiser has {len(hosts)} layers that can carry a membrane; "
+            + (f"{wrapped!r} is part of an adapter" if wrapped else architecture),
+            where=anatomy.denoiser,
             hint="The layers may have other names or be wrapped by an adapter; save the plain model.",
         )
-    return dict(sorted(hosts.items()))
+    return {host.stem: host for host in sorted(hosts, key=lambda one: one.stem)}
 
 
 @dataclass(frozen=True)
@@ -75,11 +98,12 @@ def read_sizes(path: Path) -> dict[str, Size]:
 
     try:
         with safe_open(path, framework="np") as file:
-            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a mapping
+            names = list(file.keys())
+            shapes = kohya_parts({name: file.get_slice(name).get_shape() for name in names})
     except (OSError, SafetensorError) as error:
         raise MembraneFileError(f"cannot be read as safetensors: {error}", where=str(path)) from error
     found = {}
-    for stem in sorted({name.split(".", maxsplit=1)[0] for name in shapes}):
+    for stem in sorted({stem_in(name) for name in shapes}):
         up, down = shapes.get(f"{stem}.lora_up.weight", ()), shapes.get(f"{stem}.lora_down.weight", ())
         if len(up) < 2 or len(up) != len(down):
             raise MembraneFileError(f"is no membrane: {stem!r} has not both factors", where=str(path))

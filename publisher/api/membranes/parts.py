@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PREFIX = "lora_unet_"
+"""Beginning of a stem of a U-Net, as kohya has it."""
+TRANSFORMER = "transformer."
+"""Beginning of a stem of a diffusion transformer, as diffusers has it."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,23 @@ class Host:
     """Path of the module in the denoiser, ``"mid_block.attentions.0.proj_in"``."""
     shape: tuple[int, ...]
     """Of its weight: ``(m, n)``, or ``(m, n, 1, 1)``."""
+    denoiser: str = "unet"
+    """Folder of the denoiser: it decides on the names in files."""
 
     @property
     def stem(self) -> str:
         """Its name in a membrane file."""
-        return PREFIX + self.module.replace(".", "_")
+        return stem_of(self.module, self.denoiser)
+
+
+def stem_of(module: str, denoiser: str) -> str:
+    """Return the name of a layer in a membrane file: kohya's for a U-Net, that of diffusers for a transformer.
+
+    Args:
+        module: path of the layer in the denoiser.
+        denoiser: its folder.
+    """
+    return PREFIX + module.replace(".", "_") if denoiser == "unet" else f"{TRANSFORMER}{module}"
 
 
 @dataclass(frozen=True)

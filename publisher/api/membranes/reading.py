@@ -1,27 +1,29 @@
-"""Membrane files to membranes: the authors', ours, or any kohya LoRA of a UNet alone."""
+"""Membrane files to membranes: the authors', ours, any kohya LoRA of a UNet alone, or one of a transformer."""
 
 from __future__ import annotations
 
 import json
-import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from publisher.api.membranes.parts import PREFIX, Branch, Membrane, MembraneFileError
+from publisher.api.membranes.names import ADAPTER, PARTS, is_stem, kohya_parts, read_adapter, stem_in
+from publisher.api.membranes.parts import PREFIX, TRANSFORMER, Branch, Membrane, MembraneFileError
 from publisher.program import command
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _OWN = ("alpha", "prompts", "prompts_json", "rank")
-_STEM = re.compile(PREFIX + r"[A-Za-z0-9_]+\.")
+_OF_DIFFUSERS = (ADAPTER, "format")
 _DTYPES = ("torch.float64", "torch.float32", "torch.float16", "torch.bfloat16")
 
 
 def read_membrane(path: Path) -> Membrane:
-    """Read a membrane file: the authors', ours, or any kohya LoRA of a UNet without text encoder parts.
+    """Read a membrane file: the authors', ours, or any LoRA of a denoiser without text encoder parts.
+
+    Of a U-Net it has kohya's names, of a transformer those of diffusers.
 
     Raises:
         MembraneFileError: not there, not safetensors, keys or shapes that are none of a membrane's, NaN or infinity.
@@ -62,11 +64,14 @@ def parse_membrane(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], w
     Raises:
         MembraneFileError: see :func:`read_membrane`.
     """
-    stems = sorted({name.split(".", maxsplit=1)[0] for name in tensors})
+    own: tuple[str, ...] = _OWN
+    if any(name.startswith(TRANSFORMER) for name in tensors):
+        tensors, own = _with_alphas(kohya_parts(tensors), metadata, where), (*_OWN, *_OF_DIFFUSERS)
+    stems = sorted({stem_in(name) for name in tensors})
     if not stems:
         raise MembraneFileError("holds no tensor", where=where)
-    wanted = {f"{stem}.{part}" for stem in stems for part in ("lora_down.weight", "lora_up.weight", "alpha")}
-    odd = sorted(name for name in tensors if not _STEM.match(name)) or sorted(set(tensors) ^ wanted)
+    wanted = {f"{stem}.{part}" for stem in stems for part in PARTS}
+    odd = sorted(name for name in tensors if not is_stem(stem_in(name))) or sorted(set(tensors) ^ wanted)
     if odd:
         raise MembraneFileError(
             f"is no membrane: {odd[0]!r} is {'none of its tensors' if odd[0] in tensors else 'missing'}",
@@ -75,7 +80,20 @@ def parse_membrane(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], w
         )
     branches = {stem: _branch(tensors, stem, where) for stem in stems}
     prompts = _prompts(metadata, where)
-    return Membrane(branches, prompts, {key: value for key, value in sorted(metadata.items()) if key not in _OWN})
+    return Membrane(branches, prompts, {key: value for key, value in sorted(metadata.items()) if key not in own})
+
+
+def _with_alphas(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], where: str) -> dict[str, Tensor]:
+    """Return a transformer's tensors with an alpha for each factor: of the file, of its metadata, or its rank."""
+    import torch
+
+    said = read_adapter(metadata.get(ADAPTER, "{}"), where).get("lora_alpha")
+    found = dict(tensors)
+    for name, tensor in tensors.items():
+        if name.endswith(".lora_down.weight"):
+            value = float(tensor.shape[0] if said is None else said)
+            found.setdefault(name.removesuffix("lora_down.weight") + "alpha", torch.tensor(value))
+    return found
 
 
 def _why_none(names: set[str]) -> str:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
+    from publisher.api import Anatomy
     from publisher.safeguards.membranes.branches import Permeability, PromptGate
+    from publisher.safeguards.membranes.content import ContentScorer
     from publisher.safeguards.membranes.scoring import PromptScorer
 
 log = logging.getLogger("publisher.membranes")
@@ -49,7 +51,8 @@ def attach(pipeline: DiffusionPipeline, membranes: Released | Members, transport
     Nothing is touched before everything is known to fit, and nothing stays behind if it fails.
 
     Args:
-        pipeline: Stable Diffusion 1.x, 2.x or XL; its denoiser not compiled. LoRA may be loaded before or after.
+        pipeline: Stable Diffusion 1.x, 2.x or XL, or a model of another family with hosts that this program has loaded;
+            its denoiser not compiled. LoRA may be loaded before or after.
         membranes: of a package in mode ``bundle``, or each with what an index would say about it.
         transport: how prompts open them; default: as the package says, or the paper's rule.
 
@@ -76,10 +79,13 @@ class Attached:
     def __init__(self, pipeline: DiffusionPipeline, members: Members, transport: Transport) -> None:
         """See :func:`attach`."""
         from publisher.safeguards.membranes.branches import PromptGate, hook
-        from publisher.safeguards.membranes.hosts import denoiser_with_hosts, require_hosts
+        from publisher.safeguards.membranes.content import ContentScorer
+        from publisher.safeguards.membranes.hosts import denoiser_with_hosts, require_hosts, transformer_anatomy
         from publisher.safeguards.membranes.scoring import PromptScorer
 
         _require_members(members)
+        self.anatomy: Anatomy | None = transformer_anatomy(pipeline)
+        """Anatomy of a transformer; None: the denoiser is a U-Net."""
         self.concepts: tuple[str, ...] = tuple(entry.concept for entry, _ in members)
         """Ids, in the order of the columns of every matrix."""
         self.transport = transport
@@ -87,10 +93,21 @@ class Attached:
         self._gate: PromptGate = PromptGate()
         self._served: weakref.WeakSet[DiffusionPipeline] = weakref.WeakSet()
         self._kinds: dict[type, type] = {}
-        require_kind(pipeline)
-        self._denoiser = denoiser_with_hosts(pipeline)
-        hosts = require_hosts(self._denoiser, members)
-        self._scorer: PromptScorer = PromptScorer(pipeline, [entry for entry, _ in members], transport)
+        require_kind(pipeline, self.anatomy)
+        self._denoiser = denoiser_with_hosts(pipeline, self.anatomy)
+        hosts = require_hosts(self._denoiser, members, self.anatomy)
+        entries = [entry for entry, _ in members]
+        self._scorer: PromptScorer | ContentScorer = (
+            PromptScorer(pipeline, entries, transport)
+            if self.anatomy is None
+            else ContentScorer(pipeline, self.anatomy, entries, transport)
+        )
+        if self.anatomy is not None and not self.anatomy.halves:
+            log.warning(
+                "the family %s does not say how its pipeline runs the two halves of guidance: "
+                "all membranes are open for every prompt",
+                self.anatomy.family,
+            )
         with ExitStack() as undo:
             undo.callback(self._leave)
             self._layouts = hook(self._denoiser, hosts, [membrane for _, membrane in members], self._gate, undo)
@@ -108,7 +125,7 @@ class Attached:
             raise UsageError("the membranes are detached already", hint="Attach them again.")
         if isinstance(getattr(type(pipeline), "membranes", None), Attached):
             raise UsageError("the pipeline has membranes already", hint="Detach those first.")
-        require_kind(pipeline)
+        require_kind(pipeline, self.anatomy)
         self.require_denoiser(pipeline)
         kind = type(pipeline)
         if kind not in self._kinds:
@@ -152,18 +169,20 @@ class Attached:
 
         Args:
             prompts: n of them.
-            clip_skip: as in the pipeline's call.
+            clip_skip: as in the pipeline's call; a transformer's permeabilities do not depend on it.
 
         Returns:
             ``(n, k)`` float32 on the CPU; columns as in :attr:`concepts`.
         """
         import torch
 
-        from publisher.safeguards.membranes.scoring import BATCH, Encoding
+        from publisher.safeguards.membranes.scoring import BATCH, Encoding, PromptScorer
 
         encoding = Encoding(clip_skip)
         parts = [torch.zeros(0, len(self.concepts))]
         with torch.no_grad():
+            if not isinstance(self._scorer, PromptScorer):
+                return self._content_gamma(self._pipeline, [(text,) for text in prompts]) if prompts else parts[0]
             for start in range(0, len(prompts), BATCH):
                 some = list(prompts[start : start + BATCH])
                 states = encoding.states(self._pipeline, some)
@@ -199,11 +218,13 @@ class Attached:
         """Refuse a pipeline that would generate without these membranes.
 
         Raises:
-            ModelError: its denoiser is another one.
+            ModelError: its denoiser is another one, or layers that carry membranes were fused.
         """
-        from publisher.safeguards.membranes.hosts import denoiser_with_hosts
+        from publisher.safeguards.membranes.hosts import denoiser_with_hosts, require_unfused
 
-        denoiser = denoiser_with_hosts(pipeline)
+        denoiser = denoiser_with_hosts(pipeline, self.anatomy)
+        if self.anatomy is not None:
+            require_unfused(denoiser)
         if getattr(denoiser, "_orig_mod", denoiser) is not self._denoiser:
             raise ModelError(
                 "the pipeline has another denoiser, without these membranes",
@@ -212,20 +233,42 @@ class Attached:
 
     def heard(self, pipeline: DiffusionPipeline, arguments: Mapping[str, Any], states: torch.Tensor) -> None:
         """Open the membranes for the prompts that a call has just encoded."""
-        from publisher.safeguards.membranes.scoring import Encoding, prompts_of
+        from publisher.safeguards.membranes.scoring import Encoding, PromptScorer, prompts_of
 
-        images = arguments["num_images_per_prompt"]
+        images = arguments.get("num_images_per_prompt") or 1
         prompts = prompts_of(arguments)
-        encoding = Encoding(arguments["clip_skip"], arguments["lora_scale"])
-        gamma = self._scorer.gamma(pipeline, prompts, states[::images], encoding)
+        if isinstance(self._scorer, PromptScorer):
+            encoding = Encoding(arguments["clip_skip"], arguments["lora_scale"])
+            gamma, device = self._scorer.gamma(pipeline, prompts, states[::images], encoding), states.device
+        else:
+            gamma = self._content_gamma(pipeline, prompts)
+            device = pipeline._execution_device  # noqa: SLF001 - where its own __call__ runs, whatever is offloaded
         thread = self._gate.thread
-        thread.permeability = self._permeability(
-            gamma.repeat_interleave(images, dim=0), states.device, self._denoiser.dtype
-        )
+        thread.permeability = self._permeability(gamma.repeat_interleave(images, dim=0), device, self._denoiser.dtype)
         thread.last = Scored(tuple(" | ".join(texts) for texts in prompts), self.concepts, gamma)
         for text, row in zip(thread.last.prompts, gamma.tolist(), strict=True):
             opened = ", ".join(f"{concept} {value:.3f}" for concept, value in zip(self.concepts, row, strict=True))
             log.info("permeability of %r: %s", text, opened)
+
+    def opened(self) -> None:
+        """Open all membranes for a call whose prompts nobody can follow."""
+        import torch
+
+        device = self._pipeline._execution_device  # noqa: SLF001 - where its own __call__ runs, whatever is offloaded
+        matrix = torch.ones(1, len(self.concepts))
+        self._gate.thread.permeability = self._permeability(matrix, device, self._denoiser.dtype)
+        self._gate.thread.last = Scored(("any prompt",), self.concepts, matrix)
+
+    def _content_gamma(self, pipeline: DiffusionPipeline, prompts: Sequence[Sequence[str]]) -> torch.Tensor:
+        """Return permeabilities by rows of content, while nobody listens to what the pipeline encodes for it."""
+        scorer: Any = self._scorer
+        thread = self._gate.thread
+        before, thread.calling = thread.calling, False
+        try:
+            found: torch.Tensor = scorer.gamma(pipeline, prompts)
+        finally:
+            thread.calling = before
+        return found
 
     def _leave(self) -> None:
         self._gate.detached = True

@@ -22,11 +22,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from publisher.api.membranes import Branch, Membrane
 from publisher.errors import PublisherError
+
+_LATENTS = ("sample", "hidden_states", "x")
+"""Names under which denoisers of diffusers take latents."""
 
 
 class PromptUnknownError(PublisherError):
@@ -63,6 +67,8 @@ class _Thread(threading.local):
     """Whether the caller said it, and not prompts."""
     calling = False
     """Whether this is inside a pipeline's call, which will say the prompts."""
+    asked: Mapping[str, Any] | None = None
+    """Arguments of the call that this is inside of, where its encodes have to be told apart by them."""
     last: Any = None
 
 
@@ -78,20 +84,19 @@ class PromptGate:
         if self.detached:  # a compiled denoiser still has its hooks
             return
         permeability = self.thread.permeability or self.refuse()
-        sample = inputs[0] if inputs else named["sample"]
-        permeability.require(len(sample))
-        if getattr(denoiser, "original_attn_processors", None) is not None:
+        permeability.require(_batch(inputs, named))
+        if getattr(denoiser, "original_attn_processors", None) is not None and is_fused(denoiser):
             raise PromptUnknownError("layers that carry membranes were fused: call unfuse_qkv_projections()")
 
     @contextmanager
     def saying(self) -> Iterator[None]:
         """Keep what this thread says inside the block inside it."""
         thread = self.thread
-        before = thread.permeability, thread.fixed, thread.calling
+        before = thread.permeability, thread.fixed, thread.calling, thread.asked
         try:
             yield
         finally:
-            thread.permeability, thread.fixed, thread.calling = before
+            thread.permeability, thread.fixed, thread.calling, thread.asked = before
 
     def refuse(self) -> Permeability:
         """Say that prompts are missing."""
@@ -100,6 +105,31 @@ class PromptGate:
             hint="Call the pipeline that they were attached to (or another one after 'attached.serve(pipeline)'),\n"
             "or open them yourself: with attached.at({'concept': 1.0}): ...",
         )
+
+
+def is_fused(denoiser: nn.Module) -> bool:
+    """Tell whether queries, keys and values of an attention are computed by one layer, and not by their own.
+
+    Where diffusers exchanges the processor of an attention, the processor's class says it; elsewhere the layer does.
+    """
+    for part in denoiser.modules():
+        processor = getattr(part, "processor", None)
+        if type(processor).__name__.startswith("Fused"):
+            return True
+        if getattr(part, "fused_projections", False) and not isinstance(part, Attention):
+            return True
+    return False
+
+
+def _batch(inputs: tuple[Any, ...], named: Mapping[str, Any]) -> int:
+    """Return the number of images that a denoiser is given: rows of a tensor, or entries of a list."""
+    sample = next((named[name] for name in _LATENTS if name in named), inputs[0] if inputs else None)
+    if sample is None:
+        raise PromptUnknownError(
+            "the denoiser was called in a way that does not show how many images it works on",
+            hint=f"Give it its latents first, or as {' or '.join(_LATENTS)}.",
+        )
+    return len(sample)
 
 
 class SideBranch:

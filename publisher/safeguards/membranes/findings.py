@@ -5,7 +5,6 @@ Decided from the index, the digests and the files' headers; no tensor is read.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,13 +12,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from publisher.api import TensorInfo
-from publisher.api.membranes import PREFIX, MembraneEntry, MembraneIndex
+from publisher.api.membranes import (
+    PARTS,
+    TRANSFORMER,
+    MembraneEntry,
+    MembraneIndex,
+    is_stem,
+    kohya_parts,
+    stem_in,
+)
 from publisher.api.model_files import MEMBRANES as INDEX
 from publisher.codes import Code, Finding
 
 PLACE = INDEX.removesuffix("index.json")
 DTYPES = ("F64", "F32", "F16", "BF16")
-_STEM = re.compile(PREFIX + r"[A-Za-z0-9_]+")
 
 Headers = Mapping[str, Mapping[str, TensorInfo]]
 """File -> its tensors; files that are malformed are not in it."""
@@ -71,9 +77,12 @@ def _entry(entry: MembraneEntry, digests: Mapping[str, str], headers: Headers) -
 
 def membrane_problem(tensors: Mapping[str, TensorInfo]) -> str:
     """Return why tensors of these names, shapes and types are no membrane, or an empty text."""
-    stems = sorted({name.partition(".")[0] for name in tensors})
-    wanted = {f"{stem}.{part}" for stem in stems for part in ("lora_down.weight", "lora_up.weight", "alpha")}
-    odd = [stem for stem in stems if not _STEM.fullmatch(stem)] or sorted(set(tensors) ^ wanted)
+    tensors = kohya_parts(tensors)
+    stems = sorted({stem_in(name) for name in tensors})
+    wanted = {f"{stem}.{part}" for stem in stems for part in PARTS}
+    if any(name.startswith(TRANSFORMER) for name in tensors):  # whose strength the metadata says
+        wanted -= {f"{stem}.alpha" for stem in stems} - set(tensors)
+    odd = [stem for stem in stems if not is_stem(stem)] or sorted(set(tensors) ^ wanted)
     if not stems or odd:
         return f"{odd[0]!r} does not belong there, or is missing" if odd else "it holds no tensor"
     for name, tensor in tensors.items():
@@ -88,13 +97,15 @@ def _branch_problem(stem: str, tensors: Mapping[str, TensorInfo]) -> str:
     fits = len(down) in (2, 4) and len(up) == len(down) and tail == up[2:] and set(tail) <= {1}
     if not fits or down[0] != up[1] or 0 in (*down, *up):
         return f"the factors {up} and {down} of {stem!r} do not go together"
-    if tensors[f"{stem}.alpha"].shape not in ((), (1,)):
+    alpha = tensors.get(f"{stem}.alpha")
+    if alpha is not None and alpha.shape not in ((), (1,)):
         return f"the alpha of {stem!r} is no number"
     return ""
 
 
 def _rank(tensors: Mapping[str, TensorInfo]) -> int:
-    return max(tensor.shape[0] for name, tensor in tensors.items() if name.endswith(".lora_down.weight"))
+    named = kohya_parts(tensors)
+    return max(tensor.shape[0] for name, tensor in named.items() if name.endswith(".lora_down.weight"))
 
 
 def _first(error: ValidationError | TypeError) -> str:

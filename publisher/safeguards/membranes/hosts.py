@@ -8,19 +8,45 @@ from typing import Any
 from diffusers.models import Transformer2DModel, UNet2DConditionModel
 from torch import nn
 
-from publisher.api.membranes import Host, Membrane, MembraneEntry, require_fit
+from publisher.api import Anatomy
+from publisher.api.membranes import Host, Membrane, MembraneEntry, hosts_among, require_fit
 from publisher.errors import ModelError, UsageError
-from publisher.safeguards.membranes.branches import PromptGate
+from publisher.safeguards.membranes.branches import PromptGate, is_fused
 
 _PER_BLOCK, _PER_TRANSFORMER = 10, 2
 
 
-def denoiser_with_hosts(pipeline: Any) -> Any:
-    """Return the part of a pipeline that carries membranes, whatever its name.
+def transformer_anatomy(pipeline: Any) -> Anatomy | None:
+    """Return the anatomy of a pipeline whose denoiser is a diffusion transformer; None: it is a U-Net.
+
+    Raises:
+        ModelError: nothing says which family the pipeline is of, or the family has no hosts.
+    """
+    if any(isinstance(getattr(one, "_orig_mod", one), UNet2DConditionModel) for one in pipeline.components.values()):
+        return None
+    anatomy: Anatomy | None = getattr(pipeline, "anatomy", None)
+    if anatomy is None:
+        raise ModelError(
+            f"membranes go on a UNet2DConditionModel or on a model that this program has loaded, not on any"
+            f" {type(pipeline).__name__}",
+            hint="Load the package with publisher.load: it knows the family's layers.",
+        )
+    anatomy.require(("membranes",), "a membrane")
+    return anatomy
+
+
+def denoiser_with_hosts(pipeline: Any, anatomy: Anatomy | None = None) -> Any:
+    """Return the part of a pipeline that carries membranes.
+
+    Args:
+        pipeline: of diffusers.
+        anatomy: of a transformer; None: it is the U-Net, whatever its name.
 
     Raises:
         ModelError: it has none.
     """
+    if anatomy is not None:
+        return getattr(pipeline, anatomy.denoiser)
     for part in pipeline.components.values():
         plain = getattr(part, "_orig_mod", part)
         if isinstance(plain, UNet2DConditionModel):
@@ -28,8 +54,15 @@ def denoiser_with_hosts(pipeline: Any) -> Any:
     raise ModelError("membranes go on a UNet2DConditionModel, and the pipeline has none")
 
 
-def require_hosts(denoiser: Any, members: Sequence[tuple[MembraneEntry, Membrane]]) -> dict[str, nn.Module]:
+def require_hosts(
+    denoiser: Any, members: Sequence[tuple[MembraneEntry, Membrane]], anatomy: Anatomy | None = None
+) -> dict[str, nn.Module]:
     """Return stem -> module that will carry branches; touch nothing.
+
+    Args:
+        denoiser: of the pipeline.
+        members: membranes with their entries.
+        anatomy: of a transformer; None: the denoiser is a U-Net.
 
     Raises:
         ModelError: a membrane does not fit, or the denoiser is of an unknown kind.
@@ -42,20 +75,41 @@ def require_hosts(denoiser: Any, members: Sequence[tuple[MembraneEntry, Membrane
         )
     if any(isinstance(hook, PromptGate) for hook in denoiser._forward_pre_hooks.values()):  # noqa: SLF001 - no other way to ask
         raise UsageError("the denoiser has membranes already", hint="Detach those first, or attach all together.")
-    hosts = live_hosts(denoiser)
+    if anatomy is not None:
+        require_unfused(denoiser)
+    hosts = live_hosts(denoiser, anatomy)
     for entry, membrane in members:
         require_fit(membrane, {stem: host for stem, (host, _) in hosts.items()}, entry.file)
     return {stem: layer for stem, (_, layer) in hosts.items()}
 
 
-def live_hosts(denoiser: nn.Module) -> dict[str, tuple[Host, nn.Module]]:
-    """Return stem -> host and its module: every Linear and 1x1 convolution below each transformer.
-
-    Where LoRA is loaded, the host is the layer that it wraps.
+def require_unfused(denoiser: nn.Module) -> None:
+    """Refuse a transformer whose queries, keys and values are one layer: their own layers then do nothing.
 
     Raises:
-        ModelError: not a U-Net, or another number of layers than its transformers should have.
+        ModelError: it is one.
     """
+    if is_fused(denoiser):
+        raise ModelError("layers that carry membranes were fused", hint="Call unfuse_qkv_projections() first.")
+
+
+def live_hosts(denoiser: nn.Module, anatomy: Anatomy | None = None) -> dict[str, tuple[Host, nn.Module]]:
+    """Return stem -> host and its module.
+
+    Of a U-Net they are every Linear and 1x1 convolution below each transformer, of a transformer those that its family
+    names. Where LoRA is loaded, the host is the layer that it wraps.
+
+    Args:
+        denoiser: the network.
+        anatomy: of a transformer; None: a U-Net.
+
+    Raises:
+        ModelError: not a U-Net, or other layers than its architecture should have.
+    """
+    if anatomy is not None:
+        layers = {name.removeprefix("."): layer for name, layer in _layers(denoiser, "")}
+        hosts = hosts_among({name: _shape(layer) for name, layer in layers.items()}, anatomy)
+        return {stem: (host, layers[host.module]) for stem, host in hosts.items()}
     if not isinstance(denoiser, UNet2DConditionModel):
         raise ModelError(f"membranes go on a UNet2DConditionModel, this is a {type(denoiser).__name__}")
     found, expected = {}, 0

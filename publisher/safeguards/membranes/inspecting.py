@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from publisher.api.header import read_header
-from publisher.api.membranes import Branch, Host, Membrane, find_hosts, misfits, sizes_of
+from publisher.api.membranes import TRANSFORMER, Branch, Host, Membrane, find_hosts, misfits, sizes_of
 from publisher.model.folder import ModelFolder
 from publisher.safeguards.membranes.lora import Portion
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 SMALL_SCALE = 0.25
 """Least alpha / rank of a membrane that was not trained against its own scale; 1 is the authors'."""
 KINDS = ("attn1", "attn2", "ff", "proj")
+"""Kinds of layers of a U-Net; of a transformer they are whatever stands behind a block's number."""
 _KIND = re.compile(r"_(attn1|attn2|ff|proj)_")
+_PART = re.compile(r"\.\d+\.([A-Za-z_]\w*)")
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,11 @@ def _change_norm(branch: Branch) -> float:
 
 
 def _by_kind(norms: Mapping[str, float]) -> dict[str, float]:
-    squares = dict.fromkeys(KINDS, 0.0)
+    squares = {} if any(stem.startswith(TRANSFORMER) for stem in norms) else dict.fromkeys(KINDS, 0.0)
     for stem, norm in norms.items():
-        found = _KIND.search(stem)
+        found = (_PART if stem.startswith(TRANSFORMER) else _KIND).search(stem)
         if found:
-            squares[found[1]] += norm**2
+            squares[found[1]] = squares.get(found[1], 0.0) + norm**2
     return {kind: square**0.5 for kind, square in squares.items()}
 
 

@@ -6,6 +6,8 @@ The same numbers go by two kinds of names:
     lora_unet_<path, _ for .>.lora_down.weight   unet.<path>.lora_A.weight
     lora_unet_<path, _ for .>.lora_up.weight     unet.<path>.lora_B.weight
     lora_unet_<path, _ for .>.alpha              the file's lora_adapter_metadata; without it alpha is the rank
+
+Membranes of a transformer have the names of diffusers from the start, with ``transformer.`` for ``unet.``.
 """
 
 from __future__ import annotations
@@ -14,33 +16,38 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from publisher.api.artifacts import safetensors_bytes
 from publisher.api.header import HeaderError, read_header
 from publisher.api.membranes import (
-    PREFIX,
+    ADAPTER,
+    FACTORS,
+    TRANSFORMER,
     Host,
     Membrane,
     MembraneFileError,
     bundled,
+    membrane_bytes,
     membrane_metadata,
     membrane_tensors,
+    of_transformer,
     parse_membrane,
+    read_adapter,
     read_membrane,
+    stem_of,
 )
-from publisher.strict_json import JsonError, strict_object
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 Form = Literal["kohya", "diffusers"]
-ADAPTER = "lora_adapter_metadata"
-"""Key under which diffusers keeps peft's configuration of a LoRA, as JSON."""
-_KEY = re.compile(r"(?:unet\.|base_model\.model\.)?(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<factor>[AB])\.weight")
-_FACTORS = {"A": "lora_down.weight", "B": "lora_up.weight"}
-_UNREADABLE = ("alpha_pattern", "use_rslora", "use_dora", "lora_bias")
+_KEY = re.compile(
+    r"(?:(?P<denoiser>unet|transformer)\.|base_model\.model\.)?(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<factor>[AB])\.weight"
+)
+_UNET = ("down_blocks.", "mid_block.", "up_blocks.")
+"""Beginnings of the paths of a U-Net's layers, where a name does not say which denoiser it is of."""
 
 
 @dataclass(frozen=True)
@@ -66,30 +73,16 @@ def read_lora(path: Path) -> Membrane:
     except (OSError, HeaderError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise MembraneFileError(f"cannot be read as safetensors: {reason}", where=str(path)) from error
-    if not any(".lora_A." in name for name in names):
+    if not any(".lora_A." in name for name in names) or all(name.startswith(TRANSFORMER) for name in names):
         return read_membrane(path)
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         metadata = dict(file.metadata() or {})
         tensors = {name: file.get_tensor(name) for name in names}
-    config = _adapter(metadata.pop(ADAPTER, "{}"), str(path))
+    config = read_adapter(metadata.pop(ADAPTER, "{}"), str(path))
     metadata.pop("format", None)
     return parse_membrane(_as_kohya(tensors, config.get("lora_alpha"), str(path)), metadata, str(path))
-
-
-def _adapter(text: str, where: str) -> dict[str, Any]:
-    """Read what peft says of it; diffusers puts ``unet.`` before each key where it saved a pipeline."""
-    try:
-        config = {key.removeprefix("unet."): value for key, value in strict_object(text.encode()).items()}
-    except JsonError as error:
-        raise MembraneFileError(f"its {ADAPTER} {error}", where=where) from error
-    used = [key for key in _UNREADABLE if config.get(key)]
-    if used:
-        raise MembraneFileError(f"its LoRA has {', '.join(used)}, which a membrane file cannot say", where=where)
-    if not isinstance(config.get("lora_alpha", 1), int | float):
-        raise MembraneFileError(f"its {ADAPTER} has a lora_alpha that is no number", where=where)
-    return config
 
 
 def _as_kohya(tensors: Mapping[str, Tensor], alpha: float | None, where: str) -> dict[str, Tensor]:
@@ -104,8 +97,9 @@ def _as_kohya(tensors: Mapping[str, Tensor], alpha: float | None, where: str) ->
                 where=where,
                 hint="A membrane changes linear layers and 1x1 convolutions of the UNet, nothing of the text encoder.",
             )
-        stem = PREFIX + key["module"].replace(".", "_")
-        found[f"{stem}.{_FACTORS[key['factor']]}"] = tensor
+        unet = key["module"].startswith(_UNET)
+        stem = stem_of(key["module"], key["denoiser"] or ("unet" if unet else "transformer"))
+        found[f"{stem}.{FACTORS[key['factor']]}"] = tensor
         if key["factor"] == "A":
             found[f"{stem}.alpha"] = torch.tensor(float(tensor.shape[0] if alpha is None else alpha))
     return found
@@ -135,14 +129,14 @@ def lora_bytes(membrane: Membrane, form: Form, dtype: torch.dtype, hosts: Mappin
         MembraneFileError: a number is too large for the dtype.
     """
     tensors, metadata = membrane_tensors(membrane, dtype), membrane_metadata(membrane)
-    if form == "diffusers":
+    if form == "diffusers" and not of_transformer(membrane):
         tensors = {
             f"unet.{hosts[stem].module}.lora_{factor}.weight": tensors[f"{stem}.{kohya}"]
             for stem in membrane.branches
-            for factor, kohya in _FACTORS.items()
+            for factor, kohya in FACTORS.items()
         }
         metadata["format"] = "pt"
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise MembraneFileError(f"{name}: a number is too large for {str(dtype).removeprefix('torch.')}")
-    return safetensors_bytes(tensors, metadata)
+    return membrane_bytes(membrane, dtype) if of_transformer(membrane) else safetensors_bytes(tensors, metadata)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from publisher.api.membranes import MembraneEntry, Transport
+from publisher.safeguards.membranes.serving import TEXTS
 from publisher.safeguards.membranes.transport import cosine, flatten, overlap, permeability, token_sets, word_sets
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def prompts_of(arguments: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _texts(arguments: Mapping[str, Any]) -> list[Any]:
-    return [arguments[name] for name in ("prompt", "prompt_2") if arguments.get(name)]
+    return [arguments[name] for name in TEXTS if arguments.get(name)]
 
 
 def tokenizer_of(pipeline: DiffusionPipeline) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from publisher.api.membranes import FOLDER, MembraneFileError, MembraneIndex, find_hosts, require_fit
+from publisher.api.membranes import FOLDER, MembraneFileError, MembraneIndex, find_hosts, of_transformer, require_fit
 from publisher.api.model_files import RELEASE
 from publisher.errors import UsageError
 from publisher.model.digest import sha256_file
@@ -129,14 +129,17 @@ def convert(
         out: the file; it appears complete or not at all.
         form: of its keys.
         dtype: of its tensors.
-        model: that it is for. The keys of diffusers need it; what does not fit it is refused.
+        model: that it is for. The keys of diffusers need it for a U-Net; what does not fit it is refused.
 
     Raises:
-        UsageError: diffusers' keys without a model.
+        UsageError: diffusers' keys of a U-Net without a model, or kohya's of a transformer.
         MembraneFileError: the membranes do not go together or do not fit, or a number is too large for the dtype.
     """
-    if form == "diffusers" and model is None:
+    own = any(of_transformer(portion.membrane) for portion in portions)
+    if form == "diffusers" and model is None and not own:
         raise UsageError("the names of diffusers need the model's layers", hint="Give the model with --model.")
+    if form == "kohya" and own:
+        raise UsageError("there are no names of kohya that diffusers reads for this model", hint="Use: --to diffusers")
     hosts = find_hosts(model) if model else {}
     for portion in portions if model else ():
         require_fit(portion.membrane, hosts, str(portion.path))

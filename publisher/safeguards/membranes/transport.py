@@ -87,6 +87,16 @@ def permeability(score: Tensor, transport: Transport, strengths: Tensor) -> Tens
     return gamma
 
 
+def word_forms(word: str) -> tuple[str, ...]:
+    """Return a word as it can stand in a prompt: as it is, in small letters, with capitals; each after a space too.
+
+    Byte-level vocabularies have another token for a word at the start of a text than after a space, and vocabularies
+    that know capitals have another one for each.
+    """
+    cases = dict.fromkeys((word, word.lower(), word.capitalize(), word.title(), word.upper()))
+    return tuple(form for case in cases for form in (case, f" {case}"))
+
+
 def token_sets(tokenizer: Any, texts: Sequence[str]) -> list[frozenset[int]]:
     """Return token ids of each text, as far as the model reads it, without special tokens."""
     read = tokenizer(list(texts), truncation=True, max_length=tokenizer.model_max_length).input_ids

@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from publisher.api import ImageRequest, denoiser_of
+from publisher.api.membranes import Transport
 from publisher.errors import ModelError
 from publisher.registry import load_registry
+from publisher.runtime.generate import generate
+from publisher.runtime.pipelines import load
+from publisher.safeguards.membranes.attached import attach
 from publisher.testing.of_families import BY_WEIGHTS, BY_WORDS
 from publisher.testing.plugin import SCOPE, PluginUnderTest
+from support.attaching import members_for, merged
 from support.tiny_families import TINY
 
 FAMILIES = {
@@ -33,6 +40,32 @@ def test_every_family_has_a_very_small_model() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_keeps_the_rule(family: str, rule: str, tested: dict[str, PluginUnderTest]) -> None:
     {**BY_WORDS, **BY_WEIGHTS}[rule](tested[family])
+
+
+MEMBRANES = [name for name, cls in FAMILIES.items() if "membranes" not in cls.lacks]
+
+
+@pytest.mark.parametrize("family", MEMBRANES)
+def test_membranes_follow_the_positive_prompt_alone_and_shut_ones_change_no_byte(
+    family: str, tested: dict[str, PluginUnderTest], tiny_family: Callable[[str], Path]
+) -> None:
+    anatomy = tested[family].model.base.anatomy
+    pipeline = load(tiny_family(family), anatomy, torch.device("cpu"), torch.float32)
+    hosts = None if anatomy.denoiser == "unet" else anatomy
+    members = members_for(denoiser_of(pipeline), ("pizza",), hosts)
+    texts = [("a dog", ""), ("a dog", "a pizza"), ("a pizza", ""), ("a pizza", "a dog")]
+    requests = [
+        ImageRequest(concept="dog", prompt=prompt, negative_prompt=negative, seed=0, steps=2, guidance=3.0)
+        for prompt, negative in texts
+    ]
+    base = [generate(pipeline, [one]) for one in requests]
+    with attach(pipeline, members, Transport(score="overlap", threshold=0.9)):
+        found = [generate(pipeline, [one]) for one in requests]
+    assert [torch.equal(one, plain) for one, plain in zip(found, base, strict=True)] == [True, True, False, False]
+    setattr(pipeline, anatomy.denoiser, merged(denoiser_of(pipeline), members, [1.0], hosts))
+    for one, request in zip(found[2:], requests[2:], strict=True):
+        wanted = generate(pipeline, [request])
+        assert (one.int() - wanted.int()).abs().max() <= 1
 
 
 STEPS = {

@@ -37,7 +37,6 @@ def model(tmp_path: Path) -> Path:
     ("use", "reason"),
     [
         ("immunize", "step 'immunize' needs cross-attention whose keys and values read the text alone"),
-        ("membrane-bundle", "step 'membrane-bundle' needs layers that its family names as hosts of membranes"),
     ],
 )
 def test_a_step_that_cannot_work_on_it_is_refused(use: str, reason: str, manifest: Manifest, tmp_path: Path) -> None:
