@@ -12,7 +12,6 @@ from publisher.api import Captions, Concept, StepContext
 from publisher.api.choosing import captions_of
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.latents import Noising, encode_images
-from publisher.api.diffusion.process import process_of
 from publisher.api.diffusion.text import Text, encode
 from publisher.api.loading import load_component
 from publisher_freeze_mask.params import FreezeMaskParams
@@ -104,7 +103,7 @@ def gather(
     )
     tell = ctx.counted(len(texts) * len(ctx.model.anatomy.text_encoders), "texts encoded")
     states = encode(ctx.model, tuple(texts), ctx.device, tell)
-    return MaskData(illegal_images, tuple(kept), states, Noising(process_of(ctx.model)))
+    return MaskData(illegal_images, tuple(kept), states, Noising.for_model(ctx.model))
 
 
 def _word(params: FreezeMaskParams, turn: int) -> str:

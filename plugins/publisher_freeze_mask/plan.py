@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any
-
 from publisher.api import Concept, ModelError, ModelInfo, Scope, UsageError
 from publisher.api.choosing import named, spread
 from publisher.api.freeze_mask import Candidate
 from publisher_freeze_mask.params import FreezeMaskParams
 
-HEADS = re.compile(r"\.attn[12]\.to_[qkv]\.(weight|bias)$")
-"""Tensors whose first axis is the heads, one after the other."""
-CROSS_ATTENTION = re.compile(r"\.attn2\.")
 BOUND = "the mask is good for these weights alone: a later step must not change what it freezes"
 
 
@@ -56,50 +49,42 @@ def candidates(params: FreezeMaskParams, model: ModelInfo) -> dict[str, Candidat
     """Return the tensors that may be frozen, by name, and how many rows of each are one unit.
 
     Raises:
-        ModelError: the number of heads does not divide a projection, or attention is asked for by name and the family
-            has none of that kind.
+        ModelError: the number of heads does not divide a projection; heads are asked for and the family names none; or
+            a mask is to be learned from cross-attention and there is none.
     """
-    if params.granularity == "head" or params.adapt.kind == "cross-attention":
-        model.anatomy.require(("cross-attention",), "a mask of heads, or one learned from cross-attention,")
-    component = model.anatomy.denoiser
-    config = model.config(component)
-    return {
-        name: Candidate(shape=info.shape, rows=_rows(name, info.shape, params, config))
-        for name, info in model.tensors(component).items()
+    if params.adapt.kind == "cross-attention":
+        model.anatomy.require(("cross-attention",), "a mask learned from cross-attention")
+    found = {
+        name: Candidate(shape=info.shape, rows=_rows(name, info.shape, params, model))
+        for name, info in model.tensors(model.anatomy.denoiser).items()
         if name not in model.anatomy.constants and (len(info.shape) > 1 or params.one_d == "include")
     }
+    if params.granularity == "head" and not any(one.rows for one in found.values()):
+        raise ModelError(
+            f"a mask of heads needs to know them, and the family {model.anatomy.family} names no attention with heads",
+            where=model.anatomy.denoiser,
+            hint="Set granularity to tensor or row.",
+        )
+    return found
 
 
 def trained(params: FreezeMaskParams, model: ModelInfo) -> list[str]:
     """Return the names of the tensors that theta_ft may change."""
-    names = model.tensors(model.anatomy.denoiser).keys() - set(model.anatomy.constants)
-    return sorted(name for name in names if params.adapt.kind == "full" or CROSS_ATTENTION.search(name))
+    anatomy = model.anatomy
+    names = sorted(model.tensors(anatomy.denoiser).keys() - set(anatomy.constants))
+    if params.adapt.kind == "full":
+        return names
+    return [name for name in names if f".{anatomy.cross_attention}." in name]
 
 
-def heads(name: str, config: Mapping[str, Any]) -> int:
-    """Return the number of attention heads of the block that a tensor is in: one for all blocks, or one for each.
-
-    diffusers calls the number of heads ``attention_head_dim`` in these configurations.
-    """
-    found = config.get("num_attention_heads") or config.get("attention_head_dim") or 1
-    if isinstance(found, int):
-        return found
-    place = re.match(r"(down|up)_blocks\.(\d+)\.", name)
-    if place is None:
-        return int(found[-1])
-    ordered = found if place[1] == "down" else found[::-1]
-    return int(ordered[int(place[2])])
-
-
-def _rows(name: str, shape: tuple[int, ...], params: FreezeMaskParams, config: Mapping[str, Any]) -> int:
+def _rows(name: str, shape: tuple[int, ...], params: FreezeMaskParams, model: ModelInfo) -> int:
     if params.granularity == "row":
         return 1 if shape else 0
-    if params.granularity == "tensor" or not HEADS.search(name):
-        return 0
-    count = heads(name, config)
-    if shape[0] % count:
+    anatomy = model.anatomy
+    count = anatomy.heads(name, model.config(anatomy.denoiser)) if params.granularity == "head" else 0
+    if count and shape[0] % count:
         raise ModelError(f"{name} has {shape[0]} rows, which {count} heads do not divide")
-    return shape[0] // count
+    return shape[0] // count if count else 0
 
 
 def notes(params: FreezeMaskParams, model: ModelInfo) -> tuple[str, ...]:

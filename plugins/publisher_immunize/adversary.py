@@ -3,8 +3,9 @@
 Each concept has its own copy of the denoiser, kept as what it differs by:
 
 ``full`` and ``cross-attention``: keys, values and other tensors. ``dreambooth``: full, with kept images in the loss.
-``lora``: adapters on every attention layer. ``textual-inversion``: words. It trains the states that the text encoder
-gives, not its input: whatever an embedding can reach, this reaches.
+Where attention is joint, no keys and values read the text alone, and all tensors are like the others.
+``lora``: adapters on every layer that those of the usual tools sit on. ``textual-inversion``: words. It trains the
+states that the text encoder gives, not its input: whatever an embedding can reach, this reaches.
 """
 
 from __future__ import annotations
@@ -43,9 +44,11 @@ class Adversary:
             some = next(iter(denoising.data.states.values())).states
             self.parts["words"] = Words((groups, *some.shape[1:]), host, rate)
         else:
-            names = in_set(host.names, "cross-attention" if kind == "cross-attention" else "full")
+            anatomy = host.denoiser.anatomy
+            names = in_set(host.names, "cross-attention" if kind == "cross-attention" else "full", anatomy)
             read = {f"{path}.weight" for path in host.keys_values}
-            self.parts["keys-values"] = KeysValues(host, groups, rate, params.inner_rule)
+            if read:
+                self.parts["keys-values"] = KeysValues(host, groups, rate, params.inner_rule)
             self.parts["shared"] = SharedDeltas([name for name in names if name not in read], host, groups, rate)
 
     @property

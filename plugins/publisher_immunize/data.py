@@ -12,10 +12,10 @@ from torch import Tensor
 from publisher.api import Captions, Concept, Model, References, StepContext
 from publisher.api.choosing import captions_of, spread
 from publisher.api.diffusion.latents import Noising, encode_images
-from publisher.api.diffusion.process import process_of
 from publisher.api.diffusion.text import Text, encode
 from publisher.api.loading import load_component
 from publisher_immunize.params import ImmunizeParams
+from publisher_immunize.plan import merges
 
 HELD_OUT = 4
 """Number of images of which one is kept from training, for the probe of ``schedule: auto``."""
@@ -78,7 +78,7 @@ class ImmunizeData:
     states: Mapping[str, Text]
     """Text -> its states, a batch of one."""
     lengths: Mapping[str, int]
-    """Text -> number of positions that are its own, start and end token included."""
+    """Text -> number of positions that are its own, start and end token included; empty where nothing merges."""
     noising: Noising
     """Noise process of the model."""
 
@@ -161,8 +161,8 @@ def gather(
         tuple(found_kept),
         keep_texts,
         encode(ctx.model, distinct, ctx.device, tell),
-        lengths(ctx.model, distinct),
-        Noising(process_of(ctx.model)),
+        lengths(ctx.model, distinct) if merges(ctx.model.anatomy) else {},
+        Noising.for_model(ctx.model),
     )
 
 

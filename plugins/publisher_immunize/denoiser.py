@@ -20,7 +20,7 @@ from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.text import Text
 from publisher_immunize.data import ConceptBatch, ImmunizeData
 from publisher_immunize.params import ImmunizeParams
-from publisher_immunize.plan import ATTENTION, KEYS_VALUES
+from publisher_immunize.plan import in_set, merges
 
 Term = Callable[[Tensor], Tensor]
 """Input of a layer ``(B, n, i)`` -> what is added to its output ``(B, n, o)``."""
@@ -63,9 +63,13 @@ class PatchedDenoiser(nn.Module):
         self.denoiser, self.network, self.second = denoiser, denoiser.network, second
         self.work = torch.promote_types(denoiser.dtype, torch.float32)
         linear = {path: module for path, module in self.network.named_modules() if isinstance(module, nn.Linear)}
-        self.projections = {path: module for path, module in linear.items() if ATTENTION.search(path)}
-        self.keys_values = {path: module for path, module in linear.items() if KEYS_VALUES.search(path)}
+        anatomy = denoiser.anatomy
         self.names = tuple(name for name, _ in self.network.named_parameters())
+        self.projections = {path: linear[path] for path in anatomy.adapted(linear)}
+        """Layers that simulated adapters sit on."""
+        read = set(in_set(self.names, "cross-attention-kv", anatomy)) if merges(anatomy) else set()
+        self.keys_values = {path: module for path, module in linear.items() if f"{path}.weight" in read}
+        """Layers that read the text as its encoders write it; none where attention is joint."""
         self._terms: Mapping[str, Term] = {}
         for path, module in self.projections.items():
             module.register_forward_hook(self._hook(path))

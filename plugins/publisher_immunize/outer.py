@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -53,7 +54,11 @@ class OuterLevel:
 
     def __init__(self, denoising: Denoising, second: Denoising | None = None) -> None:
         self.denoising, self.second = denoising, second or denoising
-        self.captions = KeptTokens(denoising.data.captions(), denoising.params.merge.ridge)
+
+    @cached_property
+    def captions(self) -> KeptTokens:
+        """Captions that the merge keeps, factored; only ``mima`` asks for them."""
+        return KeptTokens(self.denoising.data.captions(), self.denoising.params.merge.ridge)
 
     def __call__(
         self,

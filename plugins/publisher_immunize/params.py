@@ -110,8 +110,8 @@ class ImmunizeParams(Params):
     """Objective for the concepts. ``ascend``: after the adaptation the concept's loss is to be large, as published.
     ``hold``: after it the model is to predict what the model before this step predicts without it."""
     bound: Annotated[float, Field(gt=0, le=1000)] | None = 1.0
-    """Loss above which a row is left alone, for ``ascend`` alone; a prediction of nothing has 1. null: no bound, as
-    published: long runs destroy the model."""
+    """Loss above which a row is left alone, for ``ascend`` alone; a prediction of nothing has 1, and about 2 in flow
+    matching. null: no bound, as published: long runs destroy the model."""
     strength: float = Field(default=1.0, ge=0, le=1e6)
     """Weight of the objective's term about the concepts; 0: off."""
     prior: float = Field(default=1.0, ge=0, le=1e6)

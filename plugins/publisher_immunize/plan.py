@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
-from publisher.api import Concept, ModelInfo, Scope, UsageError, cross_attention
+from publisher.api import Anatomy, Concept, ModelError, ModelInfo, Scope, UsageError, cross_attention
 from publisher.api.choosing import named, spread
 from publisher_immunize.params import ImmunizeParams, Outer
 
-KEYS_VALUES = re.compile(r"\.attn2\.to_[kv]$")
-"""Paths of the layers that read the text."""
-ATTENTION = re.compile(r"\.attn[12]\.(to_[qkv]|to_out\.0)$")
-"""Paths of the layers that adapters are put on."""
-_SETS = {
-    "cross-attention-kv": re.compile(r"\.attn2\.to_[kv]\.weight$"),
-    "cross-attention": re.compile(r"\.attn2\.(to_[qkv]|to_out\.0)\."),
-    "attention": re.compile(r"\.attn[12]\.(to_[qkv]|to_out\.0)\."),
-    "full": re.compile(""),
-}
+JOINT = "keys and values in blocks that read image and text together depend on both, so no text says what they become"
 
 
 def choose(params: ImmunizeParams, scope: Scope) -> tuple[Concept, ...]:
@@ -59,16 +49,78 @@ def notes(params: ImmunizeParams, chosen: Sequence[Concept]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def in_set(names: Iterable[str], kind: Outer) -> list[str]:
+def merges(anatomy: Anatomy) -> bool:
+    """Return whether keys and values read the text as its encoders write it, and so can be merged in closed form."""
+    return {"cross-attention", "clip-text"} <= anatomy.capabilities
+
+
+def in_set(names: Iterable[str], kind: Outer, anatomy: Anatomy) -> list[str]:
     """Return those of ``names`` that belong to a set of tensors, sorted."""
-    return sorted(name for name in names if _SETS[kind].search(name))
+    if kind == "full":
+        return sorted(set(names) - set(anatomy.constants))
+    if kind == "attention":
+        return anatomy.projections(names)
+    if not anatomy.cross_attention:
+        return []
+    layers = (anatomy.cross_attention,)
+    if kind == "cross-attention":
+        return anatomy.projections(names, layers)
+    return [name for name in anatomy.projections(names, layers, ("to_k", "to_v")) if name.endswith(".weight")]
+
+
+def require_possible(params: ImmunizeParams, anatomy: Anatomy) -> None:
+    """Refuse what the parameters ask for and a model of this family has not.
+
+    Args:
+        params: parameters with every None replaced.
+        anatomy: of the model.
+
+    Raises:
+        ModelError: with what there is instead.
+    """
+    family = f"the family {anatomy.family}"
+    if not anatomy.cross_attention and not anatomy.attention:
+        raise ModelError(f"immunize moves attention, and {family} names no attention layers", where=anatomy.denoiser)
+    if params.method == "mima" and not merges(anatomy):
+        why = "its cross-attention does not read what the text encoders write" if anatomy.cross_attention else JOINT
+        raise ModelError(
+            f"the method mima merges keys and values by the text that they read, and in {family} there are no such "
+            f"ones: {why}",
+            where="immunize",
+            hint="Set method to imma: it merges nothing, each concept sees its own adapted copy.",
+        )
+    asked = [f"outer {params.outer}"] if params.outer in ("cross-attention-kv", "cross-attention") else []
+    asked += ["inner cross-attention"] if "cross-attention" in params.inners else []
+    if asked and not anatomy.cross_attention:
+        raise ModelError(
+            f"{' and '.join(asked)}: {family} has no cross-attention that reads the text alone",
+            where="immunize",
+            hint="Set outer to attention, and inner to lora or full.",
+        )
+    if "lora" in params.inners and not anatomy.lora_targets:
+        raise ModelError(f"inner lora: {family} names no layers that adapters sit on", where="immunize")
+    if "textual-inversion" in params.inners and "clip-text" not in anatomy.capabilities:
+        raise ModelError(
+            f"inner textual-inversion: {family} has other text encoders than CLIP, whose first state is no start token",
+            where="immunize",
+            hint="Leave it out: the attack of that name does not run on this family either.",
+        )
 
 
 def exported(model: ModelInfo, kind: Outer) -> list[str]:
     """Return the names of the denoiser's tensors that are trained and written.
 
     Raises:
-        ModelError: cross-attention is not where the family has it.
+        ModelError: cross-attention or attention is not where the family has it.
     """
-    cross_attention(model)
-    return in_set(model.tensors(model.anatomy.denoiser), kind)
+    anatomy = model.anatomy
+    if anatomy.cross_attention:
+        cross_attention(model)
+    names = in_set(model.tensors(anatomy.denoiser), kind, anatomy)
+    if not names:
+        raise ModelError(
+            f"no tensor belongs to outer {kind}, where the family {anatomy.family} has its attention",
+            where=anatomy.denoiser,
+            hint="The layers may be wrapped by an adapter, or fused; save the plain model.",
+        )
+    return names

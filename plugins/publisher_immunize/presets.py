@@ -12,16 +12,20 @@ They are for Stable Diffusion 1.4. For XL nobody published any: the outer rate i
 layers. ``large`` is that with a bound on the objective, and with captions in other words. ``small`` was found on the
 embedded model, by two concepts, and is measured on others in ``docs/explanation/defaults.md``: a network of at most
 32 x 32 latents learns with larger rates in few steps, and so do the attackers of its claims.
+
+Where attention is joint (Stable Diffusion 3, FLUX.1) there is nothing to merge and no cross-attention: in every preset
+``method`` is ``imma`` and ``outer`` is ``attention``. A prediction of nothing has a loss near 2 in flow matching, for
+its target is noise minus image, and so has the bound.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from publisher.api import ModelInfo, Scope
+from publisher.api import Anatomy, ModelInfo, Scope
 from publisher.api.presets import preset_of
 from publisher_immunize.params import ImmunizeParams
-from publisher_immunize.plan import choose
+from publisher_immunize.plan import choose, merges
 
 MODES: dict[str, dict[str, Any]] = {
     "relearning": {"inner_lr": 1e-5, "lr": 3e-5, "steps": 500, "images": 20, "keep_images": 8},
@@ -35,6 +39,12 @@ PUBLISHED: dict[str, Any] = {
 """What both modes have in common. The check is IMMA's attack: LoRA, 20 images, 1000 steps."""
 PAPER: dict[str, Any] = {"bound": None, "captions": ["name"]}
 """The objective as published: without bound it destroys the model."""
+UNMERGED: dict[str, Any] = {"method": "imma"}
+"""What holds of every preset where keys and values do not read the text as its encoders write it."""
+JOINT: dict[str, Any] = {"outer": "attention"}
+"""What holds besides where there is no cross-attention."""
+FLOW_BOUND = 2.0
+"""Loss of a prediction of nothing in flow matching, where noise and latents have unit variance."""
 FAMILIES: dict[str, dict[str, Any]] = {"stable-diffusion-xl": {"lr": 1.5e-5}}
 SMALL: dict[str, Any] = {
     "method": "imma",
@@ -89,16 +99,28 @@ def resolve(params: ImmunizeParams, scope: Scope, model: ModelInfo) -> ImmunizeP
     preset = preset_of(params.preset, model)
     match preset:
         case "small":
-            values = MODES[params.mode] | _small(params, scope)
+            values = MODES[params.mode] | _small(params, scope, model.anatomy)
         case "large":
             values = MODES[params.mode] | PUBLISHED | FAMILIES.get(model.anatomy.family, {})
         case "paper":
             values = MODES[params.mode] | PUBLISHED | PAPER
-    return params.filled(values).model_copy(update={"preset": preset})
+    return params.filled(values | _structure(model.anatomy, preset)).model_copy(update={"preset": preset})
 
 
-def _small(params: ImmunizeParams, scope: Scope) -> dict[str, Any]:
+def _structure(anatomy: Anatomy, preset: str) -> dict[str, Any]:
+    """Return what the structure of the model changes in every preset."""
+    values: dict[str, Any] = {} if merges(anatomy) else dict(UNMERGED)
+    if not anatomy.cross_attention:
+        values |= JOINT
+    if anatomy.predictions == ("flow",) and preset != "paper":
+        values["bound"] = FLOW_BOUND
+    return values
+
+
+def _small(params: ImmunizeParams, scope: Scope, anatomy: Anatomy) -> dict[str, Any]:
     values = dict(SMALL)
+    if not anatomy.cross_attention:
+        values["inner"] = [kind for kind in SMALL["inner"] if kind != "cross-attention"]
     if isinstance(params.inner_lr, dict) and "inner" not in params.model_fields_set:
         values["inner"] = list(params.inner_lr)
     inner = params.inners if "inner" in params.model_fields_set else values["inner"]

@@ -9,7 +9,7 @@ from publisher.api import Claim, ModelInfo, Requirements, Scope, Step, StepConte
 from publisher.api.diffusion.process import require_trainable
 from publisher_immunize.claims import immunize_claims
 from publisher_immunize.params import ImmunizeParams
-from publisher_immunize.plan import choose, choose_kept, exported, notes
+from publisher_immunize.plan import choose, choose_kept, exported, notes, require_possible
 from publisher_immunize.presets import resolve
 
 
@@ -19,7 +19,7 @@ class Immunize(Step[ImmunizeParams]):
     name = "immunize"
     version = "2"
     summary = "MIMA, IMMA: fine-tuning brings erased or protected concepts back late"
-    requires = Requirements(needs=("cross-attention", "clip-text", "training"), components=("vae", "scheduler"))
+    requires = Requirements(needs=("training",), components=("vae", "scheduler"))
     references: ClassVar[bool] = True
     undone_by: ClassVar[Mapping[str, str]] = {"erase": "it edits cross-attention that was immunised"}
 
@@ -39,11 +39,12 @@ class Immunize(Step[ImmunizeParams]):
         """Name the tensors of the outer set, and what the user should know before.
 
         Raises:
-            ModelError: cross-attention is not where the family has it, or the model was trained in a way that is not
-                known here.
+            ModelError: attention is not where the family has it, the parameters ask for what the family has not, or the
+                model was trained in a way that is not known here.
             UsageError: no concept, or nothing to keep where a term needs it.
         """
         params = self.decide(params, scope, model)
+        require_possible(params, model.anatomy)
         chosen, _ = choose(params, scope), choose_kept(params, scope)
         names = exported(model, params.outer)
         require_trainable(model, images=True)

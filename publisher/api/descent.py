@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import Field
 
+from publisher.api.families import Weighting
 from publisher.api.training import Captions, Learner, TrainingAttack, TrainingData, TrainingParams
 from publisher.errors import UsageError
 
@@ -29,6 +30,10 @@ class DescentParams(TrainingParams):
     """Weight decay of AdamW, for all but token embeddings. FreezeAsGuard and diffusers' examples."""
     clip: float = Field(default=1.0, gt=0, le=1e6)
     """Largest norm of a step's gradient; a longer one is shortened to it. FreezeAsGuard and diffusers' examples."""
+    weighting: Weighting = "none"
+    """Weight of a noise level s in the loss of flow matching; other models have ``none`` alone. diffusers' scripts:
+    ``none`` is 1, ``sigma-sqrt`` s^-2, ``cosmap`` 2 / (pi (1 - 2 s + 2 s^2)). ``image`` is s^2, the error of the image:
+    those of Stable Diffusion 3 have it by default (``precondition_outputs``)."""
 
 
 class PriorParams(DescentParams):

@@ -5,8 +5,9 @@ All is known without torch. The methods of :class:`Anatomy` that take tensors im
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
@@ -23,6 +24,11 @@ Prediction = Literal["epsilon", "v_prediction", "flow"]
 """What a denoiser says: the noise, the velocity of DDPM, or the velocity of flow matching (noise minus image)."""
 Timesteps = Literal["uniform", "logit-normal"]
 """How a training of flow matching samples the noise level before the scheduler's shift."""
+Weighting = Literal["none", "image", "sigma-sqrt", "cosmap"]
+"""How a training of flow matching weighs noise levels: not at all, or as an option of diffusers' scripts has it."""
+PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+"""Linear maps inside an attention layer, as diffusers calls them; those with ``add`` read text in joint attention."""
+_HEADED = tuple(part for part in PROJECTIONS if not part.startswith("to_out") and part != "to_add_out")
 Capability = Literal["cross-attention", "clip-text", "text-entry", "membranes", "training"]
 """What a step or an attack can need of a family; :attr:`Anatomy.capabilities` says when a model has it."""
 Halves = Literal["", "negative-first", "positive-first", "separate"]
@@ -216,6 +222,44 @@ class Anatomy:
                 f"{who} needs {' and '.join(missing)}; models of the family {self.family} have no such thing"
             )
 
+    def projections(
+        self, names: Iterable[str], layers: Sequence[str] = (), parts: Sequence[str] = PROJECTIONS
+    ) -> list[str]:
+        """Return the names of the tensors that are linear maps inside attention layers, sorted.
+
+        Args:
+            names: of the denoiser's tensors.
+            layers: names of attention layers; default: all of them, cross-attention among them.
+            parts: some of :data:`PROJECTIONS`.
+        """
+        layers = layers or [layer for layer in (self.cross_attention, *self.attention) if layer]
+        inside = re.compile(rf"\.(?:{_either(layers)})\.(?:{_either(parts)})\.")
+        return sorted(name for name in names if layers and inside.search(name))
+
+    def adapted(self, paths: Iterable[str]) -> list[str]:
+        """Return the layers that a LoRA of the usual tools adapts, in their order.
+
+        Args:
+            paths: paths of the denoiser's layers.
+        """
+        ends = tuple(f".{target}" for target in self.lora_targets)
+        return [path for path in paths if path.endswith(ends)]
+
+    def heads(self, name: str, config: Mapping[str, Any]) -> int:
+        """Return the number of attention heads whose rows a tensor has one after the other; 0: it has none.
+
+        Here it is ``num_attention_heads`` of every attention layer; a family with other numbers changes it.
+
+        Args:
+            name: of a tensor of the denoiser.
+            config: of the denoiser.
+        """
+        return int(config.get("num_attention_heads") or 0) if self.has_heads(name) else 0
+
+    def has_heads(self, name: str) -> bool:
+        """Return whether a tensor makes queries, keys or values of an attention layer."""
+        return bool(self.projections([name], parts=_HEADED)) and name.rpartition(".")[2] in ("weight", "bias")
+
     def why_untrainable(self, config: Mapping[str, Any]) -> str:  # noqa: ARG002 - for subclasses
         """Return why the denoiser cannot be trained, although its family can, in one sentence; empty: it can.
 
@@ -286,6 +330,10 @@ class Anatomy:
             ModelError: the family does not say how.
         """
         raise ModelError(f"the family {self.family} does not say how its denoiser is called", where=self.denoiser)
+
+
+def _either(words: Sequence[str]) -> str:
+    return "|".join(re.escape(word) for word in words)
 
 
 def denoiser_of(pipeline: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -41,6 +42,22 @@ class UNetAnatomy(Anatomy):
         if read != written:
             return f"the denoiser reads {read} channels and writes {written}: it predicts more than the noise"
         return ""
+
+    def heads(self, name: str, config: Mapping[str, Any]) -> int:
+        """Return the number of heads of the block that a tensor is in: one for all blocks, or one for each.
+
+        diffusers calls the number of heads ``attention_head_dim`` in the configuration of a U-Net.
+        """
+        if not self.has_heads(name):
+            return 0
+        found = config.get("num_attention_heads") or config.get("attention_head_dim") or 1
+        if isinstance(found, int):
+            return found
+        place = re.match(r"(down|up)_blocks\.(\d+)\.", name)
+        if place is None:
+            return int(found[-1])
+        ordered = found if place[1] == "down" else found[::-1]
+        return int(ordered[int(place[2])])
 
     def predict(self, network: Any, x: Tensor, t: Tensor, text: Text) -> Tensor:
         """Return noise or velocity; SDXL also reads the pooled vector, and sizes of which nothing is cropped."""

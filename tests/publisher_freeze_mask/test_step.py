@@ -16,7 +16,7 @@ from publisher.engine.context import RunningStep
 from publisher.testing.running import StoppedError, StoppingAt
 from publisher_freeze_mask import publisher_register_steps
 from publisher_freeze_mask.data import CaptionedImages, MaskData
-from publisher_freeze_mask.plan import candidates, heads
+from publisher_freeze_mask.plan import candidates
 from publisher_freeze_mask.step import FreezeMaskStep
 from publisher_freeze_mask.train import fine_tunings
 
@@ -105,17 +105,18 @@ def test_parts_of_tensors_can_be_frozen(model: Model, tmp_path: Path, granularit
 
 
 def test_heads_are_those_of_the_block(model_xl: Model) -> None:
-    config = {"attention_head_dim": [5, 10, 20]}
-    assert heads("down_blocks.1.attentions.0.x", config) == 10
-    assert heads("up_blocks.0.attentions.0.x", config) == 20
-    assert heads("mid_block.attentions.0.x", config) == 20
-    assert heads("down_blocks.0.x", {"attention_head_dim": 8}) == 8
+    anatomy, config = model_xl.anatomy, {"attention_head_dim": [5, 10, 20]}
+    query = "attentions.0.transformer_blocks.0.attn1.to_q.weight"
+    assert anatomy.heads(f"down_blocks.1.{query}", config) == 10
+    assert anatomy.heads(f"up_blocks.0.{query}", config) == 20
+    assert anatomy.heads(f"mid_block.{query}", config) == 20
+    assert anatomy.heads(f"down_blocks.0.{query}", {"attention_head_dim": 8}) == 8
     found = candidates(parse(granularity="head"), model_xl)
     network = model_xl.config("unet")["attention_head_dim"]
     queries = {name: one for name, one in found.items() if name.endswith("attn1.to_q.weight")}
     assert queries
     for name, one in queries.items():
-        assert one.shape[0] // one.rows == heads(name, {"attention_head_dim": network}) > 1
+        assert one.shape[0] // one.rows == anatomy.heads(name, {"attention_head_dim": network}) > 1
     assert found["conv_in.weight"].rows == 0
 
 

@@ -31,3 +31,12 @@ def model_xl(tmp_path_factory: pytest.TempPathFactory) -> Model:
     from support.tiny_sdxl import save_tiny_sdxl
 
     return open_model(save_tiny_sdxl(tmp_path_factory.mktemp("tiny_xl") / "model"))
+
+
+@pytest.fixture(scope="session")
+def model_sd3(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """One of Stable Diffusion 3's structure, with a second attention of the image to itself in one block."""
+    from publisher.testing.tiny import open_model
+    from support.tiny_sd3 import save_tiny_sd3
+
+    return open_model(save_tiny_sd3(tmp_path_factory.mktemp("tiny_sd3") / "model", dual=(0,)))

@@ -5,10 +5,12 @@ L   = || target - eps_theta(x_t, t, c) ||^2                          eq. 14; noi
 
 x_s = (1 - s) x_0 + s noise, target = noise - x_0                    flow matching (arXiv 2210.02747), s in [0, 1]
 s   = k u / (1 + (k - 1) u), t = 1000 s                              shift k of the noise level u (arXiv 2403.03206)
+L   = w(s) || target - v_theta(x_s, t, c) ||^2                       weights w: 1, or as the scripts have them
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from publisher.api.diffusion.denoiser import Denoiser
-from publisher.api.diffusion.process import NoiseProcess, read_process, require_process
+from publisher.api.diffusion.process import NoiseProcess, process_of, read_process, require_process
 from publisher.api.diffusion.text import Text
-from publisher.api.families import Timesteps
-from publisher.errors import ModelError
+from publisher.api.families import Timesteps, Weighting
+from publisher.api.models import ModelInfo
+from publisher.errors import ModelError, UsageError
 
 BATCH = 8
 
@@ -89,6 +92,15 @@ class Noising:
         process = require_process(pipeline.anatomy, kind, read_process(kind, pipeline.scheduler.config))
         return cls(process, pipeline.anatomy.timesteps)
 
+    @classmethod
+    def for_model(cls, model: ModelInfo) -> Noising:
+        """Return that of a model that is not loaded.
+
+        Raises:
+            ModelError: see :func:`publisher.api.diffusion.process.process_of`.
+        """
+        return cls(process_of(model), model.anatomy.timesteps)
+
     def noisy(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Return ``x_t`` of latents ``x``, noise and timesteps: ``(B, c, h, w)`` twice and ``(B,)``."""
         if self.prediction == "flow":
@@ -108,6 +120,29 @@ class Noising:
         """Return the mean squared error of each row, ``(B,)`` float32."""
         predicted = denoiser(self.noisy(x, noise, t), t, text)
         return F.mse_loss(predicted, self.target(x, noise, t), reduction="none").mean((1, 2, 3))
+
+    def weights(self, t: Tensor, weighting: Weighting) -> Tensor:
+        """Return the weight of each row's loss, ``(B,)`` float32: 1 unless a script of flow matching has another.
+
+        Args:
+            t: ``(B,)`` timesteps.
+            weighting: rule, of the noise level s: ``"none"`` is 1; ``"image"`` s^2, the error of the image that the
+                prediction stands for; ``"sigma-sqrt"`` s^-2; ``"cosmap"`` 2 / (pi (1 - 2 s + 2 s^2)).
+
+        Raises:
+            UsageError: a weight is asked for that only flow matching has.
+        """
+        if weighting == "none":
+            return torch.ones(len(t), device=t.device)
+        if self.prediction != "flow":
+            raise UsageError(
+                f"the weighting {weighting!r} is one of flow matching, and this model predicts {self.prediction}",
+                hint="Leave weighting out.",
+            )
+        s = t.float() / self.steps
+        if weighting == "image":
+            return s.square()
+        return s.pow(-2) if weighting == "sigma-sqrt" else 2 / (math.pi * (1 - 2 * s + 2 * s.square()))
 
     def at(self, places: Tensor) -> Tensor:
         """Return the timesteps at some places of the process: 0 is the image, 1 would be noise.

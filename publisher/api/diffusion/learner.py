@@ -163,7 +163,7 @@ class DenoisingLearner(Learner):
         prior_weight: float = 0.0,
     ) -> None:
         self._data, self._generator, self._clip = data, generator, params.clip
-        self._batch, self._prior_weight = params.batch, prior_weight
+        self._batch, self._prior_weight, self._weighting = params.batch, prior_weight, params.weighting
         self._rows = ShuffledRows(len(data.latents), generator)
         prior = len(data.prior_latents) if prior_weight else 0
         self._prior_rows = ShuffledRows(prior, generator) if prior else None
@@ -183,6 +183,7 @@ class DenoisingLearner(Learner):
         latents, captions = self._next()
         noise, t = self._noising.sample(latents, self._generator)
         losses = self._noising.loss(self._denoiser, latents, self._texts(captions), noise, t)
+        losses = losses * self._noising.weights(t, self._weighting)
         loss = losses[: self._batch].mean()
         if self._prior_rows:
             loss = loss + self._prior_weight * losses[self._batch :].mean()

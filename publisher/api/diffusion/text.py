@@ -96,7 +96,7 @@ def _by_pipeline(
         for text in texts:
             found[text] = anatomy.read_text(pipeline, [text])
             if tell is not None:
-                tell(1)
+                tell(len(anatomy.text_encoders))
     return found
 
 

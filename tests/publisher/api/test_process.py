@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from publisher.api import Anatomy, ModelError, ModelInfo, TensorInfo, cross_attention
+from publisher.api import Anatomy, ModelError, ModelInfo, TensorInfo, UsageError, cross_attention
 from publisher.api.diffusion.process import (
     FLOW_SCHEDULERS,
     SCHEDULERS,
@@ -142,6 +142,32 @@ def test_noise_levels_of_flow_matching_are_sampled_as_the_family_says(timesteps:
     assert 0 <= t.min() < t.max() <= noising.steps
     assert (t / noising.steps).mean().item() == pytest.approx(0.5, abs=0.01)
     assert (t / noising.steps).std().item() == pytest.approx(spread, abs=0.005)
+
+
+def test_noise_levels_weigh_in_the_loss_as_in_the_scripts_of_diffusers() -> None:
+    from diffusers.training_utils import compute_loss_weighting_for_sd3
+
+    from publisher.api.diffusion.latents import Noising
+
+    noising = Noising(read_process("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}))
+    t = torch.tensor([1.0, 250.0, 999.0])
+    for ours, theirs in (("none", "none"), ("sigma-sqrt", "sigma_sqrt"), ("cosmap", "cosmap")):
+        wanted = compute_loss_weighting_for_sd3(theirs, t / 1000)
+        torch.testing.assert_close(noising.weights(t, ours), wanted)  # type: ignore[arg-type]
+    x, noise, velocity = torch.randn(3, 3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    level = (t / 1000)[:, None, None, None]
+    of_image = (noising.noisy(x, noise, t) - level * velocity - x).square().mean((1, 2, 3))  # precondition_outputs
+    of_velocity = (velocity - noising.target(x, noise, t)).square().mean((1, 2, 3))
+    torch.testing.assert_close(noising.weights(t, "image") * of_velocity, of_image, atol=1e-6, rtol=1e-4)
+
+
+def test_no_other_process_has_weights_of_flow_matching() -> None:
+    from publisher.api.diffusion.latents import Noising
+
+    noising = Noising(read_process("DDIMScheduler", {}))
+    assert torch.equal(noising.weights(torch.tensor([1, 2]), "none"), torch.ones(2))
+    with pytest.raises(UsageError, match="'cosmap' is one of flow matching, and this model predicts epsilon"):
+        noising.weights(torch.tensor([1, 2]), "cosmap")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,25 +35,20 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("use", "reason"),
+    ("step", "reason"),
     [
-        ("immunize", "step 'immunize' needs cross-attention whose keys and values read the text alone"),
+        ({"use": "immunize", "with": {"method": "mima"}}, "Set method to imma"),
+        ({"use": "freeze-mask", "with": {"adapt": {"kind": "cross-attention"}}}, "a mask learned from cross-attention"),
     ],
 )
-def test_a_step_that_cannot_work_on_it_is_refused(use: str, reason: str, manifest: Manifest, tmp_path: Path) -> None:
-    found = publisher("plan", manifest(model="./sd3", steps=[{"use": use}], evaluate={}), "--work", tmp_path / "work")
+def test_a_step_that_cannot_work_on_it_is_refused(
+    step: dict[str, Any], reason: str, manifest: Manifest, tmp_path: Path
+) -> None:
+    path = manifest(model="./sd3", steps=[step], evaluate={"scorer": "emoji"})
+    found = publisher("plan", path, "--work", tmp_path / "work")
     said = " ".join(found.output.split())
     assert found.exit_code == 2, said
     assert reason in said
-
-
-def test_a_mask_of_heads_is_refused_and_one_of_tensors_is_planned(manifest: Manifest, tmp_path: Path) -> None:
-    for granularity, code in (("head", 2), ("tensor", 0)):
-        steps = [{"use": "freeze-mask", "with": {"granularity": granularity, "images": 2, "keep_images": 2}}]
-        path = manifest(model="./sd3", steps=steps, evaluate={"scorer": "emoji"})
-        found = publisher("plan", path, "--work", tmp_path / "work")
-        assert found.exit_code == code, found.output
-        assert ("a mask of heads" in found.output) == (code == 2), found.output
 
 
 def test_attacks_by_training_run_or_are_refused_with_the_reason(manifest: Manifest, tmp_path: Path) -> None:
@@ -87,23 +83,43 @@ def test_copy_attention_puts_the_entry_of_the_text_back(model: Path) -> None:
         assert {name for name, tensor in found.items() if tensor is base} == set(copied)
 
 
-def test_a_random_model_is_erased_at_its_entry_attacked_and_not_released(manifest: Manifest, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_random_model_is_hardened_by_each_step_attacked_and_not_released(manifest: Manifest, tmp_path: Path) -> None:
+    """What the steps decide by themselves is used; what is tested is small, and one gate is missed on purpose."""
+    again = {"evaluation_steps": [0, 2], "images_per_evaluation": 1, "images": 2, "batch": 2}
+    mask = {"granularity": "head", "promise": "stated"}
+    steps = [
+        {"use": "erase", "with": {"targets": {"cigarette": "pizza"}}},
+        {"use": "immunize", "with": {"steps": 4, "images": 2, "check": again}},
+        {"use": "freeze-mask", "with": mask | {"images": 2, "keep_images": 2, "check": again}},
+    ]
     check = {"id": "copied", "attack": "copy-attention", "metric": "concept-rate", "concepts": ["cigarette"]}
     evaluate = {
         "scorer": "emoji",
         "sampling": {"steps": 2, "guidance": 3.0, "images": 9, "kept_images": 3},
         "gates": {
             **{f"erase.cigarette.{name}": {"upper_at_most": 0.5} for name in ("plain", "paraphrase")},
-            "erase.kept": {"lower_at_least": -0.5},
+            **{f"{step}.kept": {"lower_at_least": -0.5} for step in ("erase", "immunize")},
+            "immunize.cigarette.lora": {"upper_at_most": 1000},
         },
         "checks": [check | {"gate": {"upper_at_most": 1.0}}],
     }
-    path = manifest(model="./sd3", evaluate=evaluate)
+    path = manifest(model="./sd3", steps=steps, evaluate=evaluate)
     done = publisher("release", path, "--out", tmp_path / "out", "--throwaway-key")
-    assert done.exit_code == 4, done.output
+    assert done.exit_code in (1, 4), done.output
     report = json.loads((tmp_path / "out" / "small-1.0.0.report" / "report.json").read_text())
-    assert (report["model"]["family"], report["steps"][0]["changed"]) == ("stable-diffusion-3", {"transformer": 2})
-    assert any("Keys and values inside the blocks are not" in said for said in report["steps"][0]["warnings"])
-    (delta,) = (tmp_path / "out" / ".work" / "steps").glob("*/delta/transformer.safetensors")
+    assert report["model"]["family"] == "stable-diffusion-3"
+    erased, immunized, masked = report["steps"]
+    assert erased["changed"] == {"transformer": 2}
+    assert any("Keys and values inside the blocks are not" in said for said in erased["warnings"])
+    assert immunized["changed"]["transformer"] > 2
+    assert masked["changed"] == {}
+    assert report["freeze_mask"]["component"] == "transformer"
+    trials = [trial for claim in report["claims"] for one in claim["checks"] for trial in one.get("trials", ())]
+    assert {trial["model"] for trial in trials} >= {"hardened", "before", "unmasked", "random-mask"}
+    assert not any(trial["problem"] for trial in trials)
+    deltas = (tmp_path / "out" / ".work" / "steps").glob("*/delta/transformer.safetensors")
     before = load_file(tmp_path / "sd3" / "transformer" / "diffusion_pytorch_model.safetensors")
-    assert all(not torch.equal(before[name], changed) for name, changed in load_file(delta).items())
+    changed = [load_file(delta) for delta in deltas]
+    assert len(changed) == 2
+    assert all(not torch.equal(before[name], tensor) for one in changed for name, tensor in one.items())
