@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from publisher.api import Concept, StepContext, UsageError
 from publisher.api.diffusion.checkpoints import Checkpoints
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.loop import Training, optimizer_state, pack, restore_optimizer, unpack
-from publisher.api.diffusion.threads import is_small, one_thread_each
+from publisher.api.diffusion.threads import Aside, is_small, one_thread_each
 from publisher.api.freeze_mask import (
     Candidate,
     FreezeMask,
@@ -80,6 +81,8 @@ class MaskLearner:
     """Purpose -> generator, from its beginning."""
     progress: Callable[[int, str], None]
     """Function that is told how many steps more are done, and a line."""
+    aside: Aside | None = None
+    """Function that starts work in another thread; None: there is none."""
 
     def learn(self, seed: int) -> LearnedMask:
         """Learn a mask from the seed's own samples; 0 is the mask that is published.
@@ -91,7 +94,7 @@ class MaskLearner:
         if tuner is None:
             scores = torch.rand(len(self.units), generator=self.generator(f"seed-{seed}/mask"), dtype=torch.float64)
             return LearnedMask(self.units.top(scores, self.budget))
-        tunings = tuple(tuner(one, seed) for one in fine_tunings(self.params, tuner.data))
+        tunings = tuner.all(fine_tunings(self.params, tuner.data), seed, self.aside)
         return self._mask(tuner, tunings, seed, swapped=False)
 
     def swapped(self, learned: LearnedMask) -> LearnedMask:
@@ -253,12 +256,12 @@ def learn_masks(
         UsageError: images are missing, texts are too long, or a fine-tuning learned nothing or diverged.
         ModelError: a part of the model cannot be loaded.
     """
-    with _threads(ctx):
+    with _threads(ctx) as aside:
         data = None if params.recipe == "random" else _data(ctx, params, illegal, innocent)
         progress = _Progress(ctx, _steps(params, data))
         tuner = None if data is None else _tuner(ctx, params, data, units, progress)
         budget = units.budget(params.ratio, params.count, _total(ctx))
-        learner = MaskLearner(tuner, units, budget, params, ctx.generator, progress)
+        learner = MaskLearner(tuner, units, budget, params, ctx.generator, progress, aside)
         learned = learner.learn(0)
         others = tuple(learner.learn(seed) for seed in range(1, params.replicas + 1))
         return Masks(learned, others, learner.swapped(learned) if params.swap and tuner else None)
@@ -321,7 +324,7 @@ def _reader(ctx: StepContext, denoiser: Denoiser) -> Callable[[str], Tensor]:
     return lambda name: ctx.model.read(component, name)
 
 
-def _threads(ctx: StepContext) -> AbstractContextManager[Any]:
+def _threads(ctx: StepContext) -> AbstractContextManager[Aside | None]:
     size = ctx.model.anatomy.latents.size
     return one_thread_each() if is_small(ctx.device, size) else nullcontext()
 
@@ -340,14 +343,16 @@ def _steps(params: FreezeMaskParams, data: MaskData | None) -> int:
 
 
 class _Progress:
-    """A counter of steps."""
+    """A counter of steps, for all threads."""
 
     def __init__(self, ctx: StepContext, total: int) -> None:
         self.ctx, self.total, self.done = ctx, total, 0
+        self.lock = threading.Lock()
 
     def __call__(self, more: int, text: str) -> None:
-        self.done += more
-        self.ctx.progress(self.done, self.total, text)
+        with self.lock:
+            self.done += more
+            self.ctx.progress(self.done, self.total, text)
 
 
 def _identity(ctx: StepContext, params: FreezeMaskParams, data: MaskData) -> str:

@@ -1,4 +1,6 @@
-"""The fine-tunings of one mask, one after the other: each is trained, scored, and kept, so that a killed run goes on.
+"""The fine-tunings of one mask: each is trained, scored, and kept, so that a killed run goes on.
+
+They run one after the other; those of a small network two at a time, with a network and a thread each.
 
 theta_ft comes from AdamW (betas 0.9 and 0.999, decoupled weight decay) on the ordinary diffusion loss, with gradients
 shortened to a norm and a constant rate: FreezeAsGuard's relearning, and what diffusers' training examples do.
@@ -6,8 +8,9 @@ shortened to a norm and a constant rate: FreezeAsGuard's relearning, and what di
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -18,6 +21,7 @@ from torch import Tensor
 from publisher.api.diffusion.checkpoints import Checkpoints, Unusable
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.loop import Loop, Training, optimizer_state, pack, restore_optimizer, unpack
+from publisher.api.diffusion.threads import Aside
 from publisher_freeze_mask.data import CaptionedImages, MaskData
 from publisher_freeze_mask.integrated_gradients import PathScores, path_scores
 from publisher_freeze_mask.mixing import Loss, MixedNetwork
@@ -153,7 +157,7 @@ class FineTuner:
         Raises:
             UsageError: a loss is not finite.
         """
-        name = f"seed-{seed} {what.label}".replace(" ", "-")
+        name = _name(what, seed)
         finished = Checkpoints(self.folder, f"scored-{name}", self.identity)
         batches = self._batches(what, name)
         saved = self._finished(finished)
@@ -169,6 +173,32 @@ class FineTuner:
         finished.save(len(losses) + 1, _packed(done))
         checkpoints.clear()
         return done
+
+    def all(self, wanted: Sequence[FineTuning], seed: int, aside: Aside | None) -> tuple[ScoredFineTuning, ...]:
+        """Train and score fine-tunings, in the order given.
+
+        Args:
+            wanted: fine-tunings to do. They do not depend on each other.
+            seed: number of the mask.
+            aside: function that starts work in another thread, which then does every second one on a network of its
+                own; None: there is no other thread.
+
+        Raises:
+            UsageError: a loss is not finite.
+        """
+        if aside is None or len(wanted) < 2:
+            return tuple(self(one, seed) for one in wanted)
+        other = self._with_own_network()
+        later = aside(lambda: [other(one, seed) for one in wanted[1::2]])
+        here = [self(one, seed) for one in wanted[::2]]
+        there = [replace(one, batches=self._batches(one.what, _name(one.what, seed))) for one in later()]
+        done = {one.what.label: one for one in (*here, *there)}
+        return tuple(done[one.label] for one in wanted)
+
+    def _with_own_network(self) -> FineTuner:
+        denoiser = Denoiser(copy.deepcopy(self.denoiser.network), self.denoiser.anatomy)
+        network = MixedNetwork(denoiser.network, self.network.read, self.network.rows)
+        return replace(self, network=network, denoiser=denoiser)
 
     def loop(self, steps: int, checkpoints: Checkpoints, label: str, hint: str) -> Loop:
         """Return the loop of a training that this step does.
@@ -235,6 +265,10 @@ def _packed(done: ScoredFineTuning) -> dict[str, Tensor]:
         "ends": torch.tensor([done.path.before, done.path.after], dtype=torch.float64),
     }
     return pack({"score": done.path.scores, "delta": done.delta, "numbers": numbers})
+
+
+def _name(what: FineTuning, seed: int) -> str:
+    return f"seed-{seed} {what.label}".replace(" ", "-")
 
 
 def _unpacked(what: FineTuning, saved: Mapping[str, Tensor], batches: tuple[Loss, ...]) -> ScoredFineTuning:

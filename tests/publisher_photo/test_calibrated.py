@@ -151,8 +151,8 @@ def test_rivals_that_softmax_needs_are_asked_for_by_the_plan(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_release_is_judged_by_the_embedded_scorer_and_the_embedded_clip_together(tmp_path: Path) -> None:
-    done = released(tmp_path, CLIP)
+def test_a_release_is_judged_by_the_embedded_scorer_and_the_embedded_clip_together(tmp_path: Path, work: Path) -> None:
+    done = released(tmp_path, CLIP, work)
     claims = {claim["id"]: claim for claim in json.loads(done.stdout)["claims"]}
     assert claims["erase.cigarette.plain"]["verdict"] == "passed", done.stdout
     cards = json.loads(next(tmp_path.rglob("report.json")).read_text())["scorers"]
@@ -163,8 +163,8 @@ def test_a_release_is_judged_by_the_embedded_scorer_and_the_embedded_clip_togeth
 
 
 @pytest.mark.slow
-def test_a_second_opinion_is_counted_and_decides_nothing(tmp_path: Path) -> None:
-    done = released(tmp_path, CLIP | {"decides": False})
+def test_a_second_opinion_is_counted_and_decides_nothing(tmp_path: Path, work: Path) -> None:
+    done = released(tmp_path, CLIP | {"decides": False}, work)
     report = json.loads(next(tmp_path.rglob("report.json")).read_text())
     assert {check["scorer"] for claim in report["claims"] for check in claim["checks"]} <= {"emoji", ""}
     card = report["scorers"]["zero-shot"]
@@ -189,12 +189,18 @@ def test_scorers_that_decide_nothing_leave_claims_unknown(tmp_path: Path) -> Non
     assert "no scorer judges the kind 'object' of 'cigarette'" in " ".join(done.output.split())
 
 
-def released(tmp_path: Path, clip: dict[str, object]) -> Result:
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder: releases that differ in who judges have the same step and images."""
+    return tmp_path_factory.mktemp("work")
+
+
+def released(tmp_path: Path, clip: dict[str, object], work: Path) -> Result:
     """Release a manifest that is judged by the embedded scorer and by this one."""
     evaluate = {name: value for name, value in MANIFEST["evaluate"].items() if name != "scorer"}
     scorers = [{"use": "emoji", "for": ["object"]}, clip]
     path = write(tmp_path / "manifest.yaml", evaluate=evaluate | {"scorers": scorers})
-    return publisher("release", path, "--out", tmp_path / "out", "--throwaway-key", "--json")
+    return publisher("release", path, "--out", tmp_path / "out", "--work", work, "--throwaway-key", "--json")
 
 
 @pytest.fixture

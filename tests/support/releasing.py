@@ -20,7 +20,7 @@ MANIFEST: dict[str, Any] = {
     "steps": [{"use": "erase", "with": {"targets": {"cigarette": "pizza"}}}],
     "evaluate": {
         "scorer": "emoji",
-        "sampling": {"steps": 6, "guidance": 3.0, "images": 9, "kept_images": 3},
+        "sampling": {"steps": 4, "guidance": 3.0, "images": 9, "kept_images": 3},
         "gates": {
             "erase.cigarette.plain": {"upper_at_most": 0.5},
             "erase.cigarette.paraphrase": {"upper_at_most": 0.5},

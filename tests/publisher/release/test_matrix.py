@@ -82,11 +82,14 @@ def verified(folder: Path, shared: Sequence[tuple[str, ...]] = (), **asked: bool
         steps=[SimpleNamespace(identity=SimpleNamespace(id=step)) for step in STEPS],
     )
     hardened: Any = SimpleNamespace(
-        states=[SimpleNamespace(folder=folder / name, anatomy=EMBEDDED) for name in ("base", *STEPS)],
+        states=[
+            SimpleNamespace(folder=folder / name, anatomy=EMBEDDED, folder_digests=dict) for name in ("base", *STEPS)
+        ],
         results=[SimpleNamespace(artifacts=one) for one in artifacts],
     )
     tell: Any = SimpleNamespace(progress=SimpleNamespace(warn=pytest.fail, say=len))
-    _, cells, _ = make._evaluate(prepared, hardened, folder / "package", folder / "work", tell)
+    laid: Any = SimpleNamespace(root=folder / "package", untouched=dict)
+    _, cells, _ = make._evaluate(prepared, hardened, laid, folder / "work", tell)
     return [cell.after for cell in cells]
 
 

@@ -43,7 +43,7 @@ def steps(folder: Path, model: Model) -> list[dict[str, Any]]:
 
 def evaluate(**changes: Any) -> dict[str, Any]:
     gates = {name: gate for name, gate in GATES.items() if name.startswith("membrane-bundle")}
-    sampling = {"steps": 6, "guidance": 3.0, "images": 9, "kept_images": 3}
+    sampling = {"steps": 4, "guidance": 3.0, "images": 9, "kept_images": 3}
     return {"scorer": "emoji", "sampling": sampling, "gates": gates, **changes}
 
 

@@ -31,7 +31,7 @@ def evaluate(**changes: Any) -> dict[str, Any]:
         "erase.kept": {"lower_at_least": -1.0},
         "erase.unconditional": {"upper_at_most": 1.0},
     }
-    sampling = {"steps": 6, "guidance": 3.0, "images": 9, "kept_images": 3}
+    sampling = {"steps": 4, "guidance": 3.0, "images": 9, "kept_images": 3}
     return {
         "scorer": "emoji",
         "retrained": "embedded:emoji",

@@ -243,7 +243,7 @@ def test_a_key_in_an_unset_variable_is_a_missing_prerequisite(
 def test_the_matrix_shows_claims_on_the_base_model_and_after_each_step_from_their_own_on(
     manifest: Manifest, tmp_path: Path
 ) -> None:
-    evaluate = {"scorer": "emoji", "after_each_step": True, "sampling": {"steps": 6, "guidance": 3.0, "images": 9}}
+    evaluate = {"scorer": "emoji", "after_each_step": True, "sampling": {"steps": 4, "guidance": 3.0, "images": 9}}
     concepts = ["cigarette", "bomb"]
     steps = [
         {"use": "erase", "id": f"take-{name}", "concepts": [name], "with": {"targets": {name: "pizza"}}}
