@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from publisher.api import TensorInfo
+from publisher.api.file_places import Places
 from publisher.api.freeze_mask import FreezeMask, digests
 from publisher.api.header import read_header
-from publisher.api.ldm_names import EMA, EMA_STATE, Places, ldm_layers, single_file_places
+from publisher.api.ldm_names import EMA, EMA_STATE, ldm_layers, single_file_places
 from publisher.api.model_files import MASK
 from publisher.api.weight_names import COUNTING, Layers, Names, frozen_layers, packed, pair
 from publisher.errors import InconclusiveError
@@ -38,7 +39,7 @@ from publisher.safeguards.freeze_mask.audit.records import (
     WeightsAudit,
     verdict_of,
 )
-from publisher.safeguards.freeze_mask.audit.single_file import compare_part, placed
+from publisher.safeguards.freeze_mask.audit.single_file import PlacedWeights, compare_part, placed
 
 MOSTLY = 0.5
 """Files with so much of the published network are a set of weights; with less of it they replace what they hold."""
@@ -167,7 +168,9 @@ class Auditor:
         self._published, self._upload = published, upload
         self._mask = published.mask
         tensors, configs = published.denoiser.tensors, published.configs
-        self._layers = Layers(self._mask.component, tensors, ldm_layers(configs.get(self._mask.component, {}), tensors))
+        ldm = ldm_layers(configs.get(self._mask.component, {}), tensors)
+        self._places: Places = {} if ldm else published.places.get(self._mask.component, {})
+        self._layers = Layers(self._mask.component, tensors, ldm, self._places)
         self._weights: list[WeightsAudit] = []
         self._adapters: list[AdapterAudit] = []
         self._others: dict[str, list[WeightSet]] = {}
@@ -272,9 +275,10 @@ class Auditor:
         self, files: Sequence[str], names: Names, headers: Mapping[str, TensorInfo], *, complete: bool
     ) -> None:
         stored = {**names.tensors, **{name: name for name in names.other}}
-        found = Weights(
-            {name: headers[own] for name, own in stored.items()}, {file: self._upload.root / file for file in files}
-        )
+        places = {name: replace(self._places[name], name=names.tensors[name]) for name in names.placed}
+        tensors = {name: headers[own] for name, own in stored.items()}
+        tensors |= placed(places, self._published.denoiser, headers, self._upload.root).tensors
+        found = PlacedWeights(tensors, {file: self._upload.root / file for file in files}, places)
         comparison = Comparison(self._mask, self._published.denoiser, found)
         self._weights.append(comparison.run(complete=complete))
         for name in comparison.not_finite:

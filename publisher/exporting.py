@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from publisher.api import TensorInfo
-from publisher.api.ldm_names import SingleFilePlace, single_file_places
+from publisher.api.file_places import SingleFilePlace
+from publisher.api.ldm_names import single_file_places
 from publisher.api.membranes import find_hosts, require_fit, weight_change
 from publisher.api.model_files import MASK
 from publisher.api.weight_names import COUNTING
@@ -25,6 +26,7 @@ from publisher.model.tensors import dtype_name, tensor_bytes
 from publisher.package.dsse import Anchor
 from publisher.package.layout import RELEASE, SUMS
 from publisher.registry import load_registry
+from publisher.safeguards.freeze_mask.audit.single_file import halves_swapped
 from publisher.safeguards.membranes.lora import Portion
 from publisher.safeguards.membranes.released import Released, read_release
 from publisher.safeguards.membranes.tools import open_membranes
@@ -81,7 +83,7 @@ def export(
     membranes: Membranes | None = None,
     progress: Progress = lambda *_: None,
 ) -> Exported:
-    """Verify a package of Stable Diffusion 1.x, 2.x or XL, and write its model as one file.
+    """Verify a package, and write its model as one file: of a transformer that alone, as such files are made.
 
     Equal input gives equal bytes. The file appears complete or not at all.
 
@@ -129,7 +131,8 @@ def export(
         return data
 
     write_safetensors(out, [one.info for one in written], read, metadata)
-    behind = (*_behind(model, configs, merged=bool(portions)), *_behind_membranes(released, membranes))
+    held = {component for one in written for component, _, _ in one.sources}
+    behind = (*_behind(model, configs, held, merged=bool(portions)), *_behind_membranes(released, membranes))
     dtypes = tuple(sorted({one.info.dtype for one in written}))
     return Exported(out, len(written), out.stat().st_size, dtypes, job.merged, metadata, behind)
 
@@ -164,13 +167,13 @@ def _plan(model: ModelFolder, configs: Mapping[str, Mapping[str, object]], dtype
     tensors = {component: model.tensors(component) for component in model.components}
     places = single_file_places(configs, tensors)
     if not places:
-        hint = "There is one for Stable Diffusion 1.x, 2.x and XL."
+        hint = "There is one for Stable Diffusion, FLUX.1 and Chroma."
         raise ModelError("no single file is known for this kind of model", where=str(model.path), hint=hint)
     pieces: dict[str, list[tuple[str, str, SingleFilePlace]]] = {}
     for component, found in tensors.items():
         known = places.get(component, {})
         lost = sorted(name for name in found if name not in known and not name.endswith(COUNTING))
-        if lost and component not in BEHIND:
+        if lost and component not in BEHIND and (known or len(places) > 1):
             hint = "A loader of single files would not find it, so nothing was written."
             raise ModelError(f"{component}/{lost[0]} has no place in a single file", where=str(model.path), hint=hint)
         for name, place in known.items():
@@ -179,7 +182,7 @@ def _plan(model: ModelFolder, configs: Mapping[str, Mapping[str, object]], dtype
 
 
 def _piece(source: tuple[str, str, SingleFilePlace]) -> int:
-    return source[2].piece
+    return source[2].start
 
 
 def _written(
@@ -190,13 +193,13 @@ def _written(
 ) -> _Written:
     component, first, place = sources[0]
     infos = [tensors[component][one] for component, one, _ in sources]
-    whole = [place.piece for _, _, place in sources] == list(range(place.pieces))
-    if not whole or len({(info.shape, info.dtype) for info in infos}) > 1:
+    heights = [info.shape[0] if info.shape else 1 for info in infos]
+    starts = [place.start for _, _, place in sources] == [sum(heights[:number]) for number in range(len(heights))]
+    whole = len(sources) == 1 if place.rows is None else sum(heights) == place.rows
+    if not (starts and whole) or len({(info.shape[1:], info.dtype) for info in infos}) > 1:
         what = f"{component}/{first} cannot be put into {name!r} with what belongs there"
         raise ModelError(what, hint="The component is incomplete, or two of its tensors have one name there.")
     shape, stored = place.shape(infos[0].shape), infos[0].dtype
-    if place.pieces > 1:
-        shape = (shape[0] * place.pieces, *shape[1:])
     kind = _safetensors_name(dtype) if dtype and stored in FLOATS else stored
     return _Written(TensorInfo(name, shape, kind, ""), tuple(sources))
 
@@ -240,6 +243,8 @@ class _PackageTensors:
         if new.is_floating_point() and not bool(new.isfinite().all()):
             what = f"{component}/{name} has NaN or infinity, or numbers too large for {dtype_name(new)}"
             raise ModelError(what, where=str(self._model.path), hint="Write it with --dtype float32 or bfloat16.")
+        if place.form == "swapped":
+            new = halves_swapped(new)
         return tensor_bytes(new.T if place.form == "transposed" else new)
 
 
@@ -254,7 +259,9 @@ def _metadata(verification: Verification, membranes: str) -> dict[str, str]:
     }
 
 
-def _behind(model: ModelFolder, configs: Mapping[str, Mapping[str, object]], *, merged: bool) -> list[str]:
+def _behind(
+    model: ModelFolder, configs: Mapping[str, Mapping[str, object]], held: set[str], *, merged: bool
+) -> list[str]:
     found = [
         "the signature: this file is not signed; its metadata names the package",
         f"card, reports and evidence: {RELEASE}/ of the package has them",
@@ -264,6 +271,9 @@ def _behind(model: ModelFolder, configs: Mapping[str, Mapping[str, object]], *, 
     if prediction != "epsilon":
         found.append(f"what the model predicts ({prediction}): tell the program that reads the file")
     found += [f"{component}: no single file has it" for component in BEHIND if component in model.components]
+    apart = [one for one in model.components if one not in (*held, *BEHIND) and model.tensors(one)]
+    if apart:
+        found.append(f"{', '.join(apart)}: programs read them from files of their own")
     if (model.path / MASK).is_file():
         what = "an audit counts the merged membranes as changes of what it freezes"
         found.append(f"the freeze mask: {what if merged else 'fine-tunings are audited against the package'}")

@@ -1,6 +1,7 @@
-"""Names that one-file checkpoints of Stable Diffusion 1.x, 2.x and XL give tensors. Torch-free.
+"""Names that one-file checkpoints give tensors. Torch-free.
 
-They are those of the latent-diffusion code, of OpenAI's CLIP and of OpenCLIP, which ComfyUI, A1111 and Forge read:
+Those of transformers are in :mod:`publisher.api.bfl_names`. Those of Stable Diffusion 1.x, 2.x and XL are of the
+latent-diffusion code, of OpenAI's CLIP and of OpenCLIP, which ComfyUI, A1111 and Forge read:
 
     U-Net            model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight
     autoencoder      first_stage_model.encoder.down.0.block.0.norm1.weight
@@ -16,9 +17,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from publisher.api.bfl_names import transformer_places
+from publisher.api.file_places import Places, SingleFilePlace
 from publisher.api.models import TensorInfo
 from publisher.api.weight_names import modern
 
@@ -76,30 +78,6 @@ _FUSED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 _ENCODER_LAYER = re.compile(r"encoder\.layers\.(?P<number>\d+)\.(?P<layer>.+)\.(?P<leaf>weight|bias)")
 
 
-@dataclass(frozen=True)
-class SingleFilePlace:
-    """Where, and how, a one-file checkpoint keeps a tensor of a diffusers folder."""
-
-    name: str
-    """Name of the tensor in the file."""
-    piece: int = 0
-    """Which part of it, along its first axis."""
-    pieces: int = 1
-    """Number of tensors of the folder that it holds, all of one shape."""
-    form: Literal["same", "transposed", "convolution"] = "same"
-    """``convolution``: a matrix has two more axes of 1."""
-
-    def shape(self, own: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of one piece in the file, of a tensor's shape in the folder."""
-        if self.form == "transposed":
-            return own[::-1]
-        return (*own, 1, 1) if self.form == "convolution" else own
-
-
-Places = dict[str, SingleFilePlace]
-"""Name of a tensor in its component -> its place."""
-
-
 def single_file_places(
     configs: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, Mapping[str, TensorInfo]]
 ) -> dict[str, Places]:
@@ -110,11 +88,14 @@ def single_file_places(
         tensors: component -> its tensors by name.
 
     Returns:
-        Empty for models that are not of Stable Diffusion 1.x, 2.x or XL.
+        Of Stable Diffusion 1.x, 2.x and XL all parts, of 3, FLUX.1 and Chroma the transformer; empty for others.
     """
     pipeline = _PIPELINE.fullmatch(str(configs.get("model_index", {}).get("_class_name")))
     if pipeline is None:
-        return {}
+        entry = configs.get("model_index", {}).get("transformer")
+        kind = str(entry[1]) if isinstance(entry, (list, tuple)) and len(entry) == 2 else ""
+        places = transformer_places(kind, tensors.get("transformer", {}))
+        return {"transformer": places} if places else {}
     found = {
         "unet": _unet_places(configs.get("unet", {}), tensors.get("unet", {})),
         "vae": _vae_places(tensors.get("vae", {})),
@@ -182,12 +163,12 @@ def _clip_places(tensors: Iterable[str], prefix: str) -> Places:
     }
 
 
-def _open_clip_places(tensors: Iterable[str], prefix: str) -> Places:
-    found = {name: _open_clip_place(modern(name), f"{prefix}model.") for name in tensors}
+def _open_clip_places(tensors: Mapping[str, TensorInfo], prefix: str) -> Places:
+    found = {name: _open_clip_place(modern(name), info, f"{prefix}model.") for name, info in tensors.items()}
     return {name: place for name, place in found.items() if place}
 
 
-def _open_clip_place(name: str, prefix: str) -> SingleFilePlace | None:
+def _open_clip_place(name: str, info: TensorInfo, prefix: str) -> SingleFilePlace | None:
     if name in _OPEN_CLIP_WHOLE:
         return SingleFilePlace(prefix + _OPEN_CLIP_WHOLE[name])
     if name == "text_projection.weight":
@@ -197,7 +178,8 @@ def _open_clip_place(name: str, prefix: str) -> SingleFilePlace | None:
         return None
     block = f"{prefix}transformer.resblocks.{match['number']}"
     if match["layer"] in _FUSED:
-        return SingleFilePlace(f"{block}.attn.in_proj_{match['leaf']}", _FUSED.index(match["layer"]), len(_FUSED))
+        rows, piece = info.shape[0], _FUSED.index(match["layer"])
+        return SingleFilePlace(f"{block}.attn.in_proj_{match['leaf']}", piece * rows, len(_FUSED) * rows)
     layer = _OPEN_CLIP_LAYER.get(match["layer"], "")
     return SingleFilePlace(f"{block}.{layer}.{match['leaf']}") if layer else None
 

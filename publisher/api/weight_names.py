@@ -5,6 +5,7 @@
     others      diffusion_model.<layer>.lora_A.weight, lora_unet.<layer>.lora_down.weight
     kohya       lora_unet_<layer, _ for .>.lora_down.weight, .alpha, .dora_scale, .hada_w1_a, .lokr_w1, .diff, ...
     LDM         model.diffusion_model.<layer as one-file checkpoints call it>, in kohya's names too
+    BFL         double_blocks.0.img_attn.qkv.weight: three tensors in one, in ComfyUI's and kohya's names too
 
 A layer is one only if the published network has it: names are looked up, never guessed.
 """
@@ -15,6 +16,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+
+from publisher.api.file_places import SingleFilePlace
 
 WRAPPERS = ("base_model.model.", "_orig_mod.", "module.", "model.diffusion_model.", "diffusion_model.", "lora_unet.")
 """What peft, ``torch.compile``, data-parallel training and other programs put before a name."""
@@ -43,6 +46,8 @@ class Names:
 
     tensors: dict[str, str] = field(default_factory=dict)
     """Name in the published network -> name in the file."""
+    placed: set[str] = field(default_factory=set)
+    """Those of the published names whose tensors have another form or are rows of another in the file."""
     twice: list[str] = field(default_factory=list)
     """Published names that two tensors of the file stand for."""
     adapters: dict[str, set[str]] = field(default_factory=dict)
@@ -61,34 +66,49 @@ class Layers:
         tensors: names of its tensors.
         others: another name of a layer -> its name here, such as
             :func:`publisher.api.ldm_names.ldm_layers` returns them.
+        places: where a one-file checkpoint keeps its tensors, without a prefix, several of them in one.
     """
 
     def __init__(
-        self, component: str, tensors: Iterable[str], others: Mapping[str, str] = MappingProxyType({})
+        self,
+        component: str,
+        tensors: Iterable[str],
+        others: Mapping[str, str] = MappingProxyType({}),
+        places: Mapping[str, SingleFilePlace] = MappingProxyType({}),
     ) -> None:
         self._wrappers = (*WRAPPERS, f"{component}.")
         self.tensors = set(tensors)
         self._parts: dict[str, set[str]] = {}
         for name in self.tensors:
             self._parts.setdefault(name.rpartition(".")[0], set()).add(name)
-        self._others = others
-        own = {layer: layer for layer in self._parts}
-        self._stems = {name.replace(".", "_"): layer for name, layer in {**others, **own}.items()}
+        self._held: dict[str, list[str]] = {}
+        held: dict[str, dict[str, None]] = {}
+        for name, place in places.items():
+            self._held.setdefault(place.name, []).append(name)
+            held.setdefault(place.name.rpartition(".")[0], {})[name.rpartition(".")[0]] = None
+        self._others: dict[str, tuple[str, ...]] = {name: (layer,) for name, layer in others.items()}
+        self._others |= {name: tuple(layers) for name, layers in held.items() if name}
+        own: dict[str, tuple[str, ...]] = {layer: (layer,) for layer in self._parts}
+        self._stems = {name.replace(".", "_"): layers for name, layers in {**self._others, **own}.items()}
 
     def sort(self, names: Iterable[str]) -> Names:
         """Say of every tensor in a file what it is."""
         found = Names()
         for name in sorted(names):
             bare = self._bare(name)
-            published = self._published(_SAVED.sub("", bare))
-            if published in self.tensors:
-                if published in found.tensors:
-                    found.twice.append(published)
-                found.tensors[published] = name
+            saved = _SAVED.sub("", bare)
+            published = self._published(saved)
+            for one in published:
+                if one in found.tensors:
+                    found.twice.append(one)
+                found.tensors[one] = name
+            if published:
+                found.placed |= set(published) if saved in self._held and saved not in self.tensors else set()
             elif name.startswith(TEXT) or bare.startswith(TEXT):
                 found.text.append(name)
-            elif layer := self._layer(bare):
-                found.adapters.setdefault(layer, set()).update(self._touched(layer, name))
+            elif layers := self._layer(bare):
+                for layer in layers:
+                    found.adapters.setdefault(layer, set()).update(self._touched(layer, name))
             else:
                 found.other.append(name)
         return found
@@ -98,25 +118,30 @@ class Layers:
             name = name.removeprefix(next(one for one in self._wrappers if name.startswith(one)))
         return name
 
-    def _published(self, name: str) -> str:
-        """Return a tensor's published name, its own where it has none."""
+    def _published(self, name: str) -> tuple[str, ...]:
+        """Return the published tensors that a tensor holds; none: it is none of them."""
+        if name in self.tensors:
+            return (name,)
+        if name in self._held:
+            return tuple(self._held[name])
         layer, _, leaf = name.rpartition(".")
-        return name if name in self.tensors or layer not in self._others else f"{self._others[layer]}.{leaf}"
+        names = [f"{one}.{leaf}" for one in self._others.get(layer, ())]
+        return tuple(names) if len(names) == 1 and names[0] in self.tensors else ()
 
-    def _layer(self, name: str) -> str:
+    def _layer(self, name: str) -> tuple[str, ...]:
         for prefix in KOHYA:
             if name.startswith(prefix):
-                return self._stems.get(name.removeprefix(prefix).partition(".")[0], "")
+                return self._stems.get(name.removeprefix(prefix).partition(".")[0], ())
         if old := _PROCESSOR.fullmatch(name):
             layer = f"{old['block']}.{old['layer']}"
-            return next((one for one in (layer, f"{layer}.0") if one in self._parts), "")
+            return next(((one,) for one in (layer, f"{layer}.0") if one in self._parts), ())
         while "." in name:
             name = name.rpartition(".")[0]
             if name in self._parts:
-                return name
+                return (name,)
             if name in self._others:
                 return self._others[name]
-        return ""
+        return ()
 
     def _touched(self, layer: str, name: str) -> set[str]:
         """Return what an adapter acts on: a LoRA on the layer's weight, an unknown kind on all of the layer."""

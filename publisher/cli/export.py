@@ -25,7 +25,7 @@ DTYPES = ("float32", "float16", "bfloat16")
     "form",
     type=click.Choice(["single-file"]),
     required=True,
-    help="The form: one .safetensors file in LDM names.",
+    help="The form: one .safetensors file in the names of the original code.",
 )
 @with_trust
 @click.option("--dtype", type=click.Choice(DTYPES), help="Of all tensors.  [default: as they are stored]")
@@ -50,8 +50,9 @@ def export(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Write a package of Stable Diffusion 1.x, 2.x or XL as one checkpoint file, for ComfyUI, A1111 and Forge.
+    """Write a package as one checkpoint file, for ComfyUI, A1111 and Forge.
 
+    Of Stable Diffusion 1.x, 2.x and XL it is the whole model; of 3, FLUX.1 and Chroma the transformer alone.
     PACKAGE is a folder, or hf:ORG/NAME@ and a tag or commit; it is verified first. OUT is a new .safetensors file.
     Signature, card, reports, scheduler and tokenizer stay behind; the file's metadata names the package and its
     digest. No single file can open membranes by the prompt: say what is to become of them. One tensor is in memory at

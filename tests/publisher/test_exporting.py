@@ -79,6 +79,25 @@ def test_diffusers_and_the_audit_find_the_packages_tensors(
     assert [one.status for one in weights.frozen] == ["equal"]
 
 
+@pytest.mark.parametrize("kind", ["flux-1", "chroma", "stable-diffusion-3"])
+def test_a_transformer_is_written_alone_and_found_whole_by_the_audit(kind: str, tmp_path: Path) -> None:
+    """Names are held against diffusers' converter in ``test_ldm_names.py``: it knows the published widths alone."""
+    package = release(tmp_path / "released", kind)
+    done = export(package.folder, tmp_path / "m.safetensors", package.key)
+    own, written = stored(package.folder), load_file(done.path)
+    of_sd3, of_flux = "joint_blocks.0.x_block.attn.qkv.weight", "double_blocks.0.img_attn.qkv.weight"
+    first = of_sd3 if kind == "stable-diffusion-3" else of_flux
+    parts = [own["transformer"][f"transformer_blocks.0.attn.to_{one}.weight"] for one in "qkv"]
+    assert torch.equal(written[first], torch.cat(parts))
+    assert sum(one.numel() for one in written.values()) == sum(one.numel() for one in own["transformer"].values())
+    apart = ", ".join(sorted(set(own) - {"transformer"}))
+    assert f"{apart}: programs read them from files of their own" in done.behind
+    found = audit(done.path, *package)
+    (weights,) = found.weights
+    assert (found.verdict, weights.unexpected, weights.free.equal) == ("complies", (), len(own["transformer"]) - 1)
+    assert [one.status for one in weights.frozen] == ["equal"]
+
+
 def test_the_file_names_its_package_and_equal_packages_give_equal_files(xl: Released, tmp_path: Path) -> None:
     one, other = (export(xl.folder, tmp_path / f"{name}.safetensors", xl.key) for name in ("a", "b"))
     assert one.path.read_bytes() == other.path.read_bytes()

@@ -14,7 +14,7 @@ from publisher.auditing import audit
 from publisher.cli import main
 from publisher.exporting import export
 from support.auditing import TO_K, Check, K, V, network, reasons, save, statuses
-from support.single_files import HELD, Released, release
+from support.single_files import HELD, HELD_IN_ONE, Released, release
 
 LDM_HELD = "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
 FUSED = "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight"
@@ -96,6 +96,78 @@ def test_a_second_averaged_set_of_weights_withholds_the_answer(
     found = audit(save(tmp_path / "m.safetensors", single | averaged), *xl)
     assert found.verdict == "undecided"
     assert "a second set of weights" in reasons(found)["m.safetensors"]
+
+
+# Transformers: several tensors in one
+
+
+QKV = "double_blocks.0.img_attn.qkv.weight"
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory: pytest.TempPathFactory) -> Released:
+    return release(tmp_path_factory.mktemp("audit-flux"), "flux-1")
+
+
+@pytest.fixture(scope="module")
+def in_one(flux: Released) -> dict[str, torch.Tensor]:
+    """The transformer of FLUX.1 as one file."""
+    return load_file(export(flux.folder, flux.folder.with_name("single.safetensors"), flux.key).path)
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "diffusion_model."])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn])
+def test_a_transformer_is_compared_under_every_prefix_and_in_eight_bits(
+    flux: Released, in_one: dict[str, torch.Tensor], tmp_path: Path, prefix: str, dtype: torch.dtype
+) -> None:
+    tensors = {prefix + name: one.to(dtype) for name, one in in_one.items()}
+    found = audit(save(tmp_path / "m.safetensors", tensors), *flux)
+    (weights,) = found.weights
+    kind = {torch.float32: None, torch.bfloat16: "BF16", torch.float8_e4m3fn: "F8_E4M3"}[dtype]
+    assert (found.verdict, weights.unexpected, weights.free.changed, weights.free.missing) == ("complies", (), 0, 0)
+    assert [(one.name, one.cast or None) for one in weights.frozen] == [(HELD_IN_ONE, kind)]
+
+
+def test_a_change_of_some_rows_is_one_of_their_own_tensor(
+    flux: Released, in_one: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    rows = in_one[QKV].shape[0] // 3
+    last = "final_layer.adaLN_modulation.1.weight"
+    for start, verdict in ((0, "complies"), (rows, "does-not-comply"), (2 * rows, "complies")):
+        changed = in_one[QKV].clone()
+        changed[start] += 1
+        found = audit(save(tmp_path / "m.safetensors", {**in_one, QKV: changed}), *flux)
+        assert (found.verdict, found.weights[0].free.changed) == (verdict, int(verdict == "complies"))
+    half = torch.cat(in_one[last].chunk(2)[::-1])
+    assert audit(save(tmp_path / "m.safetensors", {**in_one, last: half}), *flux).weights[0].free.changed == 1
+
+
+def test_a_file_of_another_width_has_other_shapes_and_no_crash(
+    flux: Released, in_one: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    found = audit(save(tmp_path / "m.safetensors", {name: one[:4] for name, one in in_one.items()}), *flux)
+    assert found.verdict == "not-comparable"
+
+
+@pytest.mark.parametrize(
+    ("layer", "frozen"),
+    [
+        ("lora_unet_double_blocks_0_img_attn_qkv", True),
+        ("diffusion_model.double_blocks.0.img_attn.qkv", True),
+        ("transformer.transformer_blocks.0.attn.to_k", True),
+        ("lora_unet_double_blocks_0_txt_attn_qkv", False),
+        ("lora_unet_single_blocks_0_linear1", False),
+        ("transformer.transformer_blocks.0.attn.to_q", False),
+    ],
+)
+def test_an_adapter_of_a_fused_layer_acts_on_all_that_is_in_it(
+    flux: Released, tmp_path: Path, layer: str, *, frozen: bool
+) -> None:
+    pair = ("lora_down", "lora_up") if layer.startswith("lora_unet") else ("lora_A", "lora_B")
+    upload = save(tmp_path / "lora.safetensors", {f"{layer}.{one}.weight": torch.ones(4, 4) for one in pair})
+    found = audit(upload, *flux)
+    assert found.verdict == ("does-not-comply" if frozen else "complies")
+    assert found.adapters[0].frozen_layers == ((HELD_IN_ONE.removesuffix(".weight"),) if frozen else ())
 
 
 # Eight bits

@@ -1,4 +1,4 @@
-"""The other parts of a model in a one-file checkpoint: its autoencoder and text encoders, under the file's names."""
+"""Parts of a model in a one-file checkpoint under the file's names, read as the published parts have them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from publisher.api import TensorInfo
-from publisher.api.ldm_names import Places
+from publisher.api.file_places import Places
 from publisher.safeguards.freeze_mask.audit.comparing import Weights, tally
 from publisher.safeguards.freeze_mask.audit.records import ComponentAudit
 
@@ -18,29 +18,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlacedWeights(Weights):
-    """Tensors of a component as a one-file checkpoint keeps them, read as the component has them."""
+    """Tensors of a component as a one-file checkpoint keeps them, read as the component has them.
+
+    What has no place is read as it is.
+    """
 
     places: Places
 
     @property
     def stored(self) -> frozenset[str]:
         """Names in the file that were read."""
-        return frozenset(self.places[name].name for name in self.tensors)
+        return frozenset(info.name for info in self.tensors.values())
 
     def read(self, name: str) -> torch.Tensor:
-        """Read one tensor to the CPU, in its stored dtype: of a fused one its own piece."""
+        """Read one tensor to the CPU, in its stored dtype: of a fused one its own rows."""
         from safetensors import safe_open
 
-        info, place = self.tensors[name], self.places[name]
+        info, place = self.tensors[name], self.places.get(name)
+        if place is None:
+            return super().read(name)
         with safe_open(self.files[info.file], framework="pt") as file:
-            if place.pieces == 1:
+            if place.rows is None:
                 tensor: torch.Tensor = file.get_tensor(place.name)
             else:
-                part, rows = file.get_slice(place.name), info.shape[0]
-                tensor = part[place.piece * rows : (place.piece + 1) * rows]
+                tensor = file.get_slice(place.name)[place.start : place.start + info.shape[0]]
         if place.form == "transposed":
             return tensor.T.contiguous()
-        return tensor.reshape(info.shape)
+        return halves_swapped(tensor) if place.form == "swapped" else tensor.reshape(info.shape)
+
+
+def halves_swapped(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor whose first axis has its second half first, in any dtype."""
+    import torch
+
+    half, found = len(tensor) // 2, torch.empty_like(tensor)
+    found[:half], found[half:] = tensor[half:], tensor[:half]
+    return found
 
 
 def placed(places: Places, published: Weights, headers: Mapping[str, TensorInfo], root: Path) -> PlacedWeights:
@@ -57,10 +70,8 @@ def placed(places: Places, published: Weights, headers: Mapping[str, TensorInfo]
         info = headers.get(place.name)
         if info is not None:
             own = published.tensors[name].shape
-            whole = place.shape(own)
-            fitting = (whole[0] * place.pieces, *whole[1:]) if whole else whole
             matrix = place.form == "convolution" and info.shape == own
-            found[name] = replace(info, shape=own if matrix or info.shape == fitting else info.shape)
+            found[name] = replace(info, shape=own if matrix or info.shape == place.shape(own) else info.shape)
     return PlacedWeights(found, {info.file: root / info.file for info in found.values()}, places)
 
 
