@@ -15,16 +15,20 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from publisher.api import Latents
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.process import read_process
 from publisher.api.diffusion.text import Text
+from publisher.model.folder import read_configs
+from publisher.registry import load_registry
+from publisher_emoji import model_folder
 from publisher_membrane_bundle.data import AnchorMix
 from publisher_membrane_bundle.ddim import Ddim
 from publisher_membrane_bundle.exact import Exact
@@ -41,6 +45,12 @@ SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_
 OTHERS = tuple(f"other {i}" for i in range(8))
 NAMES = ("published", "published, no gc", "exact", "pool")
 CPU = torch.device("cpu")
+
+
+def tiny_denoiser(size: int) -> Denoiser:
+    """Return that network with the anatomy of a Stable Diffusion 1.x of its size."""
+    _, anatomy = load_registry().recognise(read_configs(model_folder()), "embedded:emoji")
+    return Denoiser(tiny_unet(size), replace(anatomy, latents=Latents(4, size, size)))
 
 
 def tiny_unet(size: int) -> UNet2DConditionModel:
@@ -114,8 +124,8 @@ def _published(name: str, params: MembraneParams, size: int, seed: int) -> Conte
 
 
 def _ours(name: str, params: MembraneParams, size: int, seed: int) -> Contender:
-    denoiser, known = Denoiser(tiny_unet(size)), texts()
-    membranes = Membranes(find_layers(denoiser.network), ["target"], 1, 1.0, CPU)
+    denoiser, known = tiny_denoiser(size), texts()
+    membranes = Membranes(find_layers(denoiser.network, denoiser.anatomy), ["target"], 1, 1.0, CPU)
     membranes.sample(0, torch.Generator().manual_seed(seed))
     objective = Objective(denoiser, membranes, known, params.eta, params.lam, params.anchors.uncond)
     ddim = Ddim(read_process("DDIMScheduler", SCHEDULER), params.denoising_steps, params.denoising_guidance)
@@ -143,7 +153,7 @@ def _ours(name: str, params: MembraneParams, size: int, seed: int) -> Contender:
 
 def quality(opened: Callable[[Tensor, Tensor, Text], Tensor], size: int) -> tuple[float, float]:
     """Erase residual and change of other texts, at 12 noisy latents of the frozen network's own trajectories."""
-    frozen, known, ddim = Denoiser(tiny_unet(size)), texts(), Ddim(read_process("DDIMScheduler", SCHEDULER), 30, 3.0)
+    frozen, known, ddim = tiny_denoiser(size), texts(), Ddim(read_process("DDIMScheduler", SCHEDULER), 30, 3.0)
     x = torch.randn(4, 4, size, size, generator=torch.Generator().manual_seed(2))
     residual, start, changed, effect = 0.0, 0.0, 0.0, 0.0
     for place in range(30):

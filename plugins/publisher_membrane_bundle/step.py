@@ -12,12 +12,14 @@ from publisher.api.diffusion.process import require_trainable
 from publisher.api.membranes import (
     FOLDER,
     INDEX,
+    PREFIX,
     Host,
     Membrane,
     MembraneEntry,
     MembraneIndex,
     find_hosts,
     membrane_bytes,
+    of_transformer,
     parse_membrane_bytes,
     read_sizes,
     require_fit,
@@ -108,7 +110,10 @@ class MembraneBundle(Step[MembraneParams]):
         hosts = find_hosts(ctx.model)
         files = {concept: self.files[name].read_bytes() for concept, name in params.reuse.items()}
         for concept, data in files.items():
-            require_fit(parse_membrane_bytes(data, params.reuse[concept]), hosts, params.reuse[concept])
+            membrane = parse_membrane_bytes(data, params.reuse[concept])
+            require_fit(membrane, hosts, params.reuse[concept])
+            if of_transformer(membrane) and PREFIX.encode() in data:  # kohya's names of FLUX.1
+                files[concept] = membrane_bytes(membrane)
         files |= _trained(params, ctx, chosen)
         # What is served and merged is what the files hold.
         membranes = {one.id: parse_membrane_bytes(files[one.id], _file(one)) for one in chosen}

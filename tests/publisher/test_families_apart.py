@@ -13,6 +13,7 @@ NAMED = {
     "testing/sample.py": "a report of a model of Stable Diffusion",
     "testing/tiny.py": "a very small model of Stable Diffusion",
     "api/membranes/__init__.py": "kohya's names of adapters begin so",
+    "api/membranes/kohya_flux.py": "kohya's names of adapters begin so",
     "api/membranes/names.py": "diffusers' names of adapters begin so",
     "api/membranes/parts.py": "kohya's names of adapters begin so",
     "safeguards/membranes/lora.py": "kohya's and diffusers' names of adapters begin so",

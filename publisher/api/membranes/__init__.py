@@ -11,13 +11,15 @@
 A file of a U-Net is what the authors' code writes, a kohya LoRA of the UNet alone: for each host
 ``<stem>.lora_down.weight``, ``<stem>.lora_up.weight`` and ``<stem>.alpha``, where the stem is ``lora_unet_`` and the
 module's path with ``_`` for ``.``; metadata ``prompts``, ``rank``, ``alpha``. A file of a transformer has the names of
-diffusers, ``transformer.<path>.lora_A.weight``: see ``names.py``. Importing this module imports no torch.
+diffusers, ``transformer.<path>.lora_A.weight``: see ``names.py``, and ``kohya_flux.py`` for other names of FLUX.1.
+Importing this module imports no torch.
 """
 
 from __future__ import annotations
 
 from publisher.api.membranes.hosts import Size, find_hosts, hosts_among, misfits, read_sizes, require_fit, sizes_of
 from publisher.api.membranes.index import FOLDER, INDEX, STOP_WORDS, MembraneEntry, MembraneIndex, Transport
+from publisher.api.membranes.kohya_flux import fused
 from publisher.api.membranes.names import ADAPTER, FACTORS, PARTS, is_stem, kohya_parts, read_adapter, stem_in
 from publisher.api.membranes.parts import PREFIX, TRANSFORMER, Branch, Host, Membrane, MembraneFileError, stem_of
 from publisher.api.membranes.reading import parse_membrane, parse_membrane_bytes, read_membrane
@@ -43,6 +45,7 @@ __all__ = [
     "Transport",
     "bundled",
     "find_hosts",
+    "fused",
     "hosts_among",
     "is_stem",
     "kohya_parts",

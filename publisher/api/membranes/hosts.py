@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.api.families import Anatomy
+from publisher.api.membranes.kohya_flux import is_fused, shares
 from publisher.api.membranes.names import kohya_parts, stem_in
 from publisher.api.membranes.parts import Host, Membrane, MembraneFileError
 from publisher.api.models import ModelInfo
@@ -102,12 +103,13 @@ def read_sizes(path: Path) -> dict[str, Size]:
             shapes = kohya_parts({name: file.get_slice(name).get_shape() for name in names})
     except (OSError, SafetensorError) as error:
         raise MembraneFileError(f"cannot be read as safetensors: {error}", where=str(path)) from error
-    found = {}
+    found: dict[str, Size] = {}
     for stem in sorted({stem_in(name) for name in shapes}):
         up, down = shapes.get(f"{stem}.lora_up.weight", ()), shapes.get(f"{stem}.lora_down.weight", ())
         if len(up) < 2 or len(up) != len(down):
             raise MembraneFileError(f"is no membrane: {stem!r} has not both factors", where=str(path))
-        found[stem] = Size(up[0], down[1], conv=len(up) == 4)
+        parts = shares(stem, up[0], down[1]) if is_fused(stem) else [(stem, slice(0, up[0]))]
+        found |= {name: Size(rows.stop - rows.start, down[1], conv=len(up) == 4) for name, rows in parts}
     return found
 
 

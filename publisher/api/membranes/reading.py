@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from publisher.api.membranes.kohya_flux import split
 from publisher.api.membranes.names import ADAPTER, PARTS, is_stem, kohya_parts, read_adapter, stem_in
 from publisher.api.membranes.parts import PREFIX, TRANSFORMER, Branch, Membrane, MembraneFileError
 from publisher.program import command
@@ -23,7 +24,7 @@ _DTYPES = ("torch.float64", "torch.float32", "torch.float16", "torch.bfloat16")
 def read_membrane(path: Path) -> Membrane:
     """Read a membrane file: the authors', ours, or any LoRA of a denoiser without text encoder parts.
 
-    Of a U-Net it has kohya's names, of a transformer those of diffusers.
+    Of a U-Net it has kohya's names, of a transformer those of diffusers; of FLUX.1 it may have kohya's.
 
     Raises:
         MembraneFileError: not there, not safetensors, keys or shapes that are none of a membrane's, NaN or infinity.
@@ -78,7 +79,7 @@ def parse_membrane(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], w
             where=where,
             hint=_why_none(set(tensors)),
         )
-    branches = {stem: _branch(tensors, stem, where) for stem in stems}
+    branches = split({stem: _branch(tensors, stem, where) for stem in stems})
     prompts = _prompts(metadata, where)
     return Membrane(branches, prompts, {key: value for key, value in sorted(metadata.items()) if key not in own})
 

@@ -7,7 +7,8 @@ The same numbers go by two kinds of names:
     lora_unet_<path, _ for .>.lora_up.weight     unet.<path>.lora_B.weight
     lora_unet_<path, _ for .>.alpha              the file's lora_adapter_metadata; without it alpha is the rank
 
-Membranes of a transformer have the names of diffusers from the start, with ``transformer.`` for ``unet.``.
+Membranes of a transformer have the names of diffusers from the start, with ``transformer.`` for ``unet.``. Those of
+FLUX.1 can have kohya's too.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from publisher.api.membranes import (
     Membrane,
     MembraneFileError,
     bundled,
+    fused,
     membrane_bytes,
     membrane_metadata,
     membrane_tensors,
@@ -123,11 +125,14 @@ def lora_bytes(membrane: Membrane, form: Form, dtype: torch.dtype, hosts: Mappin
         membrane: with one alpha / rank of 1 for all layers, as :func:`fixed_strength` makes it.
         form: of the keys.
         dtype: of the tensors.
-        hosts: of the model that it is for: where diffusers' keys take the modules' paths from. Not used for kohya.
+        hosts: of the model that it is for: where diffusers' keys take the modules' paths from. For kohya's they say
+            how large layers of FLUX.1 are that have no branch.
 
     Raises:
-        MembraneFileError: a number is too large for the dtype.
+        MembraneFileError: a number is too large for the dtype, or kohya has no names for the membrane's layers.
     """
+    if form == "kohya" and of_transformer(membrane):
+        membrane = fused(membrane, hosts)
     tensors, metadata = membrane_tensors(membrane, dtype), membrane_metadata(membrane)
     if form == "diffusers" and not of_transformer(membrane):
         tensors = {
@@ -139,4 +144,6 @@ def lora_bytes(membrane: Membrane, form: Form, dtype: torch.dtype, hosts: Mappin
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise MembraneFileError(f"{name}: a number is too large for {str(dtype).removeprefix('torch.')}")
-    return membrane_bytes(membrane, dtype) if of_transformer(membrane) else safetensors_bytes(tensors, metadata)
+    if form == "diffusers" and of_transformer(membrane):
+        return membrane_bytes(membrane, dtype)
+    return safetensors_bytes(tensors, metadata)

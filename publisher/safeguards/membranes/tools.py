@@ -132,14 +132,13 @@ def convert(
         model: that it is for. The keys of diffusers need it for a U-Net; what does not fit it is refused.
 
     Raises:
-        UsageError: diffusers' keys of a U-Net without a model, or kohya's of a transformer.
-        MembraneFileError: the membranes do not go together or do not fit, or a number is too large for the dtype.
+        UsageError: diffusers' keys of a U-Net without a model.
+        MembraneFileError: the membranes do not go together or do not fit, a number is too large for the dtype, or
+            kohya has no names for their layers.
     """
     own = any(of_transformer(portion.membrane) for portion in portions)
     if form == "diffusers" and model is None and not own:
         raise UsageError("the names of diffusers need the model's layers", hint="Give the model with --model.")
-    if form == "kohya" and own:
-        raise UsageError("there are no names of kohya that diffusers reads for this model", hint="Use: --to diffusers")
     hosts = find_hosts(model) if model else {}
     for portion in portions if model else ():
         require_fit(portion.membrane, hosts, str(portion.path))
