@@ -248,6 +248,9 @@ def families_page() -> str:
     for name, what in NEEDS.items():
         cells = ["no" if name in family.lacks else "yes" for family in families]
         lines.append(f"| {what} (`{name}`) | {' | '.join(cells)} |")
+    said = {"": "no", "denoiser": "of the denoiser", "all": "of all parts"}
+    cells = [said[family.single_file] for family in families]
+    lines.append(f"| [single files](../how-to/single-file.md), written and audited | {' | '.join(cells)} |")
     for kind in ("step", "attack"):
         for one in ours:
             needs = one.cls.requires.needs if one.kind == "step" else getattr(one.cls, "needs", ())

@@ -348,12 +348,15 @@ class ModelFamily(ABC):
         name: such as ``"stable-diffusion-1"``.
         version: raise it when it recognises, names or calls differently.
         lacks: capability that its models do not have -> why, in words that follow a colon.
+        single_file: what of its models a one-file checkpoint holds under names that are known here: ``"all"``, the
+            ``"denoiser"``, or nothing.
     """
 
     name: ClassVar[str]
     version: ClassVar[str]
     summary: ClassVar[str] = ""
     lacks: ClassVar[Mapping[Capability, str]] = {}
+    single_file: ClassVar[Literal["", "denoiser", "all"]] = ""
 
     @abstractmethod
     def recognise(self, configs: Configs) -> Anatomy | None:

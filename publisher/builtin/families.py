@@ -83,6 +83,7 @@ class StableDiffusion(ModelFamily):
     addition: ClassVar[str | None] = None
     """What the U-Net adds to its time embedding."""
     lacks: ClassVar[Mapping[Capability, str]] = {"text-entry": "text enters in every block, by cross-attention"}
+    single_file = "all"
 
     def recognise(self, configs: Configs) -> Anatomy | None:
         """Return the parts, or None; :meth:`why_not` says why."""

@@ -183,6 +183,7 @@ class PackedFlow(ModelFamily):
     t5: ClassVar[str]
     """Folder of T5."""
     lacks: ClassVar[Mapping[Capability, str]] = _LACKS
+    single_file = "denoiser"
 
     def recognise(self, configs: Configs) -> Anatomy | None:
         """Return the parts, or None; :meth:`why_not` says why.

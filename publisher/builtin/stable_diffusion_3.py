@@ -78,6 +78,7 @@ class StableDiffusion3(ModelFamily):
         "cross-attention": "attention reads latents and text together, and its text rows change from block to block",
         "clip-text": "T5's rows, or zeros in their place, stand behind those of CLIP",
     }
+    single_file = "denoiser"
 
     def recognise(self, configs: Configs) -> Anatomy | None:
         """Return the parts, or None; :meth:`why_not` says why.

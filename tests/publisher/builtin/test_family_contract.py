@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from publisher.api import ImageRequest, denoiser_of
+from publisher.api.ldm_names import single_file_places
 from publisher.api.membranes import Transport
 from publisher.errors import ModelError
+from publisher.model.folder import read_configs
 from publisher.registry import load_registry
 from publisher.runtime.generate import generate
 from publisher.runtime.pipelines import load
@@ -66,6 +68,19 @@ def test_membranes_follow_the_positive_prompt_alone_and_shut_ones_change_no_byte
     for one, request in zip(found[2:], requests[2:], strict=True):
         wanted = generate(pipeline, [request])
         assert (one.int() - wanted.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_single_file_has_a_place_for_what_the_page_of_families_says(
+    family: str, tested: dict[str, PluginUnderTest]
+) -> None:
+    """The places themselves are held against diffusers' converters in ``test_ldm_names.py``."""
+    model = tested[family].model.base
+    tensors = {name: dict(model.tensors(name)) for name in model.components if model.tensors(name)}
+    places = single_file_places(read_configs(tested[family].place), tensors)
+    said = FAMILIES[family].single_file
+    held = {"": set(), "denoiser": {model.anatomy.denoiser}, "all": set(tensors)}[said]
+    assert {name: set(found) for name, found in places.items()} == {name: set(tensors[name]) for name in held}
 
 
 STEPS = {
