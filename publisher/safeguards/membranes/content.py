@@ -40,7 +40,7 @@ class ContentScorer:
         self._anatomy, self._entries, self._transport = anatomy, tuple(entries), transport
         self._strengths = torch.tensor([entry.strength for entry in self._entries])
         self._words = {
-            name: [_words(getattr(pipeline, name), entry.words, transport.stop_words) for entry in self._entries]
+            name: [content_words(getattr(pipeline, name), entry.words, transport.stop_words) for entry in self._entries]
             for name in _tokenizers(anatomy)
         }
         self._concepts: dict[object, list[Tensor]] = {}
@@ -137,7 +137,7 @@ def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[frozenset[int]]:
     return [frozenset(ids) - special for ids in read]
 
 
-def _words(tokenizer: Any, words: Sequence[str], stop_words: Sequence[str]) -> list[frozenset[int]]:
+def content_words(tokenizer: Any, words: Sequence[str], stop_words: Sequence[str]) -> list[frozenset[int]]:
     """Return the token ids of every form of each word, without those of stop words unless there are no others.
 
     A form that the vocabulary cannot write is left out, unless it can write none: then what is unknown opens.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from publisher.errors import ModelError
 from publisher.runtime.pipelines import load, twin
 from publisher.safeguards.membranes.attached import attach
 from publisher.safeguards.membranes.branches import PromptUnknownError
-from publisher.safeguards.membranes.content import content_mask
-from publisher.safeguards.membranes.transport import word_forms
+from publisher.safeguards.membranes.content import content_mask, content_words
+from publisher.safeguards.membranes.transport import overlap, word_forms
 from support.anatomies import anatomy_of
 from support.attaching import images, members_for, merged
 from support.tiny_sd3 import save_tiny_sd3
@@ -32,6 +33,44 @@ def loaded_sd3(tmp_path_factory: pytest.TempPathFactory) -> Any:
     pipeline = load(folder, anatomy_of(folder), torch.device("cpu"), torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@pytest.fixture(scope="module")
+def loaded_flux(tiny_family: Callable[[str], Path]) -> Any:
+    folder = tiny_family("flux-1")
+    pipeline = load(folder, anatomy_of(folder), torch.device("cpu"), torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.mark.parametrize("options", [{}, {"true_cfg_scale": 3.0, "negative_prompt": ["a pizza", "a dog"]}])
+def test_negative_prompts_that_are_encoded_last_and_run_apart_are_not_heard(
+    loaded_flux: Any, options: dict[str, Any]
+) -> None:
+    flux = twin(loaded_flux)
+    options = {**options, "height": 32, "width": 32, "num_images_per_prompt": 2, "max_sequence_length": 16}
+    prompts = ["a dog", "a pizza"]
+    base = images(flux, prompts, **options)
+    told: list[str] = []
+    with attach(flux, members(flux), OVERLAP) as attached:
+        plain = type(flux).plain_class.encode_prompt
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                type(flux).plain_class, "encode_prompt", lambda *given, **named: _told(told, plain, given, named)
+            )
+            generated = images(flux, prompts, **options)
+        assert attached.last is not None
+        assert attached.last.matrix.tolist() == [[0.0, 0.0], [1.0, 0.0]]
+    assert torch.equal(generated[:2], base[:2])
+    alone = twin(loaded_flux)
+    alone.transformer = merged(flux.transformer, members(flux), [1.0, 0.0], flux.anatomy)
+    torch.testing.assert_close(generated[2:], images(alone, prompts, **options)[2:], atol=1e-4, rtol=0)
+    assert told[-1] == str(options.get("negative_prompt", prompts))
+
+
+def _told(told: list[str], plain: Any, given: Any, named: dict[str, Any]) -> Any:
+    told.append(str(named.get("prompt", given[1:2])))
+    return plain(*given, **named)
 
 
 @pytest.fixture
@@ -80,6 +119,26 @@ def test_words_open_in_capitals_and_by_the_cosine_of_their_content(sd3: Any) -> 
     assert same == pytest.approx(1.0)
     assert other < 0.9
     assert {" pizza", "Pizza", " PIZZA"} < set(word_forms("pizza"))
+
+
+def test_a_byte_level_vocabulary_knows_a_word_at_the_start_and_after_a_space() -> None:
+    from transformers import Qwen2Tokenizer
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    merges = [("c", "a"), ("ca", "t"), ("\u0120", "cat"), ("C", "a"), ("Ca", "t")]
+    pieces = [*bytes_to_unicode().values(), *(first + second for first, second in merges), "<|endoftext|>"]
+    tokenizer = Qwen2Tokenizer(vocab={piece: number for number, piece in enumerate(pieces)}, merges=merges)
+    prompts = ["cat", "a cat", "Cat on a mat", "A CAT", "a dog"]
+    read = [_ids(tokenizer, prompt) for prompt in prompts]
+    assert not read[0] & read[1]  # another token after a space
+    words = content_words(tokenizer, ("cat",), ())
+    *same, other = overlap(read, words).tolist()
+    assert same == [1, 1, 1, 1]
+    assert other <= 0.5  # the space alone
+
+
+def _ids(tokenizer: Any, text: str) -> frozenset[int]:
+    return frozenset(tokenizer(text, add_special_tokens=False).input_ids)
 
 
 def test_padding_and_start_tokens_are_no_content(sd3: Any) -> None:
