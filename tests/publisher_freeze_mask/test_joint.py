@@ -34,6 +34,17 @@ def test_heads_are_rows_of_queries_keys_and_values_of_image_and_text(model: Mode
     assert any(tensor.rows for tensor in mask.frozen)
 
 
+@pytest.mark.parametrize("family", ["flux-1", "chroma"])
+def test_heads_are_counted_in_double_and_single_blocks(family: str, tiny_family: Callable[[str], Path]) -> None:
+    other = open_model(tiny_family(family))
+    headed = {name: one for name, one in candidates(parse(granularity="head"), other).items() if one.rows}
+    assert {name.partition(".")[0] for name in headed} == {"transformer_blocks", "single_transformer_blocks"}
+    config = other.config("transformer")
+    assert {(one.rows, len(one.units())) for one in headed.values()} == {
+        (config["attention_head_dim"], config["num_attention_heads"])
+    }
+
+
 def test_fixed_positions_and_tensors_of_one_axis_are_no_candidates(model: Model) -> None:
     found, flat = candidates(parse(), model), [i for i in model.tensors("transformer").values() if len(i.shape) == 1]
     assert "pos_embed.pos_embed" not in found
