@@ -8,7 +8,9 @@ Rows come from the pipeline's own ``encode_prompt``, in the dtype that the model
 (:class:`publisher.api.TextBlock`): SD3 has its two CLIPs side by side, and T5 behind them in the same space.
 
 Which rows count: every word, the end token, and the mean of the padding with the padding's count as its weight. T5
-reads in both directions and without a mask, so words before the concept and all padding carry it too.
+reads in both directions and without a mask, so words before the concept and all padding carry it too. A causal language
+model has no end token, but a template whose end stands behind the prompt: each of its rows counts like an end token.
+Rows that a mask leaves out and nothing reads do not count. Where a norm comes before the map, c is what it returns.
 
 A concept's row is paired with a target's by the tokens: equal ones from the start, equal ones from the end, and between
 them one after the other. The concept's last word becomes the target's last; those for which nothing is left become it
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -58,7 +61,7 @@ class PipelineReader:
     """
 
     def __init__(self, model: Model, device: torch.device, dtype: torch.dtype) -> None:
-        self._anatomy = model.anatomy
+        self._anatomy, self._model = model.anatomy, model
         without = (self._anatomy.denoiser, "vae")
         self.pipeline = load_pipeline(model.folder, self._anatomy, dtype, without=without).to(device)
         """The pipeline, without its denoiser and its autoencoder."""
@@ -66,7 +69,7 @@ class PipelineReader:
         self._blocks = [[parts[name] for name in block.encoders] for block in self._anatomy.text_blocks]
         within = {name for block in self._anatomy.text_blocks for name in block.encoders}
         self._beside = [part for name, part in parts.items() if name not in within]  # of a pooled vector alone
-        self.causal = tuple(block[0].kind == "clip" for block in self._blocks)
+        self.causal = tuple(block[0].causal for block in self._blocks)
         """Of each block, whether a row says nothing of the words behind it."""
 
     def tokens(self, text: str) -> Tokens:
@@ -77,8 +80,9 @@ class PipelineReader:
             ModelError: tokenizers whose rows stand side by side disagree on its length.
         """
         ids: list[tuple[int, ...]] = []
+        read = self._ids(text)
         for block, layout in zip(self._blocks, self._anatomy.text_blocks, strict=True):
-            found = [tuple(getattr(self.pipeline, part.tokenizer)(text, verbose=False).input_ids) for part in block]
+            found = [read[part.component] for part in block]
             if len({len(one) for one in found}) != 1:
                 raise ModelError(f"the tokenizers split the prompt {text!r} into different numbers of tokens")
             if len(found[0]) > layout.rows:
@@ -88,13 +92,13 @@ class PipelineReader:
                 )
             ids += found
         for part in self._beside:
-            read = getattr(self.pipeline, part.tokenizer)
-            if len(read(text, verbose=False).input_ids) > read.model_max_length:
+            longest = getattr(self.pipeline, part.tokenizer).model_max_length
+            if len(read[part.component]) > longest:
                 raise UsageError(
-                    f"the prompt {text!r} is longer than the {read.model_max_length} tokens of {part.component}",
+                    f"the prompt {text!r} is longer than the {longest} tokens of {part.component}",
                     hint="Shorten it: the rest would be cut off without a word.",
                 )
-        return Tokens(text, tuple(ids), len(ids[0]))
+        return Tokens(text, tuple(ids), len(ids[0]), self._framing)
 
     def read(self, prompts: Sequence[Tokens], tell: Callable[[int], None] = lambda _: None) -> Iterator[EntryText]:
         """Read prompts in their order, a batch at a time; ``tell`` is told how many more are read.
@@ -106,10 +110,10 @@ class PipelineReader:
             batch = prompts[start : start + BATCH]
             with torch.no_grad():
                 text = self._anatomy.read_text(self.pipeline, [prompt.text for prompt in batch])
-            states = text.states.double()
             pooled = [None] * len(batch) if text.pooled is None else list(text.pooled.double())
-            for prompt, rows, vector in zip(batch, states, pooled, strict=True):
-                yield EntryText(self._split(prompt, rows), vector)
+            for number, (prompt, vector) in enumerate(zip(batch, pooled, strict=True)):
+                mask = None if text.mask is None else text.mask[number].bool()
+                yield EntryText(self._split(prompt, text.states[number].double(), mask), vector)
             tell(len(batch))
 
     def ids_of_blocks(self, concept: Tokens, target: Tokens) -> list[tuple[Sequence[int], Sequence[int]]]:
@@ -117,16 +121,36 @@ class PipelineReader:
         firsts = [sum(len(block) for block in self._blocks[:number]) for number in range(len(self._blocks))]
         return [(concept.ids[first], target.ids[first]) for first in firsts]
 
-    def _split(self, prompt: Tokens, rows: Tensor) -> tuple[Embedding, ...]:
+    def _split(self, prompt: Tokens, rows: Tensor, mask: Tensor | None) -> tuple[Embedding, ...]:
+        """Return the rows of each block, as the denoiser's door reads them, without those that are never read."""
         found, first, encoder = [], 0, 0
-        for block in self._anatomy.text_blocks:
-            found.append(Embedding(rows[first : first + block.rows], len(prompt.ids[encoder])))
-            first, encoder = first + block.rows, encoder + len(block.encoders)
-        if len(rows) < first or bool(rows[first:].any()):
-            raise ModelError(
-                f"the pipeline reads a text as {len(rows)} rows, its family {self._anatomy.family} knows {first}"
-            )
+        for parts, block in zip(self._blocks, self._anatomy.text_blocks, strict=True):
+            part, length = rows[first : first + block.rows], len(prompt.ids[encoder])
+            first, encoder = first + len(part), encoder + len(parts)
+            if block.masked and mask is not None:
+                part = part[mask[first - len(part) : first]]
+            wanted = length if block.masked else block.rows
+            if len(part) != wanted:
+                raise self._other_rows(len(part), wanted)
+            found.append(Embedding(self._anatomy.enter(part, self._weight), length))
+        if bool(rows[first:].any()):
+            raise self._other_rows(len(rows), first)
         return tuple(found)
+
+    def _other_rows(self, found: int, known: int) -> ModelError:
+        return ModelError(f"the pipeline reads a text as {found} rows, its family {self._anatomy.family} knows {known}")
+
+    def _ids(self, text: str) -> dict[str, tuple[int, ...]]:
+        read = self._anatomy.read_ids(self.pipeline, text)
+        return dict(zip((part.component for part in self._anatomy.text_encoders), read, strict=True))
+
+    @cached_property
+    def _framing(self) -> int:
+        """The number of positions of the empty text, in the first block."""
+        return len(self._ids("")[self._blocks[0][0].component])
+
+    def _weight(self, name: str) -> Tensor:
+        return self._model.read(self._anatomy.denoiser, name).to(self.pipeline.device, torch.float64)
 
 
 def align(concept: Sequence[int], target: Sequence[int]) -> tuple[list[int], int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from publisher.api import Concept, ModelError, ModelInfo, Scope, TensorInfo, UsageError, cross_attention
 from publisher_erase.params import EraseParams
@@ -54,12 +54,14 @@ class Tokens:
     ids: tuple[tuple[int, ...], ...]
     """Token numbers, one padded sequence for each encoder. Prompts with equal ids are one prompt to the model."""
     length: int
-    """Number of positions up to and including the end token."""
+    """Number of positions up to and including the end token, or the end of a template."""
+    framing: int = 2
+    """Number of positions of a text without words: start and end token, or a template."""
 
     @property
     def empty(self) -> bool:
-        """Whether there is no word, only start and end token."""
-        return self.length <= 2
+        """Whether there is no word."""
+        return self.length <= self.framing
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,10 @@ class Selection:
     """Prompts to keep, the empty one first."""
     warnings: tuple[str, ...]
     """Warnings that the user should read before the run."""
+
+    def keeping(self, prompt: str) -> Selection:
+        """Return the same with a prompt to keep, such as the one that guidance compares with."""
+        return replace(self, keep=tuple(dict.fromkeys((*self.keep, prompt))))
 
 
 @dataclass(frozen=True)

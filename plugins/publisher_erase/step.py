@@ -120,9 +120,10 @@ def _edit_entry(params: EraseParams, ctx: StepContext, selection: Selection, nam
     from publisher_erase.entry import PipelineReader, entry_rows
 
     reader = PipelineReader(ctx.model, ctx.device, ctx.dtype)
-    tokens = tokenise(selection, reader.tokens)
+    nothing = ctx.model.anatomy.negative or ""
+    tokens = tokenise(selection.keeping(nothing), reader.tokens)
     rows, pooled = entry_rows(tokens, reader, ctx.counted)
-    (empty,) = reader.read([reader.tokens("")])
+    (empty,) = reader.read([reader.tokens(nothing)])
     doors = {"": (rows, torch.cat([block.hidden for block in empty.blocks]))}
     if pooled is not None and empty.pooled is not None:
         doors[" of the pooled vector"] = (pooled, empty.pooled[None])

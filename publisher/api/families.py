@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
@@ -55,7 +55,12 @@ class TextEncoder:
     width: int
     """Size of its hidden states."""
     kind: str = "clip"
-    """Make of the encoder: ``"clip"``, or another word, such as ``"t5"``."""
+    """Make of the encoder: ``"clip"``, ``"t5"``, ``"llm"`` (a causal language model), or another word."""
+
+    @property
+    def causal(self) -> bool:
+        """Whether a row says nothing of the words behind it."""
+        return self.kind in ("clip", "llm")
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,9 @@ class TextBlock:
     encoders: tuple[str, ...]
     """Folders of the encoders whose states stand side by side in these rows, such as SD3's two CLIPs."""
     rows: int
-    """Number of rows, padding among them."""
+    """Number of rows, padding among them; where rows are masked, at most so many."""
+    masked: bool = False
+    """Whether the denoiser never reads the rows that a text's mask leaves out: padding then carries nothing."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +173,8 @@ class Anatomy:
     """How trainings of this family sample the noise level. Only flow matching has anything but uniform."""
     negative: str | None = None
     """Negative prompt where a request has none and guidance is above 1; None: the pipeline makes its own, if any."""
+    autoencoder: str = "AutoencoderKL"
+    """Class of the autoencoder whose latents the denoiser is trained on."""
     vae_keys: tuple[str, ...] = ()
     """Keys of the autoencoder's configuration, besides ``scaling_factor``, that the pipeline reads when it decodes."""
     cross_attention: str = ""
@@ -310,6 +319,27 @@ class Anatomy:
             do_classifier_free_guidance=False,
         )
         return Text(found[0].float(), found[2].float() if self.pooled_text else None)
+
+    def read_ids(self, pipeline: Any, text: str) -> tuple[tuple[int, ...], ...]:
+        """Return the token of each row that :meth:`read_text` returns of a text, of each encoder, without padding.
+
+        A family whose pipeline puts the text into a template counts the template's rows that are read.
+
+        Args:
+            pipeline: with its tokenizers.
+            text: one prompt.
+        """
+        names = [part.tokenizer for part in self.text_encoders]
+        return tuple(tuple(getattr(pipeline, name)(text, verbose=False).input_ids) for name in names)
+
+    def enter(self, rows: Tensor, read: Callable[[str], Tensor]) -> Tensor:  # noqa: ARG002 - for subclasses
+        """Return text rows as :attr:`text_entry` reads them: unchanged, where nothing of the denoiser comes before it.
+
+        Args:
+            rows: ``(n, d)``, as :meth:`read_text` returns them.
+            read: returns a tensor of the denoiser by its name.
+        """
+        return rows
 
     def predict(self, network: Any, x: Tensor, t: Tensor, text: Text) -> Tensor:  # noqa: ARG002 - for subclasses
         """Return what the denoiser says: noise or velocity, as :attr:`predictions` has it. All in the network's dtype.

@@ -43,8 +43,6 @@ def load(
         ModelError: its parts cannot be loaded.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that torchvision is missing; nobody needs it
-    import torch
-
     index = read_json(folder / "model_index.json")
     absent = {name: value for name, value in FILTERS.items() if name in index and not filters}
     pipeline = load_pipeline(folder, anatomy, dtype, **absent)
@@ -52,9 +50,21 @@ def load(
     if not filters:
         pipeline.watermark = None
     for network in _networks(pipeline):
-        network.eval().to(memory_format=torch.channels_last)
+        lay_out(network.eval())
     placed: DiffusionPipeline = pipeline.to(device)
     return placed
+
+
+def lay_out(network: Any) -> None:
+    """Put channels last in memory, as convolutions of images are fastest; those of videos have no such format.
+
+    Args:
+        network: a module, changed in place.
+    """
+    import torch
+
+    if all(weight.dim() <= 4 for weight in network.parameters()):
+        network.to(memory_format=torch.channels_last)
 
 
 def _networks(pipeline: DiffusionPipeline) -> tuple[Any, Any]:

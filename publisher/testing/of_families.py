@@ -309,6 +309,7 @@ def _plain(one: PluginUnderTest) -> Any:
     import torch
 
     from publisher.api.loading import quiet
+    from publisher.runtime.pipelines import lay_out
 
     configs = read_configs(one.place)
     index = configs["model_index"]
@@ -318,7 +319,7 @@ def _plain(one: PluginUnderTest) -> Any:
         found = kind.from_pretrained(one.place, dtype=torch.float32, **absent)
     found.set_progress_bar_config(disable=True)
     for network in (getattr(found, anatomy_of(one).denoiser), found.vae):
-        network.to(memory_format=torch.channels_last)  # which moves the last bits
+        lay_out(network)  # which moves the last bits
     return found
 
 

@@ -81,7 +81,7 @@ def test_the_edited_network_reads_a_text_as_the_old_one_reads_its_image(
     model, ctx = models[kind], run(models[kind], method=method)
     anatomy, params = model.anatomy, Erase().decide(EraseParams(targets=TO_PIZZA, method=method), SCOPE, model)
     reader = PipelineReader(model, ctx.device, ctx.dtype)
-    rows, pooled = entry_rows(tokenise(select(params, SCOPE), reader.tokens), reader)
+    rows, pooled = entry_rows(tokenise(select(params, SCOPE).keeping(anatomy.negative or ""), reader.tokens), reader)
     assert (pooled is not None) == bool(anatomy.pooled_entry)
     doors = {**dict.fromkeys(anatomy.text_entry, rows), **dict.fromkeys(anatomy.pooled_entry, pooled)}
     maps = {name: solve(params, found, ctx, [name]) for name, found in doors.items() if found is not None}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from publisher.testing.tiny import save_tiny_model
 from support.tiny_flux import save_tiny_chroma, save_tiny_flux
+from support.tiny_qwen_image import save_tiny_qwen_image
 from support.tiny_sd3 import save_tiny_sd3
 from support.tiny_sdxl import save_tiny_sdxl
 
@@ -22,6 +23,7 @@ def save_tiny_sd2(target: Path) -> Path:
 TINY: Mapping[str, Callable[[Path], Path]] = {
     "chroma": save_tiny_chroma,
     "flux-1": save_tiny_flux,
+    "qwen-image": save_tiny_qwen_image,
     "stable-diffusion-1": save_tiny_model,
     "stable-diffusion-2": save_tiny_sd2,
     "stable-diffusion-3": save_tiny_sd3,

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from publisher.api.diffusion.denoiser import Denoiser
-from publisher.api.diffusion.process import NoiseProcess, process_of, read_process, require_process
+from publisher.api.diffusion.process import AUTOENCODERS, NoiseProcess, process_of, read_process, require_process
 from publisher.api.diffusion.text import Text
 from publisher.api.families import Timesteps, Weighting
 from publisher.api.models import ModelInfo
@@ -36,7 +36,7 @@ def encode_images(vae: Any, images: Tensor, tell: Callable[[int], None] | None =
     pipeline undoes before it decodes.
 
     Args:
-        vae: an ``AutoencoderKL``.
+        vae: one of :data:`publisher.api.diffusion.process.AUTOENCODERS`.
         images: ``(n, 3, h, w)`` in [0, 1].
         tell: function that is told how many more images are done.
 
@@ -46,13 +46,13 @@ def encode_images(vae: Any, images: Tensor, tell: Callable[[int], None] | None =
     Raises:
         ModelError: it is another autoencoder.
     """
-    if type(vae).__name__ != "AutoencoderKL":
-        raise ModelError(f"is {type(vae).__name__}; images are encoded by AutoencoderKL alone", where="vae")
+    if type(vae).__name__ not in AUTOENCODERS:
+        raise ModelError(f"is {type(vae).__name__}; images are encoded by {' and '.join(AUTOENCODERS)}", where="vae")
     weight = next(vae.parameters())
     means = []
     for start in range(0, len(images), BATCH):
         pixels = images[start : start + BATCH].to(weight.device, weight.dtype) * 2 - 1
-        means.append(vae.encode(pixels).latent_dist.mean.float())
+        means.append(_mean(vae, pixels).float())
         if tell is not None:
             tell(len(pixels))
     shift = vae.config.get("shift_factor") or 0.0
@@ -61,8 +61,18 @@ def encode_images(vae: Any, images: Tensor, tell: Callable[[int], None] | None =
     if all(vae.config.get(key) is not None for key in keys):
         mean, spread = (torch.tensor(vae.config[key], device=weight.device)[:, None, None] for key in keys)
         shift = shift + mean
-    latents: Tensor = (torch.cat(means) - shift) * vae.config.scaling_factor / spread
+    latents: Tensor = (torch.cat(means) - shift) * vae.config.get("scaling_factor", 1.0) / spread
     return latents
+
+
+def _mean(vae: Any, pixels: Tensor) -> Tensor:
+    """Return what an autoencoder says of images in [-1, 1]: a mean; that of ``AutoencoderDC``, which has no spread."""
+    if type(vae).__name__ == "AutoencoderDC":
+        latent: Tensor = vae.encode(pixels).latent
+        return latent
+    videos = pixels[:, :, None] if type(vae).__name__ == "AutoencoderKLQwenImage" else pixels  # of one frame
+    mean: Tensor = vae.encode(videos).latent_dist.mean
+    return mean.flatten(2, 3) if mean.dim() == 5 else mean
 
 
 class Noising:

@@ -173,9 +173,9 @@ def require_trainable(model: ModelInfo, *, images: bool = False) -> None:
 
 def _require_encoder(model: ModelInfo) -> None:
     name, config = _class_of(model, "vae"), model.config("vae")
-    if name != "AutoencoderKL":
+    if name != model.anatomy.autoencoder:
         raise ModelError(
-            f"the autoencoder is {name}, and images are encoded for training by AutoencoderKL alone",
+            f"the autoencoder is {name}, and images are encoded for training by {model.anatomy.autoencoder} alone",
             where="vae",
             hint="Release the model with the autoencoder that it was trained with; put the other one in afterwards.",
         )
@@ -188,6 +188,8 @@ def _require_encoder(model: ModelInfo) -> None:
         )
 
 
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderKLQwenImage", "AutoencoderDC")
+"""Classes of diffusers whose latents :func:`publisher.api.diffusion.latents.encode_images` knows."""
 VAE_KEYS = ("shift_factor", "latents_mean", "latents_std")
 """Keys of an autoencoder, besides ``scaling_factor``, by which latents are normalised where a pipeline reads them."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from publisher.api.families import TextEncoder
@@ -35,11 +36,29 @@ class Text:
 
     @staticmethod
     def join(texts: Sequence[Text]) -> Text:
-        """Return one batch, in this order."""
+        """Return one batch, in this order; texts of fewer rows are filled up with rows that their masks leave out."""
+        longest = max(text.states.shape[1] for text in texts)
+        texts = [text.filled(longest) for text in texts]
         pooled = [text.pooled for text in texts if text.pooled is not None]
         masks = [text.mask for text in texts if text.mask is not None]
         rows = torch.cat([text.states for text in texts])
         return Text(rows, torch.cat(pooled) if pooled else None, torch.cat(masks) if masks else None)
+
+    def filled(self, rows: int) -> Text:
+        """Return the texts with zeros behind their rows, which the mask leaves out.
+
+        Args:
+            rows: number of rows, with those that are there.
+
+        Raises:
+            ValueError: rows are missing, and there is no mask to say so.
+        """
+        missing = rows - self.states.shape[1]
+        if not missing:
+            return self
+        if self.mask is None:
+            raise ValueError("texts of different numbers of rows need masks")
+        return Text(F.pad(self.states, (0, 0, 0, missing)), self.pooled, F.pad(self.mask, (0, missing)))
 
     def to(self, dtype: torch.dtype) -> Text:
         """Return the same rows and vectors in another dtype."""
