@@ -8,9 +8,11 @@ from pathlib import Path
 
 from publisher.testing.tiny import save_tiny_model
 from support.tiny_flux import save_tiny_chroma, save_tiny_flux
+from support.tiny_lumina_2 import save_tiny_lumina_2
 from support.tiny_qwen_image import save_tiny_qwen_image
 from support.tiny_sd3 import save_tiny_sd3
 from support.tiny_sdxl import save_tiny_sdxl
+from support.tiny_z_image import save_tiny_z_image
 
 
 def save_tiny_sd2(target: Path) -> Path:
@@ -23,10 +25,12 @@ def save_tiny_sd2(target: Path) -> Path:
 TINY: Mapping[str, Callable[[Path], Path]] = {
     "chroma": save_tiny_chroma,
     "flux-1": save_tiny_flux,
+    "lumina-2": save_tiny_lumina_2,
     "qwen-image": save_tiny_qwen_image,
     "stable-diffusion-1": save_tiny_model,
     "stable-diffusion-2": save_tiny_sd2,
     "stable-diffusion-3": save_tiny_sd3,
     "stable-diffusion-xl": save_tiny_sdxl,
+    "z-image": save_tiny_z_image,
 }
 """Family -> function that writes a very small model of it into a new folder, which it returns."""
