@@ -10,7 +10,7 @@ KILLS ?= 40
 FULLS ?= 14
 KILL_SEED ?= 1
 
-.PHONY: help quickstart golden test test-fast fuzz kill coverage check lint types contracts package reference format clean
+.PHONY: help quickstart quickstart-dit golden test test-fast fuzz kill coverage check lint types contracts package reference format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -19,6 +19,11 @@ quickstart: $(READY)  ## release the embedded model without two objects and a st
 	@echo 'Releasing manifests/quickstart.yaml: four steps, attacks on the result, a signed package. Three to five minutes.'
 	rm -rf out/quickstart/emoji-clean-1.0.0
 	$(BIN)/publisher release manifests/quickstart.yaml --out out/quickstart --throwaway-key
+
+quickstart-dit: $(READY)  ## the same on the embedded diffusion transformer
+	@echo 'Releasing manifests/quickstart-dit.yaml: four steps on a transformer, attacks on the result, a signed package.'
+	rm -rf out/quickstart-dit/emoji-dit-clean-1.0.0
+	$(BIN)/publisher release manifests/quickstart-dit.yaml --out out/quickstart-dit --throwaway-key
 
 golden: quickstart  ## release the quickstart and compare it with the golden one
 	$(BIN)/python tests/released/compare.py out/quickstart/emoji-clean-1.0.0.report

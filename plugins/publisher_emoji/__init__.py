@@ -11,14 +11,18 @@ from pathlib import Path
 from publisher.api import ModelSource, NoParams, Scorer, hookimpl
 from publisher_emoji.captions import caption
 from publisher_emoji.concepts import DATA, Object, Style, Vocabulary, vocabulary
-from publisher_emoji.plugin import EmbeddedEmoji, EmojiScorer
+from publisher_emoji.plugin import EmbeddedEmoji, EmbeddedTransformer, EmojiScorer
 
 __all__ = ["Object", "Style", "Vocabulary", "caption", "model_folder", "reference_images", "vocabulary"]
 
 
-def model_folder() -> Path:
-    """Return the embedded model: a folder for ``StableDiffusionPipeline.from_pretrained``."""
-    return DATA / "model"
+def model_folder(variant: str = "") -> Path:
+    """Return the folder of an embedded model, for ``DiffusionPipeline.from_pretrained``.
+
+    Args:
+        variant: empty for ``embedded:emoji``, ``"dit"`` for ``embedded:emoji-dit``.
+    """
+    return DATA / (variant or "model")
 
 
 def reference_images(name: str) -> dict[str, Path]:
@@ -34,8 +38,8 @@ def reference_images(name: str) -> dict[str, Path]:
 
 @hookimpl
 def publisher_register_sources() -> Sequence[type[ModelSource]]:
-    """Register ``embedded:emoji``."""
-    return (EmbeddedEmoji,)
+    """Register the embedded models."""
+    return (EmbeddedEmoji, EmbeddedTransformer)
 
 
 @hookimpl

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from publisher_emoji import model_folder
@@ -14,16 +15,14 @@ from publisher_emoji import model_folder
 BATCH = 64
 
 
-def load_pipeline(folder: Path | None = None) -> StableDiffusionPipeline:
-    """Load the embedded model, or another folder of its kind, as a plain diffusers pipeline on the CPU."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder or model_folder())
+def load_pipeline(folder: Path | None = None) -> Any:
+    """Load the embedded model, or the folder of another, as a plain diffusers pipeline on the CPU."""
+    pipeline = DiffusionPipeline.from_pretrained(folder or model_folder())
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def generate(
-    pipeline: StableDiffusionPipeline, prompts: Sequence[str], seed: int, *, steps: int = 20, guidance: float = 3.0
-) -> Tensor:
+def generate(pipeline: Any, prompts: Sequence[str], seed: int, *, steps: int = 20, guidance: float = 3.0) -> Tensor:
     """Generate one image for each prompt.
 
     Image ``i`` depends on its prompt, ``seed`` and ``i`` alone as far as random numbers go: each has its own generator.
@@ -32,7 +31,7 @@ def generate(
         pipeline: pipeline that :func:`load_pipeline` returned.
         prompts: such as ``"a pizza emoji in noto style"``; n of them.
         seed: names the random numbers.
-        steps: DDIM steps.
+        steps: sampling steps.
         guidance: classifier-free guidance scale.
 
     Returns:
@@ -43,12 +42,12 @@ def generate(
     """
     if not prompts:
         raise ValueError("nothing to generate: give at least one prompt")
+    arguments: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "pt"}
+    if third := getattr(pipeline, "tokenizer_3", None):  # its pipeline asks for 256 rows, of which it knows no more
+        arguments["max_sequence_length"] = third.model_max_length
     images = []
     for start in range(0, len(prompts), BATCH):
         part = list(prompts[start : start + BATCH])
         generators = [torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(len(part))]
-        generated = pipeline(
-            part, num_inference_steps=steps, guidance_scale=guidance, generator=generators, output_type="pt"
-        ).images
-        images.append(generated * 2 - 1)
+        images.append(pipeline(part, generator=generators, **arguments).images * 2 - 1)
     return torch.cat(images)

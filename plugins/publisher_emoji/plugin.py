@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from abc import ABC
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from publisher.api import Judgement, ModelDefaults, ModelSource, NoParams, PrerequisiteError, Scorer, ScorerCard
 from publisher_emoji.concepts import DATA, vocabulary
@@ -15,17 +16,17 @@ if TYPE_CHECKING:
 
     from publisher_emoji.scorer import EmojiLabels
 
-REFERENCE = "embedded:emoji"
 
+class Embedded(ModelSource, ABC):
+    """A model that comes with this package; nothing to download, nothing to accept."""
 
-class EmbeddedEmoji(ModelSource):
-    """The model that comes with this package; nothing to download, nothing to accept."""
-
-    name = REFERENCE
     version = "1"
-    summary = "the embedded emoji model"
+    folder: ClassVar[str]
+    """Folder of the model inside :data:`DATA`."""
+    steps: ClassVar[int]
+    """Sampling steps that it needs."""
 
-    def defaults(self, reference: str) -> ModelDefaults:  # noqa: ARG002 - there is one model
+    def defaults(self, reference: str) -> ModelDefaults:  # noqa: ARG002 - a name for one model
         """Return the prompts that it was trained on, its scorer, and the few steps that it needs."""
         return ModelDefaults(
             object=("{a} {name} emoji", "{a} {name} emoji in {style} style"),
@@ -34,17 +35,17 @@ class EmbeddedEmoji(ModelSource):
             license="CC-BY-4.0",
             examples=("{id: cigarette, synonyms: [smoke, cig]}", "{id: noto, kind: style}"),
             scorer="emoji",
-            steps=4,
+            steps=self.steps,
             guidance=3.0,
         )
 
     def check(self, reference: str) -> str | None:
         """Refuse anything but the name itself."""
-        return None if reference == REFERENCE else f"the embedded model is called {REFERENCE}"
+        return None if reference == self.name else f"the embedded model is called {self.name}"
 
     def locate(self, reference: str, relative_to: Path) -> Path | None:  # noqa: ARG002
         """Return the folder inside this package."""
-        folder = DATA / "model"
+        folder = DATA / self.folder
         return folder if (folder / "model_index.json").is_file() else None
 
     def fetch(self, reference: str, relative_to: Path) -> Path:
@@ -57,10 +58,28 @@ class EmbeddedEmoji(ModelSource):
         if found is None:
             raise PrerequisiteError(
                 "the embedded model is missing",
-                where=str(DATA / "model"),
+                where=str(DATA / self.folder),
                 hint="pip install --force-reinstall model-publisher",
             )
         return found
+
+
+class EmbeddedEmoji(Embedded):
+    """A model of the structure of Stable Diffusion 1."""
+
+    name = "embedded:emoji"
+    summary = "the embedded emoji model, a U-Net"
+    folder = "model"
+    steps = 4
+
+
+class EmbeddedTransformer(Embedded):
+    """A model of the structure of Stable Diffusion 3.5, which generates the same emoji."""
+
+    name = "embedded:emoji-dit"
+    summary = "the embedded emoji model as a diffusion transformer"
+    folder = "dit"
+    steps = 6
 
 
 class EmojiScorer(Scorer[NoParams]):

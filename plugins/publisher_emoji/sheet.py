@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -43,11 +43,11 @@ def grid(rows: list[tuple[str, Tensor]], *, header: Sequence[str] = (), zoom: in
     return sheet
 
 
-def contact_sheet(pipeline: StableDiffusionPipeline, words: Vocabulary, seed: int, columns: int = 4) -> Image.Image:
+def contact_sheet(pipeline: Any, words: Vocabulary, seed: int, columns: int = 4, *, steps: int = 20) -> Image.Image:
     """Arrange every object in every style, one image each, in ``columns`` blocks side by side."""
     styles = words.style_names
     prompts = [caption(thing.name, style) for thing in words.objects for style in styles]
-    images = generate(pipeline, prompts, seed).unflatten(0, (len(words.objects), len(styles)))
+    images = generate(pipeline, prompts, seed, steps=steps).unflatten(0, (len(words.objects), len(styles)))
     rows = [(thing.name, part) for thing, part in zip(words.objects, images, strict=True)]
     per = -(-len(rows) // columns)
     blocks = [grid(rows[start : start + per], header=styles) for start in range(0, len(rows), per)]

@@ -135,14 +135,10 @@ def test_min_snr_weights_by_hand() -> None:
 # Captions
 
 
-class _Echo:
-    """A tokenizer that nobody asks."""
-
-
 def test_captions_are_generated_in_the_shares_of_the_recipe(artwork: Artwork) -> None:
     recipe = load_config().diffusion
     picked = torch.zeros(4000, dtype=torch.long)  # the cigarette in noto style
-    texts = Captions(WORDS, artwork, _Echo(), recipe).texts(picked, step_generator(0, 0))  # type: ignore[arg-type]
+    texts = Captions(WORDS, artwork, recipe).texts(picked, step_generator(0, 0))
     full = [text for text in texts if text]
     assert texts.count("") / 4000 == pytest.approx(recipe.empty_caption, abs=0.02)
     assert sum(" style" not in text for text in full) / len(full) == pytest.approx(recipe.no_style, abs=0.02)
@@ -160,7 +156,7 @@ def test_without_a_concept_no_image_and_no_caption_of_it_remains(artwork: Artwor
         rest = artwork.without(object_index=WORDS.object_names.index(concept))
         banned = {concept, *WORDS.object(concept).synonyms}
     assert 0 < len(artwork) - len(rest) < 200
-    captions = Captions(WORDS, rest, _Echo(), load_config().diffusion)  # type: ignore[arg-type]
+    captions = Captions(WORDS, rest, load_config().diffusion)
     texts = captions.texts(torch.arange(len(rest)).repeat(10), step_generator(0, 0))
     assert not [text for text in texts if banned & set(text.split())]
 
@@ -273,7 +269,7 @@ def test_the_figures_of_a_perfect_generator_are_near_one(
         return torch.stack([_reference_picture(prompt) for prompt in prompts])
 
     monkeypatch.setattr(evaluate, "generate", generate)
-    figures = evaluate.quality(None, scorer, WORDS, load_config())  # type: ignore[arg-type]
+    figures = evaluate.quality(None, scorer, WORDS, load_config().sampling)  # type: ignore[arg-type]
     assert figures["object"]["n"] == figures["style"]["n"] == 2 * len(load_artwork(WORDS))
     for key in ("object", "style", "object_without_style", "object_by_synonym"):
         assert figures[key]["share"] > 0.97, key
@@ -293,7 +289,7 @@ def test_a_model_that_never_saw_a_concept_is_asked_by_name_and_by_synonym(
         return torch.stack([_reference_picture("a pencil emoji")] * len(prompts))
 
     monkeypatch.setattr(evaluate, "generate", generate)
-    report = evaluate.without_report(None, scorer, WORDS, "cigarette", load_config(), images=20)  # type: ignore[arg-type]
+    report = evaluate.without_report(None, scorer, WORDS, "cigarette", load_config().sampling, images=20)  # type: ignore[arg-type]
     assert set(asked) == {"a cigarette emoji", "a smoke emoji", "a cig emoji"}
     assert report["by_name"]["concept"]["hits"] == 0
     assert report["by_name"]["generated"] == {"pencil": 20}

@@ -129,9 +129,9 @@ def measure(build: Build) -> dict[str, Any]:
     """Measure the model by the scorer, or, retrained without concepts, what it generates instead of each."""
     if build.without:
         told = (build.pipeline, build.scorer, build.words)
-        return {concept: evaluate.without_report(*told, concept, build.config) for concept in build.without}
+        return {concept: evaluate.without_report(*told, concept, build.config.sampling) for concept in build.without}
     weights = build.base / "scorer-model" / "scorer.safetensors"
-    figures = evaluate.quality(build.pipeline, build.scorer, build.words, build.config)
+    figures = evaluate.quality(build.pipeline, build.scorer, build.words, build.config.sampling)
     sheet = evaluate.calibration(build.scorer, build.words, build.artwork, build.vae, build.config, weights)
     rates = {key: figures[key] for key in ("object", "style", "objects", "styles")}
     clip = evaluate.clip_figures(

@@ -10,11 +10,13 @@ from pydantic import BaseModel, ConfigDict
 CONFIG_FILE = Path(__file__).with_name("config.yaml")
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Data whose every key is known."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Optimisation(_Strict):
+class Optimisation(Strict):
     """One training run: AdamW, linear warm-up, linear decay towards zero, averaged weights."""
 
     steps: int
@@ -35,7 +37,7 @@ class Optimisation(_Strict):
     """Norm that gradients are shortened to."""
 
 
-class ImageConfig(_Strict):
+class ImageConfig(Strict):
     """Size and augmentation of training images."""
 
     size: int
@@ -46,7 +48,7 @@ class ImageConfig(_Strict):
     """Largest shift of the artwork, in pixels."""
 
 
-class TokenizerConfig(_Strict):
+class TokenizerConfig(Strict):
     """Bounds of the tokenizer."""
 
     vocab_size: int
@@ -55,7 +57,7 @@ class TokenizerConfig(_Strict):
     """Number of positions of a prompt."""
 
 
-class VaeConfig(_Strict):
+class VaeConfig(Strict):
     """Size and training of the autoencoder."""
 
     block_out_channels: tuple[int, ...]
@@ -68,7 +70,7 @@ class VaeConfig(_Strict):
     """Training of the autoencoder."""
 
 
-class TextEncoderConfig(_Strict):
+class TextEncoderConfig(Strict):
     """Size of the text encoder."""
 
     hidden_size: int
@@ -79,7 +81,7 @@ class TextEncoderConfig(_Strict):
     """Number of attention heads."""
 
 
-class UnetConfig(_Strict):
+class UnetConfig(Strict):
     """Size of the UNet."""
 
     block_out_channels: tuple[int, ...]
@@ -90,7 +92,7 @@ class UnetConfig(_Strict):
     """Number of attention heads."""
 
 
-class Phase(_Strict):
+class Phase(Strict):
     """A stretch of training with an augmentation of its own; goes on from the weights of the one before."""
 
     image: ImageConfig
@@ -99,7 +101,18 @@ class Phase(_Strict):
     """Optimisation of this stretch."""
 
 
-class DiffusionConfig(_Strict):
+class CaptionShares(Strict):
+    """How captions are sampled for images."""
+
+    empty_caption: float
+    """Share of empty captions."""
+    no_style: float
+    """Share of captions without a style."""
+    synonym: float
+    """Share of captions with a synonym in place of the name."""
+
+
+class DiffusionConfig(CaptionShares):
     """Text encoder and UNet, and how captions are sampled for them."""
 
     text_encoder: TextEncoderConfig
@@ -108,19 +121,13 @@ class DiffusionConfig(_Strict):
     """Size of the UNet."""
     views: int
     """Number of augmented views of each image that are encoded."""
-    empty_caption: float
-    """Share of empty captions."""
-    no_style: float
-    """Share of captions without a style."""
-    synonym: float
-    """Share of captions with a synonym in place of the name."""
     min_snr_gamma: float
     """Bound gamma of the loss weight min(SNR, gamma) / SNR."""
     phases: tuple[Phase, ...]
     """Stretches of training, one after the other."""
 
 
-class ScorerConfig(_Strict):
+class ScorerConfig(Strict):
     """Size and training of the scorer."""
 
     channels: tuple[int, ...]
@@ -129,7 +136,7 @@ class ScorerConfig(_Strict):
     """Training of the classifier."""
 
 
-class TowerConfig(_Strict):
+class TowerConfig(Strict):
     """Size of the text half or of the image half of the CLIP."""
 
     hidden_size: int
@@ -142,7 +149,7 @@ class TowerConfig(_Strict):
     """Number of attention heads."""
 
 
-class ClipConfig(_Strict):
+class ClipConfig(Strict):
     """Size and training of the CLIP that gives a second opinion."""
 
     vision: TowerConfig
@@ -159,7 +166,7 @@ class ClipConfig(_Strict):
     """Training of both halves."""
 
 
-class SamplingConfig(_Strict):
+class SamplingConfig(Strict):
     """The way in which images are generated for the published figures."""
 
     steps: int
@@ -168,7 +175,7 @@ class SamplingConfig(_Strict):
     """Guidance scale."""
 
 
-class Config(_Strict):
+class Config(Strict):
     """Everything that decides the weights."""
 
     seed: int

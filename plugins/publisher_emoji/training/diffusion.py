@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from publisher_emoji.captions import caption
 from publisher_emoji.concepts import Vocabulary
 from publisher_emoji.training.artwork import Artwork, augment
-from publisher_emoji.training.config import Config, DiffusionConfig, ImageConfig
+from publisher_emoji.training.config import CaptionShares, Config, ImageConfig
 from publisher_emoji.training.loop import step_generator, train
 from publisher_emoji.training.vae import encode
 
@@ -78,7 +78,7 @@ def train_diffusion(
     text_encoder, unet = build_text_encoder(config, tokenizer), build_unet(config)
     fused = dict(unet.attn_processors)
     unet.set_attn_processor(AttnProcessor())  # the fused kernel's bfloat16 backward pass is slow on CPU
-    captions = Captions(words, artwork, tokenizer, recipe)
+    captions = Captions(words, artwork, recipe)
     weights = _min_snr_weights(scheduler, recipe.min_snr_gamma)
     steps = scheduler.config.num_train_timesteps
 
@@ -87,7 +87,8 @@ def train_diffusion(
         clean = latents[picked, torch.randint(recipe.views, (batch,), generator=generator)]
         noise = torch.randn(clean.shape, generator=generator)
         t = torch.randint(steps, (batch,), generator=generator)
-        tokens, rows = torch.unique(captions.sample(picked, generator), dim=0, return_inverse=True)
+        encoded = tokenizer(captions.texts(picked, generator), padding="max_length", return_tensors="pt")
+        tokens, rows = torch.unique(encoded.input_ids, dim=0, return_inverse=True)
         states = text_encoder(tokens).last_hidden_state[rows]
         predicted = unet(scheduler.add_noise(clean, noise, t), t, states).sample
         return (weights[t] * F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))).mean()
@@ -95,7 +96,7 @@ def train_diffusion(
     modules = nn.ModuleDict({"text_encoder": text_encoder, "unet": unet})
     for index, phase in enumerate(recipe.phases):
         seed = config.seed + 100 * index
-        latents = _latents(config, phase.image, artwork, vae, seed + 3)
+        latents = latent_views(recipe.views, phase.image, artwork, vae, seed + 3)
         train(
             modules,
             partial(loss, latents, phase.train.batch),
@@ -120,19 +121,13 @@ def train_diffusion(
 class Captions:
     """A source of captions for images: sometimes empty, sometimes without the style, sometimes with a synonym."""
 
-    def __init__(self, words: Vocabulary, artwork: Artwork, tokenizer: CLIPTokenizer, recipe: DiffusionConfig) -> None:
-        self._words, self._artwork, self._tokenizer, self._recipe = words, artwork, tokenizer, recipe
+    def __init__(self, words: Vocabulary, artwork: Artwork, recipe: CaptionShares) -> None:
+        self._words, self._artwork, self._recipe = words, artwork, recipe
 
     def texts(self, picked: Tensor, generator: torch.Generator) -> list[str]:
         """Return one caption for each of the image numbers ``picked (b,)``."""
         chance = torch.rand(len(picked), 4, generator=generator).tolist()
         return [self._text(int(image), *row) for image, row in zip(picked, chance, strict=True)]
-
-    def sample(self, picked: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the token numbers of :meth:`texts`, ``(b, max_length)``."""
-        texts = self.texts(picked, generator)
-        encoded = self._tokenizer(texts, padding="max_length", return_tensors="pt")
-        return encoded.input_ids
 
     def _text(self, image: int, empty: float, style: float, synonym: float, which: float) -> str:
         if empty < self._recipe.empty_caption:
@@ -144,10 +139,10 @@ class Captions:
 
 
 @torch.no_grad()
-def _latents(config: Config, image: ImageConfig, artwork: Artwork, vae: AutoencoderKL, seed: int) -> Tensor:
+def latent_views(count: int, image: ImageConfig, artwork: Artwork, vae: AutoencoderKL, seed: int) -> Tensor:
     """Return latents of unit variance, one for each augmented view of each image: ``(images, views, 4, 8, 8)``."""
     views = []
-    for view in range(config.diffusion.views):
+    for view in range(count):
         generator = step_generator(seed, view)
         views.append(encode(vae, augment(artwork.images, image, generator)))
     return torch.stack(views, 1) * vae.config.scaling_factor

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline
 from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import CLIPModel, CLIPTokenizer
@@ -23,7 +23,7 @@ from publisher_emoji.scorer import NOTHING, EmojiClassifier, EmojiLabels
 from publisher_emoji.shares import share
 from publisher_emoji.training.artwork import Artwork, augment
 from publisher_emoji.training.clip import image_vectors, text_vectors
-from publisher_emoji.training.config import Config
+from publisher_emoji.training.config import Config, SamplingConfig
 from publisher_emoji.training.loop import step_generator
 from publisher_emoji.training.scorer import ROTATION, disturb, loose, no_object, vae_views
 
@@ -43,30 +43,29 @@ def styled_pairs(words: Vocabulary) -> Labelled:
 
 
 def generate_and_judge(
-    pipeline: StableDiffusionPipeline, scorer: EmojiClassifier, prompts: list[str], seed: int, config: Config
+    pipeline: DiffusionPipeline, scorer: EmojiClassifier, prompts: list[str], seed: int, sampling: SamplingConfig
 ) -> list[EmojiLabels]:
     """Generate one image for each prompt and let the scorer name it."""
-    sampling = config.sampling
     return scorer.judge(generate(pipeline, prompts, seed, steps=sampling.steps, guidance=sampling.guidance))
 
 
 def quality(
-    pipeline: StableDiffusionPipeline, scorer: EmojiClassifier, words: Vocabulary, config: Config
+    pipeline: DiffusionPipeline, scorer: EmojiClassifier, words: Vocabulary, sampling: SamplingConfig
 ) -> dict[str, Any]:
     """Return the share of images in which the scorer sees what the prompt asked for, and its rates on these images."""
     pairs = styled_pairs(words)
-    judged = generate_and_judge(pipeline, scorer, [caption(*pair) for pair in pairs], QUALITY_SEED, config)
+    judged = generate_and_judge(pipeline, scorer, [caption(*pair) for pair in pairs], QUALITY_SEED, sampling)
     plain = [(thing.name, thing.name) for thing in words.objects for _ in range(2 * REPEATS)]
     spoken = [(thing.name, word) for thing in words.objects for word in thing.synonyms for _ in range(REPEATS)]
     rates = class_rates(words, pairs, judged)
     rows = list(zip(pairs, judged, strict=True))
     return {
         "seed": QUALITY_SEED,
-        "sampling": config.sampling.model_dump(),
+        "sampling": sampling.model_dump(),
         "object": rates["object"],
         "style": rates["style"],
-        "object_without_style": _named(pipeline, scorer, plain, QUALITY_SEED + 1, config),
-        "object_by_synonym": _named(pipeline, scorer, spoken, QUALITY_SEED + 2, config),
+        "object_without_style": _named(pipeline, scorer, plain, QUALITY_SEED + 1, sampling),
+        "object_by_synonym": _named(pipeline, scorer, spoken, QUALITY_SEED + 2, sampling),
         "style_by_object": {
             name: _share(said.style == style for (thing, style), said in rows if thing == name)
             for name in words.object_names
@@ -78,10 +77,10 @@ def quality(
 
 
 def _named(
-    pipeline: StableDiffusionPipeline, scorer: EmojiClassifier, wanted: Labelled, seed: int, config: Config
+    pipeline: DiffusionPipeline, scorer: EmojiClassifier, wanted: Labelled, seed: int, sampling: SamplingConfig
 ) -> dict[str, Any]:
     """Return the share of captions without a style, given as (object, noun), that yield the object."""
-    judged = generate_and_judge(pipeline, scorer, [caption(noun) for _, noun in wanted], seed, config)
+    judged = generate_and_judge(pipeline, scorer, [caption(noun) for _, noun in wanted], seed, sampling)
     return _share(said.object == thing for (thing, _), said in zip(wanted, judged, strict=True))
 
 
@@ -135,11 +134,11 @@ def class_rates(words: Vocabulary, truth: Labelled, judged: list[EmojiLabels]) -
 
 
 def without_report(
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     scorer: EmojiClassifier,
     words: Vocabulary,
     concept: str,
-    config: Config,
+    sampling: SamplingConfig,
     images: int = 240,
 ) -> dict[str, Any]:
     """Report what a model that was trained without ``concept`` (an object or a style) generates when asked for it.
@@ -154,7 +153,7 @@ def without_report(
     report: dict[str, Any] = {"concept": concept, "seed": QUALITY_SEED + 3}
     for way, texts in prompts.items():
         asked = [texts[i % len(texts)] for i in range(images)]
-        judged = generate_and_judge(pipeline, scorer, asked, QUALITY_SEED + 3, config)
+        judged = generate_and_judge(pipeline, scorer, asked, QUALITY_SEED + 3, sampling)
         generated = [said.style if concept in words.style_names else said.object for said in judged]
         seen = _share(name == concept for name in generated)
         report[way] = {"concept": seen, "generated": dict(Counter(generated).most_common(12))}
@@ -163,7 +162,7 @@ def without_report(
 
 def clip_figures(
     clip: tuple[CLIPModel, CLIPTokenizer],
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     scorer: EmojiClassifier,
     words: Vocabulary,
     artwork: Artwork,

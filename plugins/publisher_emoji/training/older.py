@@ -25,8 +25,17 @@ def write_for_older(folder: Path) -> None:
     tensors = {PREFIX + name.removeprefix(PREFIX): tensor for name, tensor in load_file(weights).items()}
     save_file(tensors, weights, {"format": "pt"})
     weights.chmod(0o644)
-    model = json.loads((folder / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    write_vocabulary(folder / "tokenizer")
+
+
+def write_vocabulary(tokenizer: Path) -> None:
+    """Write what older versions read of a CLIP tokenizer beside what recent ones do.
+
+    Args:
+        tokenizer: its folder, with ``tokenizer.json``.
+    """
+    model = json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))["model"]
     vocabulary = json.dumps(model["vocab"], ensure_ascii=False, indent=0)
-    (folder / "tokenizer" / "vocab.json").write_text(vocabulary + "\n", encoding="utf-8")
+    (tokenizer / "vocab.json").write_text(vocabulary + "\n", encoding="utf-8")
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    (folder / "tokenizer" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
+    (tokenizer / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
