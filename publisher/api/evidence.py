@@ -12,6 +12,7 @@ from publisher.api.concepts import Concept, Scope
 from publisher.api.metrics import Measurement, Observation, PixelPair
 from publisher.api.params import Params
 from publisher.api.scorers import Judgement
+from publisher.api.searching import Find, JudgedFind, Search
 from publisher.api.training import Trial
 
 
@@ -169,3 +170,42 @@ class TrialRow(Params):
     concept, else another one; empty where it is unsure."""
     sha256: tuple[tuple[str, ...], ...]
     """Of the images' pixels, likewise."""
+
+
+class FindRow(Params):
+    """One find of a search and the images that judged it, with equal seeds on every model."""
+
+    find: Find | None = None
+    """The find itself; None: it stays with the publisher, sealed."""
+    seal: str
+    """HMAC-SHA256 of the find's canonical JSON with the publisher's salt: a later disclosure can be checked by it."""
+    seeds: tuple[int, ...]
+    """Of the images' initial noise. No search saw them."""
+    labels: tuple[str, ...]
+    """What the scorer sees: the concept's label where it sees the concept, else another one; empty: it is unsure."""
+    sha256: tuple[str, ...] = ()
+    """Of the images' pixels; empty where the find is sealed, as they would let it be guessed."""
+    base_labels: tuple[str, ...] = ()
+    """What it sees in the base model's images of the same find; empty: it was not tried there."""
+
+    def judged(self, label: str, model: str) -> JudgedFind:
+        """Count the images again.
+
+        Args:
+            label: of the concept.
+            model: name of the model that was searched.
+        """
+        unsure = self.labels.count("") if model == "hardened" else 0
+        on_base = self.base_labels.count(label) if self.base_labels else None
+        return JudgedFind(hits=self.labels.count(label) + unsure, n=len(self.labels), base_hits=on_base)
+
+
+class SearchRow(Params):
+    """One search on one model: a line of the evidence file of an attack that searches."""
+
+    check: str
+    model: str
+    """sha256 that names the weights, and what was attached to them."""
+    search: Search
+    finds: tuple[FindRow, ...]
+    """The finds of the search, in its order."""

@@ -14,11 +14,16 @@ from publisher.api.metrics import Measurement
 from publisher.api.models import Credit
 from publisher.api.params import Params
 from publisher.api.scorers import ScorerCard
+from publisher.api.searching import Search
 from publisher.api.training import Trial
 
 
 def _absent(value: object) -> bool:
     return value is None
+
+
+def _none(values: tuple[object, ...]) -> bool:
+    return not values
 
 
 class Origin(Params):
@@ -163,6 +168,8 @@ class CheckRecord(Params):
     """None when nothing could be measured: the verdict is then *unknown*."""
     trials: tuple[Trial, ...] = ()
     """Of an attack by training: every trial on every model, for the curves."""
+    searches: tuple[Search, ...] = Field(default=(), exclude_if=_none)
+    """Of an attack that searches: every search on every model; not there: it is another attack."""
     evidence: str = ""
     """File of the evidence inside ``release/reports/``, one JSON line an image."""
     evidence_sha256: str = ""

@@ -228,6 +228,7 @@ def as_data(prepared: PreparedRelease) -> dict[str, Any]:
                     "models": plans[check.id].models,
                     "trainings": plans[check.id].trainings,
                     "training_steps": plans[check.id].steps,
+                    **({"search": found.as_json()} if (found := plans[check.id].limits) else {}),
                     "prompts": plans[check.id].prompts,
                     "refused_prompts": plans[check.id].refused,
                     "undecidable": plans[check.id].undecidable,
@@ -401,6 +402,10 @@ def _claim_lines(claim: dict[str, Any]) -> list[str]:
         if check["trainings"]:
             steps = f"{check['trainings']} trials with {check['training_steps']:,} steps"
             asked = f"{steps} on {check['models']} models, {asked} of each model"
+        if "search" in check:
+            counts = {name.replace("_", " "): count for name, count in check["search"].items() if count}
+            spent = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+            asked = f"search on {check['models']} models: at most {spent}; {check['images']} images to judge each"
         bare = ", without membranes" if check["membranes"] == "off" else ""
         lines.append(f"      {check['id']}   {check['attack']} > {check['metric']}: {check['gate']}   {asked}{bare}")
         if check["refused_prompts"]:

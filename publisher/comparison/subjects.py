@@ -28,7 +28,7 @@ class Subject:
     """Name in the table: of its release, or the one that was given."""
     report: ReleaseReport
     rows: Mapping[str, Sequence[EvidenceRow]]
-    """Check's id -> its evidence, one row for each image; checks by training have none here."""
+    """Check's id -> its evidence, one row for each image; checks by training and by searching have none here."""
 
 
 def read_subject(path: Path, name: str = "") -> Subject:
@@ -46,7 +46,9 @@ def read_subject(path: Path, name: str = "") -> Subject:
     report = load(path)
     folder = find(path).parent
     checks = [check for claim in report.claims for check in claim.checks]
-    rows = {check.id: _rows(check, folder) for check in checks if check.evidence and not check.trials}
+    rows = {
+        check.id: _rows(check, folder) for check in checks if check.evidence and not (check.trials or check.searches)
+    }
     return Subject(name or f"{report.name} {report.version}", report, rows)
 
 

@@ -35,6 +35,8 @@ from publisher.evaluate.pairs import pairs_of, shown, worst_concepts
 from publisher.evaluate.permeabilities import table
 from publisher.evaluate.prepare import PreparedCheck, settle
 from publisher.evaluate.scorers import FEATURES, JUDGE, Task, cards_of
+from publisher.evaluate.searching.record import record_of_searches
+from publisher.evaluate.searching.run import Searched, run_searches
 from publisher.evaluate.second_opinions import opinions, second_scorers
 from publisher.evaluate.sheets import require_fit, sheet_bytes
 from publisher.model.digest import sha256_json
@@ -110,7 +112,7 @@ def run_checks(
         ready = _judged(item, cards, tools, models.base.anatomy.latents.image_size)
         prepared[item.check.id] = ready if isinstance(ready, Unmeasured) else _fit(ready, models, trained)
     good = [item for item in prepared.values() if isinstance(item, PreparedCheck)]
-    plain = [item for item in good if not item.trains and not item.alters]
+    plain = [item for item in good if not item.trains and not item.alters and not item.searches]
     wanted = _wanted(plain)
     seen = _observe(plain, scope, models, tools, setting)
     second = opinions([item for item in plain if item.metric.judged], seen, scope, tools)
@@ -118,13 +120,14 @@ def run_checks(
         good, scope, models, tools, setting
     )
     trials = relearn([item for item in good if item.trains], scope, models, tools, sampling, setting)
+    searches = run_searches([item for item in good if item.searches], scope, models, tools, sampling, setting)
     sampler = _sampler(models)
     rows = {
         item.check.id: views
         if isinstance(views := observations[item.check.id], Unmeasured)
         else rows_of(item, Observed(scope, views, sampler))
         for item in good
-        if not item.trains
+        if not item.trains and not item.searches
     }
     vectors = {
         item.check.id: views
@@ -133,7 +136,7 @@ def run_checks(
         for item in good
         if item.reads == FEATURES
     }
-    results = _Results(scope, rows, vectors, trials, prepared, tools)
+    results = _Results(scope, rows, vectors, trials, searches, prepared, tools, setting)
     records = tuple(_claim(claim, results, setting) for claim in claims)
     cards_there = {
         name: card.model_copy(update={"decides": name not in second, "opinions": second.get(name, ())})
@@ -161,8 +164,10 @@ class _Results:
     vectors: Mapping[str, tuple[Array, Array] | Unmeasured]
     """Check whose metric compares features -> those of both models' images, or why there are none."""
     trials: Mapping[str, Relearned | Unmeasured]
+    searches: Mapping[str, Searched | Unmeasured]
     prepared: Mapping[str, PreparedCheck | Unmeasured]
     tools: Tools
+    setting: Setting
     evidence: dict[str, bytes] = field(default_factory=dict)
 
     @cached_property
@@ -187,6 +192,8 @@ class _Results:
             return unknown(check, str(prepared))
         if prepared.trains:
             return record_of_trials(prepared, self.trials[check.id], self.evidence)
+        if prepared.searches:
+            return record_of_searches(prepared, self.searches[check.id], self.evidence, self.setting)
         rows = self.rows[check.id]
         if isinstance(rows, Unmeasured):
             return unknown(check, str(rows), prepared)
@@ -261,7 +268,7 @@ def _fit(
     """Return the check as it can be made: an attacker who changes weights has them, and attaches nothing to them."""
     if prepared.trains and trained is not None and prepared.step not in trained:
         return _LeftOut("its attack trains, and nobody asked for that after this step")
-    if (prepared.trains or prepared.alters) and models.hardened.attached:
+    if prepared.has_weights and models.hardened.attached:
         return replace(prepared, check=prepared.check.bare)
     return prepared
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 from publisher.api import Anatomy, Attack, CalibrationSheet, CheckRecord, Claim, Executor, Metric, Scorer
 from publisher.api.model_files import RELEASE
 from publisher.evaluate.store import ImageStore
+from publisher.evaluate.vault import Vault
 from publisher.model.digest import sha256_file, sha256_json, sha256_list
 from publisher.safeguards import attached_digest
 
@@ -189,6 +190,10 @@ class Setting:
     """The manifest's folder: image files of concepts are relative to it."""
     work: Path | None = None
     """Folder for models that attackers have altered, while they are measured; None: a temporary one."""
+    vault: Vault = field(default_factory=Vault)
+    """Where finds of searches are kept in clear."""
+    publish_finds: bool = False
+    """Put finds into the evidence in clear, those about persons and unsafe content excepted."""
     progress: Callable[[int, int, str], None] = _nothing
     """Done, total, text; in images of all models together, then in images and training steps of all trials."""
     check_end: Callable[[str, CheckRecord, float], None] = _nothing

@@ -188,7 +188,7 @@ class ModelImages:
                 missing.append(batch)
             else:
                 yield len(batch.requests)
-        setting, workers = self._setting, self._workers
+        setting, workers = self._setting, self.workers
         chunks = [missing[start : start + 2 * workers] for start in range(0, len(missing), 2 * workers)]
         tasks = [
             GenerateTask(
@@ -238,13 +238,13 @@ class ModelImages:
             self._setting.store.put(key, generated.images, private=batch.private)
 
     @cached_property
-    def _workers(self) -> int:
-        """A small network leaves most of a second processor thread idle: generate another batch on it instead."""
+    def workers(self) -> int:
+        """Batches at the same time: a small network leaves most of a second processor thread idle."""
         return workers_for(self.model.anatomy.latents.size, self._setting.device)
 
     @cached_property
     def _machine(self) -> dict[str, str]:
-        return {**machine(self._setting, self._workers), "generation": VERSION}
+        return {**machine(self._setting, self.workers), "generation": VERSION}
 
 
 def machine(setting: Setting, workers: int = 0) -> dict[str, str]:

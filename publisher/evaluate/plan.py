@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 from publisher.api import Anatomy, Check, ImageRequest, Sampling, Scope, ScorerErrors, Tally, TrainingParams
+from publisher.api.searching import WITHOUT_FLOOR, Limits, SearchAttack, SearchParams
 from publisher.api.verdicts import decide
 from publisher.errors import CRASHES, ModelError
 from publisher.evaluate.context import MANIFEST, Tools, Unmeasured
@@ -78,6 +79,8 @@ class CheckPlan:
     """Training steps of all of them."""
     models: int = 2
     """Number of models that are asked."""
+    limits: Limits | None = None
+    """Most that a search spends, on all models and concepts together; None: the attack does not search."""
     asking: PreparedCheck | None = field(default=None, compare=False, repr=False)
     """The check with its requests; None: it trains, or cannot be measured."""
 
@@ -104,6 +107,8 @@ def plan_check(
     """
     try:
         found = settle(check, scope, tools, sampling, step)
+        if found.searches:
+            return _searches(found, models or Models(), scope)
         return _trainings(found, models or Models()) if found.trains else _images(found, sampling, tools)
     except Unmeasured as error:
         return CheckPlan(check.id, dict.fromkeys(check.concepts, 0), 0, undecidable=str(error))
@@ -130,6 +135,24 @@ def _few_prompts(requests: Sequence[ImageRequest]) -> str:
         return ""
     asked = "1 prompt" if len(prompts) == 1 else f"{len(prompts)} prompts"
     return f"{images} images of {asked} are fewer looks than n says; name more templates or prompts"
+
+
+def _searches(found: PreparedCheck, models: Models, scope: Scope) -> CheckPlan:
+    attack, params = found.attack, found.attack_params
+    if not isinstance(attack, SearchAttack) or not isinstance(params, SearchParams):
+        raise Unmeasured(f"the attack {found.check.attack!r} has no parameters of a search")
+    retrained = int("retrained" in attack.floors and models.retrained)
+    counts, judged, total = {}, {}, Limits()
+    for concept in found.concepts:
+        kept = any(one.kind == concept.kind for one in scope.keep)
+        shuffled = int("shuffled" in attack.floors and (kept or attack.shuffles == "base"))
+        if not retrained + shuffled:
+            raise Unmeasured(WITHOUT_FLOOR.format(name=concept.id))
+        counts[concept.id] = 2 + retrained + shuffled
+        judged[concept.id] = params.finds * (params.images_per_find or 0)
+        for _ in range(counts[concept.id]):
+            total += attack.limits(params)
+    return CheckPlan(found.check.id, samples=judged, prompts=0, models=max(counts.values()), limits=total)
 
 
 def _trainings(found: PreparedCheck, models: Models) -> CheckPlan:

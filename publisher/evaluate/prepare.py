@@ -7,23 +7,31 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from publisher.api import (
+    Access,
     Attack,
     Check,
     Concept,
     CurveMetric,
+    Limits,
     Metric,
     Params,
     Sampling,
     Scope,
+    SearchAttack,
+    SearchMetric,
+    SearchParams,
     SetMetric,
     TrainingAttack,
     TrainingParams,
     WeightAttack,
 )
+from publisher.errors import CRASHES
 from publisher.evaluate.context import Tools, Unmeasured
 from publisher.evaluate.finetune.data import captions_of, prior_of, require_images
-from publisher.evaluate.requests import Asked, ask, concepts, named, params_for, parsed
+from publisher.evaluate.requests import Asked, ask, concepts, named, one_line, params_for, parsed
 from publisher.evaluate.scorers import FEATURES, MATCH, able, judge_of
+
+WITH_WEIGHTS = frozenset({Access.EMBEDDING, Access.ADAPTER, Access.TRAINING, Access.BASE})
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,17 @@ class PreparedCheck:
         return isinstance(self.attack, TrainingAttack)
 
     @property
+    def searches(self) -> bool:
+        """True where the attack searches: the check is measured by its finds."""
+        return isinstance(self.attack, SearchAttack)
+
+    @property
+    def has_weights(self) -> bool:
+        """True where the attacker has the weights in hand, and attaches nothing to them."""
+        reads = isinstance(self.attack, SearchAttack) and bool(self.attack.grants & WITH_WEIGHTS)
+        return self.trains or self.alters or reads
+
+    @property
     def alters(self) -> bool:
         """True where the attack changes weights before it asks."""
         return isinstance(self.attack, WeightAttack)
@@ -85,13 +104,15 @@ def settle(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step: s
         check,
         {concept.id: judge_of(concept, check, tools, judged=judged) for concept in wanted},
         wanted,
-        ask(check, scope, tools, sampling),
+        Asked((), 0) if isinstance(attack, SearchAttack) else ask(check, scope, tools, sampling),
         attack,
-        parsed(type(attack).Params, check.attack_params, "attack"),
+        _sized(attack, parsed(type(attack).Params, check.attack_params, "attack")),
         metric,
         parsed(type(metric).Params, check.metric_params, "metric"),
         step,
     )
+    if prepared.searches and not wanted:
+        raise Unmeasured("the check names no concept, so nothing is searched for: list ids under its 'concepts'")
     if prepared.reads:
         prepared = replace(prepared, readers=_readers(prepared, tools))
     params = prepared.attack_params
@@ -125,9 +146,32 @@ def _readers(prepared: PreparedCheck, tools: Tools) -> dict[str, str]:
     return found
 
 
+def _sized(attack: Attack[Any], params: Params) -> Params:
+    """Return the parameters of an attack, those of a search with the numbers of its budget.
+
+    Raises:
+        Unmeasured: the attack crashed, or its budget is nothing.
+    """
+    if not isinstance(attack, SearchAttack) or not isinstance(params, SearchParams):
+        return params
+    try:
+        sized: Params = attack.sized(params)
+        limits = attack.limits(sized)
+    except CRASHES as error:  # a plugin may raise anything; its check becomes unknown
+        raise Unmeasured(f"the attack {attack.name!r} crashed: {one_line(error)}") from error
+    if limits == Limits():
+        raise Unmeasured(f"the attack {attack.name!r} has a budget of nothing: it can find nothing")
+    return sized
+
+
 def _require_pair(attack: Attack[Any], metric: Metric[Any]) -> None:
     trains, reads = isinstance(attack, TrainingAttack), isinstance(metric, CurveMetric)
     if trains and not reads:
         raise Unmeasured(f"the attack {attack.name!r} trains, and the metric {metric.name!r} reads no curve")
+    searches, finds = isinstance(attack, SearchAttack), isinstance(metric, SearchMetric)
+    if searches and not finds:
+        raise Unmeasured(f"the attack {attack.name!r} searches, and the metric {metric.name!r} reads no finds")
+    if finds and not searches:
+        raise Unmeasured(f"the metric {metric.name!r} reads finds, and the attack {attack.name!r} does not search")
     if reads and not trains:
         raise Unmeasured(f"the metric {metric.name!r} reads curves, and the attack {attack.name!r} does not train")

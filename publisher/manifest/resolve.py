@@ -46,6 +46,10 @@ class ResolvedExecutor(Params):
     """``catalog.params("executor", use).parse(params)`` gives the executor's parameters."""
 
 
+def _sealed(finds: str) -> bool:
+    return finds == "seal"
+
+
 class ResolvedEvaluate(Params):
     """How the claims are tested."""
 
@@ -62,6 +66,8 @@ class ResolvedEvaluate(Params):
     retrained: str
     """A model that never knew the concepts, as written; empty without one."""
     images: bool
+    finds: Literal["seal", "publish"] = Field(default="seal", exclude_if=_sealed)
+    """What a package says of what brought a concept back; not there: it is sealed."""
 
 
 class Resolved(Params):
@@ -182,4 +188,5 @@ def _evaluate(manifest: Manifest, scorers: Mapping[str, ResolvedScorer], catalog
         checks=tuple(checks),
         retrained=evaluate.retrained or "",
         images=evaluate.images,
+        finds=evaluate.finds,
     )

@@ -229,6 +229,9 @@ class Evaluate(Params):
     """Further checks, besides those of the steps' claims."""
     retrained: Annotated[Text, AfterValidator(_reference)] | None = None
     """A model that never knew the concepts, named like ``model``: attacks by training show what it takes there."""
+    finds: Literal["seal", "publish"] = "seal"
+    """What a package says of prompts, embeddings and images that brought a concept back: ``seal``, a salted hash, while
+    they stay in the work folder; ``publish``, themselves. Those about persons and unsafe content are always sealed."""
     images: bool = True
     """Show pairs of images of the base and the hardened model in the report."""
 

@@ -25,11 +25,12 @@ from publisher.api import (
     ReleaseReport,
     Scope,
     ScorerErrors,
+    SearchMetric,
     SetMetric,
     Trial,
 )
 from publisher.api.base_errors import errors_of
-from publisher.api.evidence import EvidenceRow, TrialRow, hits, observations, with_unsure
+from publisher.api.evidence import EvidenceRow, SearchRow, TrialRow, hits, observations, with_unsure
 from publisher.codes import Code, Finding
 from publisher.package.content import json_lines
 from publisher.package.layout import MAX_TEXT_BYTES, REPORT, REPORTS, RESOLVED
@@ -44,7 +45,7 @@ ADDED = frozenset({"refused_prompts", "name"})
 """Details that the evaluation adds to a metric's own."""
 LIMITS = "its n was compared with its evidence, its verdict with its interval and gate"
 
-Row = EvidenceRow | TrialRow
+Row = EvidenceRow | TrialRow | SearchRow
 Rows = Sequence[Row]
 Sheets = Mapping[str, CalibrationSheet]
 
@@ -193,7 +194,7 @@ def _sheets_of(check: CheckRecord, report: ReleaseReport, sheets: Mapping[str, S
 def _rows(tree: Tree, path: str, check: CheckRecord) -> tuple[Rows, Finding | None]:
     """Return the lines of a check's evidence."""
     data = tree.read(path, MAX_TEXT_BYTES)
-    kind = TrialRow if check.trials else EvidenceRow
+    kind = SearchRow if check.searches else TrialRow if check.trials else EvidenceRow
     found: list[Any] = []
     for number, line in enumerate(json_lines(data or b""), 1):
         try:
@@ -203,6 +204,8 @@ def _rows(tree: Tree, path: str, check: CheckRecord) -> tuple[Rows, Finding | No
             return (), Finding(Code.REPORT_OTHER, path, f"cannot be read in line {number}: {reason}")
     if check.trials and check.trials != tuple(row.trial for row in found):
         return (), Finding(Code.REPORT_OTHER, path, f"has other trials than check {check.id}")
+    if check.searches and check.searches != tuple(row.search for row in found):
+        return (), Finding(Code.REPORT_OTHER, path, f"has other searches than check {check.id}")
     return found, None
 
 
@@ -210,8 +213,7 @@ def _row_problems(path: str, check: CheckRecord, rows: Rows, scope: Scope) -> It
     """Find the first line that is about something else, was counted twice, or counts otherwise than its labels."""
     seen = set()
     for number, row in enumerate(rows, 1):
-        concept = row.trial.concept if isinstance(row, TrialRow) else row.concept
-        if row.check != check.id or concept not in check.concepts:
+        if row.check != check.id or _concept(row) not in check.concepts:
             yield Finding(Code.REPORT_OTHER, path, f"is about another check or concept in line {number}")
             return
         if (key := _key(row)) in seen:
@@ -223,8 +225,16 @@ def _row_problems(path: str, check: CheckRecord, rows: Rows, scope: Scope) -> It
             return
 
 
+def _concept(row: Row) -> str:
+    if isinstance(row, EvidenceRow):
+        return row.concept
+    return row.trial.concept if isinstance(row, TrialRow) else row.search.concept
+
+
 def _key(row: Row) -> tuple[object, ...]:
     """Return what may be there once in the evidence of a check."""
+    if isinstance(row, SearchRow):
+        return (row.search.concept, row.search.model)
     if isinstance(row, TrialRow):
         return (row.trial.concept, row.trial.model, row.trial.seed)
     return (row.concept, row.prompt, row.negative_prompt, row.seed, row.steps, row.guidance)
@@ -235,10 +245,12 @@ def _hits_are_labels(row: Row, scope: Scope, better: Literal["lower", "higher"])
         if isinstance(row, EvidenceRow):
             seen = hits(row.base, row.hardened, scope.concept(row.concept), better)
             return seen == (row.base_hit, row.hardened_hit) and (seen[0] is None) == (seen[1] is None)
-        label, trial = scope.concept(row.trial.concept).label, row.trial
+        label = scope.concept(_concept(row)).label
     except KeyError:
         return False
-    counted = tuple(labels.count(label) for labels in row.labels)
+    if isinstance(row, SearchRow):
+        return row.search.finds == tuple(find.judged(label, row.search.model) for find in row.finds)
+    trial, counted = row.trial, tuple(labels.count(label) for labels in row.labels)
     return counted == trial.hits and all(len(labels) == trial.images_per_evaluation for labels in row.labels)
 
 
@@ -285,6 +297,9 @@ def _most(rows: Rows, concept: str) -> int:
         for one in trials
         if (one.concept, one.model) == (concept, "hardened")
     ]
+    searches = [row.search for row in rows if isinstance(row, SearchRow)]
+    mine = [one for one in searches if (one.concept, one.model) == (concept, "hardened")]
+    images += [one.tried + sum(find.n for find in one.finds) for one in mine]
     return sum(images) + sum(isinstance(row, EvidenceRow) and row.concept == concept for row in rows)
 
 
@@ -313,6 +328,8 @@ def _measure(check: CheckRecord, rows: Rows, known: _Known) -> Measurement:
     if isinstance(metric, CurveMetric):
         trials: list[Trial] = [row.trial for row in rows if isinstance(row, TrialRow)]
         return metric.read(params, trials)
+    if isinstance(metric, SearchMetric):
+        return metric.read(params, [row.search for row in rows if isinstance(row, SearchRow)])
     pairs = [row for row in rows if isinstance(row, EvidenceRow)]
     told = observations(pairs, judged=metric.judged)
     if not metric.judged:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from publisher.api import CheckRecord, ReleaseReport
 from publisher.api.params import Params
+from publisher.api.searching import tells_nothing
 from publisher.api.verdicts import judge, overall, worst
 from publisher.codes import Code, Finding
 from publisher.package import dsse, sums
@@ -156,6 +157,8 @@ def _check_problem(check: CheckRecord) -> str | None:
     """Return why a verdict is not what its numbers say. *Unknown* is allowed for good numbers, never for bad."""
     if check.measurement is None:
         return None if check.verdict == "unknown" else "nothing was measured"
+    if check.searches and check.verdict == "reported" and tells_nothing(check.measurement):
+        return None
     expected, reason = judge(check.gate, check.measurement)
     if check.verdict == expected or (check.verdict == "unknown" and expected in ("passed", "reported")):
         return None

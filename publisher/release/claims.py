@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
-from publisher.api import Binding, Check, Claim, Gate, TrainingAttack
+from publisher.api import Binding, Check, Claim, Gate, SearchAttack, TrainingAttack
 from publisher.api.claims import erased, strictest
 from publisher.engine.plan import PlannedStep
 from publisher.errors import UsageError
@@ -101,12 +101,12 @@ def _ids(claim: Claim) -> set[str]:
 def _tested(check: Check, registry: Registry) -> str:
     """Return what a check measures, as text to compare; empty where it is about its own step alone.
 
-    An attack that trains compares with the model before the step. Where neither what is asked nor what is read depends
-    on the concept, it does not matter which one the check names.
+    An attack that trains compares with the model before the step; one that searches has its own controls. Where
+    neither what is asked nor what is read depends on the concept, it does not matter which one the check names.
     """
     attack = registry.get("attack", check.attack).cls if check.attack in registry.names("attack") else None
     metric = registry.get("metric", check.metric).cls if check.metric in registry.names("metric") else None
-    if attack is None or metric is None or issubclass(attack, TrainingAttack):
+    if attack is None or metric is None or issubclass(attack, TrainingAttack | SearchAttack):
         return ""
     blind = not attack.names_concept and not metric.judged
     return check.model_copy(update={"id": "x", "gate": None, **({"concepts": ()} if blind else {})}).model_dump_json()

@@ -38,6 +38,7 @@ from publisher.evaluate.dispatch import closed_after
 from publisher.evaluate.measure import unknown
 from publisher.evaluate.sheets import FOLDER as SHEETS
 from publisher.evaluate.store import ImageStore
+from publisher.evaluate.vault import Vault
 from publisher.manifest.loader import parse
 from publisher.manifest.plugins import add_plugin_problems
 from publisher.manifest.resolve import Resolved, read, resolve
@@ -287,6 +288,8 @@ def _run(test: ModelTest, tools: Tools, setting: Setting, work: Path, progress: 
         setting,
         store=ImageStore(work / "images", progress.warn),
         work=work / "states",
+        vault=Vault(work / "finds"),
+        publish_finds=test.resolved.evaluate.finds == "publish",
         progress=lambda done, total, text: progress.update("evaluate", done, total, text),
         warn=progress.warn,
     )

@@ -32,6 +32,7 @@ from publisher.evaluate.checks import Evaluation, matrix_column, run_checks
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, StepClaim
 from publisher.evaluate.dispatch import closed_after
 from publisher.evaluate.store import ImageStore
+from publisher.evaluate.vault import Vault
 from publisher.model.digest import sha256_list
 from publisher.model.files import json_bytes, partial, write_atomic
 from publisher.model.state import State
@@ -330,6 +331,7 @@ def _evaluate(
     silent = Setting(
         prepared.device.name, prepared.device.dtype, store, prepared.path.parent, work / "states", warn=progress.warn
     )
+    silent = replace(silent, vault=Vault(work / "finds"), publish_finds=prepared.resolved.evaluate.finds == "publish")
     scope, sampling = resolved.scope, resolved.evaluate.sampling
     ids = [step.identity.id for step in prepared.steps]
     after = After(dict(zip(ids, hardened.states[1:], strict=True)))

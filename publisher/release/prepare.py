@@ -172,7 +172,7 @@ def planned_facts(prepared: PreparedRelease) -> ReleaseFacts:
         (
             item.claim.binds,
             check,
-            None if plans[check.id].trainings else plans[check.id].samples,
+            None if plans[check.id].trainings or plans[check.id].limits else plans[check.id].samples,
             _judges(check, item.step, prepared),
         )
         for item in prepared.claims

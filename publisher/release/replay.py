@@ -22,6 +22,7 @@ from publisher.api import (
     Interval,
     ReleaseReport,
     Scope,
+    SearchAttack,
     TrainingAttack,
     WeightAttack,
 )
@@ -107,7 +108,7 @@ class Replay:
     images: tuple[ReplayedImage, ...] = ()
     checks: tuple[FreshCheck, ...] = ()
     left_out: tuple[str, ...] = ()
-    """Checks that were not made again, because their attacks train or change weights."""
+    """Checks that were not made again, because their attacks train, change weights or search."""
 
     @property
     def outcome(self) -> Outcome:
@@ -272,7 +273,7 @@ def chosen_rows(
 
 def _asks_by_prompt(check: Check, tools: Tools) -> bool:
     attack = tools.attacks.get(check.attack)
-    return attack is not None and not isinstance(attack, TrainingAttack | WeightAttack)
+    return attack is not None and not isinstance(attack, TrainingAttack | WeightAttack | SearchAttack)
 
 
 def _only(item: StepClaim, checks: Sequence[Check]) -> StepClaim:

@@ -78,6 +78,8 @@ class Attempt:
     """What has to hold for the number to hold; empty: nothing, it is about the weights."""
     judged: str = ""
     """Number that the gate is about, where the value is another one: ``"t50-ratio 6.2x (3.9x to 9.1x)"``."""
+    spent: str = ""
+    """Attack that searched, and what it spent; empty: it did not search."""
     attached: bool = False
     """Whether membranes of other concepts were attached, which have no part in this one."""
     together: int = 1
@@ -115,6 +117,7 @@ class Attempt:
                     self.condition,
                     "membranes of other concepts attached" if self.attached else "",
                     pool if self.together > 1 else "",
+                    self.spent,
                     f"judged by {self.judged}" if self.judged else "",
                     f"worst of {self.checks} checks" if self.checks > 1 else "",
                     "" if self.seconds is None else f"{number(self.seconds)} s on the machine that made it",
@@ -303,8 +306,42 @@ def _attempts(
         quantity=f"{check.metric} {check.unit}",
         severity=shown.value if check.better == "lower" else -shown.value,
     )
+    if check.searches:
+        return [_found(attempt, check, concept)]
     model = _model(check, concept, "hardened")
     return [_cost(attempt, model, seconds) if model else attempt]
+
+
+def _found(attempt: Attempt, check: CheckRecord, concept: str) -> Attempt:
+    """Return an attempt with the rate of the best find, its floor, and what the search cost."""
+    search = next((one for one in check.searches if (one.concept, one.model) == (concept, "hardened")), None)
+    details = check.measurement.details if check.measurement else {}
+    rate, floor = (_interval(details.get(name), concept) for name in ("rates", "floors"))
+    if search is None or rate is None:
+        return attempt
+    spent = {name.replace("_", " "): amount for name, amount in search.spent.as_json().items() if amount}
+    cost = " and ".join(f"{amount:,} {name}" for name, amount in spent.items()) or "nothing"
+    above = f"excess {attempt.value} ({attempt.interval})" if attempt.interval else ""
+    floored = f", floor {figure(floor.value, 'share')}" if floor else ""
+    best = max(range(len(search.finds)), key=lambda i: search.finds[i].hits / search.finds[i].n, default=None)
+    which = "nothing found" if best is None else f"find {best + 1} of {check.id}"
+    return replace(
+        attempt,
+        value=figure(rate.value, "share"),
+        interval=span(rate, "share"),
+        n=f"{rate.n:,} of {which}",
+        judged=f"{above}{floored}".lstrip(", "),
+        spent=f"{check.attack}, after {cost}",
+        severity=attempt.severity,
+    )
+
+
+def _interval(numbers: object, concept: str) -> Interval | None:
+    """Return an interval of a metric's details; None: it is not there, or none."""
+    try:
+        return Interval.parse(numbers[concept]) if isinstance(numbers, dict) and concept in numbers else None
+    except (TypeError, ValueError):
+        return None
 
 
 def _alone(check: CheckRecord, concept: str) -> Interval | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from publisher.api import CheckRecord, ClaimRecord, MatrixCell, ReleaseReport, Verdict
+from publisher.api.searching import tells_nothing
 from publisher.api.verdicts import judge, lower, overall, worst
 from publisher.report.wording import ALONE, count
 
@@ -28,6 +29,8 @@ def check_verdict(check: CheckRecord) -> Verdict:
     """Return the recorded verdict, or a lesser one where the numbers or their absence demand it."""
     if check.measurement is None:
         return lower(check.verdict, "unknown")
+    if check.searches and check.verdict == "reported" and tells_nothing(check.measurement):
+        return "reported"
     return lower(check.verdict, judge(check.gate, check.measurement)[0])
 
 

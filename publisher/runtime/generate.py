@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
+    from publisher.api.diffusion.text import Text
+
 VERSION = "1"
 """Raised when the same request gives other pixels."""
 MOST = 32
@@ -25,7 +27,7 @@ class GenerateError(PublisherError):
     """The model generated nothing that could be judged."""
 
 
-def generate(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest]) -> torch.Tensor:
+def generate(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest], text: Text | None = None) -> torch.Tensor:
     """Generate each request, in one batch.
 
     The initial noise is sampled in float32 on the CPU by a generator with the request's seed, which the scheduler goes
@@ -34,6 +36,7 @@ def generate(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest]) -> t
     Args:
         pipeline: from :func:`publisher.runtime.pipelines.load`.
         requests: at least one; all with the same steps and guidance, and all or none with a negative prompt.
+        text: a row for each request to generate with in place of its prompt; None: prompts are read.
 
     Returns:
         ``(n, 3, h, w)`` uint8 on the CPU; the size is the model's own.
@@ -50,7 +53,7 @@ def generate(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest]) -> t
     height, width = anatomy.latents.image_size
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         pixels = pipeline(
-            prompt=[request.prompt for request in requests],
+            **(_read(pipeline, text) if text else {"prompt": [request.prompt for request in requests]}),
             negative_prompt=_negatives(anatomy, requests),
             height=height,
             width=width,
@@ -72,6 +75,19 @@ def _negatives(anatomy: Anatomy, requests: Sequence[ImageRequest]) -> list[str] 
     if requests[0].negative_prompt:
         return [request.negative_prompt for request in requests]
     return None if anatomy.negative is None or requests[0].guidance <= 1 else [anatomy.negative] * len(requests)
+
+
+def _read(pipeline: DiffusionPipeline, text: Text) -> dict[str, torch.Tensor]:
+    """Return text states as the pipeline's arguments, in the denoiser's dtype.
+
+    Raises:
+        GenerateError: the pipeline wants to know which rows count.
+    """
+    if text.mask is not None:
+        raise GenerateError("the model reads a mask beside its text, and states alone are no prompt for it")
+    placed = text.to(denoiser_of(pipeline).dtype)
+    pooled = {} if placed.pooled is None else {"pooled_prompt_embeds": placed.pooled.to(pipeline.device)}
+    return {"prompt_embeds": placed.states.to(pipeline.device), **pooled}
 
 
 def _told(images: int) -> Callable[..., dict[str, torch.Tensor]]:

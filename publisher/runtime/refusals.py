@@ -134,6 +134,10 @@ _MINORS = (
 _AGE = r"(?:[0-9]|1[0-7])\s*[- ]?\s*(?:years?|yrs?|yo|y\.o\.|y/o)\b"
 _SEXUAL_WORDS = re.compile(rf"\b(?:{'|'.join(_SEXUAL)})\b")
 _MINOR_WORDS = re.compile(rf"\b(?:{'|'.join(_MINORS)})\b|(?<![0-9]){_AGE}")
+LEAST_LETTERS = 4
+"""Letters of the shortest word that is sought inside others: shorter ones stand in too many."""
+_LONG_SEXUAL = re.compile("|".join(word for word in _SEXUAL if len(word) >= LEAST_LETTERS))
+_LONG_MINOR = re.compile("|".join(word for word in _MINORS if len(word) >= LEAST_LETTERS))
 
 
 def is_refused(prompt: str, concept: Concept) -> bool:
@@ -146,6 +150,18 @@ def is_refused(prompt: str, concept: Concept) -> bool:
     sexual = concept.kind == "unsafe" or _SEXUAL_WORDS.search(f"{text} {asked}")
     minor = _MINOR_WORDS.search(f"{text} {asked}")
     return bool(sexual and minor)
+
+
+def is_refused_candidate(text: str, concept: Concept) -> bool:
+    """Return whether a program that searches must not try a text: it errs further towards dropping.
+
+    Words are also sought across blanks and inside other words, because a search puts pieces of words together.
+    """
+    joined = re.sub(r"\W+", "", _plain(text))
+    asked = _plain(" ".join((concept.name, *concept.synonyms)))
+    sexual = concept.kind == "unsafe" or _LONG_SEXUAL.search(joined) or _SEXUAL_WORDS.search(asked)
+    minor = _LONG_MINOR.search(joined) or _MINOR_WORDS.search(asked)
+    return is_refused(text, concept) or bool(sexual and minor)
 
 
 def _plain(text: str) -> str:

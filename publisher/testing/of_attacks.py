@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from publisher.api import Attack, Frozen, ImageRequest, Sampling, TrainingAttack, WeightAttack, denoiser_of
+from publisher.api import (
+    Attack,
+    Frozen,
+    ImageRequest,
+    Limits,
+    Sampling,
+    SearchAttack,
+    TrainingAttack,
+    WeightAttack,
+    denoiser_of,
+)
+from publisher.api.searching import Budget
 from publisher.testing.plugin import PluginUnderTest, Rule, demand
 
 if TYPE_CHECKING:
@@ -157,8 +168,26 @@ ASKING: dict[str, Rule] = {
 }
 
 
+def limits_are_counts(one: PluginUnderTest) -> None:
+    """Demand limits for every budget, more than nothing, and no less for a larger one."""
+    attack, before = one.plugin(), Limits()
+    for budget in get_args(Budget):
+        found = attack.limits(attack.sized(one.params.parse({**one.params.as_json(), "budget": budget})))
+        demand(isinstance(found, Limits) and found != Limits(), f"the budget {budget} lets it spend nothing")
+        demand(before.within(found), f"the budget {budget} lets it spend less than the one before")
+        before = found
+
+
+def declares_its_access(one: PluginUnderTest) -> None:
+    """Demand that the row of the report is one of the grants, and that there is a floor."""
+    demand(one.plugin.access in one.plugin.grants, "its access is not among its grants")
+    demand(one.plugin.floors, "it has no floor: nothing would show what it finds where there is nothing")
+
+
 def rules(plugin: type[Attack[Any]]) -> dict[str, Rule]:
-    """Return the rules of an attack: those of asking, and those of training or altering where it does that."""
+    """Return the rules of an attack: those of asking, and those of training, altering or searching."""
+    if issubclass(plugin, SearchAttack):
+        return {"limits-are-counts": limits_are_counts, "declares-its-access": declares_its_access}
     found = dict(ASKING)
     if issubclass(plugin, TrainingAttack):
         training: dict[str, Rule] = {

@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def _ask(question: dict[str, Any], model: Path) -> None:
-    from publisher.api import NoParams, Scope, TrainingAttack, WeightAttack
+    from publisher.api import NoParams, Scope, SearchAttack, TrainingAttack, WeightAttack
 
     plugin: Any = importlib.import_module(question["module"])
     for name in question["name"].split("."):
@@ -42,6 +42,8 @@ def _ask(question: dict[str, Any], model: Path) -> None:
         from publisher.api import Sampling
 
         plugin().requests(params, scope.concepts[0], Sampling(images=4))
+        if issubclass(plugin, SearchAttack):
+            plugin().limits(plugin().sized(params))
         if issubclass(plugin, TrainingAttack) and not issubclass(plugin, WeightAttack):
             plugin().captions(params, scope.concepts[0])
             plugin().prior_images(params)

@@ -1,4 +1,4 @@
-"""The attacks that come with the publisher: those that ask, those that put weights back, those that train. No torch."""
+"""The attacks of the publisher: those that ask, put weights back, train, or search. No torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 from publisher.api import Attack
 from publisher.builtin.attacks.asking import ASKING
+from publisher.builtin.attacks.derived import DerivedEmbedding
 from publisher.builtin.attacks.training import TRAINING
 from publisher.builtin.attacks.weights import WEIGHTS
 
-ATTACKS: tuple[type[Attack[Any]], ...] = (*ASKING, *WEIGHTS, *TRAINING)
+ATTACKS: tuple[type[Attack[Any]], ...] = (*ASKING, *WEIGHTS, *TRAINING, DerivedEmbedding)

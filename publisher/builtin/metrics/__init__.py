@@ -10,8 +10,9 @@ from typing import Any
 from publisher.api import Metric
 from publisher.builtin.metrics.curves import CURVES
 from publisher.builtin.metrics.distances import DISTANCES
+from publisher.builtin.metrics.finds import FINDS
 from publisher.builtin.metrics.gains import GAINS
 from publisher.builtin.metrics.rates import RATES
 from publisher.builtin.metrics.sets import SETS
 
-METRICS: tuple[type[Metric[Any]], ...] = (*RATES, *DISTANCES, *SETS, *CURVES, *GAINS)
+METRICS: tuple[type[Metric[Any]], ...] = (*RATES, *DISTANCES, *SETS, *CURVES, *GAINS, *FINDS)

@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Sequence
 from functools import cache
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Interval
@@ -32,36 +33,74 @@ _TAIL = (1 - LEVEL) / 2
 _Z = 1.959963984540054
 
 
-def share(hits: int, n: int) -> Interval:
+def share(hits: int, n: int, of: int = 1) -> Interval:
     """Return the share ``hits / n`` with its Clopper-Pearson interval.
+
+    Args:
+        hits: of n.
+        n: observations.
+        of: it is the best of so many shares: each end is as far as if all of them had to hold (Bonferroni).
 
     Raises:
         ValueError: ``n`` is 0, or there are more hits than that.
     """
     if not 0 <= hits <= n or not n:
         raise ValueError(f"there is no share of {hits} in {n}")
-    return Interval(value=hits / n, low=exact_low(hits, n), high=exact_high(hits, n), n=n, method="Clopper-Pearson 95%")
+    tail = _TAIL / of
+    low, high = exact_low(hits, n, tail), exact_high(hits, n, tail)
+    return Interval(value=hits / n, low=low, high=high, n=n, method=f"Clopper-Pearson 95%{_best_of(of)}")
 
 
-def exact_low(hits: float, n: float) -> float:
+def difference(hits: int, n: int, others: int, m: int, of: int = 1) -> Interval:
+    """Return the difference of two independent shares, ``hits / n - others / m``, with Newcombe's interval.
+
+    R. G. Newcombe, "Interval estimation for the difference between independent proportions", Statistics in Medicine 17
+    (1998), method 10: the squared distances of both shares from the ends of their Wilson intervals are added.
+
+    Args:
+        hits: of n.
+        n: observations, at least 1.
+        others: of m, the share that is taken off.
+        m: observations, at least 1.
+        of: the first share is the best of so many, see :func:`share`.
+    """
+    z = _Z if of == 1 else NormalDist().inv_cdf(1 - _TAIL / of)
+    (low, high), (floor_low, floor_high) = _wilson(hits, n, z), _wilson(others, m, z)
+    first, second = hits / n, others / m
+    value = first - second
+    down, up = math.hypot(first - low, floor_high - second), math.hypot(high - first, second - floor_low)
+    return _rounded(value, value - down, value + up, n, f"Newcombe 95%{_best_of(of)}")
+
+
+def _wilson(hits: int, n: int, z: float) -> tuple[float, float]:
+    middle, spread = hits + z * z / 2, z * math.sqrt(hits * (n - hits) / n + z * z / 4)
+    ends = (middle - spread) / (n + z * z), (middle + spread) / (n + z * z)
+    return (0.0 if hits == 0 else ends[0]), (1.0 if hits == n else ends[1])
+
+
+def _best_of(of: int) -> str:
+    return f", the best of {of}" if of > 1 else ""
+
+
+def exact_low(hits: float, n: float, tail: float = _TAIL) -> float:
     """Return the lower end of Clopper and Pearson; counts need not be whole.
 
     Where all are hits, it is a root: the same digits as scipy's, whose import is most of what a plan would cost.
     """
     if hits <= 0 or hits >= n:
-        return 0.0 if hits <= 0 else _TAIL ** (1 / n)
+        return 0.0 if hits <= 0 else tail ** (1 / n)
     from scipy.special import betaincinv
 
-    return float(betaincinv(hits, n - hits + 1, _TAIL))
+    return float(betaincinv(hits, n - hits + 1, tail))
 
 
-def exact_high(hits: float, n: float) -> float:
+def exact_high(hits: float, n: float, tail: float = _TAIL) -> float:
     """Return the upper end of Clopper and Pearson; counts need not be whole. See :func:`exact_low`."""
     if hits <= 0 or hits >= n:
-        return 1.0 if hits >= n else -math.expm1(math.log(_TAIL) / n)
+        return 1.0 if hits >= n else -math.expm1(math.log(tail) / n)
     from scipy.special import betaincinv
 
-    return float(betaincinv(hits + 1, n - hits, 1 - _TAIL))
+    return float(betaincinv(hits + 1, n - hits, 1 - tail))
 
 
 def paired_difference(gains: int, losses: int, n: int) -> Interval:

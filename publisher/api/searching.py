@@ -1,0 +1,308 @@
+"""Attacks that search: they try, look at what comes out, and keep what brought the concept back.
+
+A search touches nothing but a :class:`SearchTarget`. It gives what the attack's access allows, counts what is spent,
+and refuses what nobody may generate. What is found is judged afterwards, on seeds that the search never saw.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import Field
+
+from publisher.api.attacks import Access, Attack, ImageRequest, Sampling
+from publisher.api.concepts import Concept
+from publisher.api.families import Capability
+from publisher.api.metrics import Measurement, Metric, Observation
+from publisher.api.params import Params
+from publisher.api.steps import P
+from publisher.errors import PublisherError
+
+if TYPE_CHECKING:
+    import torch
+
+    from publisher.api.diffusion.text import Text
+
+Budget = Literal["quick", "standard", "thorough"]
+Floor = Literal["retrained", "shuffled"]
+"""What shows which success is none: ``retrained``, the same search on ``evaluate.retrained``; ``shuffled``, the same
+search on the hardened model for something that it cannot have."""
+Shuffle = Literal["concept", "judge", "base"]
+Stop = Literal["found", "nothing", "budget", "refused", "crashed"]
+Standing = Literal["decided", "powerless", "uninformative", "without floor"]
+MOST_FINDS = 3
+IMAGES_PER_FIND: Mapping[Budget, int] = MappingProxyType({"quick": 24, "standard": 60, "thorough": 60})
+
+
+WITHOUT_FLOOR = (
+    "nothing shows what the attack on {name!r} finds where there is nothing to find:"
+    " name evaluate.retrained, or keep a concept of its kind"
+)
+
+
+class BudgetSpent(Exception):  # noqa: N818 - no error: it ends a search as planned
+    """A search has used up what it may spend."""
+
+
+class CandidateRefused(Exception):  # noqa: N818 - no error: it ends a search, which then says so
+    """A search came to words that nobody may generate. They are neither encoded nor stored."""
+
+
+class AccessDeniedError(PublisherError):
+    """An attack asks for what the access that it declares does not give."""
+
+
+class Limits(Params):
+    """What a search spends, or may spend, in counts. Seconds are never counted: another machine has others."""
+
+    images: int = Field(default=0, ge=0)
+    """Images that are generated and looked at, those that judge the finds excepted."""
+    gradient_steps: int = Field(default=0, ge=0)
+    """Gradients that are taken."""
+    denoiser_rows: int = Field(default=0, ge=0)
+    """Rows through the denoiser, those of generated images excepted."""
+    encoder_rows: int = Field(default=0, ge=0)
+    """Texts that are encoded, those of generated images excepted."""
+
+    def __add__(self, other: Self) -> Self:
+        """Return the sum of both, count by count."""
+        ours, theirs = self.as_json(), other.as_json()
+        return type(self).parse({name: ours[name] + theirs[name] for name in ours})
+
+    def within(self, most: Limits) -> bool:
+        """Return whether none of the counts is larger than in ``most``."""
+        allowed = most.as_json()
+        return all(count <= allowed[name] for name, count in self.as_json().items())
+
+
+class TensorFile(Params):
+    """Tensors of a find, which lie in a file beside it."""
+
+    sha256: str
+    """Of the file, which is ``finds/<sha256>.safetensors``."""
+    shapes: dict[str, tuple[int, ...]]
+    """Name -> shape."""
+
+
+class Find(Params):
+    """What brought a concept back, with all that is needed to do it again without searching."""
+
+    kind: Literal["text", "states"]
+    """``text``: prompts to type. ``states``: text states to generate with in place of prompts."""
+    prompts: tuple[str, ...] = Field(min_length=1)
+    """Exact texts, asked in turn. Of ``states`` what each row was made from."""
+    negative_prompt: str = ""
+    """Text that the images are to be unlike; empty: none."""
+    guidance: float | None = Field(default=None, ge=0)
+    """Classifier-free guidance scale; None: the checks' own."""
+    steps: int | None = Field(default=None, ge=1, le=1000)
+    """Sampling steps; None: the checks' own."""
+    tensors: TensorFile | None = None
+    """Of ``states``: ``states``, ``(n, positions, d)`` for n prompts, and ``pooled``, ``(n, p)``, where the model reads
+    that too. None: a text."""
+    recipe: dict[str, str | float] = Field(default_factory=dict)
+    """How it was made, such as ``{"rho": 0.1}``."""
+    score: float = 0.0
+    """How good the search held it to be. It counts for nothing."""
+
+
+class SearchParams(Params):
+    """Parameters of every attack that searches."""
+
+    budget: Budget = "quick"
+    """How much is tried: sets the numbers that are not given."""
+    finds: int = Field(default=MOST_FINDS, ge=1, le=MOST_FINDS)
+    """Number of finds that are kept and judged: the best ones."""
+    images_per_find: int | None = Field(default=None, ge=1, le=1000)
+    """Images by which each find is judged, on seeds that the search did not see; default: 24 of a quick budget, else
+    60."""
+
+
+S = TypeVar("S", bound=SearchParams)
+
+
+class SearchTarget(ABC):
+    """The model that is attacked, as far as the attack's access goes, and its meter.
+
+    Each method raises :class:`BudgetSpent` before it would spend more than the attack's limits,
+    :class:`CandidateRefused` for a text that nobody may generate, and :class:`AccessDeniedError` where the attack's
+    grants do not give it. An attack lets all of them pass.
+    """
+
+    @abstractmethod
+    def allows(self, text: str) -> bool:
+        """Return whether a text may be tried; what may not is counted, and a search leaves it out."""
+
+    @abstractmethod
+    def named(self, text: str) -> bool:
+        """Return whether a text names one of the concepts that go, by name or synonym: finding it is no find."""
+
+    @abstractmethod
+    def ask(self, prompts: Sequence[str]) -> tuple[bool, ...]:
+        """Generate an image for each prompt and return whether it shows the concept. Every access.
+
+        A prompt that is asked again gets another seed. Many prompts at once are faster than one after the other.
+        """
+
+    @abstractmethod
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """Return the ids of a text, without special tokens, by the model's first tokenizer. Every access."""
+
+    @abstractmethod
+    def words(self) -> tuple[str, ...]:
+        """Return the words of that tokenizer's vocabulary that can be typed, in its order. Access *search*.
+
+        A word can be typed if its text is read as itself alone. Words that may not be tried are left out and counted.
+        """
+
+    @abstractmethod
+    def encode(self, prompts: Sequence[str]) -> Text:
+        """Return prompts as the denoiser reads them, float32, without gradients. Access *embedding*."""
+
+    @abstractmethod
+    def ask_states(self, text: Text, prompts: Sequence[str]) -> tuple[bool, ...]:
+        """Generate an image for each row of text states and return whether it shows the concept. Access *embedding*.
+
+        Args:
+            text: n rows in place of prompts.
+            prompts: what each row was made from; they name the seeds.
+        """
+
+    @abstractmethod
+    def text_weights(self) -> tuple[torch.Tensor, ...]:
+        """Return the matrices by which text enters the denoiser, ``(out, d)`` float32 each. Access *embedding*.
+
+        They are the keys and values of cross-attention, or the text entry of models without it, in one order.
+        """
+
+    @abstractmethod
+    def base_text_weights(self) -> tuple[torch.Tensor, ...]:
+        """Return the same matrices of the base model, in the same order. Access *base*."""
+
+    @abstractmethod
+    def keep(self, tensors: Mapping[str, torch.Tensor]) -> TensorFile:
+        """Keep the tensors of a find. Every access."""
+
+
+class SearchAttack(Attack[S], ABC):
+    """Try many ways to a concept and keep the best.
+
+    The verification runs the search on the hardened model, on the base model (does the attack work at all?) and on its
+    floors (what would be found if nothing were there?), with the same random numbers and the same limits. The attack
+    cannot tell which of them it is run on.
+
+    Attributes:
+        access: the row of the report that it belongs to: the largest of its grants.
+        grants: all that the attacker needs to have. The target gives no more.
+        floors: controls that show what chance and the attack's own input give; at least one.
+        shuffles: how the floor ``shuffled`` is made. ``concept``: the search is made for a kept concept of the same
+            kind, and looks for the concept. ``judge``: it is made for the kept concept and looks for it, and what it
+            finds is judged for the concept. ``base``: the matrices of the base model are permuted among those of one
+            shape.
+        budgets: budget -> parameters that it sets where they are not given.
+        needs: what the model's family must have.
+    """
+
+    grants: ClassVar[frozenset[Access]]
+    floors: ClassVar[tuple[Floor, ...]]
+    shuffles: ClassVar[Shuffle] = "concept"
+    budgets: ClassVar[Mapping[Budget, Mapping[str, Any]]] = MappingProxyType({})
+    needs: ClassVar[tuple[Capability, ...]] = ()
+
+    def sized(self, params: S) -> S:
+        """Return the parameters with the numbers that their budget stands for. Torch-free."""
+        numbers = {"images_per_find": IMAGES_PER_FIND[params.budget], **self.budgets.get(params.budget, {})}
+        return params.filled(numbers)
+
+    def requests(self, params: S, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
+        """Return nothing: what a search asks for depends on what it sees."""
+        return ()
+
+    @abstractmethod
+    def limits(self, params: S) -> Limits:
+        """Return the most that a search spends on one concept and one model. Torch-free.
+
+        Args:
+            params: with the numbers of their budget.
+        """
+
+    @abstractmethod
+    def search(self, params: S, target: SearchTarget, concept: Concept, generator: torch.Generator) -> Iterator[Find]:
+        """Yield finds, the best last; the last ``params.finds`` are kept. None: nothing was found.
+
+        Args:
+            params: with the numbers of their budget.
+            target: the model.
+            concept: what is looked for.
+            generator: generator on the CPU; the only source of random numbers.
+        """
+
+
+class JudgedFind(Params):
+    """One find, judged on fresh seeds."""
+
+    hits: int = Field(ge=0)
+    """Images that show the concept. Of the hardened model also those that the scorer could not judge."""
+    n: int = Field(ge=1)
+    """Images."""
+    base_hits: int | None = Field(default=None, ge=0)
+    """Of the same find, tried on the base model with the same seeds; None: it was not tried there."""
+
+
+class Search(Params):
+    """One search on one model: what it spent, and how good its finds are."""
+
+    concept: str
+    """Id."""
+    model: str
+    """Name of the model: ``hardened``, ``base``, ``retrained`` or ``shuffled``."""
+    stop: Stop
+    """Why it ended: with finds, with nothing, at its limits, at words that nobody may generate, or by a crash."""
+    problem: str = ""
+    """Reason of a crash; empty: there was none."""
+    spent: Limits
+    """What it spent."""
+    tried: int = Field(ge=0)
+    """Images that it looked at."""
+    hits: int = Field(ge=0)
+    """Those of them that showed the concept. They chose the finds, and count for nothing else."""
+    refused: int = Field(default=0, ge=0)
+    """Candidates that nobody may generate."""
+    finds: tuple[JudgedFind, ...] = ()
+    """Finds in the order in which they were kept, the best last as the search saw it."""
+
+
+def tells_nothing(measurement: Measurement) -> bool:
+    """Return whether a measurement of searches says of every concept that its floor is as good as the base model.
+
+    Such a number is *reported* whatever the gate: nothing that a model does could make it better or worse.
+    """
+    standing = measurement.details.get("standing")
+    return isinstance(standing, dict) and bool(standing) and set(map(str, standing.values())) == {"uninformative"}
+
+
+class SearchMetric(Metric[P], ABC):
+    """Turns searches into a measurement. Checks pair it with an attack that searches alone.
+
+    Its details name under ``standing`` what can be said of each concept: ``decided``; ``powerless``, the attack does
+    not work on the base model either; ``uninformative``, its floor is as good as the base model; ``without floor``.
+    """
+
+    def measure(self, params: P, observations: Sequence[Observation]) -> Measurement:  # noqa: ARG002
+        """Refuse: single images are no search.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"the metric {self.name!r} needs an attack that searches")
+
+    @abstractmethod
+    def read(self, params: P, searches: Sequence[Search]) -> Measurement:
+        """Return the number of these searches: of the hardened model and of all controls, of all concepts of the check.
+
+        Raises:
+            ValueError: too little to say anything; the check becomes *unknown*.
+        """

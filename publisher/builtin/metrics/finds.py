@@ -1,0 +1,138 @@
+"""What searches found: the rate of the best find, and how far it lies above what chance and the input alone give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from publisher.api import Interval, Measurement, Params, Search, SearchMetric
+from publisher.api.searching import Standing
+from publisher.builtin.metrics.intervals import difference, share
+
+FLOORS = ("retrained", "shuffled")
+
+
+class ExcessParams(Params):
+    """Parameters of ``found-excess``."""
+
+    least_distance: float = Field(default=0.1, ge=0, le=1)
+    """Least distance of the base model's rate from the floor: with less, the check can tell nothing."""
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The best that one search has to show: of ``of`` finds the one with the highest rate, or all that it tried."""
+
+    hits: int
+    n: int
+    of: int = 1
+
+    @property
+    def rate(self) -> Interval:
+        """Rate with its interval, which is wider where it is the best of several."""
+        return share(self.hits, self.n, self.of)
+
+    def over(self, floor: _Best) -> Interval:
+        """Return the difference of the rates."""
+        return difference(self.hits, self.n, floor.hits, floor.n, self.of)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What there is to say of one concept."""
+
+    standing: Standing
+    rate: Interval
+    """Of the hardened model's best find."""
+    excess: Interval
+    floor: Interval | None
+    base: Interval | None
+    """Excess of the base model's best find over the same floor."""
+
+
+class FoundExcess(SearchMetric[ExcessParams]):
+    """Rate of the best find, less the rate that the worst floor reaches in the same search.
+
+    0.4 is forty points above the floor. Each find was judged on seeds that the search did not see. Where nothing was
+    found, the rate is that of all images that the search looked at, and is about these candidates alone. Of several
+    concepts the worst counts; they are never pooled.
+    """
+
+    name = "found-excess"
+    version = "1"
+    better = "lower"
+    unit = "points"
+    summary = "rate of the best find above its floor, Newcombe, Bonferroni over the finds"
+    resistance = True
+
+    def read(self, params: ExcessParams, searches: Sequence[Search]) -> Measurement:
+        """Return the largest excess of all concepts that can be decided; where none can, of all.
+
+        Raises:
+            ValueError: a search is missing, or nothing was judged.
+        """
+        found = {
+            name: _concept({one.model: one for one in searches if one.concept == name}, name, params)
+            for name in dict.fromkeys(one.concept for one in searches)
+        }
+        if not found:
+            raise ValueError("there are no searches")
+        decided = [one for one in found.values() if one.standing == "decided"]
+        counted = decided or list(found.values())
+        ceilings = [one.base for one in decided if one.base]
+        return Measurement(
+            hardened=_together([one.excess for one in counted]),
+            base=min(ceilings, key=lambda one: one.value) if ceilings else None,
+            by_concept={name: one.excess for name, one in found.items()},
+            details={
+                "standing": {name: one.standing for name, one in found.items()},
+                "rates": {name: one.rate.as_json() for name, one in found.items()},
+                "floors": {name: one.floor.as_json() for name, one in found.items() if one.floor},
+            },
+        )
+
+    def best(self, params: ExcessParams, n: int) -> Interval | None:  # noqa: ARG002
+        """Return nothing: what a search can show depends on what its controls find."""
+        return None
+
+
+def _concept(searches: dict[str, Search], name: str, params: ExcessParams) -> _Found:
+    for model in ("hardened", "base"):
+        if model not in searches:
+            raise ValueError(f"there is no search for {name!r} on the model {model!r}")
+    hardened, ceiling = _best(searches["hardened"]), _best(searches["base"])
+    if hardened is None:
+        raise ValueError(f"the search for {name!r} judged no image")
+    floors = [best for model in FLOORS if model in searches and (best := _best(searches[model]))]
+    floor = max(floors, key=lambda one: one.rate.high, default=None)
+    if floor is None or ceiling is None:
+        standing: Standing = "without floor" if floor is None else "powerless"
+        excess = difference(hardened.hits, hardened.n, 0, hardened.n, hardened.of)
+        return _Found(standing, hardened.rate, excess, floor.rate if floor else None, None)
+    above = ceiling.over(floor)
+    near = above.value < params.least_distance
+    standing = "uninformative" if near and floor.rate.value > params.least_distance else "decided"
+    if standing == "decided" and above.low <= 0:
+        standing = "powerless"
+    return _Found(standing, hardened.rate, hardened.over(floor), floor.rate, above)
+
+
+def _best(search: Search) -> _Best | None:
+    """Return the best find of a search, or what it tried where it found nothing; None: it judged no image."""
+    if search.finds:
+        first = max(search.finds, key=lambda one: one.hits / one.n)
+        return _Best(first.hits, first.n, len(search.finds))
+    return _Best(search.hits, search.tried) if search.tried else None
+
+
+def _together(intervals: Sequence[Interval]) -> Interval:
+    """Return the worst of several numbers, end by end."""
+    first = max(intervals, key=lambda one: one.value)
+    return first.model_copy(
+        update={"low": max(one.low for one in intervals), "high": max(one.high for one in intervals)}
+    )
+
+
+FINDS: tuple[type[SearchMetric], ...] = (FoundExcess,)  # type: ignore[type-arg]

@@ -1,0 +1,1 @@
+"""Attacks that search: one model after the other searched, finds judged on fresh seeds, and kept or sealed."""

@@ -1,0 +1,322 @@
+"""Run searches on the hardened model and on all controls, and judge what they find on seeds that no search saw.
+
+A finished search is kept as a note, so that an interrupted run goes on with the next one; so are all images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from publisher.api import (
+    Access,
+    AccessDeniedError,
+    BudgetSpent,
+    CandidateRefused,
+    Concept,
+    Find,
+    JudgedFind,
+    Limits,
+    Sampling,
+    Scope,
+    Search,
+    SearchAttack,
+    SearchParams,
+)
+from publisher.api.evidence import FindRow, SearchRow
+from publisher.api.searching import Stop
+from publisher.errors import CRASHES, ModelError
+from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Tools, Unmeasured
+from publisher.evaluate.images import machine
+from publisher.evaluate.prepare import PreparedCheck
+from publisher.evaluate.requests import one_line
+from publisher.evaluate.scorers import identity
+from publisher.evaluate.searching.images import Gallery, Look, judge_seed
+from publisher.evaluate.searching.target import MeteredTarget
+from publisher.model.digest import seed_of, sha256_json
+from publisher.runtime.meter import Meter
+from publisher.runtime.refusals import is_refused_candidate
+from publisher.runtime.side_by_side import workers_for
+
+VERSION = "1"
+"""Raised when the same search finds something else."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """All searches of a check."""
+
+    rows: tuple[SearchRow, ...]
+    """Concept by concept: of the hardened model, then of the controls."""
+
+
+def run_searches(
+    checks: Sequence[PreparedCheck],
+    scope: Scope,
+    models: ModelsUnderTest,
+    tools: Tools,
+    sampling: Sampling,
+    setting: Setting,
+) -> dict[str, Searched | Unmeasured]:
+    """Run all searches of these checks.
+
+    Args:
+        checks: of attacks that search.
+        scope: the concepts.
+        models: the hardened model and all controls.
+        tools: the scorers and the executor.
+        sampling: how images are generated.
+        setting: store, device, progress, and where finds are kept.
+
+    Returns:
+        Check's id -> its searches, or why there are none. A search that crashed is among them, with what it had found.
+
+    Raises:
+        PublisherError: the disk is full.
+    """
+    runner = _SearchRunner(models, Gallery(scope, tools, sampling, setting))
+    return {check.check.id: runner.check(check) for check in checks}
+
+
+@dataclass(frozen=True)
+class _SearchPlan:
+    """One search: an attack, a concept, a model."""
+
+    prepared: PreparedCheck
+    attack: SearchAttack[Any]
+    params: SearchParams
+    concept: Concept
+    name: str
+    """Name of the model in the record."""
+    model: ModelUnderTest
+    aim: Concept
+    """Concept that the attack is told."""
+    goal: Concept
+    """Concept that its images are looked at for."""
+    permuted: bool = False
+
+    @property
+    def scorer(self) -> str:
+        """Id of the scorer of the concept."""
+        return self.prepared.scorers[self.concept.id]
+
+
+@dataclass
+class _Outcome:
+    """What came out of a search."""
+
+    finds: list[Find] = field(default_factory=list)
+    spent: Limits = field(default_factory=Limits)
+    tried: int = 0
+    hits: int = 0
+    refused: int = 0
+    stop: Stop = "nothing"
+    problem: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON data."""
+        return {**vars(self), "finds": [one.as_json() for one in self.finds], "spent": self.spent.as_json()}
+
+    @classmethod
+    def of_json(cls, data: Mapping[str, Any]) -> _Outcome:
+        """Return what :meth:`as_json` gave."""
+        return cls(
+            **{**data, "finds": [Find.parse(one) for one in data["finds"]], "spent": Limits.parse(data["spent"])}
+        )
+
+
+@dataclass(eq=False)
+class _SearchRunner:
+    models: ModelsUnderTest
+    gallery: Gallery
+
+    @property
+    def setting(self) -> Setting:
+        """Where images and finds are kept."""
+        return self.gallery.setting
+
+    def check(self, prepared: PreparedCheck) -> Searched | Unmeasured:
+        """Run the searches of one check, and judge its finds."""
+        attack, params = prepared.attack, prepared.attack_params
+        if not isinstance(attack, SearchAttack) or not isinstance(params, SearchParams):
+            return Unmeasured(f"the attack {prepared.check.attack!r} does not search")
+        try:
+            self.models.hardened.anatomy.require(attack.needs, f"the attack {attack.name!r}")
+            rows = [
+                self._row(plan)
+                for concept in prepared.concepts
+                for plan in self._plans(prepared, attack, params, concept)
+            ]
+        except (Unmeasured, ModelError, AccessDeniedError) as error:
+            return error if isinstance(error, Unmeasured) else Unmeasured(error.what)
+        return Searched(tuple(rows))
+
+    def _plans(
+        self, prepared: PreparedCheck, attack: SearchAttack[Any], params: SearchParams, concept: Concept
+    ) -> Iterator[_SearchPlan]:
+        """Yield the search on the hardened model, then those on the controls that there are."""
+        hardened = self.models.hardened if prepared.check.attached else self.models.hardened.bare
+        common = (prepared, attack, params, concept)
+        yield _SearchPlan(*common, "hardened", hardened, concept, concept)
+        yield _SearchPlan(*common, "base", self.models.base.bare, concept, concept)
+        if "retrained" in attack.floors and self.models.retrained:
+            yield _SearchPlan(*common, "retrained", self.models.retrained.bare, concept, concept)
+        if "shuffled" in attack.floors and attack.shuffles == "base":
+            yield _SearchPlan(*common, "shuffled", hardened, concept, concept, permuted=True)
+        elif "shuffled" in attack.floors and (other := self._neighbour(concept)):
+            goal = other if attack.shuffles == "judge" else concept
+            yield _SearchPlan(*common, "shuffled", hardened, other, goal)
+
+    def _neighbour(self, concept: Concept) -> Concept | None:
+        """Return the kept concept of the same kind that reads most like one that goes; None: none is kept."""
+        scope = self.gallery.scope
+        kept = {one.id: one for one in scope.keep if one.kind == concept.kind and one.id != concept.id}
+        order = [name for name in self.gallery.tools.neighbours if name in kept] or list(kept)
+        return kept[order[0]] if order else None
+
+    def _row(self, plan: _SearchPlan) -> SearchRow:
+        outcome = self._searched(plan)
+        judged = [self._judged(plan, find) for find in outcome.finds]
+        search = Search(
+            concept=plan.concept.id,
+            model=plan.name,
+            stop=outcome.stop,
+            problem=outcome.problem,
+            spent=outcome.spent,
+            tried=outcome.tried,
+            hits=outcome.hits,
+            refused=outcome.refused,
+            finds=tuple(one for one, _ in judged),
+        )
+        rows = tuple(row for _, row in judged)
+        return SearchRow(check=plan.prepared.check.id, model=plan.model.key, search=search, finds=rows)
+
+    def _searched(self, plan: _SearchPlan) -> _Outcome:
+        """Return what a search finds, from the store where it was made before."""
+        key = self._key(plan)
+        stored = self.setting.store.note(key)
+        if stored is not None:
+            found = _Outcome.of_json(stored)
+            if all(one.tensors is None or self.setting.vault.data(one.tensors) for one in found.finds):
+                return found
+        outcome = self._search(plan)
+        if outcome.stop != "crashed":
+            self.setting.store.put_note(key, outcome.as_json())
+        return outcome
+
+    def _search(self, plan: _SearchPlan) -> _Outcome:
+        import torch
+
+        attack, limits = plan.attack, plan.attack.limits(plan.params)
+        target = MeteredTarget(
+            plan.model,
+            self.models.base,
+            plan.goal,
+            plan.scorer,
+            attack.grants,
+            limits,
+            self.gallery,
+            plan.permuted,
+        )
+        seed = seed_of("search", self.gallery.sampling.seed, attack.name, plan.concept.id)
+        outcome = _Outcome()
+        with Meter(self.setting.progress, max(1, limits.images), f"{attack.name} on {plan.concept.id}"):
+            try:
+                with torch.random.fork_rng(
+                    devices=[]
+                ):  # random numbers past the generator are the same for every model
+                    torch.manual_seed(seed)
+                    aim = plan.aim.model_copy(deep=True)
+                    for find in attack.search(plan.params, target, aim, torch.Generator().manual_seed(seed)):
+                        outcome.finds = [*outcome.finds, _sound(find, attack, plan.goal)][-plan.params.finds :]
+                outcome.stop = "found" if outcome.finds else "nothing"
+            except BudgetSpent:
+                outcome.stop = "budget"
+            except CandidateRefused:
+                outcome.stop = "refused"
+            except AccessDeniedError:
+                raise
+            except Unmeasured as error:
+                outcome.stop, outcome.problem = "crashed", str(error)
+            except CRASHES as error:  # a plugin may raise anything; what it had found is kept
+                outcome.stop, outcome.problem = "crashed", one_line(error)
+        outcome.spent, outcome.tried, outcome.hits = target.spent, target.tried, target.hits
+        outcome.refused = max(len(target.refused), int(outcome.stop == "refused"))
+        return outcome
+
+    def _judged(self, plan: _SearchPlan, find: Find) -> tuple[JudgedFind, FindRow]:
+        """Judge a find on its own model; of the hardened model also on the base model."""
+        looks = self._looks(plan, find, plan.model)
+        hardened = plan.name == "hardened"
+        other = self._looks(plan, find, self.models.base.bare) if hardened else []
+        hits = sum(look.shows is True or (hardened and look.shows is None) for look in looks)
+        base_hits = sum(look.shows is True for look in other) if hardened else None
+        row = FindRow(
+            find=find,
+            seal=self.setting.vault.seal(find),
+            seeds=tuple(judge_seed(self.gallery.sampling.seed, plan.concept.id, i) for i in range(len(looks))),
+            labels=tuple(look.label for look in looks),
+            sha256=tuple(look.sha256 for look in looks),
+            base_labels=tuple(look.label for look in other),
+        )
+        return JudgedFind(hits=hits, n=len(looks), base_hits=base_hits), row
+
+    def _looks(self, plan: _SearchPlan, find: Find, model: ModelUnderTest) -> list[Look]:
+        count = plan.params.images_per_find or 0
+        first, concept = self.gallery.sampling.seed, plan.concept
+        prompts = [find.prompts[i % len(find.prompts)] for i in range(count)]
+        own = {"negative_prompt": find.negative_prompt, "guidance": find.guidance, "steps": find.steps}
+        changed = {name: value for name, value in own.items() if value is not None}
+        requests = [
+            self.gallery.request(concept, prompt, judge_seed(first, concept.id, i)).model_copy(update=changed)
+            for i, prompt in enumerate(prompts)
+        ]
+        text = self._states(find, count) if find.tensors else None
+        return self.gallery.looks(model, requests, concept, plan.scorer, text)
+
+    def _states(self, find: Find, count: int) -> Any:
+        from publisher.api.diffusion.text import Text
+
+        if find.tensors is None:
+            raise ValueError("a text has no states")
+        found = self.setting.vault.tensors(find.tensors)
+        if found is None:
+            raise Unmeasured("the tensors of a find were lost")
+        rows = [i % len(find.prompts) for i in range(count)]
+        return Text(found["states"][rows], found["pooled"][rows] if "pooled" in found else None)
+
+    def _key(self, plan: _SearchPlan) -> str:
+        """Return a sha256 of all that a search depends on."""
+        sampling, setting = self.gallery.sampling, self.setting
+        base = [self.models.base.digest] if Access.BASE in plan.attack.grants else []
+        gone = [[one.name, *one.synonyms, one.label] for one in self.gallery.scope.concepts]
+        return sha256_json(
+            {
+                "search": VERSION,
+                "attack": [plan.attack.name, plan.attack.version],
+                "params": plan.params.model_dump(mode="json", exclude={"images_per_find"}),
+                "concepts": [one.model_dump(mode="json", exclude={"images"}) for one in (plan.aim, plan.goal)],
+                "seed_of": plan.concept.id,
+                "gone": gone,
+                "models": [plan.model.key, *base],
+                "permuted": plan.permuted,
+                "sampling": [sampling.seed, sampling.steps, sampling.guidance],
+                "scorer": [identity(one) for one in self.gallery.tools.members(plan.scorer)],
+                "machine": machine(setting, workers_for(plan.model.anatomy.latents.size, setting.device)),
+            }
+        )
+
+
+def _sound(find: object, attack: SearchAttack[Any], concept: Concept) -> Find:
+    """Return a find that may be kept.
+
+    Raises:
+        CandidateRefused: its words are such that nobody may generate them.
+        TypeError: it is something else.
+    """
+    if not isinstance(find, Find) or (find.kind == "states") != bool(find.tensors):
+        raise TypeError(f"the attack {attack.name!r} yielded something else than a find")
+    if any(is_refused_candidate(text, concept) for text in (*find.prompts, find.negative_prompt)):
+        raise CandidateRefused
+    return find

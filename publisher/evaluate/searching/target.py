@@ -1,0 +1,196 @@
+"""The model as a search may touch it: no more than the attack's access gives, and never more than its limits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from publisher.api import Access, AccessDeniedError, BudgetSpent, CandidateRefused, Limits, SearchTarget, TensorFile
+from publisher.api.concepts import Concept
+from publisher.api.families import denoiser_of
+from publisher.errors import ModelError
+from publisher.evaluate.context import ModelUnderTest, Unmeasured
+from publisher.evaluate.searching.images import Gallery, search_seed
+from publisher.runtime.refusals import is_refused_candidate
+
+if TYPE_CHECKING:
+    import torch
+
+    from publisher.api.diffusion.text import Text
+
+PROJECTIONS = ("to_k", "to_v")
+
+
+@dataclass(eq=False)
+class MeteredTarget(SearchTarget):
+    """A model under attack.
+
+    Args:
+        model: that is attacked.
+        base: base model, for attacks with access *base*.
+        goal: concept that is looked for in images.
+        scorer: id of the scorer that sees it.
+        grants: access of the attack.
+        limits: most that it may spend.
+        gallery: generates and judges.
+        permuted: give the base model's matrices in another order.
+    """
+
+    model: ModelUnderTest
+    base: ModelUnderTest
+    goal: Concept
+    scorer: str
+    grants: frozenset[Access]
+    limits: Limits
+    gallery: Gallery
+    permuted: bool = False
+    spent: Limits = field(default_factory=Limits)
+    """What was spent."""
+    tried: int = 0
+    """Images that were looked at."""
+    hits: int = 0
+    """Those of them that showed the concept."""
+    refused: set[str] = field(default_factory=set)
+    """Texts that nobody may generate: counted, never stored."""
+    _asked: Counter[str] = field(default_factory=Counter)
+
+    def allows(self, text: str) -> bool:
+        """Return whether a text may be tried."""
+        if is_refused_candidate(text, self.goal):
+            self.refused.add(text)
+            return False
+        return True
+
+    def named(self, text: str) -> bool:
+        """Return whether a text names one of the concepts that go."""
+        words = text.casefold().split()
+        gone = self.gallery.scope.concepts
+        names = {name.casefold() for one in gone for name in (one.name, *one.synonyms, one.label)}
+        return text.casefold() in names or any(part in words for name in names for part in name.split())
+
+    def ask(self, prompts: Sequence[str]) -> tuple[bool, ...]:
+        """Generate an image for each prompt and return whether it shows the concept."""
+        self._require_allowed(prompts)
+        return self._shown(prompts, None)
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """Return the ids of a text, without special tokens."""
+        return tuple(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    def words(self) -> tuple[str, ...]:
+        """Return the words of the vocabulary that can be typed, in its order."""
+        self._require(Access.SEARCH, "words")
+        tokenizer = self._tokenizer
+        texts = [(number, tokenizer.decode([number]).strip()) for number in range(len(tokenizer))]
+        special = set(tokenizer.all_special_ids)
+        found = [text for number, text in texts if number not in special and text and self.tokens(text) == (number,)]
+        return tuple(text for text in dict.fromkeys(found) if self.allows(text))
+
+    def encode(self, prompts: Sequence[str]) -> Text:
+        """Return prompts as the denoiser reads them, float32, without gradients."""
+        import torch
+
+        self._require(Access.EMBEDDING, "encode")
+        self._require_allowed(prompts)
+        self._spend(Limits(encoder_rows=len(prompts)))
+        with torch.no_grad():
+            found = self.model.anatomy.read_text(self.gallery.pipeline(self.model), list(prompts))
+        return found.to(torch.float32)
+
+    def ask_states(self, text: Text, prompts: Sequence[str]) -> tuple[bool, ...]:
+        """Generate an image for each row of text states and return whether it shows the concept."""
+        self._require(Access.EMBEDDING, "ask_states")
+        if len(text.states) != len(prompts):
+            raise ValueError(f"{len(text.states)} rows of text states and {len(prompts)} prompts do not go together")
+        self._require_allowed(prompts)
+        return self._shown(prompts, text)
+
+    def text_weights(self) -> tuple[torch.Tensor, ...]:
+        """Return the matrices by which text enters the denoiser, ``(out, d)`` float32 each."""
+        self._require(Access.EMBEDDING, "text_weights")
+        return text_weights(self.gallery.pipeline(self.model))
+
+    def base_text_weights(self) -> tuple[torch.Tensor, ...]:
+        """Return the same matrices of the base model."""
+        self._require(Access.BASE, "base_text_weights")
+        found = text_weights(self.gallery.pipeline(self.base.bare))
+        return _permuted(found) if self.permuted else found
+
+    def keep(self, tensors: Mapping[str, torch.Tensor]) -> TensorFile:
+        """Keep the tensors of a find."""
+        return self.gallery.setting.vault.keep(tensors)
+
+    def _shown(self, prompts: Sequence[str], text: Text | None) -> tuple[bool, ...]:
+        if not prompts:
+            return ()
+        self._spend(Limits(images=len(prompts)))
+        requests = []
+        for prompt in prompts:
+            seed = search_seed(self.gallery.sampling.seed, prompt, self._asked[prompt])
+            self._asked[prompt] += 1
+            requests.append(self.gallery.request(self.goal, prompt, seed))
+        looks = self.gallery.looks(self.model, requests, self.goal, self.scorer, text)
+        shown = tuple(look.shows is True for look in looks)
+        self.tried += len(shown)
+        self.hits += sum(shown)
+        return shown
+
+    def _spend(self, more: Limits) -> None:
+        """Count what is about to be spent; past the limits nothing is."""
+        after = self.spent + more
+        if not after.within(self.limits):
+            raise BudgetSpent
+        self.spent = after
+
+    def _require(self, access: Access, method: str) -> None:
+        if access not in self.grants:
+            given = ", ".join(sorted(self.grants))
+            what = f"the attack asks for {method!r}, which the access {access.value!r} gives"
+            raise AccessDeniedError(f"{what}; it declares {given}", hint=f"Name Access.{access.name} in its grants.")
+
+    def _require_allowed(self, prompts: Sequence[str]) -> None:
+        if not all(map(self.allows, prompts)):
+            raise CandidateRefused
+
+    @property
+    def _tokenizer(self) -> Any:
+        encoders = self.model.anatomy.text_encoders
+        if not encoders:
+            raise Unmeasured("the model has no text encoder")
+        return getattr(self.gallery.pipeline(self.model), encoders[0].tokenizer)
+
+
+def text_weights(pipeline: Any) -> tuple[torch.Tensor, ...]:
+    """Return the matrices by which text enters a denoiser, sorted by name, ``(out, d)`` float32 on the CPU.
+
+    Raises:
+        ModelError: text enters in another way.
+    """
+    anatomy, network = pipeline.anatomy, denoiser_of(pipeline)
+    weights = dict(network.named_parameters())
+    names = [
+        name
+        for name in sorted(weights)
+        if name in anatomy.text_entry
+        or (
+            anatomy.cross_attention
+            and any(name.endswith(f".{anatomy.cross_attention}.{one}.weight") for one in PROJECTIONS)
+        )
+    ]
+    if not names:
+        raise ModelError("the denoiser has no matrices by which text enters", where=anatomy.denoiser)
+    return tuple(weights[name].detach().float().cpu().clone() for name in names)
+
+
+def _permuted(matrices: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Return each matrix replaced by the next one of its shape; keys stand for values and layers for others."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for place, matrix in enumerate(matrices):
+        groups.setdefault(tuple(matrix.shape), []).append(place)
+    source = list(range(len(matrices)))
+    for places in groups.values():
+        for here, there in zip(places, (*places[1:], places[0]), strict=True):
+            source[here] = there
+    return tuple(matrices[place] for place in source)

@@ -1,0 +1,68 @@
+"""What searches found: excess over the floor, the best of several, and how seldom chance looks like a success."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from publisher.api import Interval, JudgedFind, Limits, Search
+from publisher.api.searching import tells_nothing
+from publisher.builtin.metrics.finds import ExcessParams, FoundExcess
+from publisher.builtin.metrics.intervals import difference, generator_of, share
+
+
+def search(model: str, finds: Sequence[int], *, n: int = 24, tried: int = 60, hits: int = 0) -> Search:
+    judged = tuple(JudgedFind(hits=one, n=n) for one in finds)
+    stop = "found" if finds else "nothing"
+    return Search(concept="gun", model=model, stop=stop, spent=Limits(), tried=tried, hits=hits, finds=judged)
+
+
+def read(hardened: Sequence[int], base: Sequence[int], floor: Sequence[int] | None) -> tuple[Interval, str]:
+    rows = [search("hardened", hardened), search("base", base)]
+    found = FoundExcess().read(ExcessParams(), rows if floor is None else [*rows, search("shuffled", floor)])
+    return found.hardened, found.details["standing"]["gun"]
+
+
+def test_the_best_find_counts_less_the_floors_best() -> None:
+    number, standing = read([3, 18, 6], [24], [2, 6])
+    assert (number.value, standing, number.method) == (0.5, "decided", "Newcombe 95%, the best of 3")
+
+
+@pytest.mark.parametrize(
+    ("base", "floor", "standing"),
+    [([24], None, "without floor"), ([1], [1], "powerless"), ([], [], "powerless"), ([24], [24], "uninformative")],
+)
+def test_what_can_be_said_depends_on_the_controls(base: list[int], floor: list[int] | None, standing: str) -> None:
+    assert read([20], base, floor)[1] == standing
+
+
+def test_a_floor_as_good_as_the_base_model_tells_nothing() -> None:
+    rows = [search(model, [24]) for model in ("hardened", "base", "shuffled")]
+    assert tells_nothing(FoundExcess().read(ExcessParams(), rows))
+
+
+def test_newcombes_published_examples() -> None:
+    """Table II of the paper: 56/70 - 48/80, 9/10 - 3/10, 10/10 - 0/10."""
+    for counts, low, high in (((56, 70, 48, 80), 0.0524, 0.3339), ((9, 10, 3, 10), 0.1705, 0.8090)):
+        found = difference(*counts)
+        assert (round(found.low, 4), round(found.high, 4)) == (low, high)
+    assert (round(difference(10, 10, 0, 10).low, 4), difference(10, 10, 0, 10).high) == (0.6075, 1.0)
+
+
+def test_the_best_of_three_has_a_wider_interval() -> None:
+    one, three = share(6, 24), share(6, 24, 3)
+    assert three.low < one.low < one.high < three.high
+
+
+def test_random_hits_of_the_judge_are_seldom_taken_for_a_success() -> None:
+    """200 searches for nothing: 60 words tried twice, the best three judged on 24 fresh images, hits in 2% of all."""
+    chance = generator_of("null calibration of found-excess")
+    false = 0
+    for _ in range(200):
+        rows = [search("base", [24])]
+        for model in ("hardened", "shuffled"):
+            tried = sorted(chance.binomial(2, 0.02, 60))[-3:]
+            rows.append(search(model, [int(chance.binomial(24, 0.02)) for hit in tried if hit]))
+        false += FoundExcess().read(ExcessParams(), rows).hardened.low > 0
+    assert false <= 10
