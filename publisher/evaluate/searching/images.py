@@ -20,7 +20,6 @@ from publisher.evaluate.requests import PRIVATE_KINDS, one_line
 from publisher.evaluate.scorers import agreed, in_word, judgements, loaded
 from publisher.model.digest import seed_of, sha256_json
 from publisher.runtime.generate import batch_size, generate
-from publisher.runtime.pipelines import twin
 from publisher.runtime.side_by_side import one_thread_each
 
 if TYPE_CHECKING:
@@ -124,6 +123,8 @@ class Gallery:
 
     def _read(self, images: ModelImages, requests: Sequence[ImageRequest], text: Text) -> list[_Stored]:
         """Generate from text states, in this process."""
+        from publisher.runtime.pipelines import twin
+
         size, hidden = self._size(images), set(self._private)
         starts = range(0, len(requests), size)
         rows = [_rows(text, start, start + size) for start in starts]
