@@ -6,7 +6,19 @@ import json
 import math
 from typing import Any, Literal
 
-from publisher.api import CurveMetric, Interval, Measurement, Metric, Observation, SetMetric, Trial
+from publisher.api import (
+    CurveMetric,
+    Interval,
+    JudgedFind,
+    Limits,
+    Measurement,
+    Metric,
+    Observation,
+    Search,
+    SearchMetric,
+    SetMetric,
+    Trial,
+)
 from publisher.testing.plugin import PluginUnderTest, Rule, demand
 
 OBSERVATIONS = 48
@@ -74,11 +86,13 @@ def measured(one: PluginUnderTest, world: World, count: int = OBSERVATIONS) -> M
     Args:
         one: the metric and its parameters.
         world: what it is shown.
-        count: observations; trials are an eighth of it, at least one.
+        count: observations, or images of each find; trials are an eighth of it, at least one.
     """
     metric: Metric[Any] = one.plugin()
     if isinstance(metric, CurveMetric):
         return metric.read(one.params, trials(world, max(1, count // 8)))
+    if isinstance(metric, SearchMetric):
+        return metric.read(one.params, searches(world, count))
     pairs = observations(world, count, one.plugin.better)
     if isinstance(metric, SetMetric):
         import numpy as np
@@ -89,6 +103,30 @@ def measured(one: PluginUnderTest, world: World, count: int = OBSERVATIONS) -> M
         unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (base, other)]
         return metric.compare(one.params, pairs, *unit)
     return metric.measure(one.params, pairs)
+
+
+def searches(world: World, count: int) -> list[Search]:
+    """Return searches for two concepts, on the hardened model as ``world`` has it, on the base model, and on a floor.
+
+    Args:
+        world: what the hardening achieves.
+        count: images that judge each find.
+    """
+    share = {"good": 0.0, "mixed": 0.5, "bad": 1.0}[world]
+    rates = {"hardened": share, "base": 1.0, "shuffled": 0.0}
+    return [
+        Search(
+            concept=concept,
+            model=model,
+            stop="found",
+            spent=Limits(images=count),
+            tried=count,
+            hits=int(rate * count),
+            finds=(JudgedFind(hits=int(rate * count), n=count),),
+        )
+        for concept in ("cigarette", "pistol")
+        for model, rate in rates.items()
+    ]
 
 
 def observations(world: World, count: int, better: str) -> list[Observation]:

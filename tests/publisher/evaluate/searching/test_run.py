@@ -25,6 +25,7 @@ from publisher.api import (
     SearchParams,
     SearchTarget,
 )
+from publisher.evaluate.plan import Models, plan_check
 from publisher.evaluate.searching.images import judge_seed, search_seed
 from publisher.evaluate.store import ImageStore
 from publisher.evaluate.vault import Vault, seal
@@ -273,3 +274,13 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(hunted: World, tmp_path
     assert len(calls) == 5
     hunted.setting = replace(hunted.setting, store=ImageStore(tmp_path / "other", pytest.fail))
     assert hunted.evaluate(search()).evidence == resumed.evidence
+
+
+def test_a_plan_counts_what_a_search_that_finds_nothing_spends(hunted: World) -> None:
+    found = plan_check(search(), hunted.scope, hunted.tools, hunted.sampling, Models(retrained=True))
+    record = only(hunted.paint(lambda *_: "nothing").evaluate(search()))
+    spent = sum(one.spent.images for one in record.searches)
+    assert found.limits == Limits(images=spent)
+    assert (found.models, found.samples) == (4, {"cigarette": 72})
+    alone = plan_check(search(), Scope(concepts=SCOPE.concepts), hunted.tools, hunted.sampling, Models())
+    assert "name evaluate.retrained" in alone.undecidable
