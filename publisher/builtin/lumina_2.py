@@ -25,6 +25,8 @@ ROWS = 256
 BLOCKS = 4
 """Blocks of the autoencoder: the pipeline takes 8 pixels for a latent pixel, whatever it has."""
 _DOOR = "time_caption_embed.caption_embedder"
+_HOSTS = r"layers\.\d+\.(?:attn|feed_forward)\..+\.weight"
+"""All linear layers inside the single-stream blocks, but those that make scales. The refiners before them have none."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class LuminaAnatomy(Anatomy):
     def call(self, guidance: float) -> dict[str, Any]:
         """Return the scale of guidance, and the number of rows."""
         return {"guidance_scale": guidance, "max_sequence_length": ROWS}
+
+    def heads(self, name: str, config: Mapping[str, Any]) -> int:
+        """Return the number of attention heads in a tensor's rows: keys and values can have fewer than queries."""
+        read = "num_kv_heads" if any(f".{part}." in name for part in ("to_k", "to_v")) else "num_attention_heads"
+        return int(config.get(read) or 0) if self.has_heads(name) else 0
 
     def read_text(self, pipeline: Any, texts: Sequence[str]) -> Text:
         """Return the rows of the system prompt and the text, and the mask that leaves out the padding."""
@@ -91,7 +98,6 @@ class Lumina2(TransformerFamily):
     lacks: ClassVar[Mapping[Capability, str]] = {
         "cross-attention": "attention reads latents and text together, and its text rows change from block to block",
         "clip-text": "the rows of a text are a causal language model's",
-        "membranes": "the layers that could carry them are not named yet",
     }
 
     def misfit(self, configs: Configs) -> str:
@@ -126,6 +132,8 @@ class Lumina2(TransformerFamily):
             text_entry=(f"{_DOOR}.1.weight",),
             text_blocks=(TextBlock(("text_encoder",), ROWS, masked=True),),
             lora_targets=("to_q", "to_k", "to_v", "to_out.0"),
+            hosts=_HOSTS,
+            halves="separate",
             norm_eps=float(transformer.get("norm_eps", 1e-5)),
         )
 

@@ -25,6 +25,8 @@ ROWS = 512
 """Rows of text that the pipeline reads at most (``max_sequence_length``)."""
 SIZE = 128
 """Height and width of the latents where the configuration says none: those of images of 1024 pixels."""
+_HOSTS = r"transformer_blocks\.\d+\.(?:attn|img_mlp|txt_mlp)\..+\.weight"
+"""All linear layers inside the blocks, but those that make scales and shifts (``img_mod``, ``txt_mod``)."""
 SPECIAL: Mapping[str, str] = {
     "guidance_embeds": "reads the guidance scale that it was distilled with",
     "use_additional_t_cond": "reads another condition beside the noise level",
@@ -92,7 +94,6 @@ class QwenImage(TransformerFamily):
     lacks: ClassVar[Mapping[Capability, str]] = {
         "cross-attention": "attention reads latents and text together, and its text rows change from block to block",
         "clip-text": "the rows of a text are a causal language model's",
-        "membranes": "the layers that could carry them are not named yet",
     }
 
     def misfit(self, configs: Configs) -> str:
@@ -132,6 +133,8 @@ class QwenImage(TransformerFamily):
             text_entry=("txt_in.weight",),
             text_blocks=(TextBlock(("text_encoder",), ROWS, masked=True),),
             lora_targets=("to_q", "to_k", "to_v", "to_out.0"),
+            hosts=_HOSTS,
+            halves="separate",
         )
 
 

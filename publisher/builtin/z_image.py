@@ -24,6 +24,8 @@ ROWS = 512
 """Rows of text that the pipeline reads at most (``max_sequence_length``)."""
 SIZE = 128
 """Height and width of the latents where the configuration says none: those of images of 1024 pixels."""
+_HOSTS = r"layers\.\d+\.(?:attention|feed_forward)\..+\.weight"
+"""All linear layers inside the single-stream blocks, but those that make scales. The refiners before them have none."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class ZImageAnatomy(Anatomy):
     def call(self, guidance: float) -> dict[str, Any]:
         """Return the scale as the pipeline counts it: 0 is no guidance, so it is one less than elsewhere."""
         return {"guidance_scale": max(guidance - 1, 0.0), "max_sequence_length": ROWS}
+
+    def heads(self, name: str, config: Mapping[str, Any]) -> int:
+        """Return the number of attention heads in a tensor's rows: keys and values can have fewer than queries."""
+        read = "n_kv_heads" if any(f".{part}." in name for part in ("to_k", "to_v")) else "n_heads"
+        return int(config.get(read) or 0) if self.has_heads(name) else 0
 
     def read_text(self, pipeline: Any, texts: Sequence[str]) -> Text:
         """Return the rows of the whole template; the mask leaves out what fills up shorter texts."""
@@ -89,7 +96,6 @@ class ZImage(TransformerFamily):
     lacks: ClassVar[Mapping[Capability, str]] = {
         "cross-attention": "attention reads latents and text together, and its text rows change from block to block",
         "clip-text": "the rows of a text are a causal language model's",
-        "membranes": "the layers that could carry them are not named yet",
     }
 
     def misfit(self, configs: Configs) -> str:
@@ -127,6 +133,8 @@ class ZImage(TransformerFamily):
             text_entry=("cap_embedder.1.weight",),
             text_blocks=(TextBlock(("text_encoder",), ROWS, masked=True),),
             lora_targets=("to_q", "to_k", "to_v", "to_out.0"),
+            hosts=_HOSTS,
+            halves="positive-first",
             norm_eps=float(transformer.get("norm_eps", 1e-5)),
         )
 

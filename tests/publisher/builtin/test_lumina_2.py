@@ -42,7 +42,7 @@ def test_the_system_prompt_is_read_before_the_text(tiny_family: Callable[[str], 
     folder = tiny_family("lumina-2")
     found = Lumina2().recognise(read_configs(folder))
     assert found is not None
-    assert found.capabilities == {"text-entry", "training"}
+    assert found.capabilities == {"text-entry", "training", "membranes"}
     pipeline = load(folder, found, torch.device("cpu"), torch.float32)
     (ids,) = found.read_ids(pipeline, "a cat")
     assert pipeline.tokenizer.decode(ids).endswith("user prompts. <Prompt Start> a cat")
@@ -50,3 +50,11 @@ def test_the_system_prompt_is_read_before_the_text(tiny_family: Callable[[str], 
         text = found.read_text(pipeline, ["a cat"])
     assert text.mask is not None
     assert (text.states.shape, int(text.mask.sum())) == ((1, 256, 16), len(ids))
+
+
+def test_keys_and_values_have_their_own_number_of_heads(tiny_family: Callable[[str], Path]) -> None:
+    found = Lumina2().recognise(read_configs(tiny_family("lumina-2")))
+    assert found is not None
+    config = {"num_attention_heads": 24, "num_kv_heads": 8}
+    names = [f"layers.0.attn.{part}.weight" for part in ("to_q", "to_k", "to_v", "to_out.0")]
+    assert [found.heads(name, config) for name in names] == [24, 8, 8, 0]

@@ -58,7 +58,7 @@ def anatomy(configs: dict[str, dict[str, Any]]) -> Anatomy:
 
 def test_its_parts_are_named() -> None:
     found = anatomy(qwen_image())
-    assert found.capabilities == {"text-entry", "training"}
+    assert found.capabilities == {"text-entry", "training", "membranes"}
     assert [(part.component, part.width, part.kind) for part in found.text_encoders] == [("text_encoder", 3584, "llm")]
     assert found.text_blocks == (TextBlock(("text_encoder",), 512, masked=True),)
     assert (found.latents.channels, found.latents.size, found.latents.image_size) == (16, (128, 128), (1024, 1024))

@@ -41,7 +41,7 @@ def anatomy(configs: dict[str, dict[str, Any]]) -> Anatomy:
 
 def test_its_parts_are_named() -> None:
     found = anatomy(z_image())
-    assert found.capabilities == {"text-entry", "training"}
+    assert found.capabilities == {"text-entry", "training", "membranes"}
     assert found.text_blocks == (TextBlock(("text_encoder",), 512, masked=True),)
     assert (found.latents.channels, found.latents.image_size, found.text_width) == (16, (1024, 1024), 2560)
 
@@ -92,3 +92,11 @@ def test_rows_and_tokens_are_counted_alike(tiny_family: Callable[[str], Path]) -
         text = pipeline.anatomy.read_text(pipeline, ["a dog emoji", "a cat"])
     assert text.mask is not None
     assert text.mask.sum(1).tolist() == [len(one) for one in ids]
+
+
+def test_keys_and_values_have_their_own_number_of_heads(tiny_family: Callable[[str], Path]) -> None:
+    found = ZImage().recognise(read_configs(tiny_family("z-image")))
+    assert found is not None
+    config = {"n_heads": 24, "n_kv_heads": 8}
+    names = [f"layers.0.attention.{part}.weight" for part in ("to_q", "to_k", "to_v", "to_out.0")]
+    assert [found.heads(name, config) for name in names] == [24, 8, 8, 0]
