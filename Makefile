@@ -16,12 +16,12 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 quickstart: $(READY)  ## release the embedded model without two objects and a style
-	@echo 'Releasing manifests/quickstart.yaml: four steps, attacks on the result, a signed package. Three to five minutes.'
+	@echo 'Releasing manifests/quickstart.yaml: four steps, attacks on the result, a signed package. About three minutes.'
 	rm -rf out/quickstart/emoji-clean-1.0.0
 	$(BIN)/publisher release manifests/quickstart.yaml --out out/quickstart --throwaway-key
 
 quickstart-dit: $(READY)  ## the same on the embedded diffusion transformer
-	@echo 'Releasing manifests/quickstart-dit.yaml: four steps on a transformer, attacks on the result, a signed package.'
+	@echo 'Releasing manifests/quickstart-dit.yaml: three steps on a transformer, attacks on the result, a signed package.'
 	rm -rf out/quickstart-dit/emoji-dit-clean-1.0.0
 	$(BIN)/publisher release manifests/quickstart-dit.yaml --out out/quickstart-dit --throwaway-key
 
