@@ -114,6 +114,7 @@ def test_the_parts_of_sdxl_are_named() -> None:
         lora_targets=("to_q", "to_k", "to_v", "to_out.0"),
         conv_targets=("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv"),
         hosts=found.hosts,
+        halves="negative-first",
     )
 
 

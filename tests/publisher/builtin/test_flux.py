@@ -81,7 +81,7 @@ def test_the_parts_of_dev_are_named() -> None:
     found = recognised(dev())
     assert isinstance(found, FluxTransformer)
     assert (found.family, found.distilled, found.negative) == ("flux-1", True, None)
-    assert found.capabilities == {"text-entry", "training"}
+    assert found.capabilities == {"text-entry", "training", "membranes"}
     assert [(part.component, part.width, part.kind) for part in found.text_encoders] == [
         ("text_encoder", 768, "clip"),
         ("text_encoder_2", 4096, "t5"),

@@ -75,7 +75,7 @@ def anatomy(configs: dict[str, dict[str, Any]]) -> Anatomy:
 def test_its_parts_are_named_and_no_other_family_knows_it() -> None:
     found = anatomy(sd3())
     assert not [family.name for family in FAMILIES if family().recognise(sd3())]
-    assert found.capabilities == {"text-entry", "training"}
+    assert found.capabilities == {"text-entry", "training", "membranes"}
     assert [(part.component, part.width, part.kind) for part in found.text_encoders] == [
         ("text_encoder", 768, "clip"),
         ("text_encoder_2", 1280, "clip"),

@@ -67,7 +67,7 @@ def verified(folder: Path, shared: Sequence[tuple[str, ...]] = (), **asked: bool
     for name in ("base", *STEPS):
         write_model(folder / name)
     evaluate = SimpleNamespace(
-        **{"after_each_step": True, "trainings_after_each_step": False, **asked}, sampling=Sampling()
+        **{"after_each_step": True, "trainings_after_each_step": False, "finds": "seal", **asked}, sampling=Sampling()
     )
     makers = [*((step,) for step in (*STEPS, MANIFEST)), *shared]
     prepared: Any = SimpleNamespace(

@@ -90,7 +90,9 @@ def test_files_without_a_changed_tensor_are_the_bases(streamed: Streamed) -> Non
         assert (streamed.laid.digests[name] == hashlib.sha256(path.read_bytes()).hexdigest()) == (name not in changed)
 
 
-def test_each_file_is_hashed_once(streamed: Streamed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_file_is_hashed_once_and_again_when_something_touched_it(
+    streamed: Streamed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The base's when the first step needs its digest, the package's as it is written, and nothing for the checks."""
     base = sorted(path.as_posix() for path in streamed.hardened.final.base.files.values())
     assert sorted(streamed.hashed) == base
@@ -101,8 +103,7 @@ def test_each_file_is_hashed_once(streamed: Streamed, monkeypatch: pytest.Monkey
     packaged = context.ModelUnderTest.of(streamed.package, anatomy, None, streamed.laid.untouched())
     assert packaged.digest == context.ModelUnderTest.of(state.folder, anatomy, None, state.folder_digests()).digest
 
-
-def test_a_file_that_something_touched_is_hashed_again(streamed: Streamed) -> None:
+    # And a file that something touched is hashed again.
     name = "scheduler/scheduler_config.json"
     path = streamed.package / name
     before = path.read_bytes()
