@@ -206,18 +206,16 @@ def learns_what_is_sampled(one: PluginUnderTest) -> None:
     before = noising.loss(denoiser, x, text, noise, t).mean()
     gradients = torch.autograd.grad(before, parameters, allow_unused=True)
     length = sum(float(g.square().sum()) for g in gradients if g is not None) ** 0.5
+    kept = [parameter.detach().clone() for parameter in parameters]
     with torch.no_grad():
-        _move(parameters, gradients, -1e-3 / length)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                parameter.add_(gradient, alpha=-1e-3 / length)
         after = noising.loss(denoiser, x, text, noise, t).mean()
-        _move(parameters, gradients, 1e-3 / length)
+        for parameter, value in zip(parameters, kept, strict=True):  # exactly: other rules read the same pipeline
+            parameter.copy_(value)
     was, now = float(before.detach()), float(after)
     demand(now < was, f"the loss goes from {was:.6f} to {now:.6f} along its own gradient")
-
-
-def _move(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None], by: float) -> None:
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        if gradient is not None:
-            parameter.add_(gradient, alpha=by)
 
 
 def names_all_doors(one: PluginUnderTest) -> None:
