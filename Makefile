@@ -20,7 +20,7 @@ quickstart: $(READY)  ## release the embedded model without two objects and a st
 	rm -rf out/quickstart/emoji-clean-1.0.0
 	$(BIN)/publisher release manifests/quickstart.yaml --out out/quickstart --throwaway-key
 
-quickstart-dit: $(READY)  ## the same on the embedded diffusion transformer
+quickstart-dit: $(READY)  ## the embedded diffusion transformer, after three steps
 	@echo 'Releasing manifests/quickstart-dit.yaml: three steps on a transformer, attacks on the result, a signed package.'
 	rm -rf out/quickstart-dit/emoji-dit-clean-1.0.0
 	$(BIN)/publisher release manifests/quickstart-dit.yaml --out out/quickstart-dit --throwaway-key
