@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 
 import pytest
@@ -52,14 +51,14 @@ def test_it_generates_what_is_asked_for() -> None:
     assert sum(said.object == name for (name, _), said in zip(asked, judged, strict=True)) >= 11
 
 
-def test_its_files_are_small_and_hold_what_float16_holds() -> None:
+def test_its_files_are_small_float16() -> None:
     files = [path for path in FOLDER.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {".safetensors", ".json", ".txt"}
-    assert sum(len(zlib.compress(path.read_bytes(), 6)) for path in files) < 25e6
+    assert sum(path.stat().st_size for path in files) < 25e6
     for path in FOLDER.rglob("*.safetensors"):
         for name, tensor in load_file(path).items():
             fixed = name == "pos_embed.pos_embed"  # sines and cosines, as diffusers writes them
-            assert fixed or torch.equal(tensor.half().float(), tensor), name
+            assert fixed or not tensor.is_floating_point() or tensor.dtype == torch.float16, name
 
 
 @pytest.mark.parametrize("part", ["vae", "text_encoder"])

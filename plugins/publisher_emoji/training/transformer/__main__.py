@@ -21,6 +21,7 @@ from publisher_emoji.scorer import load_scorer
 from publisher_emoji.sheet import contact_sheet
 from publisher_emoji.training import evaluate
 from publisher_emoji.training.artwork import load_artwork
+from publisher_emoji.training.halves import store_as_halves
 from publisher_emoji.training.older import write_vocabulary
 from publisher_emoji.training.transformer.networks import build_pipeline
 from publisher_emoji.training.transformer.recipe import RECIPE_FILE, Recipe, load_recipe
@@ -31,10 +32,11 @@ FIGURES = DATA / "dit-figures.json"
 
 
 def save(pipeline: StableDiffusion3Pipeline, folder: Path, bits: int) -> None:
-    """Write as safetensors, every trained weight rounded to ``bits`` significant bits; the type stays float32."""
+    """Write as safetensors, every trained weight rounded to ``bits`` significant bits, in float16 where exact."""
     for part in TRAINED:
         round_weights(getattr(pipeline, part), bits)
     pipeline.save_pretrained(folder, safe_serialization=True)
+    store_as_halves(folder)
     for tokenizer in ("tokenizer", "tokenizer_2"):
         write_vocabulary(folder / tokenizer)
     for note in folder.rglob("config.json"):
