@@ -55,6 +55,7 @@ from publisher.api.records import (
 )
 from publisher.api.scorers import Judgement, Opinion, Scorer, ScorerCard
 from publisher.api.searching import (
+    SLOT,
     AccessDeniedError,
     BudgetSpent,
     CandidateRefused,
@@ -74,6 +75,7 @@ from publisher.api.world import Executor, ModelDefaults, ModelSource, ReportForm
 from publisher.errors import ModelError, PluginError, PrerequisiteError, PublisherError, UsageError
 
 __all__ = [
+    "SLOT",
     "Access",
     "AccessDeniedError",
     "Anatomy",

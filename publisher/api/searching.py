@@ -34,6 +34,8 @@ Shuffle = Literal["concept", "judge", "base"]
 Stop = Literal["found", "nothing", "budget", "refused", "crashed"]
 Standing = Literal["decided", "powerless", "uninformative", "without floor"]
 MOST_FINDS = 3
+SLOT = "<*>"
+"""Stands in a prompt for vectors, as S* does in textual inversion (arXiv 2208.01618)."""
 IMAGES_PER_FIND: Mapping[Budget, int] = MappingProxyType({"quick": 24, "standard": 60, "thorough": 60})
 
 
@@ -90,10 +92,12 @@ class TensorFile(Params):
 class Find(Params):
     """What brought a concept back, with all that is needed to do it again without searching."""
 
-    kind: Literal["text", "states"]
-    """``text``: prompts to type. ``states``: text states to generate with in place of prompts."""
+    kind: Literal["text", "states", "embedding"]
+    """``text``: prompts to type. ``states``: text states to generate with in place of prompts. ``embedding``: vectors
+    that stand in prompts for words."""
     prompts: tuple[str, ...] = Field(min_length=1)
-    """Exact texts, asked in turn. Of ``states`` what each row was made from."""
+    """Exact texts, asked in turn. Of ``states`` what each row was made from. Of ``embedding`` with
+    :data:`publisher.api.SLOT` where the vectors stand."""
     negative_prompt: str = ""
     """Text that the images are to be unlike; empty: none."""
     guidance: float | None = Field(default=None, ge=0)
@@ -102,7 +106,8 @@ class Find(Params):
     """Sampling steps; None: the checks' own."""
     tensors: TensorFile | None = None
     """Of ``states``: ``states``, ``(n, positions, d)`` for n prompts, and ``pooled``, ``(n, p)``, where the model reads
-    that too. None: a text."""
+    that too. Of ``embedding``: ``vectors_1``, ``(k, d)``, ``vectors_2`` and so on, one for each text encoder. None: a
+    text."""
     recipe: dict[str, str | float] = Field(default_factory=dict)
     """How it was made, such as ``{"rho": 0.1}``."""
     score: float = 0.0
@@ -183,6 +188,48 @@ class SearchTarget(ABC):
         """Return the same matrices of the base model, in the same order. Access *base*."""
 
     @abstractmethod
+    def token_embeddings(self) -> tuple[torch.Tensor, ...]:
+        """Return the token embeddings of each text encoder, ``(tokens, d)`` float32. Access *embedding*."""
+
+    @abstractmethod
+    def encode_vectors(self, prompts: Sequence[str], vectors: Sequence[torch.Tensor]) -> Text:
+        """Return prompts as the denoiser reads them, with vectors in their slots. Access *embedding*.
+
+        Gradients reach the vectors. Vectors that lie next to words which nobody may generate are refused, as these
+        words are, and so are vectors of unsafe concepts: no text says what they stand for.
+
+        Args:
+            prompts: n texts, each with :data:`publisher.api.SLOT` once.
+            vectors: of each text encoder, ``(k, d)``.
+        """
+
+    @abstractmethod
+    def slot_rows(self, prompt: str, count: int) -> tuple[int, ...]:
+        """Return the positions of ``count`` vectors among the tokens of a prompt. Access *embedding*."""
+
+    @abstractmethod
+    def pictures(self, count: int) -> torch.Tensor:
+        """Return latents of pictures of the concept that the search is made for. Access *image* or *embedding*.
+
+        They are the attacker's half of the concept's ``images``, or where it names none images of the base model,
+        encoded by the attacked model, ``(count, c, h, w)`` float32. Where something else is to be found in the
+        pictures of a kept concept, they are those of the kept concept.
+        """
+
+    @abstractmethod
+    def denoise(self, latents: torch.Tensor, noise: torch.Tensor, places: torch.Tensor, text: Text) -> torch.Tensor:
+        """Return the loss that the model was trained with, of each row, ``(n,)`` float32. Access *embedding*.
+
+        Gradients reach the text. A safeguard beside the weights takes no part.
+
+        Args:
+            latents: ``(n, c, h, w)`` of images.
+            noise: of the same shape.
+            places: ``(n,)`` in [0, 1), how far from the image to the noise.
+            text: n rows.
+        """
+
+    @abstractmethod
     def keep(self, tensors: Mapping[str, torch.Tensor]) -> TensorFile:
         """Keep the tensors of a find. Every access."""
 
@@ -216,6 +263,14 @@ class SearchAttack(Attack[S], ABC):
         """Return the parameters with the numbers that their budget stands for. Torch-free."""
         numbers = {"images_per_find": IMAGES_PER_FIND[params.budget], **self.budgets.get(params.budget, {})}
         return params.filled(numbers)
+
+    def pictures(self, params: S) -> int:  # noqa: ARG002
+        """Return the number of pictures of the concept that the search looks at. Torch-free.
+
+        Args:
+            params: with the numbers of their budget.
+        """
+        return 0
 
     def requests(self, params: S, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
         """Return nothing: what a search asks for depends on what it sees."""

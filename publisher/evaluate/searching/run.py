@@ -6,8 +6,9 @@ A finished search is kept as a note, so that an interrupted run goes on with the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from publisher.api import (
     Access,
@@ -28,6 +29,7 @@ from publisher.api.evidence import FindRow, SearchRow
 from publisher.api.searching import Stop
 from publisher.errors import CRASHES, ModelError
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Tools, Unmeasured
+from publisher.evaluate.finetune.data import AttackerImages
 from publisher.evaluate.images import machine
 from publisher.evaluate.prepare import PreparedCheck
 from publisher.evaluate.requests import one_line
@@ -38,6 +40,11 @@ from publisher.model.digest import seed_of, sha256_json
 from publisher.runtime.meter import Meter
 from publisher.runtime.refusals import is_refused_candidate
 from publisher.runtime.side_by_side import workers_for
+
+if TYPE_CHECKING:
+    import torch
+
+    from publisher.api.diffusion.text import Text
 
 VERSION = "1"
 """Raised when the same search finds something else."""
@@ -75,7 +82,8 @@ def run_searches(
     Raises:
         PublisherError: the disk is full.
     """
-    runner = _SearchRunner(models, Gallery(scope, tools, sampling, setting))
+    studio = AttackerImages(models.base, scope, sampling, setting, tools.executor)
+    runner = _SearchRunner(models, Gallery(scope, tools, sampling, setting), studio)
     return {check.check.id: runner.check(check) for check in checks}
 
 
@@ -130,6 +138,7 @@ class _Outcome:
 class _SearchRunner:
     models: ModelsUnderTest
     gallery: Gallery
+    studio: AttackerImages
 
     @property
     def setting(self) -> Setting:
@@ -217,15 +226,16 @@ class _SearchRunner:
             attack.grants,
             limits,
             self.gallery,
+            self.studio,
+            plan.aim,
             plan.permuted,
         )
         seed = seed_of("search", self.gallery.sampling.seed, attack.name, plan.concept.id)
         outcome = _Outcome()
         with Meter(self.setting.progress, max(1, limits.images), f"{attack.name} on {plan.concept.id}"):
             try:
-                with torch.random.fork_rng(
-                    devices=[]
-                ):  # random numbers past the generator are the same for every model
+                # random numbers past the generator are the same for every model
+                with torch.random.fork_rng(devices=[]), self._threads(plan):
                     torch.manual_seed(seed)
                     aim = plan.aim.model_copy(deep=True)
                     for find in attack.search(plan.params, target, aim, torch.Generator().manual_seed(seed)):
@@ -244,6 +254,19 @@ class _SearchRunner:
         outcome.spent, outcome.tried, outcome.hits = target.spent, target.tried, target.hits
         outcome.refused = max(len(target.refused), int(outcome.stop == "refused"))
         return outcome
+
+    @contextmanager
+    def _threads(self, plan: _SearchPlan) -> Iterator[None]:
+        """Give a small model one thread: more of them cost more than they bring, and move the last bits."""
+        import torch
+
+        before = torch.get_num_threads()
+        small = workers_for(plan.model.anatomy.latents.size, self.setting.device) > 1
+        torch.set_num_threads(1 if small else before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def _judged(self, plan: _SearchPlan, find: Find) -> tuple[JudgedFind, FindRow]:
         """Judge a find on its own model; of the hardened model also on the base model."""
@@ -272,19 +295,41 @@ class _SearchRunner:
             self.gallery.request(concept, prompt, judge_seed(first, concept.id, i)).model_copy(update=changed)
             for i, prompt in enumerate(prompts)
         ]
-        text = self._states(find, count) if find.tensors else None
+        text = self._text(find, prompts, model) if find.tensors else None
         return self.gallery.looks(model, requests, concept, plan.scorer, text)
 
-    def _states(self, find: Find, count: int) -> Any:
+    def _text(self, find: Find, prompts: Sequence[str], model: ModelUnderTest) -> Text:
+        """Return what a find puts in place of its prompts, a row for each image.
+
+        Raises:
+            Unmeasured: its tensors were lost, or do not fit the model.
+        """
         from publisher.api.diffusion.text import Text
 
-        if find.tensors is None:
-            raise ValueError("a text has no states")
-        found = self.setting.vault.tensors(find.tensors)
+        found = self.setting.vault.tensors(find.tensors) if find.tensors else None
         if found is None:
             raise Unmeasured("the tensors of a find were lost")
-        rows = [i % len(find.prompts) for i in range(count)]
+        if find.kind == "embedding":
+            return self._written(prompts, [found[f"vectors_{i + 1}"] for i in range(len(found))], model)
+        rows = [i % len(find.prompts) for i in range(len(prompts))]
         return Text(found["states"][rows], found["pooled"][rows] if "pooled" in found else None)
+
+    def _written(self, prompts: Sequence[str], vectors: Sequence[torch.Tensor], model: ModelUnderTest) -> Text:
+        """Return prompts with vectors in their slots, as this model's own text encoders read them."""
+        import torch
+
+        from publisher.api.diffusion.vectors import read_vectors
+
+        try:
+            with torch.no_grad():
+                return read_vectors(self.gallery.pipeline(model), prompts, vectors)
+        except CRASHES as error:  # whatever the libraries raise, these images are not there
+            raise Unmeasured(f"the vectors of a find cannot be read: {one_line(error)}") from error
+
+    def _pictures(self, plan: _SearchPlan) -> dict[str, str]:
+        """Return what names the pictures that a search looks at; nothing, where it looks at none."""
+        count = plan.attack.pictures(plan.params)
+        return {"pictures": self.studio.identity(plan.aim, count)} if count else {}
 
     def _key(self, plan: _SearchPlan) -> str:
         """Return a sha256 of all that a search depends on."""
@@ -301,6 +346,7 @@ class _SearchRunner:
                 "gone": gone,
                 "models": [plan.model.key, *base],
                 "permuted": plan.permuted,
+                **self._pictures(plan),
                 "sampling": [sampling.seed, sampling.steps, sampling.guidance],
                 "scorer": [identity(one) for one in self.gallery.tools.members(plan.scorer)],
                 "machine": machine(setting, workers_for(plan.model.anatomy.latents.size, setting.device)),
@@ -315,7 +361,7 @@ def _sound(find: object, attack: SearchAttack[Any], concept: Concept) -> Find:
         CandidateRefused: its words are such that nobody may generate them.
         TypeError: it is something else.
     """
-    if not isinstance(find, Find) or (find.kind == "states") != bool(find.tensors):
+    if not isinstance(find, Find) or (find.kind != "text") != bool(find.tensors):
         raise TypeError(f"the attack {attack.name!r} yielded something else than a find")
     if any(is_refused_candidate(text, concept) for text in (*find.prompts, find.negative_prompt)):
         raise CandidateRefused

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Access, AccessDeniedError, BudgetSpent, CandidateRefused, Limits, SearchTarget, TensorFile
@@ -12,8 +13,9 @@ from publisher.api.concepts import Concept
 from publisher.api.families import denoiser_of
 from publisher.errors import ModelError
 from publisher.evaluate.context import ModelUnderTest, Unmeasured
+from publisher.evaluate.finetune.data import AttackerImages
 from publisher.evaluate.searching.images import Gallery, search_seed
-from publisher.runtime.refusals import is_refused_candidate
+from publisher.runtime.refusals import is_refused, is_refused_candidate
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from publisher.api.diffusion.text import Text
 
 PROJECTIONS = ("to_k", "to_v")
+ROWS = 64
+"""Rows that go through the denoiser at once where no gradient is asked for."""
 
 
 @dataclass(eq=False)
@@ -35,6 +39,8 @@ class MeteredTarget(SearchTarget):
         grants: access of the attack.
         limits: most that it may spend.
         gallery: generates and judges.
+        studio: has the pictures of concepts.
+        aim: concept that the attack is told, whose pictures it gets.
         permuted: give the base model's matrices in another order.
     """
 
@@ -45,6 +51,8 @@ class MeteredTarget(SearchTarget):
     grants: frozenset[Access]
     limits: Limits
     gallery: Gallery
+    studio: AttackerImages
+    aim: Concept
     permuted: bool = False
     spent: Limits = field(default_factory=Limits)
     """What was spent."""
@@ -118,6 +126,63 @@ class MeteredTarget(SearchTarget):
         found = text_weights(self.gallery.pipeline(self.base.bare))
         return _permuted(found) if self.permuted else found
 
+    def token_embeddings(self) -> tuple[torch.Tensor, ...]:
+        """Return the token embeddings of each text encoder, ``(tokens, d)`` float32."""
+        from publisher.api.diffusion.vectors import token_embeddings
+
+        self._require(Access.EMBEDDING, "token_embeddings")
+        return token_embeddings(self._bare)
+
+    def encode_vectors(self, prompts: Sequence[str], vectors: Sequence[torch.Tensor]) -> Text:
+        """Return prompts as the denoiser reads them, with vectors in their slots, and gradients."""
+        from publisher.api.diffusion.vectors import read_vectors
+
+        self._require(Access.EMBEDDING, "encode_vectors")
+        pipeline = self._bare
+        self._require_allowed(prompts)
+        self._require_harmless(prompts, vectors)
+        self._spend(Limits(encoder_rows=len(prompts)))
+        return read_vectors(pipeline, prompts, vectors)
+
+    def slot_rows(self, prompt: str, count: int) -> tuple[int, ...]:
+        """Return the positions of ``count`` vectors among the tokens of a prompt."""
+        from publisher.api.diffusion.vectors import slot_rows
+
+        self._require(Access.EMBEDDING, "slot_rows")
+        return slot_rows(self._bare, prompt, count)
+
+    def pictures(self, count: int) -> torch.Tensor:
+        """Return latents of pictures of the concept that the search is made for."""
+        from publisher.api.diffusion.latents import encode_images
+
+        if not self.grants & {Access.IMAGE, Access.EMBEDDING}:
+            self._require(Access.IMAGE, "pictures")
+        pixels = self.studio.attackers(self.aim, count)
+        return encode_images(self._bare.vae, pixels.float() / 255).cpu()
+
+    def denoise(self, latents: torch.Tensor, noise: torch.Tensor, places: torch.Tensor, text: Text) -> torch.Tensor:
+        """Return the loss that the model was trained with, of each row, ``(n,)`` float32."""
+        import torch
+
+        from publisher.api.diffusion.denoiser import Denoiser
+        from publisher.api.diffusion.latents import Noising
+        from publisher.api.diffusion.text import Text
+
+        self._require(Access.EMBEDDING, "denoise")
+        learns = torch.is_grad_enabled() and text.states.requires_grad
+        self._spend(Limits(denoiser_rows=len(latents), gradient_steps=int(learns)))
+        pipeline = self._bare
+        denoiser, noising = Denoiser.of(pipeline), Noising.of(pipeline)
+        x, e, t = (part.to(denoiser.device) for part in (latents, noise, noising.at(places)))
+        size = len(x) if learns else ROWS
+        losses = []
+        for start in range(0, len(x), size):
+            rows = slice(start, start + size)
+            pooled, mask = (None if part is None else part[rows] for part in (text.pooled, text.mask))
+            some = Text(text.states[rows], pooled, mask)
+            losses.append(noising.loss(denoiser, x[rows], some, e[rows], t[rows]))
+        return torch.cat(losses).cpu()
+
     def keep(self, tensors: Mapping[str, torch.Tensor]) -> TensorFile:
         """Keep the tensors of a find."""
         return self.gallery.setting.vault.keep(tensors)
@@ -153,6 +218,29 @@ class MeteredTarget(SearchTarget):
     def _require_allowed(self, prompts: Sequence[str]) -> None:
         if not all(map(self.allows, prompts)):
             raise CandidateRefused
+
+    def _require_harmless(self, prompts: Sequence[str], vectors: Sequence[torch.Tensor]) -> None:
+        """Refuse vectors that may stand for words which nobody may generate.
+
+        Raises:
+            CandidateRefused: such words are near; or the concept is unsafe, and no word says whom a vector shows.
+        """
+        from publisher.api.diffusion.vectors import nearest_words
+
+        if self.goal.kind == "unsafe" or self.aim.kind == "unsafe":
+            raise CandidateRefused
+        near = [" ".join(words) for words in nearest_words(self._bare, vectors[0])]
+        if any(is_refused(f"{prompt} {words}", self.goal) for prompt in prompts for words in near):
+            raise CandidateRefused
+
+    @cached_property
+    def _bare(self) -> Any:
+        """The weights without what is attached to them, frozen."""
+        from publisher.api.diffusion.learner import freeze_pipeline
+
+        pipeline = self.gallery.pipeline(self.model.bare)
+        freeze_pipeline(pipeline)
+        return pipeline
 
     @property
     def _tokenizer(self) -> Any:

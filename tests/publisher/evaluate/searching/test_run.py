@@ -197,11 +197,24 @@ def test_an_attack_that_asks_for_more_than_it_declares_is_told_so(hunted: World)
     assert record.reason == "the attack asks for 'encode', which the access 'embedding' gives; it declares search"
 
 
-@pytest.mark.parametrize("method", ["words", "encode", "ask_states", "text_weights", "base_text_weights"])
+ARGUMENTS = {
+    "words": (),
+    "encode": ([""],),
+    "ask_states": (None, []),
+    "text_weights": (),
+    "base_text_weights": (),
+    "token_embeddings": (),
+    "encode_vectors": ([""], ()),
+    "slot_rows": ("", 1),
+    "pictures": (1,),
+    "denoise": (None, None, None, None),
+}
+
+
+@pytest.mark.parametrize("method", ARGUMENTS)
 def test_each_method_needs_its_access(hunted: World, method: str) -> None:
     def ask(self: Guess, params: Any, target: SearchTarget, concept: Concept, generator: Any) -> Iterator[Find]:
-        arguments = {"encode": ([""],), "ask_states": (None, [])}.get(method, ())
-        getattr(target, method)(*arguments)
+        getattr(target, method)(*ARGUMENTS[method])
         yield from ()
 
     record = only(use(hunted, ask, grants=frozenset({Access.PROMPT})).evaluate(search()))
