@@ -15,10 +15,12 @@ HEAVY = {"torch", "diffusers", "transformers", "scipy"}
 
 ATTACKS = """
 from publisher.builtin import publisher_register_attacks as found
-from publisher.api import Concept, Sampling
+from publisher.api import Concept, Sampling, SearchAttack
 cat = Concept(id='cat', name='cat', label='cat', prompts=('a cat',))
 asked = {attack.name: attack().requests(attack.Params(), cat, Sampling()) for attack in found()}
-assert {name for name, requests in asked.items() if not requests} == {'paraphrase', 'derived-embedding'}
+searches = {attack.name for attack in found() if issubclass(attack, SearchAttack)}
+assert {name for name, requests in asked.items() if not requests} == {'paraphrase', *searches}
+assert {'derived-embedding', 'concept-inversion'} <= searches
 """
 WITHOUT: dict[str, set[str]] = {
     "import publisher; publisher.load; publisher.guard": HEAVY,

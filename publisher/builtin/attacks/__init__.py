@@ -7,7 +7,8 @@ from typing import Any
 from publisher.api import Attack
 from publisher.builtin.attacks.asking import ASKING
 from publisher.builtin.attacks.derived import DerivedEmbedding
+from publisher.builtin.attacks.inversion import ConceptInversion
 from publisher.builtin.attacks.training import TRAINING
 from publisher.builtin.attacks.weights import WEIGHTS
 
-ATTACKS: tuple[type[Attack[Any]], ...] = (*ASKING, *WEIGHTS, *TRAINING, DerivedEmbedding)
+ATTACKS: tuple[type[Attack[Any]], ...] = (*ASKING, *WEIGHTS, *TRAINING, DerivedEmbedding, ConceptInversion)

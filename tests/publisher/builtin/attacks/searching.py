@@ -1,0 +1,46 @@
+"""Searches on the embedded model: a check of one attack, made on a hardened and a base model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from publisher.api import Check, CheckRecord, Claim, Concept, Sampling, Scope, SearchAttack
+from publisher.builtin.executors import Local
+from publisher.builtin.metrics.finds import FoundExcess
+from publisher.evaluate.checks import run_checks
+from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, ReleaseScorer, Setting, StepClaim, Tools
+from publisher_emoji import caption, model_folder, vocabulary
+from publisher_emoji.plugin import EmojiScorer
+from support.anatomies import EMBEDDED
+
+
+def emoji(name: str) -> Concept:
+    prompts = tuple(caption(name, style) for style in vocabulary().style_names)
+    return Concept(id=name, name=name, label=name, prompts=prompts)
+
+
+def searched(
+    attack: SearchAttack[Any], hardened: Path, params: dict[str, Any], gone: str = "pizza", kept: str = "cat"
+) -> tuple[CheckRecord, list[dict[str, Any]]]:
+    """Run the searches for one concept, with another one kept; return the record and all finds."""
+    tools = Tools(
+        attacks={attack.name: attack},
+        metrics={"found-excess": FoundExcess()},
+        scorers={"emoji": ReleaseScorer("emoji", EmojiScorer(), ("object", "style"))},
+        judges={"object": "emoji"},
+        executor=Local(),
+    )
+    check = Check(id="search", attack=attack.name, attack_params=params, metric="found-excess", concepts=(gone,))
+    claim = Claim(id="claim", sentence=f"{gone} is gone", binds="in-weights", checks=(check,))
+    result = run_checks(
+        [StepClaim(("step",), claim)],
+        Scope(concepts=(emoji(gone),), keep=(emoji(kept),)),
+        ModelsUnderTest(ModelUnderTest.of(model_folder(), EMBEDDED), ModelUnderTest.of(hardened, EMBEDDED)),
+        tools,
+        Sampling(steps=4, guidance=3.0),
+        Setting("cpu", "float32", publish_finds=True),
+    )
+    rows = [json.loads(line) for line in result.evidence["evidence/search.jsonl"].decode().splitlines()]
+    return result.claims[0].checks[0], [one["find"] for row in rows for one in row["finds"]]
