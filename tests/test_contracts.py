@@ -20,7 +20,7 @@ cat = Concept(id='cat', name='cat', label='cat', prompts=('a cat',))
 asked = {attack.name: attack().requests(attack.Params(), cat, Sampling()) for attack in found()}
 searches = {attack.name for attack in found() if issubclass(attack, SearchAttack)}
 assert {name for name, requests in asked.items() if not requests} == {'paraphrase', *searches}
-assert {'derived-embedding', 'concept-inversion'} <= searches
+assert {'derived-embedding', 'concept-inversion', 'img2img'} <= searches
 """
 WITHOUT: dict[str, set[str]] = {
     "import publisher; publisher.load; publisher.guard": HEAVY,

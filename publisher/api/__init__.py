@@ -57,6 +57,7 @@ from publisher.api.scorers import Judgement, Opinion, Scorer, ScorerCard
 from publisher.api.searching import (
     SLOT,
     AccessDeniedError,
+    Begin,
     BudgetSpent,
     CandidateRefused,
     Find,
@@ -67,6 +68,7 @@ from publisher.api.searching import (
     SearchMetric,
     SearchParams,
     SearchTarget,
+    Shown,
     TensorFile,
 )
 from publisher.api.steps import Configured, NoParams, References, Requirements, Step, StepContext
@@ -80,6 +82,7 @@ __all__ = [
     "AccessDeniedError",
     "Anatomy",
     "Attack",
+    "Begin",
     "Binding",
     "BudgetSpent",
     "CalibrationSheet",
@@ -160,6 +163,7 @@ __all__ = [
     "SearchParams",
     "SearchTarget",
     "SetMetric",
+    "Shown",
     "Step",
     "StepContext",
     "StepEnd",

@@ -187,6 +187,10 @@ class FindRow(Params):
     """Of the images' pixels; empty where the find is sealed, as they would let it be guessed."""
     base_labels: tuple[str, ...] = ()
     """What it sees in the base model's images of the same find; empty: it was not tried there."""
+    input_labels: tuple[str, ...] = ()
+    """What it sees in what the images began from, without any denoiser; empty: they began from noise."""
+    unknown_labels: tuple[str, ...] = ()
+    """What it sees in the images without their known part; empty: no part was known."""
 
     def judged(self, label: str, model: str) -> JudgedFind:
         """Count the images again.
@@ -197,7 +201,13 @@ class FindRow(Params):
         """
         unsure = self.labels.count("") if model == "hardened" else 0
         on_base = self.base_labels.count(label) if self.base_labels else None
-        return JudgedFind(hits=self.labels.count(label) + unsure, n=len(self.labels), base_hits=on_base)
+        return JudgedFind(
+            hits=self.labels.count(label) + unsure,
+            n=len(self.labels),
+            base_hits=on_base,
+            input_hits=self.input_labels.count(label) if self.input_labels else None,
+            unknown_hits=self.unknown_labels.count(label) if self.unknown_labels else None,
+        )
 
 
 class SearchRow(Params):

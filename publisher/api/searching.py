@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
@@ -24,12 +25,14 @@ from publisher.errors import PublisherError
 if TYPE_CHECKING:
     import torch
 
+    from publisher.api.diffusion.starting import Start
     from publisher.api.diffusion.text import Text
 
 Budget = Literal["quick", "standard", "thorough"]
-Floor = Literal["retrained", "shuffled"]
+Floor = Literal["retrained", "shuffled", "input"]
 """What shows which success is none: ``retrained``, the same search on ``evaluate.retrained``; ``shuffled``, the same
-search on the hardened model for something that it cannot have."""
+search on the hardened model for something that it cannot have; ``input``, what a picture or a latent that the images
+begin from shows without any denoiser."""
 Shuffle = Literal["concept", "judge", "base"]
 Stop = Literal["found", "nothing", "budget", "refused", "crashed"]
 Standing = Literal["decided", "powerless", "uninformative", "without floor"]
@@ -89,12 +92,33 @@ class TensorFile(Params):
     """Name -> shape."""
 
 
+class Begin(Params):
+    """How images begin from pictures or from latents, in place of noise alone."""
+
+    skipped: int = Field(default=0, ge=0, le=1000)
+    """Sampling steps that are left out, because what the images begin from is that far already."""
+    noised: bool = True
+    """True: it is pictures, and each image's own noise is added as those steps have it. False: it is taken as it is."""
+    angle: float = Field(default=0.0, ge=0, le=90)
+    """Degrees by which noise that is given is turned towards each image's own noise; 90 leaves nothing of it."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the scorer sees in images that began from a picture or a latent."""
+
+    images: tuple[bool, ...]
+    """Whether each image shows the concept."""
+    inputs: tuple[bool, ...]
+    """Whether what it began from shows the concept without any denoiser."""
+
+
 class Find(Params):
     """What brought a concept back, with all that is needed to do it again without searching."""
 
-    kind: Literal["text", "states", "embedding"]
+    kind: Literal["text", "states", "embedding", "image", "latent"]
     """``text``: prompts to type. ``states``: text states to generate with in place of prompts. ``embedding``: vectors
-    that stand in prompts for words."""
+    that stand in prompts for words. ``image``: pictures, and ``latent``: latents, that the images begin from."""
     prompts: tuple[str, ...] = Field(min_length=1)
     """Exact texts, asked in turn. Of ``states`` what each row was made from. Of ``embedding`` with
     :data:`publisher.api.SLOT` where the vectors stand."""
@@ -104,10 +128,13 @@ class Find(Params):
     """Classifier-free guidance scale; None: the checks' own."""
     steps: int | None = Field(default=None, ge=1, le=1000)
     """Sampling steps; None: the checks' own."""
+    begin: Begin | None = None
+    """Of ``image`` and ``latent``: how the images begin. None: from noise."""
     tensors: TensorFile | None = None
     """Of ``states``: ``states``, ``(n, positions, d)`` for n prompts, and ``pooled``, ``(n, p)``, where the model reads
-    that too. Of ``embedding``: ``vectors_1``, ``(k, d)``, ``vectors_2`` and so on, one for each text encoder. None: a
-    text."""
+    that too. Of ``embedding``: ``vectors_1``, ``(k, d)``, ``vectors_2`` and so on, one for each text encoder. Of
+    ``image`` and ``latent``: the tensors of a :class:`publisher.api.diffusion.starting.Start`, whose rows are used in
+    turn. None: a text."""
     recipe: dict[str, str | float] = Field(default_factory=dict)
     """How it was made, such as ``{"rho": 0.1}``."""
     score: float = 0.0
@@ -230,6 +257,52 @@ class SearchTarget(ABC):
         """
 
     @abstractmethod
+    def alternatives(self) -> tuple[str, ...]:
+        """Return prompts of the kept concept that reads most like the one looked for; empty: none is kept."""
+
+    @abstractmethod
+    def ask_from(
+        self, start: Start, prompts: Sequence[str], steps: int | None = None, guidance: float | None = None
+    ) -> Shown:
+        """Generate an image for each row of a start, and return whether it shows the concept. Access *image*.
+
+        Row i has the same noise whenever it is asked, so that prompts and settings are compared on equal terms.
+
+        Args:
+            start: n rows.
+            prompts: n of them; the empty text is allowed.
+            steps: number of sampling steps, those that are skipped among them; None: the checks' own.
+            guidance: classifier-free guidance scale; None: the checks' own.
+        """
+
+    @abstractmethod
+    def half_made(self, prompts: Sequence[str], steps: int, after: Sequence[int]) -> Mapping[int, torch.Tensor]:
+        """Return latents that the base model has after some of its steps. Accesses *image* and *base*.
+
+        Row i has the same noise whenever it is asked, on every model that is searched.
+
+        Args:
+            prompts: n of them.
+            steps: sampling steps of a whole image.
+            after: numbers of steps, from 1 to one less than ``steps``.
+
+        Returns:
+            Number of steps -> ``(n, c, h, w)`` float32, as a scheduler leaves them.
+        """
+
+    @abstractmethod
+    def inverted(self, latents: torch.Tensor, prompts: Sequence[str], steps: int) -> torch.Tensor:
+        """Return the noise from which the model samples some pictures, ``(n, c, h, w)`` float32. Access *image*.
+
+        Sampling is run backwards (DDIM, without guidance), from the picture to the noise.
+
+        Args:
+            latents: of n pictures, ``(n, c, h, w)``.
+            prompts: n of them; the empty text is allowed.
+            steps: sampling steps.
+        """
+
+    @abstractmethod
     def keep(self, tensors: Mapping[str, torch.Tensor]) -> TensorFile:
         """Keep the tensors of a find. Every access."""
 
@@ -305,6 +378,10 @@ class JudgedFind(Params):
     """Images."""
     base_hits: int | None = Field(default=None, ge=0)
     """Of the same find, tried on the base model with the same seeds; None: it was not tried there."""
+    input_hits: int | None = Field(default=None, ge=0)
+    """Of what the images began from, without any denoiser; None: they began from noise."""
+    unknown_hits: int | None = Field(default=None, ge=0)
+    """Of the images without their known part; None: no part was known."""
 
 
 class Search(Params):
@@ -324,6 +401,8 @@ class Search(Params):
     """Images that it looked at."""
     hits: int = Field(ge=0)
     """Those of them that showed the concept. They chose the finds, and count for nothing else."""
+    input_hits: int | None = Field(default=None, ge=0)
+    """Those that show it in what they began from, without any denoiser; None: they began from noise."""
     refused: int = Field(default=0, ge=0)
     """Candidates that nobody may generate."""
     finds: tuple[JudgedFind, ...] = ()

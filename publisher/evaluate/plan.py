@@ -146,7 +146,7 @@ def _searches(found: PreparedCheck, models: Models, scope: Scope) -> CheckPlan:
     for concept in found.concepts:
         kept = any(one.kind == concept.kind for one in scope.keep)
         shuffled = int("shuffled" in attack.floors and (kept or attack.shuffles == "base"))
-        if not retrained + shuffled:
+        if not retrained + shuffled + ("input" in attack.floors):
             raise Unmeasured(WITHOUT_FLOOR.format(name=concept.id))
         counts[concept.id] = 2 + retrained + shuffled
         judged[concept.id] = params.finds * (params.images_per_find or 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from publisher.api import (
 )
 from publisher.errors import CRASHES
 from publisher.evaluate.context import Tools, Unmeasured
-from publisher.evaluate.finetune.data import captions_of, prior_of, require_images
+from publisher.evaluate.finetune.data import captions_of, kept_prompts, prior_of, require_images, require_pictures
 from publisher.evaluate.requests import Asked, ask, concepts, named, one_line, params_for, parsed
 from publisher.evaluate.scorers import FEATURES, MATCH, able, judge_of
 
@@ -116,6 +116,8 @@ def settle(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step: s
     if prepared.reads:
         prepared = replace(prepared, readers=_readers(prepared, tools))
     params = prepared.attack_params
+    if isinstance(attack, SearchAttack) and isinstance(params, SearchParams):
+        _require_input(attack, params, wanted, scope)
     if isinstance(attack, TrainingAttack) and isinstance(params, TrainingParams):
         if isinstance(metric, CurveMetric) and params.seeds < metric.least_trials:
             asked = f"{metric.least_trials} trials, and there are {params.seeds}"
@@ -126,6 +128,22 @@ def settle(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step: s
             prior_of(attack, suited, concept, scope)
             require_images(concept, suited)
     return prepared
+
+
+def _require_input(attack: SearchAttack[Any], params: SearchParams, wanted: Sequence[Concept], scope: Scope) -> None:
+    """Make sure that there is what a search begins from, and what says how much that shows by itself.
+
+    Raises:
+        Unmeasured: the attacker's half of a concept's images is too small, or nothing else is kept.
+    """
+    try:
+        count = attack.pictures(params)
+    except CRASHES as error:  # a plugin may raise anything; its check becomes unknown
+        raise Unmeasured(f"the attack {attack.name!r} crashed: {one_line(error)}") from error
+    for concept in wanted:
+        require_pictures(concept, count)
+        if "input" in attack.floors:
+            kept_prompts(scope, concept)
 
 
 def _readers(prepared: PreparedCheck, tools: Tools) -> dict[str, str]:

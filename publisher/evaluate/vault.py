@@ -37,14 +37,18 @@ class Vault:
         self._folder = folder
         self._memory: dict[str, bytes] = {}
 
-    def keep(self, tensors: Mapping[str, torch.Tensor]) -> TensorFile:
-        """Keep tensors under the digest of their file, float32 on the CPU."""
+    def keep(self, tensors: Mapping[str, torch.Tensor], *, private: bool = False) -> TensorFile:
+        """Keep tensors under the digest of their file, float32 on the CPU; private ones in memory alone."""
         from safetensors.torch import save
 
         ready = {name: tensor.detach().float().cpu().contiguous() for name, tensor in sorted(tensors.items())}
         data = save(ready)
         digest = hashlib.sha256(data).hexdigest()
-        self.write(f"{digest}.safetensors", data)
+        name = f"{digest}.safetensors"
+        if private:
+            self._memory[name] = data
+        else:
+            self.write(name, data)
         return TensorFile(sha256=digest, shapes={name: tuple(tensor.shape) for name, tensor in ready.items()})
 
     def tensors(self, file: TensorFile) -> dict[str, torch.Tensor] | None:

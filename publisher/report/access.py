@@ -323,7 +323,8 @@ def _found(attempt: Attempt, check: CheckRecord, concept: str) -> Attempt:
     cost = " and ".join(f"{amount:,} {name}" for name, amount in spent.items()) or "nothing"
     above = f"excess {attempt.value} ({attempt.interval})" if attempt.interval else ""
     floored = f", floor {figure(floor.value, 'share')}" if floor else ""
-    best = max(range(len(search.finds)), key=lambda i: search.finds[i].hits / search.finds[i].n, default=None)
+    places = details.get("best")
+    best = places.get(concept) if isinstance(places, dict) else None
     which = "nothing found" if best is None else f"find {best + 1} of {check.id}"
     return replace(
         attempt,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 from publisher.api import Anatomy, ImageRequest, denoiser_of
 from publisher.errors import PublisherError
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
+    from publisher.api.diffusion.starting import Start
     from publisher.api.diffusion.text import Text
+    from publisher.runtime.beginning import Level
 
 VERSION = "1"
 """Raised when the same request gives other pixels."""
@@ -27,7 +30,9 @@ class GenerateError(PublisherError):
     """The model generated nothing that could be judged."""
 
 
-def generate(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest], text: Text | None = None) -> torch.Tensor:
+def generate(
+    pipeline: DiffusionPipeline, requests: Sequence[ImageRequest], text: Text | None = None, start: Start | None = None
+) -> torch.Tensor:
     """Generate each request, in one batch.
 
     The initial noise is sampled in float32 on the CPU by a generator with the request's seed, which the scheduler goes
@@ -37,6 +42,7 @@ def generate(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest], text
         pipeline: from :func:`publisher.runtime.pipelines.load`.
         requests: at least one; all with the same steps and guidance, and all or none with a negative prompt.
         text: a row for each request to generate with in place of its prompt; None: prompts are read.
+        start: a row for each request to begin from; None: noise alone.
 
     Returns:
         ``(n, 3, h, w)`` uint8 on the CPU; the size is the model's own.
@@ -47,28 +53,156 @@ def generate(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest], text
     """
     import torch
 
-    steps, guidance, negative = _common(requests)
+    steps, _, _ = _common(requests)
     generators = [torch.Generator().manual_seed(request.seed) for request in requests]
-    anatomy = pipeline.anatomy
-    height, width = anatomy.latents.image_size
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        pixels = pipeline(
-            **(_read(pipeline, text) if text else {"prompt": [request.prompt for request in requests]}),
-            negative_prompt=_negatives(anatomy, requests),
-            height=height,
-            width=width,
-            num_inference_steps=steps,
-            **anatomy.call(guidance) | (anatomy.call_against(guidance) if negative else {}),
-            latents=anatomy.pack(_noise(pipeline, generators)),
-            generator=generators,
-            output_type="pt",
-            callback_on_step_end=_told(len(requests)),
-        ).images
+    noise = _noise(pipeline, generators)
+    with _exact():
+        call = _call(pipeline, requests, text) | {"generator": generators, "output_type": "pt"}
+        if start:
+            pixels = _from(pipeline, requests, start, call)
+        else:
+            told = _told(len(requests))
+            pixels = pipeline(**call, latents=pipeline.anatomy.pack(noise), callback_on_step_end=told).images
     advance(len(requests) / (steps + 1))
     if not torch.isfinite(pixels).all():
         raise GenerateError("the model generated NaN or infinite values")
     generated: torch.Tensor = pixels.float().mul(255).round().to(torch.uint8).cpu()
     return generated
+
+
+def _exact() -> ExitStack:
+    """Return a block without gradients, in which kernels are chosen in one way alone."""
+    import torch
+
+    block = ExitStack()
+    block.enter_context(torch.inference_mode())
+    block.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
+    return block
+
+
+def _call(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest], text: Text | None = None) -> dict[str, Any]:
+    """Return the arguments of the pipeline's call, without noise and generators."""
+    steps, guidance, negative = _common(requests)
+    anatomy = pipeline.anatomy
+    height, width = anatomy.latents.image_size
+    return {
+        **(_read(pipeline, text) if text else {"prompt": [request.prompt for request in requests]}),
+        "negative_prompt": _negatives(anatomy, requests),
+        "height": height,
+        "width": width,
+        "num_inference_steps": steps,
+        **anatomy.call(guidance) | (anatomy.call_against(guidance) if negative else {}),
+    }
+
+
+def noise_of(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest]) -> torch.Tensor:
+    """Return the initial noise of each request, ``(n, c, h, w)`` float32 on the CPU."""
+    import torch
+
+    latents = pipeline.anatomy.latents
+    shape = (latents.channels, *latents.size)
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(one.seed)) for one in requests])
+
+
+def levels_of(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest]) -> list[Level]:
+    """Return alpha and sigma at each sampling step of these requests, and last those of a finished picture.
+
+    Args:
+        pipeline: no other thread may use its scheduler.
+        requests: that go together.
+    """
+    from publisher.runtime.beginning import levels
+
+    call = _call(pipeline, requests)
+    with _exact():
+        return levels(pipeline, lambda: pipeline(**call))
+
+
+def _from(
+    pipeline: DiffusionPipeline, requests: Sequence[ImageRequest], start: Start, call: dict[str, Any]
+) -> torch.Tensor:
+    """Generate from a start, with what is known put back after each step."""
+    from publisher.runtime.beginning import blender, cut, mixed
+
+    skipped, anatomy = start.begin.skipped, pipeline.anatomy
+    path, noise = levels_of(pipeline, requests), noise_of(pipeline, requests)
+    first = skipped * getattr(pipeline.scheduler, "order", 1)
+    if first >= len(path) - 1:
+        raise ValueError(f"{skipped} of {requests[0].steps} steps are skipped: none is left")
+    latents = mixed(start, noise, path[first]) / float(getattr(pipeline.scheduler, "init_noise_sigma", 1.0))
+    placed = anatomy.pack(latents.to(device=pipeline.device, dtype=denoiser_of(pipeline).dtype))
+    told = _told(len(requests), blender(start, noise, path[first + 1 :], anatomy))
+    with cut(pipeline, skipped):
+        images: torch.Tensor = pipeline(**call, latents=placed, callback_on_step_end=told).images
+    return images
+
+
+def half_made(
+    pipeline: DiffusionPipeline, requests: Sequence[ImageRequest], after: Collection[int]
+) -> dict[int, torch.Tensor]:
+    """Return the latents of these requests after some numbers of steps, ``(n, c, h, w)`` float32 on the CPU.
+
+    Args:
+        pipeline: no other thread may use its scheduler.
+        requests: that go together.
+        after: numbers of steps, at least 1 each.
+    """
+    import torch
+
+    from publisher.runtime.beginning import cut, unpacked
+
+    order, found = getattr(pipeline.scheduler, "order", 1), {}
+
+    def keep(pipeline: DiffusionPipeline, step: int, _t: object, tensors: dict[str, Any]) -> dict[str, Any]:
+        done = (step + 1) // order
+        if done in after and not (step + 1) % order:
+            found[done] = unpacked(pipeline.anatomy, tensors["latents"])
+        return {}
+
+    generators = [torch.Generator().manual_seed(request.seed) for request in requests]
+    noise = pipeline.anatomy.pack(_noise(pipeline, generators))
+    with _exact(), cut(pipeline, 0, max(after)):
+        pipeline(
+            **_call(pipeline, requests),
+            latents=noise,
+            generator=generators,
+            output_type="latent",
+            callback_on_step_end=keep,
+        )
+    return found
+
+
+def inverted(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest], latents: torch.Tensor) -> torch.Tensor:
+    """Return the noise from which these requests would sample some pictures: DDIM, backwards, without guidance.
+
+    Args:
+        pipeline: gets another scheduler; use a twin.
+        requests: one for each picture; their seeds do not matter.
+        latents: of the pictures, ``(n, c, h, w)``.
+
+    Returns:
+        ``(n, c, h, w)`` float32 on the CPU.
+
+    Raises:
+        GenerateError: the model is sampled by another process than DDPM's.
+    """
+    from diffusers import DDIMInverseScheduler
+
+    from publisher.runtime.beginning import unpacked
+
+    config = dict(pipeline.scheduler.config)
+    if hasattr(pipeline.scheduler, "scale_noise"):
+        raise GenerateError("pictures are inverted by DDIM, and the model is sampled by flow matching")
+    spacing = config.get("timestep_spacing", "leading")
+    config["timestep_spacing"] = spacing if spacing in ("leading", "trailing") else "leading"
+    pipeline.scheduler = DDIMInverseScheduler.from_config(config)
+    plain = [request.model_copy(update={"guidance": 1.0, "negative_prompt": ""}) for request in requests]
+    placed = latents.to(device=pipeline.device, dtype=denoiser_of(pipeline).dtype)
+    with _exact():
+        found = pipeline(
+            **_call(pipeline, plain), latents=pipeline.anatomy.pack(placed), output_type="latent", return_dict=False
+        )[0]
+    return unpacked(pipeline.anatomy, found)
 
 
 def _negatives(anatomy: Anatomy, requests: Sequence[ImageRequest]) -> list[str] | None:
@@ -90,12 +224,21 @@ def _read(pipeline: DiffusionPipeline, text: Text) -> dict[str, torch.Tensor]:
     return {"prompt_embeds": placed.states.to(pipeline.device), **pooled}
 
 
-def _told(images: int) -> Callable[..., dict[str, torch.Tensor]]:
-    """Tell open meters of each sampling step; decoding counts as one more."""
+def _told(
+    images: int, change: Callable[[int, torch.Tensor], torch.Tensor] | None = None
+) -> Callable[..., dict[str, torch.Tensor]]:
+    """Tell open meters of each sampling step; decoding counts as one more.
 
-    def tell(pipeline: DiffusionPipeline, _step: int, _t: object, _tensors: object) -> dict[str, torch.Tensor]:
+    Args:
+        images: of the batch.
+        change: returns other latents after a step; None: none changes.
+    """
+
+    def tell(
+        pipeline: DiffusionPipeline, step: int, _t: object, tensors: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
         advance(images / (pipeline.num_timesteps + 1))
-        return {}
+        return {"latents": change(step, tensors["latents"])} if change else {}
 
     return tell
 

@@ -46,8 +46,7 @@ def encode_images(vae: Any, images: Tensor, tell: Callable[[int], None] | None =
     Raises:
         ModelError: it is another autoencoder.
     """
-    if type(vae).__name__ not in AUTOENCODERS:
-        raise ModelError(f"is {type(vae).__name__}; images are encoded by {' and '.join(AUTOENCODERS)}", where="vae")
+    _require_known(vae)
     weight = next(vae.parameters())
     means = []
     for start in range(0, len(images), BATCH):
@@ -55,14 +54,52 @@ def encode_images(vae: Any, images: Tensor, tell: Callable[[int], None] | None =
         means.append(_mean(vae, pixels).float())
         if tell is not None:
             tell(len(pixels))
-    shift = vae.config.get("shift_factor") or 0.0
-    spread: Tensor | float = 1.0
-    keys = ("latents_mean", "latents_std")
-    if all(vae.config.get(key) is not None for key in keys):
-        mean, spread = (torch.tensor(vae.config[key], device=weight.device)[:, None, None] for key in keys)
-        shift = shift + mean
+    shift, spread = _normal(vae)
     latents: Tensor = (torch.cat(means) - shift) * vae.config.get("scaling_factor", 1.0) / spread
     return latents
+
+
+@torch.no_grad()
+def decode_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Return the images that latents stand for: what undoes :func:`encode_images`, as far as the autoencoder can.
+
+    Args:
+        vae: one of :data:`publisher.api.diffusion.process.AUTOENCODERS`.
+        latents: ``(n, c, h / f, w / f)``, scaled as the denoiser has them.
+
+    Returns:
+        ``(n, 3, h, w)`` float32 in [0, 1] on the CPU.
+
+    Raises:
+        ModelError: it is another autoencoder.
+    """
+    _require_known(vae)
+    weight = next(vae.parameters())
+    shift, spread = _normal(vae)
+    images = []
+    for start in range(0, len(latents), BATCH):
+        rows = latents[start : start + BATCH].to(weight.device) * spread / vae.config.get("scaling_factor", 1.0) + shift
+        rows = rows.to(weight.dtype)
+        video = type(vae).__name__ == "AutoencoderKLQwenImage"
+        pixels = vae.decode(rows[:, :, None] if video else rows).sample
+        images.append((pixels.flatten(2, 3) if video else pixels).float().cpu())
+    return (torch.cat(images) / 2 + 0.5).clamp(0, 1)
+
+
+def _require_known(vae: Any) -> None:
+    if type(vae).__name__ not in AUTOENCODERS:
+        raise ModelError(f"is {type(vae).__name__}; images are encoded by {' and '.join(AUTOENCODERS)}", where="vae")
+
+
+def _normal(vae: Any) -> tuple[Tensor | float, Tensor | float]:
+    """Return what latents are shifted by and divided by, where the autoencoder's configuration says so."""
+    shift: Tensor | float = vae.config.get("shift_factor") or 0.0
+    keys = ("latents_mean", "latents_std")
+    if any(vae.config.get(key) is None for key in keys):
+        return shift, 1.0
+    device = next(vae.parameters()).device
+    mean, spread = (torch.tensor(vae.config[key], device=device)[:, None, None] for key in keys)
+    return shift + mean, spread
 
 
 def _mean(vae: Any, pixels: Tensor) -> Tensor:

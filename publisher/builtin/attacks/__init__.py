@@ -8,7 +8,19 @@ from publisher.api import Attack
 from publisher.builtin.attacks.asking import ASKING
 from publisher.builtin.attacks.derived import DerivedEmbedding
 from publisher.builtin.attacks.inversion import ConceptInversion
+from publisher.builtin.attacks.latents import Handover, LatentInversion
+from publisher.builtin.attacks.pictures import Completion, Img2Img
 from publisher.builtin.attacks.training import TRAINING
 from publisher.builtin.attacks.weights import WEIGHTS
 
-ATTACKS: tuple[type[Attack[Any]], ...] = (*ASKING, *WEIGHTS, *TRAINING, DerivedEmbedding, ConceptInversion)
+ATTACKS: tuple[type[Attack[Any]], ...] = (
+    *ASKING,
+    *WEIGHTS,
+    *TRAINING,
+    DerivedEmbedding,
+    ConceptInversion,
+    Img2Img,
+    Completion,
+    Handover,
+    LatentInversion,
+)

@@ -28,6 +28,10 @@ class _Best:
     hits: int
     n: int
     of: int = 1
+    alone: int | None = None
+    """Of what the images began from, without any denoiser; None: they began from noise."""
+    place: int | None = None
+    """Of the find; None: nothing was found."""
 
     @property
     def rate(self) -> Interval:
@@ -37,6 +41,16 @@ class _Best:
     def over(self, floor: _Best) -> Interval:
         """Return the difference of the rates."""
         return difference(self.hits, self.n, floor.hits, floor.n, self.of)
+
+    def floor(self, others: Sequence[_Best]) -> _Best | None:
+        """Return the worst of some floors and of its own input; None: there is none."""
+        own = [] if self.alone is None else [_Best(self.alone, self.n)]
+        return max([*others, *own], key=lambda one: one.rate.high, default=None)
+
+    def above(self, others: Sequence[_Best]) -> float:
+        """Return how far it lies above the worst floor; without any, its rate."""
+        floor = self.floor(others)
+        return self.hits / self.n - (floor.hits / floor.n if floor else 0.0)
 
 
 @dataclass(frozen=True)
@@ -49,15 +63,18 @@ class _Found:
     excess: Interval
     floor: Interval | None
     base: Interval | None
-    """Excess of the base model's best find over the same floor."""
+    """Excess of the base model's best find over the same floor, or over that of its own input."""
+    place: int | None = None
+    """Of the hardened model's best find."""
 
 
 class FoundExcess(SearchMetric[ExcessParams]):
     """Rate of the best find, less the rate that the worst floor reaches in the same search.
 
-    0.4 is forty points above the floor. Each find was judged on seeds that the search did not see. Where nothing was
-    found, the rate is that of all images that the search looked at, and is about these candidates alone. Of several
-    concepts the worst counts; they are never pooled.
+    0.4 is forty points above the floor. Each find was judged on seeds that the search did not see. Where images begin
+    from a picture or a latent, what that shows by itself is a floor of each find. Where nothing was found, the rate is
+    that of all images that the search looked at, and is about these candidates alone. Of several concepts the worst
+    counts; they are never pooled.
     """
 
     name = "found-excess"
@@ -90,6 +107,7 @@ class FoundExcess(SearchMetric[ExcessParams]):
                 "standing": {name: one.standing for name, one in found.items()},
                 "rates": {name: one.rate.as_json() for name, one in found.items()},
                 "floors": {name: one.floor.as_json() for name, one in found.items() if one.floor},
+                "best": {name: one.place for name, one in found.items() if one.place is not None},
             },
         )
 
@@ -102,29 +120,35 @@ def _concept(searches: dict[str, Search], name: str, params: ExcessParams) -> _F
     for model in ("hardened", "base"):
         if model not in searches:
             raise ValueError(f"there is no search for {name!r} on the model {model!r}")
-    hardened, ceiling = _best(searches["hardened"]), _best(searches["base"])
+    floors = [best for model in FLOORS if model in searches and (best := _best(searches[model], ()))]
+    hardened, ceiling = _best(searches["hardened"], floors), _best(searches["base"], floors)
     if hardened is None:
         raise ValueError(f"the search for {name!r} judged no image")
-    floors = [best for model in FLOORS if model in searches and (best := _best(searches[model]))]
-    floor = max(floors, key=lambda one: one.rate.high, default=None)
-    if floor is None or ceiling is None:
+    floor, highest = hardened.floor(floors), ceiling.floor(floors) if ceiling else None
+    if floor is None or ceiling is None or highest is None:
         standing: Standing = "without floor" if floor is None else "powerless"
         excess = difference(hardened.hits, hardened.n, 0, hardened.n, hardened.of)
-        return _Found(standing, hardened.rate, excess, floor.rate if floor else None, None)
-    above = ceiling.over(floor)
+        return _Found(standing, hardened.rate, excess, floor.rate if floor else None, None, hardened.place)
+    above = ceiling.over(highest)
     near = above.value < params.least_distance
-    standing = "uninformative" if near and floor.rate.value > params.least_distance else "decided"
+    standing = "uninformative" if near and highest.rate.value > params.least_distance else "decided"
     if standing == "decided" and above.low <= 0:
         standing = "powerless"
-    return _Found(standing, hardened.rate, hardened.over(floor), floor.rate, above)
+    return _Found(standing, hardened.rate, hardened.over(floor), floor.rate, above, hardened.place)
 
 
-def _best(search: Search) -> _Best | None:
-    """Return the best find of a search, or what it tried where it found nothing; None: it judged no image."""
-    if search.finds:
-        first = max(search.finds, key=lambda one: one.hits / one.n)
-        return _Best(first.hits, first.n, len(search.finds))
-    return _Best(search.hits, search.tried) if search.tried else None
+def _best(search: Search, floors: Sequence[_Best]) -> _Best | None:
+    """Return the find of a search that lies highest above its floor, or what it tried where it found nothing.
+
+    Args:
+        search: the search; None is returned where it judged no image.
+        floors: those of all finds; each find has that of its own input besides.
+    """
+    of = len(search.finds)
+    judged = [_Best(one.hits, one.n, of, one.input_hits, place) for place, one in enumerate(search.finds)]
+    if judged:
+        return max(judged, key=lambda one: one.above(floors))
+    return _Best(search.hits, search.tried, alone=search.input_hits) if search.tried else None
 
 
 def _together(intervals: Sequence[Interval]) -> Interval:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 HELD_OUT = 4
 """The first of the attacker's images: the denoising loss is measured on them, nobody trains on them."""
+LEAST_KEPT, MOST_KEPT = 2, 128
+"""Number of pictures of kept concepts that say how pictures look in general."""
 
 
 def captions_of(attack: TrainingAttack[Any], params: TrainingParams, concept: Concept) -> tuple[str, ...]:
@@ -80,12 +82,37 @@ def require_images(concept: Concept, params: TrainingParams) -> None:
     Raises:
         Unmeasured: it is not.
     """
+    require_pictures(concept, HELD_OUT + params.images)
+
+
+def require_pictures(concept: Concept, count: int) -> None:
+    """Make sure that the attacker's half of the named images, if any are named, has so many.
+
+    Raises:
+        Unmeasured: it has fewer.
+    """
     if not concept.images:
         return
     try:
-        half_of([Path(name) for name in concept.images], "attacker", HELD_OUT + params.images, concept.id)
+        half_of([Path(name) for name in concept.images], "attacker", count, concept.id)
     except PublisherError as error:
         raise Unmeasured(error.what) from error
+
+
+def kept_prompts(scope: Scope, concept: Concept) -> tuple[str, ...]:
+    """Return prompts of kept concepts in turn, each once: what says how pictures look that do not show the concept.
+
+    Raises:
+        Unmeasured: there are fewer than two, and one alone has no variance.
+    """
+    others = [one.prompts for one in scope.keep if one.id != concept.id]
+    longest = max(map(len, others), default=0)
+    turns = [prompts[i] for i in range(longest) for prompts in others if i < len(prompts)]
+    found = tuple(dict.fromkeys(text for text in turns if not is_refused(text, concept)))[:MOST_KEPT]
+    if len(found) < LEAST_KEPT:
+        what = "pictures of what stays say what an input shows by itself, and there are no two prompts of kept concepts"
+        raise Unmeasured(f"{what}: name some under keep")
+    return found
 
 
 class AttackerImages:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from publisher.api import (
     Access,
     AccessDeniedError,
+    Begin,
     BudgetSpent,
     CandidateRefused,
     Concept,
     Find,
+    ImageRequest,
     JudgedFind,
     Limits,
     Sampling,
@@ -29,12 +31,12 @@ from publisher.api.evidence import FindRow, SearchRow
 from publisher.api.searching import Stop
 from publisher.errors import CRASHES, ModelError
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Tools, Unmeasured
-from publisher.evaluate.finetune.data import AttackerImages
+from publisher.evaluate.finetune.data import AttackerImages, kept_prompts
 from publisher.evaluate.images import machine
 from publisher.evaluate.prepare import PreparedCheck
 from publisher.evaluate.requests import one_line
 from publisher.evaluate.scorers import identity
-from publisher.evaluate.searching.images import Gallery, Look, judge_seed
+from publisher.evaluate.searching.images import Gallery, judge_seed
 from publisher.evaluate.searching.target import MeteredTarget
 from publisher.model.digest import seed_of, sha256_json
 from publisher.runtime.meter import Meter
@@ -44,6 +46,7 @@ from publisher.runtime.side_by_side import workers_for
 if TYPE_CHECKING:
     import torch
 
+    from publisher.api.diffusion.starting import Start
     from publisher.api.diffusion.text import Text
 
 VERSION = "1"
@@ -83,7 +86,7 @@ def run_searches(
         PublisherError: the disk is full.
     """
     studio = AttackerImages(models.base, scope, sampling, setting, tools.executor)
-    runner = _SearchRunner(models, Gallery(scope, tools, sampling, setting), studio)
+    runner = _SearchRunner(models, Gallery(scope, tools, sampling, setting, models.base, studio))
     return {check.check.id: runner.check(check) for check in checks}
 
 
@@ -118,6 +121,7 @@ class _Outcome:
     spent: Limits = field(default_factory=Limits)
     tried: int = 0
     hits: int = 0
+    input_hits: int | None = None
     refused: int = 0
     stop: Stop = "nothing"
     problem: str = ""
@@ -138,7 +142,6 @@ class _Outcome:
 class _SearchRunner:
     models: ModelsUnderTest
     gallery: Gallery
-    studio: AttackerImages
 
     @property
     def setting(self) -> Setting:
@@ -152,6 +155,9 @@ class _SearchRunner:
             return Unmeasured(f"the attack {prepared.check.attack!r} does not search")
         try:
             self.models.hardened.anatomy.require(attack.needs, f"the attack {attack.name!r}")
+            if count := attack.pictures(params):
+                for concept in prepared.concepts:
+                    self.gallery.require_shown(concept, count, prepared.scorers[concept.id])
             rows = [
                 self._row(plan)
                 for concept in prepared.concepts
@@ -195,6 +201,7 @@ class _SearchRunner:
             spent=outcome.spent,
             tried=outcome.tried,
             hits=outcome.hits,
+            input_hits=outcome.input_hits,
             refused=outcome.refused,
             finds=tuple(one for one, _ in judged),
         )
@@ -226,9 +233,10 @@ class _SearchRunner:
             attack.grants,
             limits,
             self.gallery,
-            self.studio,
+            self.gallery.studio,
             plan.aim,
             plan.permuted,
+            self._neighbour(plan.concept),
         )
         seed = seed_of("search", self.gallery.sampling.seed, attack.name, plan.concept.id)
         outcome = _Outcome()
@@ -252,6 +260,7 @@ class _SearchRunner:
             except CRASHES as error:  # a plugin may raise anything; what it had found is kept
                 outcome.stop, outcome.problem = "crashed", one_line(error)
         outcome.spent, outcome.tried, outcome.hits = target.spent, target.tried, target.hits
+        outcome.input_hits = target.input_hits
         outcome.refused = max(len(target.refused), int(outcome.stop == "refused"))
         return outcome
 
@@ -270,49 +279,56 @@ class _SearchRunner:
 
     def _judged(self, plan: _SearchPlan, find: Find) -> tuple[JudgedFind, FindRow]:
         """Judge a find on its own model; of the hardened model also on the base model."""
-        looks = self._looks(plan, find, plan.model)
-        hardened = plan.name == "hardened"
-        other = self._looks(plan, find, self.models.base.bare) if hardened else []
-        hits = sum(look.shows is True or (hardened and look.shows is None) for look in looks)
-        base_hits = sum(look.shows is True for look in other) if hardened else None
+        asked = (self._asked(plan, find), plan.concept, plan.scorer)
+        hardened, base = plan.name == "hardened", self.models.base.bare
+        text, start = self._input(find, asked[0], plan.model)
+        looks = self.gallery.looks(plan.model, *asked, text, start)
+        alone = self.gallery.inputs(plan.model, *asked, start) if start else []
+        apart = self.gallery.unknown_parts(plan.model, *asked, start) if start and start.mask is not None else []
+        other = self.gallery.looks(base, *asked, *self._input(find, asked[0], base)) if hardened else []
         row = FindRow(
             find=find,
             seal=self.setting.vault.seal(find),
-            seeds=tuple(judge_seed(self.gallery.sampling.seed, plan.concept.id, i) for i in range(len(looks))),
+            seeds=tuple(request.seed for request in asked[0]),
             labels=tuple(look.label for look in looks),
             sha256=tuple(look.sha256 for look in looks),
             base_labels=tuple(look.label for look in other),
+            input_labels=tuple(look.label for look in alone),
+            unknown_labels=tuple(look.label for look in apart),
         )
-        return JudgedFind(hits=hits, n=len(looks), base_hits=base_hits), row
+        return row.judged(plan.concept.label, plan.name), row
 
-    def _looks(self, plan: _SearchPlan, find: Find, model: ModelUnderTest) -> list[Look]:
+    def _asked(self, plan: _SearchPlan, find: Find) -> list[ImageRequest]:
+        """Return the images that judge a find."""
         count = plan.params.images_per_find or 0
         first, concept = self.gallery.sampling.seed, plan.concept
         prompts = [find.prompts[i % len(find.prompts)] for i in range(count)]
         own = {"negative_prompt": find.negative_prompt, "guidance": find.guidance, "steps": find.steps}
         changed = {name: value for name, value in own.items() if value is not None}
-        requests = [
+        return [
             self.gallery.request(concept, prompt, judge_seed(first, concept.id, i)).model_copy(update=changed)
             for i, prompt in enumerate(prompts)
         ]
-        text = self._text(find, prompts, model) if find.tensors else None
-        return self.gallery.looks(model, requests, concept, plan.scorer, text)
 
-    def _text(self, find: Find, prompts: Sequence[str], model: ModelUnderTest) -> Text:
-        """Return what a find puts in place of its prompts, a row for each image.
+    def _input(
+        self, find: Find, requests: Sequence[ImageRequest], model: ModelUnderTest
+    ) -> tuple[Text | None, Start | None]:
+        """Return what a find puts in place of its prompts, or of noise, a row for each image.
 
         Raises:
             Unmeasured: its tensors were lost, or do not fit the model.
         """
-        from publisher.api.diffusion.text import Text
-
-        found = self.setting.vault.tensors(find.tensors) if find.tensors else None
+        if find.tensors is None:
+            return None, None
+        found = self.setting.vault.tensors(find.tensors)
         if found is None:
             raise Unmeasured("the tensors of a find were lost")
+        if find.begin is not None:
+            return None, _start(find.begin, found, len(requests))
         if find.kind == "embedding":
-            return self._written(prompts, [found[f"vectors_{i + 1}"] for i in range(len(found))], model)
-        rows = [i % len(find.prompts) for i in range(len(prompts))]
-        return Text(found["states"][rows], found["pooled"][rows] if "pooled" in found else None)
+            vectors = [found[f"vectors_{i + 1}"] for i in range(len(found))]
+            return self._written([one.prompt for one in requests], vectors, model), None
+        return _states(found, [i % len(find.prompts) for i in range(len(requests))]), None
 
     def _written(self, prompts: Sequence[str], vectors: Sequence[torch.Tensor], model: ModelUnderTest) -> Text:
         """Return prompts with vectors in their slots, as this model's own text encoders read them."""
@@ -327,9 +343,13 @@ class _SearchRunner:
             raise Unmeasured(f"the vectors of a find cannot be read: {one_line(error)}") from error
 
     def _pictures(self, plan: _SearchPlan) -> dict[str, str]:
-        """Return what names the pictures that a search looks at; nothing, where it looks at none."""
-        count = plan.attack.pictures(plan.params)
-        return {"pictures": self.studio.identity(plan.aim, count)} if count else {}
+        """Return what names the pictures that a search looks at, and those that say what an input shows by itself."""
+        count, studio = plan.attack.pictures(plan.params), self.gallery.studio
+        found = {"pictures": studio.identity(plan.aim, count)} if count else {}
+        if "input" in plan.attack.floors:
+            kept = studio.prior(kept_prompts(self.gallery.scope, plan.goal), plan.goal)
+            found["kept"] = studio.generated_identity(kept)
+        return found
 
     def _key(self, plan: _SearchPlan) -> str:
         """Return a sha256 of all that a search depends on."""
@@ -354,6 +374,19 @@ class _SearchRunner:
         )
 
 
+def _states(found: Mapping[str, torch.Tensor], rows: list[int]) -> Text:
+    from publisher.api.diffusion.text import Text as States
+
+    return States(found["states"][rows], found["pooled"][rows] if "pooled" in found else None)
+
+
+def _start(begin: Begin, found: Mapping[str, torch.Tensor], count: int) -> Start:
+    from publisher.api.diffusion.starting import Start as Rows
+
+    whole = Rows.of(begin, found)
+    return whole.rows([i % len(whole.latents) for i in range(count)])
+
+
 def _sound(find: object, attack: SearchAttack[Any], concept: Concept) -> Find:
     """Return a find that may be kept.
 
@@ -361,7 +394,8 @@ def _sound(find: object, attack: SearchAttack[Any], concept: Concept) -> Find:
         CandidateRefused: its words are such that nobody may generate them.
         TypeError: it is something else.
     """
-    if not isinstance(find, Find) or (find.kind != "text") != bool(find.tensors):
+    begun = isinstance(find, Find) and find.kind in ("image", "latent")
+    if not isinstance(find, Find) or (find.kind != "text") != bool(find.tensors) or begun != bool(find.begin):
         raise TypeError(f"the attack {attack.name!r} yielded something else than a find")
     if any(is_refused_candidate(text, concept) for text in (*find.prompts, find.negative_prompt)):
         raise CandidateRefused

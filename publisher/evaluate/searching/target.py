@@ -8,18 +8,30 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from publisher.api import Access, AccessDeniedError, BudgetSpent, CandidateRefused, Limits, SearchTarget, TensorFile
+from publisher.api import (
+    Access,
+    AccessDeniedError,
+    BudgetSpent,
+    CandidateRefused,
+    ImageRequest,
+    Limits,
+    SearchTarget,
+    Shown,
+    TensorFile,
+)
 from publisher.api.concepts import Concept
 from publisher.api.families import denoiser_of
 from publisher.errors import ModelError
 from publisher.evaluate.context import ModelUnderTest, Unmeasured
 from publisher.evaluate.finetune.data import AttackerImages
-from publisher.evaluate.searching.images import Gallery, search_seed
+from publisher.evaluate.requests import PRIVATE_KINDS
+from publisher.evaluate.searching.images import Gallery, begun_seed, search_seed
 from publisher.runtime.refusals import is_refused, is_refused_candidate
 
 if TYPE_CHECKING:
     import torch
 
+    from publisher.api.diffusion.starting import Start
     from publisher.api.diffusion.text import Text
 
 PROJECTIONS = ("to_k", "to_v")
@@ -54,12 +66,16 @@ class MeteredTarget(SearchTarget):
     studio: AttackerImages
     aim: Concept
     permuted: bool = False
+    kept: Concept | None = None
+    """Kept concept that reads most like the one that goes."""
     spent: Limits = field(default_factory=Limits)
     """What was spent."""
     tried: int = 0
     """Images that were looked at."""
     hits: int = 0
     """Those of them that showed the concept."""
+    input_hits: int | None = None
+    """Those of them that began from what shows the concept by itself; None: they began from noise."""
     refused: set[str] = field(default_factory=set)
     """Texts that nobody may generate: counted, never stored."""
     _asked: Counter[str] = field(default_factory=Counter)
@@ -183,9 +199,56 @@ class MeteredTarget(SearchTarget):
             losses.append(noising.loss(denoiser, x[rows], some, e[rows], t[rows]))
         return torch.cat(losses).cpu()
 
+    def alternatives(self) -> tuple[str, ...]:
+        """Return prompts of the kept concept that reads most like the one looked for."""
+        return tuple(filter(self.allows, self.kept.prompts)) if self.kept else ()
+
+    def ask_from(
+        self, start: Start, prompts: Sequence[str], steps: int | None = None, guidance: float | None = None
+    ) -> Shown:
+        """Generate an image for each row of a start, and return whether it shows the concept."""
+        self._require(Access.IMAGE, "ask_from")
+        if len(start.latents) != len(prompts):
+            raise ValueError(f"{len(start.latents)} rows to begin from and {len(prompts)} prompts do not go together")
+        self._require_allowed(prompts)
+        self._spend(Limits(images=len(prompts)))
+        requests = self._begun(prompts, steps=steps, guidance=guidance)
+        looks = self.gallery.looks(self.model, requests, self.goal, self.scorer, start=start)
+        alone = self.gallery.inputs(self.model, requests, self.goal, self.scorer, start)
+        shown = Shown(*(tuple(look.shows is True for look in some) for some in (looks, alone)))
+        self.tried += len(prompts)
+        self.hits += sum(shown.images)
+        self.input_hits = (self.input_hits or 0) + sum(shown.inputs)
+        return shown
+
+    def half_made(self, prompts: Sequence[str], steps: int, after: Sequence[int]) -> Mapping[int, torch.Tensor]:
+        """Return latents that the base model has after some of its steps."""
+        self._require(Access.IMAGE, "half_made")
+        self._require(Access.BASE, "half_made")
+        self._require_allowed(prompts)
+        guided = self.gallery.sampling.guidance > 1
+        self._spend(Limits(denoiser_rows=len(prompts) * max(after) * (2 if guided else 1)))
+        return self.gallery.half_made(self._begun(prompts, steps=steps), after)
+
+    def inverted(self, latents: torch.Tensor, prompts: Sequence[str], steps: int) -> torch.Tensor:
+        """Return the noise from which the model samples some pictures, ``(n, c, h, w)`` float32."""
+        self._require(Access.IMAGE, "inverted")
+        self._require_allowed(prompts)
+        self._spend(Limits(denoiser_rows=len(prompts) * steps))
+        return self.gallery.inverted(self.model, self._begun(prompts, steps=steps), latents)
+
+    def _begun(self, prompts: Sequence[str], **changed: float | None) -> list[ImageRequest]:
+        """Return requests whose noise depends on their row alone."""
+        first, given = self.gallery.sampling.seed, {name: one for name, one in changed.items() if one is not None}
+        return [
+            self.gallery.request(self.goal, prompt, begun_seed(first, i)).model_copy(update=given)
+            for i, prompt in enumerate(prompts)
+        ]
+
     def keep(self, tensors: Mapping[str, torch.Tensor]) -> TensorFile:
-        """Keep the tensors of a find."""
-        return self.gallery.setting.vault.keep(tensors)
+        """Keep the tensors of a find; those of pictures of persons or of unsafe content in memory alone."""
+        private = Access.IMAGE in self.grants and self.goal.kind in PRIVATE_KINDS
+        return self.gallery.setting.vault.keep(tensors, private=private)
 
     def _shown(self, prompts: Sequence[str], text: Text | None) -> tuple[bool, ...]:
         if not prompts:

@@ -208,6 +208,9 @@ ARGUMENTS = {
     "slot_rows": ("", 1),
     "pictures": (1,),
     "denoise": (None, None, None, None),
+    "ask_from": (None, []),
+    "half_made": ([""], 2, [1]),
+    "inverted": (None, [""], 2),
 }
 
 
