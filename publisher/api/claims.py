@@ -72,6 +72,10 @@ def strictest(gates: Iterable[Gate | None]) -> Gate | None:
     )
 
 
+def _false(value: object) -> bool:
+    return value is False
+
+
 class Check(Params):
     """One test of a claim: attack, scorer, metric, gate, by the names they are registered under."""
 
@@ -120,6 +124,9 @@ class Claim(Params):
     """Sentences about what the promise does not say, and who could get around it."""
     checks: tuple[Check, ...] = ()
     """Tests of the promise. Without any the claim is *unverified*, which is never *passed*."""
+    discloses: bool = Field(default=False, exclude_if=_false)
+    """True: it promises nothing. A check without a gate that ends *unknown* stands in the report, and holds up no
+    release; one with a gate counts as anywhere."""
 
 
 RARE = Gate(value_at_most=0.05, upper_at_most=0.10)

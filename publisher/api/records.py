@@ -22,6 +22,10 @@ def _absent(value: object) -> bool:
     return value is None
 
 
+def _false(value: object) -> bool:
+    return value is False
+
+
 def _none(values: tuple[object, ...]) -> bool:
     return not values
 
@@ -194,6 +198,8 @@ class ClaimRecord(Params):
     limits: tuple[str, ...]
     verdict: Verdict
     checks: tuple[CheckRecord, ...]
+    discloses: bool = Field(default=False, exclude_if=_false)
+    """True: it promises nothing, and *unknown* checks of it that have no gate count as *reported*."""
 
 
 class MatrixCell(Params):

@@ -322,7 +322,8 @@ class SearchAttack(Attack[S], ABC):
             kind, and looks for the concept. ``judge``: it is made for the kept concept and looks for it, and what it
             finds is judged for the concept. ``base``: the matrices of the base model are permuted among those of one
             shape.
-        budgets: budget -> parameters that it sets where they are not given.
+        budgets: budget -> parameters that it sets where they are not given. The attack stands in the suites of these
+            budgets: ``evaluate.red_team``.
         needs: what the model's family must have.
     """
 

@@ -27,6 +27,18 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return next((verdict for verdict in _ORDER if verdict in found), "unknown")
 
 
+def of_claim(checks: Iterable[tuple[Gate | None, Verdict]], *, discloses: bool = False) -> Verdict:
+    """Return the verdict of a claim: the worst of its checks'.
+
+    Args:
+        checks: gate and verdict of each.
+        discloses: the claim promises nothing, so that an *unknown* check without a gate counts as *reported*.
+    """
+    return worst(
+        "reported" if discloses and gate is None and verdict == "unknown" else verdict for gate, verdict in checks
+    )
+
+
 def overall(claims: Iterable[Verdict]) -> Verdict:
     """Return the verdict of a release: as :func:`worst`, and *unknown* where nothing but figures was promised."""
     verdict = worst(claims)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, WaiverRecord
+from publisher.api.verdicts import of_claim
 from publisher.ci.places import Sites, relative
 from publisher.errors import ManifestError, Problem, PublisherError
 from publisher.manifest.places import Mark
@@ -103,7 +104,8 @@ def _said(annotation: Annotation, message: str) -> Annotation:
 
 def _check(report: ReleaseReport, claim: ClaimRecord, check: CheckRecord, sites: Sites | None) -> Iterable[Annotation]:
     found = row(check)
-    good = found.verdict in ("passed", "reported")
+    counts = of_claim([(check.gate, found.verdict)], discloses=claim.discloses)
+    good = counts in ("passed", "reported")
     if good and check.waiver is None:
         return
     words = f"{claim.sentence}: {found.verdict}. {found.line('reason', brief=False)}\n{found.cells['reason']}"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from publisher.ci import Annotation
     from publisher.engine.plan import PlannedStep
     from publisher.evaluate.context import ReleaseScorer
+    from publisher.evaluate.plan import CheckPlan
     from publisher.policy import LoadedPolicy
     from publisher.release.prepare import PreparedRelease
 
@@ -200,7 +201,7 @@ def _annotations(attempt: PlanAttempt) -> list[Annotation]:
         check["id"]: (check["undecidable"], claim["steps"])
         for claim in claims
         for check in claim["checks"]
-        if check["undecidable"]
+        if check["id"] in attempt.data["undecidable"]
     }
     undecidable |= {claim["id"]: ("no check tests it", claim["steps"]) for claim in claims if not claim["checks"]}
     sites = Sites(attempt.path, read_bytes(attempt.path))
@@ -228,7 +229,7 @@ def as_data(prepared: PreparedRelease) -> dict[str, Any]:
                     "models": plans[check.id].models,
                     "trainings": plans[check.id].trainings,
                     "training_steps": plans[check.id].steps,
-                    **({"search": found.as_json()} if (found := plans[check.id].limits) else {}),
+                    **_search(plans[check.id]),
                     "prompts": plans[check.id].prompts,
                     "refused_prompts": plans[check.id].refused,
                     "undecidable": plans[check.id].undecidable,
@@ -265,9 +266,16 @@ def as_data(prepared: PreparedRelease) -> dict[str, Any]:
         "trainings": sum(check.trainings for check in prepared.checks),
         "training_steps": sum(check.steps for check in prepared.checks),
         "disk_bytes": prepared.disk,
-        "undecidable": [check.check for check in prepared.checks if check.undecidable]
+        "undecidable": [check.check for check in prepared.open_checks]
         + [claim["id"] for claim in claims if not claim["checks"]],
     }
+
+
+def _search(plan: CheckPlan) -> dict[str, Any]:
+    """Return what a search spends at most; nothing of other checks."""
+    if plan.limits is None:
+        return {}
+    return {"search": plan.limits.as_json(), "seconds": None if plan.seconds is None else round(plan.seconds, 1)}
 
 
 def _judge(scorer: ReleaseScorer, *, decides: bool) -> dict[str, Any]:
@@ -330,6 +338,7 @@ def as_text(data: dict[str, Any]) -> str:
     if data["images_of_altered_models"]:
         lines.append(f"        {data['images_of_altered_models']} of models whose weights an attacker changed")
     lines += _training_lines(data)
+    lines += _searching_lines(data)
     if data["disk_bytes"] is not None:
         lines.append(f"disk    {_size(data['disk_bytes'])} for the package and the steps' results, and the images")
     lines += _policy_lines(data["policy"]) if "policy" in data else []
@@ -357,6 +366,21 @@ def _training_lines(data: dict[str, Any]) -> list[str]:
             " or controls in attack_params"
         )
     return lines
+
+
+def _searching_lines(data: dict[str, Any]) -> list[str]:
+    """Say what all searches spend together, and how long that took here before."""
+    found = [check for claim in data["claims"] for check in claim["checks"] if "search" in check]
+    if not found:
+        return []
+    sums = {name: sum(check["search"][name] for check in found) for name in found[0]["search"]}
+    spent = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in sums.items() if count)
+    took = [check["seconds"] for check in found if check["seconds"] is not None]
+    known = f"about {sum(took):.0f} s for {len(took)} of them, by what earlier ones took here"
+    return [
+        f"search  {len(found)} checks: at most {spent}, and the images that judge what they find",
+        f"        {known if took else 'how long is not known before the first one was made in this work folder'}",
+    ]
 
 
 def _step_lines(step: dict[str, Any]) -> list[str]:
@@ -406,6 +430,7 @@ def _claim_lines(claim: dict[str, Any]) -> list[str]:
             counts = {name.replace("_", " "): count for name, count in check["search"].items() if count}
             spent = ", ".join(f"{count:,} {name}" for name, count in counts.items())
             asked = f"search on {check['models']} models: at most {spent}; {check['images']} images to judge each"
+            asked += "" if check["seconds"] is None else f"; about {check['seconds']:.0f} s here"
         bare = ", without membranes" if check["membranes"] == "off" else ""
         lines.append(f"      {check['id']}   {check['attack']} > {check['metric']}: {check['gate']}   {asked}{bare}")
         if check["refused_prompts"]:

@@ -23,7 +23,7 @@ from publisher.api import (
     Verdict,
 )
 from publisher.api.evidence import EvidenceRow
-from publisher.api.verdicts import overall, worst
+from publisher.api.verdicts import of_claim, overall
 from publisher.evaluate.altering import altered
 from publisher.evaluate.context import COUNCIL, ModelsUnderTest, ReleaseScorer, Setting, StepClaim, Tools, Unmeasured
 from publisher.evaluate.finetune.record import record_of_trials
@@ -315,7 +315,7 @@ def matrix_column(found: Evaluation, after: str) -> tuple[MatrixCell, ...]:
 
 def _cell(claim: ClaimRecord, after: str, left_out: Collection[str]) -> MatrixCell | None:
     made = [check for check in claim.checks if check.id not in left_out]
-    verdict = worst(check.verdict for check in made)
+    verdict = of_claim(((check.gate, check.verdict) for check in made), discloses=claim.discloses)
     if len(made) < len(claim.checks) and (not made or verdict in ("passed", "reported")):
         return None
     values = [check.measurement.hardened.value for check in made if check.verdict == verdict and check.measurement]
@@ -367,6 +367,7 @@ def _claim(claim: StepClaim, results: _Results, setting: Setting) -> ClaimRecord
         sentence=claim.claim.sentence,
         binds=claim.claim.binds,
         limits=claim.claim.limits,
-        verdict=worst(record.verdict for record in records),
+        verdict=of_claim(((one.gate, one.verdict) for one in records), discloses=claim.claim.discloses),
         checks=tuple(records),
+        discloses=claim.claim.discloses,
     )

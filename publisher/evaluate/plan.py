@@ -81,6 +81,8 @@ class CheckPlan:
     """Number of models that are asked."""
     limits: Limits | None = None
     """Most that a search spends, on all models and concepts together; None: the attack does not search."""
+    seconds: float | None = None
+    """Seconds that its searches take here, by what earlier ones took; None: not known, or it does not search."""
     asking: PreparedCheck | None = field(default=None, compare=False, repr=False)
     """The check with its requests; None: it trains, or cannot be measured."""
 
@@ -141,6 +143,11 @@ def _searches(found: PreparedCheck, models: Models, scope: Scope) -> CheckPlan:
     attack, params = found.attack, found.attack_params
     if not isinstance(attack, SearchAttack) or not isinstance(params, SearchParams):
         raise Unmeasured(f"the attack {found.check.attack!r} has no parameters of a search")
+    try:
+        for anatomy in models.anatomies:
+            anatomy.require(attack.needs, f"the attack {found.check.attack!r}")
+    except ModelError as error:
+        raise Unmeasured(error.what) from error
     retrained = int("retrained" in attack.floors and models.retrained)
     counts, judged, total = {}, {}, Limits()
     for concept in found.concepts:

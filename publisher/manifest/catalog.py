@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from publisher.api import ModelDefaults, Params
+from publisher.api.searching import Budget
 
 
 class Catalog(Protocol):
@@ -44,6 +45,9 @@ class Catalog(Protocol):
         Raises:
             PluginError: it crashed.
         """
+
+    def searches(self, budget: Budget) -> tuple[str, ...]:
+        """Return the names of the installed attacks that search with this budget, sorted."""
 
     def excuse(self, kind: str, name: str) -> str | None:
         """Return why a plugin that may have provided this name was set aside, or None."""

@@ -21,6 +21,11 @@ from publisher.manifest.references import check_checks, check_steps
 from publisher.manifest.schema import Manifest, Release, Sign
 from publisher.manifest.scorers import ResolvedScorer, labels_of, labels_of_all, resolve_scorers
 
+RED_TEAM = "red-team"
+"""Claim of the red team's suite; its checks are called ``red-team.ATTACK``."""
+FOUND = "found-excess"
+"""Metric of these checks."""
+
 
 class ResolvedStep(Params):
     """A step with its parameters' defaults written out."""
@@ -46,6 +51,10 @@ class ResolvedExecutor(Params):
     """``catalog.params("executor", use).parse(params)`` gives the executor's parameters."""
 
 
+def _no_check(checks: tuple[Check, ...]) -> bool:
+    return not checks
+
+
 def _sealed(finds: str) -> bool:
     return finds == "seal"
 
@@ -63,6 +72,8 @@ class ResolvedEvaluate(Params):
     """Check's id -> gate; the ids of the steps' own checks are known to the plan only."""
     checks: tuple[Check, ...]
     """Further checks, their parameters' defaults written out."""
+    red_team: tuple[Check, ...] = Field(default=(), exclude_if=_no_check)
+    """Checks of the red team's suite, written out; none: it is off."""
     retrained: str
     """A model that never knew the concepts, as written; empty without one."""
     images: bool
@@ -137,7 +148,7 @@ def resolve(document: Document, catalog: Catalog) -> Resolved:
         dtype=manifest.dtype,
         scope=scope,
         steps=tuple(_steps(manifest, scope, catalog)),
-        evaluate=_evaluate(manifest, scorers, catalog),
+        evaluate=_evaluate(manifest, scope, scorers, catalog),
         sign=manifest.sign,
         hazards={entry.id: entry.hazard for entry in manifest.concepts if entry.hazard},
     )
@@ -169,15 +180,12 @@ def _steps(manifest: Manifest, scope: Scope, catalog: Catalog) -> Iterator[Resol
         )
 
 
-def _evaluate(manifest: Manifest, scorers: Mapping[str, ResolvedScorer], catalog: Catalog) -> ResolvedEvaluate:
+def _evaluate(
+    manifest: Manifest, scope: Scope, scorers: Mapping[str, ResolvedScorer], catalog: Catalog
+) -> ResolvedEvaluate:
     evaluate = manifest.evaluate
     executor = evaluate.executor
     where = catalog.params("executor", executor.use).parse(executor.with_).as_json()
-    checks = []
-    for check in evaluate.checks:
-        attack = catalog.params("attack", check.attack).parse(check.attack_params).as_json()
-        metric = catalog.params("metric", check.metric).parse(check.metric_params).as_json()
-        checks.append(check.model_copy(update={"attack_params": attack, "metric_params": metric}))
     return ResolvedEvaluate(
         scorers=tuple(scorers.values()),
         executor=ResolvedExecutor(use=executor.use, params=where),
@@ -185,8 +193,29 @@ def _evaluate(manifest: Manifest, scorers: Mapping[str, ResolvedScorer], catalog
         after_each_step=evaluate.after_each_step,
         trainings_after_each_step=evaluate.trainings_after_each_step,
         gates=evaluate.gates,
-        checks=tuple(checks),
+        checks=tuple(_written_out(check, catalog) for check in evaluate.checks),
+        red_team=tuple(_written_out(check, catalog) for check in _red_team(manifest, scope, catalog)),
         retrained=evaluate.retrained or "",
         images=evaluate.images,
         finds=evaluate.finds,
     )
+
+
+def _red_team(manifest: Manifest, scope: Scope, catalog: Catalog) -> Iterator[Check]:
+    """Yield a check for each attack of the suite that no check of the manifest stands in for."""
+    budget, own = manifest.evaluate.red_team, {check.id for check in manifest.evaluate.checks}
+    if budget == "off":
+        return
+    everything = tuple(concept.id for concept in scope.concepts)
+    for attack in catalog.searches(budget):
+        name = f"{RED_TEAM}.{attack}"
+        if name not in own:
+            params = {"budget": budget}
+            yield Check(id=name, attack=attack, attack_params=params, metric=FOUND, concepts=everything)
+
+
+def _written_out(check: Check, catalog: Catalog) -> Check:
+    """Return a check with the defaults of its parameters."""
+    attack = catalog.params("attack", check.attack).parse(check.attack_params).as_json()
+    metric = catalog.params("metric", check.metric).parse(check.metric_params).as_json()
+    return check.model_copy(update={"attack_params": attack, "metric_params": metric})

@@ -226,7 +226,11 @@ class Evaluate(Params):
     """Check's id -> the gate to use in place of its own; ``publisher plan`` lists the ids. A check that several steps
     share (``kept``) keeps the strictest gate of each; name it, or one step's share of it (``erase.kept``)."""
     checks: tuple[Check, ...] = ()
-    """Further checks, besides those of the steps' claims."""
+    """Further checks, besides those of the steps' claims. One with the id of a check of the red team's suite stands in
+    its place."""
+    red_team: Literal["off", "quick", "standard", "thorough"] = "off"
+    """Suite of attacks that search: each installed one that has this budget, for all concepts to go. What they find is
+    reported, and promises nothing without a gate; ``publisher plan`` lists the checks and what they spend."""
     retrained: Annotated[Text, AfterValidator(_reference)] | None = None
     """A model that never knew the concepts, named like ``model``: attacks by training show what it takes there."""
     finds: Literal["seal", "publish"] = "seal"

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from publisher.api import CheckRecord, ReleaseReport
 from publisher.api.params import Params
 from publisher.api.searching import tells_nothing
-from publisher.api.verdicts import judge, overall, worst
+from publisher.api.verdicts import judge, of_claim, overall
 from publisher.codes import Code, Finding
 from publisher.package import dsse, sums
 from publisher.package.layout import (
@@ -43,7 +43,7 @@ from publisher.package.statements import (
     properties,
     subjects,
 )
-from publisher.package.summary import ReleaseSummary, attestations, checks, summarise
+from publisher.package.summary import ReleaseSummary, attestations, checks, disclosed, summarise
 from publisher.package.tree import Tree
 from publisher.safeguards import ALL
 
@@ -137,7 +137,7 @@ def _verdicts(report: ReleaseReport) -> Iterator[Finding]:
         if problem := _check_problem(check):
             yield Finding(Code.REPORT_CONTRADICTS, REPORT, f"check {check.id} is called {check.verdict!r}: {problem}")
     for claim in report.claims:
-        expected = worst(check.verdict for check in claim.checks)
+        expected = of_claim(((one.gate, one.verdict) for one in claim.checks), discloses=claim.discloses)
         if claim.verdict != expected:
             yield Finding(
                 Code.REPORT_CONTRADICTS,
@@ -221,7 +221,7 @@ def _expectations(report: ReleaseReport, signed: Mapping[str, str]) -> dict[str,
         PROVENANCE: (PROVENANCE_TYPE, lambda predicate: _made_here(predicate, report)),
         DECISION: (DECISION_TYPE, lambda predicate: _decided(predicate, report, signed)),
     }
-    found[TESTS] = (TEST_TYPE, _says(outcomes(checks(report))))
+    found[TESTS] = (TEST_TYPE, _says(outcomes(checks(report), disclosed(report))))
     for check in checks(report):
         found[former_tests(check.id)] = (TEST_TYPE, _says(outcomes([check])))
     return found

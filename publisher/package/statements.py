@@ -6,14 +6,14 @@ the whole payload, then each file of the payload. Numbers stay in the report and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from publisher.api import CheckRecord, ReleaseReport
 from publisher.package.dsse import STATEMENT_TYPE
 from publisher.package.layout import DECISION, PROVENANCE, REPORT, REPORTS, RESOLVED, SUMS, TESTS
-from publisher.package.summary import checks
+from publisher.package.summary import checks, disclosed
 
 PROVENANCE_TYPE = "https://slsa.dev/provenance/v1"
 TEST_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
@@ -53,14 +53,19 @@ def statements(
     return found
 
 
-def outcomes(checks: Iterable[CheckRecord]) -> dict[str, Any]:
+def outcomes(checks: Iterable[CheckRecord], disclosed: Collection[str] = ()) -> dict[str, Any]:
     """Return verdicts in the words of in-toto's test result: *unknown* is no pass, nor is what a policy waives.
 
     The result of all is that of the worst; of no check at all it is no pass.
+
+    Args:
+        checks: that were made.
+        disclosed: ids of those that promise nothing, of which an *unknown* one is a warning.
     """
     found: dict[str, list[str]] = {"PASSED": [], "WARNED": [], "FAILED": []}
     for check in checks:
-        result = _RESULTS[check.verdict]
+        known = "reported" if check.verdict == "unknown" and check.id in disclosed else check.verdict
+        result = _RESULTS[known]
         found["WARNED" if check.waiver and result == "PASSED" else result].append(check.id)
     return {
         "result": next((result for result in ("FAILED", "WARNED", "PASSED") if found[result]), "FAILED"),
@@ -136,7 +141,7 @@ def _provenance(report: ReleaseReport, digests: Mapping[str, str]) -> dict[str, 
 def _tests(report: ReleaseReport, digests: Mapping[str, str]) -> dict[str, Any]:
     evidence = sorted({REPORTS + check.evidence for check in checks(report) if check.evidence})
     files = [_resource(path, digests[path]) for path in (RESOLVED, REPORT, *evidence)]
-    return {**outcomes(checks(report)), "configuration": files}
+    return {**outcomes(checks(report), disclosed(report)), "configuration": files}
 
 
 def _decision(report: ReleaseReport, digests: Mapping[str, str], created: datetime) -> dict[str, Any]:

@@ -66,6 +66,13 @@ def checks(report: ReleaseReport) -> tuple[CheckRecord, ...]:
     return tuple(check for claim in report.claims for check in claim.checks)
 
 
+def disclosed(report: ReleaseReport) -> frozenset[str]:
+    """Return the ids of checks that promise nothing: without a gate, of claims that only disclose."""
+    return frozenset(
+        check.id for claim in report.claims for check in claim.checks if claim.discloses and not check.gate
+    )
+
+
 def summarise(report: ReleaseReport, *, former: bool = False) -> ReleaseSummary:
     """Summarise a report; ``former`` as for :func:`attestations`."""
     return ReleaseSummary(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from publisher.api import ModelDefaults, Params
+from publisher.api import ModelDefaults, Params, SearchAttack
+from publisher.api.searching import Budget
 from publisher.errors import UsageError
 from publisher.registry.registry import collision
 
@@ -68,6 +69,11 @@ class RegistryCatalog:
         """Return the origins of a name that several plugins claim, as a message; None: at most one does."""
         entries = self._registry.collisions().get((kind, name))
         return str(collision(entries)) if entries else None
+
+    def searches(self, budget: Budget) -> tuple[str, ...]:
+        """Return the names of attacks that search with this budget, sorted: its suite."""
+        found = (entry.cls for entry in self._registry.all("attack"))
+        return tuple(sorted({cls.name for cls in found if issubclass(cls, SearchAttack) and budget in cls.budgets}))
 
     def excuse(self, kind: str, name: str) -> str | None:
         """Tell why a plugin that might provide this was set aside, for a better message."""

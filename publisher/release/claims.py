@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from publisher.api import Binding, Check, Claim, Gate, SearchAttack, TrainingAttack
 from publisher.api.claims import erased, strictest
 from publisher.engine.plan import PlannedStep
 from publisher.errors import UsageError
 from publisher.evaluate.context import MANIFEST, StepClaim
-from publisher.manifest.resolve import Resolved
+from publisher.manifest.resolve import RED_TEAM, Resolved
 from publisher.program import command
 from publisher.registry import Registry
 
@@ -19,6 +19,13 @@ OWN_CHECKS = Claim(
     sentence="the manifest's own checks hold",
     binds="in-weights",
     limits=("says what its checks measure, and nothing about how it was reached",),
+)
+SUITE = Claim(
+    id=RED_TEAM,
+    sentence="what attacks that search found is reported",
+    binds="in-weights",
+    limits=("promises nothing: what a search did not find within its budget, others may find.",),
+    discloses=True,
 )
 AS_IT_IS = (
     "The model was tested as it is; how it was made is not known here.",
@@ -42,8 +49,7 @@ def collect_claims(resolved: Resolved, steps: Iterable[PlannedStep], registry: R
     gates = resolved.evaluate.gates
     made = [StepClaim((step.identity.id,), claim) for step in steps for claim in step.claims]
     claims = _merged([StepClaim(item.steps, _with_gates(item.claim, gates)) for item in made], resolved, registry)
-    if resolved.evaluate.checks:
-        claims.append(StepClaim((MANIFEST,), OWN_CHECKS.model_copy(update={"checks": resolved.evaluate.checks})))
+    claims += [StepClaim((MANIFEST,), claim) for claim in _manifests_own(resolved)]
     _require_known(gates, [*made, *claims])
     return [StepClaim(item.steps, _with_gates(item.claim, gates)) for item in claims]
 
@@ -57,11 +63,17 @@ def claims_of_concepts(resolved: Resolved) -> list[StepClaim]:
         UsageError: ``evaluate.gates`` names a check that does not exist.
     """
     made = list(erased(resolved.scope.concepts, resolved.scope, binds="in-weights", limits=AS_IT_IS))
-    if resolved.evaluate.checks:
-        made.append(OWN_CHECKS.model_copy(update={"checks": resolved.evaluate.checks}))
+    made += _manifests_own(resolved)
     claims = [StepClaim((MANIFEST,), _with_gates(claim, resolved.evaluate.gates)) for claim in made]
     _require_known(resolved.evaluate.gates, claims)
     return claims
+
+
+def _manifests_own(resolved: Resolved) -> Iterator[Claim]:
+    """Yield the claims of the manifest's own checks and of its red team, each if there is one."""
+    for claim, checks in ((OWN_CHECKS, resolved.evaluate.checks), (SUITE, resolved.evaluate.red_team)):
+        if checks:
+            yield claim.model_copy(update={"checks": checks})
 
 
 def _require_known(gates: Mapping[str, Gate], claims: Sequence[StepClaim]) -> None:
@@ -85,7 +97,9 @@ def _merged(claims: Sequence[StepClaim], resolved: Resolved, registry: Registry)
         checks = tuple(_tested(check, registry) for check in item.claim.checks)
         key = (item.claim.sentence, checks) if checks and "" not in checks else place
         groups.setdefault(key, []).append(item)
-    taken = {check.id for check in resolved.evaluate.checks} | {name for item in claims for name in _ids(item.claim)}
+    taken = {one.id for claim in _manifests_own(resolved) for one in claim.checks} | {
+        name for item in claims for name in _ids(item.claim)
+    }
     found: list[StepClaim] = []
     for group in groups.values():
         several = len({item.step for item in group}) > 1

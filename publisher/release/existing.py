@@ -261,6 +261,7 @@ def _claim(record: ClaimRecord) -> Claim:
         binds=record.binds,
         limits=record.limits,
         checks=tuple(_check(check) for check in record.checks),
+        discloses=record.discloses,
     )
 
 

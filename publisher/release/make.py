@@ -318,7 +318,7 @@ def _evaluate(
     """Check the packaged model, and where the manifest asks for it the model before and after each step.
 
     The base model is asked for all claims, later models for those of the steps that have run. Trainings are expensive:
-    between the steps they are made only where the manifest asks for that too.
+    between the steps they are made only where the manifest asks for that too. The red team has the package alone.
 
     Returns:
         What was found of the package, the matrix, and the seconds of each check.
@@ -351,11 +351,12 @@ def _evaluate(
         return run_checks(claims, scope, models, tools, sampling, setting, trained=trained)
 
     cells: list[MatrixCell] = []
+    repeated = [one for one in prepared.claims if not one.claim.discloses]
     if resolved.evaluate.after_each_step:
         for done, (name, state) in enumerate(zip(["base", *ids[:-1]], hardened.states[:-1], strict=True)):
             model = _under_test(state, _safeguards(hardened.results[:done], work))
             trained = ids[:done] if resolved.evaluate.trainings_after_each_step else ()
-            claims = [one for one in prepared.claims if not done or not set(one.steps) <= set(ids[done:])]
+            claims = [one for one in repeated if not done or not set(one.steps) <= set(ids[done:])]
             progress.say(f"Evaluation {f'after {name}' if done else 'of the base model'}, before {ids[done]}")
             cells += matrix_column(run(f"evaluate {name}", model, silent, claims, trained), name)
     took: dict[str, float] = {}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from publisher.api import Check
+from publisher.api import Check, Limits
 from publisher.api.diffusion.process import require_trainable
 from publisher.api.words import neighbours
 from publisher.engine.device import Device, choose
@@ -17,6 +17,8 @@ from publisher.errors import InconclusiveError, ModelError, UsageError
 from publisher.evaluate.context import StepClaim, Tools, Unmeasured
 from publisher.evaluate.plan import CheckPlan, Models, images, plan_check
 from publisher.evaluate.prepare import settle
+from publisher.evaluate.searching.costs import expected_seconds
+from publisher.evaluate.store import ImageStore
 from publisher.manifest.resolve import Resolved, read
 from publisher.model.files import nbytes
 from publisher.package.own_card import OwnCard, read_own_card
@@ -62,6 +64,14 @@ class PreparedRelease:
     """The publisher's own part of the model card; None: there is none."""
 
     @property
+    def open_checks(self) -> tuple[CheckPlan, ...]:
+        """Checks that cannot be decided and hold up the release; those that promise nothing do not."""
+        told = {
+            check.id for item in self.claims for check in item.claim.checks if item.claim.discloses and not check.gate
+        }
+        return tuple(check for check in self.checks if check.undecidable and check.check not in told)
+
+    @property
     def disk(self) -> int | None:
         """Bytes of the package and of what the work folder keeps of the steps; None while the model is not here."""
         if self.model is None:
@@ -79,10 +89,10 @@ class PreparedRelease:
         Raises:
             InconclusiveError: a claim has no check, or a check cannot be measured, or not with so few images.
         """
-        problems = [f"{check.check}: {check.undecidable}" for check in self.checks if check.undecidable]
+        problems = [f"{check.check}: {check.undecidable}" for check in self.open_checks]
         problems += [f"{item.claim.id}: the claim has no check" for item in self.claims if not item.claim.checks]
         if problems:
-            few = any(check.too_few for check in self.checks)
+            few = any(check.too_few for check in self.open_checks)
             raise_them = ["Too few images or seeds: raise seeds or evaluate.sampling.images."] if few else []
             raise InconclusiveError(
                 "this release could only end as unknown: "
@@ -141,6 +151,7 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
         for item in claims
         for check in item.claim.checks
     )
+    plans = tuple(_timed(plan, model, device, work) for plan in plans)
     own_card = read_own_card(path.parent / resolved.release.card) if resolved.release.card else None
     few = (f"{plan.check}: {plan.few_prompts}" for plan in plans if plan.few_prompts)
     prepared = PreparedRelease(
@@ -208,6 +219,16 @@ def _with_neighbours(tools: Tools, resolved: Resolved, model: PlannedModel | Non
     except ModelError as error:
         what = f"images of kept concepts that are left over go to the first of 'keep', not to neighbours: {error.what}"
         return tools, (what,)
+
+
+def _timed(plan: CheckPlan, model: PlannedModel | None, device: Device, work: Path) -> CheckPlan:
+    """Return the plan of a check that searches with the seconds that it takes here, where earlier searches tell."""
+    if plan.limits is None or model is None:
+        return plan
+    judged = Limits(images=sum(plan.samples.values()) * (plan.models + 1))
+    store = ImageStore(work / "images")
+    seconds = expected_seconds(store, model.folder.digest, str(device), plan.limits + judged)
+    return replace(plan, seconds=seconds)
 
 
 def _untrainable(models: Iterable[PlannedModel]) -> str:

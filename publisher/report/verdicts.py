@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from publisher.api import CheckRecord, ClaimRecord, MatrixCell, ReleaseReport, Verdict
 from publisher.api.searching import tells_nothing
-from publisher.api.verdicts import judge, lower, overall, worst
+from publisher.api.verdicts import judge, lower, of_claim, overall
 from publisher.report.wording import ALONE, count
 
 DECISIONS: dict[Verdict, str] = {
@@ -41,7 +41,8 @@ def title(check: CheckRecord) -> str:
 
 def claim_verdict(claim: ClaimRecord) -> Verdict:
     """Return the lesser of what is recorded and what the claim's checks say; without checks never *passed*."""
-    return lower(claim.verdict, worst(map(check_verdict, claim.checks)))
+    checks = ((check.gate, check_verdict(check)) for check in claim.checks)
+    return lower(claim.verdict, of_claim(checks, discloses=claim.discloses))
 
 
 def decision(report: ReleaseReport) -> Verdict:

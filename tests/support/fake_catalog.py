@@ -99,6 +99,9 @@ class FakeCatalog:
     def model_defaults(self, reference: str) -> ModelDefaults:
         return self.defaults.get(reference, ModelDefaults())
 
+    def searches(self, budget: str) -> tuple[str, ...]:
+        return ()
+
     def excuse(self, kind: str, name: str) -> str | None:
         return f"the plugin 'broken', which may provide this {kind}, was set aside: no x" if name == "broken" else None
 

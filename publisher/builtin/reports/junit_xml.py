@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, ReportFormat, Verdict
-from publisher.api.verdicts import worst
+from publisher.api.verdicts import of_claim, worst
 from publisher.report import verdicts
 from publisher.report.relearning import curves_by_concept
 from publisher.report.rows import CheckRow, rows
@@ -54,8 +54,8 @@ def _suite(claim: ClaimRecord, seconds: Mapping[str, float]) -> TestSuite:
         suite.add_testcase(case)
         for name, value in _steps(row.record):
             suite.add_property(name, value)
-    checks = [row.verdict for row in found]
-    if verdicts.claim_verdict(claim) != worst(checks) or not checks:
+    checks = [(row.record.gate, row.verdict) for row in found]
+    if verdicts.claim_verdict(claim) != of_claim(checks, discloses=claim.discloses) or not checks:
         message = "the claim's recorded verdict" if checks else "no check tests this claim"
         suite.add_testcase(_case(claim.id, claim.sentence, verdicts.claim_verdict(claim), message))
     return suite
@@ -63,7 +63,8 @@ def _suite(claim: ClaimRecord, seconds: Mapping[str, float]) -> TestSuite:
 
 def _check(claim: ClaimRecord, row: CheckRow) -> TestCase:
     name = f"{row.cells['check']}: {row.cells['gate']}"
-    case = _case(claim.id, name, row.verdict, row.cells["reason"])
+    counts = of_claim([(row.record.gate, row.verdict)], discloses=claim.discloses)
+    case = _case(claim.id, name, counts, row.cells["reason"])
     case.system_out = visible(f"{row.verdict}: {row.line('gate', brief=False)}")
     return case
 

@@ -5,6 +5,7 @@ A finished search is kept as a note, so that an interrupted run goes on with the
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from publisher.evaluate.images import machine
 from publisher.evaluate.prepare import PreparedCheck
 from publisher.evaluate.requests import one_line
 from publisher.evaluate.scorers import identity
+from publisher.evaluate.searching.costs import note_cost
 from publisher.evaluate.searching.images import Gallery, judge_seed
 from publisher.evaluate.searching.target import MeteredTarget
 from publisher.model.digest import seed_of, sha256_json
@@ -191,8 +193,13 @@ class _SearchRunner:
         return kept[order[0]] if order else None
 
     def _row(self, plan: _SearchPlan) -> SearchRow:
-        outcome = self._searched(plan)
+        outcome, seconds = self._searched(plan)
+        began = time.monotonic()
         judged = [self._judged(plan, find) for find in outcome.finds]
+        if seconds is not None:
+            self._note(outcome.spent, seconds)
+            looked = sum(one.n * (1 if one.base_hits is None else 2) for one, _ in judged)
+            self._note(Limits(images=looked), time.monotonic() - began)
         search = Search(
             concept=plan.concept.id,
             model=plan.name,
@@ -208,18 +215,26 @@ class _SearchRunner:
         rows = tuple(row for _, row in judged)
         return SearchRow(check=plan.prepared.check.id, model=plan.model.key, search=search, finds=rows)
 
-    def _searched(self, plan: _SearchPlan) -> _Outcome:
-        """Return what a search finds, from the store where it was made before."""
+    def _searched(self, plan: _SearchPlan) -> tuple[_Outcome, float | None]:
+        """Return what a search finds, and the seconds it took; None: it was made before, and comes from the store."""
         key = self._key(plan)
         stored = self.setting.store.note(key)
         if stored is not None:
             found = _Outcome.of_json(stored)
             if all(one.tensors is None or self.setting.vault.data(one.tensors) for one in found.finds):
-                return found
+                return found, None
+        began = time.monotonic()
         outcome = self._search(plan)
+        seconds = time.monotonic() - began
         if outcome.stop != "crashed":
             self.setting.store.put_note(key, outcome.as_json())
-        return outcome
+        return outcome, seconds
+
+    def _note(self, spent: Limits, seconds: float) -> None:
+        """Remember what a search or a judgement took here, for the next plan."""
+        machine = f"{self.setting.device} {self.setting.dtype}"
+        if spent != Limits():
+            note_cost(self.setting.store, self.models.base.digest, machine, spent, seconds)
 
     def _search(self, plan: _SearchPlan) -> _Outcome:
         import torch
