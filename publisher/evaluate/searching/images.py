@@ -252,7 +252,7 @@ class Gallery:
         requests: Sequence[ImageRequest],
         work: Callable[[Any, Sequence[ImageRequest], slice], T],
     ) -> list[T]:
-        """Do something with each batch of requests, small ones side by side."""
+        """Return what a function gives for each batch of requests, small ones side by side."""
         from publisher.runtime.pipelines import twin
 
         images = ModelImages(model, self.setting, "attacked model")
