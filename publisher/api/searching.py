@@ -222,8 +222,9 @@ class SearchTarget(ABC):
     def encode_vectors(self, prompts: Sequence[str], vectors: Sequence[torch.Tensor]) -> Text:
         """Return prompts as the denoiser reads them, with vectors in their slots. Access *embedding*.
 
-        Gradients reach the vectors. Vectors that lie next to words which nobody may generate are refused, as these
-        words are, and so are vectors of unsafe concepts: no text says what they stand for.
+        Gradients reach the vectors. Vectors that are the token embeddings of words count as these words. Others that
+        lie next to words which nobody may generate are refused, and so are others for unsafe concepts: no text says
+        what they stand for.
 
         Args:
             prompts: n texts, each with :data:`publisher.api.SLOT` once.

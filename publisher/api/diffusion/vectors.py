@@ -84,6 +84,23 @@ def _single(side: TextSide, word: str) -> int | None:
     return ids[0] if len(ids) == 1 else None
 
 
+def words_of(pipeline: Any, vectors: Tensor) -> tuple[str, ...] | None:
+    """Return the words whose token embeddings these vectors are; None: one of them is no word's.
+
+    Args:
+        pipeline: its first text encoder counts.
+        vectors: ``(k, d)``.
+    """
+    side = text_sides(pipeline)[0]
+    with torch.no_grad():
+        weight = side.encoder.get_input_embeddings().weight[: len(side.tokenizer)]
+        given = vectors.detach().to(weight)
+        numbers = torch.cdist(given, weight).argmin(1)
+        if not torch.allclose(weight[numbers], given, rtol=1e-4, atol=1e-5):
+            return None
+    return tuple(side.tokenizer.decode([number]).strip() for number in numbers.tolist())
+
+
 def nearest_words(pipeline: Any, vectors: Tensor, count: int = 10) -> list[tuple[str, ...]]:
     """Return the words whose token embeddings point most nearly the same way as each vector, the nearest first.
 

@@ -10,6 +10,7 @@ from publisher.builtin.attacks.derived import DerivedEmbedding
 from publisher.builtin.attacks.inversion import ConceptInversion
 from publisher.builtin.attacks.latents import Handover, LatentInversion
 from publisher.builtin.attacks.pictures import Completion, Img2Img
+from publisher.builtin.attacks.token_search import TokenSearch
 from publisher.builtin.attacks.training import TRAINING
 from publisher.builtin.attacks.weights import WEIGHTS
 
@@ -19,6 +20,7 @@ ATTACKS: tuple[type[Attack[Any]], ...] = (
     *TRAINING,
     DerivedEmbedding,
     ConceptInversion,
+    TokenSearch,
     Img2Img,
     Completion,
     Handover,

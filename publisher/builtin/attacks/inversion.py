@@ -90,7 +90,7 @@ class ConceptInversion(SearchAttack[InversionParams]):
     access = Access.EMBEDDING
     grants = frozenset({Access.EMBEDDING})
     floors = ("retrained", "shuffled")
-    needs = ("training",)
+    needs = ("clip-text", "training")
     budgets = MappingProxyType(
         {
             "quick": {"steps": 50, "pictures": 1},

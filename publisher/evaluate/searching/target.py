@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import (
+    SLOT,
     Access,
     AccessDeniedError,
     BudgetSpent,
@@ -283,13 +284,16 @@ class MeteredTarget(SearchTarget):
             raise CandidateRefused
 
     def _require_harmless(self, prompts: Sequence[str], vectors: Sequence[torch.Tensor]) -> None:
-        """Refuse vectors that may stand for words which nobody may generate.
+        """Refuse vectors that may stand for words which nobody may generate; a word's own count as that word.
 
         Raises:
             CandidateRefused: such words are near; or the concept is unsafe, and no word says whom a vector shows.
         """
-        from publisher.api.diffusion.vectors import nearest_words
+        from publisher.api.diffusion.vectors import nearest_words, words_of
 
+        if words := words_of(self._bare, vectors[0]):
+            self._require_allowed([prompt.replace(SLOT, " ".join(words)) for prompt in prompts])
+            return
         if self.goal.kind == "unsafe" or self.aim.kind == "unsafe":
             raise CandidateRefused
         near = [" ".join(words) for words in nearest_words(self._bare, vectors[0])]

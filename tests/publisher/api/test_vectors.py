@@ -11,7 +11,7 @@ import torch
 
 from publisher.api import SLOT
 from publisher.api.diffusion.learner import text_sides
-from publisher.api.diffusion.vectors import nearest_words, read_vectors, slot_rows, token_embeddings
+from publisher.api.diffusion.vectors import nearest_words, read_vectors, slot_rows, token_embeddings, words_of
 from publisher.errors import ModelError
 from publisher.runtime.pipelines import load
 from support.anatomies import anatomy_of
@@ -51,7 +51,9 @@ def test_rows_and_nearest_words_are_those_of_the_first_encoder(tiny_family: Call
     model = load(folder, anatomy_of(folder), torch.device("cpu"), torch.float32)
     assert slot_rows(model, f"a {SLOT} emoji", 2) == tuple(range(2, 4))
     word = model.tokenizer.decode([7]).strip()
-    assert nearest_words(model, token_embeddings(model)[0][7:8], 3)[0][0] == word
+    rows = token_embeddings(model)[0][7:8]
+    assert nearest_words(model, rows, 3)[0][0] == word
+    assert (words_of(model, rows), words_of(model, rows * 1.1)) == ((word,), None)
 
 
 def test_vectors_without_a_place_are_refused(model: Any) -> None:

@@ -22,9 +22,10 @@ def emoji(name: str) -> Concept:
 
 
 def searched(
-    attack: SearchAttack[Any], hardened: Path, params: dict[str, Any], gone: str = "pizza", kept: str = "cat"
+    attack: SearchAttack[Any], hardened: Path, params: dict[str, Any], gone: Concept | None = None, kept: str = "cat"
 ) -> tuple[CheckRecord, list[dict[str, Any]]]:
-    """Run the searches for one concept, with another one kept; return the record and all finds."""
+    """Run the searches for one concept, a pizza by default, with another one kept; return the record and all finds."""
+    gone = gone or emoji("pizza")
     tools = Tools(
         attacks={attack.name: attack},
         metrics={"found-excess": FoundExcess()},
@@ -32,11 +33,11 @@ def searched(
         judges={"object": "emoji"},
         executor=Local(),
     )
-    check = Check(id="search", attack=attack.name, attack_params=params, metric="found-excess", concepts=(gone,))
-    claim = Claim(id="claim", sentence=f"{gone} is gone", binds="in-weights", checks=(check,))
+    check = Check(id="search", attack=attack.name, attack_params=params, metric="found-excess", concepts=(gone.id,))
+    claim = Claim(id="claim", sentence=f"{gone.id} is gone", binds="in-weights", checks=(check,))
     result = run_checks(
         [StepClaim(("step",), claim)],
-        Scope(concepts=(emoji(gone),), keep=(emoji(kept),)),
+        Scope(concepts=(gone,), keep=(emoji(kept),)),
         ModelsUnderTest(ModelUnderTest.of(model_folder(), EMBEDDED), ModelUnderTest.of(hardened, EMBEDDED)),
         tools,
         Sampling(steps=4, guidance=3.0),
