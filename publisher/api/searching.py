@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import Field
 
@@ -101,6 +101,15 @@ class Begin(Params):
     """True: it is pictures, and each image's own noise is added as those steps have it. False: it is taken as it is."""
     angle: float = Field(default=0.0, ge=0, le=90)
     """Degrees by which noise that is given is turned towards each image's own noise; 90 leaves nothing of it."""
+    eta: float = Field(default=0.0, ge=0, le=10)
+    """Noise that each step adds, as a multiple of what DDPM would add (DDIM's eta); 0: the model's own sampler."""
+    noise_scale: float = Field(default=1.0, gt=0, le=10)
+    """What that noise is multiplied by beyond the amount that the step reckons with."""
+
+    @property
+    def blank(self) -> bool:
+        """Whether images begin from nothing but their own noise."""
+        return not self.noised and self.angle == 90
 
 
 @dataclass(frozen=True)
@@ -262,6 +271,10 @@ class SearchTarget(ABC):
         """Return prompts of the kept concept that reads most like the one looked for; empty: none is kept."""
 
     @abstractmethod
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Return channels, height and width of the model's latents. Every access."""
+
+    @abstractmethod
     def ask_from(
         self, start: Start, prompts: Sequence[str], steps: int | None = None, guidance: float | None = None
     ) -> Shown:
@@ -323,8 +336,9 @@ class SearchAttack(Attack[S], ABC):
             kind, and looks for the concept. ``judge``: it is made for the kept concept and looks for it, and what it
             finds is judged for the concept. ``base``: the matrices of the base model are permuted among those of one
             shape.
-        budgets: budget -> parameters that it sets where they are not given. The attack stands in the suites of these
-            budgets: ``evaluate.red_team``.
+        budgets: budget -> parameters that it sets where they are not given.
+        suites: budgets in whose suites (``evaluate.red_team``) it stands, of those that it has; a slow one leaves the
+            quick suite out.
         needs: what the model's family must have.
     """
 
@@ -332,6 +346,7 @@ class SearchAttack(Attack[S], ABC):
     floors: ClassVar[tuple[Floor, ...]]
     shuffles: ClassVar[Shuffle] = "concept"
     budgets: ClassVar[Mapping[Budget, Mapping[str, Any]]] = MappingProxyType({})
+    suites: ClassVar[frozenset[Budget]] = frozenset(get_args(Budget))
     needs: ClassVar[tuple[Capability, ...]] = ()
 
     def sized(self, params: S) -> S:

@@ -73,7 +73,8 @@ class RegistryCatalog:
     def searches(self, budget: Budget) -> tuple[str, ...]:
         """Return the names of attacks that search with this budget, sorted: its suite."""
         found = (entry.cls for entry in self._registry.all("attack"))
-        return tuple(sorted({cls.name for cls in found if issubclass(cls, SearchAttack) and budget in cls.budgets}))
+        searching = [cls for cls in found if issubclass(cls, SearchAttack)]
+        return tuple(sorted({cls.name for cls in searching if budget in cls.budgets.keys() & cls.suites}))
 
     def excuse(self, kind: str, name: str) -> str | None:
         """Tell why a plugin that might provide this was set aside, for a better message."""

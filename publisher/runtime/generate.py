@@ -42,14 +42,15 @@ def generate(
         pipeline: from :func:`publisher.runtime.pipelines.load`.
         requests: at least one; all with the same steps and guidance, and all or none with a negative prompt.
         text: a row for each request to generate with in place of its prompt; None: prompts are read.
-        start: a row for each request to begin from; None: noise alone.
+        start: a row for each request to begin from; None: noise alone. With ``eta`` the pipeline gets another
+            scheduler: use a twin.
 
     Returns:
         ``(n, 3, h, w)`` uint8 on the CPU; the size is the model's own.
 
     Raises:
-        ValueError: the requests do not go together.
-        GenerateError: the model generated NaN or infinity.
+        ValueError: the requests do not go together, or no step is left of the start's.
+        GenerateError: the model generated NaN or infinity, or no step of its sampler adds noise.
     """
     import torch
 
@@ -123,7 +124,10 @@ def _from(
 ) -> torch.Tensor:
     """Generate from a start, with what is known put back after each step."""
     from publisher.runtime.beginning import blender, cut, mixed
+    from publisher.runtime.louder import louder
 
+    if start.begin.eta:
+        pipeline.scheduler = louder(pipeline.scheduler, start.begin)
     skipped, anatomy = start.begin.skipped, pipeline.anatomy
     path, noise = levels_of(pipeline, requests), noise_of(pipeline, requests)
     first = skipped * getattr(pipeline.scheduler, "order", 1)

@@ -10,6 +10,7 @@ from publisher.builtin.attacks.derived import DerivedEmbedding
 from publisher.builtin.attacks.inversion import ConceptInversion
 from publisher.builtin.attacks.latents import Handover, LatentInversion
 from publisher.builtin.attacks.pictures import Completion, Img2Img
+from publisher.builtin.attacks.probe import NoiseProbe
 from publisher.builtin.attacks.token_search import TokenSearch
 from publisher.builtin.attacks.training import TRAINING
 from publisher.builtin.attacks.weights import WEIGHTS
@@ -25,4 +26,5 @@ ATTACKS: tuple[type[Attack[Any]], ...] = (
     Completion,
     Handover,
     LatentInversion,
+    NoiseProbe,
 )

@@ -61,6 +61,7 @@ class Handover(SearchAttack[HandoverParams]):
     access = Access.BASE
     grants = frozenset({Access.IMAGE, Access.BASE})
     floors = ("input", "retrained")
+    suites = frozenset({"standard", "thorough"})
     budgets = MappingProxyType(
         {
             "quick": {"after": [2, 3], "prompts": ["empty", "concept"], "images": 12},
@@ -103,6 +104,7 @@ class LatentInversion(SearchAttack[LatentInversionParams]):
     access = Access.IMAGE
     grants = frozenset({Access.IMAGE})
     floors = ("input", "retrained")
+    suites = frozenset({"standard", "thorough"})
     budgets = MappingProxyType(
         {
             "quick": {"angles": [0.0], "guidances": [1.0], "prompts": ["empty", "concept"], "images": 12},

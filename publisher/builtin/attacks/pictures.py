@@ -185,6 +185,7 @@ class Completion(SearchAttack[CompletionParams]):
     access = Access.IMAGE
     grants = frozenset({Access.IMAGE})
     floors = ("input", "retrained")
+    suites = frozenset({"standard", "thorough"})
     budgets = MappingProxyType(
         {
             "quick": {"masks": ["ring"], "prompts": ["empty", "concept"], "images": 12},

@@ -298,7 +298,7 @@ class _SearchRunner:
         hardened, base = plan.name == "hardened", self.models.base.bare
         text, start = self._input(find, asked[0], plan.model)
         looks = self.gallery.looks(plan.model, *asked, text, start)
-        alone = self.gallery.inputs(plan.model, *asked, start) if start else []
+        alone = self.gallery.inputs(plan.model, *asked, start) if start and not start.begin.blank else []
         apart = self.gallery.unknown_parts(plan.model, *asked, start) if start and start.mask is not None else []
         other = self.gallery.looks(base, *asked, *self._input(find, asked[0], base)) if hardened else []
         row = FindRow(

@@ -204,6 +204,11 @@ class MeteredTarget(SearchTarget):
         """Return prompts of the kept concept that reads most like the one looked for."""
         return tuple(filter(self.allows, self.kept.prompts)) if self.kept else ()
 
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Return channels, height and width of the model's latents."""
+        latents = self.model.anatomy.latents
+        return latents.channels, latents.height, latents.width
+
     def ask_from(
         self, start: Start, prompts: Sequence[str], steps: int | None = None, guidance: float | None = None
     ) -> Shown:
@@ -215,12 +220,15 @@ class MeteredTarget(SearchTarget):
         self._spend(Limits(images=len(prompts)))
         requests = self._begun(prompts, steps=steps, guidance=guidance)
         looks = self.gallery.looks(self.model, requests, self.goal, self.scorer, start=start)
-        alone = self.gallery.inputs(self.model, requests, self.goal, self.scorer, start)
-        shown = Shown(*(tuple(look.shows is True for look in some) for some in (looks, alone)))
+        shown = tuple(look.shows is True for look in looks)
         self.tried += len(prompts)
-        self.hits += sum(shown.images)
-        self.input_hits = (self.input_hits or 0) + sum(shown.inputs)
-        return shown
+        self.hits += sum(shown)
+        if start.begin.blank:
+            return Shown(shown, (False,) * len(shown))
+        alone = self.gallery.inputs(self.model, requests, self.goal, self.scorer, start)
+        inputs = tuple(look.shows is True for look in alone)
+        self.input_hits = (self.input_hits or 0) + sum(inputs)
+        return Shown(shown, inputs)
 
     def half_made(self, prompts: Sequence[str], steps: int, after: Sequence[int]) -> Mapping[int, torch.Tensor]:
         """Return latents that the base model has after some of its steps."""

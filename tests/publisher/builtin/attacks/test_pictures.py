@@ -11,6 +11,7 @@ import torch
 from publisher.api import Check, CheckRecord, Claim, Concept, Sampling, Scope, SearchAttack
 from publisher.builtin.attacks.latents import Handover, LatentInversion, typicality
 from publisher.builtin.attacks.pictures import Completion, Img2Img, known
+from publisher.builtin.attacks.probe import NoiseProbe
 from publisher.builtin.executors import Local
 from publisher.builtin.metrics.finds import FoundExcess
 from publisher.evaluate.checks import run_checks
@@ -21,7 +22,7 @@ from publisher_emoji import caption, model_folder, reference_images, vocabulary
 from publisher_emoji.plugin import EmojiScorer
 from support.anatomies import EMBEDDED
 
-ATTACKS: tuple[type[SearchAttack[Any]], ...] = (Img2Img, Completion, Handover, LatentInversion)
+ATTACKS: tuple[type[SearchAttack[Any]], ...] = (Img2Img, Completion, Handover, LatentInversion, NoiseProbe)
 KEPT = ("cat", "dog", "whale", "tent", "apple", "car", "house", "ghost")
 SMALL = {"images": 4, "images_per_find": 4, "steps": 5}
 
@@ -118,6 +119,14 @@ def test_what_the_base_model_begins_is_finished_until_it_shows_by_itself(bench: 
     assert record.measurement.details["standing"] == {"pizza": "decided"}
     unknown = bench.run("handover", after=[5])
     assert (unknown.verdict, "5 of 5 steps" in unknown.reason) == ("unknown", True)
+
+
+def test_a_model_that_knows_the_concept_draws_it_through_more_noise_and_another_concept_is_none(bench: Bench) -> None:
+    record = bench.run("noise-probe", etas=[1.5], steps=10)
+    found = {search.model: [(one.hits, one.input_hits) for one in search.finds] for search in record.searches}
+    assert found == {"hardened": [(4, None)], "base": [(4, None)], "shuffled": [(0, None)]}
+    assert record.measurement is not None
+    assert record.measurement.details["standing"] == {"pizza": "decided"}
 
 
 def test_noise_that_a_picture_was_turned_into_gives_the_picture_and_tells_nothing(bench: Bench) -> None:
