@@ -10,6 +10,9 @@ KILLS ?= 40
 FULLS ?= 14
 KILL_SEED ?= 1
 
+# Bytecode is kept whatever the shell says: else each process of the tests compiles everything again.
+test test-fast fuzz coverage kill: export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help quickstart quickstart-dit golden test test-fast fuzz kill coverage check lint types contracts package reference format clean
 
 help:  ## this list

@@ -1,22 +1,27 @@
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from publisher.ci import Annotation, Rule, Site, as_sarif
+from support.json_schemas import validating
 from support.releasing import publisher, write
 
-SCHEMA = json.loads((Path(__file__).parent / "sarif-2.1.0.json").read_text())
+
+@functools.cache
+def official() -> Any:
+    """Return the validator of the official schema."""
+    return validating(json.loads((Path(__file__).parent / "sarif-2.1.0.json").read_text()))
 
 
 def valid(text: str | bytes) -> Any:
     """Return the only run of a SARIF file that the official schema accepts."""
     data = json.loads(text)
-    jsonschema.Draft202012Validator(SCHEMA).validate(data)
+    official().validate(data)
     (run,) = data["runs"]
     return run
 

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jsonschema
 import pytest
 import report_samples as samples
 
@@ -16,6 +15,7 @@ from publisher.builtin.reports.json_record import JsonRecord
 from publisher.errors import UsageError
 from publisher.release.ends import render_all
 from publisher.report import load, schema
+from support.json_schemas import validating
 
 DOCS = Path(__file__).parents[3] / "docs" / "reference"
 
@@ -162,8 +162,7 @@ def test_the_published_schema_is_that_of_the_code() -> None:
 
 @pytest.mark.parametrize("name", samples.ALL)
 def test_every_report_keeps_the_schema(name: str) -> None:
-    validator = jsonschema.Draft202012Validator(schema())
-    validator.check_schema(schema())
+    validator = validating(schema())
     record = json.loads(JsonRecord().render(samples.ALL[name]()))
     validator.validate(record)
     assert not validator.is_valid(record | {"decision": "fine"})
