@@ -7,7 +7,7 @@ import hashlib
 import math
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 VERSION = "3"
 """Raised when the same trial gives other numbers."""
+ADAPTER = ".lora_A.", ".lora_B."
+"""In the names of an adapter's two matrices, as peft gives them."""
 TIMESTEPS = 8
 """Number of timesteps, spread evenly, at which the loss on each held-out image is measured."""
 
@@ -173,7 +175,7 @@ class _Original:
         return self._encoded[key].clone()
 
     def is_in(self, pipeline: Any) -> bool:
-        """Return whether every tensor of a trial's networks is still the model's own, and none was added."""
+        """Return whether a trial's networks compute what the model does: by its tensors, and nothing that counts."""
         import torch
 
         if not self._kept:
@@ -183,8 +185,7 @@ class _Original:
             return dict(part.state_dict()) if isinstance(part, torch.nn.Module) else {}
 
         for name, part in pipeline.components.items():
-            now, before = tensors(part), tensors(self._loaded.components[name])
-            if now.keys() != before.keys() or not all(torch.equal(now[key], before[key]) for key in now):
+            if not _computes_the_same(tensors(part), tensors(self._loaded.components[name])):
                 return False
         return True
 
@@ -203,6 +204,19 @@ class _Original:
             else:
                 self._untrained[key] = evaluate()
             return self._untrained[key]
+
+
+def _computes_the_same(now: Mapping[str, torch.Tensor], before: Mapping[str, torch.Tensor]) -> bool:
+    """Return whether a network's tensors are what they were, beside adapters of peft that add B A x with B = 0."""
+    import torch
+
+    adapters = {name: value for name, value in now.items() if any(part in name for part in ADAPTER)}
+    own = {name.replace(".base_layer.", "."): value for name, value in now.items() if name not in adapters}
+    if own.keys() != before.keys() or not all(torch.equal(own[name], before[name]) for name in own):
+        return False
+    return not any(
+        value.any() if ADAPTER[1] in name else not value.isfinite().all() for name, value in adapters.items()
+    )
 
 
 def _digest(images: torch.Tensor) -> str:
@@ -227,7 +241,8 @@ class _Begun:
     armed: Armed | None = None
     """The frozen parts and what keeps them; None: nothing is frozen."""
     untrained: _Original | None = None
-    """The model, where learning begins with it as it is; None: something was added to it, or nobody knows."""
+    """The model, where learning begins with it as it is, or with adapters that change nothing yet; None: something was
+    added to it, or nobody knows."""
     crash: str = ""
 
 

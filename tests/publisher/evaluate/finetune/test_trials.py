@@ -82,6 +82,16 @@ class Idle(Brightener):
         raise RuntimeError("no time")
 
 
+class Begun(Lora):
+    """Has learned something before the first step."""
+
+    def choose(self, start: Any) -> Any:
+        chosen = super().choose(start)
+        with torch.no_grad():
+            chosen.weights[-1].fill_(0.01)
+        return chosen
+
+
 class Crashing(Broken):
     error = RuntimeError("out of memory")
 
@@ -200,9 +210,14 @@ def test_the_seed_decides_and_the_folder_is_left_as_it_was(task: TrialTask, fold
 
 
 @pytest.mark.parametrize(
-    ("attack", "asked"), [pytest.param(FullFinetune(), 3, id="full"), pytest.param(Lora(), 4, id="adapter")]
+    ("attack", "asked"),
+    [
+        pytest.param(FullFinetune(), 3, id="full"),
+        pytest.param(Lora(), 3, id="adapter"),
+        pytest.param(Begun(), 4, id="adapter-that-changes-something"),
+    ],
 )
-def test_before_it_learns_a_model_is_asked_once_unless_something_was_added_to_it(
+def test_before_it_learns_a_model_is_asked_once_unless_something_that_counts_was_added_to_it(
     task: TrialTask, monkeypatch: pytest.MonkeyPatch, attack: TrainingAttack[Any], asked: int
 ) -> None:
     calls: list[int] = []
