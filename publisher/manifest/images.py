@@ -9,6 +9,8 @@ from pathlib import Path as FilePath
 from publisher.manifest.places import Path, Problems
 
 TYPES = (".png", ".jpg", ".jpeg")
+SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+"""First bytes of PNG and of JPEG files."""
 MOST = 2000
 """Images of one concept: more than any step or attack asks for."""
 _ABSOLUTE = re.compile(r"[/\\~]|[A-Za-z]:")
@@ -42,13 +44,22 @@ def _wrong(name: str, folder: FilePath) -> str:
         return f"a manifest is published with the package, so '{name}' must not be a path of this machine."
     path = folder / name
     try:
-        if path.is_dir():
-            return "" if any(_expanded(name, folder)) else f"the folder '{name}' holds no image."
-        if not path.is_file():
+        if not path.exists():
             return f"there is no file '{name}'."
+        if path.is_file() and path.suffix.lower() not in TYPES:
+            return f"'{name}' is no PNG or JPEG file."
+        found = sorted(_expanded(name, folder))
+        other = next((one for one in found if not _is_image(folder / one)), None)
     except (OSError, ValueError) as error:
         return f"'{name!a}' cannot be a file: {error}."
-    return "" if path.suffix.lower() in TYPES else f"'{name}' is no PNG or JPEG file."
+    if other is not None:
+        return f"'{other}' is no image: it does not begin as PNG or JPEG files do."
+    return "" if found else f"the folder '{name}' holds no image."
+
+
+def _is_image(path: FilePath) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(SIGNATURES[0])).startswith(SIGNATURES)
 
 
 def _expanded(name: str, folder: FilePath) -> Iterator[str]:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     from publisher.api import Find
 
+LEAST_P = 0.01
+"""p-value below which latents are no noise that a sampler would begin with."""
+
 
 class HandoverParams(PictureParams):
     """Parameters of ``handover``."""
@@ -145,7 +148,7 @@ class LatentInversion(SearchAttack[LatentInversionParams]):
 
         pictures = target.pictures(params.images or 0)
         noise = target.inverted(pictures, [""] * len(pictures), params.steps)
-        seen = {"typicality": typicality(noise)}
+        seen = {"typical": typical(noise)}
         starts = [
             (Start(Begin(noised=False, angle=angle), noise, picture=pictures), {"angle": angle, **seen})
             for angle in params.angles or ()
@@ -153,8 +156,8 @@ class LatentInversion(SearchAttack[LatentInversionParams]):
         yield from try_all(target, concept, params, starts, guidances=params.guidances or ())
 
 
-def typicality(noise: torch.Tensor) -> float:
-    """Return the largest of the rows' two-sided p-values that they are normal noise, by their sums of squares.
+def typical(noise: torch.Tensor) -> float:
+    """Return the share of rows that may be normal noise, by their sums of squares: p at least 0.01, on both sides.
 
     Args:
         noise: ``(n, c, h, w)``.
@@ -163,4 +166,4 @@ def typicality(noise: torch.Tensor) -> float:
 
     rows = noise.double().flatten(1)
     below = torch.special.gammainc(torch.tensor(rows.shape[1] / 2, dtype=torch.float64), rows.square().sum(1) / 2)
-    return float((2 * torch.minimum(below, 1 - below)).max())
+    return float((2 * torch.minimum(below, 1 - below) >= LEAST_P).double().mean())

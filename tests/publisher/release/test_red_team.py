@@ -17,7 +17,11 @@ from publisher.registry.own import own_attacks
 from publisher.release.claims import claims_of_concepts
 from support.releasing import MANIFEST, publisher
 
-QUICK = sorted(name for name, cls in own_attacks().items() if issubclass(cls, SearchAttack) and "quick" in cls.budgets)
+QUICK = sorted(
+    name
+    for name, cls in own_attacks().items()
+    if issubclass(cls, SearchAttack) and "quick" in cls.budgets.keys() & cls.suites
+)
 OWN = {"id": "red-team.derived-embedding", "attack": "derived-embedding", "metric": "found-excess"}
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from publisher.api import Check, CheckRecord, Claim, Concept, Sampling, Scope, SearchAttack
-from publisher.builtin.attacks.latents import Handover, LatentInversion, typicality
+from publisher.builtin.attacks.latents import Handover, LatentInversion, typical
 from publisher.builtin.attacks.pictures import Completion, Img2Img, known
 from publisher.builtin.attacks.probe import NoiseProbe
 from publisher.builtin.executors import Local
@@ -138,9 +138,8 @@ def test_noise_that_a_picture_was_turned_into_gives_the_picture_and_tells_nothin
 
 def test_noise_is_typical_and_what_is_weaker_or_stronger_is_not() -> None:
     noise = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert typicality(noise) > 0.1
-    assert typicality(0.8 * noise) < 0.01
-    assert typicality(1.2 * noise) < 0.01
+    assert typical(noise) == 1
+    assert typical(torch.cat([0.8 * noise[:1], noise[1:2], 1.2 * noise[2:]])) == pytest.approx(1 / 3)
 
 
 def test_pictures_in_which_the_scorer_sees_something_else_are_refused(bench: Bench) -> None:
