@@ -23,6 +23,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from publisher.api import Latents
+from publisher.api.diffusion.ddim import Ddim
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.process import read_process
 from publisher.api.diffusion.text import Text
@@ -30,7 +31,6 @@ from publisher.model.folder import read_configs
 from publisher.registry import load_registry
 from publisher_emoji import model_folder
 from publisher_membrane_bundle.data import AnchorMix
-from publisher_membrane_bundle.ddim import Ddim
 from publisher_membrane_bundle.exact import Exact
 from publisher_membrane_bundle.membranes import Membranes, find_layers
 from publisher_membrane_bundle.objective import Objective, TextTriple

@@ -22,7 +22,7 @@ import click
 import publisher
 from publisher import api, auditing, errors, testing
 from publisher.api import Params, choosing, evidence, freeze_mask, hookspecs, loading, membranes, presets, words
-from publisher.api.diffusion import checkpoints, denoiser, latents, learner, loop, text, threads
+from publisher.api.diffusion import checkpoints, ddim, denoiser, euler, latents, learner, loop, sampling, text, threads
 from publisher.api.families import NEEDS
 from publisher.cli import main
 from publisher.safeguards.freeze_mask.audit.records import Audit
@@ -126,7 +126,7 @@ def api_page() -> str:
         elif inspect.isfunction(value):
             parts += _function_lines(value)
     of_steps = (choosing, presets, words, evidence, freeze_mask)
-    for module in (*of_steps, text, denoiser, latents, learner, loop, threads, checkpoints):
+    for module in (*of_steps, text, denoiser, latents, learner, loop, sampling, ddim, euler, threads, checkpoints):
         parts += [f"# `{module.__name__}`\n", f"```text\n{inspect.cleandoc(module.__doc__ or '')}\n```\n"]
         for value in _own(module):
             parts += _class_lines(value) if isinstance(value, type) else _function_lines(value)

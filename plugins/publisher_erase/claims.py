@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from publisher.api import Anatomy, Claim, Concept, Scope
 from publisher.api.claims import erased
+from publisher_erase.params import EraseParams
 
 FILTER = "This edits how text reaches the denoiser. What it knows to generate stays in the other weights."
 UNDONE = "Whoever has the base model's weights can put the edited ones back, or find embeddings that pass."
@@ -18,9 +19,24 @@ DOORS = (
 GIVEN = "Embeddings that are given to the pipeline, adapters on the text encoders and image inputs pass the edit by."
 
 
-def erase_claims(concepts: tuple[Concept, ...], scope: Scope) -> tuple[Claim, ...]:
+SURGICAL = (
+    "What changes is the guidance term: prompts read as their alternative's. Embeddings that are found for this model, "
+    "and fine-tuning, bring the concept back about as fast as after a closed form."
+)
+ROBUST = (
+    "The denoiser was trained against attackers that look for text states. Searches of more steps, with other pictures "
+    "or larger rates, get through: this is late, not never."
+)
+RECONSTRUCTED = "The method is our own, or reconstructed from an abstract: no published figure is of it."
+
+
+def erase_claims(concepts: tuple[Concept, ...], scope: Scope, params: EraseParams) -> tuple[Claim, ...]:
     """Return all claims of one step; those about synonyms and kept concepts only where there are any."""
-    bypasses = (FILTER, UNDONE, OTHER_WORDS, IMAGES, BESIDE)
+    bypasses: tuple[str, ...] = (FILTER, UNDONE, OTHER_WORDS, IMAGES, BESIDE)
+    if params.method == "surgical":
+        bypasses = (SURGICAL, RECONSTRUCTED, UNDONE, OTHER_WORDS, IMAGES)
+    if params.method == "robust":
+        bypasses = (ROBUST, RECONSTRUCTED, UNDONE, OTHER_WORDS, IMAGES)
     return erased(concepts, scope, binds="in-weights", limits=bypasses)
 
 

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from publisher.api import Concept, ModelError, ModelInfo, Scope, TensorInfo, UsageError, cross_attention
+from publisher.api.diffusion.process import require_trainable
 from publisher_erase.params import EraseParams
+from publisher_erase.presets import is_untried
 
 PROJECTIONS = ("to_k", "to_v")
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -198,6 +200,133 @@ def enters_at_once(model: ModelInfo) -> bool:
         return True
     model.anatomy.require(("cross-attention", "clip-text"), "step 'erase'")
     return False
+
+
+def find_trained(params: EraseParams, model: ModelInfo, doors: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of all tensors that a training changes, sorted. Reads headers only.
+
+    Args:
+        params: with those of the method's training decided.
+        model: input of the step.
+        doors: weights by which text enters, which the closed form changes.
+
+    Raises:
+        ModelError: there are no such layers, or a tensor is quantised.
+    """
+    anatomy, parts = model.anatomy, params.training.parts if params.training else "kv"
+    tensors = model.tensors(anatomy.denoiser)
+    if parts == "kv":
+        return tuple(sorted(doors))
+    if parts == "cross-attention":
+        if not anatomy.cross_attention:
+            raise ModelError(
+                f"parts cross-attention: the family {anatomy.family} has no attention that reads the text alone",
+                where=anatomy.denoiser,
+                hint="Take parts: full, or kv, which are the weights by which text enters.",
+            )
+        names = anatomy.projections(tensors, (anatomy.cross_attention,))
+    else:
+        names = sorted(set(tensors) - set(anatomy.constants))
+    for name in names:
+        if tensors[name].dtype not in FLOATS:
+            raise ModelError(
+                f"{name!r} is quantised ({tensors[name].dtype})",
+                where=anatomy.denoiser,
+                hint="Train the full weights, quantise later.",
+            )
+    return tuple(names)
+
+
+def require_guidance(model: ModelInfo, params: EraseParams) -> None:
+    """Refuse a model that a training cannot work on: no known process, no denoiser, or no guidance of two halves.
+
+    Raises:
+        ModelError: with the closed form that works on it.
+    """
+    where = model.anatomy.denoiser
+    instead = f"Take method: uce or rece, which edit this model in closed form, without running its {where}."
+    try:
+        require_trainable(model)
+    except ModelError as error:
+        error.hint = instead
+        raise
+    if model.anatomy.distilled:
+        raise ModelError(
+            f"method {params.method} moves the difference of two predictions that guidance scales, and this model is "
+            "distilled: it reads the guidance scale as a number",
+            where=where,
+            hint=instead,
+        )
+    kinds = params.robust.attack.kinds if params.robust else ()
+    if "derived" in kinds and not model.anatomy.cross_attention:
+        raise ModelError(
+            f"the attacker 'derived' is a closed form on keys and values of cross-attention, and the family "
+            f"{model.anatomy.family} has none",
+            where=model.anatomy.denoiser,
+            hint="Take kinds: [states].",
+        )
+    if "token" in kinds and "clip-text" not in model.anatomy.capabilities:
+        raise ModelError(
+            f"the attacker 'token' moves a vector in front of CLIP, and the family {model.anatomy.family} reads text "
+            "by other encoders too",
+            where=model.anatomy.denoiser,
+            hint="Take kinds: [states].",
+        )
+
+
+def require_consistent(params: EraseParams, selection: Selection) -> None:
+    """Refuse what would make the terms of a training fight each other.
+
+    Raises:
+        UsageError: an alternative that is itself erased, a prompt to keep that names a concept, or nothing to keep.
+    """
+    targets = {} if params.targets == "auto" else params.targets
+    for concept, _ in selection.concepts:
+        words = targets.get(concept.id, "")
+        for other, _ in selection.concepts:
+            if _says(words, other.name) and (other is not concept or words.casefold() == other.name.casefold()):
+                raise UsageError(
+                    f"the target {words!r} of concept {concept.id!r} names {other.id!r}, which is erased itself",
+                    hint="Choose words for something that stays.",
+                )
+        said = next((prompt for prompt in selection.keep if _says(prompt, concept.name)), None)
+        if said is not None:
+            raise UsageError(
+                f"the prompt {said!r} has to be kept, and names the concept {concept.id!r}, which is erased",
+                hint="Remove it from 'keep', or from the prompts to keep: one training cannot do both.",
+            )
+    if not any(prompt.strip() for prompt in selection.keep):
+        raise UsageError(
+            f"there is nothing to keep, and method {params.method} holds what is listed alone",
+            hint="List concepts under 'keep', neighbours of what goes first.",
+        )
+
+
+def training_notes(params: EraseParams, selection: Selection, model: ModelInfo) -> tuple[str, ...]:
+    """Return what the user should know of a training before it runs: its cost in rows, and what was never tried."""
+    training = params.training
+    if training is None:
+        return ()
+    concepts, kept = len(selection.concepts), min(len(selection.keep), training.kept_pool)
+    rows = concepts * (training.pool + 1) * training.denoising_steps + kept * training.kept_steps
+    said = f"{training.steps} steps on {rows} rows of trajectories, lr {training.lr:g}, start {training.init}"
+    if params.robust is not None:
+        attack = params.robust.attack
+        searches = -(-(training.steps or 0) // attack.every) * attack.fresh * concepts
+        searches *= sum(kind != "derived" for kind in attack.kinds)
+        said += f"; {searches} searches of {attack.steps} steps by attackers ({', '.join(attack.kinds)})"
+    found = [said]
+    if is_untried(model):
+        found.append(f"steps and rates of method {params.method} were never tried on a model of this size")
+    empty = [concept.id for concept, pairs in selection.concepts if any(not target for _, target in pairs)]
+    if empty:
+        found.append(f"{', '.join(empty)}: towards the empty prompt, which did badly where it was tried; name a target")
+    return tuple(found)
+
+
+def _says(text: str, words: str) -> bool:
+    """Return whether a text has these words in it, as whole words and in any case."""
+    return bool(words.strip()) and re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE) is not None
 
 
 def check_rows(params: EraseParams) -> None:

@@ -1,4 +1,4 @@
-"""The step ``erase``: prompts to rows, rows to one map, the map into the weights by which text enters."""
+"""The step ``erase``: prompts to rows, rows to one map, the map into weights by which text enters; or a training."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ from publisher_erase.plan import (
     enters_at_once,
     find_entry,
     find_projections,
+    find_trained,
+    require_consistent,
+    require_guidance,
     select,
     tokenise,
+    training_notes,
 )
+from publisher_erase.presets import resolve_training
 from publisher_erase.targets import choose_targets
 
 if TYPE_CHECKING:
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
 
 Counted = Callable[[int, str], Callable[[int], None]]
 """Function like :meth:`publisher.api.StepContext.counted`: total and text -> what counts pieces of work."""
+Put = Callable[[str, "Tensor"], None]
+"""Function that gets the name and the value of an edited weight."""
 VERIFIED_ROWS = 32
 """Number of concept rows that the finished weights are tried on."""
 ALREADY = 0.25
@@ -38,14 +45,14 @@ ALREADY = 0.25
 
 
 class Erase(Step[EraseParams]):
-    """Erase concepts in closed form (UCE, RECE): their prompts read as other prompts, kept ones as before."""
+    """Erase concepts: in closed form (UCE, RECE), so that their prompts read as other prompts, or by a training."""
 
     name = "erase"
     version = "1"
-    summary = "closed-form concept erasure (UCE, RECE) where text enters the model"
+    summary = "concept erasure: in closed form where text enters (UCE, RECE), or trained (surgical, robust)"
 
     def decide(self, params: EraseParams, scope: Scope, model: ModelInfo) -> EraseParams:
-        """Choose the targets that the manifest leaves open, and the rows where text enters by one linear map.
+        """Choose what the manifest leaves open: targets, rows where text enters by one linear map, a training's rates.
 
         Raises:
             ModelError: the text encoder's files cannot be read.
@@ -53,31 +60,39 @@ class Erase(Step[EraseParams]):
         chosen: dict[str, object] = {"targets": choose_targets(params, scope, model)}
         if "text-entry" in model.anatomy.capabilities and params.rows == "mean-pad":
             chosen["rows"] = "content"
-        return params.model_copy(update=chosen)
+        return resolve_training(params.model_copy(update=chosen), model)
 
     def claims(self, params: EraseParams, scope: Scope) -> Sequence[Claim]:
         """Promise: not from plain prompts, not from synonyms, kept concepts intact, empty prompt as before."""
         chosen = tuple(concept for concept, _ in select(params, scope).concepts)
-        return erase_claims(chosen, scope)
+        return erase_claims(chosen, scope, params)
 
     def plan(self, params: EraseParams, scope: Scope, model: ModelInfo) -> StepPlan:
-        """Name every ``attn2.to_k`` and ``attn2.to_v``, or the text entry, and what the user should know before.
+        """Name every ``attn2.to_k`` and ``attn2.to_v``, or the text entry, or what is trained; and what to know before.
 
         Raises:
-            ModelError: a model whose text does not enter as the edit assumes.
-            UsageError: no concept, one the manifest does not have, or a rule of rows that does not fit the model.
+            ModelError: a model whose text does not enter as the edit assumes, or that cannot be trained.
+            UsageError: no concept, one the manifest does not have, a rule of rows that does not fit the model, or
+                texts on which a training would contradict itself.
         """
+        params = self.decide(params, scope, model)
         selection = select(params, scope)
         names = _find(params, model)
         check_encoders(model)
-        return StepPlan(changes={model.anatomy.denoiser: names}, notes=(*selection.warnings, *limits(model.anatomy)))
+        notes = (*selection.warnings, *limits(model.anatomy))
+        if params.training is not None:
+            require_guidance(model, params)
+            require_consistent(params, selection)
+            names = find_trained(params, model, names)
+            notes = (*notes, *training_notes(params, selection, model))
+        return StepPlan(changes={model.anatomy.denoiser: names}, notes=notes)
 
     def run(self, params: EraseParams, ctx: StepContext) -> None:
-        """Find the map and write ``W T`` where text enters; see ``uce.py``, ``rece.py`` and ``entry.py``.
+        """Find the map and write ``W T`` where text enters; see ``uce.py``, ``rece.py`` and ``entry.py``. Or train.
 
         Raises:
             ModelError: a weight holds NaN or infinity, before or after.
-            UsageError: prompts that are empty, too long, or contradict each other.
+            UsageError: prompts that are empty, too long, or contradict each other; a training that diverges.
         """
         params = self.decide(params, ctx.scope, ctx.model)
         selection = select(params, ctx.scope)
@@ -85,9 +100,13 @@ class Erase(Step[EraseParams]):
             ctx.warn(warning)
         names = _find(params, ctx.model)
         check_encoders(ctx.model)
-        ctx.progress(0, len(names), "loading text encoders")
-        edit_doors = _edit_entry if enters_at_once(ctx.model) else _edit_cross_attention
-        edit_doors(params, ctx, selection, names)
+        if params.training is not None:
+            require_guidance(ctx.model, params)
+            require_consistent(params, selection)
+            _train(params, ctx, selection, names)
+            return
+        component = ctx.model.anatomy.denoiser
+        _edit(params, ctx, selection, names, lambda name, weight: ctx.write(component, name, weight))
 
 
 def _find(params: EraseParams, model: ModelInfo) -> tuple[str, ...]:
@@ -97,7 +116,40 @@ def _find(params: EraseParams, model: ModelInfo) -> tuple[str, ...]:
     return find_entry(model)
 
 
-def _edit_cross_attention(params: EraseParams, ctx: StepContext, selection: Selection, names: Sequence[str]) -> None:
+def _edit(params: EraseParams, ctx: StepContext, selection: Selection, names: Sequence[str], put: Put) -> None:
+    """Edit where text enters, in closed form; ``put`` gets each weight."""
+    ctx.progress(0, len(names), "loading text encoders")
+    edit_doors = _edit_entry if enters_at_once(ctx.model) else _edit_cross_attention
+    edit_doors(params, ctx, selection, names, put)
+
+
+def _train(params: EraseParams, ctx: StepContext, selection: Selection, names: Sequence[str]) -> None:
+    """Train from the closed form's weights or the model's own, and write what was trained in the model's dtype."""
+    from publisher_erase.train import train_erasure
+
+    def start() -> dict[str, Tensor]:
+        edited: dict[str, Tensor] = {}
+        if params.training is not None and params.training.init == "uce":
+            _edit(params, ctx, selection, names, edited.__setitem__)
+        return edited
+
+    component = ctx.model.anatomy.denoiser
+    trained = train_erasure(ctx, params, selection, find_trained(params, ctx.model, names), start)
+    lost = moved = 0
+    for name, weight in trained.items():
+        before = ctx.model.read(component, name)
+        written = weight.to(before.dtype)
+        changed = weight != before.to(weight)
+        moved += int(changed.sum())
+        lost += int((changed & (written == before)).sum())
+        ctx.write(component, name, written)
+    if lost:
+        ctx.record("numbers whose change rounding took away", lost / moved, "of those that changed")
+
+
+def _edit_cross_attention(
+    params: EraseParams, ctx: StepContext, selection: Selection, names: Sequence[str], put: Put
+) -> None:
     from publisher_erase.data import Encoders
 
     encoders = Encoders(ctx.model, ctx.device)
@@ -106,14 +158,14 @@ def _edit_cross_attention(params: EraseParams, ctx: StepContext, selection: Sele
     empty = next(encoders.embed([encoders.tokens("")])).hidden
     ctx.progress(0, len(names), "solving")
     edit = solve(params, rows, ctx, names)
-    missed = _write(ctx, names, edit, rows)
+    missed = _write(ctx, names, edit, rows, put)
     ctx.record("residual", missed)
     ctx.record("unconditional drift", _relative(edit.rows(empty) - empty, empty))
     ctx.record("rank of the edit", min(edit.u.shape))
     ctx.record("projections", len(names))
 
 
-def _edit_entry(params: EraseParams, ctx: StepContext, selection: Selection, names: Sequence[str]) -> None:
+def _edit_entry(params: EraseParams, ctx: StepContext, selection: Selection, names: Sequence[str], put: Put) -> None:
     """Edit the map of the rows, and that of the pooled vector by a map of its own."""
     import torch
 
@@ -130,7 +182,7 @@ def _edit_entry(params: EraseParams, ctx: StepContext, selection: Selection, nam
     ctx.progress(0, len(names), "solving")
     for done, (name, (which, (found, unconditional))) in enumerate(zip(names, doors.items(), strict=True)):
         edit = solve(params, found, ctx, [name])
-        ctx.record(f"residual{which}", _write(ctx, [name], edit, found, (done, len(names))))
+        ctx.record(f"residual{which}", _write(ctx, [name], edit, found, put, (done, len(names))))
         ctx.record(f"unconditional drift{which}", _relative(edit.rows(unconditional) - unconditional, unconditional))
         ctx.record(f"rank of the edit{which}", min(edit.u.shape))
 
@@ -157,7 +209,7 @@ def solve(params: EraseParams, rows: Rows, ctx: StepContext, names: Sequence[str
 
     lam = params.lam * (rows.mean_square() if params.lam_scale == "relative" else 1.0)
     scales = (lam, params.erase_scale, params.preserve_scale)
-    if params.method == "uce":
+    if params.method != "rece":  # a training starts from UCE
         return edit_map(rows, *scales)
     rounds = (params.epochs, params.rho, scales)
     weights = (_finite(ctx.model.read(ctx.model.anatomy.denoiser, name), name) for name in names)
@@ -169,9 +221,14 @@ def solve(params: EraseParams, rows: Rows, ctx: StepContext, names: Sequence[str
 
 
 def _write(
-    ctx: StepContext, names: Sequence[str], edit: LowRank, rows: Rows, progress: tuple[int, int] | None = None
+    ctx: StepContext,
+    names: Sequence[str],
+    edit: LowRank,
+    rows: Rows,
+    put: Put,
+    progress: tuple[int, int] | None = None,
 ) -> float:
-    """Write all projections, and try the very tensors that are written: ``W' c`` against ``W g``.
+    """Put all projections where they go, and try the very tensors that go there: ``W' c`` against ``W g``.
 
     Returns:
         The distance that is left, relative to before.
@@ -187,7 +244,7 @@ def _write(
     for done, name in enumerate(names):
         weight = _finite(ctx.model.read(component, name), name)
         edited = _finite(edit_weight(weight, factors), name)
-        ctx.write(component, name, edited)
+        put(name, edited)
         old, new = weight.to(concepts), edited.to(concepts)
         read, wanted, was = concepts @ new.T, targets @ old.T, concepts @ old.T
         missed += _square(read - wanted)

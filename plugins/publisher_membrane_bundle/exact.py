@@ -22,9 +22,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from publisher.api.diffusion.ddim import Ddim
 from publisher.api.diffusion.text import Text
 from publisher_membrane_bundle.data import AnchorMix
-from publisher_membrane_bundle.ddim import Ddim
 from publisher_membrane_bundle.objective import MembraneLosses, NoisyPoint, Objective, TextTriple
 
 

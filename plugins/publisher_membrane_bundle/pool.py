@@ -22,10 +22,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from publisher.api.diffusion.ddim import Ddim
+from publisher.api.diffusion.euler import Euler
 from publisher.api.diffusion.text import Text
 from publisher_membrane_bundle.data import AnchorMix
-from publisher_membrane_bundle.ddim import Ddim
-from publisher_membrane_bundle.euler import Euler
 from publisher_membrane_bundle.objective import MembraneLosses, NoisyPoint, Objective, TextTriple
 
 

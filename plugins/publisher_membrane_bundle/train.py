@@ -24,15 +24,15 @@ from torch import Tensor
 
 from publisher.api import Model
 from publisher.api.diffusion.checkpoints import Checkpoints
+from publisher.api.diffusion.ddim import Ddim
 from publisher.api.diffusion.denoiser import Denoiser
+from publisher.api.diffusion.euler import Euler
 from publisher.api.diffusion.loop import Loop, Training, optimizer_state, pack, restore_optimizer, thin, unpack
-from publisher.api.diffusion.process import process_of
+from publisher.api.diffusion.sampling import sampler_of
 from publisher.api.diffusion.text import Text, encode
 from publisher.api.diffusion.threads import Aside, at_once, is_small, one_thread_each
 from publisher.api.membranes import Membrane, find_hosts
 from publisher_membrane_bundle.data import AnchorMix
-from publisher_membrane_bundle.ddim import Ddim
-from publisher_membrane_bundle.euler import Euler, sampling_shift
 from publisher_membrane_bundle.exact import Exact
 from publisher_membrane_bundle.membranes import Layer, Membranes, match_hosts
 from publisher_membrane_bundle.objective import MembraneLosses, Objective, TextTriple
@@ -127,7 +127,7 @@ def train(
     named = [text for target in targets for one in (target.texts, target.surrogates, target.positives) for text in one]
     texts = _encoded(model, ["", *named, *kept], session)
     anchors = AnchorMix(params.anchors, kept, texts)
-    sampler = sampler_of(model, params)
+    sampler = sampler_of(model, params.denoising_steps, params.denoising_guidance)
     denoiser = Denoiser.load(model, session.device, session.dtype)
     layers = match_hosts(denoiser.network, hosts, model.anatomy)
     setup = _Setup(denoiser, layers, texts, anchors, sampler, params, session)
@@ -136,18 +136,6 @@ def train(
     for part, group in enumerate(together):
         setup.train(group, (part, len(together)), trained)
     return trained
-
-
-def sampler_of(model: Model, params: MembraneParams) -> Ddim | Euler:
-    """Return what takes noisy latents from one noise level to the next: DDIM, or Euler for flow matching.
-
-    Raises:
-        ModelError: the noise process is not known, or too short.
-    """
-    process = process_of(model)
-    if process.prediction == "flow":
-        return Euler(process.steps, sampling_shift(model), params.denoising_steps, params.denoising_guidance)
-    return Ddim(process, params.denoising_steps, params.denoising_guidance)
 
 
 class Trainer(Protocol):

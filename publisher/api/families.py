@@ -198,6 +198,9 @@ class Anatomy:
     hosts: str = ""
     """Regular expression that matches the names of the weights which can carry a membrane; empty: there are none.
     :func:`publisher.api.membranes.find_hosts` explains its groups."""
+    distilled: bool = False
+    """Whether the guidance scale is a number that the denoiser reads: one forward is then a guided one, and there is no
+    difference of two that guidance would scale."""
     halves: Halves = ""
     """How the pipeline runs the two halves of guidance. Empty: membranes cannot follow the prompts, and are open for
     every one."""

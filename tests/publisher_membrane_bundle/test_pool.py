@@ -7,13 +7,13 @@ import torch
 from tiny_sd import CAT, DOG, quick, seeded, session
 
 from publisher.api import UsageError
+from publisher.api.diffusion.ddim import Ddim
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.process import process_of
 from publisher.api.diffusion.text import encode
 from publisher.api.membranes import find_hosts
 from publisher.testing.tiny import open_model
 from publisher_membrane_bundle.data import AnchorMix
-from publisher_membrane_bundle.ddim import Ddim
 from publisher_membrane_bundle.membranes import Membranes, match_hosts
 from publisher_membrane_bundle.objective import NoisyPoint, Objective, TextTriple
 from publisher_membrane_bundle.params import Anchors

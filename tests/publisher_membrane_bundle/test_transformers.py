@@ -15,9 +15,9 @@ from safetensors import safe_open
 from test_step import SCOPE, SHORT, run
 
 from publisher.api import Model, ModelInfo, UsageError
+from publisher.api.diffusion.euler import Euler, sampling_shift
 from publisher.api.membranes import find_hosts, hosts_among, parse_membrane_bytes
 from publisher.testing.tiny import open_model
-from publisher_membrane_bundle.euler import Euler, sampling_shift
 from publisher_membrane_bundle.params import MembraneParams
 from publisher_membrane_bundle.step import MembraneBundle
 from support.anatomies import anatomy_of

@@ -17,8 +17,8 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from publisher.api import ModelError
 from publisher.api.diffusion.process import NoiseProcess
+from publisher.errors import ModelError
 
 
 class Ddim:

@@ -20,8 +20,8 @@ import math
 import torch
 from torch import Tensor
 
-from publisher.api import ModelInfo
 from publisher.api.diffusion.process import process_of
+from publisher.api.models import ModelInfo
 
 
 class Euler:

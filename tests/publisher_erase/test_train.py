@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from erase_fakes import concept
+from trained_cases import SCOPE, TARGETS, params_of, run, train
+
+from publisher.api import ModelError, Scope, UsageError
+from publisher.api.diffusion.denoiser import Denoiser
+from publisher.model.state import State
+from publisher.testing.running import StoppedError, StoppingAt, WatchedStep
+from publisher.testing.tiny import open_model
+from publisher_erase.params import EraseParams, RobustParams
+from publisher_erase.step import Erase
+from support.tiny_families import TINY
+
+METHODS = ("surgical", "robust")
+SLOW = pytest.mark.slow
+QUICK_FAMILIES = (("surgical", "flux-1"), ("surgical", "stable-diffusion-3"), ("robust", "stable-diffusion-xl"))
+"""What of them every run of the tests looks at."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> State:
+    return open_model(TINY["stable-diffusion-1"](tmp_path_factory.mktemp("tiny") / "model"))
+
+
+@pytest.fixture
+def anything_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights draw noise: let it count as pictures of the concept."""
+    monkeypatch.setattr("publisher_erase.train.RECOGNISED", 0.0)
+
+
+@pytest.mark.parametrize(("method", "parts"), [("surgical", "kv"), ("surgical", "cross-attention"), ("robust", "full")])
+@pytest.mark.usefixtures("anything_is_drawn")
+def test_what_is_planned_is_what_moves(model: State, tmp_path: Path, method: str, parts: str) -> None:
+    ctx = train(model, tmp_path, method, parts=parts)
+    plan = Erase().plan(params_of(method, parts=parts), SCOPE, model)
+    assert set(plan.changes["unet"]) == {name for _, name in ctx.tensors}
+    moved = [name for (part, name), value in ctx.tensors.items() if not torch.equal(value, model.read(part, name))]
+    assert len(moved) > 0.9 * len(ctx.tensors)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.usefixtures("anything_is_drawn")
+def test_no_step_from_the_closed_form_is_the_closed_form(model: State, tmp_path: Path, method: str) -> None:
+    trained = train(model, tmp_path / "a", method, steps=0, parts="kv")
+    closed = run(model, tmp_path / "b", EraseParams(targets=TARGETS, preserve_scale=10.0))
+    assert trained.tensors.keys() == closed.tensors.keys()
+    assert all(torch.equal(value, closed.tensors[name]) for name, value in trained.tensors.items())
+
+
+@pytest.mark.usefixtures("anything_is_drawn")
+@pytest.mark.parametrize("method", ["surgical", pytest.param("robust", marks=SLOW)])
+def test_a_training_lowers_what_it_is_trained_on(model: State, tmp_path: Path, method: str) -> None:
+    own = {"init": "base", "parts": "kv", "steps": 40, "lr": 1e-3, "lam_keep": 0.0, "lam_uncond": 1.0}
+    ctx = train(model, tmp_path, method, **own)
+    left = [one.value for one in ctx.numbers if "guidance left" in one.name]
+    assert len(left) == 2
+    assert max(left) < 0.6
+
+
+@pytest.mark.usefixtures("anything_is_drawn")
+def test_a_large_weight_of_the_empty_prompt_holds_it(model: State, tmp_path: Path) -> None:
+    free, held = (
+        train(model, tmp_path / str(lam), "surgical", steps=30, lr=3e-3, init="base", lam_uncond=lam, lam_keep=0.0)
+        for lam in (0.0, 1000.0)
+    )
+    assert 4 * drift(held) < drift(free)
+
+
+def drift(ctx: WatchedStep) -> float:
+    return max(one.value for one in ctx.numbers if "drift of the empty prompt" in one.name)
+
+
+@pytest.mark.usefixtures("anything_is_drawn")
+@pytest.mark.parametrize(("method", "stop"), [("surgical", 0), ("robust", 3), pytest.param("robust", 1, marks=SLOW)])
+def test_a_stopped_training_goes_on_to_the_same_bytes(model: State, tmp_path: Path, method: str, stop: int) -> None:
+    """At 0 it stops between two batches of trajectories, at 3 after a search of the attackers."""
+    params = params_of(method)
+    whole = run(model, tmp_path / "whole", params)
+    with pytest.raises(StoppedError):
+        run(model, tmp_path / "part", params, progress=StoppingAt(stop) if stop else StoppingInBatches())
+    assert list((tmp_path / "part").glob("*.json"))
+    assert run(model, tmp_path / "part", params).result == whole.result
+
+
+class StoppingInBatches(StoppingAt):
+    """Progress that stops the run before the third batch of trajectories."""
+
+    def __init__(self) -> None:
+        super().__init__(-1)
+        self.batches = 0
+
+    def update(self, stage: str, done: int, total: int, text: str = "") -> None:
+        super().update(stage, done, total, text)
+        self.batches += "trajectories, " in text
+        if self.batches == 3:
+            raise StoppedError
+
+
+@pytest.mark.usefixtures("anything_is_drawn")
+def test_a_damaged_batch_of_trajectories_is_drawn_again_aloud(model: State, tmp_path: Path) -> None:
+    params = params_of("surgical")
+    whole = run(model, tmp_path, params)
+    next(tmp_path.glob("kept.0-*.safetensors")).write_bytes(b"broken")
+    next(tmp_path.glob("training.json")).unlink()
+    again = run(model, tmp_path, params)
+    assert again.result == whole.result
+    assert any("drawn again" in warning for warning in again.warnings)
+
+
+@pytest.mark.parametrize("kinds", [["derived"], ["token"], pytest.param(["token", "derived", "states"], marks=SLOW)])
+@pytest.mark.usefixtures("anything_is_drawn")
+def test_attackers_can_be_exchanged(model: State, tmp_path: Path, kinds: list[str]) -> None:
+    ctx = train(model, tmp_path, "robust", attack={"kinds": kinds})
+    curves = {one.name for one in ctx.curves}
+    assert "adversarial loss" in curves
+    assert ("attackers' loss" in curves) == (kinds != ["derived"])
+
+
+@pytest.mark.usefixtures("anything_is_drawn")
+def test_without_attackers_rows_it_is_surgical_on_the_same_rows(model: State, tmp_path: Path) -> None:
+    robust = train(model, tmp_path / "a", "robust", lam_adversarial=0.0)
+    plain = train(model, tmp_path / "b", "surgical", parts="full", lam_keep_empty=10.0, lr=robust_rate(model))
+    assert all(torch.equal(value, plain.tensors[name]) for name, value in robust.tensors.items())
+
+
+def robust_rate(model: State) -> float:
+    decided = Erase().decide(params_of("robust"), SCOPE, model).robust
+    assert isinstance(decided, RobustParams)
+    assert decided.lr
+    return decided.lr
+
+
+@pytest.mark.usefixtures("anything_is_drawn")
+def test_the_image_term_is_an_option(model: State, tmp_path: Path) -> None:
+    with_it, without = (train(model, tmp_path / str(lam), "robust", lam_image=lam) for lam in (0.5, 0.0))
+    assert ["image loss" in [one.name for one in ctx.curves] for ctx in (with_it, without)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("method", "family"),
+    [
+        pytest.param(method, family, marks=() if (method, family) in QUICK_FAMILIES else SLOW)
+        for method in METHODS
+        for family in sorted(set(TINY) - {"stable-diffusion-1"})
+    ],
+)
+@pytest.mark.usefixtures("anything_is_drawn")
+def test_every_family_is_trained_or_refused_with_the_closed_form(tmp_path: Path, method: str, family: str) -> None:
+    model = open_model(TINY[family](tmp_path / "model"))
+    params = params_of(method, steps=1, lr=1e-3, **({} if method == "surgical" else {"attack": {"kinds": ["states"]}}))
+    if family == "flux-1":
+        with pytest.raises(ModelError, match="distilled") as caught:
+            Erase().plan(params, SCOPE, model)
+        assert "method: uce" in caught.value.hint
+        return
+    ctx = run(model, tmp_path / "scratch", params)
+    assert not ctx.refused
+    assert ctx.tensors
+
+
+def test_a_model_that_does_not_draw_the_concept_is_refused(
+    model: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("publisher_erase.trajectories.Pictures.recognised", lambda _: 0.5)
+    with pytest.raises(UsageError, match=r"does not draw 'cigarette'.* 50%"):
+        train(model, tmp_path, "robust")
+
+
+def test_a_model_that_says_nan_is_refused_before_it_is_trained(
+    model: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: Callable[..., torch.Tensor] = Denoiser.__call__
+    monkeypatch.setattr(Denoiser, "__call__", lambda *args: said(*args) * float("nan"))
+    with pytest.raises(ModelError, match="NaN or infinity before anything is trained"):
+        train(model, tmp_path, "surgical")
+
+
+def test_a_training_that_diverges_ends_with_advice(model: State, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no longer numbers") as caught:
+        train(model, tmp_path, "surgical", lr=1.0, steps=200, parts="full", clip=1e6, lam_keep=1e6)
+    assert "Lower lr" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("targets", "keep", "message"),
+    [
+        ({"cigarette": "a pistol", "pistol": "robot"}, SCOPE.keep, "names 'pistol', which is erased itself"),
+        (
+            TARGETS,
+            (*SCOPE.keep, concept("box", "a box and a pistol")),
+            "has to be kept, and names the concept 'pistol'",
+        ),
+        (TARGETS, (), "there is nothing to keep"),
+    ],
+)
+def test_contradictions_are_found_by_the_plan(
+    model: State, targets: dict[str, str], keep: tuple[Any, ...], message: str
+) -> None:
+    params = params_of("surgical").model_copy(update={"targets": targets})
+    with pytest.raises(UsageError, match=message):
+        Erase().plan(params, Scope(concepts=SCOPE.concepts, keep=keep), model)
+
+
+def test_parameters_of_another_method_are_refused() -> None:
+    with pytest.raises(ValueError, match="surgical has parameters of method: surgical"):
+        EraseParams.parse({"method": "uce", "surgical": {"steps": 3}})
+
+
+def test_the_plan_says_steps_rows_and_searches(model: State) -> None:
+    plan = Erase().plan(params_of("robust"), SCOPE, model)
+    assert "4 steps on 22 rows of trajectories" in plan.notes[-1]
+    assert "4 searches of 2 steps by attackers (derived, states)" in plan.notes[-1]
+
+
+def test_deciding_twice_decides_once(model: State) -> None:
+    once = Erase().decide(EraseParams(method="robust"), SCOPE, model)
+    assert once.robust is not None
+    assert (once.robust.steps, once.preserve_scale) == (400, 10.0)
+    assert Erase().decide(once, SCOPE, model) == once
