@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -33,7 +32,7 @@ from publisher.api.diffusion.text import Text
 from publisher.builtin.families import StableDiffusion1
 from publisher.model.folder import ModelFolder, read_configs
 from publisher_emoji import model_folder
-from publisher_erase.attackers import DerivedAttacker, Search, StatesAttacker
+from publisher_erase.attackers import DerivedAttacker, GradientSearch, StatesAttacker
 from publisher_erase.erasure import ConceptRows, Erasure, ErasureData
 from publisher_erase.params import RobustParams, SurgicalParams
 from publisher_erase.trajectories import FrozenRows, Pictures
@@ -109,13 +108,12 @@ def network_of(shapes: str) -> Any:
     return UNet2DConditionModel(sample_size=64, cross_attention_dim=768).requires_grad_(requires_grad=False)
 
 
-def erasure(network: Any, method: str, folder: Path, *, fewest: bool) -> tuple[Erasure, Counted, float, int]:
+def erasure(network: Any, method: str, *, fewest: bool) -> tuple[Erasure, Counted, float, int]:
     """Return a training on random rows, its denoiser, and what the rows before it cost: seconds and rows.
 
     Args:
         network: U-Net.
         method: ``"surgical"`` or ``"robust"``.
-        folder: for nothing that lasts.
         fewest: one row of each kind a step, activations computed again, and nothing drawn before.
     """
     configs = read_configs(model_folder())
@@ -134,7 +132,7 @@ def erasure(network: Any, method: str, folder: Path, *, fewest: bool) -> tuple[E
         network.enable_gradient_checkpointing()
         params = params.model_copy(update={"adversarial_batch": 1} if method == "robust" else {})
     denoiser = Counted(network, anatomy)
-    noising = Noising(process_of(ModelFolder(folder, anatomy, configs)))
+    noising = Noising(process_of(ModelFolder(model_folder(), anatomy, configs)))
     samples = torch.Generator().manual_seed(1)
     states = Text(torch.randn(8, 77, config.cross_attention_dim, generator=samples))
     rows = random_rows(denoiser, 64, samples)
@@ -155,7 +153,7 @@ def erasure(network: Any, method: str, folder: Path, *, fewest: bool) -> tuple[E
     attackers: list[Any] = []
     if isinstance(params, RobustParams):
         weights = [network.get_parameter(name) for name in doors]
-        search = Search(params.attack, [latents], noising, denoiser)
+        search = GradientSearch(params.attack, [latents], noising, denoiser)
         attackers = [
             DerivedAttacker([states], weights, [one.clone() for one in weights], 0.1),
             StatesAttacker(search, states),
@@ -207,19 +205,18 @@ def main(argv: Sequence[str]) -> None:
         esd = Esd(student, deepcopy(student), (states[:1], states[1:]), names, 1.0)
         seconds, peak = measure(esd.step, steps)
         print(f"| ESD-x, its loop | 0 | {seconds:.3f} | {esd.rows / (steps + 1):.1f} | {peak:.0f} |", flush=True)
-    with TemporaryDirectory() as folder:
-        for method in ("surgical", "robust"):
-            made, denoiser, before, asked = erasure(network_of(options.shapes), method, Path(folder), fewest=fewest)
-            done = iter(range(1, 10**6))
+    for method in ("surgical", "robust"):
+        made, denoiser, before, asked = erasure(network_of(options.shapes), method, fewest=fewest)
+        done = iter(range(1, 10**6))
 
-            def step(made: Erasure = made, done: Any = done) -> None:
-                number = next(done)
-                made.step(number)
-                made.move(number)
+        def step(made: Erasure = made, done: Any = done) -> None:
+            number = next(done)
+            made.step(number)
+            made.move(number)
 
-            seconds, peak = measure(step, steps)
-            rows = denoiser.rows / (steps + 1)
-            print(f"| {method} | {before:.1f} ({asked}) | {seconds:.3f} | {rows:.1f} | {peak:.0f} |", flush=True)
+        seconds, peak = measure(step, steps)
+        rows = denoiser.rows / (steps + 1)
+        print(f"| {method} | {before:.1f} ({asked}) | {seconds:.3f} | {rows:.1f} | {peak:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

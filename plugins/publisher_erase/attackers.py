@@ -61,7 +61,7 @@ class DerivedAttacker:
         ], []
 
 
-class Search:
+class GradientSearch:
     """Searches by gradient, all concepts' side by side.
 
     Args:
@@ -130,7 +130,7 @@ class StatesAttacker:
 
     name, by_gradient = "states", True
 
-    def __init__(self, search: Search, starts: Text) -> None:
+    def __init__(self, search: GradientSearch, starts: Text) -> None:
         self._search, self._starts = search, starts
         self.steps = search.params.steps
         """Number of steps of a search."""
@@ -165,7 +165,7 @@ class TokenAttacker:
 
     def __init__(
         self,
-        search: Search,
+        search: GradientSearch,
         model: Model,
         device: torch.device,
         concepts: Sequence[tuple[Concept, Sequence[str]]],

@@ -23,7 +23,7 @@ from publisher.api.diffusion.threads import is_small, one_thread_each
 from publisher_erase.attackers import (
     Attacker,
     DerivedAttacker,
-    Search,
+    GradientSearch,
     StatesAttacker,
     TokenAttacker,
     attackers_of,
@@ -134,7 +134,7 @@ def _threads(denoiser: Denoiser) -> AbstractContextManager[Any]:
 def _drawn(
     ctx: StepContext, params: SurgicalParams, selection: Selection, keep: Sequence[str], frozen: FrozenModel
 ) -> ErasureData:
-    """Draw all rows and pictures."""
+    """Return all rows and pictures."""
     sampler = sampler_of(ctx.model, params.denoising_steps, params.guidance)
     short = sampler_of(ctx.model, params.kept_steps, params.guidance)
     concepts = []
@@ -180,7 +180,7 @@ def _attackers(
     if not isinstance(params, RobustParams) or not params.lam_adversarial:
         return []
     pictures = [concept.pictures.latents.to(ctx.device) for concept in data.concepts if concept.pictures is not None]
-    search = Search(params.attack, pictures, noising, denoiser)
+    search = GradientSearch(params.attack, pictures, noising, denoiser)
 
     def derived() -> Attacker:
         weights = [denoiser.network.get_parameter(name) for name in find_projections(ctx.model)]

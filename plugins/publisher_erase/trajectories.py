@@ -183,7 +183,7 @@ class FrozenModel:
     def _rows(
         self, prompt: Tensor, guides: Text, goals: Text, sampler: Sampler, generator: torch.Generator
     ) -> FrozenRows:
-        """Follow the guides; where they are the goals themselves, their predictions serve twice."""
+        """Return rows along the guides; where they are the goals themselves, their predictions serve twice."""
         count, parts = len(prompt), []
         empty = self.text([self.empty] * count)
         x = self._noise(count, generator)
