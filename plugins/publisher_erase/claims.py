@@ -24,8 +24,8 @@ SURGICAL = (
     "and fine-tuning, bring the concept back about as fast as after a closed form."
 )
 ROBUST = (
-    "The denoiser was trained against attackers that look for text states. Searches of more steps, with other pictures "
-    "or larger rates, get through: this is late, not never."
+    "The denoiser was trained against attackers that look for text states. Expect searches of more steps, with other "
+    "pictures or larger rates, to get through. What holds is what this release measured."
 )
 RECONSTRUCTED = "The method is our own, or reconstructed from an abstract: no published figure is of it."
 

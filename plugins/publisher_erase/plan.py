@@ -316,10 +316,12 @@ def training_notes(params: EraseParams, selection: Selection, model: ModelInfo) 
         searches *= sum(kind != "derived" for kind in attack.kinds)
         said += f"; {searches} searches of {attack.steps} steps by attackers ({', '.join(attack.kinds)})"
     found = [said]
+    if params.method == "robust":
+        found.append("method robust was not yet measured on images: rely on the checks of this release alone")
     if is_untried(model):
         found.append(f"steps and rates of method {params.method} were never tried on a model of this size")
     empty = [concept.id for concept, pairs in selection.concepts if any(not target for _, target in pairs)]
-    if empty:
+    if empty and params.targets != "auto":
         found.append(f"{', '.join(empty)}: towards the empty prompt, which did badly where it was tried; name a target")
     return tuple(found)
 

@@ -75,7 +75,7 @@ class Erase(Step[EraseParams]):
             UsageError: no concept, one the manifest does not have, a rule of rows that does not fit the model, or
                 texts on which a training would contradict itself.
         """
-        params = self.decide(params, scope, model)
+        params = resolve_training(params, model)
         selection = select(params, scope)
         names = _find(params, model)
         check_encoders(model)

@@ -215,8 +215,9 @@ def test_parameters_of_another_method_are_refused() -> None:
 
 def test_the_plan_says_steps_rows_and_searches(model: State) -> None:
     plan = Erase().plan(params_of("robust"), SCOPE, model)
-    assert "4 steps on 22 rows of trajectories" in plan.notes[-1]
-    assert "4 searches of 2 steps by attackers (derived, states)" in plan.notes[-1]
+    assert "4 steps on 22 rows of trajectories" in plan.notes[-2]
+    assert "4 searches of 2 steps by attackers (derived, states)" in plan.notes[-2]
+    assert "not yet measured" in plan.notes[-1]
 
 
 def test_deciding_twice_decides_once(model: State) -> None:
