@@ -44,7 +44,7 @@ def _wrong(name: str, folder: FilePath) -> str:
         return f"a manifest is published with the package, so '{name}' must not be a path of this machine."
     path = folder / name
     try:
-        if not path.exists():
+        if not (path.is_dir() or path.is_file()):
             return f"there is no file '{name}'."
         if path.is_file() and path.suffix.lower() not in TYPES:
             return f"'{name}' is no PNG or JPEG file."

@@ -133,7 +133,9 @@ def _from(
     first = skipped * getattr(pipeline.scheduler, "order", 1)
     if first >= len(path) - 1:
         raise ValueError(f"{skipped} of {requests[0].steps} steps are skipped: none is left")
-    latents = mixed(start, noise, path[first]) / float(getattr(pipeline.scheduler, "init_noise_sigma", 1.0))
+    latents = mixed(start, noise, path[first])
+    if start.begin.noised or skipped:  # the pipeline takes what it is given for noise, and scales it
+        latents = latents / float(getattr(pipeline.scheduler, "init_noise_sigma", 1.0))
     placed = anatomy.pack(latents.to(device=pipeline.device, dtype=denoiser_of(pipeline).dtype))
     told = _told(len(requests), blender(start, noise, path[first + 1 :], anatomy))
     with cut(pipeline, skipped):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, EulerDiscreteScheduler
 
 from publisher.api import Begin, ImageRequest, Latents
 from publisher.api.diffusion.latents import decode_latents, encode_images
@@ -70,6 +70,19 @@ def test_a_picture_has_the_noise_of_its_level_and_a_known_part_comes_out_as_it_w
     assert float((kept - decode_latents(loaded.vae, latents)).abs().max()) < 0.01
     with pytest.raises(ValueError, match="3 of 3 steps are skipped"):
         generate(twin(loaded), REQUESTS, start=Start(Begin(skipped=3), latents))
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside diffusers
+def test_a_scheduler_that_scales_noise_gets_pictures_half_made_latents_and_noise_as_they_are() -> None:
+    pipeline = load(model_folder(), EMBEDDED, CPU, torch.float32)
+    pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
+    whole, noise = generate(twin(pipeline), REQUESTS), noise_of(pipeline, REQUESTS)
+    half = half_made(twin(pipeline), REQUESTS, {2})[2]
+    assert off(generate(twin(pipeline), REQUESTS, start=Start(Begin(skipped=2, noised=False), half)), whole) <= 1
+    assert off(generate(twin(pipeline), REQUESTS, start=Start(Begin(noised=False), noise)), whole) <= 1
+    latents = encode_images(pipeline.vae, whole.float() / 255)
+    again = generate(twin(pipeline), REQUESTS, start=Start(Begin(skipped=2), latents))
+    assert float((again.float() - whole.float()).abs().mean()) < 12
 
 
 def test_packed_latents_are_unpacked() -> None:

@@ -42,6 +42,38 @@ def test_a_floor_as_good_as_the_base_model_tells_nothing() -> None:
     assert tells_nothing(FoundExcess().read(ExcessParams(), rows))
 
 
+def begun(model: str, *finds: tuple[int, int]) -> Search:
+    """Return a search whose images began from pictures: hits of each find, and of its picture alone, of 24."""
+    judged = tuple(JudgedFind(hits=hits, n=24, input_hits=alone) for hits, alone in finds)
+    return search(model, ()).model_copy(update={"stop": "found", "finds": judged})
+
+
+def test_what_an_input_shows_by_itself_is_the_floor_of_its_own_find() -> None:
+    rows = [begun("hardened", (24, 24), (12, 0)), begun("base", (24, 24), (20, 0))]
+    found = FoundExcess().read(ExcessParams(), rows)
+    assert (found.hardened.value, found.details["best"], found.details["standing"]) == (
+        0.5,
+        {"gun": 1},
+        {"gun": "decided"},
+    )
+    assert found.details["floors"]["gun"]["value"] == 0.0
+    retrained = FoundExcess().read(ExcessParams(), [*rows, search("retrained", [9])])
+    assert (retrained.hardened.value, retrained.details["best"]) == (0.125, {"gun": 1})
+
+
+def test_a_picture_that_shows_all_by_itself_tells_nothing() -> None:
+    found = FoundExcess().read(ExcessParams(), [begun("hardened", (24, 24)), begun("base", (24, 24))])
+    assert (found.details["standing"], tells_nothing(found)) == ({"gun": "uninformative"}, True)
+
+
+def test_pictures_from_which_nothing_was_found_are_a_floor_of_what_was_tried() -> None:
+    tried = search("hardened", (), hits=0).model_copy(update={"input_hits": 0})
+    found = FoundExcess().read(ExcessParams(), [tried, begun("base", (20, 2))])
+    assert (found.hardened.value, found.hardened.n, found.details["standing"]) == (0.0, 60, {"gun": "decided"})
+    assert "best" in found.details
+    assert not found.details["best"]
+
+
 def test_newcombes_published_examples() -> None:
     """Table II of the paper: 56/70 - 48/80, 9/10 - 3/10, 10/10 - 0/10."""
     for counts, low, high in (((56, 70, 48, 80), 0.0524, 0.3339), ((9, 10, 3, 10), 0.1705, 0.8090)):

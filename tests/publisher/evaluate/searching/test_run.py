@@ -266,6 +266,15 @@ def test_finds_are_published_where_the_manifest_says_so_but_never_of_persons(hun
     assert rows(hunted.evaluate(search()))[0]["finds"][0]["find"] is None
 
 
+def test_tensors_of_private_finds_lie_in_memory_alone(tmp_path: Path) -> None:
+    vault, shown = Vault(tmp_path / "finds"), {"latents": torch.ones(2, 2)}
+    private = vault.keep(shown, private=True)
+    assert not list(tmp_path.rglob("*.safetensors"))
+    assert torch.equal(vault.tensors(private)["latents"], shown["latents"])  # type: ignore[index]
+    assert vault.keep(shown) == private
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
+
+
 def test_a_second_run_searches_nothing_and_gives_the_same_bytes(hunted: World, tmp_path: Path) -> None:
     hunted.setting = replace(hunted.setting, vault=Vault(tmp_path / "finds"))
     first = hunted.paint(leaky).evaluate(search())
