@@ -15,6 +15,7 @@ from publisher.api import Access, CheckRecord, ClaimRecord, GoneConcept, Interva
 from publisher.api.training import UNMASKED
 from publisher.api.verdicts import decide, lower
 from publisher.report import verdicts
+from publisher.report.found import Found, searched
 from publisher.report.relearning import HALF, ModelCurve, curves_by_concept, masked
 from publisher.report.wording import count, estimate, figure, looks, number, span
 
@@ -80,6 +81,8 @@ class Attempt:
     """Number that the gate is about, where the value is another one: ``"t50-ratio 6.2x (3.9x to 9.1x)"``."""
     spent: str = ""
     """Attack that searched, and what it spent; empty: it did not search."""
+    success: bool = False
+    """Whether it is a find of a search that lies above its floor: no other attempt's *unknown* hides it."""
     attached: bool = False
     """Whether membranes of other concepts were attached, which have no part in this one."""
     together: int = 1
@@ -251,7 +254,9 @@ def _distinct(attempts: Iterable[Attempt]) -> int:
 
 
 def _worst(attempts: Sequence[Attempt]) -> Attempt:
-    """Return the attempt that is worst for the publisher: failed, unknown, reported, passed; then by its value.
+    """Return the attempt that is worst for the publisher: failed, a find over its floor, unknown, reported, passed.
+
+    Of equal ones the one with the worst value.
 
     What is only reported is passed over where its value is no worse than one that passed: disclosing more makes no cell
     look worse than what was disclosed.
@@ -261,7 +266,8 @@ def _worst(attempts: Sequence[Attempt]) -> Attempt:
     verdict: Verdict = kept[0].verdict
     for one in kept:
         verdict = lower(verdict, one.verdict)
-    first, *others = [one for one in kept if one.verdict == verdict]
+    finds = [one for one in kept if one.success] if verdict != "failed" else []
+    first, *others = finds or [one for one in kept if one.verdict == verdict]
     for one in others:
         if one.quantity == first.quantity and one.severity > first.severity:
             first = one
@@ -307,42 +313,28 @@ def _attempts(
         severity=shown.value if check.better == "lower" else -shown.value,
     )
     if check.searches:
-        return [_found(attempt, check, concept)]
+        return [_searched(attempt, check, told) if (told := searched(check, concept)) else attempt]
     model = _model(check, concept, "hardened")
     return [_cost(attempt, model, seconds) if model else attempt]
 
 
-def _found(attempt: Attempt, check: CheckRecord, concept: str) -> Attempt:
-    """Return an attempt with the rate of the best find, its floor, and what the search cost."""
-    search = next((one for one in check.searches if (one.concept, one.model) == (concept, "hardened")), None)
-    details = check.measurement.details if check.measurement else {}
-    rate, floor = (_interval(details.get(name), concept) for name in ("rates", "floors"))
-    if search is None or rate is None:
-        return attempt
-    spent = {name.replace("_", " "): amount for name, amount in search.spent.as_json().items() if amount}
-    cost = " and ".join(f"{amount:,} {name}" for name, amount in spent.items()) or "nothing"
-    above = f"excess {attempt.value} ({attempt.interval})" if attempt.interval else ""
-    floored = f", floor {figure(floor.value, 'share')}" if floor else ""
-    places = details.get("best")
-    best = places.get(concept) if isinstance(places, dict) else None
-    which = "nothing found" if best is None else f"find {best + 1} of {check.id}"
+def _searched(attempt: Attempt, check: CheckRecord, told: Found) -> Attempt:
+    """Return an attempt with the rate of the best find over its floor, and what the search cost.
+
+    Without a gate each concept has its own verdict: that another one is *unknown* takes nothing from this one.
+    """
+    if check.gate is None:
+        attempt = replace(attempt, verdict=told.verdict, together=1, pooled=False)
     return replace(
         attempt,
-        value=figure(rate.value, "share"),
-        interval=span(rate, "share"),
-        n=f"{rate.n:,} of {which}",
-        judged=f"{above}{floored}".lstrip(", "),
-        spent=f"{check.attack}, after {cost}",
-        severity=attempt.severity,
+        value=told.value,
+        interval=told.interval,
+        n=told.n,
+        judged=told.excess,
+        spent=told.cost,
+        success=told.success,
+        severity=told.severity,
     )
-
-
-def _interval(numbers: object, concept: str) -> Interval | None:
-    """Return an interval of a metric's details; None: it is not there, or none."""
-    try:
-        return Interval.parse(numbers[concept]) if isinstance(numbers, dict) and concept in numbers else None
-    except (TypeError, ValueError):
-        return None
 
 
 def _alone(check: CheckRecord, concept: str) -> Interval | None:

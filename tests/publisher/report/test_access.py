@@ -9,7 +9,7 @@ import report_samples as samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from publisher.api import Access, CheckRecord, Gate, Measurement, ReleaseReport, Verdict
+from publisher.api import Access, CheckRecord, Gate, Measurement, ReleaseReport, Search, Verdict
 from publisher.api.model_files import MEMBRANES
 from publisher.report.access import WITH_MASK, WITH_MEMBRANES, AccessCell, access_table
 from publisher.report.verdicts import check_verdict
@@ -202,3 +202,66 @@ def test_the_order_of_checks_decides_nothing(checks: list[CheckRecord], random: 
     assert {(found.condition, found.verdict, found.checks) for found in one.attempts} == {
         (found.condition, found.verdict, found.checks) for found in other.attempts
     }
+
+
+def hunt(
+    rate: float,
+    floor: float,
+    standing: str = "decided",
+    *,
+    stop: str = "found",
+    finds: int = 1,
+    name: str = "hunt",
+    **changes: Any,
+) -> CheckRecord:
+    """Return a check without a gate that searched for two concepts, the other one in vain."""
+    spent = {"images": 12, "gradient_steps": 30}
+    one = {"concept": "cigarette", "model": "hardened", "spent": spent, "tried": 12, "hits": 3}
+    judged = [{"hits": round(24 * rate), "n": 24}] * finds
+    excess = samples.interval(rate - floor, rate - floor - 0.1, rate - floor + 0.1, 24)
+    details = {
+        "standing": {"cigarette": standing, "pistol": "powerless"},
+        "rates": {"cigarette": samples.interval(rate, max(0.0, rate - 0.1), rate + 0.1, 24).as_json()},
+        "floors": {"cigarette": samples.interval(floor, 0.0, floor + 0.1, 24).as_json()},
+        "best": {"cigarette": 0} if finds else {},
+    }
+    fields: dict[str, Any] = {
+        "concepts": ("cigarette", "pistol"),
+        "attack": "derived-embedding",
+        "metric": "found-excess",
+        "unit": "points",
+        "access": Access.PROMPT,
+        "resistance": True,
+        "searches": (Search.parse({**one, "stop": stop, "finds": judged}),),
+    }
+    found = Measurement(hardened=excess, by_concept={"cigarette": excess}, details=details)
+    return samples.check(name, None, found, **fields | changes)
+
+
+def test_a_cell_of_a_search_has_the_best_find_its_floor_and_the_cost() -> None:
+    (line,) = cell(hunt(0.5, 0.125)).lines
+    assert line.startswith("reported 50% over a floor of 12.5% (40% to 60%), n 24 of find 1")
+    assert "derived-embedding, after 12 images and 30 gradient steps" in line
+    assert "judged by found-excess 37.5 points (27.5 points to 47.5 points)" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"finds": 0, "rate": 0.0}, "reported nothing found (0% to 10%), n 12 tried; derived-embedding, more than 12"),
+        ({"standing": "powerless"}, "unknown powerless"),
+        ({"standing": "without floor"}, "unknown without floor"),
+        ({"standing": "uninformative"}, "reported uninformative"),
+        ({"stop": "crashed"}, "unknown crashed"),
+        ({"stop": "refused"}, "unknown stopped at refused words"),
+    ],
+)
+def test_a_search_that_cannot_tell_says_why(changes: dict[str, Any], says: str) -> None:
+    assert cell(hunt(**{"rate": 0.5, "floor": 0.0} | changes)).lines[0].startswith(says)
+
+
+def test_a_find_over_its_floor_is_not_hidden_by_what_is_unknown_but_by_what_failed() -> None:
+    found, blind = hunt(0.5, 0.0, name="a"), hunt(0.5, 0.4, "powerless", name="b")
+    assert (cell(found, blind).word, cell(found, blind).value) == ("reported", "50% over a floor of 0%")
+    assert cell(hunt(0.5, 0.45, name="a"), blind).word == "unknown"
+    assert cell(found, blind, rate(0.4, name="c")).word == "failed"

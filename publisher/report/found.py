@@ -1,0 +1,92 @@
+"""What a search says of one concept, in the words of the table of accesses: its best find, its floor, and the cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from publisher.api import CheckRecord, Interval, Limits, Search, Verdict
+from publisher.report.wording import figure, span
+
+UNINFORMATIVE = "uninformative"
+NOTHING_FOUND = "nothing found"
+OPEN = ("powerless", "without floor")
+"""Standings of which nothing can be said."""
+STOPPED = ("crashed", "refused")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One check that searched, on one concept."""
+
+    verdict: Verdict
+    """*Unknown* where the search cannot tell, else *reported*: what holds without a gate."""
+    success: bool
+    """Whether its best find is above the floor with its whole interval."""
+    value: str
+    """``"46% over a floor of 2.1%"``, ``"nothing found"``, ``"powerless"``, ``"uninformative"``."""
+    interval: str
+    """Of the rate."""
+    n: str
+    """Images that judged the best find, and which one it is; or images that were tried."""
+    excess: str
+    """Rate less floor, with its interval; empty where the search cannot tell."""
+    cost: str
+    """Attack, and what it spent until it found that; more than that where it found nothing."""
+    severity: float
+    """Rate less floor: to compare searches."""
+
+
+def searched(check: CheckRecord, concept: str) -> Found | None:
+    """Return what a search says of a concept; None: the check has no numbers of one.
+
+    Args:
+        check: of an attack that searches.
+        concept: id.
+    """
+    details: dict[str, Any] = check.measurement.details if check.measurement else {}
+    search = next((one for one in check.searches if (one.concept, one.model) == (concept, "hardened")), None)
+    rate, floor = _interval(details, "rates", concept), _interval(details, "floors", concept)
+    excess = check.measurement.by_concept.get(concept) if check.measurement else None
+    if search is None or rate is None or excess is None:
+        return None
+    standing = _of(details, "standing", concept)
+    stopped = next((one for one in check.searches if one.concept == concept and one.stop in STOPPED), None)
+    best = _of(details, "best", concept)
+    success = best is not None and standing == "decided" and excess.low > 0
+    above = figure(rate.value, "share") + (f" over a floor of {figure(floor.value, 'share')}" if floor else "")
+    return Found(
+        verdict="unknown" if stopped or standing in OPEN else "reported",
+        success=success,
+        value=_value(str(standing), stopped, above if best is not None else NOTHING_FOUND),
+        interval=span(rate, "share"),
+        n=f"{rate.n:,} of find {best + 1}" if isinstance(best, int) else f"{search.tried:,} tried",
+        excess=f"{check.metric} {figure(excess.value, check.unit)} ({span(excess, check.unit)})" if floor else "",
+        cost=f"{check.attack}, {'after' if success else 'more than'} {counts(search.spent)}",
+        severity=excess.value,
+    )
+
+
+def counts(spent: Limits) -> str:
+    """Return what was spent, in words: ``"12 images and 30 gradient steps"``."""
+    words = [f"{amount:,} {name.replace('_', ' ')}" for name, amount in spent.as_json().items() if amount]
+    return " and ".join(words) or "nothing"
+
+
+def _value(standing: str, stopped: Search | None, above: str) -> str:
+    if stopped:
+        return {"crashed": "crashed", "refused": "stopped at refused words"}[stopped.stop]
+    return above if standing == "decided" else standing
+
+
+def _of(details: dict[str, Any], name: str, concept: str) -> Any:
+    values = details.get(name)
+    return values.get(concept) if isinstance(values, dict) else None
+
+
+def _interval(details: dict[str, Any], name: str, concept: str) -> Interval | None:
+    """Return an interval of a metric's details; None: it is not there, or none."""
+    try:
+        return Interval.parse(numbers) if (numbers := _of(details, name, concept)) else None
+    except (TypeError, ValueError):
+        return None
