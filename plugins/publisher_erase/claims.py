@@ -16,6 +16,10 @@ DOORS = (
     "The text entry is edited, and the pooled vector's if there is one. Keys and values inside the blocks are not: "
     "what they read depends on image and noise level, so no closed form holds for it."
 )
+CROSS = (
+    "All text reaches this denoiser by the keys and values of its cross-attention, which read nothing else. What they "
+    "read is edited for all of them, so the edit holds at every noise level and for every image."
+)
 GIVEN = "Embeddings that are given to the pipeline, adapters on the text encoders and image inputs pass the edit by."
 
 
@@ -43,5 +47,5 @@ def erase_claims(concepts: tuple[Concept, ...], scope: Scope, params: EraseParam
 def limits(anatomy: Anatomy) -> tuple[str, ...]:
     """Return what the plan says of this kind of model beyond the claims' own limits."""
     if "text-entry" in anatomy.capabilities:
-        return (DOORS, GIVEN)
+        return (CROSS if anatomy.cross_attention else DOORS, GIVEN)
     return (POOLED,) if anatomy.pooled_text else ()

@@ -43,6 +43,8 @@ TRAPS: Traps = (
 """Parts of names, what is wrong with a denoiser that has them, and what to do."""
 ENTRY_TRAPS = tuple(trap for trap in TRAPS if "lora_" in trap[0])
 """Those that an edit of the text entry can fall into: it does not look at attention."""
+CROSS_TRAPS = TRAPS[:-1]
+"""The same where the entry is keys and values of cross-attention: their biases stay as they are."""
 MANY = 10
 """Number of concepts above which closed-form edits are known to break the model."""
 
@@ -170,28 +172,33 @@ def find_projections(model: ModelInfo) -> tuple[str, ...]:
 
 
 def find_entry(model: ModelInfo) -> tuple[str, ...]:
-    """Return the weights of the two doors by which text enters: that of the rows, then the pooled vector's.
+    """Return the weights that the edit changes: those by which rows enter, then the pooled vector's.
 
-    Reads headers only.
+    Where one layer writes the rows that all of the former read, its weight and its bias take their place. Reads headers
+    only.
 
     Raises:
         ModelError: one is missing, quantised or of another width, or holds an adapter that is not merged.
     """
     anatomy = model.anatomy
     where, tensors = anatomy.denoiser, model.tensors(anatomy.denoiser)
-    names = (*anatomy.text_entry, *anatomy.pooled_entry)
-    if len(anatomy.text_entry) != 1 or len(anatomy.pooled_entry) > 1:
-        raise ModelError(f"text enters by {', '.join(names)}; the closed form knows one door of each kind", where=where)
-    _refuse_traps(tensors, where, ENTRY_TRAPS)
-    for name in names:
+    if len(anatomy.pooled_entry) > 1:
+        names = ", ".join(anatomy.pooled_entry)
+        raise ModelError(f"the pooled vector enters by {names}; the closed form knows one door of it", where=where)
+    _refuse_traps(tensors, where, CROSS_TRAPS if anatomy.cross_attention else ENTRY_TRAPS)
+    width = anatomy.entry_width or anatomy.text_width
+    for name in (*anatomy.text_entry, *anatomy.pooled_entry, *anatomy.text_fold):
         if name not in tensors:
             raise ModelError(f"{name!r}, by which text enters, is not there", where=where)
-        _check_tensor(tensors[name], anatomy.text_width if name in anatomy.text_entry else None, where)
-    return names
+        if name in anatomy.text_fold:
+            _check_writer(tensors[name], width, where)
+        else:
+            _check_tensor(tensors[name], width if name in anatomy.text_entry else None, where)
+    return (*(anatomy.text_fold or anatomy.text_entry), *anatomy.pooled_entry)
 
 
 def enters_at_once(model: ModelInfo) -> bool:
-    """Tell whether text enters by one linear map; else by cross-attention.
+    """Tell whether the family names all linear maps by which text enters; else it is a U-Net's cross-attention.
 
     Raises:
         ModelError: by neither.
@@ -430,10 +437,21 @@ def _refuse_traps(tensors: Mapping[str, TensorInfo], where: str, traps: Traps = 
 
 
 def _check_tensor(tensor: TensorInfo, width: int | None, where: str) -> None:
+    _check_dtype(tensor, where)
+    if len(tensor.shape) != 2 or width not in (None, tensor.shape[1]):
+        read = "one vector" if width is None else f"{width} numbers a token"
+        raise ModelError(f"{tensor.name!r} has shape {tensor.shape}, which does not read {read}", where=where)
+
+
+def _check_writer(tensor: TensorInfo, width: int, where: str) -> None:
+    """Refuse a weight or a bias of a layer that writes other rows than the text entry reads."""
+    _check_dtype(tensor, where)
+    if tensor.shape[0] != width:
+        raise ModelError(f"{tensor.name!r} has shape {tensor.shape}, which does not write rows of {width}", where=where)
+
+
+def _check_dtype(tensor: TensorInfo, where: str) -> None:
     if tensor.dtype not in FLOATS:
         raise ModelError(
             f"{tensor.name!r} is quantised ({tensor.dtype})", where=where, hint="Edit the full weights, quantise later."
         )
-    if len(tensor.shape) != 2 or width not in (None, tensor.shape[1]):
-        read = "one vector" if width is None else f"{width} numbers a token"
-        raise ModelError(f"{tensor.name!r} has shape {tensor.shape}, which does not read {read}", where=where)

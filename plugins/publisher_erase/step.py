@@ -166,7 +166,7 @@ def _edit_cross_attention(
 
 
 def _edit_entry(params: EraseParams, ctx: StepContext, selection: Selection, names: Sequence[str], put: Put) -> None:
-    """Edit the map of the rows, and that of the pooled vector by a map of its own."""
+    """Edit what the rows enter by, and by a map of its own what the pooled vector does."""
     import torch
 
     from publisher_erase.entry import PipelineReader, entry_rows
@@ -176,13 +176,20 @@ def _edit_entry(params: EraseParams, ctx: StepContext, selection: Selection, nam
     tokens = tokenise(selection.keeping(nothing), reader.tokens)
     rows, pooled = entry_rows(tokens, reader, ctx.counted)
     (empty,) = reader.read([reader.tokens(nothing)])
-    doors = {"": (rows, torch.cat([block.hidden for block in empty.blocks]))}
+    anatomy = ctx.model.anatomy
+    doors = {"": (anatomy.text_entry, rows, torch.cat([block.hidden for block in empty.blocks]))}
     if pooled is not None and empty.pooled is not None:
-        doors[" of the pooled vector"] = (pooled, empty.pooled[None])
+        doors[" of the pooled vector"] = (anatomy.pooled_entry, pooled, empty.pooled[None])
     ctx.progress(0, len(names), "solving")
-    for done, (name, (which, (found, unconditional))) in enumerate(zip(names, doors.items(), strict=True)):
-        edit = solve(params, found, ctx, [name])
-        ctx.record(f"residual{which}", _write(ctx, [name], edit, found, put, (done, len(names))))
+    done = 0
+    for which, (entry, found, unconditional) in doors.items():
+        edit = solve(params, found, ctx, entry)
+        if anatomy.text_fold and entry == anatomy.text_entry:
+            missed, written = _fold(ctx, edit, found, put), anatomy.text_fold
+        else:
+            missed, written = _write(ctx, entry, edit, found, put, (done, len(names))), entry
+        done += len(written)
+        ctx.record(f"residual{which}", missed)
         ctx.record(f"unconditional drift{which}", _relative(edit.rows(unconditional) - unconditional, unconditional))
         ctx.record(f"rank of the edit{which}", min(edit.u.shape))
 
@@ -238,20 +245,58 @@ def _write(
     component = ctx.model.anatomy.denoiser
     before, total = progress or (0, len(names))
     factors = edit.factors()
-    step = max(1, len(rows.concepts) // VERIFIED_ROWS)
-    concepts, targets = rows.concepts[::step].float(), rows.targets[::step].float()
-    missed = distance = size = 0.0
+    concepts, targets = _tried(rows)
+    found = []
     for done, name in enumerate(names):
         weight = _finite(ctx.model.read(component, name), name)
         edited = _finite(edit_weight(weight, factors), name)
         put(name, edited)
         old, new = weight.to(concepts), edited.to(concepts)
-        read, wanted, was = concepts @ new.T, targets @ old.T, concepts @ old.T
-        missed += _square(read - wanted)
-        distance += _square(was - wanted)
-        size += _square(was)
+        found.append((concepts @ new.T, targets @ old.T, concepts @ old.T))
         ctx.progress(before + done + 1, total, "writing projections")
-    if distance <= ALREADY**2 * size:
+    return _missed(ctx, found)
+
+
+def _fold(ctx: StepContext, edit: LowRank, rows: Rows, put: Put) -> float:
+    """Put the map into the layer that writes what the text entry reads, and try it at each entry: ``W T c``.
+
+    Returns:
+        The distance that is left, relative to before.
+    """
+    from publisher_erase.uce import edit_writer
+
+    anatomy, factors = ctx.model.anatomy, edit.factors()
+    for done, name in enumerate(anatomy.text_fold):
+        weight = _finite(ctx.model.read(anatomy.denoiser, name), name)
+        put(name, _finite(edit_writer(weight, factors), name))
+        ctx.progress(done + 1, len(anatomy.text_fold), "writing projections")
+    concepts, targets = _tried(rows)
+    moved, found = edit.rows(rows.concepts)[:: _stride(rows)].float(), []
+    for name in anatomy.text_entry:
+        old = _finite(ctx.model.read(anatomy.denoiser, name), name).to(concepts)
+        found.append((moved @ old.T, targets @ old.T, concepts @ old.T))
+    return _missed(ctx, found)
+
+
+def _stride(rows: Rows) -> int:
+    return max(1, len(rows.concepts) // VERIFIED_ROWS)
+
+
+def _tried(rows: Rows) -> tuple[Tensor, Tensor]:
+    """Return the rows that the finished weights are tried on, and what they are to become, float32."""
+    return rows.concepts[:: _stride(rows)].float(), rows.targets[:: _stride(rows)].float()
+
+
+def _missed(ctx: StepContext, found: Sequence[tuple[Tensor, Tensor, Tensor]]) -> float:
+    """Return how far each layer reads from where it should, relative to before; warn if it was near before.
+
+    Args:
+        ctx: is told the warning.
+        found: what each layer reads, what it should read, and what it read.
+    """
+    missed = sum(_square(read - wanted) for read, wanted, _ in found)
+    distance = sum(_square(was - wanted) for _, wanted, was in found)
+    if distance <= ALREADY**2 * sum(_square(was) for _, _, was in found):
         ctx.warn("the concepts already read much like their targets: was this model edited before?")
     return math.sqrt(missed / max(distance, 1e-30))
 

@@ -162,3 +162,18 @@ def edit_weight(weight: Tensor, factors: tuple[Tensor, ...]) -> Tensor:
     for factor in factors:
         change = change @ factor.to(work)
     return (wide + change).to(weight.device, weight.dtype)
+
+
+def edit_writer(weight: Tensor, factors: tuple[Tensor, ...]) -> Tensor:
+    """Return ``W + U V W``, of a layer that writes the rows which T maps; as :func:`edit_weight` otherwise.
+
+    Args:
+        weight: weight W ``(d, o)`` of the layer, or its bias ``(d,)``: every row y = W x + b becomes T y by both.
+        factors: result of :meth:`LowRank.factors`.
+    """
+    work = torch.promote_types(weight.dtype, torch.float32)
+    wide = weight.to(factors[0].device, work)
+    change = wide
+    for factor in reversed(factors):
+        change = factor.to(work) @ change
+    return (wide + change).to(weight.device, weight.dtype)

@@ -37,7 +37,7 @@ a forward of its own. Empty: nobody has said."""
 NEEDS: Mapping[Capability, str] = {
     "cross-attention": "cross-attention whose keys and values read the text alone",
     "clip-text": "text encoders that are CLIP alone",
-    "text-entry": "one linear map by which text enters the denoiser",
+    "text-entry": "linear maps that its family names as the only ways by which text enters the denoiser",
     "membranes": "layers that its family names as hosts of membranes",
     "training": "a denoiser that its family says how to train",
 }
@@ -182,8 +182,13 @@ class Anatomy:
     attention: tuple[str, ...] = ()
     """Names of all other attention layers, such as ``("attn1",)``."""
     text_entry: tuple[str, ...] = ()
-    """Weights through which text enters the denoiser where it is not cross-attention, such as
-    ``"context_embedder.weight"``."""
+    """Weights through which all text enters the denoiser, such as ``"context_embedder.weight"``: they read the same
+    rows, at every noise level and for every image. A U-Net names none."""
+    entry_width: int | None = None
+    """Size of the rows that :attr:`text_entry` reads, as :meth:`enter` returns them; None: :attr:`text_width`."""
+    text_fold: tuple[str, ...] = ()
+    """Weight and bias of the linear layer that writes the rows which :attr:`text_entry` reads, and writes nothing else.
+    A map T of these rows is then folded into it, ``T W`` and ``T b``, and :attr:`text_entry` stays as it is."""
     pooled_entry: tuple[str, ...] = ()
     """Weights through which the pooled text vector enters the denoiser, beside :attr:`text_entry`."""
     text_blocks: tuple[TextBlock, ...] = ()

@@ -18,6 +18,7 @@ from publisher.api import Anatomy, Latents, ModelFamily, TextBlock, TextEncoder
 from publisher.api.diffusion.process import require_flow
 from publisher.api.families import Capability, Configs
 from publisher.builtin.families import class_of
+from publisher.builtin.transformers import JOINT
 from publisher.errors import ModelError
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class ChromaTransformer(PackedTransformer):
 
 
 _LACKS: Mapping[Capability, str] = {
-    "cross-attention": "attention reads latents and text together, and its text rows change from block to block",
+    "cross-attention": JOINT,
     "clip-text": "the rows of a text are T5's",
 }
 _LORA = (

@@ -11,9 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from publisher.api import Anatomy, Latents, TextEncoder
-from publisher.api.families import Capability, Configs, TextBlock
-from publisher.builtin.transformers import TransformerFamily, rms_norm
+from publisher.api import Anatomy, Latents
+from publisher.api.families import Capability, Configs
+from publisher.builtin.transformers import (
+    JOINT,
+    LANGUAGE_MODEL,
+    OneEncoder,
+    TransformerFamily,
+    hosts_in,
+    rms_norm,
+    why_other_width,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,25 +33,15 @@ ROWS = 256
 BLOCKS = 4
 """Blocks of the autoencoder: the pipeline takes 8 pixels for a latent pixel, whatever it has."""
 _DOOR = "time_caption_embed.caption_embedder"
-_HOSTS = r"layers\.\d+\.(?:attn|feed_forward)\..+\.weight"
-"""All linear layers inside the single-stream blocks, but those that make scales. The refiners before them have none."""
 
 
 @dataclass(frozen=True)
-class LuminaAnatomy(Anatomy):
+class LuminaAnatomy(OneEncoder):
     """A ``Lumina2Transformer2DModel`` and the pipeline of Lumina Image 2 around it."""
-
-    norm_eps: float = 1e-5
-    """What the norm before the text's door adds to the mean square."""
 
     def call(self, guidance: float) -> dict[str, Any]:
         """Return the scale of guidance, and the number of rows."""
         return {"guidance_scale": guidance, "max_sequence_length": ROWS}
-
-    def heads(self, name: str, config: Mapping[str, Any]) -> int:
-        """Return the number of attention heads in a tensor's rows: keys and values can have fewer than queries."""
-        read = "num_kv_heads" if any(f".{part}." in name for part in ("to_k", "to_v")) else "num_attention_heads"
-        return int(config.get(read) or 0) if self.has_heads(name) else 0
 
     def read_text(self, pipeline: Any, texts: Sequence[str]) -> Text:
         """Return the rows of the system prompt and the text, and the mask that leaves out the padding."""
@@ -96,8 +94,8 @@ class Lumina2(TransformerFamily):
         "tokenizer": (),
     }
     lacks: ClassVar[Mapping[Capability, str]] = {
-        "cross-attention": "attention reads latents and text together, and its text rows change from block to block",
-        "clip-text": "the rows of a text are a causal language model's",
+        "cross-attention": JOINT,
+        "clip-text": LANGUAGE_MODEL,
     }
 
     def misfit(self, configs: Configs) -> str:
@@ -112,28 +110,22 @@ class Lumina2(TransformerFamily):
         blocks = len(vae.get("block_out_channels", (64,)))
         if blocks != BLOCKS:
             return f"its autoencoder has {blocks} blocks, and its pipeline counts on {BLOCKS}"
-        width, states = _width(transformer), int(configs["text_encoder"]["hidden_size"])
-        return "" if width == states else f"its transformer reads text {width} wide, its text encoder writes {states}"
+        return why_other_width(_width(transformer), int(configs["text_encoder"]["hidden_size"]))
 
     def anatomy(self, configs: Configs) -> Anatomy:
         """Return the parts of a model whose structure fits."""
         transformer = configs["transformer"]
-        width = _width(transformer)
-        return LuminaAnatomy(
-            family=self.name,
-            denoiser="transformer",
-            text_encoders=(TextEncoder("text_encoder", "tokenizer", width, "llm"),),
-            text_width=width,
-            latents=Latents.read(configs, "transformer", transformer.get("in_channels", 16), default=128),
-            pipeline=self.pipelines[0],
-            predictions=("flow",),
+        return self.joined(
+            LuminaAnatomy,
+            Latents.read(configs, "transformer", transformer.get("in_channels", 16), default=128),
+            _width(transformer),
+            ROWS,
             vae_keys=("shift_factor",),
             attention=("attn",),
             text_entry=(f"{_DOOR}.1.weight",),
-            text_blocks=(TextBlock(("text_encoder",), ROWS, masked=True),),
-            lora_targets=("to_q", "to_k", "to_v", "to_out.0"),
-            hosts=_HOSTS,
+            hosts=hosts_in("layers", "attn", "feed_forward"),  # the refiners before them have none
             halves="separate",
+            head_keys=("num_attention_heads", "num_kv_heads"),
             norm_eps=float(transformer.get("norm_eps", 1e-5)),
         )
 

@@ -11,10 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from publisher.api import Anatomy, Latents, TextEncoder
-from publisher.api.families import Capability, Configs, TextBlock
+from publisher.api import Anatomy, Latents
+from publisher.api.families import Capability, Configs
 from publisher.builtin.flux import PackedTransformer
-from publisher.builtin.transformers import TransformerFamily, rms_norm
+from publisher.builtin.transformers import (
+    JOINT,
+    LANGUAGE_MODEL,
+    TransformerFamily,
+    hosts_in,
+    rms_norm,
+    why_other_width,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,8 +32,6 @@ ROWS = 512
 """Rows of text that the pipeline reads at most (``max_sequence_length``)."""
 SIZE = 128
 """Height and width of the latents where the configuration says none: those of images of 1024 pixels."""
-_HOSTS = r"transformer_blocks\.\d+\.(?:attn|img_mlp|txt_mlp)\..+\.weight"
-"""All linear layers inside the blocks, but those that make scales and shifts (``img_mod``, ``txt_mod``)."""
 SPECIAL: Mapping[str, str] = {
     "guidance_embeds": "reads the guidance scale that it was distilled with",
     "use_additional_t_cond": "reads another condition beside the noise level",
@@ -92,8 +97,8 @@ class QwenImage(TransformerFamily):
     }
 
     lacks: ClassVar[Mapping[Capability, str]] = {
-        "cross-attention": "attention reads latents and text together, and its text rows change from block to block",
-        "clip-text": "the rows of a text are a causal language model's",
+        "cross-attention": JOINT,
+        "clip-text": LANGUAGE_MODEL,
     }
 
     def misfit(self, configs: Configs) -> str:
@@ -113,27 +118,21 @@ class QwenImage(TransformerFamily):
             return f"its transformer has patches of {transformer['patch_size']}, not 2"
         if any(size % 2 for size in _latents(configs).size):
             return "its sample_size is odd, and each token is 2 x 2 latent pixels"
-        width, states = _width(transformer), _states(configs)
-        return "" if width == states else f"its transformer reads text {width} wide, its text encoder writes {states}"
+        return why_other_width(_width(transformer), _states(configs))
 
     def anatomy(self, configs: Configs) -> Anatomy:
         """Return the parts of a model whose structure fits."""
-        return QwenImageAnatomy(
-            family=self.name,
-            denoiser="transformer",
-            text_encoders=(TextEncoder("text_encoder", "tokenizer", _states(configs), "llm"),),
-            text_width=_width(configs["transformer"]),
-            latents=_latents(configs),
-            pipeline=self.pipelines[0],
+        return self.joined(
+            QwenImageAnatomy,
+            _latents(configs),
+            _width(configs["transformer"]),
+            ROWS,
             negative=" ",
-            predictions=("flow",),
             autoencoder="AutoencoderKLQwenImage",
             vae_keys=("latents_mean", "latents_std"),
             attention=("attn",),
             text_entry=("txt_in.weight",),
-            text_blocks=(TextBlock(("text_encoder",), ROWS, masked=True),),
-            lora_targets=("to_q", "to_k", "to_v", "to_out.0"),
-            hosts=_HOSTS,
+            hosts=hosts_in("transformer_blocks", "attn", "img_mlp", "txt_mlp"),
             halves="separate",
         )
 

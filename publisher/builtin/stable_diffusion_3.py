@@ -15,6 +15,7 @@ from publisher.api import Anatomy, Latents, ModelFamily, TextEncoder
 from publisher.api.diffusion.process import require_flow
 from publisher.api.families import Capability, Configs, TextBlock
 from publisher.builtin.families import class_of
+from publisher.builtin.transformers import JOINT, hosts_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +32,6 @@ T5_ROWS = 256
 tokenizer says fewer (``model_max_length``) is called with these."""
 CLIP_ROWS = 77
 """Rows of CLIP where the tokenizer's configuration says none."""
-_HOSTS = r"transformer_blocks\.\d+\.(?:attn2?|ff|ff_context)\..+\.weight"
-"""All linear layers inside the blocks, but those that make scales and shifts (``norm1.linear`` and its kind)."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class StableDiffusion3(ModelFamily):
     version = "1"
     summary = "Stable Diffusion 3 and 3.5: joint attention, two CLIP text encoders, T5 or none"
     lacks: ClassVar[Mapping[Capability, str]] = {
-        "cross-attention": "attention reads latents and text together, and its text rows change from block to block",
+        "cross-attention": JOINT,
         "clip-text": "T5's rows, or zeros in their place, stand behind those of CLIP",
     }
     single_file = "denoiser"
@@ -174,7 +173,7 @@ def _anatomy(configs: Configs) -> Anatomy:
         ),
         constants=("pos_embed.pos_embed",),
         t5_rows=rows,
-        hosts=_HOSTS,
+        hosts=hosts_in("transformer_blocks", "attn2?", "ff", "ff_context"),
         halves="negative-first",
     )
 

@@ -11,9 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from publisher.api import Anatomy, Latents, TextEncoder
-from publisher.api.families import Capability, Configs, TextBlock
-from publisher.builtin.transformers import TransformerFamily, rms_norm
+from publisher.api import Anatomy, Latents
+from publisher.api.families import Capability, Configs
+from publisher.builtin.transformers import (
+    JOINT,
+    LANGUAGE_MODEL,
+    OneEncoder,
+    TransformerFamily,
+    hosts_in,
+    rms_norm,
+    why_other_width,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,25 +32,15 @@ ROWS = 512
 """Rows of text that the pipeline reads at most (``max_sequence_length``)."""
 SIZE = 128
 """Height and width of the latents where the configuration says none: those of images of 1024 pixels."""
-_HOSTS = r"layers\.\d+\.(?:attention|feed_forward)\..+\.weight"
-"""All linear layers inside the single-stream blocks, but those that make scales. The refiners before them have none."""
 
 
 @dataclass(frozen=True)
-class ZImageAnatomy(Anatomy):
+class ZImageAnatomy(OneEncoder):
     """A ``ZImageTransformer2DModel`` and the pipelines of Z-Image around it."""
-
-    norm_eps: float = 1e-5
-    """What the norm before the text's door adds to the mean square."""
 
     def call(self, guidance: float) -> dict[str, Any]:
         """Return the scale as the pipeline counts it: 0 is no guidance, so it is one less than elsewhere."""
         return {"guidance_scale": max(guidance - 1, 0.0), "max_sequence_length": ROWS}
-
-    def heads(self, name: str, config: Mapping[str, Any]) -> int:
-        """Return the number of attention heads in a tensor's rows: keys and values can have fewer than queries."""
-        read = "n_kv_heads" if any(f".{part}." in name for part in ("to_k", "to_v")) else "n_heads"
-        return int(config.get(read) or 0) if self.has_heads(name) else 0
 
     def read_text(self, pipeline: Any, texts: Sequence[str]) -> Text:
         """Return the rows of the whole template; the mask leaves out what fills up shorter texts."""
@@ -94,8 +92,8 @@ class ZImage(TransformerFamily):
         "tokenizer": (),
     }
     lacks: ClassVar[Mapping[Capability, str]] = {
-        "cross-attention": "attention reads latents and text together, and its text rows change from block to block",
-        "clip-text": "the rows of a text are a causal language model's",
+        "cross-attention": JOINT,
+        "clip-text": LANGUAGE_MODEL,
     }
 
     def misfit(self, configs: Configs) -> str:
@@ -113,28 +111,22 @@ class ZImage(TransformerFamily):
             return f"its transformer has patches of {patches[0]} pixels and {patches[1]} frames, not of 2 and 1"
         if any(size % 2 for size in _latents(configs).size):
             return "its sample_size is odd, and each token is 2 x 2 latent pixels"
-        width, states = _width(transformer), int(configs["text_encoder"]["hidden_size"])
-        return "" if width == states else f"its transformer reads text {width} wide, its text encoder writes {states}"
+        return why_other_width(_width(transformer), int(configs["text_encoder"]["hidden_size"]))
 
     def anatomy(self, configs: Configs) -> Anatomy:
         """Return the parts of a model whose structure fits."""
         transformer = configs["transformer"]
-        width = _width(transformer)
-        return ZImageAnatomy(
-            family=self.name,
-            denoiser="transformer",
-            text_encoders=(TextEncoder("text_encoder", "tokenizer", width, "llm"),),
-            text_width=width,
-            latents=_latents(configs),
-            pipeline=self.pipelines[0],
-            predictions=("flow",),
+        return self.joined(
+            ZImageAnatomy,
+            _latents(configs),
+            _width(transformer),
+            ROWS,
             vae_keys=("shift_factor",),
             attention=("attention",),
             text_entry=("cap_embedder.1.weight",),
-            text_blocks=(TextBlock(("text_encoder",), ROWS, masked=True),),
-            lora_targets=("to_q", "to_k", "to_v", "to_out.0"),
-            hosts=_HOSTS,
+            hosts=hosts_in("layers", "attention", "feed_forward"),  # the refiners before them have none
             halves="positive-first",
+            head_keys=("n_heads", "n_kv_heads"),
             norm_eps=float(transformer.get("norm_eps", 1e-5)),
         )
 

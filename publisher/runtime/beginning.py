@@ -40,12 +40,17 @@ def levels(pipeline: DiffusionPipeline, call: Callable[[], object]) -> list[Leve
     with _changed(pipeline.scheduler, _rehearse), suppress(_Rehearsed):
         call()
     scheduler = pipeline.scheduler
-    if hasattr(scheduler, "scale_noise"):
+    if samples_flow(scheduler):
         return [(1 - float(sigma), float(sigma)) for sigma in scheduler.sigmas]
     timesteps = scheduler.timesteps.cpu()
     one, zero = torch.ones(len(timesteps), 1), torch.zeros(len(timesteps), 1)
     alphas, sigmas = scheduler.add_noise(one, zero, timesteps), scheduler.add_noise(zero, one, timesteps)
     return [*zip(alphas[:, 0].tolist(), sigmas[:, 0].tolist(), strict=True), (1.0, 0.0)]
+
+
+def samples_flow(scheduler: Any) -> bool:
+    """Tell whether a scheduler samples flow matching: by its own process, or as a solver that is told to."""
+    return hasattr(scheduler, "scale_noise") or bool(scheduler.config.get("use_flow_sigmas"))
 
 
 def _rehearse(_scheduler: Any, set_timesteps: Callable[..., None], *args: Any, **kwargs: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -62,8 +63,8 @@ def generate(
         if start:
             pixels = _from(pipeline, requests, start, call)
         else:
-            told = _told(len(requests))
-            pixels = pipeline(**call, latents=pipeline.anatomy.pack(noise), callback_on_step_end=told).images
+            told = _told(pipeline, len(requests))
+            pixels = pipeline(**call, latents=pipeline.anatomy.pack(noise), **told).images
     advance(len(requests) / (steps + 1))
     if not torch.isfinite(pixels).all():
         raise GenerateError("the model generated NaN or infinite values")
@@ -137,9 +138,9 @@ def _from(
     if start.begin.noised or skipped:  # the pipeline takes what it is given for noise, and scales it
         latents = latents / float(getattr(pipeline.scheduler, "init_noise_sigma", 1.0))
     placed = anatomy.pack(latents.to(device=pipeline.device, dtype=denoiser_of(pipeline).dtype))
-    told = _told(len(requests), blender(start, noise, path[first + 1 :], anatomy))
+    told = _told(pipeline, len(requests), blender(start, noise, path[first + 1 :], anatomy))
     with cut(pipeline, skipped):
-        images: torch.Tensor = pipeline(**call, latents=placed, callback_on_step_end=told).images
+        images: torch.Tensor = pipeline(**call, latents=placed, **told).images
     return images
 
 
@@ -159,11 +160,10 @@ def half_made(
 
     order, found = getattr(pipeline.scheduler, "order", 1), {}
 
-    def keep(pipeline: DiffusionPipeline, step: int, _t: object, tensors: dict[str, Any]) -> dict[str, Any]:
+    def keep(step: int, latents: torch.Tensor) -> None:
         done = (step + 1) // order
         if done in after and not (step + 1) % order:
-            found[done] = unpacked(pipeline.anatomy, tensors["latents"])
-        return {}
+            found[done] = unpacked(pipeline.anatomy, latents)
 
     generators = [torch.Generator().manual_seed(request.seed) for request in requests]
     noise = pipeline.anatomy.pack(_noise(pipeline, generators))
@@ -173,7 +173,7 @@ def half_made(
             latents=noise,
             generator=generators,
             output_type="latent",
-            callback_on_step_end=keep,
+            **_at_each_step(pipeline, keep),
         )
     return found
 
@@ -194,10 +194,10 @@ def inverted(pipeline: DiffusionPipeline, requests: Sequence[ImageRequest], late
     """
     from diffusers import DDIMInverseScheduler
 
-    from publisher.runtime.beginning import unpacked
+    from publisher.runtime.beginning import samples_flow, unpacked
 
     config = dict(pipeline.scheduler.config)
-    if hasattr(pipeline.scheduler, "scale_noise"):
+    if samples_flow(pipeline.scheduler):
         raise GenerateError("pictures are inverted by DDIM, and the model is sampled by flow matching")
     spacing = config.get("timestep_spacing", "leading")
     config["timestep_spacing"] = spacing if spacing in ("leading", "trailing") else "leading"
@@ -231,22 +231,55 @@ def _read(pipeline: DiffusionPipeline, text: Text) -> dict[str, torch.Tensor]:
 
 
 def _told(
-    images: int, change: Callable[[int, torch.Tensor], torch.Tensor] | None = None
-) -> Callable[..., dict[str, torch.Tensor]]:
-    """Tell open meters of each sampling step; decoding counts as one more.
+    pipeline: DiffusionPipeline, images: int, change: Callable[[int, torch.Tensor], torch.Tensor] | None = None
+) -> dict[str, Any]:
+    """Return the argument that tells open meters of each sampling step; decoding counts as one more.
 
     Args:
+        pipeline: that is going to be called.
         images: of the batch.
         change: returns other latents after a step; None: none changes.
     """
 
-    def tell(
-        pipeline: DiffusionPipeline, step: int, _t: object, tensors: dict[str, torch.Tensor]
-    ) -> dict[str, torch.Tensor]:
-        advance(images / (pipeline.num_timesteps + 1))
-        return {"latents": change(step, tensors["latents"])} if change else {}
+    def tell(step: int, latents: torch.Tensor) -> torch.Tensor | None:
+        advance(images / (len(pipeline.scheduler.timesteps) + 1))
+        return change(step, latents) if change else None
 
-    return tell
+    return _at_each_step(pipeline, tell)
+
+
+def _at_each_step(
+    pipeline: DiffusionPipeline, tell: Callable[[int, torch.Tensor], torch.Tensor | None]
+) -> dict[str, Any]:
+    """Return the argument by which a pipeline tells of each sampling step, and goes on with other latents.
+
+    Older pipelines, such as PixArt's, tell of whole steps of the sampler, and take nothing back: there the latents are
+    overwritten.
+
+    Args:
+        pipeline: that is going to be called.
+        tell: is given number and latents of a step; what it returns, if anything, takes their place.
+
+    Raises:
+        GenerateError: the pipeline tells nothing.
+    """
+    known = inspect.signature(type(pipeline).__call__).parameters
+
+    def told(_pipeline: object, step: int, _t: object, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        other = tell(step, tensors["latents"])
+        return {} if other is None else {"latents": other}
+
+    def told_before(step: int, _t: object, latents: torch.Tensor) -> None:
+        order = getattr(pipeline.scheduler, "order", 1)
+        other = tell(step * order + order - 1, latents)
+        if other is not None:
+            latents.copy_(other)
+
+    if "callback_on_step_end" in known:
+        return {"callback_on_step_end": told}
+    if "callback" in known:
+        return {"callback": told_before}
+    raise GenerateError(f"{type(pipeline).__name__} tells nothing of its sampling steps, so nothing can follow them")
 
 
 def _common(requests: Sequence[ImageRequest]) -> tuple[int, float, bool]:

@@ -21,6 +21,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from publisher.api import Begin
+from publisher.runtime.beginning import samples_flow
 from publisher.runtime.generate import GenerateError
 
 
@@ -63,7 +64,7 @@ def louder(scheduler: Any, begin: Begin) -> Louder:
     Raises:
         GenerateError: it samples flow matching, whose steps add no noise.
     """
-    if hasattr(scheduler, "scale_noise"):
+    if samples_flow(scheduler):
         raise GenerateError("noise is added in steps of DDPM's process, and the model is sampled by flow matching")
     found: Louder = Louder.from_config(scheduler.config)
     found.begin = begin

@@ -219,7 +219,10 @@ def learns_what_is_sampled(one: PluginUnderTest) -> None:
 
 
 def names_all_doors(one: PluginUnderTest) -> None:
-    """Demand that text enters by the layers that are named and by no other: cross-attention, or the text entry."""
+    """Demand that text enters by the layers that are named and by no other: cross-attention, or the text entry.
+
+    Where an edit can be folded into a layer before them, text enters by this layer, and they read what it writes.
+    """
     import torch
 
     pipeline = _pipeline(one)
@@ -242,16 +245,40 @@ def names_all_doors(one: PluginUnderTest) -> None:
                 f"with another text at {', '.join(given)} alone, the prediction is {difference:.1e} beside that of the "
                 "other text: text enters elsewhere too",
             )
+        if anatomy.text_fold:
+            _entries_read_the_fold(pipeline, x, other)
+
+
+def _entries_read_the_fold(pipeline: Any, x: Tensor, text: Text) -> None:
+    """Demand that each text entry reads what the layer before it writes, value for value."""
+    import torch
+
+    anatomy, network = pipeline.anatomy, denoiser_of(pipeline)
+    written: list[Tensor] = []
+    layer = anatomy.text_fold[0].removesuffix(".weight")
+    entries = tuple(name.removesuffix(".weight") for name in anatomy.text_entry)
+    given: dict[str, list[Tensor]] = {name: [] for name in entries}
+    handle = network.get_submodule(layer).register_forward_hook(lambda _module, _args, out: written.append(out))
+    try:
+        with _hooked(network, {name: _keeping(rows) for name, rows in given.items()}):
+            anatomy.predict(network, x, x.new_tensor([1.0]), text)
+    finally:
+        handle.remove()
+    other = [name for name, rows in given.items() if not (rows and torch.equal(rows[0], written[0]))]
+    demand(not other, f"{', '.join(other)} reads something else than {layer} writes")
 
 
 def doors_of(pipeline: Any) -> tuple[str, ...]:
     """Return the names of the denoiser's layers by which text enters: entries, or keys and values of cross-attention.
 
+    Where an edit can be folded into the layer before the entries, it is that one, and not they.
+
     Args:
         pipeline: that the program loaded.
     """
     anatomy = pipeline.anatomy
-    entries = tuple(name.removesuffix(".weight") for name in (*anatomy.text_entry, *anatomy.pooled_entry))
+    names = (*(anatomy.text_fold[:1] or anatomy.text_entry), *anatomy.pooled_entry)
+    entries = tuple(name.removesuffix(".weight") for name in names)
     ends = tuple(f".{anatomy.cross_attention}.{part}" for part in ("to_k", "to_v"))
     return entries or tuple(name for name, _ in denoiser_of(pipeline).named_modules() if name.endswith(ends))
 
@@ -262,14 +289,15 @@ def _recorded(pipeline: Any, x: Tensor, t: float, text: Text) -> tuple[Tensor, d
     given: dict[str, list[Tensor]] = {name: [] for name in doors_of(pipeline)}
     demand(given, "it names no layer by which text enters")
 
-    def keep(rows: list[Tensor]) -> Callable[[Any, tuple[Any, ...]], None]:
-        return lambda _module, args: rows.append(args[0])
-
-    with _hooked(network, {name: keep(rows) for name, rows in given.items()}):
+    with _hooked(network, {name: _keeping(rows) for name, rows in given.items()}):
         wanted = pipeline.anatomy.predict(network, x, x.new_tensor([t]), text)
     silent = sorted(name for name, rows in given.items() if not rows)
     demand(not silent, f"{', '.join(silent)} reads nothing when the denoiser runs")
     return wanted, given
+
+
+def _keeping(rows: list[Tensor]) -> Callable[[Any, tuple[Any, ...]], None]:
+    return lambda _module, args: rows.append(args[0])
 
 
 def _giving(rows: Sequence[Tensor]) -> Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]:

@@ -83,9 +83,10 @@ def test_the_edited_network_reads_a_text_as_the_old_one_reads_its_image(
     reader = PipelineReader(model, ctx.device, ctx.dtype)
     rows, pooled = entry_rows(tokenise(select(params, SCOPE).keeping(anatomy.negative or ""), reader.tokens), reader)
     assert (pooled is not None) == bool(anatomy.pooled_entry)
-    doors = {**dict.fromkeys(anatomy.text_entry, rows), **dict.fromkeys(anatomy.pooled_entry, pooled)}
-    maps = {name: solve(params, found, ctx, [name]) for name, found in doors.items() if found is not None}
-    assert set(ctx.written) == set(maps)
+    maps = dict.fromkeys(anatomy.text_entry, solve(params, rows, ctx, anatomy.text_entry))
+    if pooled is not None:
+        maps |= dict.fromkeys(anatomy.pooled_entry, solve(params, pooled, ctx, anatomy.pooled_entry))
+    assert set(ctx.written) == {*(anatomy.text_fold or anatomy.text_entry), *anatomy.pooled_entry}
     old, moved, new = denoiser(model, {}), denoiser(model, {}), denoiser(model, ctx.written)
     for name, edit in maps.items():
         moved.get_submodule(name.removesuffix(".weight")).register_forward_pre_hook(

@@ -6,7 +6,7 @@ from erase_cases import edited, random_rows, random_weights, worst
 from erase_naive import uce_layer
 from torch import Tensor
 
-from publisher_erase.uce import LowRank, Rows, dual_map, edit_map, edit_weight, primal_map
+from publisher_erase.uce import LowRank, Rows, dual_map, edit_map, edit_weight, edit_writer, primal_map
 
 
 def f64(*rows: list[float]) -> Tensor:
@@ -132,3 +132,16 @@ def test_the_same_rows_give_the_same_bytes() -> None:
 def test_the_identity_map_changes_nothing() -> None:
     weight = random_weights(6)[0]
     assert torch.equal(edit_weight(weight, LowRank.identity(6, weight).factors()), weight)
+
+
+@pytest.mark.parametrize("k", [1, 5], ids=["two factors", "their product"])
+def test_the_layer_before_writes_the_mapped_rows_once_weight_and_bias_are_edited(k: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    w, b, x, u, v = (
+        torch.randn(*shape, dtype=torch.float64, generator=generator)
+        for shape in ((6, 4), (6,), (3, 4), (6, k), (k, 6))
+    )
+    edit = LowRank(u, v)
+    assert len(edit.factors()) == (2 if k == 1 else 1)
+    found = x @ edit_writer(w, edit.factors()).T + edit_writer(b, edit.factors())
+    torch.testing.assert_close(found, edit.rows(x @ w.T + b))

@@ -45,6 +45,21 @@ def test_heads_are_counted_in_double_and_single_blocks(family: str, tiny_family:
     }
 
 
+@pytest.mark.parametrize("family", ["pixart"])
+def test_heads_of_both_attentions_are_counted_where_text_is_read_by_a_second_one(
+    family: str, tiny_family: Callable[[str], Path]
+) -> None:
+    other = open_model(tiny_family(family))
+    headed = {name: one for name, one in candidates(parse(granularity="head"), other).items() if one.rows}
+    config = other.config("transformer")
+    heads = {
+        "attn1": config["num_attention_heads"],
+        "attn2": config.get("num_cross_attention_heads") or config["num_attention_heads"],
+    }
+    assert {name.split(".")[2]: len(one.units()) for name, one in headed.items()} == heads
+    assert {name.split(".")[3] for name in headed} == {"to_q", "to_k", "to_v"}
+
+
 def test_fixed_positions_and_tensors_of_one_axis_are_no_candidates(model: Model) -> None:
     found, flat = candidates(parse(), model), [i for i in model.tensors("transformer").values() if len(i.shape) == 1]
     assert "pos_embed.pos_embed" not in found

@@ -9,6 +9,7 @@ from pathlib import Path
 from publisher.testing.tiny import save_tiny_model
 from support.tiny_flux import save_tiny_chroma, save_tiny_flux
 from support.tiny_lumina_2 import save_tiny_lumina_2
+from support.tiny_pixart import save_tiny_pixart
 from support.tiny_qwen_image import save_tiny_qwen_image
 from support.tiny_sd3 import save_tiny_sd3
 from support.tiny_sdxl import save_tiny_sdxl
@@ -26,6 +27,7 @@ TINY: Mapping[str, Callable[[Path], Path]] = {
     "chroma": save_tiny_chroma,
     "flux-1": save_tiny_flux,
     "lumina-2": save_tiny_lumina_2,
+    "pixart": save_tiny_pixart,
     "qwen-image": save_tiny_qwen_image,
     "stable-diffusion-1": save_tiny_model,
     "stable-diffusion-2": save_tiny_sd2,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from support.tiny_parts import autoencoder, save
 from support.tiny_text import clip_config, clip_tokenizer, t5_encoder, t5_tokenizer
 
 SHAPE = {
@@ -19,6 +18,7 @@ SHAPE = {
     "joint_attention_dim": 32,
     "axes_dims_rope": (2, 2, 4),
 }
+SCALED = {"scaling_factor": 0.36, "shift_factor": 0.12}
 
 
 def save_tiny_flux(target: Path, *, distilled: bool = True) -> Path:
@@ -37,13 +37,13 @@ def save_tiny_flux(target: Path, *, distilled: bool = True) -> Path:
     pipeline = FluxPipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0 if distilled else 1.0, use_dynamic_shifting=distilled),
-        vae=_autoencoder(),
+        vae=autoencoder(**SCALED),
         text_encoder=CLIPTextModel(clip_config(tokenizer)),
         tokenizer=tokenizer,
         text_encoder_2=t5_encoder(),
         tokenizer_2=t5_tokenizer(),
     )
-    return _saved(pipeline, target)
+    return save(pipeline, target, sample_size=8)
 
 
 def save_tiny_chroma(target: Path) -> Path:
@@ -56,33 +56,8 @@ def save_tiny_chroma(target: Path) -> Path:
             **SHAPE, approximator_num_channels=16, approximator_hidden_dim=16, approximator_layers=1
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=_autoencoder(),
+        vae=autoencoder(**SCALED),
         text_encoder=t5_encoder(),
         tokenizer=t5_tokenizer(),
     )
-    return _saved(pipeline, target)
-
-
-def _autoencoder() -> Any:
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
-        block_out_channels=(8, 8, 8),
-        norm_num_groups=4,
-        layers_per_block=1,
-        latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        scaling_factor=0.36,
-        shift_factor=0.12,
-    )
-
-
-def _saved(pipeline: Any, target: Path) -> Path:
-    """Save a pipeline whose images are smaller than those of the published models."""
-    pipeline.save_pretrained(target)
-    config = target / "transformer" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"sample_size": 8}))
-    return target
+    return save(pipeline, target, sample_size=8)

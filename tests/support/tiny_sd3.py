@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from support.tiny_parts import autoencoder, save
 from support.tiny_text import clip_config, clip_tokenizer, t5_encoder, t5_tokenizer
 
 
@@ -18,7 +19,6 @@ def save_tiny_sd3(target: Path, *, t5: bool = True, dual: tuple[int, ...] = ()) 
         dual: numbers of the blocks with a second attention of the image to itself, as 3.5 medium has them.
     """
     from diffusers import (
-        AutoencoderKL,
         FlowMatchEulerDiscreteScheduler,
         SD3Transformer2DModel,
         StableDiffusion3Pipeline,
@@ -42,17 +42,7 @@ def save_tiny_sd3(target: Path, *, t5: bool = True, dual: tuple[int, ...] = ()) 
         dual_attention_layers=dual,
         qk_norm="rms_norm" if dual else None,
     )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8),
-        norm_num_groups=4,
-        layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        scaling_factor=1.5,
-        shift_factor=0.06,
-    )
+    vae = autoencoder(scaling_factor=1.5, shift_factor=0.06)
     pipeline = StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
@@ -64,5 +54,4 @@ def save_tiny_sd3(target: Path, *, t5: bool = True, dual: tuple[int, ...] = ()) 
         text_encoder_3=t5_encoder() if t5 else None,
         tokenizer_3=t5_tokenizer(512) if t5 else None,
     )
-    pipeline.save_pretrained(target)
-    return target
+    return save(pipeline, target)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from support.tiny_qwen_image import byte_tokenizer, set_sample_size
+from support.tiny_language import byte_tokenizer, language_model
+from support.tiny_parts import autoencoder, save
 
 
 def save_tiny_z_image(target: Path) -> Path:
@@ -15,24 +16,12 @@ def save_tiny_z_image(target: Path) -> Path:
     Args:
         target: a folder that is not there yet.
     """
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
     from transformers import Qwen3Config, Qwen3Model
 
     torch.manual_seed(0)
     tokenizer = byte_tokenizer()
-    text = Qwen3Config(
-        hidden_size=16,
-        intermediate_size=16,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        num_hidden_layers=2,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=512,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    text = Qwen3Config(**language_model(tokenizer, bos_token_id=None, head_dim=8))
     transformer = ZImageTransformer2DModel(
         in_channels=4,
         dim=32,
@@ -47,17 +36,7 @@ def save_tiny_z_image(target: Path) -> Path:
     for name, parameter in transformer.named_parameters():
         if name.endswith("pad_token"):
             torch.nn.init.normal_(parameter)
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8),
-        norm_num_groups=4,
-        layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        scaling_factor=1.5,
-        shift_factor=0.06,
-    )
+    vae = autoencoder(scaling_factor=1.5, shift_factor=0.06)
     pipeline = ZImagePipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
@@ -65,6 +44,4 @@ def save_tiny_z_image(target: Path) -> Path:
         text_encoder=Qwen3Model(text),
         tokenizer=tokenizer,
     )
-    pipeline.save_pretrained(target)
-    set_sample_size(target, 8)
-    return target
+    return save(pipeline, target, sample_size=8)

@@ -19,8 +19,8 @@ class CopyAttentionParams(Params):
 
     which: Literal["cross", "self", "both"] = "both"
     """Tensors where text enters (cross-attention, ``attn2`` of Stable Diffusion: all that MIMA and UCE change; the text
-    entry of models without it, and the pooled vector's), of all other attention (``attn1``), or both (all that IMMA
-    changes)."""
+    entry of other models, the layer it is folded into, and the pooled vector's), of all other attention (``attn1``), or
+    both (all that IMMA changes)."""
 
 
 class CopyAttention(WeightAttack[CopyAttentionParams]):
@@ -47,7 +47,8 @@ class CopyAttention(WeightAttack[CopyAttentionParams]):
         """Return the base model's, if it is one of the chosen attention."""
         if component != anatomy.denoiser:
             return hardened
-        cross = name in (*anatomy.text_entry, *anatomy.pooled_entry) or f".{anatomy.cross_attention}." in name
+        doors = (*anatomy.text_fold, *anatomy.text_entry, *anatomy.pooled_entry)
+        cross = name in doors or f".{anatomy.cross_attention}." in name
         others = any(f".{layer}." in name for layer in anatomy.attention)
         wanted = {"cross": cross, "self": others, "both": cross or others}
         return base if wanted[params.which] else hardened

@@ -21,7 +21,7 @@ from publisher.api import (
     TensorFile,
 )
 from publisher.api.concepts import Concept
-from publisher.api.families import denoiser_of
+from publisher.api.families import Anatomy, denoiser_of
 from publisher.errors import ModelError
 from publisher.evaluate.context import ModelUnderTest, Unmeasured
 from publisher.evaluate.finetune.data import AttackerImages
@@ -332,6 +332,8 @@ def text_weights(pipeline: Any) -> tuple[torch.Tensor, ...]:
         ModelError: text enters in another way.
     """
     anatomy, network = pipeline.anatomy, denoiser_of(pipeline)
+    if type(anatomy).enter is not Anatomy.enter:
+        raise ModelError("text goes through a norm or a projection before its matrices", where=anatomy.denoiser)
     weights = dict(network.named_parameters())
     names = [
         name
