@@ -32,10 +32,11 @@ def publisher_register_families() -> Sequence[type[ModelFamily]]:
     from publisher.builtin.lumina_2 import Lumina2
     from publisher.builtin.pixart import PixArt
     from publisher.builtin.qwen_image import QwenImage
+    from publisher.builtin.sana import Sana
     from publisher.builtin.stable_diffusion_3 import StableDiffusion3
     from publisher.builtin.z_image import ZImage
 
-    return (*FAMILIES, StableDiffusion3, Flux1, Chroma, QwenImage, ZImage, Lumina2, PixArt)
+    return (*FAMILIES, StableDiffusion3, Flux1, Chroma, QwenImage, ZImage, Lumina2, PixArt, Sana)
 
 
 @hookimpl

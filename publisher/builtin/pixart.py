@@ -109,7 +109,7 @@ class PixArt(TransformerFamily):
     lacks: ClassVar[Mapping[Capability, str]] = {"clip-text": "the rows of a text are T5's"}
 
     def require_scheduler(self, configs: Configs) -> None:
-        """Accept any, as of a U-Net: what is trained on is asked when something is to be trained."""
+        """Take any, as of a U-Net: what is trained on is asked when something is to be trained."""
 
     def misfit(self, configs: Configs) -> str:
         """Return which sizes or options are not of this family, in one sentence; empty if all fit."""

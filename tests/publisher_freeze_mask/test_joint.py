@@ -45,7 +45,7 @@ def test_heads_are_counted_in_double_and_single_blocks(family: str, tiny_family:
     }
 
 
-@pytest.mark.parametrize("family", ["pixart"])
+@pytest.mark.parametrize("family", ["pixart", "sana"])
 def test_heads_of_both_attentions_are_counted_where_text_is_read_by_a_second_one(
     family: str, tiny_family: Callable[[str], Path]
 ) -> None:

@@ -14,7 +14,7 @@ from publisher.testing.tiny import open_model
 from publisher_immunize.params import ImmunizeParams
 from publisher_immunize.step import Immunize
 
-FAMILIES = ("pixart",)
+FAMILIES = ("pixart", "sana")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

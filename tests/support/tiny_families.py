@@ -11,6 +11,7 @@ from support.tiny_flux import save_tiny_chroma, save_tiny_flux
 from support.tiny_lumina_2 import save_tiny_lumina_2
 from support.tiny_pixart import save_tiny_pixart
 from support.tiny_qwen_image import save_tiny_qwen_image
+from support.tiny_sana import save_tiny_sana
 from support.tiny_sd3 import save_tiny_sd3
 from support.tiny_sdxl import save_tiny_sdxl
 from support.tiny_z_image import save_tiny_z_image
@@ -29,6 +30,7 @@ TINY: Mapping[str, Callable[[Path], Path]] = {
     "lumina-2": save_tiny_lumina_2,
     "pixart": save_tiny_pixart,
     "qwen-image": save_tiny_qwen_image,
+    "sana": save_tiny_sana,
     "stable-diffusion-1": save_tiny_model,
     "stable-diffusion-2": save_tiny_sd2,
     "stable-diffusion-3": save_tiny_sd3,

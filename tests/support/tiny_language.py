@@ -32,12 +32,12 @@ def gemma_tokenizer() -> GemmaTokenizer:
     return GemmaTokenizer(vocab={piece: number for number, piece in enumerate(pieces)}, merges=[], add_bos_token=True)
 
 
-def gemma(tokenizer: GemmaTokenizer) -> Any:
-    """Return a Gemma 2 of two layers, 16 wide, with random weights."""
+def gemma(tokenizer: GemmaTokenizer, layers: int = 2) -> Any:
+    """Return a Gemma 2 that is 16 wide, with random weights."""
     from transformers import Gemma2Config, Gemma2Model
 
-    more = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 512, "max_position_embeddings": 1024}
-    return Gemma2Model(Gemma2Config(**language_model(tokenizer, **more)))
+    more = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 512, "max_position_embeddings": 2048}
+    return Gemma2Model(Gemma2Config(**language_model(tokenizer, num_hidden_layers=layers, **more)))
 
 
 def language_model(tokenizer: Any, **more: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from publisher.api.families import Anatomy, Prediction
@@ -17,6 +18,8 @@ PREDICTIONS: Mapping[str, Prediction] = {"epsilon": "epsilon", "v_prediction": "
 """``prediction_type`` of a scheduler of DDPM -> what its denoiser predicts."""
 FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 """Classes of diffusers that sample flow matching. Their configurations have no ``prediction_type``: it is velocity."""
+FLOW_SOLVERS = ("DPMSolverMultistepScheduler",)
+"""Classes that sample flow matching if their configurations say both ``flow_prediction`` and ``use_flow_sigmas``."""
 _Betas = dict[str, float | str]
 _NARROW: _Betas = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear"}
 _WIDE: _Betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "linear"}
@@ -82,6 +85,8 @@ def read_process(scheduler: str, config: Mapping[str, Any]) -> NoiseProcess:
     """
     if scheduler in FLOW_SCHEDULERS:
         return _flow(scheduler, config)
+    if _solves_flow(scheduler, config):
+        return _solved_flow(scheduler, config)
     if scheduler not in SCHEDULERS:
         raise _unknown(f"the noise process of {scheduler or 'a scheduler without a class'} is not known")
     for key, plain in _OTHER_MEANING.items():
@@ -106,16 +111,30 @@ def _flow(scheduler: str, config: Mapping[str, Any]) -> NoiseProcess:
     return NoiseProcess("flow", int(config.get("num_train_timesteps", 1000)), shift=shift)
 
 
-def require_flow(scheduler: str | None) -> None:
+def _solves_flow(scheduler: str | None, config: Mapping[str, Any]) -> bool:
+    """Return whether a solver of another process is told to sample flow matching, by both keys that say so."""
+    said = config.get("prediction_type") == "flow_prediction" and bool(config.get("use_flow_sigmas"))
+    return scheduler in FLOW_SOLVERS and said
+
+
+def _solved_flow(scheduler: str, config: Mapping[str, Any]) -> NoiseProcess:
+    if config.get("use_dynamic_shifting"):
+        raise _unknown(f"use_dynamic_shifting makes another noise process of {scheduler}")
+    shift = float(config.get("flow_shift", 1.0))
+    return NoiseProcess("flow", int(config.get("num_train_timesteps", 1000)), shift=shift)
+
+
+def require_flow(scheduler: str | None, config: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Refuse a scheduler that does not sample flow matching, with which the model would generate noise.
 
     Args:
         scheduler: its class, as ``model_index.json`` names it; None: there is none.
+        config: ``scheduler_config.json``, where a family's models may have one of :data:`FLOW_SOLVERS`.
 
     Raises:
         ModelError: it is another one, or missing.
     """
-    if scheduler not in FLOW_SCHEDULERS:
+    if scheduler not in FLOW_SCHEDULERS and not _solves_flow(scheduler, config):
         raise ModelError(
             f"the scheduler is {scheduler or 'missing'}, and models of this family are sampled by flow matching "
             f"({' or '.join(FLOW_SCHEDULERS)})",
