@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from publisher.api import Anatomy, ImageRequest, TextBlock
+from publisher.api import Anatomy, Begin, ImageRequest, TextBlock
+from publisher.api.diffusion.starting import Start
 from publisher.api.families import Configs
 from publisher.builtin.attacks.weights import CopyAttention, CopyAttentionParams
 from publisher.builtin.pixart import PixArt
 from publisher.evaluate.searching.target import text_weights
 from publisher.model.folder import read_configs
-from publisher.runtime.generate import generate
+from publisher.runtime.generate import generate, half_made
 from publisher.runtime.meter import Meter
 from publisher.runtime.pipelines import load
 from publisher.testing.of_families import BY_WEIGHTS
@@ -126,6 +127,24 @@ def test_each_sampling_step_is_told_though_the_pipeline_has_an_older_argument(
         asked = [ImageRequest(concept="", prompt="A Dog", seed=n, steps=3, guidance=1.0) for n in range(4)]
         generate(pipeline, asked)
     assert told[:4] == [0, 1, 2, 3]  # a step of four images is as much as an image: there are three, and the decoding
+
+
+def test_latents_are_read_and_overwritten_at_each_step_by_the_older_argument_too(
+    tiny_family: Callable[[str], Path],
+) -> None:
+    folder = tiny_family("pixart")
+    pipeline = load(folder, anatomy(read_configs(folder)), torch.device("cpu"), torch.float32)
+    asked = [ImageRequest(concept="", prompt="a dog", seed=1, steps=3, guidance=1.0)]
+    made = half_made(pipeline, asked, {1, 3})
+    with torch.no_grad():
+        pixels = pipeline.vae.decode(made[3] / pipeline.vae.config.scaling_factor).sample
+    assert torch.equal((pixels / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8), generate(pipeline, asked))
+    mask = torch.ones(1, 1, 8, 8)
+    start = Start(Begin(skipped=1), torch.full((1, 4, 8, 8), 0.5), mask)
+    kept = generate(pipeline, asked, start=start)
+    with torch.no_grad():
+        wanted = pipeline.vae.decode(start.latents / pipeline.vae.config.scaling_factor).sample
+    assert torch.equal(kept, (wanted / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8))
 
 
 def test_tokens_are_those_of_small_letters_as_the_rows_are(tiny_family: Callable[[str], Path]) -> None:

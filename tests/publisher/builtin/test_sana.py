@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from publisher.api import Anatomy, ModelError, TextBlock
+from publisher.api import Anatomy, ImageRequest, ModelError, TextBlock
 from publisher.api.diffusion.latents import encode_images
 from publisher.api.diffusion.process import read_process
 from publisher.api.families import Configs
 from publisher.builtin.sana import Sana
 from publisher.model.folder import read_configs
+from publisher.runtime.generate import GenerateError, inverted, levels_of
 from publisher.runtime.pipelines import load
 
 
@@ -111,6 +112,16 @@ def test_images_are_encoded_as_the_pipeline_decodes_them(folder: Path) -> None:
     with torch.no_grad():
         wanted = pipeline.vae.encode(image * 2 - 1).latent
     assert torch.allclose(encode_images(pipeline.vae, image) / 0.41, wanted, atol=1e-5)
+
+
+def test_its_solver_is_known_to_sample_flow_matching_where_sampling_begins_later(folder: Path) -> None:
+    pipeline = load(folder, anatomy(read_configs(folder)), torch.device("cpu"), torch.float32)
+    asked = [ImageRequest(concept="", prompt="a dog", seed=1, steps=3, guidance=1.0)]
+    levels = levels_of(pipeline, asked)
+    assert [alpha + sigma for alpha, sigma in levels] == pytest.approx([1.0] * 4)
+    assert levels[1][1] == pytest.approx(3 * (2 / 3) / (1 + 2 * (2 / 3)), abs=1e-2)
+    with pytest.raises(GenerateError, match="the model is sampled by flow matching"):
+        inverted(pipeline, asked, torch.zeros(1, 4, 8, 8))
 
 
 def test_each_attention_has_its_own_number_of_heads(folder: Path) -> None:
