@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from publisher.api import Concept, ModelError, ModelInfo, Scope, TensorInfo, UsageError, cross_attention
 from publisher.api.diffusion.process import require_trainable
 from publisher_erase.params import EraseParams
-from publisher_erase.presets import is_untried
+from publisher_erase.presets import derives, is_untried
 
 PROJECTIONS = ("to_k", "to_v")
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -231,7 +231,7 @@ def find_trained(params: EraseParams, model: ModelInfo, doors: Sequence[str]) ->
                 where=anatomy.denoiser,
                 hint="Take parts: full, or kv, which are the weights by which text enters.",
             )
-        names = anatomy.projections(tensors, (anatomy.cross_attention,))
+        names = sorted({*anatomy.projections(tensors, (anatomy.cross_attention,)), *anatomy.text_fold})
     else:
         names = sorted(set(tensors) - set(anatomy.constants))
     for name in names:
@@ -265,10 +265,10 @@ def require_guidance(model: ModelInfo, params: EraseParams) -> None:
             hint=instead,
         )
     kinds = params.robust.attack.kinds if params.robust else ()
-    if "derived" in kinds and not model.anatomy.cross_attention:
+    if "derived" in kinds and not derives(model.anatomy):
         raise ModelError(
-            f"the attacker 'derived' is a closed form on keys and values of cross-attention, and the family "
-            f"{model.anatomy.family} has none",
+            f"the attacker 'derived' is a closed form on keys and values of cross-attention that read what the text "
+            f"encoders write, and the family {model.anatomy.family} has none",
             where=model.anatomy.denoiser,
             hint="Take kinds: [states].",
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from publisher.api import ModelInfo
+from publisher.api import Anatomy, ModelInfo
 from publisher.api.presets import preset_of
 from publisher_erase.params import EraseParams, RobustParams, SurgicalParams
 
@@ -33,9 +33,14 @@ def resolve_training(params: EraseParams, model: ModelInfo) -> EraseParams:
     given = params.training or plain
     key = (params.method, preset_of("auto", model))
     values: dict[str, Any] = {"steps": STEPS[key], "lr": RATES[key][given.parts]}
-    if isinstance(given, RobustParams) and not model.anatomy.cross_attention:
+    if isinstance(given, RobustParams) and not derives(model.anatomy):
         values["attack"] = {"kinds": ["states"]}
     return params.filled({"preserve_scale": PRESERVE_SCALE, params.method: given.filled(values).as_json()})
+
+
+def derives(anatomy: Anatomy) -> bool:
+    """Tell whether keys and values read the text as its encoders write it, so that rows can be derived from them."""
+    return bool(anatomy.cross_attention) and anatomy.entry_width is None
 
 
 def is_untried(model: ModelInfo) -> bool:

@@ -234,3 +234,14 @@ def test_padding_counts_as_its_mean_and_a_causal_start_not_at_all() -> None:
     old, new, weights = pair_block(concept_rows, target_rows, ((0, 1, 2, 9), (0, 1, 3, 9)), causal=True)
     assert (old[:, 0].tolist(), new[:, 0].tolist(), weights.tolist()) == ([2, 3, 4.5], [12, 13, 14.5], [1, 1, 2])
     assert len(pair_block(concept_rows, target_rows, ((0, 1, 2, 9), (0, 1, 3, 9)), causal=False)[0]) == 5
+
+
+def test_rows_are_derived_from_keys_and_values_only_where_these_read_the_encoders_own(models: dict[str, Model]) -> None:
+    """PixArt's and Sana's read a projection. A training of cross-attention moves the folded layer too."""
+    robust = EraseParams.parse({"method": "robust", "robust": {"parts": "cross-attention"}})
+    for kind in ("pixart", "sana"):
+        decided = Erase().decide(robust.model_copy(update={"targets": TO_PIZZA}), SCOPE, models[kind])
+        assert decided.robust is not None
+        assert decided.robust.attack.kinds == ("states",)
+        (names,) = Erase().plan(decided, SCOPE, models[kind]).changes.values()
+        assert set(models[kind].anatomy.text_fold) < set(names)

@@ -140,7 +140,7 @@ def test_latents_are_read_and_overwritten_at_each_step_by_the_older_argument_too
         pixels = pipeline.vae.decode(made[3] / pipeline.vae.config.scaling_factor).sample
     assert torch.equal((pixels / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8), generate(pipeline, asked))
     mask = torch.ones(1, 1, 8, 8)
-    start = Start(Begin(skipped=1), torch.full((1, 4, 8, 8), 0.5), mask)
+    start = Start(Begin(skipped=0), torch.full((1, 4, 8, 8), 0.5), mask)
     kept = generate(pipeline, asked, start=start)
     with torch.no_grad():
         wanted = pipeline.vae.decode(start.latents / pipeline.vae.config.scaling_factor).sample
