@@ -83,4 +83,5 @@ $(READY): pyproject.toml constraints.txt
 	@echo 'Setting up .venv once: Python packages, torch the largest of them. This takes some minutes.'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m compileall -q publisher plugins
 	@touch $@
