@@ -143,10 +143,10 @@ def erasure(network: Any, method: str, *, fewest: bool) -> tuple[Erasure, Counte
         a_row = (time.process_time() - began) / 48
         drawn = params.pool * params.denoising_steps * 5 // 2 + KEPT * params.kept_steps * 2
         if isinstance(params, RobustParams):
-            drawn += params.images * (params.kept_steps * 2 + params.copies * 2)
+            drawn += params.images * (params.kept_steps * 2 + params.copies)
         before, asked = drawn * a_row, drawn
     latents = torch.randn(8, *rows.x.shape[1:], generator=samples)
-    pictures = Pictures(latents, rows, rows.x) if method == "robust" else None
+    pictures = Pictures(latents, rows) if method == "robust" else None
     data = ErasureData((ConceptRows("concept", states, rows, rows, pictures),), states, rows, Text(states.states[:1]))
     doors = [name for name, _ in network.named_parameters() if ".attn2.to_k." in name or ".attn2.to_v." in name]
     names = doors if params.parts == "kv" else [name for name, _ in network.named_parameters()]
@@ -207,7 +207,7 @@ def main(argv: Sequence[str]) -> None:
         print(f"| ESD-x, its loop | 0 | {seconds:.3f} | {esd.rows / (steps + 1):.1f} | {peak:.0f} |", flush=True)
     for method in ("surgical", "robust"):
         made, denoiser, before, asked = erasure(network_of(options.shapes), method, fewest=fewest)
-        done = iter(range(1, 10**6))
+        done = iter(range(10**6))
 
         def step(made: Erasure = made, done: Any = done) -> None:
             number = next(done)

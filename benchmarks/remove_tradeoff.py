@@ -80,8 +80,9 @@ def scope(targets: dict[str, str]) -> Scope:
 class Bench:
     """The embedded model as it was and as a method left it, asked and attacked alike."""
 
-    def __init__(self, targets: dict[str, str], weights: dict[str, Tensor], steps: int) -> None:
+    def __init__(self, targets: dict[str, str], weights: dict[str, Tensor], steps: int, last: int = LOOKS[-1]) -> None:
         self.targets, self.steps = targets, steps
+        self.looks = tuple(look for look in LOOKS if look <= last)
         self.base, self.hardened = load_pipeline(), load_pipeline()
         with torch.no_grad():
             for name, weight in weights.items():
@@ -162,8 +163,8 @@ class Bench:
                 start = name if own else kept[int(torch.randint(len(kept), (1,), generator=generator))]
                 states = read(pipeline, [caption(start, None)]).clone().requires_grad_()
                 adam = torch.optim.Adam([states], lr=lr)
-                for step in range(LOOKS[-1] + 1):
-                    if step in LOOKS:
+                for step in range(self.looks[-1] + 1):
+                    if step in self.looks:
                         found.append(self.shown(pipeline, states.detach().expand(12, -1, -1), name)[0])
                     rows = torch.randint(len(latents), (batch,), generator=generator)
                     noise, t = noising.sample(latents[rows], generator)
@@ -172,7 +173,7 @@ class Bench:
                     predicted = pipeline.anatomy.predict(pipeline.unet, x, t, text)
                     (states.grad,) = torch.autograd.grad((predicted - noise).square().mean(), [states])
                     adam.step()
-                print(f"{name}: {label}, {which}: hits of 12 after {LOOKS} steps: {found}", flush=True)
+                print(f"{name}: {label}, {which}: hits of 12 after {self.looks} steps: {found}", flush=True)
 
     def trained(self, models: Sequence[str], attack: Any, looks: Sequence[int], word: str, label: str) -> None:
         """An attack by training of the product, with two seeds; hits after ``looks`` steps."""
@@ -293,13 +294,16 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the step (0)")
     parser.add_argument("--steps", type=int, default=8, help="DDIM steps (8)")
     parser.add_argument("--attacks", default="", help=f"comma-separated, of {', '.join(ATTACKS)}; all: all of them")
+    parser.add_argument("--only-attacks", action="store_true", help="do not ask first")
+    parser.add_argument("--looks", type=int, default=200, help="last step at which an inversion is looked at (200)")
     parser.add_argument("--models", default="hardened", help="comma-separated: which are attacked (hardened)")
     parser.add_argument("--keep", type=Path, help="file for the weights; read instead of erasing if it is there")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     targets = json.loads(options.targets)
-    bench = Bench(targets, weights_of(options, targets), options.steps)
-    bench.asked()
+    bench = Bench(targets, weights_of(options, targets), options.steps, options.looks)
+    if not options.only_attacks:
+        bench.asked()
     names = list(ATTACKS) if options.attacks == "all" else [name for name in options.attacks.split(",") if name]
     for name in names:
         began = time.process_time()

@@ -67,7 +67,7 @@ class InnerParams(Params):
     """Number of searches for each concept and attacker, each from another kept prompt."""
     steps: int = Field(default=20, ge=1, le=10_000)
     """Steps of Adam of each search."""
-    lr: float = Field(default=0.05, gt=0, le=10)
+    lr: float = Field(default=0.1, gt=0, le=10)
     """Learning rate of a search, in units of the root mean square of what it moves."""
     batch: int = Field(default=4, ge=1, le=64)
     """Noisy images of each step of a search."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from publisher.api import StepContext, UsageError
+from publisher.api import StepContext
 from publisher.api.choosing import spread
 from publisher.api.diffusion.checkpoints import Checkpoints
 from publisher.api.diffusion.denoiser import Denoiser
@@ -35,8 +35,6 @@ from publisher_erase.plan import Selection, find_projections
 from publisher_erase.trajectories import FrozenModel
 
 HINT = "Lower lr. In float16, run in bfloat16 or float32."
-RECOGNISED = 0.75
-"""Least share of a concept's pictures that the frozen model has to tell from the alternative's."""
 LOSS_SCALE = {torch.float16: 1024.0}
 TAIL = 10
 """Numbers of the report are means over the last of so many parts of the steps."""
@@ -67,7 +65,7 @@ def train_erasure(
 
     Raises:
         ModelError: a part cannot be loaded, or the model says NaN before it is trained.
-        UsageError: a text is too long, the model does not draw a concept, or the losses diverge.
+        UsageError: a text is too long, or the losses diverge.
         ValueError: the method trains nothing, or its parameters are not decided.
     """
     training = params.training
@@ -150,22 +148,9 @@ def _drawn(
         pictures = None
         if isinstance(params, RobustParams):
             pictures = frozen.pictures(concept.id, pairs, params.images, params.copies, short)
-            _require_drawn(ctx, concept.name, pictures.recognised())
         own = frozen.text([text for text, _ in pairs])
         concepts.append(ConceptRows(concept.id, own, type(held).join(parts), held, pictures))
     return ErasureData(tuple(concepts), frozen.text(keep), frozen.kept(keep, short), frozen.text([frozen.empty]))
-
-
-def _require_drawn(ctx: StepContext, name: str, share: float) -> None:
-    ctx.record(f"{name}: pictures that the model itself tells from the alternative", share)
-    if share < RECOGNISED:
-        raise UsageError(
-            f"the model does not draw {name!r} from its prompts: it tells {share:.0%} of its own pictures of them from "
-            f"the alternative, and {RECOGNISED:.0%} are needed",
-            where="erase",
-            hint="There is nothing that attackers could be trained on. Write prompts that the model draws, or take "
-            "method: surgical or uce.",
-        )
 
 
 def _attackers(

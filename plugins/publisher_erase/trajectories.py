@@ -6,7 +6,7 @@ folder one by one: a run that was stopped goes on with the next, to the same byt
 
     rows of a concept       x, t on a trajectory of c or of a;     eps_0(x, a) and eps_0(x, 0)
     rows of a kept prompt   x, t on a trajectory of k;             eps_0(x, k) and eps_0(x, 0)
-    noisy pictures          z_t, t of a picture that c gives;      eps_0(z_t, t, a) and eps_0(z_t, t, c)
+    noisy pictures          z_t, t of a picture that c gives;      eps_0(z_t, t, a), and the noise
 
 Samples: the noise of each batch of trajectories, and noise and timesteps of each batch of pictures, from a generator of
 the batch's own name.
@@ -46,7 +46,7 @@ class FrozenRows:
     wanted: Tensor
     """Frozen predictions ``(n, c, h, w)`` that the prompt is to give: for the alternative, or for the kept prompt."""
     other: Tensor
-    """Frozen predictions ``(n, c, h, w)`` for the empty prompt; of noisy pictures, for the concept's prompt."""
+    """Frozen predictions ``(n, c, h, w)`` for the empty prompt; of noisy pictures, what the model was made to say."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -76,21 +76,6 @@ class Pictures:
     """Latents ``(n, c, h, w)``."""
     noisy: FrozenRows
     """Noisy copies, picture by picture."""
-    noise: Tensor
-    """What the model was trained to say of each copy, of the shape of ``noisy.x``."""
-
-    def recognised(self) -> float:
-        """Return the share of pictures that the frozen model reads better with the concept's prompt than the other's.
-
-        A diffusion classifier (arXiv 2303.16203) of two prompts: errors of the copies are summed for each picture.
-        Where the prompt does not steer what is drawn, it is about a half.
-        """
-        copies = len(self.noisy) // len(self.latents)
-
-        def errors(predicted: Tensor) -> Tensor:
-            return (predicted - self.noise).square().mean((1, 2, 3)).view(-1, copies).sum(1)
-
-        return float((errors(self.noisy.other) < errors(self.noisy.wanted)).double().mean())
 
 
 @dataclass(frozen=True)
@@ -167,18 +152,16 @@ class FrozenModel:
             return {"latents": latents.cpu(), **ordered}
 
         found = self._stored(f"pictures-{name}", turns, draw)
-        return Pictures(found.pop("latents"), noise=found.pop("noise"), noisy=FrozenRows(**found))
+        return Pictures(found.pop("latents"), FrozenRows(**found))
 
     def _noisy(
         self, latents: Tensor, turn: Sequence[int], pairs: Sequence[tuple[str, str]], generator: torch.Generator
     ) -> dict[str, Tensor]:
         noise, t = self.noising.sample(latents, generator)
         x = self.noising.noisy(latents, noise, t)
-        goals, own = (self.text([pairs[i][side] for i in turn]) for side in (1, 0))
-        wanted, said = self._predict(x, t, goals, own)
+        (wanted,) = self._predict(x, t, self.text([pairs[i][1] for i in turn]))
         target = self.noising.target(latents, noise, t)
-        rows = FrozenRows(x.cpu(), t.cpu(), torch.tensor(turn), wanted.cpu(), said.cpu())
-        return {**rows.tensors(), "noise": target.cpu()}
+        return FrozenRows(x.cpu(), t.cpu(), torch.tensor(turn), wanted.cpu(), target.cpu()).tensors()
 
     def _rows(
         self, prompt: Tensor, guides: Text, goals: Text, sampler: Sampler, generator: torch.Generator
