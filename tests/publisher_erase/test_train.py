@@ -29,7 +29,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> State:
     return open_model(TINY["stable-diffusion-1"](tmp_path_factory.mktemp("tiny") / "model"))
 
 
-@pytest.mark.parametrize(("method", "parts"), [("surgical", "kv"), ("surgical", "cross-attention"), ("robust", "full")])
+@pytest.mark.parametrize(
+    ("method", "parts"),
+    [("surgical", "kv"), pytest.param("surgical", "cross-attention", marks=SLOW), ("robust", "full")],
+)
 def test_what_is_planned_is_what_moves(model: State, tmp_path: Path, method: str, parts: str) -> None:
     ctx = train(model, tmp_path, method, parts=parts)
     plan = Erase().plan(params_of(method, parts=parts), SCOPE, model)
@@ -38,7 +41,7 @@ def test_what_is_planned_is_what_moves(model: State, tmp_path: Path, method: str
     assert len(moved) > 0.9 * len(ctx.tensors)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["surgical", pytest.param("robust", marks=SLOW)])
 def test_no_step_from_the_closed_form_is_the_closed_form(model: State, tmp_path: Path, method: str) -> None:
     trained = train(model, tmp_path / "a", method, steps=0, parts="kv")
     closed = run(model, tmp_path / "b", EraseParams(targets=TARGETS, preserve_scale=10.0))
@@ -55,6 +58,7 @@ def test_a_training_lowers_what_it_is_trained_on(model: State, tmp_path: Path, m
     assert max(left) < 0.6
 
 
+@pytest.mark.slow
 def test_a_large_weight_of_the_empty_prompt_holds_it(model: State, tmp_path: Path) -> None:
     free, held = (
         train(model, tmp_path / str(lam), "surgical", steps=30, lr=3e-3, init="base", lam_uncond=lam, lam_keep=0.0)
@@ -123,6 +127,7 @@ def robust_rate(model: State) -> float:
     return decided.lr
 
 
+@pytest.mark.slow
 def test_the_image_term_is_an_option(model: State, tmp_path: Path) -> None:
     with_it, without = (train(model, tmp_path / str(lam), "robust", lam_image=lam) for lam in (0.5, 0.0))
     assert ["image loss" in [one.name for one in ctx.curves] for ctx in (with_it, without)] == [True, False]
