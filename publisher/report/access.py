@@ -15,7 +15,7 @@ from publisher.api import Access, CheckRecord, ClaimRecord, GoneConcept, Interva
 from publisher.api.training import UNMASKED
 from publisher.api.verdicts import decide, lower
 from publisher.report import verdicts
-from publisher.report.found import Found, searched
+from publisher.report.found import SearchFigures, searched
 from publisher.report.relearning import HALF, ModelCurve, curves_by_concept, masked
 from publisher.report.wording import count, estimate, figure, looks, number, span
 
@@ -318,7 +318,7 @@ def _attempts(
     return [_cost(attempt, model, seconds) if model else attempt]
 
 
-def _searched(attempt: Attempt, check: CheckRecord, told: Found) -> Attempt:
+def _searched(attempt: Attempt, check: CheckRecord, told: SearchFigures) -> Attempt:
     """Return an attempt with the rate of the best find over its floor, and what the search cost.
 
     Without a gate each concept has its own verdict: that another one is *unknown* takes nothing from this one.

@@ -16,7 +16,7 @@ STOPPED = ("crashed", "refused")
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchFigures:
     """One check that searched, on one concept."""
 
     verdict: Verdict
@@ -37,7 +37,7 @@ class Found:
     """Rate less floor: to compare searches."""
 
 
-def searched(check: CheckRecord, concept: str) -> Found | None:
+def searched(check: CheckRecord, concept: str) -> SearchFigures | None:
     """Return what a search says of a concept; None: the check has no numbers of one.
 
     Args:
@@ -55,7 +55,7 @@ def searched(check: CheckRecord, concept: str) -> Found | None:
     best = _of(details, "best", concept)
     success = best is not None and standing == "decided" and excess.low > 0
     above = figure(rate.value, "share") + (f" over a floor of {figure(floor.value, 'share')}" if floor else "")
-    return Found(
+    return SearchFigures(
         verdict="unknown" if stopped or standing in OPEN else "reported",
         success=success,
         value=_value(str(standing), stopped, above if best is not None else NOTHING_FOUND),
