@@ -72,8 +72,8 @@ def _copied(concept: Concept) -> Claim:
     check = Check(id=name, attack="copy-attention", metric="concept-rate", concepts=(concept.id,))
     return Claim(
         id=name,
-        sentence=f"how often {concept.name} is generated with the base model's attention weights put back is stated: "
-        "this is no protection",
+        sentence=f"how often {concept.name} is generated with the base model's attention, and its text entry, put back "
+        "is stated: this is no protection",
         binds="in-weights",
         limits=(COPIED, STATES),
         checks=(check,),

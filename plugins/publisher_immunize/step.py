@@ -21,7 +21,9 @@ class Immunize(Step[ImmunizeParams]):
     summary = "MIMA, IMMA: fine-tuning brings erased or protected concepts back late"
     requires = Requirements(needs=("training",), components=("vae", "scheduler"))
     references: ClassVar[bool] = True
-    undone_by: ClassVar[Mapping[str, str]] = {"erase": "it edits cross-attention that was immunised"}
+    undone_by: ClassVar[Mapping[str, str]] = {
+        "erase": "it edits how text enters, and attention was immunised with the text that it read before"
+    }
 
     def decide(self, params: ImmunizeParams, scope: Scope, model: ModelInfo) -> ImmunizeParams:
         """Take from the preset what the manifest leaves open.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from publisher.api.concepts import Concept, Scope
+from publisher.api.header import HeaderError, read_spans
 from publisher.api.models import ModelInfo
 from publisher.errors import ModelError
 
@@ -51,12 +52,14 @@ class WordSpace:
         if not ids:
             raise ModelError(f"{word!r} has no tokens", where=str(self._tokenizer))
         try:
-            rows = np.concatenate([self._table[i : i + 1] for i in ids]).astype(np.float64)
-        except (TypeError, ValueError, SafetensorError) as error:  # numpy has no bfloat16
+            rows = np.concatenate([self._table[i : i + 1] for i in ids])
+        except (AttributeError, TypeError, ValueError, SafetensorError) as error:  # numpy has no floats of eight bits
             what = f"the token embeddings cannot be read without torch: {error}"
             hint = "Name the words yourself, where a step would choose them."
             raise ModelError(what, where=str(self._encoder), hint=hint) from error
-        return np.asarray(rows.mean(axis=0))
+        if rows.dtype == np.uint16:  # bfloat16: the first half of a float32
+            rows = (rows.astype(np.uint32) << 16).view(np.float32)
+        return np.asarray(rows.astype(np.float64).mean(axis=0))
 
     def nearest(self, word: str, others: Sequence[str]) -> list[tuple[str, float]]:
         """Return the other words with their cosines to this one, nearest first; equal ones in their order.
@@ -97,16 +100,22 @@ class WordSpace:
 
     @cached_property
     def _table(self) -> Any:
-        """The token embeddings, of which rows are read when they are asked for."""
+        """The token embeddings, of which rows are read when they are asked for; bfloat16 as numbers of 16 bits."""
+        import numpy as np
         from safetensors import SafetensorError, safe_open
 
         for path in sorted(self._encoder.glob("*.safetensors")):
             try:
                 with safe_open(path, "np") as file:
                     name = next((key for key in file.keys() if key.endswith(_TABLES)), None)  # noqa: SIM118 - no dict
-                    if name is not None:
-                        return file.get_slice(name)
-            except (OSError, SafetensorError) as error:
+                    if name is None:
+                        continue
+                    found = file.get_slice(name)
+                    if found.get_dtype() != "BF16":
+                        return found
+                    shape = tuple(found.get_shape())
+                return np.memmap(path, "<u2", "r", read_spans(path)[name][0], shape)
+            except (OSError, HeaderError, SafetensorError) as error:
                 raise ModelError(f"cannot be read: {error}", where=str(path)) from error
         raise ModelError("holds no token embeddings that are known", where=str(self._encoder))
 

@@ -90,9 +90,21 @@ def test_no_torch_is_loaded() -> None:
     assert found.stdout.split() == ["horse", "False"], json.dumps(found.stderr)
 
 
-def test_bfloat16_says_what_to_do(tmp_path: Path) -> None:
+def test_bfloat16_is_read_without_torch_wherever_it_stands_in_the_file(tmp_path: Path, space: WordSpace) -> None:
     here = WordSpace(model_of(model_folder()))
-    save_torch({"token_embedding.weight": torch.zeros(1389, 3, dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
+    table = torch.randn(1389, 3, generator=torch.Generator().manual_seed(0)).bfloat16()
+    before = {"a.weight": torch.ones(5), "token_embedding.weight": table, "z.weight": torch.ones(7)}
+    save_torch(before, tmp_path / "model.safetensors")
+    here._encoder = tmp_path
+    for word in ("skull", "fork and knife"):
+        wanted = table[space._tokens(word)].double().mean(0)
+        assert np.array_equal(here.vector(word), wanted.numpy())
+
+
+def test_eight_bits_say_what_to_do(tmp_path: Path) -> None:
+    here = WordSpace(model_of(model_folder()))
+    table = torch.zeros(1389, 3).to(torch.float8_e4m3fn)
+    save_torch({"token_embedding.weight": table}, tmp_path / "model.safetensors")
     here._encoder = tmp_path
     with pytest.raises(ModelError, match="cannot be read without torch") as caught:
         here.vector("skull")
