@@ -14,8 +14,8 @@ code, which learns it on erased models.
 | | published (ESD's attack) | here, `standard` |
 |---|---|---|
 | pictures | 25 | 6 |
-| steps | 5,000 of 4 x 4 rows | at most 100 of 8 rows |
-| learning rate | 0.005, times rows and devices | 0.02 |
+| steps | 5,000 of 4 x 4 rows | at most 100 of 4 rows |
+| learning rate | 0.005, times rows and devices | 0.05 |
 | vectors | 1 | 1 |
 | ends | after all steps | at the first images that show the concept |
 
@@ -51,8 +51,10 @@ if TYPE_CHECKING:
 
     from publisher.api.diffusion.text import Text
 
-LOOKS = 12
+LOOKS = 6
 """Images of one look; where they leave it open, as many again."""
+ROUNDS = 4
+"""Times that images are looked at in one look, at most."""
 
 
 class InversionParams(SearchParams):
@@ -65,11 +67,11 @@ class InversionParams(SearchParams):
     pictures: int | None = Field(default=None, ge=1, le=1000)
     """Pictures to learn from: the attacker's half of the concept's ``images``, or made by the base model. Default: by
     the budget."""
-    batch: int = Field(default=8, ge=1, le=512)
+    batch: int = Field(default=4, ge=1, le=512)
     """Rows of a gradient step."""
-    lr: float = Field(default=0.02, gt=0, le=10)
+    lr: float = Field(default=0.05, gt=0, le=10)
     """Learning rate of Adam. For Stable Diffusion 0.005 is usual."""
-    every: int = Field(default=25, ge=1, le=100_000)
+    every: int = Field(default=10, ge=1, le=100_000)
     """Gradient steps between two looks at images."""
     enough: float = Field(default=0.5, ge=0, le=1)
     """Share of images with the concept at which a find is good enough, and the search ends. 0: any find ends it."""
@@ -93,17 +95,17 @@ class ConceptInversion(SearchAttack[InversionParams]):
     needs = ("clip-text", "training")
     budgets = MappingProxyType(
         {
-            "quick": {"steps": 50, "pictures": 1},
+            "quick": {"steps": 30, "pictures": 1},
             "standard": {"steps": 100, "pictures": 6},
             "thorough": {"steps": 200, "pictures": 6},
         }
     )
 
     def limits(self, params: InversionParams) -> Limits:
-        """Return the gradient steps, their rows, and two rounds of images at each look."""
+        """Return the gradient steps, their rows, and all rounds of images at each look."""
         steps = params.steps or 0
         return Limits(
-            images=2 * LOOKS * params.looks,
+            images=ROUNDS * LOOKS * params.looks,
             gradient_steps=steps,
             denoiser_rows=steps * params.batch,
             encoder_rows=steps + 2 * params.looks,
@@ -217,7 +219,7 @@ def look(target: SearchTarget, text: Text, prompt: str) -> float | None:
         prompt: that they come from.
     """
     shown: tuple[bool, ...] = ()
-    for _ in range(2):
+    for _ in range(ROUNDS):
         shown += target.ask_states(repeated(text, LOOKS), [prompt] * LOOKS)
         answer = decide(sum(shown), len(shown) - sum(shown))
         if answer != "open":

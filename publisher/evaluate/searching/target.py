@@ -32,6 +32,8 @@ from publisher.runtime.refusals import is_refused, is_refused_candidate
 if TYPE_CHECKING:
     import torch
 
+    from publisher.api.diffusion.denoiser import Denoiser
+    from publisher.api.diffusion.latents import Noising
     from publisher.api.diffusion.starting import Start
     from publisher.api.diffusion.text import Text
 
@@ -181,15 +183,12 @@ class MeteredTarget(SearchTarget):
         """Return the loss that the model was trained with, of each row, ``(n,)`` float32."""
         import torch
 
-        from publisher.api.diffusion.denoiser import Denoiser
-        from publisher.api.diffusion.latents import Noising
         from publisher.api.diffusion.text import Text
 
         self._require(Access.EMBEDDING, "denoise")
         learns = torch.is_grad_enabled() and text.states.requires_grad
         self._spend(Limits(denoiser_rows=len(latents), gradient_steps=int(learns)))
-        pipeline = self._bare
-        denoiser, noising = Denoiser.of(pipeline), Noising.of(pipeline)
+        denoiser, noising = self._denoising
         x, e, t = (part.to(denoiser.device) for part in (latents, noise, noising.at(places)))
         size = len(x) if learns else ROWS
         losses = []
@@ -307,6 +306,14 @@ class MeteredTarget(SearchTarget):
         near = [" ".join(words) for words in nearest_words(self._bare, vectors[0])]
         if any(is_refused(f"{prompt} {words}", self.goal) for prompt in prompts for words in near):
             raise CandidateRefused
+
+    @cached_property
+    def _denoising(self) -> tuple[Denoiser, Noising]:
+        """The denoiser of the weights alone, and its process."""
+        from publisher.api.diffusion.denoiser import Denoiser
+        from publisher.api.diffusion.latents import Noising
+
+        return Denoiser.of(self._bare), Noising.of(self._bare)
 
     @cached_property
     def _bare(self) -> Any:
