@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 CODE = [path for folder in ("publisher", "plugins") for path in sorted((ROOT / folder).rglob("*.py"))]
 WORDS = """
 Adapt Add Answer Append Apply Arrange Ask Attach Begin Bound Build Call Change Check Choose Clean Clip Close Collect
-Compare Complain Compute Copy Count Decide Demand Describe Edit Embed Encode End Erase Fetch Fill Find Forget
+Compare Complain Compose Compute Copy Count Decide Demand Describe Edit Embed Encode End Erase Fetch Fill Find Forget
 Forward Freeze Generate Get Give Group Harden Hash Hear Hide Hold Ignore Immunise Import Install Judge Keep Kill
 Learn Leave Let List Load Look Make Measure Merge Minimise Move Multiply Name Note Open Parse Perform Place Plan
 Print Promise Push Put Raise Rank Read Record Refuse Register Release Remember Remove Render Replace Report Require

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
@@ -165,6 +166,14 @@ class TrainingAttack(Attack[T], ABC):
 
 class WeightAttack(Attack[P], ABC):
     """Undo a hardening without training, by mixing in tensors of the base model; then ask."""
+
+    def open(self, params: P, folder: Path) -> None:
+        """Get ready: called once before the tensors of a model.
+
+        Args:
+            params: parameters of the attack.
+            folder: of the hardened model; of a package, with what lies beside the weights under ``release/``.
+        """
 
     @abstractmethod
     def alter(

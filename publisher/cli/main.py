@@ -37,6 +37,7 @@ COMMANDS = {
     "export": "Write a verified package as one checkpoint file.",
     "report": "Show, convert or open the report of a release.",
     "membranes": "Look at membranes, merge and convert them, train them alone.",
+    "slices": "Show what withdrawing data would leave, and audit a package of slices.",
     "plugins": "List what is installed, and what was set aside.",
     "keygen": "Make a key pair for signing.",
     "schema": "Print a JSON Schema, for editors and for CI.",

@@ -45,6 +45,7 @@ def altered(attack: Attack[Any], params: Params, models: ModelsUnderTest, settin
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(source.resolve())
         (folder / "model_index.json").symlink_to((hardened.folder / "model_index.json").resolve())
+        _open(attack, params, hardened.folder)
         for path in sorted(folder.glob("*/*.safetensors")):
             _rewrite(path, base.folder / path.relative_to(folder), _caller(attack, params, hardened.anatomy))
         yield ModelUnderTest.of(folder, hardened.anatomy)
@@ -87,6 +88,14 @@ def _rewrite(path: Path, base: Path, alter: Alter) -> None:
 
         path.unlink()
         copy_file(source, path, Overwrite(tensors, replaced))
+
+
+def _open(attack: WeightAttack[Any], params: Params, folder: Path) -> None:
+    """Let the attack read what it needs of the hardened model; where it cannot, its checks are unknown."""
+    try:
+        attack.open(params, folder)
+    except CRASHES as error:
+        raise Unmeasured(f"the attack {attack.name!r} cannot begin: {one_line(error)}") from error
 
 
 def _caller(attack: WeightAttack[Any], params: Params, anatomy: Anatomy) -> Alter:

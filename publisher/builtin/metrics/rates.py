@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field
 
-from publisher.api import Interval, Measurement, Metric, Observation, Params, PixelPair, Request
+from publisher.api import Interval, Measurement, Metric, NoParams, Observation, Params, PixelPair, Request
 from publisher.builtin.metrics.corrections import best_rate, change, least_j, require_skill, with_change, with_rate
 from publisher.builtin.metrics.intervals import paired_difference, share, widened
 
@@ -136,7 +136,79 @@ class KeptAccuracy(Metric[KeptParams]):
         return change(nothing, least_j(self.errors.values())) if self.errors else nothing
 
 
-RATES: tuple[type[Metric], ...] = (ConceptRate, KeptAccuracy)  # type: ignore[type-arg]
+class RateAboveBase(Metric[NoParams]):
+    """Rate of images that show a concept above the base model's, image by image with the same seeds.
+
+    For words that the base model does not know: its own rate, mistakes of the scorer included, is the floor. The
+    interval is Tango's for paired shares. Where the scorer's errors are known, a gain is divided by the lower bound of
+    J: a scorer that errs sees gains smaller than they are.
+    """
+
+    name = "rate-above-base"
+    version = "1"
+    better = "lower"
+    unit = "points"
+    summary = "rate of images that show a concept above the base model's, paired, Tango"
+
+    def measure(self, params: NoParams, observations: Sequence[Observation]) -> Measurement:  # noqa: ARG002
+        """Return hardened minus base rate, of all images and for each concept alone.
+
+        Raises:
+            ValueError: no image, or the scorer may be hardly better than chance.
+        """
+        _some(observations)
+        gains, losses = _discordant(observations)
+        found = Measurement(
+            hardened=_change(observations),
+            by_concept={name: _change(rows) for name, rows in grouped_by_concept(observations).items()},
+            prompts=len(grouped_by_prompt(observations)),
+            details={
+                "base_rate": _rate(observations, _base).as_json(),
+                "hardened_rate": _rate(observations, _hardened).as_json(),
+                "gains": gains,
+                "losses": losses,
+            },
+        )
+        return with_change(found, self.errors) if self.errors else found
+
+    def best(self, params: NoParams, n: int) -> Interval:  # noqa: ARG002
+        """Return the number where ``n`` images of the base model show the concept, and none of the hardened one."""
+        all_gone = paired_difference(0, n, n)
+        return change(all_gone, least_j(self.errors.values())) if self.errors else all_gone
+
+
+class DrawnRate(Metric[NoParams]):
+    """Share of images in which the scorer sees a concept that is to be drawn; the base model's share is beside it.
+
+    For what a step taught: the base model need not know it. A scorer's errors are not taken out of it.
+    """
+
+    name = "drawn-rate"
+    version = "1"
+    better = "higher"
+    unit = "share"
+    summary = "share of images that show a concept which is to be drawn, Clopper-Pearson"
+
+    def measure(self, params: NoParams, observations: Sequence[Observation]) -> Measurement:  # noqa: ARG002
+        """Return the rate over all images, of both models, and for each concept alone.
+
+        Raises:
+            ValueError: no image.
+        """
+        _some(observations)
+        return Measurement(
+            hardened=_rate(observations, _hardened),
+            base=_rate(observations, _base),
+            by_concept={name: _rate(rows, _hardened) for name, rows in grouped_by_concept(observations).items()},
+            prompts=len(grouped_by_prompt(observations)),
+        )
+
+    def best(self, params: NoParams, n: int) -> Interval:  # noqa: ARG002
+        """Return the interval of ``n`` images that all show the concept."""
+        return share(n, n)
+
+
+RATES: tuple[type[Metric], ...] = (ConceptRate, KeptAccuracy, RateAboveBase, DrawnRate)  # type: ignore[type-arg]
 
 
 def _some(observations: Sequence[Observation]) -> None:

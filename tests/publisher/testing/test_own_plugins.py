@@ -10,10 +10,13 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from publisher.model.folder import read_configs
+from publisher.package import keys
 from publisher.registry import load_registry
+from publisher.testing import open_model
 from publisher.testing.battery import broken_rules
 from publisher.testing.common import answer_all
 from publisher.testing.plugin import PluginUnderTest, tiny_folder
+from support.slice_ledgers import save_ledger
 from support.tiny_families import TINY
 
 PARAMS: dict[tuple[str, str], dict[str, Any]] = {
@@ -49,6 +52,7 @@ PARAMS: dict[tuple[str, str], dict[str, Any]] = {
         "denoising_steps": 3,
         "surrogates": {"cigarette": "pizza"},
     },
+    ("step", "slices"): {"ledger": "licensed", "deleted": ["artist-b"]},
 }
 """Small parameters of what would take long, or has to be given some."""
 WITH_FILES = {"classifier", "reference", "safety-checker", "zero-shot"}
@@ -65,7 +69,7 @@ OURS = {
 SLOW = {
     *(("attack", name) for name in ("cross-attention", "custom-diffusion", "dreambooth")),
     *(("attack", name) for name in ("dreambooth-lora", "full-finetune", "textual-inversion")),
-    *(("step", name) for name in ("apply", "freeze-mask", "immunize", "membrane-bundle")),
+    *(("step", name) for name in ("apply", "freeze-mask", "immunize", "membrane-bundle", "slices")),
     *(("scorer", name) for name in ("nudenet", "open-nsfw")),
     ("executor", "processes"),
 }
@@ -84,6 +88,7 @@ def plugins(
     more: dict[str, dict[str, Any]] = {
         **{name: {"configs": read_configs(tiny_family(name))} for name in TINY},
         "apply": {"files": {"unet.safetensors": folder / "unet.safetensors"}},
+        "slices": {"files": {"licensed": licensed(folder)}},
     }
     found = {
         key: PluginUnderTest(cls, PARAMS.get(key, {}), **more.get(key[1], {}))
@@ -92,6 +97,13 @@ def plugins(
     }
     answer_all(list(found.values()))
     return found
+
+
+def licensed(folder: Path) -> Path:
+    """Return a ledger's folder, with stages made by hand for the very small model."""
+    keys.generate(folder / "a.key", folder / "a.pub", None)
+    save_ledger(folder / "licensed", open_model(tiny_folder()), keys.load_private(folder / "a.key"))
+    return folder / "licensed"
 
 
 def _has_extra(name: str) -> bool:

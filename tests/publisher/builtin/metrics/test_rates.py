@@ -9,14 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import betaincinv
 
-from publisher.api import Metric, Observation
+from publisher.api import Metric, NoParams, Observation
 from publisher.builtin.metrics.distances import DISTANCES
 from publisher.builtin.metrics.intervals import LEVEL, _bootstrap, paired_difference, share, widened
 from publisher.builtin.metrics.rates import (
     RATES,
     ConceptRate,
+    DrawnRate,
     KeptAccuracy,
     KeptParams,
+    RateAboveBase,
     RateParams,
 )
 
@@ -246,3 +248,18 @@ def test_the_best_of_n_is_what_perfect_images_measure() -> None:
     clean, equal = seen([1] * 60, [0] * 60), seen([1] * 60, [1] * 60)
     assert ConceptRate().best(RATE, 60) == ConceptRate().measure(RATE, clean).hardened
     assert KeptAccuracy().best(KeptParams(), 60) == KeptAccuracy().measure(KeptParams(), equal).hardened
+
+
+def test_the_rate_above_the_base_counts_what_the_hardened_model_alone_shows() -> None:
+    found = RateAboveBase().measure(NoParams(), seen([0, 0, 1, 1] * 10, [1, 0, 1, 0] * 10))
+    assert (found.hardened.value, found.details["gains"], found.details["losses"]) == (0.0, 10, 10)
+    worse = RateAboveBase().measure(NoParams(), seen([0] * 40, [1] * 10 + [0] * 30))
+    assert worse.hardened.value == 0.25
+    assert worse.hardened.low > 0
+    assert worse.details["base_rate"]["value"] == 0
+
+
+def test_what_is_to_be_drawn_counts_where_the_base_model_does_not_know_it() -> None:
+    found = DrawnRate().measure(NoParams(), seen([0] * 20, [1] * 15 + [0] * 5))
+    assert (found.hardened.value, found.base and found.base.value) == (0.75, 0.0)
+    assert found.hardened.low < 0.75 < found.hardened.high

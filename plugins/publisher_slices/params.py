@@ -1,0 +1,33 @@
+"""Parameters of the step ``slices``."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from publisher.api import Params
+
+
+class SliceParams(Params):
+    """Parameters of ``slices``: which ledger, what was withdrawn, and what the images are tested with."""
+
+    ledger: str = Field(min_length=1)
+    """Folder with ``ledger.json`` and ``stages``, as the training left it; seen from the manifest."""
+    deleted: tuple[str, ...] = ()
+    """Ids of the slices that were withdrawn."""
+    words: dict[str, str] = Field(default_factory=dict)
+    """Slice -> id of the concept by whose prompts it is asked for. Of withdrawn slices it is tested that the release
+    shows them no more often than the base model; of the others, that they are still drawn."""
+    more_than_base: float = Field(default=0.1, gt=0, le=1)
+    """Largest upper bound of the rate of a withdrawn slice above the base model's rate."""
+    still_drawn: float = Field(default=0.3, gt=0, le=1)
+    """Smallest lower bound of the rate of a slice that stays."""
+    last: bool = True
+    """Whether no later step changes weights. The release then proves that it holds what is left and nothing else;
+    otherwise it promises nothing of that, and the state after this step has to be composed again to see it."""
+
+    @field_validator("deleted")
+    @classmethod
+    def _no_slice_twice(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a slice is named twice")
+        return value

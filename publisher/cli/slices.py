@@ -1,0 +1,165 @@
+"""``publisher slices``: see what a deletion leaves, audit a package, prove a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from publisher.cli import output
+from publisher.cli.options import required_trust, with_trust
+from publisher.errors import ExitCode, UsageError
+from publisher.text import printable
+
+
+@click.group()
+def slices() -> None:
+    """Show what withdrawing data would leave, and audit a package of slices.
+
+    Nothing that was computed from a withdrawn slice is in the weights of a release with the step slices: see
+    docs/how-to/withdraw-data.md.
+
+    \b
+    Examples:
+      publisher slices delete licensed --slice artist-b
+      publisher slices audit releases/licensed-1.1.0 --base embedded:emoji --key publisher.pub
+    """
+
+
+@slices.command()
+@click.argument("ledger", type=click.Path(path_type=Path))
+@click.option("--slice", "names", multiple=True, metavar="ID", help="A slice that would go; may be given many times.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def delete(ledger: Path, *, names: tuple[str, ...], as_json: bool) -> None:
+    """Show what would be left if slices were withdrawn. Nothing is written.
+
+    LEDGER is the folder that the training left, or its ledger.json. The signature is not looked at.
+
+    \b
+    Examples:
+      publisher slices delete licensed --slice artist-b
+    """
+    from publisher.slicing.audit import open_ledger
+
+    found = open_ledger(ledger, None)
+    left = found.compose(names)
+    data = {
+        "deleted": sorted(names),
+        "order": left.order,
+        "stages": [stage.id for stage in left.stages],
+        "live": list(left.live),
+        "lost": list(left.lost),
+    }
+    if as_json:
+        output.document(data)
+        return
+    where = f" of order {left.order}" if left.order else ""
+    lines = [f"stages that stay{where}: {', '.join(stage.id for stage in left.stages)}"]
+    lines.append(f"slices that stay: {len(left.live)} of {len(found.slices)}: {', '.join(left.live)}")
+    if left.lost:
+        lines.append(f"lost with them:   {', '.join(left.lost)} (every stage that saw them saw a withdrawn slice too)")
+    output.result("\n".join(map(printable, lines)))
+
+
+@slices.command()
+@click.argument("package", type=click.Path(path_type=Path))
+@click.option("--base", required=True, metavar="MODEL", help="The base model: a folder or another reference.")
+@with_trust
+@click.option(
+    "--ledger-key",
+    type=click.Path(path_type=Path),
+    help="Public key of who trained the stages, where it is not the package's own.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def audit(
+    package: Path,
+    *,
+    base: str,
+    key: Path | None,
+    identity: str | None,
+    issuer: str | None,
+    root: Path | None,
+    ledger_key: Path | None,
+    as_json: bool,
+) -> ExitCode:
+    """Compose a package's weights again from base model and stages, and compare every bit.
+
+    Nothing is trained and nobody is believed but the key: signatures, which stage saw what, digests, weights. What it
+    cannot see is whether the trainer used the files that his ledger names.
+
+    \b
+    Examples:
+      publisher slices audit releases/licensed-1.1.0 --base embedded:emoji --key publisher.pub
+
+    Exit codes: 0 all is as the ledger says; 1 something is not; 2 no key, or something cannot be read.
+    """
+    from publisher.model.state import State
+    from publisher.package.keys import load_public
+    from publisher.safeguards.membranes.tools import open_model
+    from publisher.slicing.audit import audit as hold
+
+    trust = required_trust(key, identity, issuer, root)
+    model = State(open_model(base), (), package)
+    anchor = load_public(trust) if isinstance(trust, Path) else trust
+    found = hold(package, model, anchor, load_public(ledger_key) if ledger_key else anchor)
+    if as_json:
+        rows = [{"question": one.question, "ok": one.ok, "detail": one.detail} for one in found.answers]
+        output.document({"ok": found.ok, "deleted": list(found.deleted), "stages": list(found.stages), "found": rows})
+    else:
+        lines = [f"{'yes' if one.ok else 'NO '}  {one.question}: {one.detail}" for one in found.answers]
+        gone = f"no update computed from {', '.join(found.deleted)} is in" if found.deleted else "nothing else is in"
+        lines.append(f"\n{gone} the weights" if found.ok else "\nThe package is not what its ledger says.")
+        output.result("\n".join(map(printable, lines)))
+    return ExitCode.OK if found.ok else ExitCode.REFUSED
+
+
+@slices.command()
+@click.argument("ledger", type=click.Path(path_type=Path))
+@click.option("--receipt", type=click.Path(path_type=Path), required=True, help="The picture's receipt: a JSON file.")
+@click.option("--image", type=click.Path(path_type=Path), required=True, help="File of the picture.")
+@click.option("--caption", required=True, help="Its caption, as it was given to the publisher.")
+@with_trust
+def prove(
+    ledger: Path,
+    *,
+    receipt: Path,
+    image: Path,
+    caption: str,
+    key: Path | None,
+    identity: str | None,
+    issuer: str | None,
+    root: Path | None,
+) -> ExitCode:
+    """Show to a rights holder whether a picture was in a slice.
+
+    The receipt comes from the publisher, the ledger may be that of any package. Without the receipt nobody can find
+    out what is in a slice.
+
+    \b
+    Examples:
+      publisher slices prove licensed --receipt mine.json --image cat.png --caption "a cat" --key publisher.pub
+
+    Exit codes: 0 it was; 1 it was not, or the ledger's signature is not good; 2 something cannot be read.
+    """
+    from pydantic import ValidationError
+
+    from publisher.api.slices import Receipt
+    from publisher.package.dsse import BundleError
+    from publisher.package.keys import load_public
+    from publisher.slicing.audit import open_ledger, proves
+
+    trust = required_trust(key, identity, issuer, root)
+    try:
+        mine = Receipt.parse(json.loads(receipt.read_bytes()))
+        found = open_ledger(ledger, load_public(trust) if isinstance(trust, Path) else trust)
+        shown = proves(found, mine, image.read_bytes(), caption)
+    except BundleError as error:
+        output.result(f"NO: the ledger {error}")
+        return ExitCode.REFUSED
+    except (ValidationError, ValueError) as error:
+        raise UsageError(f"is no receipt: {error}", where=str(receipt)) from error
+    output.result(
+        f"{'yes' if shown else 'NO'}: this picture with this caption was{'' if shown else ' not'} in {mine.slice}"
+    )
+    return ExitCode.OK if shown else ExitCode.REFUSED

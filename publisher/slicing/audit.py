@@ -1,0 +1,177 @@
+"""Hold a package against its ledger of slices: what it holds, put together again from the base model, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from publisher.api import Model, ModelInfo, PublisherError
+from publisher.api.header import read_header
+from publisher.api.slices import LEDGER, Composition, LayerUpdate, Ledger, Receipt, read_updates, recompose, weights_of
+from publisher.errors import UsageError
+from publisher.package import dsse
+from publisher.package.verify import verify
+from publisher.strict_json import JsonError, strict_object
+
+FOLDER = Path("release") / "slices"
+Updates = Mapping[str, Sequence[LayerUpdate]]
+"""Layer -> what each stage that stays adds to it."""
+SHOWN = 3
+"""Tensors that an answer names."""
+
+
+@dataclass(frozen=True)
+class SliceAnswer:
+    """One question of the audit, and its answer."""
+
+    question: str
+    """Name of what was looked at."""
+    ok: bool
+    """Whether it is as it should be."""
+    detail: str
+    """SliceAnswer in words."""
+
+
+@dataclass(frozen=True)
+class SliceAudit:
+    """All answers about one package."""
+
+    answers: tuple[SliceAnswer, ...]
+    """In the order in which they were asked; a *no* ends the questions that rest on it."""
+    deleted: tuple[str, ...] = ()
+    """Ids of the withdrawn slices, as the package says."""
+    stages: tuple[str, ...] = ()
+    """Ids of the stages that the package should hold."""
+
+    @property
+    def ok(self) -> bool:
+        """Every answer is yes."""
+        return all(one.ok for one in self.answers)
+
+
+def open_ledger(path: Path, anchor: dsse.Anchor | None) -> Ledger:
+    """Open a ledger, its signature verified where somebody is trusted.
+
+    Args:
+        path: of the ledger, or of its folder.
+        anchor: who must have signed; None: nothing is said of that.
+
+    Raises:
+        UsageError: it cannot be read.
+        ModelError: it contradicts itself.
+        BundleError: it was not signed so.
+    """
+    file = path / LEDGER if path.is_dir() else path
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(file)) from error
+    if anchor is None:
+        return Ledger.read(data, str(file))
+    return Ledger.of(dsse.open_statement(data, anchor), str(file))
+
+
+def audit(package: Path, base: Model, anchor: dsse.Anchor, trainer: dsse.Anchor) -> SliceAudit:
+    """Ask everything that package, base model and public key can answer.
+
+    Signature of the package; signature and chain of the ledger; base model; what should stay after the deletion, files
+    included; every tensor composed again, bit for bit; every other tensor the base model's.
+
+    Args:
+        package: folder of it.
+        base: model that the stages were trained on.
+        anchor: who must have signed the package.
+        trainer: who must have signed the ledger.
+    """
+    found = verify(package, anchor)
+    first = SliceAnswer("signature of the package", found.ok, "good" if found.ok else str(found.findings[0]))
+    if not found.ok:
+        return SliceAudit((first,))
+    try:
+        ledger = open_ledger(package / FOLDER / LEDGER, trainer)
+    except (PublisherError, dsse.BundleError) as error:
+        return SliceAudit((first, SliceAnswer("ledger", False, str(error))))
+    good = SliceAnswer("ledger", True, f"signed; {len(ledger.stages)} stages follow from {len(ledger.slices)} slices")
+    return recomposed(package, base, ledger, (first, good))
+
+
+def recomposed(package: Path, base: Model, ledger: Ledger, before: tuple[SliceAnswer, ...]) -> SliceAudit:
+    """Ask what base model and ledger can answer, signatures aside.
+
+    Args:
+        package: folder of it.
+        base: model that the stages were trained on.
+        ledger: of the package.
+        before: answers so far.
+    """
+    other = [name for name, digest in ledger.base.weights.items() if _digest(base, name) != digest]
+    said = f"{', '.join(other)} is another one" if other else "the one that the stages were trained on"
+    before = (*before, SliceAnswer("base model", not other, said))
+    if other:
+        return SliceAudit(before)
+    try:
+        deleted, stages = _said(package / FOLDER / "deleted.json")
+        composition = ledger.compose(deleted)
+        names = tuple(stage.id for stage in composition.stages)
+        if names != stages:
+            raise UsageError(f"holds {', '.join(stages)}, and {', '.join(names)} should stay")
+        updates = _updates(package, base, ledger, composition)
+    except PublisherError as error:
+        return SliceAudit((*before, SliceAnswer("stages that stay", False, str(error))))
+    saw = f"{', '.join(names)}; none saw {', '.join(deleted)}" if deleted else ", ".join(names)
+    before = (*before, SliceAnswer("stages that stay", True, saw))
+    differs = sorted(_differences(package, base, ledger, updates))
+    told = f"{len(differs)} differ, such as {', '.join(differs[:SHOWN])}" if differs else "all equal, bit for bit"
+    return SliceAudit((*before, SliceAnswer("weights composed again", not differs, told)), deleted, names)
+
+
+def _digest(base: ModelInfo, component: str) -> str:
+    return weights_of(base, component) if component in base.components else ""
+
+
+def _said(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    try:
+        found = strict_object(path.read_bytes())
+        return tuple(found["deleted"]), tuple(found["stages"])
+    except (OSError, JsonError, KeyError, TypeError) as error:
+        raise UsageError(f"does not say what was withdrawn: {error}", where=str(path)) from error
+
+
+def _updates(package: Path, base: Model, ledger: Ledger, composition: Composition) -> Updates:
+    flat = [one.model_copy(update={"file": Path(one.file).name}) for one in composition.stages]
+    return read_updates(package / FOLDER, ledger, flat, base.tensors(ledger.base.component))
+
+
+def _differences(package: Path, base: Model, ledger: Ledger, updates: Updates) -> Iterator[str]:
+    """Yield every tensor of the package that is not what it should be."""
+    import torch
+    from safetensors import safe_open
+
+    for component in base.components:
+        wanted = base.tensors(component)
+        files = {name: package / info.file for name, info in wanted.items()}
+        for path in sorted(set(files.values())):
+            if not path.is_file() or set(read_header(path)) != {name for name in files if files[name] == path}:
+                yield path.relative_to(package).as_posix()
+                continue
+            with safe_open(path, framework="pt") as file:
+                for name in sorted(name for name in files if files[name] == path):
+                    mine = component == ledger.base.component
+                    added = updates.get(name.removesuffix(".weight"), ()) if mine and name.endswith(".weight") else ()
+                    right = base.read(component, name)
+                    right = recompose(right, added) if added else right
+                    if not torch.equal(right.view(torch.uint8), file.get_tensor(name).view(torch.uint8)):
+                        yield f"{component}/{name}"
+
+
+def proves(ledger: Ledger, receipt: Receipt, image: bytes, caption: str) -> bool:
+    """Return whether a picture with its caption was in the slice that its receipt names.
+
+    Raises:
+        UsageError: the ledger has no such slice.
+    """
+    roots = {one.id: one.root for one in ledger.slices}
+    if receipt.slice not in roots:
+        raise UsageError(f"there is no slice {receipt.slice!r}", where="receipt")
+    return receipt.root(image, caption) == roots[receipt.slice]
