@@ -4,6 +4,7 @@
     diffusers   unet.<layer>.lora_A.weight, <layer>.lora.down.weight, <block>.processor.to_q_lora.down.weight
     others      diffusion_model.<layer>.lora_A.weight, lora_unet.<layer>.lora_down.weight
     kohya       lora_unet_<layer, _ for .>.lora_down.weight, .alpha, .dora_scale, .hada_w1_a, .lokr_w1, .diff, ...
+    OneTrainer  lora_transformer_<layer, _ for .>.lora_down.weight
     LDM         model.diffusion_model.<layer as one-file checkpoints call it>, in kohya's names too
     BFL         double_blocks.0.img_attn.qkv.weight: three tensors in one, in ComfyUI's and kohya's names too
 
@@ -22,7 +23,7 @@ from publisher.api.file_places import SingleFilePlace
 WRAPPERS = ("base_model.model.", "_orig_mod.", "module.", "model.diffusion_model.", "diffusion_model.", "lora_unet.")
 """What peft, ``torch.compile``, data-parallel training and other programs put before a name."""
 TEXT = ("text_encoder", "text_model.", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_")
-KOHYA = ("lora_unet_", "lycoris_unet_", "lycoris_")
+KOHYA = ("lora_unet_", "lora_transformer_", "lycoris_unet_", "lycoris_transformer_", "lycoris_")
 OLDER = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 """Layers of an autoencoder's attention as they were called until 2023 -> as they are called."""
 COUNTING = ".position_ids"
@@ -129,9 +130,9 @@ class Layers:
         return tuple(names) if len(names) == 1 and names[0] in self.tensors else ()
 
     def _layer(self, name: str) -> tuple[str, ...]:
-        for prefix in KOHYA:
-            if name.startswith(prefix):
-                return self._stems.get(name.removeprefix(prefix).partition(".")[0], ())
+        if prefixes := [prefix for prefix in KOHYA if name.startswith(prefix)]:
+            stems = [name.removeprefix(prefix).partition(".")[0] for prefix in prefixes]
+            return next((self._stems[stem] for stem in stems if stem in self._stems), ())
         if old := _PROCESSOR.fullmatch(name):
             layer = f"{old['block']}.{old['layer']}"
             return next(((one,) for one in (layer, f"{layer}.0") if one in self._parts), ())

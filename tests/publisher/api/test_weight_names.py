@@ -40,6 +40,28 @@ def test_an_adapter_is_on_its_layer(name: str) -> None:
     assert not found.other
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "transformer.{layer}.lora_A.weight",
+        "transformer.{layer}.lora_B.default.weight",
+        "base_model.model.transformer.{layer}.lora_A.weight",
+        "diffusion_model.{layer}.lora_A.weight",
+        "lora_unet_{stem}.lora_down.weight",
+        "lora_transformer_{stem}.lora_down.weight",
+        "lycoris_transformer_{stem}.lokr_w1",
+        "lycoris_{stem}.lokr_w1",
+    ],
+)
+@pytest.mark.parametrize("layer", ["transformer_blocks.0.attn2.to_k", "single_transformer_blocks.1.attn.to_q"])
+def test_an_adapter_of_a_transformer_is_on_its_layer(layer: str, name: str) -> None:
+    found = Layers("transformer", [f"{layer}.weight", f"{layer}.bias"]).sort(
+        [name.format(layer=layer, stem=layer.replace(".", "_"))]
+    )
+    assert found.adapters == {layer: {f"{layer}.weight"}}
+    assert not found.other
+
+
 def test_the_oldest_names_of_diffusers_mean_the_linear_layer_of_to_out() -> None:
     assert set(LAYERS.sort([f"{ATTENTION}.processor.to_out_lora.up.weight"]).adapters) == {TO_OUT}
 
