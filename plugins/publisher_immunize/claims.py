@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from publisher.api import Check, Claim, Concept, Gate, Scope
 from publisher.api.choosing import spread
-from publisher.api.claims import kept
+from publisher.api.claims import kept, promised
 from publisher_immunize.params import ImmunizeParams
 
 ALIKE = Gate(value_at_least=0.8, value_at_most=1.25, lower_at_least=0.5, upper_at_most=2.0)
@@ -30,7 +30,7 @@ def _late(concept: Concept, params: ImmunizeParams) -> Claim:
         id=f"{concept.id}.relearning",
         sentence=f"re-learning {concept.name} takes at least {params.delay:g} times the steps",
         binds="in-weights",
-        limits=(LATER, BUDGET, UNSEEN, COPIED),
+        limits=(LATER, BUDGET, UNSEEN, COPIED, promised("training")),
         checks=tuple(
             Check(
                 id=f"{concept.id}.{attack}",

@@ -15,6 +15,10 @@ REMOVABLE = (
     "The membranes are files beside untouched weights: anyone who loads the weights without them is free of them."
 )
 BY_WORDS = "A membrane opens by the prompt's words: other words, learned embeddings or another language leave it shut."
+JUNK = (
+    "It reads words alone, not what is drawn: words that mean nothing can show the concept while it stays shut, and"
+    " searches find them."
+)
 CONSTANT = "The membranes are in the weights with constant strength: the prompt does not matter, nor does the pipeline."
 UNDONE = "Whoever has the base model, or the membrane files, can subtract them again."
 TRAINED = "The denoiser keeps what it knows: fine-tuning and adapters can bring the concept back."
@@ -36,7 +40,7 @@ def membrane_claims(chosen: tuple[Concept, ...], scope: Scope, params: MembraneP
 
 def limits(params: MembraneParams) -> tuple[str, ...]:
     """Say who can get around it."""
-    mode = (REMOVABLE, BY_WORDS) if params.mode == "bundle" else (CONSTANT, UNDONE)
+    mode = (REMOVABLE, BY_WORDS, JUNK) if params.mode == "bundle" else (CONSTANT, UNDONE)
     return (*mode, TRAINED, IMAGES)
 
 

@@ -162,7 +162,22 @@ def not_generated(
     gate = RARE if attack == "plain" else RARE_IN_OTHER_WORDS
     sentence = f"{concept.name} is not generated from {_SOURCES[attack]}"
     check = Check(id=name, attack=attack, metric="concept-rate", concepts=(concept.id,), gate=gate)
-    return Claim(id=name, sentence=f"{sentence} {condition}".rstrip(), binds=binds, limits=limits, checks=(check,))
+    return Claim(
+        id=name,
+        sentence=f"{sentence} {condition}".rstrip(),
+        binds=binds,
+        limits=(*limits, promised("prompt")),
+        checks=(check,),
+    )
+
+
+def promised(access: str) -> str:
+    """Return the limit that says which access a claim is about, such as ``prompt``, and which ones it is not about."""
+    from publisher.api.attacks import Access
+
+    others = [one.value for one in Access if one != access]
+    about = f"This is about an attacker with the access {Access(access).value!r}"
+    return f"{about}. Nothing is promised for {', '.join(others[:-1])} and {others[-1]}."
 
 
 def kept(scope: Scope, *, binds: Binding, gate: Gate = NEARLY_ALL_KEPT) -> tuple[Claim, ...]:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from publisher.api import Check, Claim, Concept, Gate, Scope
-from publisher.api.claims import kept, not_generated, strictest, unconditional
+from publisher.api.claims import kept, not_generated, promised, strictest, unconditional
 from publisher.engine.plan import PlannedStep, prefixed
 from publisher.errors import UsageError
 from publisher.evaluate.context import StepClaim
@@ -31,7 +31,7 @@ def collect(steps: dict[str, list[Claim]], gates: dict[str, Gate] | None = None,
         SimpleNamespace(identity=SimpleNamespace(id=step), claims=[prefixed(step, claim) for claim in claims])
         for step, claims in steps.items()
     ]
-    resolved = SimpleNamespace(evaluate=SimpleNamespace(gates=gates or {}, checks=own))
+    resolved = SimpleNamespace(evaluate=SimpleNamespace(gates=gates or {}, red_team=(), checks=own))
     return collect_claims(cast(Resolved, resolved), cast("list[PlannedStep]", planned), load_registry())
 
 
@@ -61,7 +61,7 @@ def test_one_claim_of_several_steps_has_the_strictest_bounds_and_the_weakest_bin
 def test_the_limits_of_all_steps_stand_under_the_one_claim() -> None:
     claims = [not_generated(SKULL, "plain", binds="in-weights", limits=limits) for limits in (("a", "b"), ("b", "c"))]
     (shared,) = collect({"one": [claims[0]], "other": [claims[1]]})
-    assert shared.claim.limits == ("a", "b", "c")
+    assert shared.claim.limits == ("a", "b", promised("prompt"), "c")
 
 
 @pytest.mark.parametrize(
