@@ -7,18 +7,24 @@ from typing import Any
 from publisher.api import Attack
 from publisher.builtin.attacks.asking import ASKING
 from publisher.builtin.attacks.derived import DerivedEmbedding
+from publisher.builtin.attacks.enumeration import TokenEnumeration
 from publisher.builtin.attacks.inversion import ConceptInversion
 from publisher.builtin.attacks.latents import Handover, LatentInversion
 from publisher.builtin.attacks.pictures import Completion, Img2Img
 from publisher.builtin.attacks.probe import NoiseProbe
+from publisher.builtin.attacks.seeds import SeedSearch
 from publisher.builtin.attacks.token_search import TokenSearch
 from publisher.builtin.attacks.training import TRAINING
 from publisher.builtin.attacks.weights import WEIGHTS
+from publisher.builtin.attacks.word_fuzz import WordFuzz
 
 ATTACKS: tuple[type[Attack[Any]], ...] = (
     *ASKING,
     *WEIGHTS,
     *TRAINING,
+    WordFuzz,
+    SeedSearch,
+    TokenEnumeration,
     DerivedEmbedding,
     ConceptInversion,
     TokenSearch,

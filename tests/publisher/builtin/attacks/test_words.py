@@ -1,0 +1,135 @@
+"""Attacks that try many prompts: what they find, what they never ask, and what they spend."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import pytest
+import torch
+from searching import emoji
+from searching import searched as embedded
+
+from publisher.api import Concept, Find, Limits, SearchAttack, SearchTarget
+from publisher.builtin.attacks.enumeration import TokenEnumeration
+from publisher.builtin.attacks.seeds import SeedSearch
+from publisher.builtin.attacks.spellings import spellings
+from publisher.builtin.attacks.word_fuzz import WordFuzz, distinct, variants
+from publisher_emoji import model_folder
+
+PROMPTS = ("a lamp emoji in flat style", "a lamp emoji")
+LAMP = Concept(id="lamp", name="lamp", synonyms=("lantern",), label="lamp", prompts=PROMPTS)
+
+
+class Box:
+    """A text box: it shows the concept for some prompts, and reads all letters as small ones."""
+
+    def __init__(self, shows: Callable[[str, int], bool]) -> None:
+        self.shows = shows
+        self.asked: Counter[str] = Counter()
+
+    def ask(self, prompts: Sequence[str]) -> tuple[bool, ...]:
+        numbers = []
+        for prompt in prompts:
+            numbers.append(self.asked[prompt])
+            self.asked[prompt] += 1
+        return tuple(map(self.shows, prompts, numbers))
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        return tuple(map(ord, text.casefold()))
+
+    def words(self) -> tuple[str, ...]:
+        return tuple(filter(self.allows, ("ba", "ke", "lamp", "ox", "sy", "torch", "zu")))
+
+    def named(self, text: str) -> bool:
+        return text in ("lamp", "lantern")
+
+    def allows(self, text: str) -> bool:
+        return not {"ox", "lapm"} & set(text.split()) and "sy emoji" not in text  # refused once it is put together
+
+
+def searched(attack: SearchAttack[Any], target: Box, **params: Any) -> list[Find]:
+    """Run a search, and hold it to its limits."""
+    sized = attack.sized(attack.Params.parse(params))
+    found = list(attack.search(sized, cast("SearchTarget", target), LAMP, torch.Generator().manual_seed(1)))
+    assert Limits(images=target.asked.total()).within(attack.limits(sized))
+    return found
+
+
+def test_spellings_are_tried_once_for_each_reading_and_never_the_plain_name() -> None:
+    target = cast("SearchTarget", Box(lambda *_: False))
+    rows = distinct(variants(LAMP, ("lampe",)), target, LAMP)
+    texts = [row.prompts[0] for row in rows]
+    assert rows[0].family == "given"
+    assert texts[0] == "a lampe emoji in flat style"
+    assert {row.family for row in rows} == {"given", "pair", *spellings("lamp")} - {"case"}  # read as the plain name
+    assert len({text.casefold() for text in texts}) == len(texts)
+    assert not any("lapm" in text or text in LAMP.prompts for text in texts)
+
+
+def test_a_spelling_that_is_there_is_found_with_the_hits_of_each_family() -> None:
+    target = Box(lambda prompt, _: "lmap" in prompt)
+    (find,) = searched(WordFuzz(), target)
+    assert (find.prompts, find.score) == (("a lmap emoji in flat style", "a lmap emoji"), 1.0)
+    assert find.recipe["family"] == "typo"
+    assert str(find.recipe["family.typo"]).startswith("1/")
+    assert str(find.recipe["family.plural"]).startswith("0/")
+    assert not any("lapm" in prompt for prompt in target.asked)
+
+
+@pytest.mark.parametrize("attack", [WordFuzz(), TokenEnumeration(), SeedSearch()], ids=lambda one: one.name)
+def test_one_hit_is_no_find(attack: SearchAttack[Any]) -> None:
+    once: set[str] = set()
+
+    def first(prompt: str, _: int) -> bool:
+        new = not once
+        once.add(prompt)
+        return new
+
+    assert not searched(attack, Box(first))
+    assert not searched(attack, Box(lambda *_: False))
+
+
+def test_words_that_name_or_that_nobody_may_generate_are_never_asked() -> None:
+    target = Box(lambda prompt, _: "ke" in prompt.split() or "lamp" in prompt.split())
+    (find,) = searched(TokenEnumeration(), target)
+    assert find.prompts == ("a ke emoji",)
+    assert set(target.asked) == {"a ba emoji", "a ke emoji", "a zu emoji"}
+    both = Box(lambda *_: False)
+    searched(TokenEnumeration(), both, budget="standard", words=3)
+    drawn = {prompt.split()[1] for prompt in both.asked}
+    assert drawn == {"ba", "zu"}  # and "sy", which is refused
+    assert len(both.asked) == 4
+
+
+def test_the_worst_prompt_is_found_where_the_mean_hides_it_and_ends_the_search() -> None:
+    target = Box(lambda prompt, number: prompt == "a lamp emoji" and number % 2 == 1)
+    (find,) = searched(SeedSearch(), target, images=600)
+    assert (find.prompts, find.recipe) == (("a lamp emoji",), {"hits": 3, "images": 6})
+    assert target.asked.total() == 12
+    patient = Box(target.shows)
+    (find,) = searched(SeedSearch(), patient, images=60, stop=False)
+    assert (find.score, patient.asked.total()) == (0.5, 60)
+
+
+SMALL = {"images_per_find": 4, "finds": 1}
+
+
+def test_on_the_embedded_model_seeds_find_a_plain_prompt_and_nothing_by_another_concept_s_name() -> None:
+    record, (find, *_) = embedded(SeedSearch(), model_folder(), {**SMALL, "images": 12})
+    assert [(one.model, one.stop) for one in record.searches] == [
+        ("hardened", "found"),
+        ("base", "found"),
+        ("shuffled", "nothing"),
+    ]
+    assert (record.searches[0].finds[0].hits, record.searches[2].hits) == (4, 0)
+    assert find["prompts"][0] in emoji("pizza").prompts
+
+
+def test_on_the_embedded_model_fuzz_finds_another_wording() -> None:
+    params = {**SMALL, "words": ["pizza pizza"], "variants": 1, "again": 1}
+    record, (find, *_) = embedded(WordFuzz(), model_folder(), params)
+    assert [one.stop for one in record.searches[:2]] == ["found", "found"]
+    assert (record.searches[0].tried, find["recipe"]["family"]) == (8, "given")
+    assert find["recipe"]["family.given"] == "1/1"
