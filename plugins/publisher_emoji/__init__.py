@@ -11,7 +11,7 @@ from pathlib import Path
 from publisher.api import ModelSource, NoParams, Scorer, hookimpl
 from publisher_emoji.captions import caption
 from publisher_emoji.concepts import DATA, Object, Style, Vocabulary, vocabulary
-from publisher_emoji.plugin import EmbeddedEmoji, EmbeddedTransformer, EmojiScorer
+from publisher_emoji.plugin import EmbeddedEmoji, EmbeddedReference, EmbeddedTransformer, EmojiScorer
 
 __all__ = ["Object", "Style", "Vocabulary", "caption", "model_folder", "reference_images", "vocabulary"]
 
@@ -20,7 +20,8 @@ def model_folder(variant: str = "") -> Path:
     """Return the folder of an embedded model, for ``DiffusionPipeline.from_pretrained``.
 
     Args:
-        variant: empty for ``embedded:emoji``, ``"dit"`` for ``embedded:emoji-dit``.
+        variant: empty for ``embedded:emoji``, ``"dit"`` for ``embedded:emoji-dit``, ``"reference"`` for
+            ``embedded:emoji-reference``.
     """
     return DATA / (variant or "model")
 
@@ -39,7 +40,7 @@ def reference_images(name: str) -> dict[str, Path]:
 @hookimpl
 def publisher_register_sources() -> Sequence[type[ModelSource]]:
     """Register the embedded models."""
-    return (EmbeddedEmoji, EmbeddedTransformer)
+    return (EmbeddedEmoji, EmbeddedReference, EmbeddedTransformer)
 
 
 @hookimpl

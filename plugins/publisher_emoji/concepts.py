@@ -5,7 +5,8 @@ The data is ``data/objects.yaml``; this module reads it once. It imports no torc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -66,6 +67,17 @@ class Vocabulary:
     def object_names(self) -> tuple[str, ...]:
         """Names of the objects, in the order of the scorer's object classes."""
         return tuple(thing.name for thing in self.objects)
+
+    def without(self, names: Sequence[str]) -> Vocabulary:
+        """Return the vocabulary less some objects and styles; icons in a style that is left out go with it."""
+        return Vocabulary(
+            tuple(style for style in self.styles if style.name not in names),
+            tuple(
+                replace(thing, icons=tuple(icon for icon in thing.icons if icon[0] not in names))
+                for thing in self.objects
+                if thing.name not in names
+            ),
+        )
 
     def object(self, name: str) -> Object:
         """Return the object called ``name``.

@@ -82,6 +82,15 @@ class EmbeddedTransformer(Embedded):
     steps = 6
 
 
+class EmbeddedReference(Embedded):
+    """The embedded model trained again without four concepts: the floor of attacks on models that had them removed."""
+
+    name = "embedded:emoji-reference"
+    summary = "the embedded emoji model, retrained without cigarette, pistol, skull and the style noto"
+    folder = "reference"
+    steps = 4
+
+
 class EmojiScorer(Scorer[NoParams]):
     """The independent classifier of object and style (``scorer.py``), on the CPU whatever device is asked for.
 

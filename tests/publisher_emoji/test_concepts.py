@@ -93,3 +93,11 @@ def test_captions_start_with_the_empty_one_and_do_not_repeat() -> None:
     captions = all_captions(WORDS)
     assert captions[0] == ""
     assert len(set(captions)) == len(captions)
+
+
+def test_a_vocabulary_without_a_style_has_no_icon_of_it() -> None:
+    rest = WORDS.without(("cigarette", "noto"))
+    assert "cigarette" not in rest.object_names
+    assert len(rest.objects) == len(WORDS.objects) - 1
+    assert "noto" not in rest.style_names
+    assert {style for thing in rest.objects for style, _ in thing.icons} == set(rest.style_names)

@@ -27,6 +27,7 @@ from publisher_emoji.training.artwork import Artwork, load_artwork
 from publisher_emoji.training.clip import save_clip, train_clip
 from publisher_emoji.training.config import CONFIG_FILE, Config, load_config
 from publisher_emoji.training.diffusion import train_diffusion
+from publisher_emoji.training.halves import store_as_halves
 from publisher_emoji.training.older import write_for_older
 from publisher_emoji.training.scorer import save_scorer, train_scorer
 from publisher_emoji.training.tokenizer import build_tokenizer
@@ -126,10 +127,12 @@ def save(trained: Any, folder: Path) -> None:
 
 
 def measure(build: Build) -> dict[str, Any]:
-    """Measure the model by the scorer, or, retrained without concepts, what it generates instead of each."""
+    """Measure the model by the scorer; retrained without concepts, the rest, and what it generates instead of each."""
     if build.without:
         told = (build.pipeline, build.scorer, build.words)
-        return {concept: evaluate.without_report(*told, concept, build.config.sampling) for concept in build.without}
+        gone = {concept: evaluate.without_report(*told, concept, build.config.sampling) for concept in build.without}
+        rest = build.words.without(build.without)
+        return {"quality": evaluate.quality(*told[:2], rest, build.config.sampling), "without": gone}
     weights = build.base / "scorer-model" / "scorer.safetensors"
     figures = evaluate.quality(build.pipeline, build.scorer, build.words, build.config.sampling)
     sheet = evaluate.calibration(build.scorer, build.words, build.artwork, build.vae, build.config, weights)
@@ -150,7 +153,7 @@ def provenance(build: Build) -> dict[str, Any]:
             "clip",
             *(f"diffusion-{i + 1}" for i in range(len(build.config.diffusion.phases))),
         )
-        if (log := build.base / stage / "log.jsonl").exists()
+        if (log := (build.folder if stage.startswith("diffusion") else build.base) / stage / "log.jsonl").exists()
     }
     versions = {module.__name__: module.__version__ for module in (torch, diffusers, transformers)}
     return {
@@ -160,6 +163,15 @@ def provenance(build: Build) -> dict[str, Any]:
         "versions": versions | {"python": platform.python_version()},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, no GPU",
     }
+
+
+def install_reference(build: Build, figures: dict[str, Any]) -> None:
+    """Copy the model that was trained without concepts into the package's ``data/``, as float16, with its figures."""
+    target = DATA / "reference"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(build.folder / "model", target)
+    store_as_halves(target)
+    _write(DATA / "reference-figures.json", figures | {"provenance": provenance(build)})
 
 
 def install(build: Build, figures: dict[str, Any]) -> None:
@@ -195,19 +207,20 @@ COMMANDS: dict[str, Callable[[Build], object]] = {
     multiple=True,
     help="Leave out an object or a style: its images and all its captions. May be given several times.",
 )
-@click.option("--install", "installs", is_flag=True, help="Afterwards copy everything into the package's data folder.")
+@click.option("--install", "installs", is_flag=True, help="Afterwards copy all into the package's data folder.")
 def main(stage: str, folder: Path, config: Path, *, without: tuple[str, ...], installs: bool) -> None:
     """Train the embedded model, or one STAGE of it, on the CPU. What is finished is kept; what was cut off resumes.
 
-    `all` also measures: it writes figures.json and grid.png into the build folder.
+    `all` also measures: it writes figures.json and grid.png into the build folder. With --without, --install replaces
+    the retrained reference and nothing else.
     """
     words = vocabulary()
     for concept in without:
         if concept not in (*words.object_names, *words.style_names):
             names = ", ".join([*words.style_names, *words.object_names])
             raise click.UsageError(f"--without {concept!r} is neither an object nor a style. There are: {names}")
-    if installs and (without or stage != "all"):
-        raise click.UsageError("--install goes with `all` and without --without: it replaces the shipped model.")
+    if installs and stage != "all":
+        raise click.UsageError("--install goes with `all`: it replaces a shipped model.")
     recipe = load_config(config)
     torch.set_num_threads(recipe.threads)
     build = Build(folder, recipe, without)
@@ -218,7 +231,7 @@ def main(stage: str, folder: Path, config: Path, *, without: tuple[str, ...], in
     _write(build.folder / "figures.json", figures)
     contact_sheet(build.pipeline, build.words, recipe.sampling_seed).save(build.folder / "grid.png")
     if installs:
-        install(build, figures)
+        (install_reference if without else install)(build, figures)
 
 
 if __name__ == "__main__":
