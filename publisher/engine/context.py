@@ -118,7 +118,9 @@ class RunningStep(StepContext):
         self.curves.append(Curve(name=name, x=tuple(map(float, x)), y=tuple(map(float, y)), unit=unit))
 
     def warn(self, message: str) -> None:
-        """Record a warning for report and terminal."""
+        """Record a warning for report and terminal, once: what its plan said already is not said again."""
+        if message in self.warnings:
+            return
         self.warnings.append(message)
         self._progress.warn(f"{self._step}: {message}")
 

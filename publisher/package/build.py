@@ -36,7 +36,7 @@ from publisher.package.own_card import OwnCard
 from publisher.package.summary import checks, summarise
 from publisher.package.tree import Tree, read_tree
 from publisher.package.variants import write_fp16
-from publisher.strict_json import JsonError, strict_json
+from publisher.strict_json import JsonError, strict_configuration
 
 RESERVED = (SUMMARY, RESOLVED, BOM, SUMS, BASE_CARD)
 
@@ -223,7 +223,7 @@ def _configuration_problem(path: str, file: Path) -> str:
     if file.stat().st_size > MAX_TEXT_BYTES:
         return f"is larger than {MAX_TEXT_BYTES} bytes"
     try:
-        document = strict_json(file.read_bytes())
+        document = strict_configuration(path, file.read_bytes())
     except JsonError as error:
         return str(error)
     return next((finding.message for finding in check_configuration(path, document)), "")

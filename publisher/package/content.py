@@ -29,7 +29,7 @@ from publisher.package.tree import Tree
 from publisher.package.variants import differences
 from publisher.safeguards import ALL
 from publisher.safeguards.base import Contents
-from publisher.strict_json import MAX_JSON_ENTRIES, JsonError, count_entries, strict_json
+from publisher.strict_json import MAX_JSON_ENTRIES, JsonError, count_entries, strict_configuration, strict_json
 
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
 """What ``model_index.json`` may take classes from; ``stable_diffusion`` is the folder of the safety checker inside
@@ -161,7 +161,7 @@ def _text(tree: Tree, path: str) -> tuple[Any, list[Finding]]:
     try:
         data.decode()
         if suffix(path) == "json":
-            return strict_json(data), []
+            return strict_configuration(path, data), []
         if suffix(path) == "jsonl":
             for line in json_lines(data):
                 strict_json(line)

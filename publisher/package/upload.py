@@ -23,7 +23,7 @@ from publisher.package.hub_cache import HubCache
 from publisher.package.kinds import is_gguf, is_training_state, problem
 from publisher.package.layout import CODE_TYPES, MAX_TEXT_BYTES, MODEL_INDEX, suffix
 from publisher.package.tree import Tree, read_file, read_tree
-from publisher.strict_json import JsonError, count_entries, strict_json
+from publisher.strict_json import JsonError, count_entries, strict_configuration
 
 _SHARD = re.compile(
     r"(?P<stem>.*)-(?P<number>\d{1,6})-of-(?P<total>\d{1,6})(?P<variant>(?:\.[\w-]+)?)(?:\.safetensors)?", re.DOTALL
@@ -186,7 +186,7 @@ def _document(upload: Upload, tree: Tree, path: str) -> None:
     if data is None or not tree.charge(path, "JSON keys and values", count_entries(data)):
         return
     try:
-        upload.documents[path] = strict_json(data)
+        upload.documents[path] = strict_configuration(path, data)
     except JsonError as error:
         upload.unexamined[path] = str(error)
 

@@ -8,7 +8,7 @@ import torch
 import publisher_emoji
 from publisher.api import Concept
 from publisher_emoji import vocabulary
-from publisher_emoji.plugin import EmbeddedEmoji, EmbeddedTransformer, EmojiScorer
+from publisher_emoji.plugin import EmbeddedEmoji, EmbeddedReference, EmbeddedTransformer, EmojiScorer
 from publisher_emoji.training.artwork import load_artwork
 
 CPU = torch.device("cpu")
@@ -22,7 +22,11 @@ def judge() -> EmojiScorer:
 
 
 def test_the_package_registers_its_source_and_its_scorer() -> None:
-    assert publisher_emoji.publisher_register_sources() == (EmbeddedEmoji, EmbeddedTransformer)
+    assert publisher_emoji.publisher_register_sources() == (
+        EmbeddedEmoji,
+        EmbeddedReference,
+        EmbeddedTransformer,
+    )
     assert publisher_emoji.publisher_register_scorers() == (EmojiScorer,)
 
 

@@ -86,9 +86,9 @@ def test_a_single_file_has_a_place_for_what_the_page_of_families_says(
 STEPS = {
     entry.name: entry.cls
     for entry in load_registry().all("step")
-    if entry.origin.distribution == "model-publisher" and entry.name != "apply"
+    if entry.origin.distribution == "model-publisher" and entry.name not in ("apply", "slices")
 }
-"""Steps that read a model's anatomy: all but ``apply``, which reads files of tensors."""
+"""Steps that read a model's anatomy: all but ``apply`` and ``slices``, which read files of tensors."""
 PARAMS: dict[str, dict[str, Any]] = {
     "freeze-mask": {"concepts": ["cigarette"], "innocents": ["dog"]},
     "membrane-bundle": {"surrogates": {"cigarette": "pizza"}, "preset": "large"},

@@ -103,7 +103,7 @@ m.yaml:7:24: 'with' must be a mapping (key: value), not a list.
 m.yaml:8:31: 'images' must be at least 1, not the number 0.
 m.yaml:8:35: 'evaluate' has no key 'imges'.
   Did you mean 'images'?  Known keys: scorer, scorers, executor, sampling, after_each_step, \
-trainings_after_each_step, gates, checks, retrained, finds, images."""
+trainings_after_each_step, gates, checks, red_team, retrained, finds, images."""
     )
 
 

@@ -150,6 +150,17 @@ def test_json_that_is_none_is_refused(package: Path, key_pair: tuple[Path, Path]
     assert places(verify(package, key_pair[1]), "V021") == {"unet/config.json"}
 
 
+@pytest.mark.parametrize(
+    ("content", "refused"), [('{"lambda_min_clipped": -Infinity}', False), ('{"lambda_min_clipped": NaN}', True)]
+)
+def test_a_scheduler_may_say_infinity_as_diffusers_writes_it(
+    package: Path, key_pair: tuple[Path, Path], content: str, *, refused: bool
+) -> None:
+    (package / "unet/scheduler_config.json").write_text(content)
+    resign(package, key_pair[0])
+    assert ("unet/scheduler_config.json" in places(verify(package, key_pair[1]), "V021")) == refused
+
+
 def test_a_component_that_is_missing_or_unnamed_is_refused(package: Path, key_pair: tuple[Path, Path]) -> None:
     (package / "unet").rename(package / "unet2")
     resign(package, key_pair[0])

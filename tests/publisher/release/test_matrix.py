@@ -74,7 +74,9 @@ def verified(folder: Path, shared: Sequence[tuple[str, ...]] = (), **asked: bool
         path=folder / "manifest.yaml",
         resolved=SimpleNamespace(scope=SCOPE, evaluate=evaluate),
         retrained=None,
-        claims=[SimpleNamespace(steps=steps, step=steps[0]) for steps in makers],
+        claims=[
+            SimpleNamespace(steps=steps, step=steps[0], claim=SimpleNamespace(discloses=False)) for steps in makers
+        ],
         device=SimpleNamespace(name="cpu", dtype="float32"),
         tools=Tools({}, {}, {}, {}, Local(NoParams())),
         checks=(),
