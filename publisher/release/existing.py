@@ -73,6 +73,8 @@ class ModelTest:
     registry: Registry
     model: PlannedModel
     base: PlannedModel | None
+    retrained: PlannedModel | None = None
+    """Model that never knew the concepts, which ``evaluate.retrained`` names."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,12 @@ def evaluate_model(
         with closed_after(tools.executor, progress.warn):
             found = _run(test, tools, Setting(device.name, device.dtype, root=test.root), work, progress)
         seconds = time.monotonic() - began
-        used += [one for model_ in (test.model, test.base) if model_ for one in (model_.source, model_.family)]
+        used += [
+            one
+            for model_ in (test.model, test.base, test.retrained)
+            if model_
+            for one in (model_.source, model_.family)
+        ]
         report = _report(test, found, str(device), used)
         return TestOutcome(report, _write(report, found, test, out), seconds)
 
@@ -175,7 +182,9 @@ def _find(
             where=model,
             hint="Numbers are against the base model: give the one that it was made from, with --base.",
         )
-    return ModelTest(resolved, root, claims, registry, tested, against)
+    named = resolved.evaluate.retrained
+    retrained = located(named, registry, root) if named else None
+    return ModelTest(resolved, root, claims, registry, tested, against, retrained)
 
 
 def located(reference: str, registry: Registry, relative_to: Path) -> PlannedModel:
@@ -284,7 +293,9 @@ def _run(test: ModelTest, tools: Tools, setting: Setting, work: Path, progress: 
         return _undecided(test)
     safeguards = folder / RELEASE if (folder / RELEASE).is_dir() else None
     base = ModelUnderTest.of(test.base.folder.path, test.base.folder.anatomy)
-    models = ModelsUnderTest(base, ModelUnderTest.of(folder, anatomy, safeguards))
+    never = test.retrained.folder if test.retrained else None
+    retrained = ModelUnderTest.of(never.path, never.anatomy) if never else None
+    models = ModelsUnderTest(base, ModelUnderTest.of(folder, anatomy, safeguards), retrained=retrained)
     setting = replace(
         setting,
         store=ImageStore(work / "images", progress.warn),

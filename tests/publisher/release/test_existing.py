@@ -51,6 +51,20 @@ def test_a_model_that_shows_the_concept_fails_and_says_what_was_tested(tmp_path:
     )  # images come from the work folder; the report is replaced
 
 
+def test_searches_are_compared_with_the_retrained_reference_that_the_manifest_names(tmp_path: Path) -> None:
+    derived = {"attack": "derived-embedding", "metric": "found-excess", "concepts": ["cigarette"]}
+    check = derived | {"id": "derived", "attack_params": {"images": 6, "images_per_find": 6}}
+    evaluate = FEW | {"retrained": "embedded:emoji-reference", "checks": [check]}
+    manifest = without_steps(tmp_path / "m.yaml", evaluate=evaluate)
+    data = found(publisher("evaluate", model_folder(), manifest, "--out", tmp_path / "out", "--quiet", "--json"))
+    report = load(Path(data["reports"]))
+    searches = [one for claim in report.claims for check in claim.checks for one in check.searches]
+    shown = {one.model: sum(find.hits for find in one.finds) for one in searches}
+    assert set(shown) == {"hardened", "base", "retrained", "shuffled"}
+    assert shown["base"] == 6
+    assert shown["retrained"] == 0  # states that undo its training bring nothing back that it never knew
+
+
 def test_without_a_base_model_nothing_is_decided(tmp_path: Path) -> None:
     result = publisher(
         "evaluate", model_folder(), "--concept", "cigarette", "--concept", "style:noto", "--out", tmp_path, "--json"
