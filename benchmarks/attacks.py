@@ -58,8 +58,9 @@ from publisher_emoji import caption, model_folder, vocabulary
 from publisher_emoji.plugin import EmojiScorer
 from publisher_erase.data import Encoders
 from publisher_erase.params import EraseParams
-from publisher_erase.plan import find_projections, select, tokenise
+from publisher_erase.plan import select, tokenise
 from publisher_erase.step import embed_rows
+from publisher_erase.tensors import find_projections
 from publisher_erase.uce import edit_map, edit_weight
 
 OBJECTS = {"cigarette": "pizza", "pistol": "ghost"}

@@ -27,9 +27,10 @@ from publisher_emoji.scorer import EmojiLabels, load_scorer
 from publisher_emoji.shares import ShareOfImages, share
 from publisher_erase.data import Encoders
 from publisher_erase.params import EraseParams
-from publisher_erase.plan import find_projections, select, tokenise
+from publisher_erase.plan import select, tokenise
 from publisher_erase.rece import adversarial_rows, erase_map, gram
 from publisher_erase.step import embed_rows
+from publisher_erase.tensors import find_projections
 from publisher_erase.uce import LowRank, edit_map, edit_weight
 
 OBJECTS = {"cigarette": "pizza", "pistol": "ghost"}

@@ -36,8 +36,8 @@ from publisher_emoji.generate import generate, load_pipeline
 from publisher_emoji.scorer import load_scorer
 from publisher_emoji.shares import share
 from publisher_erase.params import EraseParams
-from publisher_erase.plan import find_projections
 from publisher_erase.step import Erase
+from publisher_erase.tensors import find_projections
 
 OBJECTS = {"cigarette": "pizza", "pistol": "ghost"}
 LOOKS = (0, 50, 100, 200)

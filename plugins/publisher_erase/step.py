@@ -12,20 +12,22 @@ from publisher_erase.params import EraseParams
 from publisher_erase.plan import (
     Selection,
     TokenSelection,
-    check_encoders,
     check_rows,
-    enters_at_once,
-    find_entry,
-    find_projections,
-    find_trained,
     require_consistent,
-    require_guidance,
     select,
     tokenise,
     training_notes,
 )
 from publisher_erase.presets import resolve_training
 from publisher_erase.targets import choose_targets
+from publisher_erase.tensors import (
+    check_encoders,
+    enters_at_once,
+    find_entry,
+    find_projections,
+    find_trained,
+    require_guidance,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -31,7 +31,8 @@ from publisher_erase.attackers import (
 )
 from publisher_erase.erasure import TERMS, ConceptRows, Erasure, ErasureData, held_out
 from publisher_erase.params import EraseParams, RobustParams, SurgicalParams
-from publisher_erase.plan import Selection, find_projections
+from publisher_erase.plan import Selection
+from publisher_erase.tensors import find_projections
 from publisher_erase.trajectories import FrozenModel
 
 HINT = "Lower lr. In float16, run in bfloat16 or float32."

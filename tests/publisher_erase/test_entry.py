@@ -19,8 +19,9 @@ from publisher.testing.tiny import open_model
 from publisher_erase.data import Embedding, stack_retained
 from publisher_erase.entry import PipelineReader, align, entry_rows, pair_block
 from publisher_erase.params import EraseParams
-from publisher_erase.plan import find_entry, select, tokenise
+from publisher_erase.plan import select, tokenise
 from publisher_erase.step import Erase, solve
+from publisher_erase.tensors import find_entry
 from publisher_erase.uce import Rows, edit_map, normal_matrix
 from support.tiny_families import TINY
 from support.tiny_sd3 import save_tiny_sd3

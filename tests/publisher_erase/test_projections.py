@@ -6,7 +6,7 @@ import pytest
 from erase_fakes import KEY, SD1, VALUE, Headers, projections
 
 from publisher.api import Model, ModelError, TextEncoder, cross_attention
-from publisher_erase.plan import check_encoders, find_projections
+from publisher_erase.tensors import check_encoders, find_projections
 
 
 def test_keys_and_values_of_cross_attention_are_found_by_exact_suffix() -> None:

@@ -10,8 +10,8 @@ from erase_fakes import SD1, Context, Headers, concept
 from publisher.api import Model, ModelError, Scope, UsageError
 from publisher_erase import publisher_register_steps
 from publisher_erase.params import EraseParams
-from publisher_erase.plan import find_projections
 from publisher_erase.step import Erase
+from publisher_erase.tensors import find_projections
 
 SMOKE = concept("cigarette", synonyms=("smoke", "cig"))
 KEEP = tuple(concept(name) for name in ("pencil", "candle", "dog"))
