@@ -24,7 +24,8 @@ def slice_claims(params: SliceParams, scope: Scope) -> tuple[Claim, ...]:
         UsageError: ``words`` names a concept that the manifest has not.
     """
     words = {name: _concept(scope, name, concept) for name, concept in params.words.items()}
-    found = [_exact(params, scope)] if params.last else []
+    gone = tuple(concept.id for name, concept in words.items() if name in params.deleted)
+    found = [_exact(params, scope, gone)] if params.last else []
     for name, concept in words.items():
         found.append(_withdrawn(name, concept, params) if name in params.deleted else _staying(name, concept, params))
     return (*found, *kept(_others(scope, words.values()), binds="in-weights"))
@@ -36,7 +37,7 @@ def _others(scope: Scope, words: Iterable[Concept]) -> Scope:
     return scope.model_copy(update={"keep": tuple(one for one in scope.keep if one.id not in named)})
 
 
-def _exact(params: SliceParams, scope: Scope) -> Claim:
+def _exact(params: SliceParams, scope: Scope, withdrawn: tuple[str, ...]) -> Claim:
     gone = ", ".join(params.deleted)
     what = f"no update computed from {gone} is" if gone else "nothing but the ledger's stages is"
     check = Check(
@@ -48,7 +49,14 @@ def _exact(params: SliceParams, scope: Scope) -> Claim:
         gate=NOTHING_ELSE,
     )
     sentence = f"{what} in the weights: with the stages that stay taken out, every image is the base model's"
-    return Claim(id="exact", sentence=sentence, binds="in-weights", limits=(TRAINER, BASE), checks=(check,))
+    return Claim(
+        id="exact",
+        sentence=sentence,
+        binds="in-weights",
+        limits=(TRAINER, BASE),
+        checks=(check,),
+        deletes=tuple(sorted(withdrawn)),
+    )
 
 
 def _withdrawn(name: str, concept: Concept, params: SliceParams) -> Claim:

@@ -76,6 +76,10 @@ def _false(value: object) -> bool:
     return value is False
 
 
+def _none(values: tuple[object, ...]) -> bool:
+    return not values
+
+
 class Check(Params):
     """One test of a claim: attack, scorer, metric, gate, by the names they are registered under."""
 
@@ -127,6 +131,9 @@ class Claim(Params):
     discloses: bool = Field(default=False, exclude_if=_false)
     """True: it promises nothing. A check without a gate that ends *unknown* stands in the report, and holds up no
     release; one with a gate counts as anywhere."""
+    deletes: tuple[str, ...] = Field(default=(), exclude_if=_none)
+    """Ids of concepts whose training data is out of the weights exactly where the claim passes: a promise about how the
+    weights were made. No measurement alone bears it out. The report then calls these concepts *deleted*."""
 
 
 RARE = Gate(value_at_most=0.05, upper_at_most=0.10)

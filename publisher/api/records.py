@@ -200,6 +200,8 @@ class ClaimRecord(Params):
     checks: tuple[CheckRecord, ...]
     discloses: bool = Field(default=False, exclude_if=_false)
     """True: it promises nothing, and *unknown* checks of it that have no gate count as *reported*."""
+    deletes: tuple[str, ...] = Field(default=(), exclude_if=_none)
+    """Ids of concepts whose training data is out of the weights exactly, where the claim passes; not there: none."""
 
 
 class MatrixCell(Params):

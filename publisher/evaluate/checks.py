@@ -370,4 +370,5 @@ def _claim(claim: StepClaim, results: _Results, setting: Setting) -> ClaimRecord
         verdict=of_claim(((one.gate, one.verdict) for one in records), discloses=claim.claim.discloses),
         checks=tuple(records),
         discloses=claim.claim.discloses,
+        deletes=claim.claim.deletes,
     )

@@ -6,6 +6,7 @@ from publisher.api import ReleaseReport
 from publisher.package.layout import PICTURES
 from publisher.package.pictures import PictureStrip
 from publisher.report.access import LEGEND, NOT_ATTACKED, TITLE, AccessCell, access_table
+from publisher.report.removal import HEADING, Removal
 from publisher.text import markdown
 from publisher.text import table as markdown_table
 
@@ -32,7 +33,12 @@ def access(report: ReleaseReport) -> str:
     lines = markdown_table([markdown(heading) for heading in headings], ())
     for name, cells in rows:
         lines.append(f"| {' | '.join([markdown(name), *(_cell(cell, wide=found.wide) for cell in cells)])} |")
-    return "\n".join([f"## {TITLE}", "", *lines, "", markdown(LEGEND)])
+    words = [line for name, one in zip(found.names, found.removals, strict=True) for line in _words(name, one)]
+    return "\n".join([f"## {TITLE}", "", *lines, "", markdown(LEGEND), "", f"### {HEADING}", "", *words])
+
+
+def _words(name: str, removal: Removal) -> list[str]:
+    return [f"- {markdown(name)}: {markdown(removal.line)}", *(f"  - {markdown(line)}" for line in removal.lines)]
 
 
 def _cell(cell: AccessCell, *, wide: bool) -> str:

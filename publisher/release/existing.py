@@ -271,6 +271,7 @@ def _claim(record: ClaimRecord) -> Claim:
         limits=record.limits,
         checks=tuple(_check(check) for check in record.checks),
         discloses=record.discloses,
+        deletes=record.deletes,
     )
 
 

@@ -17,6 +17,7 @@ from publisher.api.verdicts import decide, lower
 from publisher.report import verdicts
 from publisher.report.found import SearchFigures, searched
 from publisher.report.relearning import HALF, ModelCurve, curves_by_concept, masked
+from publisher.report.removal import Removal, removal
 from publisher.report.wording import count, estimate, figure, looks, number, span
 
 TITLES: dict[Access, str] = {
@@ -183,6 +184,8 @@ class AccessTable:
 
     concepts: tuple[GoneConcept, ...]
     rows: tuple[AccessRow, ...]
+    removals: tuple[Removal, ...]
+    """What is said of each concept in a word."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -224,7 +227,19 @@ def access_table(report: ReleaseReport, seconds: Mapping[str, float] | None = No
     for access in Access:
         cells = tuple(_cell(report, access, concept, seconds or {}) for concept in report.concepts)
         rows.append(AccessRow(access, TITLES[access], NEEDS[access], cells))
-    return AccessTable(report.concepts, tuple(rows))
+    removals = tuple(removal(report, concept, _asked(report, concept)) for concept in report.concepts)
+    return AccessTable(report.concepts, tuple(rows), removals)
+
+
+def _asked(report: ReleaseReport, concept: GoneConcept) -> list[tuple[str, str]]:
+    """Return verdict and condition of each check with a gate that asks for a concept in words."""
+    return [
+        (attempt.verdict, attempt.condition)
+        for claim in report.claims
+        for check in claim.checks
+        if check.access is Access.PROMPT and check.gate and not check.searches and concept.id in check.concepts
+        for attempt in _attempts(report, claim, check, concept.id, None)
+    ]
 
 
 def _cell(report: ReleaseReport, access: Access, concept: GoneConcept, seconds: Mapping[str, float]) -> AccessCell:

@@ -11,6 +11,7 @@ from rich.text import Text
 from publisher.api import ClaimRecord, ReleaseReport, Verdict
 from publisher.report import verdicts
 from publisher.report.access import LEGEND, NOT_ATTACKED, TITLE, AccessCell, AccessTable, access_table
+from publisher.report.removal import HEADING, SHARES
 from publisher.report.rows import rows
 from publisher.report.wording import count, short, visible
 
@@ -81,7 +82,21 @@ def _access_lines(table: AccessTable) -> Iterator[str]:
             yield from (f"    {_clean(name, LONGEST_NAME)}: {_clean(line)}" for line in cell.lines if cell.attempts)
         if untried and not every:
             yield f"    {NOT_ATTACKED}: {_some(untried)}"
+    yield f"  {HEADING}"
+    yield from (
+        f"    {_clean(name, LONGEST_NAME)}: {_clean(one.line)}"
+        for name, one in zip(table.names, table.removals, strict=True)
+    )
+    yield from _share_lines(table)
     yield f"  {LEGEND}"
+
+
+def _share_lines(table: AccessTable) -> Iterator[str]:
+    """Yield how much each attack says is removed, where one says it."""
+    found = [(name, line) for name, one in zip(table.names, table.removals, strict=True) for line in one.lines]
+    if found:
+        yield f"  {SHARES}"
+    yield from (f"    {_clean(name, LONGEST_NAME)}: {_clean(line)}" for name, line in found)
 
 
 def _some(names: list[str]) -> str:
@@ -105,6 +120,8 @@ def _show_access(table: AccessTable, console: Console) -> None:
         for line in _access_lines(table):
             console.print(Text(line))
         return
+    for line in _share_lines(table):
+        console.print(Text(line))
     console.print(Text(LEGEND, style="dim"), width=width)
 
 
@@ -113,13 +130,14 @@ def _by_access(table: AccessTable) -> Table:
     for row in table.rows:
         cells = [Text("\n").join(_attempts(cell)) for cell in row.cells]
         grid.add_row(Text(row.title), *cells)
+    grid.add_row(Text(HEADING), *(Text(_clean(one.line)) for one in table.removals))
     return grid
 
 
 def _by_concept(table: AccessTable) -> Table:
-    grid = _grid(NAME, ["Concept", *(row.title for row in table.rows)])
-    for name, *cells in zip(table.names, *(row.cells for row in table.rows), strict=True):
-        grid.add_row(Text(_clean(name, LONGEST_NAME)), *map(_headline, cells))
+    grid = _grid(NAME, ["Concept", *(row.title for row in table.rows), HEADING])
+    for name, one, *cells in zip(table.names, table.removals, *(row.cells for row in table.rows), strict=True):
+        grid.add_row(Text(_clean(name, LONGEST_NAME)), *map(_headline, cells), Text(one.word))
     return grid
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from publisher.api import ReleaseReport, ReportFormat
 from publisher.builtin.reports import bars, charts, figures, heat, learning_curves, outline, second
-from publisher.report import access, budget, kept_gains, limits, relearning, rows, verdicts
+from publisher.report import access, budget, kept_gains, limits, relearning, removal, rows, verdicts
 from publisher.report import wording as text
 from publisher.report.wording import number
 
@@ -137,6 +137,7 @@ def _environment() -> Environment:
         "binds": BINDS,
         "tabular": tabular,
         "budget": budget,
+        "removal": removal,
         "rows": rows,
         "learning": learning_curves,
         "relearning": relearning,

@@ -12,6 +12,7 @@ from publisher.report import budget, verdicts
 from publisher.report.access import LEGEND, NOT_ATTACKED, TITLE, AccessCell, access_table
 from publisher.report.limits import limits, whose
 from publisher.report.relearning import trained
+from publisher.report.removal import HEADING
 from publisher.report.rows import columns, row, rows
 from publisher.report.wording import short, visible
 
@@ -23,6 +24,8 @@ LONGEST = 400
 MOST_CONCEPTS = 20
 """Of one check by training."""
 MOST_LIMITS = 30
+MOST_REMOVALS = 60
+"""Concepts that are said to be removed or hidden."""
 
 
 class MarkdownSummary(ReportFormat):
@@ -67,7 +70,12 @@ def _access(report: ReleaseReport) -> list[str]:
     headings, rows = found.oriented()
     lines = [_line([escape(heading) for heading in headings]), "|---" * len(headings) + "|"]
     lines += [_line([escape(name), *(_cell(cell, wide=found.wide) for cell in cells)]) for name, cells in rows]
-    return [f"### {TITLE}", "\n".join(lines), escape(LEGEND)]
+    words = []
+    for name, one in list(zip(found.names, found.removals, strict=True))[:MOST_REMOVALS]:
+        words += [f"- {escape(name)}: {escape(one.line)}", *(f"  - {escape(line)}" for line in one.lines)]
+    left_out = len(found.removals) - MOST_REMOVALS
+    words += [f"- {left_out} more are in the report."] if left_out > 0 else []
+    return [f"### {TITLE}", "\n".join(lines), escape(LEGEND), f"#### {HEADING}", "\n".join(words)]
 
 
 def _cell(cell: AccessCell, *, wide: bool) -> str:

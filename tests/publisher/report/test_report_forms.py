@@ -171,6 +171,11 @@ def test_markdown_of_a_failed_release() -> None:
     assert (
         rest.replace("\n".join(table), "TABLE")
         == """\
+#### In a word
+
+- cigarette: generated when asked (a check that asks for it failed)
+- pistol: generated when asked (a check that asks for it failed)
+
 TABLE
 
 ### What this does not prove

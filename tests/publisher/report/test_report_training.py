@@ -108,7 +108,7 @@ def test_junit_has_the_steps_as_properties() -> None:
 
 
 def test_the_terminal_has_one_line_for_a_check_by_training() -> None:
-    found = [line for line in lines(samples.relearning()) if "lora.cigarette" in line]
+    found = [line for line in lines(samples.relearning()) if "  lora.cigarette" in line]
     line = "t50-ratio 6.2x (3.9x to 9.1x), n 3 trials, against before the step; lower bound ≥ 2x"
     assert found == [f"  passed  lora.cigarette  {line}"]
 
