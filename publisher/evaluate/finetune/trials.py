@@ -31,6 +31,7 @@ from publisher.evaluate.requests import one_line
 from publisher.model.digest import seed_of
 from publisher.runtime.generate import GenerateError, batch_kind, batch_size, generate
 from publisher.runtime.meter import advance
+from publisher.runtime.pipelines import lay_out_to_train
 from publisher.runtime.side_by_side import one_thread_each, threads_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from publisher.safeguards.freeze_mask.guard.arming import Armed
 
-VERSION = "3"
+VERSION = "4"
 """Raised when the same trial gives other numbers."""
 ADAPTER = ".lora_A.", ".lora_B."
 """In the names of an adapter's two matrices, as peft gives them."""
@@ -264,6 +265,7 @@ def _begin(task: TrialTask, untrained: _Original) -> _Begun:
             torch.manual_seed(task.seed)
             generator = torch.Generator().manual_seed(task.seed)
             learner = task.attack.learner(task.params, pipeline, data, generator)
+        lay_out_to_train(denoiser_of(pipeline))
         _look(armed, task, adapters_alone=True)
         as_it_is = type(learner) is DenoisingLearner and untrained.is_in(pipeline)
         return _Begun(task, pipeline, learner, held_out, armed, untrained if as_it_is else None)
