@@ -187,6 +187,20 @@ def policy_page() -> str:
     return "\n".join(parts)
 
 
+def slices_page() -> str:
+    """Return every section of a file of ``publisher slices train``."""
+    from publisher.manifest.reference import section_lines
+    from publisher.slicing.recipe import SliceTraining
+
+    parts = [
+        f"{MADE}# Training by slices\n",
+        "`publisher slices train` reads one YAML file, as strictly as [a manifest](manifest.md): every mistake has its",
+        "line. What it is for, and an example: [Withdraw data](../how-to/withdraw-data.md).\n",
+        *section_lines(SliceTraining),
+    ]
+    return "\n".join(parts)
+
+
 KINDS: tuple[tuple[str, type], ...] = (
     ("Step", api.Step),
     ("Attack", api.Attack),
@@ -334,6 +348,7 @@ def pages() -> dict[str, str]:
         "families.md": families_page(),
     }
     made |= {"freeze-mask.schema.json": _schema(freeze_mask.FreezeMask), "audit.schema.json": _schema(Audit)}
+    made["slices.md"] = slices_page()
     made |= {"policy.md": policy_page(), "policy.schema.json": _schema(Policy)}
     catalog = load_registry().catalog()
     made |= {"manifest.md": reference_page(catalog), "manifest.schema.json": schema_text(catalog)}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
     from publisher.api import Model
+    from publisher.package.keys import PrivateKey
     from publisher_emoji.scorer import EmojiClassifier
 
 
@@ -61,6 +62,14 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Model:
     anatomy = StableDiffusion1().recognise(configs)
     assert anatomy is not None
     return State(ModelFolder(model_folder(), anatomy, configs), (), tmp_path_factory.mktemp("states"))
+
+
+@pytest.fixture(scope="session")
+def signing_key(tmp_path_factory: pytest.TempPathFactory) -> PrivateKey:
+    """A private key that signs; its public half lies beside it."""
+    from support.signing import new_key
+
+    return new_key(tmp_path_factory.mktemp("signing"))
 
 
 @pytest.fixture(scope="session")

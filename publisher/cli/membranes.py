@@ -61,8 +61,9 @@ def inspect(file: Path, *, model: str | None, as_json: bool) -> None:
       publisher membranes inspect cigarette.safetensors
       publisher membranes inspect releases/emoji-clean-1.0.0 --model embedded:emoji --json
     """
+    from publisher.registry.models import open_model
     from publisher.safeguards.membranes.inspecting import describe
-    from publisher.safeguards.membranes.tools import open_index, open_membranes, open_model
+    from publisher.safeguards.membranes.tools import open_index, open_membranes
 
     base = open_model(model) if model else None
     index = open_index(file) if file.is_dir() else None
@@ -171,8 +172,9 @@ def merge(model: str, files: tuple[Path, ...], *, out: Path, permeabilities: tup
       publisher membranes merge models/base a.safetensors b.safetensors --permeability 1 --permeability 0.5 --out both
     """
     from publisher.cli.console import Terminal
+    from publisher.registry.models import open_model
     from publisher.safeguards.membranes.tools import merge as merge_into
-    from publisher.safeguards.membranes.tools import open_membranes, open_model
+    from publisher.safeguards.membranes.tools import open_membranes
 
     portions = open_membranes(files, permeabilities)
     base = open_model(model)
@@ -226,8 +228,9 @@ def convert(
     """
     import torch
 
+    from publisher.registry.models import open_model
     from publisher.safeguards.membranes.tools import convert as write_lora
-    from publisher.safeguards.membranes.tools import open_membranes, open_model
+    from publisher.safeguards.membranes.tools import open_membranes
 
     if out.exists() and not force:
         raise UsageError("is there already", where=str(out), hint="Replace it with --force.")

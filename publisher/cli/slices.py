@@ -1,4 +1,4 @@
-"""``publisher slices``: see what a deletion leaves, audit a package, prove a picture."""
+"""``publisher slices``: train by slices, see what a deletion leaves, audit a package, prove a picture."""
 
 from __future__ import annotations
 
@@ -8,23 +8,101 @@ from pathlib import Path
 import click
 
 from publisher.cli import output
-from publisher.cli.options import required_trust, with_trust
+from publisher.cli.options import passphrase, required_trust, with_trust
 from publisher.errors import ExitCode, UsageError
 from publisher.text import printable
 
 
 @click.group()
 def slices() -> None:
-    """Show what withdrawing data would leave, and audit a package of slices.
+    """Train by slices, show what withdrawing data would leave, and audit a package.
 
     Nothing that was computed from a withdrawn slice is in the weights of a release with the step slices: see
     docs/how-to/withdraw-data.md.
 
     \b
     Examples:
+      publisher slices train slices.yaml --out licensed --key keys/publisher.key
       publisher slices delete licensed --slice artist-b
       publisher slices audit releases/licensed-1.1.0 --base embedded:emoji --key publisher.pub
     """
+
+
+@slices.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for ledger and stages.")
+@click.option(
+    "--private",
+    type=click.Path(path_type=Path),
+    help="Folder for secrets, receipts and checkpoints; it stays with you.  [default: OUT.private]",
+)
+@click.option("--key", metavar="KEY", required=True, help="What signs the ledger, as in a release.")
+@click.option(
+    "--passphrase-env", metavar="VARIABLE", help="Environment variable with the key's passphrase or the token's PIN."
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="What computes."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def train(
+    file: Path,
+    *,
+    out: Path,
+    private: Path | None,
+    key: str,
+    passphrase_env: str | None,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train adapters by slices, so that each body of data can be withdrawn, and sign the ledger.
+
+    A run that was stopped goes on with the same command, to the same bytes. A stage is trained again only if something
+    that it saw has changed. The private folder links the ledger to persons: keep it, and give nobody but a slice's
+    holder its receipts.
+
+    \b
+    Examples:
+      publisher slices train slices.yaml --out licensed --key keys/publisher.key
+
+    Exit codes: 0 trained; 2 edit the file or the command; 3 a training diverged; 130 and 143 interrupted.
+    """
+    from publisher.cli.console import Terminal
+    from publisher.engine.device import choose, require, versions
+    from publisher.model.state import State
+    from publisher.package.signers import signer
+    from publisher.registry.models import open_model
+    from publisher.slicing.make import Workplace
+    from publisher.slicing.make import train as train_slices
+    from publisher.slicing.recipe import read_training
+
+    found = read_training(file)
+    signing = signer(key, passphrase(passphrase_env, "--passphrase-env"))
+    private = private or out.with_name(f"{out.name}.private")
+    model = State(open_model(found.training.model, file.parent), (), private)
+    chosen = choose(device, "float32")
+    require(chosen)
+    place = Workplace(out, private, chosen.name, versions() | {"device": chosen.name})
+    with Terminal(quiet=quiet) as terminal:
+        done = train_slices(found, model, place, signing, terminal.update)
+    ledger = done.ledger
+    data = {
+        "ledger": str(out),
+        "private": str(private),
+        "slices": [one.id for one in ledger.slices],
+        "stages": [one.id for one in ledger.stages],
+        "trained": list(done.trained),
+    }
+    if as_json:
+        output.document(data)
+        return
+    there = len(ledger.stages) - len(done.trained)
+    lines = [
+        f"{out}: {len(ledger.slices)} slices, {len(ledger.stages)} stages{f', {there} of them kept' if there else ''}",
+        f"{private}: secrets and receipts; keep it, and publish nothing of it",
+    ]
+    output.result("\n".join(map(printable, lines)))
 
 
 @slices.command()
@@ -96,7 +174,7 @@ def audit(
     """
     from publisher.model.state import State
     from publisher.package.keys import load_public
-    from publisher.safeguards.membranes.tools import open_model
+    from publisher.registry.models import open_model
     from publisher.slicing.audit import audit as hold
 
     trust = required_trust(key, identity, issuer, root)

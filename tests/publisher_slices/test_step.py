@@ -51,16 +51,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> keys.PrivateKey:
-    folder = tmp_path_factory.mktemp("key")
-    keys.generate(folder / "a.key", folder / "a.pub", None)
-    return keys.load_private(folder / "a.key")
-
-
-@pytest.fixture(scope="module")
-def licensed(tmp_path_factory: pytest.TempPathFactory, model: Model, key: keys.PrivateKey) -> Path:
+def licensed(tmp_path_factory: pytest.TempPathFactory, model: Model, signing_key: keys.PrivateKey) -> Path:
     folder = tmp_path_factory.mktemp("licensed") / "licensed"
-    save_ledger(folder, model, key)
+    save_ledger(folder, model, signing_key)
     return folder
 
 
@@ -94,7 +87,7 @@ def test_a_withdrawal_gives_the_earlier_stages_model_byte_by_byte(licensed: Path
     assert sorted(packed) == ["slices/o1-1.safetensors", "slices/o1-2.safetensors"]
 
 
-def test_the_plan_names_stages_and_what_is_lost(licensed: Path, model: Any, key: keys.PrivateKey) -> None:
+def test_the_plan_names_stages_and_what_is_lost(licensed: Path, model: Any, signing_key: keys.PrivateKey) -> None:
     step = ComposeSlices()
     step.files = {"licensed": licensed}
     params = SliceParams.parse({"ledger": "licensed", "deleted": ["artist-a"]})
@@ -184,12 +177,12 @@ def test_an_update_of_a_withdrawn_slice_fails_the_release(
 
 
 def test_the_audit_composes_the_package_again(
-    outcome: Outcome, model: Any, key: keys.PrivateKey, tmp_path: Path
+    outcome: Outcome, model: Any, signing_key: keys.PrivateKey, tmp_path: Path
 ) -> None:
     package = outcome.package
     assert package is not None
     public = next(package.parent.glob("*.pub"))
-    (tmp_path / "trainer.pub").write_bytes(key.public.pem)
+    (tmp_path / "trainer.pub").write_bytes(signing_key.public.pem)
     words = ("slices", "audit", package, "--base", model.folder, "--key", public, "--json")
     found = json.loads(publisher(*words, "--ledger-key", tmp_path / "trainer.pub").output)
     assert [one["question"] for one in found["found"] if one["ok"]] == QUESTIONS
@@ -200,7 +193,7 @@ def test_the_audit_composes_the_package_again(
 
 
 def test_the_audit_sees_a_bit_that_is_not_the_stages(
-    outcome: Outcome, model: Any, key: keys.PrivateKey, tmp_path: Path
+    outcome: Outcome, model: Any, signing_key: keys.PrivateKey, tmp_path: Path
 ) -> None:
     from publisher.slicing.audit import recomposed
 
@@ -210,6 +203,6 @@ def test_the_audit_sees_a_bit_that_is_not_the_stages(
     data[-1] ^= 1
     file.unlink()
     file.write_bytes(bytes(data))
-    found = recomposed(package, model, open_ledger(package / "release" / "slices", key.public), ())
+    found = recomposed(package, model, open_ledger(package / "release" / "slices", signing_key.public), ())
     assert [one.question for one in found.answers if not one.ok] == ["weights composed again"]
     assert "1 differ, such as unet/" in found.answers[-1].detail

@@ -23,7 +23,7 @@ from publisher.api.slices.ledger import (
     weights_of,
 )
 from publisher.api.slices.merkle import Receipt, leaf_of, receipts, salt_of
-from publisher.api.slices.updates import LayerUpdate, read_updates, recompose, update_bytes
+from publisher.api.slices.updates import LayerUpdate, read_stage, read_updates, recompose, update_bytes
 
 __all__ = [
     "LEDGER",
@@ -39,6 +39,7 @@ __all__ = [
     "Stage",
     "chain",
     "leaf_of",
+    "read_stage",
     "read_updates",
     "receipts",
     "recompose",

@@ -64,12 +64,28 @@ def read_updates(
     """
     found: dict[str, list[LayerUpdate]] = {}
     for stage in stages:
-        for layer, update in _read(folder / stage.file, stage, ledger.groups[stage.group], tensors).items():
+        for layer, update in read_stage(folder / stage.file, stage, ledger.groups[stage.group], tensors).items():
             found.setdefault(layer, []).append(update)
     return found
 
 
-def _read(path: Path, stage: Stage, layers: Sequence[str], tensors: Mapping[str, TensorInfo]) -> dict[str, LayerUpdate]:
+def read_stage(
+    path: Path, stage: Stage, layers: Sequence[str], tensors: Mapping[str, TensorInfo]
+) -> dict[str, LayerUpdate]:
+    """Read one stage and check that it is what the ledger says and fits the model.
+
+    Args:
+        path: file of the stage.
+        stage: as the ledger has it.
+        layers: of its group.
+        tensors: of the adapted component of the base model.
+
+    Returns:
+        Layer -> what the stage adds to it.
+
+    Raises:
+        ModelError: the file is missing, changed, of other layers or shapes, or holds NaN or infinity.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 

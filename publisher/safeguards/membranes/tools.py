@@ -12,8 +12,7 @@ from publisher.api.model_files import RELEASE
 from publisher.errors import UsageError
 from publisher.model.digest import sha256_file
 from publisher.model.files import write_atomic
-from publisher.model.folder import ModelFolder, read_configs
-from publisher.registry import load_registry
+from publisher.model.folder import ModelFolder
 from publisher.safeguards.membranes.lora import Form, Portion, fixed_strength, lora_bytes, read_lora
 from publisher.safeguards.membranes.merging import Merged, Progress
 from publisher.safeguards.membranes.merging import merge as merge_into_folder
@@ -23,25 +22,6 @@ if TYPE_CHECKING:
     import torch
 
     from publisher.api.membranes import Membrane
-
-
-def open_model(reference: str) -> ModelFolder:
-    """Open the model that a reference names, as a manifest would: a folder, or what a source provides.
-
-    Raises:
-        PublisherError: it is not there, malformed, or of no known family.
-    """
-    registry = load_registry()
-    problem = registry.catalog().source_problem(reference)
-    if problem:
-        raise UsageError(problem, where=reference)
-    source = registry.source_for(reference)
-    adapter = source.make()
-    with source.asked("for the model"):
-        path = adapter.fetch(reference, Path())
-    configs = read_configs(path)
-    _, anatomy = registry.recognise(configs, str(path))
-    return ModelFolder(path, anatomy, configs)
 
 
 def open_index(folder: Path) -> MembraneIndex | None:

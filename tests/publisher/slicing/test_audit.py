@@ -23,16 +23,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return open_model(save_tiny_model(tmp_path_factory.mktemp("base") / "tiny"))
 
 
-@pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> keys.PrivateKey:
-    folder = tmp_path_factory.mktemp("key")
-    keys.generate(folder / "a.key", folder / "a.pub", None)
-    return keys.load_private(folder / "a.key")
-
-
 @pytest.fixture
-def folder(tmp_path: Path, model: Model, key: keys.PrivateKey) -> Path:
-    save_ledger(tmp_path / "licensed", model, key)
+def folder(tmp_path: Path, model: Model, signing_key: keys.PrivateKey) -> Path:
+    save_ledger(tmp_path / "licensed", model, signing_key)
     return tmp_path / "licensed"
 
 
@@ -83,16 +76,16 @@ def test_deleting_gives_the_earlier_stages_weights_byte_by_byte(folder: Path, mo
     assert all(torch.equal(found[layer], wanted[layer]) for layer in wanted)
 
 
-def test_independent_stages_lose_one_slice_alone(tmp_path: Path, model: Model, key: keys.PrivateKey) -> None:
-    ledger = save_ledger(tmp_path / "alone", model, key, "independent")
+def test_independent_stages_lose_one_slice_alone(tmp_path: Path, model: Model, signing_key: keys.PrivateKey) -> None:
+    ledger = save_ledger(tmp_path / "alone", model, signing_key, "independent")
     found = ledger.compose(["artist-b"])
     assert (found.order, found.live, found.lost) == (0, ("artist-a", "artist-c"), ())
 
 
 def test_sums_are_rounded_once_and_unmerging_is_not_deleting(
-    tmp_path: Path, model: Model, key: keys.PrivateKey
+    tmp_path: Path, model: Model, signing_key: keys.PrivateKey
 ) -> None:
-    ledger = save_ledger(tmp_path / "alone", model, key, "independent")
+    ledger = save_ledger(tmp_path / "alone", model, signing_key, "independent")
     tensors = model.tensors("unet")
     (layer, added), *_ = read_updates(tmp_path / "alone", ledger, ledger.stages, tensors).items()
     base = model.read("unet", f"{layer}.weight")
@@ -105,14 +98,14 @@ def test_sums_are_rounded_once_and_unmerging_is_not_deleting(
     torch.testing.assert_close(both, wanted.reshape(base.shape).float())
 
 
-def changed(folder: Path, key: keys.PrivateKey, change: Callable[[dict[str, Any]], Any]) -> Path:
+def changed(folder: Path, signing_key: keys.PrivateKey, change: Callable[[dict[str, Any]], Any]) -> Path:
     """Change a ledger's predicate and sign it again: as a trainer could who lies."""
     statement = open_ledger(folder, None).statement()
     statement = json.loads(json.dumps(statement))
     change(statement["predicate"])
     files = {stage["file"]: stage["sha256"] for stage in statement["predicate"]["stages"]}
     statement["subject"] = [{"name": name, "digest": {"sha256": digest}} for name, digest in sorted(files.items())]
-    sign(folder, statement, key)
+    sign(folder, statement, signing_key)
     return folder
 
 
@@ -131,10 +124,12 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_a_ledger_that_contradicts_itself_is_refused_by_name(name: str, folder: Path, key: keys.PrivateKey) -> None:
+def test_a_ledger_that_contradicts_itself_is_refused_by_name(
+    name: str, folder: Path, signing_key: keys.PrivateKey
+) -> None:
     change, message = LIES[name]
     with pytest.raises(ModelError, match=message):
-        open_ledger(changed(folder, key, change), key.public)
+        open_ledger(changed(folder, signing_key, change), signing_key.public)
 
 
 @pytest.mark.parametrize(
@@ -170,24 +165,26 @@ def test_a_stage_with_nan_or_of_other_layers_is_refused(folder: Path, model: Mod
             read_updates(folder, ledger, [stage], model.tensors("unet"))
 
 
-def test_a_holder_proves_his_picture_and_no_other(folder: Path, tmp_path: Path, key: keys.PrivateKey) -> None:
+def test_a_holder_proves_his_picture_and_no_other(folder: Path, tmp_path: Path, signing_key: keys.PrivateKey) -> None:
     from publisher.api.slices import leaf_of, receipts, salt_of
 
-    ledger = open_ledger(folder, key.public)
+    ledger = open_ledger(folder, signing_key.public)
     name, picture = "artist-b", b"artist-b" + b"two"
     receipt = receipts(name, leaves(name))[1][leaf_of(salt_of(name.encode(), 1), picture, "a cat")]
     assert proves(ledger, receipt, picture, "a cat")
     assert not proves(ledger, receipt, picture, "a dog")
     (tmp_path / "mine.json").write_text(json.dumps(receipt.as_json()))
     (tmp_path / "cat.png").write_bytes(picture)
-    (tmp_path / "a.pub").write_bytes(key.public.pem)
+    (tmp_path / "a.pub").write_bytes(signing_key.public.pem)
     words = ("slices", "prove", folder, "--receipt", tmp_path / "mine.json", "--image", tmp_path / "cat.png")
     good = publisher(*words, "--caption", "a cat", "--key", tmp_path / "a.pub")
     assert (good.exit_code, good.output[:3]) == (0, "yes")
     assert publisher(*words, "--caption", "a dog", "--key", tmp_path / "a.pub").exit_code == 1
 
 
-def test_a_ledger_signed_with_another_key_proves_nothing(folder: Path, tmp_path: Path, key: keys.PrivateKey) -> None:
+def test_a_ledger_signed_with_another_key_proves_nothing(
+    folder: Path, tmp_path: Path, signing_key: keys.PrivateKey
+) -> None:
     keys.generate(tmp_path / "b.key", tmp_path / "b.pub", None)
     from publisher.package.dsse import KeyHintError
 
@@ -197,7 +194,7 @@ def test_a_ledger_signed_with_another_key_proves_nothing(folder: Path, tmp_path:
     data[200] ^= 1
     (folder / LEDGER).write_bytes(bytes(data))
     with pytest.raises((PublisherError, ValueError)):
-        open_ledger(folder, key.public)
+        open_ledger(folder, signing_key.public)
 
 
 def test_delete_says_what_would_be_left(folder: Path) -> None:

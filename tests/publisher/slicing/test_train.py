@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from publisher.api import Model, PublisherError, UsageError
+from publisher.api.slices import Ledger, read_updates, recompose
+from publisher.errors import ManifestError
+from publisher.package import keys
+from publisher.slicing import training
+from publisher.slicing.audit import open_ledger
+from publisher.slicing.make import Finished, Workplace, train
+from publisher.slicing.recipe import read_training
+from publisher.testing import open_model, save_tiny_model
+from support.releasing import publisher
+
+IDS = ("artist-a", "artist-b", "artist-c")
+FILE: dict[str, Any] = {
+    "slices": 1,
+    "model": "testing:tiny",
+    "data": [{"id": name, "images": [name], "caption": "{a} {name} emoji"} for name in IDS],
+    "replay": {"prompts": ["a dog", "a tree"], "images": 2, "steps": 1, "guidance": 1.0},
+    "recipe": {"rank": 1, "steps": 3, "lr": 0.01, "batch": 6, "seed": 5},
+}
+SEQUENCE = FILE | {"mode": "sequence", "orders": 2}
+
+
+def draw(folder: Path, seed: int, count: int = 3) -> None:
+    """Write pictures of noise."""
+    folder.mkdir(parents=True)
+    numbers = np.random.default_rng(seed)
+    for number in range(count):
+        pixels = numbers.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"big-cat_{number}.png")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with three slices, and a fourth body of data that none of them has anything to do with."""
+    folder = tmp_path_factory.mktemp("data")
+    for seed, name in enumerate(IDS):
+        draw(folder / name, seed)
+    draw(folder / "unrelated", 99, count=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return open_model(save_tiny_model(tmp_path_factory.mktemp("base") / "tiny"))
+
+
+Run = Callable[..., Finished]
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, model: Model, signing_key: keys.PrivateKey) -> Run:
+    """Train what a file says; the file lies beside the data."""
+
+    def trained(out: Path, said: dict[str, Any], tell: Any = lambda *_: None) -> Finished:
+        path = data / f"{out.name}.yaml"
+        path.write_text(json.dumps(said))
+        place = Workplace(out, out.with_name(f"{out.name}.private"), "cpu", {"device": "cpu"})
+        return train(read_training(path), model, place, signing_key, tell)
+
+    return trained
+
+
+def without(said: dict[str, Any], name: str, other: str = "") -> dict[str, Any]:
+    """Return a file in which a slice has other pictures, or is not there."""
+    rows = [one for one in said["data"] if other or one["id"] != name]
+    return said | {"data": [one | {"images": [other]} if one["id"] == name else one for one in rows]}
+
+
+def digests(ledger: Ledger) -> dict[str, str]:
+    return {stage.id: stage.sha256 for stage in ledger.stages}
+
+
+@pytest.fixture(scope="module")
+def licensed(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("independent") / "licensed"
+    run(out, FILE)
+    return out
+
+
+@pytest.fixture(scope="module")
+def ordered(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("sequence") / "ordered"
+    run(out, SEQUENCE)
+    return out
+
+
+def test_a_stage_that_never_saw_a_slice_has_the_bytes_it_has_without_it(
+    ordered: Path, run: Run, tmp_path: Path
+) -> None:
+    """The leak test: other pictures in a slice, and fewer, change the stages that saw it and not one bit elsewhere."""
+    before = open_ledger(ordered, None)
+    after = run(tmp_path / "other", without(SEQUENCE, "artist-c", "unrelated")).ledger
+    same = {name for name, digest in digests(before).items() if digests(after)[name] == digest}
+    assert same == {stage.id for stage in before.stages if "artist-c" not in stage.saw} == {"o1-1", "o1-2", "o2-1"}
+
+
+def test_a_slice_that_goes_leaves_the_model_that_was_trained_without_it(
+    licensed: Path, model: Model, run: Run, tmp_path: Path
+) -> None:
+    """Independent stages: composing after a deletion and training without the slice give the same bytes."""
+    never = tmp_path / "never"
+    run(never, without(FILE, "artist-b"))
+
+    def composed(folder: Path, deleted: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        ledger = open_ledger(folder, None)
+        found = read_updates(folder, ledger, ledger.compose(deleted).stages, model.tensors("unet"))
+        return {layer: recompose(model.read("unet", f"{layer}.weight"), added) for layer, added in found.items()}
+
+    left, wanted = composed(licensed, ("artist-b",)), composed(never, ())
+    assert left.keys() == wanted.keys()
+    assert all(torch.equal(left[layer], wanted[layer]) for layer in wanted)
+    whole = composed(licensed, ())
+    assert any(not torch.equal(left[layer], whole[layer]) for layer in whole)
+
+
+def test_a_stage_begins_from_the_stages_before_it_and_changes_layers_of_its_own(ordered: Path, model: Model) -> None:
+    ledger = open_ledger(ordered, None)
+    sizes = [sum(model.tensors("unet")[f"{one}.weight"].parameters for one in group) for group in ledger.groups]
+    assert max(sizes) < 2 * min(sizes)
+    assert all(any(one.startswith(end) for one in group) for group in ledger.groups for end in ("down_", "up_"))
+    second = next(stage for stage in ledger.stages if stage.id == "o1-2")
+    assert second.parents == (digests(ledger)["o1-1"],)
+    assert (second.saw, second.group) == (("artist-a", "artist-b"), 1)
+
+
+def copied(licensed: Path, folder: Path) -> Path:
+    """Copy what a training has left, private folder and all."""
+    for path in (licensed, licensed.with_name(f"{licensed.name}.private")):
+        shutil.copytree(path, folder / path.name)
+    return folder / licensed.name
+
+
+def test_a_killed_training_goes_on_to_the_same_bytes(
+    ordered: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "KEPT_EVERY", 1)
+    out = copied(ordered, tmp_path)
+    (out / "stages" / "o1-2.safetensors").unlink()
+
+    def kill(what: str, done: int, _total: int) -> None:
+        if (what, done) == ("stage o1-2", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(out, SEQUENCE, kill)
+    steps: list[int] = []
+    found = run(out, SEQUENCE, lambda what, done, _: steps.append(done) if what == "stage o1-2" else None)
+    assert steps == [2, 3]
+    assert found.trained == ("o1-2",)
+    assert digests(found.ledger) == digests(open_ledger(ordered, None))
+
+
+def test_only_what_saw_a_slice_is_trained_again(licensed: Path, run: Run, tmp_path: Path) -> None:
+    out = copied(licensed, tmp_path)
+    assert run(out, FILE).trained == ()
+    file = out / "stages" / "artist-a.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert run(out, without(FILE, "artist-c", "unrelated")).trained == ("artist-a", "artist-c")
+
+
+def test_another_seed_gives_another_stage(licensed: Path, run: Run, tmp_path: Path) -> None:
+    only = without(without(FILE, "artist-b"), "artist-c")
+    other = run(tmp_path / "other", only | {"recipe": FILE["recipe"] | {"seed": 6}}).ledger
+    assert digests(other)["artist-a"] != digests(open_ledger(licensed, None))["artist-a"]
+
+
+def test_a_folder_of_another_base_is_refused(licensed: Path, run: Run, tmp_path: Path, model: Model) -> None:
+    ledger = open_ledger(licensed, None)
+    other = ledger.base.model_copy(update={"weights": ledger.base.weights | {"unet": "0" * 64}})
+    stages = tuple(one.model_copy(update={"weights_in": _started(other)}) for one in ledger.stages)
+    from support.signing import new_key
+    from support.slice_ledgers import sign
+
+    (tmp_path / "out").mkdir()
+    sign(tmp_path / "out", ledger.model_copy(update={"base": other, "stages": stages}).statement(), new_key(tmp_path))
+    with pytest.raises(UsageError, match="is of another base model"):
+        run(tmp_path / "out", FILE)
+
+
+def _started(base: Any) -> str:
+    from publisher.api.slices import chain
+
+    return chain(base, ())
+
+
+def test_a_training_that_diverges_names_stage_and_rate(run: Run, tmp_path: Path) -> None:
+    recipe = FILE["recipe"] | {"lr": 1.0, "clip": 1e6, "steps": 200}
+    with pytest.raises(PublisherError, match=r"is (nan|inf) after \d+ steps") as caught:
+        run(tmp_path / "wild", FILE | {"recipe": recipe})
+    assert caught.value.where == "stage artist-a"
+    assert "smaller learning rate than 1" in caught.value.hint
+    assert not (tmp_path / "wild" / "ledger.json").exists()
+
+
+@pytest.fixture
+def broken(data: Path) -> Iterator[Path]:
+    """Folder for a slice that is not as it should be, beside the others."""
+    folder = data / "broken"
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_bad_slices_are_refused_by_name(broken: Path, data: Path, run: Run, tmp_path: Path) -> None:
+    said = without(FILE, "artist-c", "broken")
+    with pytest.raises(UsageError, match="the slice artist-c is empty"):
+        run(tmp_path / "out", said)
+    shutil.copy(data / "artist-a" / "big-cat_1.png", broken / "mine.png")
+    with pytest.raises(UsageError, match=r"is in the slice artist-c and, as .*big-cat_1.png, in artist-a"):
+        run(tmp_path / "out", said)
+    bare = said | {"data": [{"id": "artist-c", "images": ["broken"]}]}
+    with pytest.raises(UsageError, match="a picture of the slice artist-c has no caption") as caught:
+        run(tmp_path / "out", bare)
+    assert "mine.txt" in caught.value.hint
+    (broken / "mine.txt").write_text(" \n")
+    with pytest.raises(UsageError, match="is empty"):
+        run(tmp_path / "out", bare)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": [FILE["data"][0], FILE["data"][0]]}, "the slice 'artist-a' is there twice."),
+        ({"orders": 2}, "independent stages have no orders"),
+        ({"mode": "sequence", "orders": 4}, "3 slices have 3 rotations"),
+        ({"recipe": {"batch": 1}}, "no room for every share"),
+        ({"replay": {"prompts": ["a dog"], "names": ["cat"]}}, "no prompt has {name} in it."),
+        ({"data": [{"id": "a", "images": ["b"], "caption": "{style}"}]}, "{style} is no placeholder of captions"),
+    ],
+)
+def test_a_file_that_cannot_be_is_refused_at_its_line(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "slices.yaml"
+    path.write_text(json.dumps(FILE | change, indent=1))
+    with pytest.raises(ManifestError) as caught:
+        read_training(path)
+    (problem,) = caught.value.problems
+    assert message in problem.message
+    assert problem.line > 1
+
+
+def test_replay_is_never_generated_from_refused_prompts(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is never generated"):
+        run(tmp_path / "out", FILE | {"replay": {"prompts": ["a nude child"], "images": 1, "steps": 1}})
+
+
+def test_the_command_trains_and_its_receipts_prove_a_picture(
+    data: Path, model: Any, tmp_path: Path, signing_key: keys.PrivateKey
+) -> None:
+    path = data / "command.yaml"
+    said = without(FILE, "artist-b") | {"model": os.path.relpath(model.folder, data)}
+    path.write_text(json.dumps(said | {"recipe": FILE["recipe"] | {"steps": 1}}))
+    assert signing_key.path is not None
+    out, key = tmp_path / "licensed", signing_key.path
+    found = publisher("slices", "train", path, "--out", out, "--key", key, "--quiet", "--json")
+    assert json.loads(found.output)["trained"] == ["artist-a", "artist-c"]
+    left = publisher("slices", "delete", out, "--slice", "artist-a", "--json")
+    assert json.loads(left.output)["stages"] == ["artist-c"]
+    (receipt,) = (tmp_path / "licensed.private" / "receipts" / "artist-a").glob("*-big-cat_1.json")
+    words = ("slices", "prove", out, "--receipt", receipt, "--key", key.with_suffix(".pub"))
+    caption = ("--caption", "a big cat 1 emoji")
+    assert publisher(*words, *caption, "--image", data / "artist-a" / "big-cat_1.png").exit_code == 0
+    assert publisher(*words, *caption, "--image", data / "artist-c" / "big-cat_1.png").exit_code == 1
+    secret = tmp_path / "licensed.private" / "secrets" / "artist-a"
+    assert secret.stat().st_mode & 0o077 == 0
