@@ -1,4 +1,4 @@
-"""Data that can be withdrawn: the step ``slices`` composes what may stay, and an attack takes it out again as a test.
+"""Data that can be withdrawn: the step ``slices`` composes what may stay; an attack and a metric test that.
 
 Importing this package imports no torch.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from publisher.api import Attack, Step, hookimpl
+from publisher.api import Attack, Metric, Step, hookimpl
 
 
 @hookimpl
@@ -24,3 +24,11 @@ def publisher_register_attacks() -> Sequence[type[Attack]]:  # type: ignore[type
     from publisher_slices.attack import TakeOutSlices
 
     return (TakeOutSlices,)
+
+
+@hookimpl
+def publisher_register_metrics() -> Sequence[type[Metric]]:  # type: ignore[type-arg]
+    """Register ``head-start``."""
+    from publisher_slices.metrics import HeadStart
+
+    return (HeadStart,)

@@ -9,6 +9,10 @@ from publisher.api.claims import kept
 from publisher_slices.params import SliceParams
 
 BY_WORDS = "That a style is not drawn by these words does not say that no other words, images or training give it."
+THESE_PICTURES = (
+    "Measured on four pictures that the attacker does not train on, before and while he trains on others of the slice; "
+    "the slices that stay may make all pictures of their kind a little better known."
+)
 BASE = "Nothing is said of the base model's own data, nor of copies of earlier releases."
 TRAINER = (
     "That the trainer used the files that the ledger names is shown by training a stage again, and by nothing else."
@@ -28,6 +32,8 @@ def slice_claims(params: SliceParams, scope: Scope) -> tuple[Claim, ...]:
     found = [_exact(params, scope, gone)] if params.last else []
     for name, concept in words.items():
         found.append(_withdrawn(name, concept, params) if name in params.deleted else _staying(name, concept, params))
+        if name in params.deleted and concept.images:
+            found.append(_pictures(name, concept, params))
     return (*found, *kept(_others(scope, words.values()), binds="in-weights"))
 
 
@@ -69,6 +75,22 @@ def _withdrawn(name: str, concept: Concept, params: SliceParams) -> Claim:
     )
     sentence = f"the words of the withdrawn slice {name} give {concept.name} no more often than in the base model"
     return Claim(id=check.id, sentence=sentence, binds="in-weights", limits=(BY_WORDS, BASE), checks=(check,))
+
+
+def _pictures(name: str, concept: Concept, params: SliceParams) -> Claim:
+    budget = {"images": 8, "seeds": 3, "evaluation_steps": [0, 5, 10], "images_per_evaluation": 1, "controls": ["base"]}
+    check = Check(
+        id=f"{name}.pictures",
+        attack=params.attack,
+        attack_params=budget | params.attack_params,
+        metric="head-start",
+        concepts=(concept.id,),
+        gate=Gate(upper_at_most=params.head_start),
+    )
+    sentence = (
+        f"pictures of the withdrawn slice {name} are fitted no better than by the base model, which never saw them"
+    )
+    return Claim(id=check.id, sentence=sentence, binds="in-weights", limits=(THESE_PICTURES, BASE), checks=(check,))
 
 
 def _staying(name: str, concept: Concept, params: SliceParams) -> Claim:

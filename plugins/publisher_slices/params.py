@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, field_validator
 
 from publisher.api import Params
@@ -21,6 +23,14 @@ class SliceParams(Params):
     """Largest upper bound of the rate of a withdrawn slice above the base model's rate."""
     still_drawn: float = Field(default=0.3, gt=0, le=1)
     """Smallest lower bound of the rate of a slice that stays."""
+    head_start: float = Field(default=0.05, gt=0, le=1)
+    """Largest upper bound of what the release fits a withdrawn slice's pictures better than the base model, as a share
+    of the base model's loss. Tested where its concept names pictures (``images``): those of the slice."""
+    attack: str = Field(default="full-finetune", min_length=1)
+    """Attack by training that the pictures are tested with: its attacker learns some of them, the others are held
+    out."""
+    attack_params: dict[str, Any] = Field(default_factory=dict)
+    """Parameters of that attack, in place of its defaults."""
     last: bool = True
     """Whether no later step changes weights. The release then proves that it holds what is left and nothing else;
     otherwise it promises nothing of that, and the state after this step has to be composed again to see it."""

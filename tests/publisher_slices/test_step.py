@@ -135,6 +135,20 @@ def test_withdrawn_slices_are_compared_with_the_base_and_others_must_be_drawn() 
     assert "exact" not in {claim.id for claim in later}
 
 
+def test_pictures_of_a_withdrawn_slice_are_held_against_a_model_that_never_saw_them() -> None:
+    shown = SCOPE.concepts[0].model_copy(update={"images": ("a.png",)})
+    scope = SCOPE.model_copy(update={"concepts": (shown, *SCOPE.concepts[1:])})
+    words = {"ledger": "licensed", "words": {"artist-a": shown.id}}
+    gone = SliceParams.parse(words | {"deleted": ["artist-a"], "attack": "lora", "attack_params": {"images": 2}})
+    found = {claim.id: claim.checks[0] for claim in ComposeSlices().claims(gone, scope)}
+    check = found["artist-a.pictures"]
+    assert (check.metric, check.attack, check.attack_params["controls"]) == ("head-start", "lora", ["base"])
+    assert (check.attack_params["images"], check.gate and check.gate.upper_at_most) == (2, gone.head_start)
+    here = {claim.id for claim in ComposeSlices().claims(SliceParams.parse(words), scope)}
+    assert "artist-a.pictures" not in here
+    assert "artist-a.pictures" not in {claim.id for claim in ComposeSlices().claims(gone, SCOPE)}
+
+
 def test_words_must_name_a_concept() -> None:
     params = SliceParams.parse({"ledger": "licensed", "words": {"artist-a": "nothing"}})
     with pytest.raises(UsageError, match="names the concept 'nothing'") as caught:
