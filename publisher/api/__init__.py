@@ -19,6 +19,7 @@ from publisher.api.families import (
     TextEncoder,
     denoiser_of,
 )
+from publisher.api.finds import SLOT, Begin, Find, JudgedFind, Limits, Search, TensorFile
 from publisher.api.freeze_mask import Frozen
 from publisher.api.hookspecs import hookimpl, hookspec
 from publisher.api.metrics import (
@@ -54,23 +55,8 @@ from publisher.api.records import (
     WaiverRecord,
 )
 from publisher.api.scorers import Judgement, Opinion, Scorer, ScorerCard
-from publisher.api.searching import (
-    SLOT,
-    AccessDeniedError,
-    Begin,
-    BudgetSpent,
-    CandidateRefused,
-    Find,
-    JudgedFind,
-    Limits,
-    Search,
-    SearchAttack,
-    SearchMetric,
-    SearchParams,
-    SearchTarget,
-    Shown,
-    TensorFile,
-)
+from publisher.api.search_target import AccessDeniedError, BudgetSpent, CandidateRefused, SearchTarget, Shown
+from publisher.api.searching import SearchAttack, SearchMetric, SearchParams
 from publisher.api.steps import Configured, NoParams, References, Requirements, Step, StepContext
 from publisher.api.training import Captions, Learner, TrainingAttack, TrainingData, TrainingParams, Trial, WeightAttack
 from publisher.api.world import Executor, ModelDefaults, ModelSource, ReportFormat, Task

@@ -9,10 +9,10 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from publisher.api.claims import MembraneUse
 from publisher.api.concepts import Concept, Scope
+from publisher.api.finds import Find, JudgedFind, Search
 from publisher.api.metrics import Measurement, Observation, PixelPair
 from publisher.api.params import Params
 from publisher.api.scorers import Judgement
-from publisher.api.searching import Find, JudgedFind, Search
 from publisher.api.training import Trial
 
 

@@ -9,12 +9,12 @@ from pydantic import Field
 from publisher.api.attacks import Access
 from publisher.api.claims import Binding, Gate, MembraneUse, Verdict
 from publisher.api.concepts import Kind
+from publisher.api.finds import Search
 from publisher.api.freeze_mask import FreezeMask, Share, count, jaccard
 from publisher.api.metrics import Measurement
 from publisher.api.models import Credit
 from publisher.api.params import Params
 from publisher.api.scorers import ScorerCard
-from publisher.api.searching import Search
 from publisher.api.training import Trial
 
 

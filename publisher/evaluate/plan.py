@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 from publisher.api import Anatomy, Check, ImageRequest, Sampling, Scope, ScorerErrors, Tally, TrainingParams
-from publisher.api.searching import WITHOUT_FLOOR, Limits, SearchAttack, SearchParams
+from publisher.api.finds import Limits
+from publisher.api.searching import WITHOUT_FLOOR, SearchAttack, SearchParams
 from publisher.api.verdicts import decide
 from publisher.errors import CRASHES, ModelError
 from publisher.evaluate.context import MANIFEST, Tools, Unmeasured

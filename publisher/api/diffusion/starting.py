@@ -8,7 +8,7 @@ from typing import Self
 
 from torch import Tensor
 
-from publisher.api.searching import Begin
+from publisher.api.finds import Begin
 
 
 @dataclass(frozen=True)

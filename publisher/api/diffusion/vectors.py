@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from publisher.api.diffusion.learner import TextSide, text_sides
 from publisher.api.diffusion.text import Text
-from publisher.api.searching import SLOT
+from publisher.api.finds import SLOT
 from publisher.errors import ModelError
 
 

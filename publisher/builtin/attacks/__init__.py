@@ -9,6 +9,7 @@ from publisher.builtin.attacks.asking import ASKING
 from publisher.builtin.attacks.derived import DerivedEmbedding
 from publisher.builtin.attacks.enumeration import TokenEnumeration
 from publisher.builtin.attacks.inversion import ConceptInversion
+from publisher.builtin.attacks.junk import JunkWord
 from publisher.builtin.attacks.latents import Handover, LatentInversion
 from publisher.builtin.attacks.pictures import Completion, Img2Img
 from publisher.builtin.attacks.probe import NoiseProbe
@@ -25,6 +26,7 @@ ATTACKS: tuple[type[Attack[Any]], ...] = (
     WordFuzz,
     SeedSearch,
     TokenEnumeration,
+    JunkWord,
     DerivedEmbedding,
     ConceptInversion,
     TokenSearch,

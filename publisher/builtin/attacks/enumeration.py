@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from publisher.api import Access, Concept, Find, Limits, SearchAttack, SearchParams, SearchTarget
-from publisher.builtin.attacks.narrowing import AGAIN, Row, finds, forms, narrowed
+from publisher.builtin.attacks.narrowing import AGAIN, Row, finds, forms, narrowed, vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -62,13 +62,7 @@ class TokenEnumeration(SearchAttack[EnumerationParams]):
         self, params: EnumerationParams, target: SearchTarget, concept: Concept, generator: torch.Generator
     ) -> Iterator[Find]:
         """Yield the prompts that brought the concept back, the best last."""
-        import torch
-
-        most = params.letters or 0
-        words = [word for word in target.words() if len(word) <= most and not target.named(word)]
-        if params.words is not None and len(words) > params.words:
-            drawn = torch.randperm(len(words), generator=generator)[: params.words]
-            words = [words[i] for i in sorted(drawn.tolist())]
+        words = vocabulary(target, params.letters or 0, params.words, generator)
         ways = sorted(forms(concept), key=lambda form: len("".join(form)))[: params.forms]
         prompts = [f"{before}{word}{after}" for before, after in ways for word in words]
         rows = [Row((prompt,)) for prompt in prompts if target.allows(prompt)]

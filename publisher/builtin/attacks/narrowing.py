@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from publisher.api import Concept, Find, SearchTarget
+
+if TYPE_CHECKING:
+    import torch
 
 AGAIN = 7
 """Further images of a row that showed the concept."""
@@ -80,6 +84,24 @@ def forms(concept: Concept) -> tuple[tuple[str, str], ...]:
         if name:
             found.append((before, after))
     return tuple(dict.fromkeys(found)) or (("", ""),)
+
+
+def vocabulary(target: SearchTarget, letters: int, most: int | None, generator: torch.Generator) -> list[str]:
+    """Return words of the vocabulary that name nothing that goes, in its order.
+
+    Args:
+        target: the model.
+        letters: of the longest word.
+        most: words; of more some are drawn at random. None: all.
+        generator: draws them.
+    """
+    import torch
+
+    words = [word for word in target.words() if len(word) <= letters and not target.named(word)]
+    if most is None or len(words) <= most:
+        return words
+    drawn = torch.randperm(len(words), generator=generator)[:most]
+    return [words[i] for i in sorted(drawn.tolist())]
 
 
 def _looked(target: SearchTarget, rows: Sequence[Row], count: int, begin: int) -> list[int]:

@@ -325,12 +325,36 @@ class Gallery:
         Raises:
             Unmeasured: it cannot be loaded.
         """
+        return self._opened(model)[0]
+
+    def permeabilities(self, model: ModelUnderTest, prompts: Sequence[str]) -> tuple[float, ...]:
+        """Return how far each prompt lets what is attached to a model act, the largest of all; 0 without anything.
+
+        Raises:
+            Unmeasured: it cannot be computed.
+        """
+        import torch
+
+        if not model.attached or not prompts:
+            return (0.0,) * len(prompts)
+        _, attached = self._opened(model)
+        try:
+            rows = torch.cat([one.permeabilities(prompts) for one in attached], dim=1)
+        except CRASHES as error:  # whatever the libraries raise, these numbers are not there
+            raise Unmeasured(f"nobody knows how far prompts let the safeguards act: {one_line(error)}") from error
+        return tuple(rows.amax(dim=1).tolist())
+
+    def _opened(self, model: ModelUnderTest) -> tuple[Any, tuple[Any, ...]]:
+        """Return a model, ready to generate, and what is attached to it.
+
+        Raises:
+            Unmeasured: it cannot be loaded.
+        """
         try:
             safeguards = model.safeguards if model.attached else None
-            pipeline, _ = opened(model.folder, model.anatomy, safeguards, self.setting.device, self.setting.dtype)
+            return opened(model.folder, model.anatomy, safeguards, self.setting.device, self.setting.dtype)
         except CRASHES as error:  # whatever the libraries raise, there is no model to attack
             raise Unmeasured(f"the model cannot be loaded: {one_line(error)}") from error
-        return pipeline
 
     def _look(self, images: ModelImages, found: _Stored) -> torch.Tensor:
         there = self.setting.store.get(found.key, len(found.batch.requests))

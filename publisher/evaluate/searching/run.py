@@ -29,7 +29,7 @@ from publisher.api import (
     SearchParams,
 )
 from publisher.api.evidence import FindRow, SearchRow
-from publisher.api.searching import Stop
+from publisher.api.finds import Stop
 from publisher.errors import CRASHES, ModelError
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Tools, Unmeasured
 from publisher.evaluate.finetune.data import AttackerImages, kept_prompts

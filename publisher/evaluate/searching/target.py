@@ -115,6 +115,13 @@ class MeteredTarget(SearchTarget):
         found = [text for number, text in texts if number not in special and text and self.tokens(text) == (number,)]
         return tuple(text for text in dict.fromkeys(found) if self.allows(text))
 
+    def permeabilities(self, prompts: Sequence[str]) -> tuple[float, ...]:
+        """Return how far each prompt lets safeguards beside the weights act, the largest of all."""
+        self._require(Access.SEARCH, "permeabilities")
+        self._require_allowed(prompts)
+        self._spend(Limits(encoder_rows=len(prompts)))
+        return self.gallery.permeabilities(self.model, prompts)
+
     def encode(self, prompts: Sequence[str]) -> Text:
         """Return prompts as the denoiser reads them, float32, without gradients."""
         import torch

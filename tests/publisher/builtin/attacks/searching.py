@@ -22,7 +22,12 @@ def emoji(name: str) -> Concept:
 
 
 def searched(
-    attack: SearchAttack[Any], hardened: Path, params: dict[str, Any], gone: Concept | None = None, kept: str = "cat"
+    attack: SearchAttack[Any],
+    hardened: Path,
+    params: dict[str, Any],
+    gone: Concept | None = None,
+    kept: str = "cat",
+    safeguards: Path | None = None,
 ) -> tuple[CheckRecord, list[dict[str, Any]]]:
     """Run the searches for one concept, a pizza by default, with another one kept; return the record and all finds."""
     gone = gone or emoji("pizza")
@@ -38,7 +43,7 @@ def searched(
     result = run_checks(
         [StepClaim(("step",), claim)],
         Scope(concepts=(gone,), keep=(emoji(kept),)),
-        ModelsUnderTest(ModelUnderTest.of(model_folder(), EMBEDDED), ModelUnderTest.of(hardened, EMBEDDED)),
+        ModelsUnderTest(ModelUnderTest.of(model_folder(), EMBEDDED), ModelUnderTest.of(hardened, EMBEDDED, safeguards)),
         tools,
         Sampling(steps=4, guidance=3.0),
         Setting("cpu", "float32", publish_finds=True),

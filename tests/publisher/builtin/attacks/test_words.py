@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -12,11 +13,15 @@ from searching import emoji
 from searching import searched as embedded
 
 from publisher.api import Concept, Find, Limits, SearchAttack, SearchTarget
+from publisher.api.membranes import Transport
 from publisher.builtin.attacks.enumeration import TokenEnumeration
+from publisher.builtin.attacks.junk import JunkWord
 from publisher.builtin.attacks.seeds import SeedSearch
 from publisher.builtin.attacks.spellings import spellings
 from publisher.builtin.attacks.word_fuzz import WordFuzz, distinct, variants
+from publisher.testing.tiny import open_model
 from publisher_emoji import model_folder
+from support.released_membranes import artifacts, write
 
 PROMPTS = ("a lamp emoji in flat style", "a lamp emoji")
 LAMP = Concept(id="lamp", name="lamp", synonyms=("lantern",), label="lamp", prompts=PROMPTS)
@@ -41,6 +46,9 @@ class Box:
 
     def words(self) -> tuple[str, ...]:
         return tuple(filter(self.allows, ("ba", "ke", "lamp", "ox", "sy", "torch", "zu")))
+
+    def permeabilities(self, prompts: Sequence[str]) -> tuple[float, ...]:
+        return tuple(1.0 if "zu" in prompt.split() else 0.1 for prompt in prompts)
 
     def named(self, text: str) -> bool:
         return text in ("lamp", "lantern")
@@ -78,7 +86,7 @@ def test_a_spelling_that_is_there_is_found_with_the_hits_of_each_family() -> Non
     assert not any("lapm" in prompt for prompt in target.asked)
 
 
-@pytest.mark.parametrize("attack", [WordFuzz(), TokenEnumeration(), SeedSearch()], ids=lambda one: one.name)
+@pytest.mark.parametrize("attack", [WordFuzz(), TokenEnumeration(), JunkWord(), SeedSearch()], ids=lambda one: one.name)
 def test_one_hit_is_no_find(attack: SearchAttack[Any]) -> None:
     once: set[str] = set()
 
@@ -101,6 +109,14 @@ def test_words_that_name_or_that_nobody_may_generate_are_never_asked() -> None:
     drawn = {prompt.split()[1] for prompt in both.asked}
     assert drawn == {"ba", "zu"}  # and "sy", which is refused
     assert len(both.asked) == 4
+
+
+def test_words_that_leave_the_gate_shut_are_tried_in_further_forms_and_others_never() -> None:
+    target = Box(lambda prompt, number: "zu" in prompt or ("ke" in prompt and (number < 3 or "flat" in prompt)))
+    weak, best = searched(JunkWord(), target)
+    assert (weak.prompts, weak.score) == (("a ke emoji",), 3 / 8)
+    assert (best.prompts, best.score) == (("a ke emoji in flat style",), 1.0)
+    assert set(target.asked) == {"a ba emoji", "a ke emoji", "a ke emoji in flat style"}  # "zu" opens the gate
 
 
 def test_the_worst_prompt_is_found_where_the_mean_hides_it_and_ends_the_search() -> None:
@@ -133,3 +149,23 @@ def test_on_the_embedded_model_fuzz_finds_another_wording() -> None:
     assert [one.stop for one in record.searches[:2]] == ["found", "found"]
     assert (record.searches[0].tried, find["recipe"]["family"]) == (8, "given")
     assert find["recipe"]["family.given"] == "1/1"
+
+
+@pytest.mark.parametrize(
+    ("transport", "stop", "tried"),
+    [
+        (Transport(score="overlap", threshold=0.5), "found", 8),
+        (Transport(score="cosine"), "nothing", 0),  # it acts a little on every prompt
+    ],
+)
+def test_on_the_embedded_model_junk_shows_a_skull_where_the_membrane_stays_shut(
+    tmp_path: Path, transport: Transport, stop: str, tried: int
+) -> None:
+    files = artifacts(open_model(model_folder()), ["skull"], transport=transport)
+    params = {**SMALL, "given": ["ke"], "words": 0, "forms": 1, "again": 1}
+    record, _ = embedded(JunkWord(), model_folder(), params, emoji("skull"), safeguards=write(tmp_path, files))
+    hardened, base, *_ = record.searches
+    assert (hardened.stop, hardened.tried, base.stop, base.tried) == (stop, tried, "found", 8)
+    if stop == "found":
+        assert (hardened.finds[0].hits, hardened.hits) == (base.finds[0].hits, base.hits)  # the safeguard is not there
+        assert hardened.finds[0].hits >= 2
