@@ -84,11 +84,12 @@ class Bench:
         self.targets, self.steps = targets, steps
         self.looks = tuple(look for look in LOOKS if look <= last)
         self.base, self.hardened = load_pipeline(), load_pipeline()
+        self.reference = load_pipeline(model_folder("reference"))
         with torch.no_grad():
             for name, weight in weights.items():
                 self.hardened.unet.get_parameter(name).copy_(weight)
         anatomy = StableDiffusion1().recognise(read_configs(model_folder()))
-        for pipeline in (self.base, self.hardened):
+        for pipeline in (self.base, self.hardened, self.reference):
             pipeline.anatomy = anatomy
             freeze_pipeline(pipeline)
         self.pictures: dict[tuple[str, int], Tensor] = {}
@@ -179,7 +180,7 @@ class Bench:
         """An attack by training of the product, with two seeds; hits after ``looks`` steps.
 
         Args:
-            models: ``"hardened"``, ``"base"``.
+            models: ``"hardened"``, ``"base"``, ``"reference"``.
             attack: kind, and its parameters.
             looks: steps after which images are generated.
             word: what stands for the concept in captions and prompts; of an attack by a new token that token.
@@ -189,7 +190,7 @@ class Bench:
             for name in self.targets:
                 found = []
                 for seed in range(2):
-                    pipeline = load_pipeline()
+                    pipeline = load_pipeline(model_folder("reference" if which == "reference" else ""))
                     pipeline.unet.load_state_dict(getattr(self, which).unet.state_dict())
                     pipeline.anatomy = self.base.anatomy
                     styles = (None, *vocabulary().style_names)
@@ -310,7 +311,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--attacks", default="", help=f"comma-separated, of {', '.join(ATTACKS)}; all: all of them")
     parser.add_argument("--only-attacks", action="store_true", help="do not ask first")
     parser.add_argument("--looks", type=int, default=200, help="last step at which an inversion is looked at (200)")
-    parser.add_argument("--models", default="hardened", help="comma-separated: which are attacked (hardened)")
+    parser.add_argument("--models", default="hardened", help="comma-separated: hardened, base, reference")
     parser.add_argument("--keep", type=Path, help="file for the weights; read instead of erasing if it is there")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)

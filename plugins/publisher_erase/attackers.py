@@ -7,6 +7,7 @@ batch; the weights ask for no gradient meanwhile.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -92,6 +93,9 @@ class GradientSearch:
 
         Returns:
             The mean loss of each step.
+
+        Raises:
+            UsageError: a loss is no number; rows made of such a find would end the training, and blame its rate.
         """
         # A rate in units of the root mean square: the same for every text encoder.
         groups = [{"params": [one], "lr": self.params.lr * float(one.detach().square().mean().sqrt())} for one in moved]
@@ -108,6 +112,11 @@ class GradientSearch:
                 one.grad = gradient
             adam.step()
             losses.append(float(found.detach().mean()))
+            if not math.isfinite(losses[-1]):
+                raise UsageError(
+                    f"the attackers' losses are no longer numbers, in step {len(losses)} of a search",
+                    hint="Lower attack.lr. In float16, run in bfloat16 or float32.",
+                )
         return losses
 
     def _some(self, latents: Tensor, generator: torch.Generator) -> Tensor:

@@ -132,7 +132,8 @@ def require_consistent(params: EraseParams, selection: Selection) -> None:
     for concept, _ in selection.concepts:
         words = targets.get(concept.id, "")
         for other, _ in selection.concepts:
-            if _says(words, other.name) and (other is not concept or words.casefold() == other.name.casefold()):
+            names = [name for name in (other.name, *other.synonyms) if _says(words, name)]
+            if any(other is not concept or words.casefold() == name.casefold() for name in names):
                 raise UsageError(
                     f"the target {words!r} of concept {concept.id!r} names {other.id!r}, which is erased itself",
                     hint="Choose words for something that stays.",
@@ -164,14 +165,23 @@ def training_notes(params: EraseParams, selection: Selection, model: ModelInfo) 
         searches *= sum(kind != "derived" for kind in attack.kinds)
         said += f"; {searches} searches of {attack.steps} steps by attackers ({', '.join(attack.kinds)})"
     found = [said]
-    if params.method == "robust":
-        found.append("method robust was not yet measured on images: rely on the checks of this release alone")
     if is_untried(model):
         found.append(f"steps and rates of method {params.method} were never tried on a model of this size")
+    found += _kept_synonyms(selection)
     empty = [concept.id for concept, pairs in selection.concepts if any(not target for _, target in pairs)]
     if empty and params.targets != "auto":
         found.append(f"{', '.join(empty)}: towards the empty prompt, which did badly where it was tried; name a target")
     return tuple(found)
+
+
+def _kept_synonyms(selection: Selection) -> list[str]:
+    """Return a warning for each concept whose synonyms are in prompts to keep: the training then holds what is to go."""
+    found = []
+    for concept, _ in selection.concepts:
+        said = ((prompt, word) for prompt in selection.keep for word in concept.synonyms if _says(prompt, word))
+        if pair := next(said, None):
+            found.append(f"the prompt {pair[0]!r} has to be kept and says {pair[1]!r}, a synonym of {concept.id!r}")
+    return found
 
 
 def _says(text: str, words: str) -> bool:

@@ -15,6 +15,7 @@ from publisher.model.state import State
 from publisher.testing.running import StoppedError, StoppingAt, WatchedStep
 from publisher.testing.tiny import open_model
 from publisher_erase.params import EraseParams, RobustParams
+from publisher_erase.robust import inner_losses
 from publisher_erase.step import Erase
 from support.tiny_families import TINY
 
@@ -173,6 +174,8 @@ def test_a_training_that_diverges_ends_with_advice(model: State, tmp_path: Path)
     ("targets", "keep", "message"),
     [
         ({"cigarette": "a pistol", "pistol": "robot"}, SCOPE.keep, "names 'pistol', which is erased itself"),
+        ({"cigarette": "a gun", "pistol": "robot"}, SCOPE.keep, "names 'pistol', which is erased itself"),
+        ({"cigarette": "Smoke", "pistol": "robot"}, SCOPE.keep, "names 'cigarette', which is erased itself"),
         (
             TARGETS,
             (*SCOPE.keep, concept("box", "a box and a pistol")),
@@ -189,6 +192,23 @@ def test_contradictions_are_found_by_the_plan(
         Erase().plan(params, Scope(concepts=SCOPE.concepts, keep=keep), model)
 
 
+def test_the_plan_warns_of_kept_prompts_with_synonyms_of_what_goes(model: State) -> None:
+    keep = (*SCOPE.keep, concept("fire", "a fire with smoke"))
+    plan = Erase().plan(params_of("surgical"), Scope(concepts=SCOPE.concepts, keep=keep), model)
+    assert "the prompt 'a fire with smoke' has to be kept and says 'smoke', a synonym of 'cigarette'" in plan.notes
+
+
+def test_a_search_whose_losses_are_no_numbers_is_named(model: State, tmp_path: Path) -> None:
+    def broken(predicted: torch.Tensor, target: torch.Tensor, attacks: int) -> torch.Tensor:
+        return inner_losses(predicted, target, attacks) * float("nan")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("publisher_erase.attackers.inner_losses", broken)
+        with pytest.raises(UsageError, match="attackers' losses are no longer numbers, in step 1") as caught:
+            train(model, tmp_path, "robust")
+    assert "Lower attack.lr" in caught.value.hint
+
+
 def test_parameters_of_another_method_are_refused() -> None:
     with pytest.raises(ValueError, match="surgical has parameters of method: surgical"):
         EraseParams.parse({"method": "uce", "surgical": {"steps": 3}})
@@ -196,13 +216,12 @@ def test_parameters_of_another_method_are_refused() -> None:
 
 def test_the_plan_says_steps_rows_and_searches(model: State) -> None:
     plan = Erase().plan(params_of("robust"), SCOPE, model)
-    assert "4 steps on 22 rows of trajectories" in plan.notes[-2]
-    assert "4 searches of 2 steps by attackers (derived, states)" in plan.notes[-2]
-    assert "not yet measured" in plan.notes[-1]
+    assert "4 steps on 22 rows of trajectories" in plan.notes[-1]
+    assert "4 searches of 2 steps by attackers (derived, states)" in plan.notes[-1]
 
 
 def test_deciding_twice_decides_once(model: State) -> None:
     once = Erase().decide(EraseParams(method="robust"), SCOPE, model)
     assert once.robust is not None
-    assert (once.robust.steps, once.preserve_scale) == (400, 10.0)
+    assert (once.robust.steps, once.preserve_scale) == (200, 10.0)
     assert Erase().decide(once, SCOPE, model) == once
