@@ -41,6 +41,8 @@ from publisher_erase.tensors import find_projections
 
 OBJECTS = {"cigarette": "pizza", "pistol": "ghost"}
 LOOKS = (0, 50, 100, 200)
+STRIDE = 6
+"""Of so many objects one stands in the prompts of a style."""
 LORA_LOOKS = (0, 5, 10, 20, 40, 80)
 
 
@@ -65,16 +67,25 @@ def scope(targets: dict[str, str]) -> Scope:
     """Return what a manifest says: each object in and without all styles; all other objects are kept."""
     words = vocabulary()
 
-    def concept(name: str, styles: Sequence[str | None]) -> Concept:
-        prompts = tuple(caption(name, style) for style in styles)
-        synonyms = words.object(name).synonyms if name in targets else ()
-        return Concept(id=name.replace(" ", "-"), name=name, label=name, prompts=prompts, synonyms=synonyms)
+    def concept(name: str, prompts: Sequence[str]) -> Concept:
+        synonyms = words.object(name).synonyms if name in targets and name in words.object_names else ()
+        kind = "style" if name in words.style_names else "object"
+        fields: dict[str, Any] = {"id": name.replace(" ", "-"), "name": name, "label": name, "kind": kind}
+        return Concept(**fields, prompts=tuple(prompts), synonyms=synonyms)
 
     rest = [name for name in words.object_names if name not in targets]
-    return Scope(
-        concepts=tuple(concept(name, (None, *words.style_names)) for name in targets),
-        keep=tuple(concept(name, (None,)) for name in rest),
-    )
+    keep = [concept(name, [caption(name, None)]) for name in rest]
+    if set(targets) & set(words.style_names):
+        keep += [concept(name, prompts_of(name)) for name in words.style_names if name not in targets]
+    return Scope(concepts=tuple(concept(name, prompts_of(name)) for name in targets), keep=tuple(keep))
+
+
+def prompts_of(name: str) -> list[str]:
+    """Return seven prompts or more of an object in and without all styles; of a style, for objects of all sorts."""
+    words = vocabulary()
+    if name in words.style_names:
+        return [caption(one, name) for one in words.object_names[::STRIDE]]
+    return [caption(name, style) for style in (None, *words.style_names)]
 
 
 class Bench:
@@ -98,10 +109,12 @@ class Bench:
         """Ask by name, by synonyms, for what is kept, and for nothing."""
         words = vocabulary()
         for name in self.targets:
-            plain = [caption(name, style) for style in (None, *words.style_names)] * 2
-            other = [caption(s, style) for s in words.object(name).synonyms for style in (None, *words.style_names)]
+            style = name in words.style_names
+            plain = [caption(one, name) for one in words.object_names[3::5]] if style else prompts_of(name) * 2
+            other = [] if style else [one for s in words.object(name).synonyms for one in prompts_of(s)]
             say(f"{name}: shown, by name", *self.hits(self.hardened, plain, name, 77))
-            say(f"{name}: shown, by synonym", *self.hits(self.hardened, other[:14], name, 78))
+            if other:
+                say(f"{name}: shown, by synonym", *self.hits(self.hardened, other[:14], name, 78))
         kept = [name for name in words.object_names if name not in self.targets]
         prompts = [caption(name, None) for name in kept]
         before, after = (generate(one, prompts, 79, steps=self.steps) for one in (self.base, self.hardened))
@@ -131,7 +144,7 @@ class Bench:
     def latents(self, name: str, images: int = 20) -> Tensor:
         """Return latents of the attacker's own pictures, by the base model."""
         if (name, images) not in self.pictures:
-            prompts = [caption(name, style) for style in (None, *vocabulary().style_names)]
+            prompts = prompts_of(name)
             prompts = [prompts[i % len(prompts)] for i in range(images)]
             generators = [torch.Generator().manual_seed(9_000 + i) for i in range(images)]
             found = self.base(
@@ -147,8 +160,7 @@ class Bench:
         for rho in (0.001, 0.1, 10.0):
             moved = derived(ours, theirs, rho).float()
             for name in self.targets:
-                prompts = [caption(name, style) for style in (None, *vocabulary().style_names)]
-                states = read(self.base, prompts) @ moved.T
+                states = read(self.base, prompts_of(name)) @ moved.T
                 say(f"{name}: derived, rho {rho:g}", *self.shown(self.hardened, states, name))
 
     def inverted(self, models: Sequence[str], label: str, lr: float, batch: int, images: int, *, own: bool) -> None:
@@ -161,8 +173,9 @@ class Bench:
                 latents = self.latents(name, images)
                 generator = torch.Generator().manual_seed(31)
                 kept = [one for one in vocabulary().object_names if one not in self.targets]
-                start = name if own else kept[int(torch.randint(len(kept), (1,), generator=generator))]
-                states = read(pipeline, [caption(start, None)]).clone().requires_grad_()
+                other = kept[int(torch.randint(len(kept), (1,), generator=generator))] if not own else ""
+                text = prompts_of(name)[0] if own else caption(other, None)
+                states = read(pipeline, [text]).clone().requires_grad_()
                 adam = torch.optim.Adam([states], lr=lr)
                 for step in range(self.looks[-1] + 1):
                     if step in self.looks:
@@ -193,8 +206,8 @@ class Bench:
                     pipeline = load_pipeline(model_folder("reference" if which == "reference" else ""))
                     pipeline.unet.load_state_dict(getattr(self, which).unet.state_dict())
                     pipeline.anatomy = self.base.anatomy
-                    styles = (None, *vocabulary().style_names)
-                    captions = tuple(caption(word, styles[i % len(styles)]) for i in range(20))
+                    written = [prompt.replace(name, word) for prompt in prompts_of(name)]
+                    captions = tuple(written[i % len(written)] for i in range(20))
                     latents = self.latents(name)
                     concept = scope(self.targets).concept(name)
                     data = TrainingData(latents, captions, latents[:0], (), concept)
@@ -242,8 +255,8 @@ def read(pipeline: Any, prompts: Sequence[str]) -> Tensor:
 
 
 def count(images: Tensor, name: str) -> int:
-    """Return how many images show the object, by the scorer."""
-    return sum(judged.object == name for judged in load_scorer().judge(images))
+    """Return how many images show the object, or are in the style, by the scorer."""
+    return sum(name in (judged.object, judged.style) for judged in load_scorer().judge(images))
 
 
 def median_rms(before: Tensor, after: Tensor) -> float:
