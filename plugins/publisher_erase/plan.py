@@ -175,7 +175,7 @@ def training_notes(params: EraseParams, selection: Selection, model: ModelInfo) 
 
 
 def _kept_synonyms(selection: Selection) -> list[str]:
-    """Return a warning for each concept whose synonyms are in prompts to keep: the training then holds what is to go."""
+    """Return a warning for each concept with a synonym in a prompt to keep: the training holds what is to go."""
     found = []
     for concept, _ in selection.concepts:
         said = ((prompt, word) for prompt in selection.keep for word in concept.synonyms if _says(prompt, word))
