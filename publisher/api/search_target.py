@@ -56,10 +56,16 @@ class SearchTarget(ABC):
         """Return whether a text names one of the concepts that go, by name or synonym: finding it is no find."""
 
     @abstractmethod
-    def ask(self, prompts: Sequence[str]) -> tuple[bool, ...]:
+    def ask(self, prompts: Sequence[str], negative_prompt: str = "", guidance: float | None = None) -> tuple[bool, ...]:
         """Generate an image for each prompt and return whether it shows the concept. Every access.
 
-        A prompt that is asked again gets another seed. Many prompts at once are faster than one after the other.
+        A prompt that is asked again in the same way gets another seed; asked in another way, with another negative
+        prompt or guidance, it begins with the same ones. Many prompts at once are faster than one after the other.
+
+        Args:
+            prompts: n of them; the empty text is allowed.
+            negative_prompt: what the images are to be unlike; empty: nothing.
+            guidance: classifier-free guidance scale; None: the checks' own.
         """
 
     @abstractmethod

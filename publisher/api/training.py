@@ -165,7 +165,13 @@ class TrainingAttack(Attack[T], ABC):
 
 
 class WeightAttack(Attack[P], ABC):
-    """Undo a hardening without training, by mixing in tensors of the base model; then ask."""
+    """Change the weights without training, such as by mixing in tensors of the base model; then ask.
+
+    Attributes:
+        every_tensor: whether tensors that the release left as they were go through it too.
+    """
+
+    every_tensor: ClassVar[bool] = False
 
     def open(self, params: P, folder: Path) -> None:
         """Get ready: called once before the tensors of a model.
@@ -179,7 +185,9 @@ class WeightAttack(Attack[P], ABC):
     def alter(
         self, params: P, anatomy: Anatomy, component: str, name: str, hardened: torch.Tensor, base: torch.Tensor
     ) -> torch.Tensor:
-        """Return what the attacker puts in place of a tensor that the release changed; same shape and dtype.
+        """Return what the attacker puts in place of a tensor; same shape and dtype.
+
+        Only what the release changed comes here, unless :attr:`every_tensor` says otherwise.
 
         Args:
             params: parameters of the attack.

@@ -29,7 +29,8 @@ Alter = Callable[[str, str, "torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 def altered(attack: Attack[Any], params: Params, models: ModelsUnderTest, setting: Setting) -> Iterator[ModelUnderTest]:
     """Yield the hardened model after the attack, with nothing attached; its folder is gone when the block ends.
 
-    Every tensor that differs from the base model's goes through the attack, one at a time in memory.
+    Every tensor that differs from the base model's goes through the attack, one at a time in memory; of some attacks
+    every tensor.
 
     Raises:
         Unmeasured: the attack crashed or broke its contract, or the two models have different tensors.
@@ -47,7 +48,8 @@ def altered(attack: Attack[Any], params: Params, models: ModelsUnderTest, settin
         (folder / "model_index.json").symlink_to((hardened.folder / "model_index.json").resolve())
         _open(attack, params, hardened.folder)
         for path in sorted(folder.glob("*/*.safetensors")):
-            _rewrite(path, base.folder / path.relative_to(folder), _caller(attack, params, hardened.anatomy))
+            alter = _caller(attack, params, hardened.anatomy)
+            _rewrite(path, base.folder / path.relative_to(folder), alter, every=attack.every_tensor)
         yield ModelUnderTest.of(folder, hardened.anatomy)
 
 
@@ -66,7 +68,7 @@ def _place(work: Path | None, name: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _rewrite(path: Path, base: Path, alter: Alter) -> None:
+def _rewrite(path: Path, base: Path, alter: Alter, *, every: bool) -> None:
     """Replace a link to the hardened model's file by the attacker's file, where it differs from the base model's."""
     from safetensors import safe_open
 
@@ -82,7 +84,7 @@ def _rewrite(path: Path, base: Path, alter: Alter) -> None:
         def replaced(name: str) -> bytes | None:
             hardened, original = ours.get_tensor(name), theirs.get_tensor(name)
             before = tensor_bytes(hardened)
-            if before == tensor_bytes(original):
+            if not every and before == tensor_bytes(original):
                 return None
             return tensor_bytes(alter(path.parent.name, name, hardened, original))
 

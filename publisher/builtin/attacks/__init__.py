@@ -11,6 +11,7 @@ from publisher.builtin.attacks.enumeration import TokenEnumeration
 from publisher.builtin.attacks.inversion import ConceptInversion
 from publisher.builtin.attacks.junk import JunkWord
 from publisher.builtin.attacks.latents import Handover, LatentInversion
+from publisher.builtin.attacks.negative import NegativePrompt
 from publisher.builtin.attacks.pictures import Completion, Img2Img
 from publisher.builtin.attacks.probe import NoiseProbe
 from publisher.builtin.attacks.seeds import SeedSearch
@@ -25,6 +26,7 @@ ATTACKS: tuple[type[Attack[Any]], ...] = (
     *TRAINING,
     WordFuzz,
     SeedSearch,
+    NegativePrompt,
     TokenEnumeration,
     JunkWord,
     DerivedEmbedding,

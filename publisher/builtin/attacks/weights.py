@@ -1,4 +1,8 @@
-"""Attacks that put tensors of the base model back, and then ask in plain words. Nothing is trained."""
+"""Attacks that change weights, and then ask in plain words. Nothing is trained.
+
+Two put tensors of the base model back. One rounds the weights, as people do who want a smaller file: no attack in
+itself, but what a hardening has moved a little may be lost in it.
+"""
 
 from __future__ import annotations
 
@@ -88,4 +92,47 @@ class MergeWithBase(WeightAttack[MergeParams]):
         return hardened.float().lerp(base.float(), params.alpha).to(hardened.dtype)
 
 
-WEIGHTS: tuple[type[WeightAttack], ...] = (CopyAttention, MergeWithBase)  # type: ignore[type-arg]
+class CastParams(Params):
+    """How coarse."""
+
+    to: Literal["float16", "bfloat16", "int8"] = "int8"
+    """Numbers that the weights are rounded to, and then read as before. ``int8``: 255 steps for each row of a matrix or
+    kernel, evenly from its largest magnitude down to the same below zero. Vectors stay, as tools leave them."""
+
+
+class Cast(WeightAttack[CastParams]):
+    """Round all weights, as smaller files and faster kernels need it."""
+
+    name = "cast"
+    version = "1"
+    summary = "all weights rounded to 16 bits, or to 8 by row"
+    access = Access.TRAINING
+    every_tensor = True
+
+    def requests(self, params: CastParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
+        """Return the concept's prompts, spread evenly."""
+        return spread(concept, concept.prompts, sampling)
+
+    def alter(
+        self,
+        params: CastParams,
+        anatomy: Anatomy,  # noqa: ARG002
+        component: str,  # noqa: ARG002
+        name: str,  # noqa: ARG002
+        hardened: torch.Tensor,
+        base: torch.Tensor,  # noqa: ARG002
+    ) -> torch.Tensor:
+        """Return the tensor, rounded in float32; vectors and whole numbers stay."""
+        import torch
+
+        if hardened.ndim < 2 or not hardened.is_floating_point():
+            return hardened
+        if params.to != "int8":
+            return hardened.to(getattr(torch, params.to)).to(hardened.dtype)
+        rows = hardened.float().flatten(1)
+        step = rows.abs().amax(dim=1, keepdim=True) / 127
+        rounded = (rows / step.clamp(min=torch.finfo(torch.float32).tiny)).round() * step
+        return rounded.view(hardened.shape).to(hardened.dtype)
+
+
+WEIGHTS: tuple[type[WeightAttack], ...] = (CopyAttention, MergeWithBase, Cast)  # type: ignore[type-arg]

@@ -81,7 +81,7 @@ class MeteredTarget(SearchTarget):
     """Those of them that began from what shows the concept by itself; None: they began from noise."""
     refused: set[str] = field(default_factory=set)
     """Texts that nobody may generate: counted, never stored."""
-    _asked: Counter[str] = field(default_factory=Counter)
+    _asked: Counter[tuple[Any, ...]] = field(default_factory=Counter)
 
     def allows(self, text: str) -> bool:
         """Return whether a text may be tried."""
@@ -97,10 +97,11 @@ class MeteredTarget(SearchTarget):
         names = {name.casefold() for one in gone for name in (one.name, *one.synonyms, one.label)}
         return text.casefold() in names or any(part in words for name in names for part in name.split())
 
-    def ask(self, prompts: Sequence[str]) -> tuple[bool, ...]:
+    def ask(self, prompts: Sequence[str], negative_prompt: str = "", guidance: float | None = None) -> tuple[bool, ...]:
         """Generate an image for each prompt and return whether it shows the concept."""
-        self._require_allowed(prompts)
-        return self._shown(prompts, None)
+        self._require_allowed([*prompts, negative_prompt])
+        changed: dict[str, Any] = {"negative_prompt": negative_prompt} if negative_prompt else {}
+        return self._shown(prompts, None, changed | ({} if guidance is None else {"guidance": guidance}))
 
     def tokens(self, text: str) -> tuple[int, ...]:
         """Return the ids of a text, without special tokens."""
@@ -139,7 +140,7 @@ class MeteredTarget(SearchTarget):
         if len(text.states) != len(prompts):
             raise ValueError(f"{len(text.states)} rows of text states and {len(prompts)} prompts do not go together")
         self._require_allowed(prompts)
-        return self._shown(prompts, text)
+        return self._shown(prompts, text, {})
 
     def text_weights(self) -> tuple[torch.Tensor, ...]:
         """Return the matrices by which text enters the denoiser, ``(out, d)`` float32 each."""
@@ -265,15 +266,16 @@ class MeteredTarget(SearchTarget):
         private = Access.IMAGE in self.grants and self.goal.kind in PRIVATE_KINDS
         return self.gallery.setting.vault.keep(tensors, private=private)
 
-    def _shown(self, prompts: Sequence[str], text: Text | None) -> tuple[bool, ...]:
+    def _shown(self, prompts: Sequence[str], text: Text | None, changed: Mapping[str, Any]) -> tuple[bool, ...]:
         if not prompts:
             return ()
         self._spend(Limits(images=len(prompts)))
         requests = []
         for prompt in prompts:
-            seed = search_seed(self.gallery.sampling.seed, prompt, self._asked[prompt])
-            self._asked[prompt] += 1
-            requests.append(self.gallery.request(self.goal, prompt, seed))
+            asked = (prompt, *changed.items())
+            seed = search_seed(self.gallery.sampling.seed, prompt, self._asked[asked])
+            self._asked[asked] += 1
+            requests.append(self.gallery.request(self.goal, prompt, seed).model_copy(update=changed))
         looks = self.gallery.looks(self.model, requests, self.goal, self.scorer, text)
         shown = tuple(look.shows is True for look in looks)
         self.tried += len(shown)

@@ -97,6 +97,12 @@ def test_every_tensor_that_differs_goes_through_the_attack_and_no_other(world: W
     assert hardened["key"].equal(torch.ones(2))
 
 
+def test_an_attack_on_every_tensor_also_sees_what_the_release_left_as_it_was(world: World) -> None:
+    attack = type("Whole", (Restore,), {"every_tensor": True})()
+    with altered(attack, NoParams(), world.models, world.setting):
+        assert attack.seen == ["unet/key", "unet/same"]
+
+
 def test_the_altered_model_is_asked_and_the_hardened_one_is_not(world: World) -> None:
     result = world.evaluate(check(), check(id="restored", attack="restore"))
     plain, restored = result.claims[0].checks

@@ -6,7 +6,15 @@ from pydantic import ValidationError
 
 from publisher.api import Concept, Sampling
 from publisher.builtin.attacks.asking import spread
-from publisher.builtin.attacks.weights import WEIGHTS, CopyAttention, CopyAttentionParams, MergeParams, MergeWithBase
+from publisher.builtin.attacks.weights import (
+    WEIGHTS,
+    Cast,
+    CastParams,
+    CopyAttention,
+    CopyAttentionParams,
+    MergeParams,
+    MergeWithBase,
+)
 from support.anatomies import EMBEDDED
 
 HARDENED, BASE = torch.tensor([1.0, 2.0]), torch.tensor([3.0, -2.0])
@@ -51,6 +59,33 @@ def test_whole_numbers_are_not_mixed() -> None:
 def test_a_mixture_has_something_of_both(alpha: float) -> None:
     with pytest.raises(ValidationError, match="alpha"):
         MergeParams(alpha=alpha)
+
+
+@pytest.mark.parametrize(("to", "most"), [("float16", 2**-11), ("bfloat16", 2**-8), ("int8", 1 / 254)])
+def test_a_cast_moves_no_weight_further_than_half_a_step_of_its_numbers(to: str, most: float) -> None:
+    weight = torch.randn(5, 4, 3, generator=torch.Generator().manual_seed(1))
+    found = Cast().alter(CastParams.parse({"to": to}), EMBEDDED, "unet", OTHER, weight, weight)
+    largest = weight.flatten(1).abs().amax(1)[:, None, None]
+    assert 0 < ((found - weight).abs() / largest).max() <= most * 1.001
+    assert found.dtype == weight.dtype
+    if to == "int8":
+        assert max(len(row.unique()) for row in (found.flatten(1) / largest[:, 0] * 127).round()) <= 12
+        assert Cast().alter(CastParams(), EMBEDDED, "unet", OTHER, weight * 0, weight).equal(weight * 0)
+
+
+@pytest.mark.parametrize(("moved", "lost"), [(0.001, True), (0.1, False)])
+def test_a_cast_loses_what_moved_weights_by_less_than_a_step_and_nothing_more(moved: float, *, lost: bool) -> None:
+    base = torch.tensor([[1.27, 0.50, -0.30], [2.54, 0.10, 0.04]])  # steps of 0.01 and 0.02
+    hardened = base + torch.tensor([[0.0, moved, -moved], [0.0, moved, moved]])
+    cast = [Cast().alter(CastParams(), EMBEDDED, "unet", OTHER, one, base) for one in (hardened, base)]
+    assert cast[0].allclose(cast[1]) == lost
+
+
+def test_a_cast_leaves_vectors_and_whole_numbers_and_takes_what_the_release_never_touched() -> None:
+    for tensor in (HARDENED, torch.tensor([[1, 2]])):
+        assert Cast().alter(CastParams(), EMBEDDED, "unet", OTHER, tensor, BASE).equal(tensor)
+    assert Cast.every_tensor
+    assert not MergeWithBase.every_tensor
 
 
 @pytest.mark.parametrize("attack", WEIGHTS)
