@@ -5,7 +5,7 @@ bear out. They rise in this order; where something was not tried, or too little,
 
     generated when asked        a check that asks for it failed
     not known                   nobody asked for it with a gate, or that could not be decided
-    hidden                      not generated when asked; an attack brings it back as in the base model
+    hidden                      not generated when asked; an attack brings it back, no harder than in the base model
     not generated when asked    no more than that is known: attacks were not run, or tell too little
     partly removed              each attack that tells something takes longer, or finds less, than on the base model
     removed as far as tested    each of them does as little as on a model that never knew it
@@ -71,19 +71,17 @@ class Removal:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Each attack's share: ``"lora: 62% removed (41% to 83%), of the way to the retrained reference"``."""
+        """Each attack's share: ``"lora: 62% removed (41% to 83%), by the retrained reference"``."""
         return tuple(f"{one.check.id}: {share_words(one)}" for one in self.shares)
 
 
 def share_words(share: RemovedShare) -> str:
     """Return a share with its interval and what it is measured against, or why there is none."""
     if not share.informative:
-        return STANDINGS[share.standing]
+        return STANDINGS[share.standing] + ("; it brings it back all the same" if share.above else "")
     ends = f"{_percent(share.low)} to {_percent(share.high)}"
-    whole = "of the way to the retrained reference"
-    if share.against != REFERENCE:
-        whole = f"by proxy, as there is no retrained reference: of the way to {PROXIES[share.against]}"
-    return f"{_percent(share.value)} removed ({ends}), {whole}"
+    floor = f"proxy: {PROXIES[share.against]}" if share.against in PROXIES else "retrained reference"
+    return f"{_percent(share.value)} removed ({ends}), by the {floor}"
 
 
 def _percent(share: float) -> str:
@@ -120,13 +118,13 @@ def removal(report: ReleaseReport, concept: GoneConcept, asked: Sequence[tuple[s
     if back := _back(shares):
         names = ", ".join(dict.fromkeys(share.check.attack for share in back))
         verb = "brings" if ", " not in names else "bring"
-        return Removal(concept, "hidden", f"{names} {verb} it back as in the base model", shares, condition)
+        return Removal(concept, "hidden", f"{names} {verb} it back no harder than in the base model", shares, condition)
     word, why = _beyond_words(shares, condition)
     return Removal(concept, word, why, shares, condition)
 
 
 def _back(shares: Sequence[RemovedShare]) -> list[RemovedShare]:
-    return [share for share in shares if share.as_base]
+    return [share for share in shares if share.back]
 
 
 def _beyond_words(shares: Sequence[RemovedShare], condition: str) -> tuple[Word, str]:

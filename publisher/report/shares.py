@@ -32,7 +32,7 @@ NORMAL = math.inf
 """Degrees of freedom of what has no trials."""
 STOPPED = ("crashed", "refused")
 REFERENCE = "retrained"
-PROXIES = {"shuffled": "the same search for something that the model cannot have", "input": "the input alone"}
+PROXIES = {"shuffled": "a search for what it cannot have", "input": "the input alone"}
 """What stands in for a retrained reference -> what it is."""
 Standing = Literal["measured", "uninformative", "powerless", "crashed", "no floor", "too few trials"]
 
@@ -62,6 +62,8 @@ class RemovedShare:
     value: float = 0.0
     low: float = 0.0
     high: float = 0.0
+    above: bool = False
+    """Whether the hardened model gives clearly more than the floor, by ten points at least."""
 
     @property
     def informative(self) -> bool:
@@ -69,9 +71,9 @@ class RemovedShare:
         return self.standing == "measured"
 
     @property
-    def as_base(self) -> bool:
-        """Whether the attack brings the concept back as in the base model, and not as in the floor."""
-        return self.informative and self.low <= 0 and self.high < 1
+    def back(self) -> bool:
+        """Whether the attack brings the concept back as in the base model, or where the base model withstands it."""
+        return self.low <= 0 and self.high < 1 if self.informative else self.above
 
 
 def removed_share(check: CheckRecord, concept: str) -> RemovedShare | None:
@@ -94,11 +96,10 @@ def between(hardened: Arm, base: Arm, floor: Arm) -> tuple[float, float, float] 
 
     The largest and the least number of models decide nothing here: rho may lie below 0 or above 1.
     """
+    if not clear(base, floor):
+        return None
     distance, moved = floor.middle - base.middle, hardened.middle - base.middle
     tail = (1 - LEVEL) / 2 / max(one.best_of for one in (hardened, base, floor))
-    clear = _quantile(tail, [(floor.variance, floor.freedom), (base.variance, base.freedom)])
-    if floor.value - base.value < LEAST_DISTANCE or distance <= clear * math.sqrt(floor.variance + base.variance):
-        return None
     value = (hardened.value - base.value) / (floor.value - base.value)
     parts = [((1 - value) ** 2, base), (1.0, hardened), (value**2, floor)]
     q = _quantile(tail, [(weight * one.variance, one.freedom) for weight, one in parts])
@@ -109,6 +110,14 @@ def between(hardened: Arm, base: Arm, floor: Arm) -> tuple[float, float, float] 
         return None
     root = math.sqrt(max(0.0, b * b - a * c))
     return value, min(value, (b - root) / a), max(value, (b + root) / a)
+
+
+def clear(model: Arm, floor: Arm) -> bool:
+    """Return whether a model gives more of the concept than the floor: by ten points, and by Welch's test."""
+    tail = (1 - LEVEL) / 2 / max(model.best_of, floor.best_of)
+    q = _quantile(tail, [(floor.variance, floor.freedom), (model.variance, model.freedom)])
+    far = floor.middle - model.middle > q * math.sqrt(floor.variance + model.variance)
+    return far and floor.value - model.value >= LEAST_DISTANCE
 
 
 def _quantile(tail: float, terms: Sequence[tuple[float, float]]) -> float:
@@ -125,10 +134,10 @@ def _share(check: CheckRecord, arms: dict[str, Arm | None], against: str) -> Rem
     hardened, base, floor = arms.get("hardened"), arms.get("base"), arms.get(against)
     if hardened is None or base is None or floor is None:
         return RemovedShare(check, "no floor")
-    found = between(hardened, base, floor)
+    found, above = between(hardened, base, floor), clear(hardened, floor)
     if found is None:
-        return RemovedShare(check, "uninformative", against)
-    return RemovedShare(check, "measured", against, *found)
+        return RemovedShare(check, "uninformative", against, above=above)
+    return RemovedShare(check, "measured", against, *found, above=above)
 
 
 def _of_searches(check: CheckRecord, searches: Sequence[Search]) -> RemovedShare:
@@ -138,14 +147,14 @@ def _of_searches(check: CheckRecord, searches: Sequence[Search]) -> RemovedShare
     concept = searches[0].concept if searches else ""
     if "hardened" not in by_model or any(one.stop in STOPPED for one in searches) or check.measurement is None:
         return RemovedShare(check, "crashed")
-    if isinstance(standing, dict) and standing.get(concept) == "powerless":
-        return RemovedShare(check, "powerless")
     arms = {model: _best(search) for model, search in by_model.items()}
     own = by_model["hardened"]
     from_input = own.input_hits is not None or any(find.input_hits is not None for find in own.finds)
     arms["input"] = Arm(0.0, 0.0, 0.0) if from_input else None
     floors = [model for model in (REFERENCE, *PROXIES) if arms.get(model) is not None]
-    return _share(check, arms, floors[0] if floors else "")
+    found = _share(check, arms, floors[0] if floors else "")
+    powerless = isinstance(standing, dict) and standing.get(concept) == "powerless"
+    return replace(found, standing="powerless") if powerless else found
 
 
 def _best(search: Search) -> Arm | None:
