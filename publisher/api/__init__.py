@@ -5,7 +5,7 @@ from __future__ import annotations
 from publisher.api.artifacts import safetensors_bytes
 from publisher.api.attacks import Access, Attack, ImageRequest, Sampling
 from publisher.api.calibration import CalibrationSheet, ScorerErrors, Tally
-from publisher.api.claims import Binding, Check, Claim, Gate, MembraneUse, Verdict
+from publisher.api.claims import Binding, Check, Claim, Gate, MembraneUse, PromptFile, Verdict
 from publisher.api.concepts import Concept, Kind, Scope
 from publisher.api.descent import DescentAttack, DescentParams, PriorParams, TrialStart
 from publisher.api.events import CheckEnd, PackageBuilt, ReleaseEnd, ReleaseStart, StepEnd, StepStart
@@ -129,6 +129,7 @@ __all__ = [
     "Prediction",
     "PrerequisiteError",
     "PriorParams",
+    "PromptFile",
     "PublisherError",
     "PublisherRecord",
     "References",

@@ -72,12 +72,21 @@ def strictest(gates: Iterable[Gate | None]) -> Gate | None:
     )
 
 
+def _none(values: object) -> bool:
+    return values == ()
+
+
 def _false(value: object) -> bool:
     return value is False
 
 
-def _none(values: tuple[object, ...]) -> bool:
-    return not values
+class PromptFile(Params):
+    """A list of prompts in a file of comma-separated values, such as a published one; its licence is yours to check."""
+
+    file: str = Field(min_length=1)
+    """File as seen from the manifest's folder, in UTF-8, with the columns' names in its first row."""
+    column: str = Field(default="prompt", min_length=1)
+    """Column with the prompts."""
 
 
 class Check(Params):
@@ -98,6 +107,9 @@ class Check(Params):
     parameters; empty: the entry that judges the concept's kind."""
     concepts: tuple[str, ...]
     """Ids of the concepts that the attack goes for; may name kept ones."""
+    prompts: PromptFile | tuple[str, ...] = Field(default=(), exclude_if=_none)
+    """Prompts that stand in for the concepts' own, where the attack asks with those: a list, or a column of a file,
+    which is read when the manifest is. Empty: the concepts' own."""
     gate: Gate | None = None
     """The bounds to keep. None: the number is *reported*, which promises nothing and counts for nothing."""
     membranes: MembraneUse = "on"

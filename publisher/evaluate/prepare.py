@@ -98,6 +98,8 @@ def settle(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step: s
     """
     attack, metric = named(tools.attacks, check.attack, "attack"), named(tools.metrics, check.metric, "metric")
     _require_pair(attack, metric)
+    if check.prompts and isinstance(attack, SearchAttack | TrainingAttack):
+        raise Unmeasured(f"the attack {check.attack!r} finds its own prompts: it takes no 'prompts'")
     wanted = tuple(concepts(check, scope))
     judged = metric.judged or metric.matches or isinstance(attack, TrainingAttack) or isinstance(metric, SetMetric)
     prepared = PreparedCheck(

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from publisher.api import Attack, Check, Concept, ImageRequest, Params, Sampling, Scope, TrainingParams
+from publisher.api import Attack, Check, Concept, ImageRequest, Params, PromptFile, Sampling, Scope, TrainingParams
 from publisher.errors import CRASHES
 from publisher.evaluate.context import Tools, Unmeasured
 from publisher.runtime.refusals import is_refused
@@ -43,7 +43,7 @@ def ask(check: Check, scope: Scope, tools: Tools, sampling: Sampling) -> Asked:
     wanted: dict[ImageRequest, None] = {}
     refused = 0
     places = {name: place for place, name in enumerate(tools.neighbours or [one.id for one in scope.keep])}
-    for concept in concepts(check, scope):
+    for concept in _asked_for(check, scope):
         params = params_for(parsed(type(attack).Params, check.attack_params, "attack"), concept, scope)
         wide = sampling.for_kept(len(scope.keep), places[concept.id]) if concept.id in places else sampling
         requests = _requests(attack, params, concept, wide)
@@ -102,6 +102,20 @@ def concepts(check: Check, scope: Scope) -> list[Concept]:
         return [scope.concept(name) for name in dict.fromkeys(check.concepts)]
     except KeyError as error:
         raise Unmeasured(str(error.args[0])) from error
+
+
+def _asked_for(check: Check, scope: Scope) -> list[Concept]:
+    """Return the check's concepts, with its own prompts where it brings some.
+
+    Raises:
+        Unmeasured: a concept is not in the scope, or a list of prompts was not read.
+    """
+    found = concepts(check, scope)
+    if isinstance(check.prompts, PromptFile):
+        raise Unmeasured(f"the prompts of {check.prompts.file!r} were not read")
+    if not check.prompts:
+        return found
+    return [one.model_copy(update={"prompts": check.prompts, "paraphrases": check.prompts}) for one in found]
 
 
 def one_line(error: BaseException) -> str:

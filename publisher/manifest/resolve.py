@@ -17,6 +17,7 @@ from publisher.manifest.defaults import fill_in, keep_the_rest
 from publisher.manifest.loader import Document, load
 from publisher.manifest.places import Problems
 from publisher.manifest.plugins import add_plugin_problems
+from publisher.manifest.prompt_lists import with_prompts
 from publisher.manifest.references import check_checks, check_steps
 from publisher.manifest.schema import Manifest, Release, Sign
 from publisher.manifest.scorers import ResolvedScorer, labels_of, labels_of_all, resolve_scorers
@@ -134,6 +135,7 @@ def resolve(document: Document, catalog: Catalog) -> Resolved:
         manifest = keep_the_rest(manifest, scorers, catalog)
         scope = _scope(manifest, document.path.parent, scorers, catalog, problems)
     check_steps(manifest, problems)
+    manifest = _with_prompts(manifest, document.path.parent, problems)
     if scope and scorers is not None:
         check_checks(manifest, scope, scorers, catalog, problems)
     if scope is None or scorers is None or len(problems):
@@ -152,6 +154,15 @@ def resolve(document: Document, catalog: Catalog) -> Resolved:
         sign=manifest.sign,
         hazards={entry.id: entry.hazard for entry in manifest.concepts if entry.hazard},
     )
+
+
+def _with_prompts(manifest: Manifest, folder: FilePath, problems: Problems) -> Manifest:
+    """Return a manifest whose checks have the prompts of their files."""
+    checks = tuple(
+        with_prompts(check, folder, ("evaluate", "checks", position), problems)
+        for position, check in enumerate(manifest.evaluate.checks)
+    )
+    return manifest.model_copy(update={"evaluate": manifest.evaluate.model_copy(update={"checks": checks})})
 
 
 def _scope(
