@@ -128,6 +128,18 @@ class TrainingAttack(Attack[T], ABC):
 
     needs: ClassVar[tuple[Capability, ...]] = ()
     """What the model's family must have besides a denoiser that can be trained, such as ``"cross-attention"``."""
+    learns_on_base: ClassVar[bool] = False
+    """Whether the base model is trained in place of the attacked one. Then :meth:`learner` is called for both, with
+    equal random numbers, and :meth:`carry` puts what was learned into the attacked model before it is asked."""
+
+    def carry(self, learned: Any, attacked: Any) -> None:
+        """Put what was learned on the base model into the attacked one; for attacks that learn on the base model.
+
+        Args:
+            learned: pipeline of the base model, after some training steps.
+            attacked: pipeline of the attacked model, as the last call left it.
+        """
+        raise NotImplementedError(f"the attack {self.name!r} learns on the base model and carries nothing over")
 
     def captions(self, params: T, concept: Concept) -> tuple[str, ...]:
         """Return the captions under the images, in turn. Torch-free; empty: the concept has no such texts."""

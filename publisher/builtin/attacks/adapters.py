@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from publisher.api import Anatomy, PrerequisiteError, UsageError, denoiser_of
+from publisher.api import Anatomy, ModelError, PrerequisiteError, UsageError, denoiser_of
 
 
 def add_lora(
@@ -54,3 +54,18 @@ def add_lora(
             if ".lora_A." in name:
                 weight.copy_(torch.randn(weight.shape, generator=generator) / rank)
     return tuple(adapters.values())
+
+
+@torch.no_grad()
+def copy_lora(source: Any, target: Any) -> None:
+    """Copy the weights of the adapters of one pipeline's denoiser to the same adapters of another one's.
+
+    Raises:
+        ModelError: the other one has no such adapter.
+    """
+    theirs = dict(denoiser_of(target).named_parameters())
+    for name, weight in denoiser_of(source).named_parameters():
+        if ".lora_" in name:
+            if name not in theirs:
+                raise ModelError("the model has no place for an adapter of the base model", where=name)
+            theirs[name].copy_(weight)

@@ -16,6 +16,7 @@ from publisher.api import (
     denoiser_of,
 )
 from publisher.builtin.attacks.training_params import (
+    AdapterTransplantParams,
     CrossAttentionParams,
     CustomDiffusionParams,
     DreamBoothLoraParams,
@@ -75,6 +76,29 @@ class Lora(DescentAttack[LoraParams]):
     def choose(self, start: TrialStart[LoraParams]) -> Trainable:
         """Add the adapters."""
         return _with_adapters(start, start.params.rank, conv=start.params.conv)
+
+
+class AdapterTransplant(DescentAttack[AdapterTransplantParams]):
+    """Train low-rank adapters on the base model, and put them on the attacked one.
+
+    Whoever has an adapter of the base model, such as one from a hub, needs no images and trains nothing.
+    """
+
+    name = "adapter-transplant"
+    version = "1"
+    summary = "LoRA adapters trained on the base model, then put on this one"
+    access = Access.ADAPTER
+    learns_on_base = True
+
+    def choose(self, start: TrialStart[AdapterTransplantParams]) -> Trainable:
+        """Add the adapters."""
+        return _with_adapters(start, start.params.rank, conv=start.params.conv)
+
+    def carry(self, learned: Any, attacked: Any) -> None:
+        """Copy the weights of the adapters."""
+        from publisher.builtin.attacks.adapters import copy_lora
+
+        copy_lora(learned, attacked)
 
 
 class DreamBooth(DescentAttack[DreamBoothParams]):
@@ -169,6 +193,7 @@ TRAINING: tuple[type[TrainingAttack[Any]], ...] = (
     FullFinetune,
     CrossAttention,
     Lora,
+    AdapterTransplant,
     DreamBooth,
     DreamBoothLora,
     TextualInversion,

@@ -47,6 +47,14 @@ class LoraParams(DescentParams):
     """Whether convolutions of residual blocks, down- and upsamplers are adapted too (LoCon). Not in the papers."""
 
 
+class AdapterTransplantParams(LoraParams):
+    """Parameters of ``adapter-transplant``."""
+
+    captions: Captions = "rare"
+    """Captions under the images that the base model learns, and what is asked afterwards. Under a rare word the adapter
+    has to carry the concept: the attacked model's own words for it do nothing."""
+
+
 class DreamBoothParams(PriorParams):
     """Parameters of ``dreambooth``."""
 

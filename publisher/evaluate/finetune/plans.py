@@ -138,6 +138,7 @@ class TrialPlanner:
                     "scorer": self._scorer_identity(prepared.scorers[concept.id]),
                     "seed": self.sampling.seed,
                     "machine": machine(self.setting, self.workers),
+                    **({"learned_on": self.models.base.digest} if attack.learns_on_base else {}),
                 }
             ),
         )

@@ -305,6 +305,7 @@ def _task(job: TrialJob, material: Mapping[TrialPlan, _TrialImages | None], runn
         tuple(request.prompt for request in plan.prior),
         seed_of("trial", runner.sampling.seed, plan.attack.name, plan.concept.id, job.number),
         plan.frozen(job.name, job.number),
+        runner.models.base.folder if plan.attack.learns_on_base else None,
     )
 
 

@@ -74,6 +74,8 @@ class TrialTask:
     """Seed of the learner's random numbers: the same for all models."""
     frozen: Frozen = field(default_factory=dict)
     """Parts of the denoiser that the attacker leaves as they are."""
+    source: Path | None = None
+    """Folder of the base model, where that is trained and what it learned is carried over; None: it is not."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +120,8 @@ def perform(tasks: TrialTasks) -> list[Trained]:
     which trials run side by side, stays loaded for the next ones, which begin from copies.
     """
     if tasks.workers == 1:
-        return [_run(_begin(task, _Original(task.folder, task.anatomy, task.device))) for task in tasks.trials]
-    begun = one_thread_each(
-        lambda task: _begin(task, original(task.folder, task.anatomy, task.device)), tasks.trials, 1
-    )
+        return [_run(_begin(task, _Original)) for task in tasks.trials]
+    begun = one_thread_each(lambda task: _begin(task, original), tasks.trials, 1)
     return one_thread_each(_run, begun, tasks.workers)
 
 
@@ -224,9 +224,9 @@ def _digest(images: torch.Tensor) -> str:
     return hashlib.sha256(f"{tuple(images.shape)}".encode() + images.contiguous().numpy().tobytes()).hexdigest()
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def original(folder: Path, anatomy: Anatomy, device: str) -> _Original:
-    """Return the model that trials begin from. The last one stays loaded until the cache is cleared."""
+    """Return the model that trials begin from. The last two stay loaded until the cache is cleared."""
     return _Original(folder, anatomy, device, kept=True)
 
 
@@ -237,6 +237,10 @@ class _Begun:
     task: TrialTask
     pipeline: Any = None
     learner: Learner | None = None
+    asked: Learner | None = None
+    """Reads prompts as the attacked model does: the learner, unless that trains the base model."""
+    source: Any = None
+    """The base model's pipeline, where that is trained; None: the attacked model is."""
     held_out: torch.Tensor | None = None
     """Latents of the held-out images, ``(n, c, h, w)``."""
     armed: Armed | None = None
@@ -247,32 +251,46 @@ class _Begun:
     crash: str = ""
 
 
-def _begin(task: TrialTask, untrained: _Original) -> _Begun:
-    import torch
-
+def _begin(task: TrialTask, model: Callable[[Path, Anatomy, str], _Original]) -> _Begun:
     from publisher.api.diffusion.learner import DenoisingLearner
 
     try:
-        latents, pipeline = untrained.latents, untrained.pipeline()
-        first = len(task.held_out)  # captions go with the prompts that generated the images, and these come first
-        captions = tuple(task.captions[(first + i) % len(task.captions)] for i in range(len(task.images)))
-        data = TrainingData(
-            latents(task.images), captions, latents(task.prior), task.prior_captions, task.concept, task.frozen
-        )
-        held_out = latents(task.held_out)
+        untrained = model(task.folder, task.anatomy, task.device)
+        pipeline, data = untrained.pipeline(), _data(task, untrained)
+        held_out = untrained.latents(task.held_out)
         armed = _arm(denoiser_of(pipeline), task)
-        with torch.random.fork_rng(devices=[]):  # random numbers past the generator are the same for every model
-            torch.manual_seed(task.seed)
-            generator = torch.Generator().manual_seed(task.seed)
-            learner = task.attack.learner(task.params, pipeline, data, generator)
-        lay_out_to_train(denoiser_of(pipeline))
+        asked = learner = _learner(task, pipeline, data)
+        source = None
+        if task.source:
+            base = model(task.source, task.anatomy, task.device)
+            source = base.pipeline()
+            learner = _learner(task, source, _data(task, base))
         _look(armed, task, adapters_alone=True)
-        as_it_is = type(learner) is DenoisingLearner and untrained.is_in(pipeline)
-        return _Begun(task, pipeline, learner, held_out, armed, untrained if as_it_is else None)
+        as_it_is = type(asked) is DenoisingLearner and untrained.is_in(pipeline)
+        return _Begun(task, pipeline, learner, asked, source, held_out, armed, untrained if as_it_is else None)
     except Unmeasured as error:
         return _Begun(task, crash=str(error))
     except CRASHES as error:  # whatever the libraries or the attack raise, this trial is not there
         return _Begun(task, crash=one_line(error))
+
+
+def _data(task: TrialTask, model: _Original) -> TrainingData:
+    """Return what a trial learns, as a model's own autoencoder encodes it."""
+    first = len(task.held_out)  # captions go with the prompts that generated the images, and these come first
+    captions = tuple(task.captions[(first + i) % len(task.captions)] for i in range(len(task.images)))
+    images, prior = model.latents(task.images), model.latents(task.prior)
+    return TrainingData(images, captions, prior, task.prior_captions, task.concept, task.frozen)
+
+
+def _learner(task: TrialTask, pipeline: Any, data: TrainingData) -> Learner:
+    """Return the attack's learner; random numbers past the generator are the same for every model."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(task.seed)
+        learner: Learner = task.attack.learner(task.params, pipeline, data, torch.Generator().manual_seed(task.seed))
+    lay_out_to_train(denoiser_of(pipeline))
+    return learner
 
 
 def _arm(denoiser: Any, task: TrialTask) -> Armed | None:
@@ -314,6 +332,8 @@ def _run(begun: _Begun) -> Trained:
     try:
         for evaluation_step in begun.task.params.evaluation_steps:
             _train(begun, begun.learner, evaluation_step - done.steps, done)
+            if begun.source is not None:
+                begun.task.attack.carry(begun.source, begun.pipeline)
             found = _evaluated(begun, done.steps)
             if not math.isfinite(found.loss):
                 raise ArithmeticError("the loss on held-out images is not finite")  # noqa: TRY301 - like the learner's
@@ -375,14 +395,14 @@ def _loss(begun: _Begun) -> float:
     from publisher.api.diffusion.latents import Noising
 
     x, pipeline, task = begun.held_out, begun.pipeline, begun.task
-    if x is None or begun.learner is None:
+    if x is None or begun.asked is None:
         raise ValueError("the trial has not begun")
     noising = Noising.of(pipeline)
     denoiser = Denoiser.of(pipeline)
     generator = torch.Generator().manual_seed(seed_of("held-out", task.concept.id))
     losses = []
     with torch.no_grad():
-        text = begun.learner.encode([task.captions[i % len(task.captions)] for i in range(len(x))])
+        text = begun.asked.encode([task.captions[i % len(task.captions)] for i in range(len(x))])
         for k in range(TIMESTEPS):
             noise = torch.randn(x.shape, generator=generator).to(x.device)
             t = noising.at(torch.full((len(x),), (k + 0.5) / TIMESTEPS, device=x.device))

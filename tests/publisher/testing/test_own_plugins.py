@@ -67,7 +67,7 @@ OURS = {
 
 
 SLOW = {
-    *(("attack", name) for name in ("cross-attention", "custom-diffusion", "dreambooth")),
+    *(("attack", name) for name in ("adapter-transplant", "cross-attention", "custom-diffusion", "dreambooth")),
     *(("attack", name) for name in ("dreambooth-lora", "full-finetune", "textual-inversion")),
     *(("step", name) for name in ("apply", "freeze-mask", "immunize", "membrane-bundle", "slices")),
     *(("scorer", name) for name in ("nudenet", "open-nsfw")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from publisher.api import Access, Concept, ImageRequest, Learner, TrainingAttack, TrainingData, TrainingParams
 from publisher.api.diffusion.latents import encode_images
 from publisher.api.diffusion.text import Text
 from publisher.builtin.attacks.adapters import add_lora
-from publisher.builtin.attacks.training import FullFinetune, Lora
+from publisher.builtin.attacks.training import AdapterTransplant, FullFinetune, Lora
+from publisher.builtin.attacks.training_params import AdapterTransplantParams, LoraParams
 from publisher.evaluate.finetune.trials import Trained, TrialTask, TrialTasks, original, perform
 from publisher.runtime.generate import generate
 from publisher.runtime.pipelines import load
@@ -335,3 +338,42 @@ def test_a_full_fine_tuning_trains_beside_a_frozen_first_layer(task: TrialTask) 
 def test_a_mask_of_another_model_is_a_crash(task: TrialTask) -> None:
     (trained,) = run(replace(task, params=SHORT, frozen={"conv_nowhere.weight": ()}))
     assert trained.crash.startswith("NotTheModelError: conv_nowhere.weight")
+
+
+@pytest.fixture(scope="module")
+def other(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model with other weights in its denoiser."""
+    copied = tmp_path_factory.mktemp("other") / "model"
+    shutil.copytree(folder, copied)
+    (path,) = (copied / "unet").glob("*.safetensors")
+    generator = torch.Generator().manual_seed(5)
+    tensors = {name: one + 0.02 * torch.randn(one.shape, generator=generator) for name, one in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+    return copied
+
+
+def transplant(task: TrialTask, folder: Path, source: Path, **params: Any) -> Trained:
+    chosen = AdapterTransplantParams(images=3, evaluation_steps=(0, 8), images_per_evaluation=2, batch=2, **params)
+    (trained,) = run(replace(task, attack=AdapterTransplant(), folder=folder, source=source, params=chosen))
+    assert (trained.crash, trained.problem) == ("", "")
+    return trained
+
+
+def test_an_adapter_that_learned_on_the_base_model_is_asked_on_another_model(
+    task: TrialTask, folder: Path, other: Path
+) -> None:
+    here, there = transplant(task, folder, folder, lr=3e-2), transplant(task, other, folder, lr=3e-2)
+    own = transplant(task, other, other, lr=3e-2)
+    assert here.losses[0] != there.losses[0] == own.losses[0]  # without a step each model is itself
+    assert there.losses[1] < there.losses[0]  # what the base model learned helps the other one
+    assert there.losses[1] != own.losses[1]  # and is not what the other one would have learned
+    lora = LoraParams(lr=3e-2, images=3, evaluation_steps=(0, 8), images_per_evaluation=2, batch=2)
+    (plain,) = run(replace(task, attack=Lora(), params=lora))
+    assert plain.losses == here.losses
+    assert all(map(torch.equal, plain.images, here.images))
+
+
+def test_an_adapter_that_learned_nothing_brings_nothing(task: TrialTask, folder: Path, other: Path) -> None:
+    idle = transplant(task, other, folder, lr=1e-12)
+    assert idle.losses[0] == idle.losses[1]
+    assert torch.equal(*idle.images)
