@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -71,12 +72,30 @@ def cut(pipeline: DiffusionPipeline, first: int = 0, last: int | None = None) ->
 
     def shorten(scheduler: Any, set_timesteps: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         set_timesteps(*args, **kwargs)
-        scheduler.timesteps = scheduler.timesteps[first * order : None if last is None else last * order]
+        whole = scheduler.timesteps
+        scheduler.timesteps = whole[first * order : None if last is None else last * order]
         if first and hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(first * order)
+        _step_on(scheduler, whole)
 
     with _changed(pipeline.scheduler, shorten, first * order):
         yield
+
+
+def _step_on(scheduler: Any, whole: Tensor) -> None:
+    """Let a scheduler's steps read the whole list: a solver finds its last step, and the next timestep, by place in it.
+
+    The pipeline has taken the shorter list by then. With that one in its scheduler, DPM-Solver never comes to the last
+    step, takes one of second order to noise 0, and says NaN.
+    """
+    own = type(scheduler).step
+
+    @wraps(own)
+    def step(*args: Any, **kwargs: Any) -> Any:
+        scheduler.timesteps = whole
+        return own(*args, **kwargs)
+
+    scheduler.step = MethodType(step, scheduler)
 
 
 @contextmanager
@@ -95,7 +114,7 @@ def _changed(scheduler: Any, change: Callable[..., None], begin: int = 0) -> Ite
     try:
         yield
     finally:
-        for name in ("set_timesteps", "set_begin_index"):
+        for name in ("set_timesteps", "set_begin_index", "step"):
             scheduler.__dict__.pop(name, None)
 
 

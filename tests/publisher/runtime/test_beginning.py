@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import diffusers
 import pytest
 import torch
 from diffusers import DiffusionPipeline, EulerDiscreteScheduler
@@ -83,6 +84,27 @@ def test_a_scheduler_that_scales_noise_gets_pictures_half_made_latents_and_noise
     latents = encode_images(pipeline.vae, whole.float() / 255)
     again = generate(twin(pipeline), REQUESTS, start=Start(Begin(skipped=2), latents))
     assert float((again.float() - whole.float()).abs().mean()) < 12
+
+
+FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside diffusers
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [("DPMSolverMultistepScheduler", ""), ("DPMSolverMultistepScheduler", "dit"), ("LCMScheduler", "")],
+)
+def test_steps_of_a_solver_that_looks_ahead_are_those_of_the_whole_sampling(name: str, weights: str) -> None:
+    folder = model_folder(weights) if weights else model_folder()
+    pipeline = load(folder, anatomy_of(folder), CPU, torch.float32)
+    config = {} if weights else pipeline.scheduler.config
+    pipeline.scheduler = getattr(diffusers, name).from_config(config, **(FLOW if weights else {}))
+    asked = [one.model_copy(update={"steps": 4}) for one in REQUESTS]
+    whole = generate(twin(pipeline), asked)
+    half = half_made(twin(pipeline), asked, {1, 2, 3})
+    assert all(bool(latents.isfinite().all()) for latents in half.values())
+    again = generate(twin(pipeline), asked, start=Start(Begin(skipped=3, noised=False), half[3]))
+    assert off(again, whole) <= 1
 
 
 def test_packed_latents_are_unpacked() -> None:
