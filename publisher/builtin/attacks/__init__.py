@@ -14,6 +14,7 @@ from publisher.builtin.attacks.latents import Handover, LatentInversion
 from publisher.builtin.attacks.negative import NegativePrompt
 from publisher.builtin.attacks.pictures import Completion, Img2Img
 from publisher.builtin.attacks.probe import NoiseProbe
+from publisher.builtin.attacks.ring_a_bell import RingABell
 from publisher.builtin.attacks.seeds import SeedSearch
 from publisher.builtin.attacks.token_search import TokenSearch
 from publisher.builtin.attacks.training import TRAINING
@@ -32,6 +33,7 @@ ATTACKS: tuple[type[Attack[Any]], ...] = (
     DerivedEmbedding,
     ConceptInversion,
     TokenSearch,
+    RingABell,
     Img2Img,
     Completion,
     Handover,
