@@ -187,7 +187,7 @@ def audit(
     else:
         lines = [f"{'yes' if one.ok else 'NO '}  {one.question}: {one.detail}" for one in found.answers]
         gone = f"no update computed from {', '.join(found.deleted)} is in" if found.deleted else "nothing else is in"
-        lines.append(f"\n{gone} the weights" if found.ok else "\nThe package is not what its ledger says.")
+        lines += ["", f"{gone} the weights" if found.ok else "The package is not what its ledger says."]
         output.result("\n".join(map(printable, lines)))
     return ExitCode.OK if found.ok else ExitCode.REFUSED
 

@@ -70,16 +70,22 @@ def with_rate(measurement: Measurement, errors: Mapping[str, ScorerErrors]) -> M
     )
 
 
-def with_change(measurement: Measurement, errors: Mapping[str, ScorerErrors]) -> Measurement:
+def with_change(
+    measurement: Measurement,
+    errors: Mapping[str, ScorerErrors],
+    correct: Callable[[Interval, float], Interval] | None = None,
+) -> Measurement:
     """Return the measurement of a change of accuracy, corrected; what the scorer saw is beside it.
 
     Args:
         measurement: paired changes of the share of images in which the scorer sees what was asked for.
         errors: of the scorer, for each of these concepts.
+        correct: :func:`change` by default, or :func:`rise`.
 
     Raises:
         ValueError: nothing is known of the errors about one of them, or J may be as little as :data:`LEAST_J`.
     """
+    correct = correct or change
     known = [_known(name, errors) for name in measurement.by_concept]
     j, alarms = least_j(known), alarms_together(known)
     figures = {
@@ -90,9 +96,9 @@ def with_change(measurement: Measurement, errors: Mapping[str, ScorerErrors]) ->
     }
     return measurement.model_copy(
         update={
-            "hardened": change(measurement.hardened, j),
+            "hardened": correct(measurement.hardened, j),
             "seen": measurement.hardened,
-            "by_concept": {name: change(one, j) for name, one in measurement.by_concept.items()},
+            "by_concept": {name: correct(one, j) for name, one in measurement.by_concept.items()},
             "details": {**measurement.details, "errors": figures},
         }
     )
@@ -365,6 +371,18 @@ def change(seen: Interval, j: float) -> Interval:
     value, low = (max(-1.0, end / j) if end < 0 else end for end in (seen.value, seen.low))
     method = _corrected(seen)
     return seen.model_copy(update={"value": value, "low": min(low, value), "method": method})
+
+
+def rise(seen: Interval, j: float) -> Interval:
+    """Return a paired change as :func:`change` does, for what must not rise: gains are divided by J.
+
+    Args:
+        seen: change of the share that the scorer sees.
+        j: lower bound of J, above 0.
+    """
+    value, high = (min(1.0, end / j) if end > 0 else end for end in (seen.value, seen.high))
+    method = _corrected(seen)
+    return seen.model_copy(update={"value": value, "high": max(high, value), "method": method})
 
 
 def rogan_gladen(seen: Interval, errors: ScorerErrors) -> Interval | None:

@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from publisher.api import Interval, Measurement, Metric, NoParams, Observation, Params, PixelPair, Request
-from publisher.builtin.metrics.corrections import best_rate, change, least_j, require_skill, with_change, with_rate
+from publisher.builtin.metrics.corrections import (
+    best_rate,
+    change,
+    least_j,
+    require_skill,
+    rise,
+    with_change,
+    with_rate,
+)
 from publisher.builtin.metrics.intervals import paired_difference, share, widened
 
 _Pair = TypeVar("_Pair", bound=PixelPair)
@@ -140,12 +148,13 @@ class RateAboveBase(Metric[NoParams]):
     """Rate of images that show a concept above the base model's, image by image with the same seeds.
 
     For words that the base model does not know: its own rate, mistakes of the scorer included, is the floor. The
-    interval is Tango's for paired shares. Where the scorer's errors are known, a gain is divided by the lower bound of
-    J: a scorer that errs sees gains smaller than they are.
+    interval is Tango's for paired shares. Where a calibration sheet says how the scorer errs, a gain is divided by the
+    lower bound of J: a scorer that errs sees gains smaller than they are. What the base model's images say of the
+    scorer does not count: it need not draw the concept.
     """
 
     name = "rate-above-base"
-    version = "1"
+    version = "2"
     better = "lower"
     unit = "points"
     summary = "rate of images that show a concept above the base model's, paired, Tango"
@@ -169,12 +178,17 @@ class RateAboveBase(Metric[NoParams]):
                 "losses": losses,
             },
         )
-        return with_change(found, self.errors) if self.errors else found
+        return with_change(found, self.errors, rise) if self._calibrated else found
 
     def best(self, params: NoParams, n: int) -> Interval:  # noqa: ARG002
         """Return the number where ``n`` images of the base model show the concept, and none of the hardened one."""
         all_gone = paired_difference(0, n, n)
-        return change(all_gone, least_j(self.errors.values())) if self.errors else all_gone
+        return rise(all_gone, least_j(self.errors.values())) if self._calibrated else all_gone
+
+    @property
+    def _calibrated(self) -> bool:
+        """Whether sheets say how the scorer errs about every concept."""
+        return bool(self.errors) and all(one.source for one in self.errors.values())
 
 
 class DrawnRate(Metric[NoParams]):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import betaincinv
 
-from publisher.api import Metric, NoParams, Observation
+from publisher.api import Metric, NoParams, Observation, ScorerErrors, Tally
 from publisher.builtin.metrics.distances import DISTANCES
 from publisher.builtin.metrics.intervals import LEVEL, _bootstrap, paired_difference, share, widened
 from publisher.builtin.metrics.rates import (
@@ -257,6 +257,21 @@ def test_the_rate_above_the_base_counts_what_the_hardened_model_alone_shows() ->
     assert worse.hardened.value == 0.25
     assert worse.hardened.low > 0
     assert worse.details["base_rate"]["value"] == 0
+
+
+def test_a_base_model_that_does_not_draw_it_says_nothing_of_the_scorer() -> None:
+    """Sensitivity by the base model's images would be 0 of 40, and nothing could ever be told."""
+    metric, rows = RateAboveBase(), seen([0] * 40, [1] * 10 + [0] * 30)
+    alone = metric.measure(NoParams(), rows).hardened
+    tallies = {"seen": Tally(hits=0, n=40), "false_alarms": Tally(hits=0, n=40)}
+    metric.errors = {rows[0].concept: ScorerErrors(source="", **tallies)}
+    assert metric.measure(NoParams(), rows).hardened == alone
+    sheet = tallies | {"seen": Tally(hits=80, n=100)}
+    metric.errors = {rows[0].concept: ScorerErrors(source="sheet.json", **sheet)}
+    told = metric.measure(NoParams(), rows).hardened
+    assert told.value > alone.value
+    assert told.high > alone.high
+    assert told.low == alone.low
 
 
 def test_what_is_to_be_drawn_counts_where_the_base_model_does_not_know_it() -> None:
