@@ -19,7 +19,7 @@ from publisher_slices import publisher_register_attacks, publisher_register_step
 from publisher_slices.params import SliceParams
 from publisher_slices.step import ComposeSlices
 from support.releasing import publisher
-from support.slice_ledgers import IDS, save_ledger
+from support.slice_ledgers import IDS, draw, save_ledger
 
 MANIFEST: dict[str, Any] = {
     "manifest": 1,
@@ -158,9 +158,15 @@ def test_words_must_name_a_concept() -> None:
 
 @pytest.fixture(scope="module")
 def outcome(licensed: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """A release with pictures of the withdrawn slice; the model's adapters are random, so its gates are wide."""
     folder = tmp_path_factory.mktemp("release")
     shutil.copytree(licensed, folder / "licensed")
-    return release(json.dumps(MANIFEST), folder=folder)
+    draw(folder / "pictures", 3, count=10)
+    (step,) = MANIFEST["steps"]
+    words = {"words": {"artist-b": "cigarette"}, "more_than_base": 1, "head_start": 1, "attack_params": {"images": 1}}
+    concept = MANIFEST["concepts"][0] | {"images": ["pictures"]}
+    given = {"concepts": [concept], "steps": [step | {"with": step["with"] | words}]}
+    return release(json.dumps(MANIFEST | given), folder=folder)
 
 
 def checks(outcome: Outcome) -> dict[str, str]:
@@ -168,8 +174,16 @@ def checks(outcome: Outcome) -> dict[str, str]:
 
 
 def test_a_release_proves_that_nothing_of_the_slice_is_in_the_weights(outcome: Outcome) -> None:
-    assert checks(outcome) == {"slices.exact": "passed"}
+    assert checks(outcome) == dict.fromkeys(
+        ("slices.exact", "slices.artist-b.withdrawn", "slices.artist-b.pictures"), "passed"
+    )
     assert outcome.package is not None
+    measured = {check.id: check.measurement for claim in outcome.report.claims for check in claim.checks}
+    found = measured["slices.artist-b.pictures"]
+    assert found is not None
+    assert (found.hardened.n, found.hardened.method) == (3, "Student's t over trials 95%")
+    losses = found.details["before_training"]["cigarette"]
+    assert losses["hardened"] != losses["base"]
 
 
 def test_an_update_of_a_withdrawn_slice_fails_the_release(
@@ -211,7 +225,8 @@ def test_the_audit_sees_a_bit_that_is_not_the_stages(
 ) -> None:
     from publisher.slicing.audit import recomposed
 
-    package = shutil.copytree(outcome.package or Path(), tmp_path / "package")
+    assert outcome.package is not None
+    package = shutil.copytree(outcome.package, tmp_path / "package")
     file = package / "unet" / "diffusion_pytorch_model.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1

@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from publisher.api import Model
 from publisher.api.slices import (
@@ -32,6 +34,15 @@ IDS = ("artist-a", "artist-b", "artist-c")
 RECIPE: dict[str, str | int] = {"lr": "0.003", "steps": 10}
 RANK = 2
 PICTURES = (b"one", b"two", b"three")
+
+
+def draw(folder: Path, seed: int, count: int = 3) -> None:
+    """Write pictures of noise: ``big-cat_0.png`` and so on."""
+    folder.mkdir(parents=True)
+    numbers = np.random.default_rng(seed)
+    for number in range(count):
+        pixels = numbers.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"big-cat_{number}.png")
 
 
 def layers_of(model: Model) -> list[str]:

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from publisher.api import Model, PublisherError, UsageError
 from publisher.api.slices import Ledger, read_updates, recompose
@@ -22,6 +20,7 @@ from publisher.slicing.make import Finished, Workplace, train
 from publisher.slicing.recipe import read_training
 from publisher.testing import open_model, save_tiny_model
 from support.releasing import publisher
+from support.slice_ledgers import draw
 
 IDS = ("artist-a", "artist-b", "artist-c")
 FILE: dict[str, Any] = {
@@ -32,15 +31,6 @@ FILE: dict[str, Any] = {
     "recipe": {"rank": 1, "steps": 3, "lr": 0.01, "batch": 6, "seed": 5},
 }
 SEQUENCE = FILE | {"mode": "sequence", "orders": 2}
-
-
-def draw(folder: Path, seed: int, count: int = 3) -> None:
-    """Write pictures of noise."""
-    folder.mkdir(parents=True)
-    numbers = np.random.default_rng(seed)
-    for number in range(count):
-        pixels = numbers.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"big-cat_{number}.png")
 
 
 @pytest.fixture(scope="module")
