@@ -1,1 +1,1 @@
-"""Slices outside of a release: a package is held against its ledger, and so is a picture."""
+"""Slices outside of a release: they are trained here, and packages and pictures are held against their ledger."""
