@@ -62,7 +62,8 @@ class MergeParams(Params):
     """How much of the base model."""
 
     alpha: float = Field(default=0.3, gt=0, lt=1)
-    """Share of the base model in the mixture; 0.1, 0.3 and 0.5 are usual."""
+    """Share of the base model in the mixture; 0.1, 0.3 and 0.5 are usual, and stop just before closed-form edits
+    give way; 0.7 shows it."""
 
 
 class MergeWithBase(WeightAttack[MergeParams]):

@@ -30,6 +30,19 @@ def searched(
     safeguards: Path | None = None,
 ) -> tuple[CheckRecord, list[dict[str, Any]]]:
     """Run the searches for one concept, a pizza by default, with another one kept; return the record and all finds."""
+    record, found = judged(attack, hardened, params, gone, kept, safeguards)
+    return record, [one["find"] for one in found]
+
+
+def judged(
+    attack: SearchAttack[Any],
+    hardened: Path,
+    params: dict[str, Any],
+    gone: Concept | None = None,
+    kept: str = "cat",
+    safeguards: Path | None = None,
+) -> tuple[CheckRecord, list[dict[str, Any]]]:
+    """Return the same, each find with the seeds and digests of the images that judged it."""
     gone = gone or emoji("pizza")
     tools = Tools(
         attacks={attack.name: attack},
@@ -49,4 +62,4 @@ def searched(
         Setting("cpu", "float32", publish_finds=True),
     )
     rows = [json.loads(line) for line in result.evidence["evidence/search.jsonl"].decode().splitlines()]
-    return result.claims[0].checks[0], [one["find"] for row in rows for one in row["finds"]]
+    return result.claims[0].checks[0], [one for row in rows for one in row["finds"]]

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 import torch
-from searching import emoji
+from searching import emoji, judged
 from searching import searched as embedded
 
-from publisher.api import Concept, Find, Limits, SearchAttack, SearchTarget
+from publisher.api import Concept, Find, ImageRequest, Limits, SearchAttack, SearchTarget
 from publisher.api.membranes import Transport
 from publisher.builtin.attacks.enumeration import TokenEnumeration
 from publisher.builtin.attacks.junk import JunkWord
@@ -20,8 +20,12 @@ from publisher.builtin.attacks.negative import NegativePrompt
 from publisher.builtin.attacks.seeds import SeedSearch
 from publisher.builtin.attacks.spellings import spellings
 from publisher.builtin.attacks.word_fuzz import WordFuzz, distinct, variants
+from publisher.evaluate.evidence import pixels_sha256
+from publisher.runtime.generate import generate
+from publisher.runtime.pipelines import load
 from publisher.testing.tiny import open_model
 from publisher_emoji import model_folder
+from support.anatomies import EMBEDDED
 from support.released_membranes import artifacts, write
 
 PROMPTS = ("a lamp emoji in flat style", "a lamp emoji")
@@ -195,11 +199,29 @@ def test_on_the_embedded_model_junk_shows_a_skull_where_the_membrane_stays_shut(
         assert hardened.finds[0].hits >= 2
 
 
-def test_on_the_embedded_model_a_negative_prompt_leaves_what_is_there_and_makes_nothing_that_is_not() -> None:
-    record, (find, *_) = embedded(
-        NegativePrompt(), model_folder(), {**SMALL, "images_per_find": 2, "guidances": [3.0], "images": 2}
+def test_a_negative_prompt_leaves_what_is_there_makes_nothing_else_and_its_find_gives_the_same_images() -> None:
+    record, (found, *_) = judged(
+        NegativePrompt(), model_folder(), {**SMALL, "images_per_find": 2, "guidances": [5.0], "images": 2}
     )
+    find = Find.parse(found["find"])
     hardened, _, shuffled = record.searches
     assert (hardened.tried, hardened.stop, shuffled.hits) == (6, "found", 0)
-    assert (hardened.finds[0].hits, find["guidance"]) == (2, 3.0)
+    assert (hardened.finds[0].hits, find.guidance) == (2, 5.0)
     assert hardened.finds[0].base_hits == 2
+    images = generate(load(model_folder(), EMBEDDED, torch.device("cpu"), torch.float32), redone(find, found["seeds"]))
+    assert [pixels_sha256(image) for image in images] == found["sha256"]
+
+
+def redone(find: Find, seeds: Sequence[int]) -> list[ImageRequest]:
+    """Return what a find asks for, by what is stored of it alone."""
+    return [
+        ImageRequest(
+            concept="pizza",
+            prompt=find.prompts[i % len(find.prompts)],
+            negative_prompt=find.negative_prompt,
+            seed=seed,
+            steps=find.steps or 4,
+            guidance=3.0 if find.guidance is None else find.guidance,
+        )
+        for i, seed in enumerate(seeds)
+    ]
