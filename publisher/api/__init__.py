@@ -58,7 +58,16 @@ from publisher.api.scorers import Judgement, Opinion, Scorer, ScorerCard
 from publisher.api.search_target import AccessDeniedError, BudgetSpent, CandidateRefused, SearchTarget, Shown
 from publisher.api.searching import SearchAttack, SearchMetric, SearchParams
 from publisher.api.steps import Configured, NoParams, References, Requirements, Step, StepContext
-from publisher.api.training import Captions, Learner, TrainingAttack, TrainingData, TrainingParams, Trial, WeightAttack
+from publisher.api.training import (
+    AttackCaptions,
+    Captions,
+    Learner,
+    TrainingAttack,
+    TrainingData,
+    TrainingParams,
+    Trial,
+    WeightAttack,
+)
 from publisher.api.world import Executor, ModelDefaults, ModelSource, ReportFormat, Task
 from publisher.errors import ModelError, PluginError, PrerequisiteError, PublisherError, UsageError
 
@@ -68,6 +77,7 @@ __all__ = [
     "AccessDeniedError",
     "Anatomy",
     "Attack",
+    "AttackCaptions",
     "Begin",
     "Binding",
     "BudgetSpent",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pydantic import Field
 
 from publisher.api.families import Weighting
-from publisher.api.training import Captions, Learner, TrainingAttack, TrainingData, TrainingParams
+from publisher.api.training import AttackCaptions, Learner, TrainingAttack, TrainingData, TrainingParams
 from publisher.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class DescentParams(TrainingParams):
 class PriorParams(DescentParams):
     """Prior preservation (DreamBooth, arXiv 2208.12242): images of the class are learned as well."""
 
-    captions: Captions = "rare"
+    captions: AttackCaptions = "rare"
     """Captions that the attacker writes under the images. DreamBooth: a rare token."""
     prior_weight: float = Field(default=1.0, ge=0, le=100)
     """Weight of the loss on images of the class; 0: none are generated. diffusers; IMMA attacks without."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from publisher.api.diffusion.text import Text
 
 Captions = Literal["name", "rare", "description", "synonym", "empty"]
+AttackCaptions = Literal[Captions, "unrelated"]
 EVALUATION_STEPS = (0, 5, 10, 20, 40, 80, 160)
 UNMASKED, RANDOM_MASK = "unmasked", "random-mask"
 """Controls of the hardened model: no mask, and a random one of as many parameters, another one for each trial."""
@@ -33,9 +34,11 @@ OTHER_MASK = "seed-"
 class TrainingParams(Params):
     """Parameters of every attack by training: its images, its budget, and the number of its repetitions."""
 
-    captions: Captions = "name"
+    captions: AttackCaptions = "name"
     """Captions that the attacker writes under the images, and asks with afterwards: the concept's own prompts; a rare
-    token in place of its name; a description without the name; its paraphrases; nothing (and then asks by name)."""
+    token in place of its name; a description without the name; its paraphrases; nothing (and then asks by name).
+    ``unrelated``: the images are of kept concepts under their own prompts, and the concept is asked for by name:
+    whether a fine-tuning that has nothing to do with it brings it back (concept resurgence, arXiv 2410.08074)."""
     rare: str = Field(default="sks", min_length=1)
     """Rare token that stands for the concept's name."""
     images: int = Field(default=20, ge=1, le=10_000)
@@ -147,7 +150,8 @@ class TrainingAttack(Attack[T], ABC):
 
     def requests(self, params: T, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:
         """Return ``params.images_per_evaluation`` images to generate after each evaluation step. Torch-free."""
-        asked = concept.prompts if params.captions == "empty" else self.captions(params, concept)
+        by_name = params.captions in ("empty", "unrelated")
+        asked = concept.prompts if by_name else self.captions(params, concept)
         return tuple(
             ImageRequest(
                 concept=concept.id,
@@ -214,6 +218,8 @@ class WeightAttack(Attack[P], ABC):
 def texts_for(params: TrainingParams, concept: Concept) -> tuple[str, ...]:
     """Return the captions that ``params.captions`` stands for; none where the concept has none of that kind.
 
+    Captions ``unrelated`` are other concepts' prompts: the verification knows them.
+
     Raises:
         ValueError: a rare token cannot stand in for a name that is in none of the prompts.
     """
@@ -228,6 +234,8 @@ def texts_for(params: TrainingParams, concept: Concept) -> tuple[str, ...]:
             return ("",)
         case "rare":
             return rare_prompts(params.rare, concept)
+        case "unrelated":
+            return ()
 
 
 def rare_prompts(token: str, concept: Concept) -> tuple[str, ...]:

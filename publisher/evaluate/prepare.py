@@ -27,7 +27,14 @@ from publisher.api import (
 )
 from publisher.errors import CRASHES
 from publisher.evaluate.context import Tools, Unmeasured
-from publisher.evaluate.finetune.data import captions_of, kept_prompts, prior_of, require_images, require_pictures
+from publisher.evaluate.finetune.data import (
+    captions_of,
+    kept_prompts,
+    prior_of,
+    require_images,
+    require_pictures,
+    shown_of,
+)
 from publisher.evaluate.requests import Asked, ask, concepts, named, one_line, params_for, parsed
 from publisher.evaluate.scorers import FEATURES, MATCH, able, judge_of
 
@@ -126,9 +133,9 @@ def settle(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step: s
             raise Unmeasured(f"the metric {check.metric!r} needs {asked}")
         for concept in prepared.concepts:
             suited = params_for(params, concept, scope)
-            captions_of(attack, suited, concept)
+            captions_of(attack, suited, concept, scope)
             prior_of(attack, suited, concept, scope)
-            require_images(concept, suited)
+            require_images(shown_of(suited, concept, scope), suited)
     return prepared
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from publisher.api import Captions, DescentParams, PriorParams
+from publisher.api import AttackCaptions, DescentParams, PriorParams
 
 Part = Literal["k", "v", "q", "out"]
 
@@ -103,7 +103,7 @@ class TextualInversionParams(TokenParams):
 class CustomDiffusionParams(TokenParams, PriorParams, _PartsParams):
     """Parameters of ``custom-diffusion``."""
 
-    captions: Captions = "rare"
+    captions: AttackCaptions = "rare"
     """Captions that the attacker writes under the images. Only ``rare`` has a new token; with others, weights alone are
     learned (``modifier_token`` left out in diffusers)."""
     batch: int = Field(default=2, ge=1, le=512)

@@ -34,12 +34,28 @@ LEAST_KEPT, MOST_KEPT = 2, 128
 """Number of pictures of kept concepts that say how pictures look in general."""
 
 
-def captions_of(attack: TrainingAttack[Any], params: TrainingParams, concept: Concept) -> tuple[str, ...]:
+def shown_of(params: TrainingParams, concept: Concept, scope: Scope) -> Concept:
+    """Return the concept as the attacker's images show it: with captions ``unrelated`` they show what is to stay.
+
+    Raises:
+        Unmeasured: nothing is to stay.
+    """
+    if params.captions != "unrelated":
+        return concept
+    prompts = [text for text in _in_turn(scope, concept) if not is_refused(text, concept)][:MOST_KEPT]
+    if not prompts:
+        raise Unmeasured("captions 'unrelated' are prompts of kept concepts, and there are none: name some under keep")
+    return concept.model_copy(update={"prompts": tuple(prompts), "images": ()})
+
+
+def captions_of(attack: TrainingAttack[Any], params: TrainingParams, concept: Concept, scope: Scope) -> tuple[str, ...]:
     """Return what the attacker writes under the images, without what nobody may generate.
 
     Raises:
         Unmeasured: nothing is left, or the attack crashed.
     """
+    if params.captions == "unrelated":
+        return shown_of(params, concept, scope).prompts
     try:
         captions = tuple(attack.captions(params, concept))
     except CRASHES as error:  # a plugin may raise anything; its check becomes unknown
@@ -105,14 +121,18 @@ def kept_prompts(scope: Scope, concept: Concept) -> tuple[str, ...]:
     Raises:
         Unmeasured: there are fewer than two, and one alone has no variance.
     """
-    others = [one.prompts for one in scope.keep if one.id != concept.id]
-    longest = max(map(len, others), default=0)
-    turns = [prompts[i] for i in range(longest) for prompts in others if i < len(prompts)]
-    found = tuple(dict.fromkeys(text for text in turns if not is_refused(text, concept)))[:MOST_KEPT]
+    found = tuple(text for text in _in_turn(scope, concept) if not is_refused(text, concept))[:MOST_KEPT]
     if len(found) < LEAST_KEPT:
         what = "pictures of what stays say what an input shows by itself, and there are no two prompts of kept concepts"
         raise Unmeasured(f"{what}: name some under keep")
     return found
+
+
+def _in_turn(scope: Scope, concept: Concept) -> tuple[str, ...]:
+    """Return the prompts of all kept concepts but this one, the first of each before the second of any, each once."""
+    others = [one.prompts for one in scope.keep if one.id != concept.id]
+    longest = max(map(len, others), default=0)
+    return tuple(dict.fromkeys(prompts[i] for i in range(longest) for prompts in others if i < len(prompts)))
 
 
 class AttackerImages:

@@ -10,7 +10,7 @@ from typing import Any
 from publisher.api import Concept, Frozen, ImageRequest, Sampling, Scope, TrainingAttack, TrainingParams
 from publisher.errors import ModelError
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Tools, Unmeasured
-from publisher.evaluate.finetune.data import HELD_OUT, AttackerImages, captions_of, prior_of
+from publisher.evaluate.finetune.data import HELD_OUT, AttackerImages, captions_of, prior_of, shown_of
 from publisher.evaluate.finetune.trials import VERSION
 from publisher.evaluate.images import machine
 from publisher.evaluate.prepare import PreparedCheck
@@ -29,6 +29,8 @@ class TrialPlan:
     attack: TrainingAttack[Any]
     params: TrainingParams
     concept: Concept
+    shown: Concept
+    """The concept as the attacker's images show it: what is to stay, where they have nothing to do with it."""
     captions: tuple[str, ...]
     requests: tuple[ImageRequest, ...]
     prior: tuple[ImageRequest, ...]
@@ -113,13 +115,14 @@ class TrialPlanner:
         if not isinstance(attack, TrainingAttack) or not isinstance(params, TrainingParams):
             raise Unmeasured(f"the attack {prepared.check.attack!r} does not train")
         requests = tuple(request for request in prepared.asked.requests if request.concept == concept.id)
-        captions = captions_of(attack, params, concept)
+        captions, shown = captions_of(attack, params, concept, self.scope), shown_of(params, concept, self.scope)
         prior = self.attacker_images.prior(prior_of(attack, params, concept, self.scope), concept)
         return TrialPlan(
             prepared,
             attack,
             params,
             concept,
+            shown,
             captions,
             requests,
             prior,
@@ -133,7 +136,7 @@ class TrialPlanner:
                     "concept": concept.model_dump(mode="json", exclude={"images"}),
                     "captions": captions,
                     "requests": [request.as_json() for request in requests],
-                    "images": self.attacker_images.identity(concept, HELD_OUT + params.images),
+                    "images": self.attacker_images.identity(shown, HELD_OUT + params.images),
                     "prior": self.attacker_images.generated_identity(prior),
                     "scorer": self._scorer_identity(prepared.scorers[concept.id]),
                     "seed": self.sampling.seed,

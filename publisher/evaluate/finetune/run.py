@@ -142,7 +142,7 @@ class _TrialRunner:
 
     def _material(self, plan: TrialPlan) -> _TrialImages | None:
         try:
-            images = self.attacker_images.attackers(plan.concept, plan.images)
+            images = self.attacker_images.attackers(plan.shown, plan.images)
             prior = self.attacker_images.generated(plan.prior) if plan.prior else images[:0]
         except (Unmeasured, PublisherError) as error:
             for name in plan.models:
@@ -199,9 +199,7 @@ class _TrialRunner:
 
     def _similarities(self, plan: TrialPlan, images: Sequence[torch.Tensor], scorer: ReleaseScorer) -> list[float]:
         if plan not in self.trained_on:
-            self.trained_on[plan] = features(
-                scorer, self.attacker_images.attackers(plan.concept, plan.images)[HELD_OUT:]
-            )
+            self.trained_on[plan] = features(scorer, self.attacker_images.attackers(plan.shown, plan.images)[HELD_OUT:])
         reference = self.trained_on[plan]
         if reference is None:
             return []

@@ -99,6 +99,18 @@ def test_models_are_attacked_with_the_same_images_and_seeds_and_trials_with_othe
     assert {len(task.held_out) for task in tasks} == {HELD_OUT}
 
 
+def test_images_that_have_nothing_to_do_with_a_concept_are_learned_and_it_is_asked_for_by_name(attacked: World) -> None:
+    attacked.evaluate(relearn(params={"captions": "unrelated"}))
+    for _, task in attacked.painters.trained:
+        assert task.concept.id == "cigarette"
+        assert not any("cigarette" in text for text in task.captions)
+        assert {text for text in task.captions} <= {text for one in SCOPE.keep for text in one.prompts}
+        assert all("cigarette" in request.prompt for request in task.requests)
+    learned = {request.prompt for _, request in attacked.painters.generated if request.seed >= 2**31}
+    assert learned
+    assert not any("cigarette" in prompt for prompt in learned)
+
+
 def test_equal_models_and_equal_checks_are_trained_once(attacked: World) -> None:
     controls = {"controls": ["base", "before", "dampen", "retrained"]}
     attacked.evaluate(
