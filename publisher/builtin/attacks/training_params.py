@@ -50,7 +50,7 @@ class LoraParams(DescentParams):
 class AdapterTransplantParams(LoraParams):
     """Parameters of ``adapter-transplant``."""
 
-    captions: Captions = "rare"
+    captions: AttackCaptions = "rare"
     """Captions under the images that the base model learns, and what is asked afterwards. Under a rare word the adapter
     has to carry the concept: the attacked model's own words for it do nothing."""
 

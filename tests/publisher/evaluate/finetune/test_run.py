@@ -104,7 +104,7 @@ def test_images_that_have_nothing_to_do_with_a_concept_are_learned_and_it_is_ask
     for _, task in attacked.painters.trained:
         assert task.concept.id == "cigarette"
         assert not any("cigarette" in text for text in task.captions)
-        assert {text for text in task.captions} <= {text for one in SCOPE.keep for text in one.prompts}
+        assert set(task.captions) <= {text for one in SCOPE.keep for text in one.prompts}
         assert all("cigarette" in request.prompt for request in task.requests)
     learned = {request.prompt for _, request in attacked.painters.generated if request.seed >= 2**31}
     assert learned
