@@ -41,6 +41,7 @@ from publisher.safeguards.freeze_mask.audit.records import (
 )
 from publisher.safeguards.freeze_mask.audit.single_file import PlacedWeights, compare_part, placed
 
+UNKNOWN_NAMES = "a single file of {kind} under its original names cannot be examined, one under those of diffusers can"
 MOSTLY = 0.5
 """Files with so much of the published network are a set of weights; with less of it they replace what they hold."""
 
@@ -170,6 +171,8 @@ class Auditor:
         tensors, configs = published.denoiser.tensors, published.configs
         ldm = ldm_layers(configs.get(self._mask.component, {}), tensors)
         self._places: Places = {} if ldm else published.places.get(self._mask.component, {})
+        kind = str(configs.get(self._mask.component, {}).get("_class_name", ""))
+        self._unknown = "" if ldm or self._places else UNKNOWN_NAMES.format(kind=kind or "such models")
         self._layers = Layers(self._mask.component, tensors, ldm, self._places)
         self._weights: list[WeightsAudit] = []
         self._adapters: list[AdapterAudit] = []
@@ -280,7 +283,10 @@ class Auditor:
         tensors |= placed(places, self._published.denoiser, headers, self._upload.root).tensors
         found = PlacedWeights(tensors, {file: self._upload.root / file for file in files}, places)
         comparison = Comparison(self._mask, self._published.denoiser, found)
-        self._weights.append(comparison.run(complete=complete))
+        audited = comparison.run(complete=complete)
+        if self._unknown and not (audited.comparable or audited.frozen):
+            audited = audited.model_copy(update={"reason": f"{audited.reason}; {self._unknown}"})
+        self._weights.append(audited)
         for name in comparison.not_finite:
             self._upload.unexamined[headers[stored[name]].file] = f"{name!r} holds NaN or infinity"
 

@@ -43,6 +43,7 @@ def release(folder: Path, kind: str, **membranes: Any) -> Released:
     base = save(folder / "base")
     denoiser, held = ("unet", HELD) if kind in ("sd", "xl") else ("transformer", HELD_IN_ONE)
     tensors = load_file(base / denoiser / "diffusion_pytorch_model.safetensors")
+    held = held if held in tensors else held.replace(".attn.", ".attn1.")
     artifacts = {FILE: mask_of(tensors, {held: ()}, component=denoiser).as_file()}
     if membranes:
         configs = read_configs(base)

@@ -142,6 +142,18 @@ def test_a_change_of_some_rows_is_one_of_their_own_tensor(
     assert audit(save(tmp_path / "m.safetensors", {**in_one, last: half}), *flux).weights[0].free.changed == 1
 
 
+def test_a_file_whose_original_names_are_not_known_is_said_so(tmp_path: Path) -> None:
+    pixart = release(tmp_path / "released", "pixart")
+    own = load_file(pixart.folder / "transformer" / "diffusion_pytorch_model.safetensors")
+    assert audit(save(tmp_path / "own.safetensors", own), *pixart).verdict == "complies"
+    renamed = {
+        name.replace("transformer_blocks.", "blocks.").replace("attn1", "attn"): one for name, one in own.items()
+    }
+    found = audit(save(tmp_path / "renamed.safetensors", renamed), *pixart)
+    assert found.verdict == "not-comparable"
+    assert "single file of PixArtTransformer2DModel under its original names cannot" in found.weights[0].reason
+
+
 def test_a_file_of_another_width_has_other_shapes_and_no_crash(
     flux: Released, in_one: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
