@@ -19,7 +19,8 @@ from publisher.errors import ModelError, UsageError
 from publisher.exporting import _PackageTensors, export
 from publisher.loading import NotVerifiedError
 from publisher.model.digest import sha256_file
-from publisher.safeguards.membranes.tools import merge, open_membranes, open_model
+from publisher.registry.models import open_model
+from publisher.safeguards.membranes.tools import merge, open_membranes
 from support.single_files import HELD, Released, release
 
 UNET = "unet/diffusion_pytorch_model.safetensors"

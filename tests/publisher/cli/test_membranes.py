@@ -26,7 +26,7 @@ from publisher.api.membranes import (
     weight_change,
 )
 from publisher.cli import main
-from publisher.safeguards.membranes.tools import open_model
+from publisher.registry.models import open_model
 from publisher_emoji import model_folder
 from support.membrane_files import SD1, Headers, random_membrane, save
 
