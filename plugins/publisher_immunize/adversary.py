@@ -45,7 +45,7 @@ class Adversary:
             self.parts["words"] = Words((groups, *some.shape[1:]), host, rate)
         else:
             anatomy = host.denoiser.anatomy
-            names = in_set(host.names, "cross-attention" if kind == "cross-attention" else "full", anatomy)
+            names = in_set(host.names, "cross-attention" if kind == "cross-attention" else "denoiser", anatomy)
             read = {f"{path}.weight" for path in host.keys_values}
             if read:
                 self.parts["keys-values"] = KeysValues(host, groups, rate, params.inner_rule)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -17,6 +17,11 @@ from publisher.api.loading import load_component
 from publisher_immunize.params import ImmunizeParams
 from publisher_immunize.plan import merges
 
+SHARES = (0.5, 0.15, 0.15, 0.15, 0.05)
+"""Captions of kept images with ``keep_captions: words``: their own, another kept prompt, none, their own with a rare
+word in place of the name, a prompt of a concept that goes."""
+ATTACKERS_WORD = "sks"
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 HELD_OUT = 4
 """Number of images of which one is kept from training, for the probe of ``schedule: auto``."""
 
@@ -30,11 +35,18 @@ class ConceptImages:
     """Latents ``(n, c, h, w)``, float32."""
     captions: Mapping[Captions, tuple[str, ...]]
     """Kind of captions -> one caption for each image."""
+    renamed: tuple[tuple[str, ...], ...] = ()
+    """Of words drawn at random: for each of them the captions ``rare``; empty: there is one word, in ``captions``."""
+
+    def under(self, word: int) -> ConceptImages:
+        """Return the images with captions that call the concept by a word drawn at random, by its index."""
+        return replace(self, captions={**self.captions, "rare": self.renamed[word]}) if self.renamed else self
 
     def part(self, rows: Sequence[int]) -> ConceptImages:
         """Return some of the images, by row."""
         texts = {kind: tuple(lines[i] for i in rows) for kind, lines in self.captions.items()}
-        return ConceptImages(self.concept, self.latents[list(rows)], texts)
+        renamed = tuple(tuple(lines[i] for i in rows) for lines in self.renamed)
+        return ConceptImages(self.concept, self.latents[list(rows)], texts, renamed)
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,8 @@ class ImmunizeData:
     """Text -> number of positions that are its own, start and end token included; empty where nothing merges."""
     noising: Noising
     """Noise process of the model."""
+    mixed: bool = False
+    """Whether kept images of :meth:`keep_batch` have captions of all kinds (:data:`SHARES`)."""
 
     def text(self, texts: Sequence[str]) -> Text:
         """Return the states of texts, as a batch."""
@@ -121,8 +135,13 @@ class ImmunizeData:
         return ConceptBatch(len(shown), own, x, noise, t, tuple(texts))
 
     def keep_batch(self, size: int, generator: torch.Generator) -> ConceptBatch:
-        """Sample kept images: half under their own prompts, an eighth under none, the rest under any kept one."""
+        """Sample kept images: half under their own prompts, an eighth under none, the rest under any kept one.
+
+        With ``mixed`` captions of all kinds stand under them.
+        """
         chosen = [self.kept[i] for i in _some(len(self.kept), size, generator)]
+        if self.mixed:
+            return self._mixed_batch(chosen, generator)
         sampled = self.batch(chosen, "name", (1, 0), generator)
         others = _some(len(self.keep_texts), size, generator)
         texts = [
@@ -130,6 +149,20 @@ class ImmunizeData:
             for i, text in enumerate(sampled.texts)
         ]
         return ConceptBatch(1, size, sampled.x, sampled.noise, sampled.t, tuple(texts))
+
+    def _mixed_batch(self, chosen: Sequence[ConceptImages], generator: torch.Generator) -> ConceptBatch:
+        gone = [text for one in self.concepts for text in one.concept.prompts]
+        kinds = torch.multinomial(torch.tensor(SHARES), len(chosen), replacement=True, generator=generator).tolist()
+        parts, texts = [], []
+        for images, kind in zip(chosen, kinds, strict=True):
+            (row,) = _some(len(images.latents), 1, generator)
+            parts.append(images.latents[row : row + 1])
+            own, renamed = images.captions["name"][row], images.captions["rare"][row]
+            other, lost = (pool[_some(len(pool), 1, generator)[0]] for pool in (self.keep_texts, gone))
+            texts.append((own, other, self.keep_texts[0], renamed, lost)[kind])
+        x = torch.cat(parts)
+        noise, t = self.noising.sample(x, generator)
+        return ConceptBatch(1, len(chosen), x, noise, t, tuple(texts))
 
 
 def gather(
@@ -148,10 +181,22 @@ def gather(
     shown = ctx.references_of(counts)
     tell = ctx.counted(sum(counts.values()), "images encoded")
     encoded = partial(encode_images, vae, tell=tell)
-    found = [_concept_images(params, one, shown[one.id], encoded, turn) for turn, one in enumerate(concepts)]
-    found_kept = [_concept_images(params, one, shown[one.id], encoded, -1 - turn) for turn, one in enumerate(kept)]
+    rare = (
+        rare_words(params.rare, ctx.generator("rare words"), keep_texts)
+        if isinstance(params.rare, int)
+        else params.rare
+    )
+    found = [_concept_images(params, one, shown[one.id], encoded, (rare, turn)) for turn, one in enumerate(concepts)]
+    found_kept = [
+        _concept_images(params, one, shown[one.id], encoded, (rare, -1 - turn)) for turn, one in enumerate(kept)
+    ]
+    if isinstance(params.rare, int):
+        found = [_renamed(images, shown[images.concept.id], rare) for images in found]
     texts = dict.fromkeys(
-        line for images in (*found, *found_kept) for lines in images.captions.values() for line in lines
+        line
+        for images in (*found, *found_kept)
+        for lines in (*images.captions.values(), *images.renamed)
+        for line in lines
     )
     own = [prompt for concept in concepts for prompt in concept.prompts]
     distinct = tuple(dict.fromkeys((*keep_texts, *own, *texts)))
@@ -163,7 +208,26 @@ def gather(
         encode(ctx.model, distinct, ctx.device, tell),
         lengths(ctx.model, distinct) if merges(ctx.model.anatomy) else {},
         Noising.for_model(ctx.model),
+        params.keep_captions == "words",
     )
+
+
+def rare_words(count: int, generator: torch.Generator, texts: Sequence[str]) -> tuple[str, ...]:
+    """Draw words of 3 to 5 letters, each once: none that stands in one of the texts, and not the attacks' own.
+
+    Args:
+        count: number of words.
+        generator: source of the letters.
+        texts: prompts of the manifest.
+    """
+    taken = {ATTACKERS_WORD, *(word for text in texts for word in text.split())}
+    words: dict[str, None] = {}
+    while len(words) < count:
+        size, *letters = torch.randint(len(LETTERS), (6,), generator=generator).tolist()
+        word = "".join(LETTERS[i] for i in letters[: 3 + size % 3])
+        if word not in taken:
+            words[word] = None
+    return tuple(words)
 
 
 def lengths(model: Model, texts: Sequence[str]) -> dict[str, int]:
@@ -184,14 +248,24 @@ def split(shown: Sequence[ConceptImages]) -> tuple[tuple[ConceptImages, ...], tu
 
 
 def _concept_images(
-    params: ImmunizeParams, concept: Concept, found: References, encoded: Callable[[Tensor], Tensor], turn: int
+    params: ImmunizeParams,
+    concept: Concept,
+    found: References,
+    encoded: Callable[[Tensor], Tensor],
+    word: tuple[Sequence[str], int],
 ) -> ConceptImages:
-    rare = params.rare[turn % len(params.rare)]
-    kinds = dict.fromkeys(("name", "rare", *params.captions))
+    words, turn = word
+    rare = words[turn % len(words)]
+    kinds = dict.fromkeys(("name", "rare", *params.caption_shares))
     captions: dict[Captions, tuple[str, ...]] = {
         kind: captions_of(concept, kind, found.prompts, rare) for kind in kinds
     }
     return ConceptImages(concept, encoded(found.images), captions)
+
+
+def _renamed(images: ConceptImages, found: References, words: Sequence[str]) -> ConceptImages:
+    lines = tuple(captions_of(images.concept, "rare", found.prompts, word) for word in words)
+    return replace(images, renamed=lines)
 
 
 def _some(count: int, size: int, generator: torch.Generator) -> list[int]:

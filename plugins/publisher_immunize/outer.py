@@ -119,7 +119,7 @@ class OuterLevel:
             UsageError: they cannot be merged.
         """
         shown, lengths = self.denoising.data.concepts, self.denoising.data.lengths
-        for kind in self.denoising.params.captions:
+        for kind in self.denoising.params.caption_shares:
             self._merge(
                 [sorted(set(images.captions[kind]), key=lambda text: (-lengths[text], text)) for images in shown]
             )

@@ -11,7 +11,7 @@ from publisher.api.presets import Preset
 from publisher.api.training import EVALUATION_STEPS
 
 Inner = Literal["full", "cross-attention", "lora", "dreambooth", "textual-inversion"]
-Outer = Literal["cross-attention-kv", "cross-attention", "attention", "full"]
+Outer = Literal["cross-attention-kv", "cross-attention", "attention", "denoiser"]
 Positive = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -104,8 +104,15 @@ class ImmunizeParams(Params):
     restart: int = Field(default=1, ge=0, le=100_000)
     """Outer steps after which the simulated adaptation starts again, from the weights as they then are; 0: it goes on
     to the end, as in the authors' code."""
+    inner_choice: Literal["step", "restart"] = "step"
+    """When the kind of adaptation is chosen: for each outer step, each kind going on where it was, or once for all
+    steps until the next restart."""
+    unadapted: float = Field(default=0.0, ge=0, lt=1)
+    """Share of restarts up to the next of which nothing is adapted: the objective then sees the weights as they are.
+    Only with ``inner_choice: restart``."""
     outer: Outer = "cross-attention"
-    """Tensors that are trained and exported, the same set (theta, S_u)."""
+    """Tensors that are trained and exported, the same set (theta, S_u). ``denoiser``: all of it. Keys and values see
+    words alone; only the whole denoiser tells a concept under a new word from another thing under one."""
     objective: Literal["ascend", "hold"] = "ascend"
     """Objective for the concepts. ``ascend``: after the adaptation the concept's loss is to be large, as published.
     ``hold``: after it the model is to predict what the model before this step predicts without it."""
@@ -126,11 +133,14 @@ class ImmunizeParams(Params):
     """Whether the adapted copies count as constants, as in the authors' code: the gradient skips the merge."""
     inner_order: Literal[1, 2] = 1
     """Order of the derivative. 2: gradients of the inner steps are differentiated too. 1: they count as constants."""
-    captions: tuple[Captions, ...] = Field(default=("name", "rare", "description", "synonym", "empty"), min_length=1)
-    """Kinds of captions that the simulated attacker writes; one is chosen at random for each step. With one kind alone,
-    immunisation loses most of its effect against others."""
-    rare: tuple[str, ...] = Field(default=("xjy", "qvz"), min_length=1)
-    """Rare words to train on. Attacks take another one ("sks")."""
+    captions: tuple[Captions, ...] | dict[Captions, Positive] = Field(
+        default=("name", "rare", "description", "synonym", "empty"), min_length=1
+    )
+    """Kinds of captions that the simulated attacker writes; one is chosen at random for each step, with equal shares or
+    with those that are given. With one kind alone, immunisation loses most of its effect against others."""
+    rare: Annotated[int, Field(ge=1, le=10_000)] | tuple[str, ...] = Field(default=("xjy", "qvz"))
+    """Rare words to train on, or how many of 3 to 5 letters are drawn at random; each adaptation then takes another
+    one. Attacks take another one ("sks"), which is never drawn."""
     images: int | None = Field(default=None, ge=2, le=10_000)
     """Number of images of each concept (x_n)."""
     keep_concepts: int = Field(default=24, ge=1, le=10_000)
@@ -139,6 +149,10 @@ class ImmunizeParams(Params):
     """Number of images of each kept concept."""
     keep_texts: int = Field(default=512, ge=1, le=100_000)
     """Number of kept prompts that are encoded: the captions of the merge (K), and texts of ``lam``."""
+    keep_captions: Literal["prompts", "words"] = "prompts"
+    """Captions of the kept images of ``lam``. ``prompts``: half their own, an eighth none, other kept prompts.
+    ``words``: half their own; rare words in place of the name, other kept prompts, none (three twentieths each), and
+    prompts of the concepts that go."""
     steps: int | None = Field(default=None, ge=1, le=200_000)
     """Number of outer steps; with ``schedule: auto`` the largest number."""
     batch: int | None = Field(default=None, ge=1, le=256)
@@ -147,9 +161,9 @@ class ImmunizeParams(Params):
     """Number of kept images in one step, for each concept."""
     lr: Positive | None = None
     """Outer learning rate of AdamW."""
-    lr_schedule: Literal["constant", "linear"] = "constant"
-    """Schedule of the outer rate. ``linear``: it falls to 0 over the steps, which does less harm to what is kept. The
-    papers' is constant."""
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Schedule of the outer rate. ``linear``: it falls to 0 over the steps, which does less harm to what is kept.
+    ``cosine``: it falls to a tenth. The papers' is constant."""
     weight_decay: float = Field(default=0.01, ge=0, le=1)
     """Weight decay of AdamW at the outer level."""
     max_grad_norm: float = Field(default=1.0, ge=0, le=1e6)
@@ -187,19 +201,28 @@ class ImmunizeParams(Params):
         """Names of the attacks, each once."""
         return tuple(dict.fromkeys(self.attacks))
 
+    @property
+    def caption_shares(self) -> dict[Captions, float]:
+        """Kinds of captions and their shares, which need not add up to 1."""
+        return self.captions if isinstance(self.captions, dict) else dict.fromkeys(self.captions, 1.0)
+
     @field_validator("concepts", "captions", "rare", "attacks")
     @classmethod
-    def _no_repeats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) < len(value):
+    def _no_repeats(cls, value: Any) -> Any:
+        if isinstance(value, tuple) and len(set(value)) < len(value):
             raise ValueError("something is named twice")
         return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.rare == ():
+            raise ValueError("rare names at least one word")
         if not self.inners or len(set(self.inners)) < len(self.inners):
             raise ValueError("inner names at least one adaptation, each once")
         if isinstance(self.inner_lr, dict) and set(self.inner_lr) != set(self.inners):
             raise ValueError("inner_lr names other adaptations than inner")
+        if self.unadapted and self.inner_choice == "step":
+            raise ValueError("unadapted is a share of restarts: set inner_choice to restart")
         if self.inner_order == 2 and self.first_order:
             raise ValueError("first_order and inner_order 2 contradict each other")
         if self.inner_order == 2 and self.restart != 1:

@@ -44,7 +44,7 @@ def notes(params: ImmunizeParams, chosen: Sequence[Concept]) -> tuple[str, ...]:
     found = [f"{params.steps} outer steps of {params.inner_steps} inner; {size}; lr {params.lr:g}, inner: {rates}"]
     if params.objective == "ascend" and params.strength and params.bound is None:
         found.append("objective ascend is without bound: long runs destroy the model; set bound, or take hold")
-    if "sks" in params.rare:
+    if not isinstance(params.rare, int) and "sks" in params.rare:
         found.append("'sks' is what attacks use as their rare word: a test with it would say nothing about others")
     return tuple(found)
 
@@ -56,7 +56,7 @@ def merges(anatomy: Anatomy) -> bool:
 
 def in_set(names: Iterable[str], kind: Outer, anatomy: Anatomy) -> list[str]:
     """Return those of ``names`` that belong to a set of tensors, sorted."""
-    if kind == "full":
+    if kind == "denoiser":
         return sorted(set(names) - set(anatomy.constants))
     if kind == "attention":
         return anatomy.projections(names)

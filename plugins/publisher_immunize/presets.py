@@ -71,6 +71,27 @@ SMALL: dict[str, Any] = {
         "controls": ["before"],
     },
 }
+NEW_WORDS: dict[str, Any] = {
+    "inner": ["lora", "full"],
+    "inner_lr": {"lora": 3e-3, "full": 2e-4},
+    "inner_choice": "restart",
+    "unadapted": 0.15,
+    "restart": 30,
+    "captions": {"rare": 0.75, "name": 0.25},
+    "rare": 48,
+    "keep_captions": "words",
+    "lam": 20.0,
+    "images": 24,
+    "keep_images": 4,
+    "prior_batch": 20,
+    "steps": 220,
+    "lr": 5e-4,
+    "lr_schedule": "cosine",
+    "weight_decay": 0.0,
+    "delay": 2.5,
+}
+"""What changes on a small model where the whole denoiser is trained: ``outer: denoiser``."""
+NEW_WORDS_CHECK: dict[str, Any] = {"captions": "rare", "evaluation_steps": [0, 10, 20, 30, 40, 60, 80, 120]}
 INNER_RATES = {"lora": 1e-3, "cross-attention": 3e-4, "full": 1e-4, "dreambooth": 1e-4, "textual-inversion": 5e-3}
 """Learning rates of the simulated attackers of a small model."""
 ATTACK_RATES = {
@@ -118,18 +139,21 @@ def _structure(anatomy: Anatomy, preset: str) -> dict[str, Any]:
 
 
 def _small(params: ImmunizeParams, scope: Scope, anatomy: Anatomy) -> dict[str, Any]:
-    values = dict(SMALL)
-    if not anatomy.cross_attention:
+    whole = params.outer == "denoiser"
+    values = SMALL | NEW_WORDS if whole else dict(SMALL)
+    if not anatomy.cross_attention and not whole:
         values["inner"] = [kind for kind in SMALL["inner"] if kind != "cross-attention"]
     if isinstance(params.inner_lr, dict) and "inner" not in params.model_fields_set:
         values["inner"] = list(params.inner_lr)
     inner = params.inners if "inner" in params.model_fields_set else values["inner"]
-    values["inner_lr"] = {kind: INNER_RATES[kind] for kind in inner}
+    values["inner_lr"] = {kind: (NEW_WORDS["inner_lr"] if whole else {}).get(kind, INNER_RATES[kind]) for kind in inner}
     if params.inner_order == 2:
         values |= {"first_order": False, "restart": 1}
     rates = {attack: {"lr": ATTACK_RATES[attack]} for attack in params.tested if attack in ATTACK_RATES}
     values["check"] = SMALL["check"] | {"settings": rates}
-    if all(concept.paraphrases for concept in choose(params, scope)):
+    if whole:
+        values["check"] |= NEW_WORDS_CHECK
+    elif all(concept.paraphrases for concept in choose(params, scope)):
         # Words that the immunisation never saw: by its own name a concept comes back later.
         values["check"]["captions"] = "synonym"
     return values

@@ -26,7 +26,7 @@ from publisher_immunize.outer import TERMS, OuterLevel
 from publisher_immunize.params import ImmunizeParams, Inner
 from publisher_immunize.schedule import Probed, Schedule
 
-PURPOSES = ("concepts", "adapters", "choices", "keep", "innocents")
+PURPOSES = ("concepts", "adapters", "choices", "keep", "innocents", "attackers")
 """Names of the random generators."""
 COLUMNS = (*TERMS, "gradient norm", "inner loss")
 """Numbers of one step, in their order."""
@@ -88,6 +88,18 @@ def train(
     return Immunized(training.result(), losses, training.probes, training.stopped)
 
 
+@dataclass(frozen=True)
+class Attacker:
+    """What is simulated from one restart to the next."""
+
+    kind: int
+    """Index of the kind of adaptation, where ``inner_choice`` is ``restart``."""
+    adapts: bool
+    """Whether anything is adapted."""
+    words: tuple[int, ...]
+    """Index of the rare word of each concept, where they are drawn at random."""
+
+
 class Immunization(Training):
     """The training of one immunisation.
 
@@ -120,6 +132,7 @@ class Immunization(Training):
         self.start = {name: value.detach().clone() for name, value in theta.items()} if schedule else {}
         self.probes: list[list[float]] = []
         self._adversaries: dict[Inner, dict[str, Tensor]] = {}
+        self._attacker = Attacker(0, adapts=True, words=(0,) * len(denoising.data.concepts))
 
     def begin(self, tell: Callable[[str], None]) -> None:  # noqa: ARG002 - nothing takes long
         """Refuse texts that cannot be merged, before the time is spent."""
@@ -130,10 +143,12 @@ class Immunization(Training):
         """Adapt, and compute the gradient of the outer level; return :data:`COLUMNS`."""
         keep = self._keep()
         kept = None if keep is None else self.aside(lambda: self.outer.keep(self.theta, keep))
-        kind = self.params.inners[self._choose(len(self.params.inners))]
+        self._attacker = self._next_attacker(done)
+        each_step = self.params.inner_choice == "step"
+        kind = self.params.inners[self._choose(len(self.params.inners)) if each_step else self._attacker.kind]
         adversary, inner = self._adapted(kind, done)
         sizes = (self.params.batch or 1, self.params.prior_batch or 1 if self.params.prior else 0)
-        batch = self._sample(self.denoising.data.concepts, sizes)
+        batch = self._sample(self._shown(), sizes)
         found = self.outer(self.theta, adversary, batch, kept, self._innocent(kind))
         return [*found.losses, self.clip(found.gradients), inner]
 
@@ -146,8 +161,8 @@ class Immunization(Training):
 
     def move(self, done: int) -> None:
         """Take a step of AdamW, and probe where it is due."""
-        if self.params.lr_schedule == "linear":
-            self.adam.param_groups[0]["lr"] = (self.params.lr or 0.0) * (1 - done / (self.params.steps or 1))
+        if self.params.lr_schedule != "constant":
+            self.adam.param_groups[0]["lr"] = (self.params.lr or 0.0) * self._share(done / (self.params.steps or 1))
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
         self._probe(done + 1)
@@ -162,7 +177,8 @@ class Immunization(Training):
             "probes": torch.tensor(self.probes, dtype=torch.float64).reshape(-1, 3),
             "stopped": torch.tensor(list(self.stopped.encode()), dtype=torch.uint8),
         }
-        groups = {"theta": self.theta, "adam": optimizer_state(self.adam), "log": log, "best": self.best}
+        attacker = {"attacker": torch.tensor([self._attacker.kind, self._attacker.adapts, *self._attacker.words])}
+        groups = {"theta": self.theta, "adam": optimizer_state(self.adam), "log": log | attacker, "best": self.best}
         return pack({**groups, **{f"adversary {kind}": state for kind, state in self._adversaries.items()}})
 
     def restore(self, state: Mapping[str, Tensor], done: int) -> None:  # noqa: ARG002 - the state says it
@@ -174,6 +190,8 @@ class Immunization(Training):
         restore_optimizer(self.adam, groups["adam"])
         self.probes = groups["log"]["probes"].tolist()
         self.stopped = bytes(groups["log"]["stopped"].tolist()).decode()
+        kind, adapts, *words = groups["log"]["attacker"].tolist()
+        self._attacker = Attacker(kind, adapts=bool(adapts), words=tuple(words))
         self.best = {name: value.to(device) for name, value in groups.get("best", {}).items()}
         for kind in self.params.inners:
             if f"adversary {kind}" in groups:
@@ -184,12 +202,38 @@ class Immunization(Training):
         """Return the terms of the objective that are on."""
         return ", ".join(f"{name} {value:.2e}" for name, value in zip(TERMS, recent, strict=False) if value)
 
-    def _adapted(self, kind: Inner, done: int) -> tuple[Adversary, float]:
+    def _share(self, done: float) -> float:
+        """Return the part of the outer rate after a share of the steps."""
+        return 1 - done if self.params.lr_schedule == "linear" else 0.1 + 0.45 * (1 + math.cos(math.pi * done))
+
+    def _restarts(self, done: int) -> bool:
+        return done % self.params.restart == 0 if self.params.restart else done == 0
+
+    def _next_attacker(self, done: int) -> Attacker:
+        """Return the one of this step: another one at each restart; without adaptation, other words at each step."""
+        if not self._restarts(done) and self._attacker.adapts:
+            return self._attacker
+        generator, groups = self.generators["attackers"], len(self.denoising.data.concepts)
+        found = self._attacker
+        if self._restarts(done):
+            kind = int(torch.randint(len(self.params.inners), (1,), generator=generator))
+            adapts = bool(torch.rand(1, generator=generator) >= self.params.unadapted)
+            found = Attacker(kind, adapts=adapts, words=found.words)
+        many = self.params.rare if isinstance(self.params.rare, int) else 1
+        return replace(found, words=tuple(torch.randint(many, (groups,), generator=generator).tolist()))
+
+    def _shown(self) -> tuple[ConceptImages, ...]:
         concepts = self.denoising.data.concepts
+        return tuple(one.under(word) for one, word in zip(concepts, self._attacker.words, strict=True))
+
+    def _adapted(self, kind: Inner, done: int) -> tuple[Adversary, float]:
+        concepts = self._shown()
         adversary = Adversary(kind, len(concepts), self.denoising, self.generators["adapters"])
         restart = self.params.restart
         if restart and done % restart == 0:
             self._adversaries.clear()
+        if not self._attacker.adapts:
+            return adversary, 0.0
         if kind in self._adversaries:
             adversary.restore(self._adversaries[kind])
         sizes = (self.params.batch or 1, adversary.kept_rows)
@@ -223,8 +267,13 @@ class Immunization(Training):
         return mine, other, last
 
     def _sample(self, shown: tuple[ConceptImages, ...], sizes: tuple[int, int]) -> ConceptBatch:
-        kind: Captions = self.params.captions[self._choose(len(self.params.captions))]
+        kinds = tuple(self.params.caption_shares)
+        kind: Captions = kinds[self._choose(len(kinds)) if isinstance(self.params.captions, tuple) else self._weighed()]
         return self.denoising.data.batch(shown, kind, sizes, self.generators["concepts"])
+
+    def _weighed(self) -> int:
+        shares = torch.tensor(list(self.params.caption_shares.values()))
+        return int(torch.multinomial(shares, 1, generator=self.generators["choices"]))
 
     def _choose(self, count: int) -> int:
         return int(torch.randint(count, (1,), generator=self.generators["choices"]))

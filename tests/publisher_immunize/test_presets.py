@@ -53,6 +53,13 @@ def test_xl_is_trained_at_half_the_rate() -> None:
     assert decided(XL).lr == decided(BIG).lr / 2
 
 
+def test_the_whole_denoiser_is_trained_against_words_that_are_drawn() -> None:
+    found = decided(TINY, SPOKEN, outer="denoiser")
+    assert (found.inners, found.inner_choice, found.keep_captions) == (("lora", "full"), "restart", "words")
+    assert (found.rare, found.check.captions, found.delay) == (48, "rare", 2.5)
+    assert decided(TINY, SPOKEN).rare == ("xjy", "qvz")
+
+
 def test_what_is_given_by_name_wins() -> None:
     found = decided(TINY, steps=7, check={"seeds": 5}, prior=1.0)
     assert (found.preset, found.steps, found.prior, found.check.seeds) == ("small", 7, 1.0, 5)

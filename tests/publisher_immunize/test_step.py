@@ -12,13 +12,24 @@ from publisher.api.diffusion.denoiser import Denoiser
 from publisher.model.state import Delta, State
 from publisher.testing.running import StoppedError, StoppingAt
 from publisher_immunize import publisher_register_steps
-from publisher_immunize.data import gather
+from publisher_immunize.data import gather, rare_words
 from publisher_immunize.denoiser import NOTHING, Denoising, PatchedDenoiser
 from publisher_immunize.params import ImmunizeParams
 from publisher_immunize.presets import resolve
 from publisher_immunize.step import Immunize
 from publisher_immunize.train import train
 
+NEW_WORDS: dict[str, Any] = {
+    "method": "imma",
+    "outer": "denoiser",
+    "inner": ["lora", "full"],
+    "inner_lr": 1e-3,
+    "inner_choice": "restart",
+    "captions": {"rare": 0.75, "name": 0.25},
+    "rare": 5,
+    "keep_captions": "words",
+    "lr_schedule": "cosine",
+}
 OUTERS = {"cross-attention-kv": 8, "cross-attention": 20, "attention": 40}
 
 
@@ -52,8 +63,41 @@ def test_the_outer_set_is_the_exported_set(model: Model, tmp_path: Path, outer: 
 
 
 def test_the_full_outer_set_is_every_tensor_of_the_denoiser(model: Model) -> None:
-    plan = Immunize().plan(ImmunizeParams.parse({**SHORT, "outer": "full"}), SCOPE, model)
+    plan = Immunize().plan(ImmunizeParams.parse({**SHORT, "outer": "denoiser"}), SCOPE, model)
     assert plan.changes == {"unet": sorted(model.tensors("unet"))}
+
+
+def test_drawn_words_are_new_to_the_manifest_and_to_the_attacks() -> None:
+    words = rare_words(600, torch.Generator().manual_seed(0), ["a cat emoji", "car"])
+    assert len(set(words)) == 600
+    assert {len(word) for word in words} == {3, 4, 5}
+    assert not {"sks", "cat", "car", "emoji"} & set(words)
+    assert words[:7] == rare_words(7, torch.Generator().manual_seed(0), ["a cat emoji", "car"])
+
+
+def test_concepts_and_kept_images_are_called_by_drawn_words(model: Model, tmp_path: Path) -> None:
+    params = resolve(ImmunizeParams.parse({**SHORT, **NEW_WORDS}), SCOPE, model)
+    data = gather(params, SCOPE.concepts, SCOPE.keep, context(model, tmp_path, params))
+    skull = data.concepts[0]
+    called = {skull.under(word).captions["rare"][0] for word in range(5)}
+    assert len(called) == 5
+    assert not any("skull" in text for text in called)
+    generator = torch.Generator().manual_seed(0)
+    texts = [text for _ in range(40) for text in data.keep_batch(8, generator).texts]
+    lost = sum("skull" in text or "pizza" in text for text in texts) / len(texts)
+    own = sum("ghost" in text or "cat" in text for text in texts) / len(texts)
+    assert 0.01 < lost < 0.12
+    assert 0.45 < own < 0.75
+    assert "" in texts
+
+
+def test_nothing_is_adapted_in_the_share_of_restarts_that_says_so(model: Model, tmp_path: Path) -> None:
+    alone = run(model, tmp_path / "a", **NEW_WORDS, unadapted=0.999, steps=1)
+    attacked = run(model, tmp_path / "b", **NEW_WORDS, steps=1)
+    assert "inner loss" not in {curve.name for curve in alone.curves}
+    assert "inner loss" in {curve.name for curve in attacked.curves}
+    with pytest.raises(ValueError, match="share of restarts"):
+        ImmunizeParams.parse({"unadapted": 0.5})
 
 
 @pytest.mark.slow
@@ -103,6 +147,8 @@ def test_a_falling_rate_ends_at_nearly_nothing(model: Model, tmp_path: Path) -> 
         {"mu": 0.5},
         {"inner": ["lora", "cross-attention"], "restart": 0},
         {"inner": "full", "restart": 2},
+        {**NEW_WORDS, "restart": 2},
+        {**NEW_WORDS, "unadapted": 0.9, "restart": 3},
     ],
     ids=str,
 )
