@@ -213,7 +213,7 @@ def gather(
 
 
 def rare_words(count: int, generator: torch.Generator, texts: Sequence[str]) -> tuple[str, ...]:
-    """Draw words of 3 to 5 letters, each once: none that stands in one of the texts, and not the attacks' own.
+    """Sample words of 3 to 5 letters, each once: none that stands in one of the texts, and not the attacks' own.
 
     Args:
         count: number of words.

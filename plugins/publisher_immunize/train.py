@@ -89,7 +89,7 @@ def train(
 
 
 @dataclass(frozen=True)
-class Attacker:
+class SimulatedAttacker:
     """What is simulated from one restart to the next."""
 
     kind: int
@@ -132,7 +132,7 @@ class Immunization(Training):
         self.start = {name: value.detach().clone() for name, value in theta.items()} if schedule else {}
         self.probes: list[list[float]] = []
         self._adversaries: dict[Inner, dict[str, Tensor]] = {}
-        self._attacker = Attacker(0, adapts=True, words=(0,) * len(denoising.data.concepts))
+        self._attacker = SimulatedAttacker(0, adapts=True, words=(0,) * len(denoising.data.concepts))
 
     def begin(self, tell: Callable[[str], None]) -> None:  # noqa: ARG002 - nothing takes long
         """Refuse texts that cannot be merged, before the time is spent."""
@@ -191,7 +191,7 @@ class Immunization(Training):
         self.probes = groups["log"]["probes"].tolist()
         self.stopped = bytes(groups["log"]["stopped"].tolist()).decode()
         kind, adapts, *words = groups["log"]["attacker"].tolist()
-        self._attacker = Attacker(kind, adapts=bool(adapts), words=tuple(words))
+        self._attacker = SimulatedAttacker(kind, adapts=bool(adapts), words=tuple(words))
         self.best = {name: value.to(device) for name, value in groups.get("best", {}).items()}
         for kind in self.params.inners:
             if f"adversary {kind}" in groups:
@@ -209,7 +209,7 @@ class Immunization(Training):
     def _restarts(self, done: int) -> bool:
         return done % self.params.restart == 0 if self.params.restart else done == 0
 
-    def _next_attacker(self, done: int) -> Attacker:
+    def _next_attacker(self, done: int) -> SimulatedAttacker:
         """Return the one of this step: another one at each restart; without adaptation, other words at each step."""
         if not self._restarts(done) and self._attacker.adapts:
             return self._attacker
@@ -218,7 +218,7 @@ class Immunization(Training):
         if self._restarts(done):
             kind = int(torch.randint(len(self.params.inners), (1,), generator=generator))
             adapts = bool(torch.rand(1, generator=generator) >= self.params.unadapted)
-            found = Attacker(kind, adapts=adapts, words=found.words)
+            found = SimulatedAttacker(kind, adapts=adapts, words=found.words)
         many = self.params.rare if isinstance(self.params.rare, int) else 1
         return replace(found, words=tuple(torch.randint(many, (groups,), generator=generator).tolist()))
 

@@ -39,7 +39,7 @@ def validator() -> Any:
 def test_there_are_manifests_for_a_first_release_and_for_real_uses() -> None:
     real = ["freeze-mask", "immunize-sd15", "membranes-sd15", "sd15-artist-styles", "sd15-nudity", "sdxl-objects"]
     transformers = ["flux1-objects", "sd35-objects"]
-    embedded = ["audit", "first", "quickstart", "quickstart-dit", "red-team", "remove", "slices"]
+    embedded = ["audit", "first", "new-words", "quickstart", "quickstart-dit", "red-team", "remove", "slices"]
     assert sorted([*embedded, *real, *transformers]) == sorted(NAMES)
 
 

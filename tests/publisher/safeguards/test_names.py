@@ -23,7 +23,6 @@ EXCEPTIONS = {
     "cli/export.py": DOOR,
     "cli/main.py": "the list of commands",
     "cli/plan.py": KEY,
-    "cli/slices.py": "opens a model by the tool that the command for membranes has",
     "comparison/non_inferiority.py": KEY,
     "comparison/table.py": KEY,
     "cli/release.py": "says how to load the package",

@@ -237,6 +237,7 @@ def test_defaults_are_those_of_the_papers() -> None:
         "dreambooth-lora": 5e-4,
         "textual-inversion": 5e-4,
         "custom-diffusion": 1e-5,
+        "adapter-transplant": 1e-4,
     }
     assert {getattr(params, "weight_decay", None) for params in said.values()} == {1e-2}
     assert [getattr(said[name], "rank", None) for name in ("lora", "dreambooth-lora")] == [4, 4]
