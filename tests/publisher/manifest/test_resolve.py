@@ -131,54 +131,6 @@ def test_the_other_way_of_writing_gives_the_same_but_for_the_digest(resolved: Ca
     )
 
 
-def test_names_and_labels_follow_the_scorers_words(resolved: Callable[[str], Resolved]) -> None:
-    entries = "[t-shirt, police-officer, {id: gun, name: handgun, label: pistol}, {id: smoke, name: cigarette}]"
-    scope = resolved(SMALL.replace("[cigarette]", entries)).scope
-    assert [(each.name, each.label) for each in scope.concepts] == [
-        ("t-shirt", "t-shirt"),
-        ("police officer", "police officer"),
-        ("handgun", "pistol"),
-        ("cigarette", "cigarette"),
-    ]
-    assert [each.id for each in scope.keep if each.kind == "object"] == ["apple"]
-
-
-def test_without_a_scorer_an_id_is_read_as_words_and_labels_are_not_checked(
-    resolved: Callable[[str], Resolved],
-) -> None:
-    text = SMALL.replace("[cigarette]", "[water_pipe-set]").replace("evaluate: {scorer: emoji}", "")
-    result = resolved(text)
-    assert (result.evaluate.scorers, concept(result, "water_pipe-set").name) == ((), "water pipe set")
-
-
-def test_synonyms_make_paraphrases_from_the_same_templates(resolved: Callable[[str], Resolved]) -> None:
-    entry = '{id: cigarette, synonyms: [smoke, ash], prompts: ["{a} {name}", "a thing in {style} style"]}'
-    result = concept(resolved(SMALL.replace("[cigarette]", f"[{entry}]")), "cigarette")
-    assert result.prompts == ("a cigarette", "a thing in noto style", "a thing in blob style", "a thing in apple style")
-    assert result.paraphrases == ("a smoke", "an ash")
-
-
-def test_paraphrases_that_are_given_win(resolved: Callable[[str], Resolved]) -> None:
-    entry = "{id: cigarette, synonyms: [smoke], paraphrases: [something to smoke]}"
-    assert concept(resolved(SMALL.replace("[cigarette]", f"[{entry}]")), "cigarette").paraphrases == (
-        "something to smoke",
-    )
-
-
-def test_a_kept_concept_does_not_stand_beside_itself(resolved: Callable[[str], Resolved]) -> None:
-    result = resolved(SMALL.replace('"{a} {name} emoji"', '"{name} and {object}"'))
-    assert concept(result, "apple").prompts == ("apple and pistol", "apple and police officer", "apple and t-shirt")
-
-
-def test_a_kept_concept_that_is_the_only_one_of_its_kind_has_no_other_to_stand_beside(
-    problems: Problems, catalog: FakeCatalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(catalog, "scorers", {"emoji": {"object": ("cigarette", "apple"), "style": ("noto",)}})
-    assert problems(SMALL.replace('"{a} {name} emoji"', '"{name} and {object}"')) == [
-        "5:12: {object} stands for kept concepts of the kind 'object', and there is none but 'apple'."
-    ]
-
-
 def test_a_step_is_told_of_its_own_concepts_and_of_all_that_is_kept(resolved: Callable[[str], Resolved]) -> None:
     text = SMALL.replace("[cigarette]", "[cigarette, pistol]").replace(
         "[{use: erase}]", "[{use: erase, concepts: [pistol]}, {use: erase, id: again, with: {method: uce, rho: 1}}]"
@@ -362,74 +314,6 @@ def test_further_checks_are_checked_at_their_place(old: str, new: str, expected:
     text = SMALL.replace("{scorer: emoji}", f"{{scorer: emoji, checks: [{CHECK}]}}")
     text, place = marked(text, old, new)
     assert problems(text) == [line.replace("@", place) for line in expected]
-
-
-def test_labels_that_give_one_id_are_told_apart_or_refused(
-    problems: Problems, catalog: FakeCatalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    labels = {"object": ("cigarette", "a b", "a-b", "a_b", "日本"), "style": ("noto",)}
-    monkeypatch.setattr(catalog, "scorers", {"emoji": labels})
-    assert problems(SMALL) == ["8:17: the scorer's object label '日本' gives no id that is free."]
-
-
-def test_a_template_that_explodes_is_refused(
-    problems: Problems, catalog: FakeCatalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    objects = ("cigarette", *(f"thing {number}" for number in range(1002)))
-    monkeypatch.setattr(catalog, "scorers", {"emoji": {"object": objects, "style": ("noto",)}})
-    assert problems(SMALL) == ["8:17: the concept 'noto' gets more than 1000 prompts."]
-
-
-def with_images(names: str, **entry: str) -> str:
-    more = "".join(f", {key}: {value}" for key, value in entry.items())
-    return SMALL.replace("concepts: [cigarette]\n", f"concepts: [{{id: cigarette, images: [{names}]{more}}}]\n", 1)
-
-
-PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"
-
-
-def test_reference_images_are_written_out_sorted_and_folders_stand_for_what_is_in_them(
-    resolved: Callable[[str], Resolved], tmp_path: Path
-) -> None:
-    (tmp_path / "more").mkdir()
-    for name in ("z.png", "more/b.JPG", "more/a.jpeg", "more/notes.txt"):
-        (tmp_path / name).write_bytes(PNG if name == "z.png" else JPEG)
-    found = concept(resolved(with_images("z.png, ./more, more/a.jpeg", description="a white stick")), "cigarette")
-    assert found.images == ("more/a.jpeg", "more/b.JPG", "z.png")
-    assert found.description == "a white stick"
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        ("no.png", "there is no file 'no.png'."),
-        ("notes.txt", "'notes.txt' is no PNG or JPEG file."),
-        ("empty", "the folder 'empty' holds no image."),
-        ("text.png", "'text.png' is no image: it does not begin as PNG or JPEG files do."),
-        ("mixed", "'mixed/b.png' is no image: it does not begin as PNG or JPEG files do."),
-        ("/etc/x.png", "a manifest is published with the package, so '/etc/x.png' must not be a path of this machine."),
-        ("~/x.png", "a manifest is published with the package, so '~/x.png' must not be a path of this machine."),
-        ("'C:\\x.png'", "a manifest is published with the package, so 'C:\\x.png' must not be a path of this machine."),
-    ],
-)
-def test_reference_images_that_cannot_be_read_are_problems_with_their_line(
-    problems: Problems, tmp_path: Path, names: str, message: str
-) -> None:
-    (tmp_path / "notes.txt").touch()
-    (tmp_path / "text.png").write_text("an image")
-    for folder in ("empty", "mixed"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "mixed" / "a.png").write_bytes(PNG)
-    (tmp_path / "mixed" / "b.png").touch()
-    found = problems(with_images(names))
-    assert [problem.split(": ", 1)[1] for problem in found] == [message]
-    assert found[0].startswith("7:")
-
-
-def test_images_beside_the_manifests_folder_are_allowed(resolved: Callable[[str], Resolved], tmp_path: Path) -> None:
-    (tmp_path / "inner").mkdir()
-    (tmp_path / "x.png").write_bytes(PNG)
-    assert concept(resolved(with_images("inner/../x.png")), "cigarette").images == ("inner/../x.png",)
 
 
 def test_a_retrained_model_is_a_reference_like_the_model(
