@@ -68,7 +68,7 @@ def lay_out(network: Any) -> None:
 
 
 def lay_out_to_train(network: Any) -> None:
-    """Put channels first again where convolutions are trained on a CPU: a step of the embedded U-Net takes a quarter less.
+    """Put channels first again where convolutions are trained on a CPU: a step takes a quarter less on a small U-Net.
 
     Args:
         network: a module, changed in place; its parameters stay the same objects, without gradients so far.
