@@ -374,6 +374,6 @@ def test_an_adapter_that_learned_on_the_base_model_is_asked_on_another_model(
 
 
 def test_an_adapter_that_learned_nothing_brings_nothing(task: TrialTask, folder: Path, other: Path) -> None:
-    idle = transplant(task, other, folder, lr=1e-12)
+    idle = transplant(task, other, folder, lr=1e-30)  # added to a float32 it changes no bit
     assert idle.losses[0] == idle.losses[1]
     assert torch.equal(*idle.images)
