@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from publisher.safeguards.freeze_mask.guard.arming import Armed
 
-VERSION = "4"
+VERSION = "5"
 """Raised when the same trial gives other numbers."""
 ADAPTER = ".lora_A.", ".lora_B."
 """In the names of an adapter's two matrices, as peft gives them."""
@@ -393,18 +393,21 @@ def _loss(begun: _Begun) -> float:
 
     from publisher.api.diffusion.denoiser import Denoiser
     from publisher.api.diffusion.latents import Noising
+    from publisher.api.diffusion.text import Text
 
     x, pipeline, task = begun.held_out, begun.pipeline, begun.task
     if x is None or begun.asked is None:
         raise ValueError("the trial has not begun")
-    noising = Noising.of(pipeline)
-    denoiser = Denoiser.of(pipeline)
+    noising, denoiser = Noising.of(pipeline), Denoiser.of(pipeline)
     generator = torch.Generator().manual_seed(seed_of("held-out", task.concept.id))
+    together = max(1, batch_size(task.anatomy.latents.size) // len(x))
     losses = []
     with torch.no_grad():
         text = begun.asked.encode([task.captions[i % len(task.captions)] for i in range(len(x))])
-        for k in range(TIMESTEPS):
-            noise = torch.randn(x.shape, generator=generator).to(x.device)
-            t = noising.at(torch.full((len(x),), (k + 0.5) / TIMESTEPS, device=x.device))
-            losses.append(noising.loss(denoiser, x, text, noise, t))
-    return float(torch.stack(losses).mean())
+        for first in range(0, TIMESTEPS, together):
+            numbers = torch.arange(first, min(first + together, TIMESTEPS))
+            noise = torch.cat([torch.randn(x.shape, generator=generator) for _ in numbers]).to(x.device)
+            t = noising.at(((numbers + 0.5) / TIMESTEPS).repeat_interleave(len(x)).to(x.device))
+            rows, texts = x.repeat(len(numbers), 1, 1, 1), Text.join([text] * len(numbers))
+            losses.append(noising.loss(denoiser, rows, texts, noise, t))
+    return float(torch.cat(losses).mean())
