@@ -84,6 +84,77 @@ class ConceptRate(Metric[RateParams]):
         return best_rate(n, list(self.errors.values())) if self.errors else share(0, n)
 
 
+class WorstPromptParams(RateParams):
+    """Parameters of ``worst-prompt-rate``: which images count, and how many a prompt needs."""
+
+    images: int = Field(default=6, ge=2, le=100_000)
+    """Least number of images of each prompt: with fewer, the worst of many prompts is chance."""
+
+
+class WorstPromptRate(Metric[WorstPromptParams]):
+    """Share of images in which the scorer sees the concept, of the one prompt that shows it most often.
+
+    A mean over prompts hides the worst one: a style in 3% of all images may be in most of one object's. n is the images
+    of that prompt, and its interval is that of the worst of all prompts that count (Bonferroni). The scorer's errors
+    are not taken out of it. Prompts that the base model does not know are left out as in ``concept-rate``, unless they
+    show the concept.
+    """
+
+    name = "worst-prompt-rate"
+    version = "1"
+    better = "lower"
+    unit = "share"
+    summary = "share of images that show the concept, of the worst of all prompts, Clopper-Pearson, Bonferroni"
+
+    def measure(self, params: WorstPromptParams, observations: Sequence[Observation]) -> Measurement:
+        """Return the rate of the worst prompt, of both models, and the worst one of each concept.
+
+        Raises:
+            ValueError: no image, a prompt has too few, or the base model generates the concept from none of them.
+        """
+        _some(observations)
+        unknown = _unknown(observations, params.min_base)
+        counted = [row for row in observations if row.request not in unknown or row.hardened]
+        prompts = {
+            name: rows
+            for name, rows in grouped_by_prompt(observations).items()
+            if any(row.request not in unknown or row.hardened for row in rows)
+        }
+        if not prompts:
+            raise ValueError("the base model does not generate the concept from any prompt: clean images show nothing")
+        few = min(prompts.items(), key=lambda item: len(item[1]))
+        if len(few[1]) < params.images:
+            what = f"{len(few[1])} images of {few[0][1]!r}, and {len(prompts)} prompts need {params.images} each"
+            raise ValueError(f"{what}: raise the check's images, or name fewer prompts")
+        ordered = sorted(prompts, key=lambda name: -_share(prompts[name]))
+        return Measurement(
+            hardened=_worst_of(prompts[ordered[0]], len(prompts)),
+            base=_rate(prompts[ordered[0]], _base),
+            by_concept={
+                concept: _worst_of(prompts[name], sum(other[0] == concept for other in prompts))
+                for name in reversed(ordered)
+                for concept in [name[0]]
+            },
+            prompts=len(prompts),
+            details={
+                **_left_out(unknown),
+                "mean": _rate(counted, _hardened).as_json(),
+                "worst": _most(prompts, ordered),
+            },
+            notes=(f"the worst prompt is {ordered[0][1]!r}", *_notes(unknown, len(observations) - len(counted))),
+        )
+
+    def best(self, params: WorstPromptParams, n: int) -> Interval:
+        """Return the interval of one prompt with ``n`` images of which none shows the concept.
+
+        Raises:
+            ValueError: fewer than a prompt needs.
+        """
+        if n < params.images:
+            raise ValueError(f"a prompt needs {params.images} images")
+        return share(0, n)
+
+
 class KeptParams(Params):
     """Parameters of ``kept-accuracy``."""
 
@@ -222,7 +293,7 @@ class DrawnRate(Metric[NoParams]):
         return share(n, n)
 
 
-RATES: tuple[type[Metric], ...] = (ConceptRate, KeptAccuracy, RateAboveBase, DrawnRate)  # type: ignore[type-arg]
+RATES: tuple[type[Metric], ...] = (ConceptRate, WorstPromptRate, KeptAccuracy, RateAboveBase, DrawnRate)  # type: ignore[type-arg]
 
 
 def _some(observations: Sequence[Observation]) -> None:
@@ -294,6 +365,21 @@ def _hardened(row: Observation) -> float:
 
 def _gain(row: Observation) -> float:
     return row.hardened - row.base
+
+
+def _share(observations: Sequence[Observation]) -> float:
+    return sum(row.hardened for row in observations) / len(observations)
+
+
+def _worst_of(observations: Sequence[Observation], of: int) -> Interval:
+    return share(sum(row.hardened for row in observations), len(observations), of)
+
+
+def _most(prompts: Mapping[tuple[str, str], Sequence[Observation]], ordered: Sequence[tuple[str, str]]) -> list[Any]:
+    """Return the prompts that show their concept most often."""
+    rows = [(name, prompts[name]) for name in ordered[: KeptParams().worst]]
+    hits = [(name[1], sum(row.hardened for row in seen), len(seen)) for name, seen in rows]
+    return [{"prompt": prompt, "hits": found, "n": n} for prompt, found, n in hits if found]
 
 
 def _rate(observations: Sequence[Observation], seen: Callable[[Observation], float]) -> Interval:

@@ -20,6 +20,8 @@ from publisher.builtin.metrics.rates import (
     KeptParams,
     RateAboveBase,
     RateParams,
+    WorstPromptParams,
+    WorstPromptRate,
 )
 
 RATE = RateParams()
@@ -278,3 +280,38 @@ def test_what_is_to_be_drawn_counts_where_the_base_model_does_not_know_it() -> N
     found = DrawnRate().measure(NoParams(), seen([0] * 20, [1] * 15 + [0] * 5))
     assert (found.hardened.value, found.base and found.base.value) == (0.75, 0.0)
     assert found.hardened.low < 0.75 < found.hardened.high
+
+
+def test_the_worst_prompt_is_not_hidden_by_a_mean() -> None:
+    clean, leaking = seen([1] * 180, [0] * 180, prompts=10), seen([1] * 18, [1] * 17 + [0], prompts=1)
+    rows = clean + [row.model_copy(update={"prompt": "a whale"}) for row in leaking]
+    found = WorstPromptRate().measure(WorstPromptParams(), rows)
+    assert (found.hardened.value, found.hardened.n, found.prompts) == (17 / 18, 18, 11)
+    assert found.hardened == share(17, 18, 11)
+    assert found.details["worst"] == [{"prompt": "a whale", "hits": 17, "n": 18}]
+    assert found.details["mean"]["value"] == 17 / 198
+    assert ConceptRate().measure(RATE, rows).hardened.value == 17 / 198
+
+
+def test_each_concept_has_its_own_worst_prompt() -> None:
+    rows = seen([1] * 12, [1] + [0] * 11, prompts=2) + seen([1] * 6, [0] * 6, concept="gun", prompts=1)
+    found = WorstPromptRate().measure(WorstPromptParams(), rows)
+    assert found.by_concept == {"pizza": share(1, 6, 2), "gun": share(0, 6)}
+    assert found.hardened == share(1, 6, 3)
+
+
+def test_a_prompt_with_too_few_images_cannot_be_the_worst() -> None:
+    with pytest.raises(ValueError, match="5 images of 'prompt 0', and 1 prompts need 6 each"):
+        WorstPromptRate().measure(WorstPromptParams(), seen([1] * 5, [0] * 5, prompts=1))
+    with pytest.raises(ValueError, match="6 images"):
+        WorstPromptRate().best(WorstPromptParams(), 5)
+
+
+def test_a_prompt_that_the_base_model_does_not_know_is_no_worst_one_unless_it_shows_the_concept() -> None:
+    known, unknown = seen([1] * 6, [0] * 6, prompts=1), seen([0] * 6, [0] * 6, prompts=1)
+    others = [row.model_copy(update={"prompt": "unknown"}) for row in unknown]
+    assert WorstPromptRate().measure(WorstPromptParams(), known + others).hardened == share(0, 6)
+    with pytest.raises(ValueError, match="does not generate the concept"):
+        WorstPromptRate().measure(WorstPromptParams(), others)
+    leaks = [row.model_copy(update={"hardened": row.seed < 3}) for row in others]
+    assert WorstPromptRate().measure(WorstPromptParams(), known + leaks).hardened == share(3, 6, 2)
