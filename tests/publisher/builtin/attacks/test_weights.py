@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -12,6 +14,7 @@ from publisher.builtin.attacks.weights import (
     CastParams,
     CopyAttention,
     CopyAttentionParams,
+    Format,
     MergeParams,
     MergeWithBase,
 )
@@ -55,30 +58,86 @@ def test_whole_numbers_are_not_mixed() -> None:
     assert MergeWithBase().alter(MergeParams(), EMBEDDED, "text_encoder", "position_ids", ids, ids + 1).equal(ids)
 
 
-@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1])
-def test_a_mixture_has_something_of_both(alpha: float) -> None:
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -3.1])
+def test_a_mixture_is_neither_of_the_two_models(alpha: float) -> None:
     with pytest.raises(ValidationError, match="alpha"):
         MergeParams(alpha=alpha)
 
 
-@pytest.mark.parametrize(("to", "most"), [("float16", 2**-11), ("bfloat16", 2**-8), ("int8", 1 / 254)])
+@pytest.mark.parametrize(("alpha", "mixed"), [(2.0, [5.0, -6.0]), (-1.0, [-1.0, 6.0])])
+def test_negation_goes_past_the_base_and_its_reverse_away_from_it(alpha: float, mixed: list[float]) -> None:
+    found = MergeWithBase().alter(MergeParams(alpha=alpha), EMBEDDED, "unet", OTHER, HARDENED, BASE)
+    torch.testing.assert_close(found, torch.tensor(mixed))
+
+
+@pytest.mark.parametrize(("tensors", "mixed"), [("cross", {CROSS}), ("others", {SELF, OTHER, "text"})])
+def test_a_group_is_mixed_and_the_others_stay(tensors: str, mixed: set[str]) -> None:
+    params = MergeParams.parse({"alpha": 1.0, "tensors": tensors})
+    for name in (SELF, CROSS, OTHER, "text"):
+        component = "text_encoder" if name == "text" else "unet"
+        found = MergeWithBase().alter(params, EMBEDDED, component, name, HARDENED, BASE)
+        assert found.equal(BASE if name in mixed else HARDENED)
+
+
+def cast(to: str, weight: torch.Tensor) -> torch.Tensor:
+    return Cast().alter(CastParams.parse({"to": to}), EMBEDDED, "unet", OTHER, weight, weight)
+
+
+HALF_STEPS = [
+    ("float16", 2**-11),
+    ("bfloat16", 2**-8),
+    ("fp8", 2**-4),
+    ("int8", 1 / 254),
+    ("int4", 1 / 14),
+    ("nf4", 0.16),
+]
+
+
+@pytest.mark.parametrize(("to", "most"), HALF_STEPS)
 def test_a_cast_moves_no_weight_further_than_half_a_step_of_its_numbers(to: str, most: float) -> None:
     weight = torch.randn(5, 4, 3, generator=torch.Generator().manual_seed(1))
-    found = Cast().alter(CastParams.parse({"to": to}), EMBEDDED, "unet", OTHER, weight, weight)
-    largest = weight.flatten(1).abs().amax(1)[:, None, None]
+    found = cast(to, weight)
+    largest = weight.abs().max() if to == "nf4" else weight.flatten(1).abs().amax(1)[:, None, None]
     assert 0 < ((found - weight).abs() / largest).max() <= most * 1.001
     assert found.dtype == weight.dtype
-    if to == "int8":
-        assert max(len(row.unique()) for row in (found.flatten(1) / largest[:, 0] * 127).round()) <= 12
-        assert Cast().alter(CastParams(), EMBEDDED, "unet", OTHER, weight * 0, weight).equal(weight * 0)
+    assert cast(to, found).allclose(found, atol=1e-6)
+    assert cast(to, weight * 0).equal(weight * 0)
 
 
-@pytest.mark.parametrize(("moved", "lost"), [(0.001, True), (0.1, False)])
-def test_a_cast_loses_what_moved_weights_by_less_than_a_step_and_nothing_more(moved: float, *, lost: bool) -> None:
-    base = torch.tensor([[1.27, 0.50, -0.30], [2.54, 0.10, 0.04]])  # steps of 0.01 and 0.02
-    hardened = base + torch.tensor([[0.0, moved, -moved], [0.0, moved, moved]])
-    cast = [Cast().alter(CastParams(), EMBEDDED, "unet", OTHER, one, base) for one in (hardened, base)]
-    assert cast[0].allclose(cast[1]) == lost
+def test_normal_float_has_the_published_levels() -> None:
+    published = torch.tensor([-1, -0.69619, -0.52507, -0.39492, -0.28444, -0.18477, -0.09105, 0])
+    levels = cast("nf4", torch.linspace(-1, 1, 64)[None]).unique()
+    assert len(levels) == 16
+    torch.testing.assert_close(levels[:8], published, atol=1e-5, rtol=0)
+    torch.testing.assert_close(levels[[8, 12, 15]], torch.tensor([0.07958, 0.44071, 1]), atol=1e-5, rtol=0)
+
+
+def test_a_block_of_normal_float_has_a_scale_of_its_own_and_the_last_may_be_short() -> None:
+    weight = torch.cat([torch.ones(1, 64), torch.full((1, 6), 1e-3)], dim=1)
+    assert cast("nf4", weight).equal(weight)
+
+
+def test_fp8_has_no_infinity() -> None:
+    assert cast("fp8", torch.tensor([[1e4, -1e4, 1.0]])).tolist() == [[448.0, -448.0, 1.0]]
+
+
+@pytest.mark.parametrize(("to", "gone"), [("prune-30", 3), ("prune-50", 5)])
+def test_pruning_takes_the_smallest_weights_and_no_other(to: str, gone: int) -> None:
+    weight = torch.tensor([[10.0, -9, 8, -7, 6], [-5, 4, -3, 2, -1]])
+    assert cast(to, weight).equal(weight * (weight.abs() > gone))
+    assert (cast(to, torch.ones(2, 5)) == 0).sum() == gone  # of equal ones as many
+
+
+@pytest.mark.parametrize("to", get_args(Format))
+def test_a_cast_loses_what_moved_weights_by_less_than_a_step_and_nothing_more(to: str) -> None:
+    base = torch.tensor([[1.0, 0.5, -0.25, 0.0], [2.0, 0.015625, 0.25, 0.0]])  # exact in each of them, or pruned
+    base = cast(to, base)
+    step = {"float16": 1e-5, "bfloat16": 1e-4, "int8": 1e-3}.get(to, 4e-3)
+    hidden, plain = base.clone(), base.clone()
+    hidden[0, 1 if "prune" not in to else 3] += step
+    plain[:, 0] = 0.75 * plain[:, 0]
+    assert cast(to, hidden).equal(base)
+    assert not cast(to, plain).allclose(base)
 
 
 def test_a_cast_leaves_vectors_and_whole_numbers_and_takes_what_the_release_never_touched() -> None:
