@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,11 @@ SENTENCES = {
     "--sample", type=click.IntRange(1), default=50, show_default=True, help="Lines of evidence to generate again."
 )
 @click.option("--fresh", type=click.IntRange(1), help="Instead, so many new images for each concept and check.")
+@click.option(
+    "--finds",
+    type=click.Path(path_type=Path),
+    help="Instead, what the searches found: folder 'finds' of the work folder, or a package that publishes it.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Of the choice of lines; with --fresh, first of the new seeds.")
 @click.option("--work", type=click.Path(path_type=Path), help="Folder that keeps images.")
 @click.option("--sign", "own", metavar="KEY", help="Key of yours, as for release --key: sign what you found.")
@@ -47,6 +53,7 @@ def replay(
     base: str | None,
     sample: int,
     fresh: int | None,
+    finds: Path | None,
     seed: int | None,
     work: Path | None,
     own: str | None,
@@ -61,6 +68,8 @@ def replay(
     of machine each image has the recorded digest; on another one the scorers' judgements are compared. With --fresh and
     a --seed that the publisher could not foresee, new images are judged and compared with the gates. Attacks that
     train, or that change weights, are left out and named. The package's own scorers and base model are used.
+    With --finds prompts, vectors and pictures that brought a concept back are tried again, without searching: are they
+    those that the package sealed, and do they do what it says?
 
     --sign writes a statement about the package with your key, which `verify --also` reads.
 
@@ -68,6 +77,7 @@ def replay(
     Examples:
       publisher replay releases/emoji-clean-1.0.0 --key publisher.pub
       publisher replay releases/emoji-clean-1.0.0 --key publisher.pub --fresh 60 --seed 91100452
+      publisher replay releases/emoji-clean-1.0.0 --key publisher.pub --finds releases/.work/finds
       publisher replay package --key publisher.pub --sign mine.key --statement found.sigstore.json
 
     Exit codes: 0 reproduced, agrees, or new images keep the gates; 1 not verified, or contradicts; 2 edit the command;
@@ -78,16 +88,7 @@ def replay(
     from publisher.package.signers import signer
     from publisher.release import replay as replaying
 
-    if (own is None) != (statement is None):
-        raise UsageError("--sign and --statement go together", where="replay", hint="Give both, or neither.")
-    if own is not None and key is None:
-        raise UsageError("a statement is about a verified package", where="--sign", hint="Give --key as well.")
-    if fresh is not None and seed is None:
-        raise UsageError(
-            "new images need seeds of yours", where="--fresh", hint="Give --seed, such as --seed 91100452."
-        )
-    if statement is not None and statement.exists():
-        raise UsageError("there is a file already", where=str(statement), hint="Give another name with --statement.")
+    _require_possible(key, fresh, finds, seed, own, statement)
     folder = locate(package).path
     signing = signer(own, passphrase(passphrase_env, "--passphrase-env")) if own is not None else None
     if key is not None:
@@ -99,9 +100,10 @@ def replay(
             output.result(answer(checked, locate(package)))
             return ExitCode.REFUSED
     with Terminal(quiet=quiet) as terminal:
-        found = replaying.replay(
-            folder, terminal, base=base, sample=sample, fresh=fresh, seed=seed if seed is not None else 0, work=work
-        )
+        if finds is not None:
+            found = replaying.replay_finds(folder, finds, terminal, base=base, work=work)
+        else:
+            found = replaying.replay(folder, terminal, base=base, sample=sample, fresh=fresh, seed=seed or 0, work=work)
     if signing is not None and statement is not None:
         _write(found, folder, signing, statement)
     if as_json:
@@ -109,6 +111,28 @@ def replay(
     else:
         output.result(as_text(found, statement, verified=key is not None))
     return found.code
+
+
+def _require_possible(
+    key: Path | None, fresh: int | None, finds: Path | None, seed: int | None, own: str | None, statement: Path | None
+) -> None:
+    """Refuse options that do not go together, before anything is read.
+
+    Raises:
+        UsageError: says which.
+    """
+    if (own is None) != (statement is None):
+        raise UsageError("--sign and --statement go together", where="replay", hint="Give both, or neither.")
+    if own is not None and key is None:
+        raise UsageError("a statement is about a verified package", where="--sign", hint="Give --key as well.")
+    if fresh is not None and finds is not None:
+        raise UsageError("--fresh and --finds ask for different things", where="replay", hint="Give one of them.")
+    if fresh is not None and seed is None:
+        raise UsageError(
+            "new images need seeds of yours", where="--fresh", hint="Give --seed, such as --seed 91100452."
+        )
+    if statement is not None and statement.exists():
+        raise UsageError("there is a file already", where=str(statement), hint="Give another name with --statement.")
 
 
 def _write(found: Replay, folder: Path, signing: Signer, statement: Path) -> None:
@@ -134,7 +158,7 @@ def tests(found: Replay) -> dict[str, str]:
             f"fresh:{one.check}": words.get(one.outcome, "warned") if one.gate else "warned" for one in found.checks
         }
     words = {"reproduced": "passed", "agrees": "passed", "contradicts": "failed"}
-    return {"evidence-sample": words.get(found.outcome, "warned")}
+    return {"finds" if found.finds else "evidence-sample": words.get(found.outcome, "warned")}
 
 
 def as_data(found: Replay) -> dict[str, Any]:
@@ -159,6 +183,7 @@ def as_data(found: Replay) -> dict[str, Any]:
             ],
         },
         "checks": [_check(one) for one in found.checks],
+        "finds": [{**asdict(one), "agrees": one.agrees.count(True)} for one in found.finds],
         "left_out": list(found.left_out),
     }
 
@@ -186,12 +211,20 @@ def as_text(found: Replay, statement: Path | None, *, verified: bool) -> str:
         lines.append(f"  the scorers see in {data['agree']} of {data['judged']} what the evidence says")
         lines.append(f"  distances are within {data['largest_shift']:.4f} of the recorded ones")
         lines += [f"  differs: {one['check']}, {one['prompt']!r}, seed {one['seed']}" for one in data["different"][:10]]
+    for find in found.finds:
+        where = f"  find {find.number} of {find.check}, {find.concept!r}: "
+        if not find.sealed:
+            lines.append(f"{where}the package has not sealed it")
+        else:
+            judged = f"the scorer sees in {find.agrees.count(True)} of {find.n} what the evidence says"
+            lines.append(f"{where}sealed; {find.same} of {find.n} images have the recorded digest; {judged}")
     for one in found.checks:
         claimed = f", claimed {_interval(one.claimed)}" if one.claimed else ""
         number = f"{_interval(one.found)}{claimed}" if one.found else one.reason
         lines.append(f"  {one.outcome if one.gate else 'reported'}: {one.check}: {number}")
     if found.left_out:
-        lines.append(f"  not made again, as their attacks train or change weights: {', '.join(found.left_out)}")
+        why = "there are no finds of them" if found.finds else "their attacks train, search or change weights"
+        lines.append(f"  not made again, as {why}: {', '.join(found.left_out)}")
     lines += [f"  signed: {statement}"] if statement else []
     return "\n".join(map(printable, lines))
 

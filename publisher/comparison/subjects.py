@@ -6,16 +6,18 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
-from publisher.api import CheckRecord, ReleaseReport
-from publisher.api.evidence import EvidenceRow
+from publisher.api import CheckRecord, Params, ReleaseReport
+from publisher.api.evidence import EvidenceRow, SearchRow
 from publisher.errors import UsageError
 from publisher.package.content import json_lines
 from publisher.report.reader import find, load
 from publisher.strict_json import JsonError, strict_object
 
+R = TypeVar("R", bound=Params)
 MOST_BYTES = 256 * 1024 * 1024
 """Largest evidence file that is read."""
 
@@ -46,13 +48,26 @@ def read_subject(path: Path, name: str = "") -> Subject:
     report = load(path)
     folder = find(path).parent
     checks = [check for claim in report.claims for check in claim.checks]
-    rows = {
-        check.id: _rows(check, folder) for check in checks if check.evidence and not (check.trials or check.searches)
-    }
+    asked = [check for check in checks if check.evidence and not (check.trials or check.searches)]
+    rows = {check.id: _rows(check, folder, EvidenceRow) for check in asked}
     return Subject(name or f"{report.name} {report.version}", report, rows)
 
 
-def _rows(check: CheckRecord, folder: Path) -> tuple[EvidenceRow, ...]:
+def read_searches(path: Path, report: ReleaseReport) -> dict[str, tuple[SearchRow, ...]]:
+    """Read the evidence of the checks whose attacks searched: check's id -> its searches.
+
+    Args:
+        path: of the package or report folder.
+        report: that lies there.
+
+    Raises:
+        UsageError: evidence is missing or another one.
+    """
+    checks = [check for claim in report.claims for check in claim.checks if check.searches and check.evidence]
+    return {check.id: _rows(check, find(path).parent, SearchRow) for check in checks}
+
+
+def _rows(check: CheckRecord, folder: Path, kind: type[R]) -> tuple[R, ...]:
     path = folder / check.evidence
     hint = "Give the package or the whole report folder: models are compared image by image."
     if ".." in Path(check.evidence).parts or Path(check.evidence).is_absolute():
@@ -65,7 +80,21 @@ def _rows(check: CheckRecord, folder: Path) -> tuple[EvidenceRow, ...]:
         raise UsageError(f"the evidence cannot be read: {error.strerror}", where=str(path), hint=hint) from error
     if hashlib.sha256(data).hexdigest() != check.evidence_sha256:
         raise UsageError("is not the evidence that the report was made from", where=str(path), hint=hint)
+    return parse_rows(data, kind, path)
+
+
+def parse_rows(data: bytes, kind: type[R], path: Path) -> tuple[R, ...]:
+    """Read lines of evidence.
+
+    Args:
+        data: of a file.
+        kind: of its lines.
+        path: of the file, for errors.
+
+    Raises:
+        UsageError: it is not as evidence is written.
+    """
     try:
-        return tuple(EvidenceRow.parse(strict_object(line)) for line in json_lines(data))
+        return tuple(kind.parse(strict_object(line)) for line in json_lines(data))
     except (JsonError, ValidationError) as error:
         raise UsageError(f"is not as evidence is written: {error}"[:300], where=str(path)) from error

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 from publisher.api import (
     Check,
@@ -28,24 +28,27 @@ from publisher.api import (
 )
 from publisher.api.evidence import EvidenceRow, hits
 from publisher.api.verdicts import decide
-from publisher.comparison.subjects import Subject, read_subject
+from publisher.comparison.subjects import Subject, read_searches, read_subject
 from publisher.engine.device import choose, require
 from publisher.engine.progress import Progress
 from publisher.errors import ExitCode, UsageError
 from publisher.evaluate.checks import run_checks
 from publisher.evaluate.context import COUNCIL, ModelsUnderTest, ModelUnderTest, Setting, StepClaim, Tools, Unmeasured
 from publisher.evaluate.dispatch import closed_after
+from publisher.evaluate.finetune.data import AttackerImages
 from publisher.evaluate.images import Wanted, batches, without_concept
 from publisher.evaluate.observe import Observations, observe
 from publisher.evaluate.prepare import PreparedCheck, settle
 from publisher.evaluate.requests import PRIVATE_KINDS
 from publisher.evaluate.scorers import JUDGE, Task, both_judged
+from publisher.evaluate.searching.images import Gallery
 from publisher.evaluate.store import ImageStore
 from publisher.manifest.resolve import Resolved
 from publisher.model.digest import sha256_file
 from publisher.package.layout import RELEASE, SUMS
 from publisher.registry import load_registry
 from publisher.release.existing import located, of_package
+from publisher.release.finds import ReplayedFind, read_finds, try_again
 from publisher.release.tools import collect_tools
 from publisher.runtime.generate import batch_size
 
@@ -107,12 +110,15 @@ class Replay:
     """Of the choice of images, or the first of the new ones."""
     images: tuple[ReplayedImage, ...] = ()
     checks: tuple[FreshCheck, ...] = ()
+    finds: tuple[ReplayedFind, ...] = ()
     left_out: tuple[str, ...] = ()
     """Checks that were not made again, because their attacks train, change weights or search."""
 
     @property
     def outcome(self) -> Outcome:
-        """The answer: of images that of :func:`compare_images`, of checks the worst."""
+        """The answer: of checks the worst, of finds that of :func:`compare_finds`, else of :func:`compare_images`."""
+        if self.finds:
+            return compare_finds(self.finds)
         if self.checks:
             found = {check.outcome for check in self.checks if check.gate}
             return next((one for one in ("contradicts", "undecided") if one in found), "compatible")
@@ -141,10 +147,29 @@ def compare_images(images: Sequence[ReplayedImage]) -> Outcome:
     reverse = sum(one.same_hardened and not one.same_base for one in images)
     if alone and binomtest(alone, alone + reverse, alternative="greater").pvalue < CHANCE:
         return "contradicts"
-    judged = [one.agrees for one in images if one.agrees is not None]
-    if not judged:
+    return _compare_judgements([one.agrees for one in images if one.agrees is not None])
+
+
+def compare_finds(finds: Sequence[ReplayedFind]) -> Outcome:
+    """Return what finds that were tried again say of the package.
+
+    It *contradicts* where the package has not sealed one of them. All digests equal: it is *reproduced*. Otherwise
+    judgements are compared, as for other images.
+    """
+    if not all(one.sealed for one in finds):
+        return "contradicts"
+    if all(one.same == one.n for one in finds):
+        return "reproduced" if finds else "undecided"
+    return _compare_judgements([agrees for one in finds for agrees in one.agrees])
+
+
+def _compare_judgements(agree: Sequence[bool]) -> Outcome:
+    """Compare judgements on another kind of machine, where pixels differ."""
+    from scipy.stats import binomtest
+
+    if not agree:
         return "undecided"
-    found = binomtest(judged.count(False), len(judged)).proportion_ci(0.95, "exact")
+    found = binomtest(agree.count(False), len(agree)).proportion_ci(0.95, "exact")
     return "contradicts" if found.low > FEW else "agrees" if found.high <= MANY else "undecided"
 
 
@@ -184,57 +209,103 @@ def replay(
         PublisherError: the package cannot be read, or its base model or a plugin is not to be had.
         UsageError: the new seeds are the release's own.
     """
-    subject = read_subject(package)
-    resolved, claims = of_package(package)
-    registry = load_registry()
-    device = choose(resolved.device, resolved.dtype)
-    require(device)
-    model, against = located(str(package), registry, Path()), located(base or resolved.model, registry, Path())
-    checks = [check for item in claims for check in item.claim.checks]
-    tools, _ = collect_tools(resolved, registry, checks, package, fetch=True)
-    tools = replace(tools, second=())
-    setting = Setting(
-        device.name,
-        device.dtype,
-        ImageStore(work / "images" if work else None, progress.warn),
-        package,
-        progress=lambda done, total, text: progress.update("replay", done, total, text),
-        warn=progress.warn,
-    )
-    anatomy = model.folder.anatomy
-    models = ModelsUnderTest(
-        ModelUnderTest.of(against.folder.path, against.folder.anatomy),
-        ModelUnderTest.of(model.folder.path, anatomy, package / RELEASE),
-    )
-    again = [check for check in checks if _asks_by_prompt(check, tools)]
-    result = Replay(
-        subject.report,
-        sha256_file(package / SUMS),
-        seed,
-        left_out=tuple(check.id for check in checks if check not in again),
-    )
-    with closed_after(tools.executor, progress.warn):
-        if fresh is None:
-            rows = chosen_rows(
-                subject, again, resolved.scope, batch_size(against.folder.anatomy.latents.size), sample, seed
-            )
-            return replace(result, images=tuple(_images(rows, again, resolved, models, tools, setting)))
-        _require_fresh(subject, fresh, seed)
-        changed = {"images": fresh, "seed": seed}
-        resolved_fresh = resolved.evaluate.sampling.model_copy(update=changed)
-        kept = [_only(item, again) for item in claims]
-        with tempfile.TemporaryDirectory() as folder:
-            found = run_checks(
-                [item for item in kept if item.claim.checks],
-                resolved.scope,
-                models,
-                tools,
-                resolved_fresh,
-                replace(setting, work=Path(folder)),
-            )
-        old = {check.id: check for claim in subject.report.claims for check in claim.checks}
-        records = [check for claim in found.claims for check in claim.checks]
-        return replace(result, checks=tuple(_fresh(record, old[record.id]) for record in records))
+    there = _Package.open(package, progress, base, work)
+    again = [check for check in there.checks if _asks_by_prompt(check, there.tools)]
+    result = there.result(seed=seed, left_out=tuple(check.id for check in there.checks if check not in again))
+    with closed_after(there.tools.executor, progress.warn):
+        if fresh is not None:
+            return replace(result, checks=tuple(_fresh_checks(there, again, fresh, seed)))
+        size = batch_size(there.models.base.anatomy.latents.size)
+        rows = chosen_rows(there.subject, again, there.resolved.scope, size, sample, seed)
+        images = _images(rows, again, there.resolved, there.models, there.tools, there.setting)
+        return replace(result, images=tuple(images))
+
+
+def replay_finds(
+    package: Path, finds: Path, progress: Progress, *, base: str | None = None, work: Path | None = None
+) -> Replay:
+    """Generate again from what a package's searches found, on the recorded seeds.
+
+    Args:
+        package: its folder, verified by the caller.
+        finds: folder of the finds; the package, if it publishes them.
+        progress: is told how far it is.
+        base: the base model; default the one that the package names.
+        work: folder that keeps images; None: they are not kept.
+
+    Raises:
+        PublisherError: the package cannot be read, or its base model or a scorer is not to be had.
+        UsageError: there are no finds, or they were made on another model.
+    """
+    there = _Package.open(package, progress, base, work)
+    known, sealed = read_finds(finds, package, there.subject.report), read_searches(package, there.subject.report)
+    setting = replace(there.setting, vault=known.vault)
+    scope, sampling, model = there.resolved.scope, there.resolved.evaluate.sampling, there.models.base
+    pictures = AttackerImages(model, scope, sampling, setting, there.tools.executor)
+    gallery = Gallery(scope, there.tools, sampling, setting, model, pictures)
+    checks = {check.id: check for check in there.checks}
+    with closed_after(there.tools.executor, progress.warn):
+        tried = tuple(try_again(known, checks, sealed, there.models.hardened, gallery))
+    return there.result(finds=tried, left_out=tuple(name for name in sealed if name not in known.rows))
+
+
+@dataclass(frozen=True)
+class _Package:
+    """A package that is made again, with all that this needs."""
+
+    folder: Path
+    subject: Subject
+    resolved: Resolved
+    claims: Sequence[StepClaim]
+    models: ModelsUnderTest
+    tools: Tools
+    setting: Setting
+
+    @property
+    def checks(self) -> list[Check]:
+        """All checks of its claims."""
+        return [check for item in self.claims for check in item.claim.checks]
+
+    @classmethod
+    def open(cls, package: Path, progress: Progress, base: str | None, work: Path | None) -> Self:
+        """Read a package, and find its base model and its plugins."""
+        subject = read_subject(package)
+        resolved, claims = of_package(package)
+        registry = load_registry()
+        device = choose(resolved.device, resolved.dtype)
+        require(device)
+        model, against = located(str(package), registry, Path()), located(base or resolved.model, registry, Path())
+        checks = [check for item in claims for check in item.claim.checks]
+        tools, _ = collect_tools(resolved, registry, checks, package, fetch=True)
+        setting = Setting(
+            device.name,
+            device.dtype,
+            ImageStore(work / "images" if work else None, progress.warn),
+            package,
+            progress=lambda done, total, text: progress.update("replay", done, total, text),
+            warn=progress.warn,
+        )
+        models = ModelsUnderTest(
+            ModelUnderTest.of(against.folder.path, against.folder.anatomy),
+            ModelUnderTest.of(model.folder.path, model.folder.anatomy, package / RELEASE),
+        )
+        return cls(package, subject, resolved, claims, models, replace(tools, second=()), setting)
+
+    def result(self, **found: Any) -> Replay:
+        """Return what was found of it."""
+        return Replay(**{"report": self.subject.report, "sums": sha256_file(self.folder / SUMS), "seed": 0, **found})
+
+
+def _fresh_checks(there: _Package, again: Sequence[Check], images: int, seed: int) -> Iterator[FreshCheck]:
+    """Yield the checks, made with new seeds."""
+    _require_fresh(there.subject, images, seed)
+    sampling = there.resolved.evaluate.sampling.model_copy(update={"images": images, "seed": seed})
+    claims = [item for item in (_only(one, again) for one in there.claims) if item.claim.checks]
+    with tempfile.TemporaryDirectory() as folder:
+        setting = replace(there.setting, work=Path(folder))
+        found = run_checks(claims, there.resolved.scope, there.models, there.tools, sampling, setting)
+    old = {check.id: check for claim in there.subject.report.claims for check in claim.checks}
+    yield from (_fresh(record, old[record.id]) for claim in found.claims for record in claim.checks)
 
 
 def chosen_rows(

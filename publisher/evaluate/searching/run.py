@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Any
 from publisher.api import (
     Access,
     AccessDeniedError,
-    Begin,
     BudgetSpent,
     CandidateRefused,
     Concept,
     Find,
-    ImageRequest,
     JudgedFind,
     Limits,
     Sampling,
@@ -39,6 +37,7 @@ from publisher.evaluate.requests import one_line
 from publisher.evaluate.scorers import identity
 from publisher.evaluate.searching.costs import note_cost
 from publisher.evaluate.searching.images import Gallery, judge_seed
+from publisher.evaluate.searching.judging import judge_find
 from publisher.evaluate.searching.target import MeteredTarget
 from publisher.model.digest import seed_of, sha256_json
 from publisher.runtime.meter import Meter
@@ -46,10 +45,7 @@ from publisher.runtime.refusals import is_refused_candidate
 from publisher.runtime.side_by_side import workers_for
 
 if TYPE_CHECKING:
-    import torch
-
-    from publisher.api.diffusion.starting import Start
-    from publisher.api.diffusion.text import Text
+    pass
 
 VERSION = "1"
 """Raised when the same search finds something else."""
@@ -294,68 +290,11 @@ class _SearchRunner:
 
     def _judged(self, plan: _SearchPlan, find: Find) -> tuple[JudgedFind, FindRow]:
         """Judge a find on its own model; of the hardened model also on the base model."""
-        asked = (self._asked(plan, find), plan.concept, plan.scorer)
-        hardened, base = plan.name == "hardened", self.models.base.bare
-        text, start = self._input(find, asked[0], plan.model)
-        looks = self.gallery.looks(plan.model, *asked, text, start)
-        alone = self.gallery.inputs(plan.model, *asked, start) if start and not start.begin.blank else []
-        apart = self.gallery.unknown_parts(plan.model, *asked, start) if start and start.mask is not None else []
-        other = self.gallery.looks(base, *asked, *self._input(find, asked[0], base)) if hardened else []
-        row = FindRow(
-            find=find,
-            seal=self.setting.vault.seal(find),
-            seeds=tuple(request.seed for request in asked[0]),
-            labels=tuple(look.label for look in looks),
-            sha256=tuple(look.sha256 for look in looks),
-            base_labels=tuple(look.label for look in other),
-            input_labels=tuple(look.label for look in alone),
-            unknown_labels=tuple(look.label for look in apart),
-        )
-        return row.judged(plan.concept.label, plan.name), row
-
-    def _asked(self, plan: _SearchPlan, find: Find) -> list[ImageRequest]:
-        """Return the images that judge a find."""
-        count = plan.params.images_per_find or 0
-        first, concept = self.gallery.sampling.seed, plan.concept
-        prompts = [find.prompts[i % len(find.prompts)] for i in range(count)]
-        own = {"negative_prompt": find.negative_prompt, "guidance": find.guidance, "steps": find.steps}
-        changed = {name: value for name, value in own.items() if value is not None}
-        return [
-            self.gallery.request(concept, prompt, judge_seed(first, concept.id, i)).model_copy(update=changed)
-            for i, prompt in enumerate(prompts)
-        ]
-
-    def _input(
-        self, find: Find, requests: Sequence[ImageRequest], model: ModelUnderTest
-    ) -> tuple[Text | None, Start | None]:
-        """Return what a find puts in place of its prompts, or of noise, a row for each image.
-
-        Raises:
-            Unmeasured: its tensors were lost, or do not fit the model.
-        """
-        if find.tensors is None:
-            return None, None
-        found = self.setting.vault.tensors(find.tensors)
-        if found is None:
-            raise Unmeasured("the tensors of a find were lost")
-        if find.begin is not None:
-            return None, _start(find.begin, found, len(requests))
-        if find.kind == "embedding":
-            vectors = [found[f"vectors_{i + 1}"] for i in range(len(found))]
-            return self._written([one.prompt for one in requests], vectors, model), None
-        return _states(found, [i % len(find.prompts) for i in range(len(requests))]), None
-
-    def _written(self, prompts: Sequence[str], vectors: Sequence[torch.Tensor], model: ModelUnderTest) -> Text:
-        """Return prompts with vectors in their slots, as this model's own text encoders read them."""
-        import torch
-
-        from publisher.api.diffusion.vectors import read_vectors
-
-        try:
-            with torch.no_grad():
-                return read_vectors(self.gallery.pipeline(model), prompts, vectors)
-        except CRASHES as error:  # whatever the libraries raise, these images are not there
-            raise Unmeasured(f"the vectors of a find cannot be read: {one_line(error)}") from error
+        first, concept, count = self.gallery.sampling.seed, plan.concept, plan.params.images_per_find or 0
+        seeds = [judge_seed(first, concept.id, i) for i in range(count)]
+        base = self.models.base.bare if plan.name == "hardened" else None
+        row = judge_find(self.gallery, find, seeds, concept, plan.scorer, plan.model, base=base)
+        return row.judged(concept.label, plan.name), row
 
     def _pictures(self, plan: _SearchPlan) -> dict[str, str]:
         """Return what names the pictures that a search looks at, and those that say what an input shows by itself."""
@@ -387,19 +326,6 @@ class _SearchRunner:
                 "machine": machine(setting, workers_for(plan.model.anatomy.latents.size, setting.device)),
             }
         )
-
-
-def _states(found: Mapping[str, torch.Tensor], rows: list[int]) -> Text:
-    from publisher.api.diffusion.text import Text as States
-
-    return States(found["states"][rows], found["pooled"][rows] if "pooled" in found else None)
-
-
-def _start(begin: Begin, found: Mapping[str, torch.Tensor], count: int) -> Start:
-    from publisher.api.diffusion.starting import Start as Rows
-
-    whole = Rows.of(begin, found)
-    return whole.rows([i % len(whole.latents) for i in range(count)])
 
 
 def _sound(find: object, attack: SearchAttack[Any], concept: Concept) -> Find:
