@@ -13,6 +13,10 @@ SLOT = "<*>"
 Stop = Literal["found", "nothing", "budget", "refused", "crashed"]
 
 
+def _none(value: object) -> bool:
+    return value in (None, ())
+
+
 class Limits(Params):
     """What a search spends, or may spend, in counts. Seconds are never counted: another machine has others."""
 
@@ -74,6 +78,13 @@ class Find(Params):
     prompts: tuple[str, ...] = Field(min_length=1)
     """Exact texts, asked in turn. Of ``states`` what each row was made from. Of ``embedding`` with
     :data:`publisher.api.SLOT` where the vectors stand."""
+    token_ids: tuple[tuple[tuple[int, ...], ...], ...] = Field(default=(), exclude_if=_none)
+    """Of ``text``: for each prompt the ids that each text encoder is given, without padding. The verification writes
+    them down. A search that chose ids names them here as :meth:`publisher.api.SearchTarget.tokens` would have them, one
+    row for each prompt."""
+    typeable: bool | None = Field(default=None, exclude_if=_none)
+    """Of ``text``: whether typing the prompts gives the ids that the search chose, which it does where it chose texts.
+    Images are of what is typed in either case."""
     negative_prompt: str = ""
     """Text that the images are to be unlike; empty: none."""
     guidance: float | None = Field(default=None, ge=0)

@@ -47,7 +47,7 @@ from publisher.runtime.side_by_side import workers_for
 if TYPE_CHECKING:
     pass
 
-VERSION = "1"
+VERSION = "2"
 """Raised when the same search finds something else."""
 
 
@@ -258,7 +258,8 @@ class _SearchRunner:
                     torch.manual_seed(seed)
                     aim = plan.aim.model_copy(deep=True)
                     for find in attack.search(plan.params, target, aim, torch.Generator().manual_seed(seed)):
-                        outcome.finds = [*outcome.finds, _sound(find, attack, plan.goal)][-plan.params.finds :]
+                        sound = target.typed(_sound(find, attack, plan.goal))
+                        outcome.finds = [*outcome.finds, sound][-plan.params.finds :]
                 outcome.stop = "found" if outcome.finds else "nothing"
             except BudgetSpent:
                 outcome.stop = "budget"

@@ -14,6 +14,7 @@ from publisher.api import (
     AccessDeniedError,
     BudgetSpent,
     CandidateRefused,
+    Find,
     ImageRequest,
     Limits,
     SearchTarget,
@@ -106,6 +107,23 @@ class MeteredTarget(SearchTarget):
     def tokens(self, text: str) -> tuple[int, ...]:
         """Return the ids of a text, without special tokens."""
         return tuple(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    def typed(self, find: Find) -> Find:
+        """Return a find of text with the ids that the encoders are given of it; any other one as it is.
+
+        Raises:
+            ValueError: its text stands for special tokens, which nobody types.
+        """
+        if find.kind != "text":
+            return find
+        special = _special(self._tokenizer)
+        plain = tuple(self.tokens(prompt) for prompt in find.prompts)
+        if any(special.intersection(ids) for ids in plain):
+            raise ValueError("the text of a find stands for special tokens of the tokenizer")
+        pipeline, anatomy = self.gallery.pipeline(self.model), self.model.anatomy
+        given = tuple(anatomy.read_ids(pipeline, prompt) for prompt in find.prompts)
+        chosen = tuple(ids for rows in find.token_ids for ids in rows[:1])
+        return find.model_copy(update={"token_ids": given, "typeable": not chosen or chosen == plain})
 
     def words(self) -> tuple[str, ...]:
         """Return the words of the vocabulary that can be typed, in its order."""
@@ -339,6 +357,12 @@ class MeteredTarget(SearchTarget):
         if not encoders:
             raise Unmeasured("the model has no text encoder")
         return getattr(self.gallery.pipeline(self.model), encoders[0].tokenizer)
+
+
+def _special(tokenizer: Any) -> set[int]:
+    """Return the ids of special tokens; what stands for letters that nobody knows is none of them."""
+    marks = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    return set(tokenizer.all_special_ids) - ({tokenizer.unk_token_id} - marks)
 
 
 def text_weights(pipeline: Any) -> tuple[torch.Tensor, ...]:

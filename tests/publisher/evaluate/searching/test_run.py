@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,9 +27,10 @@ from publisher.api import (
     SearchTarget,
 )
 from publisher.evaluate.plan import Models, plan_check
-from publisher.evaluate.searching.images import judge_seed, search_seed
+from publisher.evaluate.searching.images import Gallery, judge_seed, search_seed
 from publisher.evaluate.store import ImageStore
 from publisher.evaluate.vault import Vault, seal
+from publisher_emoji import model_folder
 from support.grey import SCOPE, Evaluation, World, check, concept, erased, write_model
 
 SECRET = "a xyzzy emoji"
@@ -70,9 +72,18 @@ def search(**changes: Any) -> Check:
     return check(**{**fields, **changes})
 
 
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    """The embedded model's tokenizer."""
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(model_folder() / "tokenizer")
+
+
 @pytest.fixture
-def hunted(world: World, tmp_path: Path) -> World:
-    """The grey world with the attack, and a retrained reference that has no secret word."""
+def hunted(world: World, tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The grey world with the attack, a tokenizer, and a retrained reference that has no secret word."""
+    monkeypatch.setattr(Gallery, "pipeline", lambda *_: SimpleNamespace(tokenizer=tokenizer))
     world.tools = replace(world.tools, attacks={**world.tools.attacks, "guess": Guess()})
     world.models = replace(world.models, retrained=write_model(tmp_path / "retrained"))
     return world
@@ -254,6 +265,34 @@ def test_finds_leave_as_salted_hashes_that_a_disclosure_opens(hunted: World, tmp
     clear = json.loads((tmp_path / "finds" / "guess.jsonl").read_text().splitlines()[0])["finds"][0]["find"]
     assert clear["prompts"] == [SECRET]
     assert seal((tmp_path / "finds" / "salt").read_bytes(), Find.parse(clear)) == first["seal"]
+
+
+def ids_of(self: Guess, params: Any, target: SearchTarget, concept: Concept, generator: Any) -> Iterator[Find]:
+    chosen = target.tokens("a cat emoji")
+    yield Find(kind="text", prompts=("a cat emoji",), token_ids=((chosen,),))
+    yield Find(kind="text", prompts=("a cat emoji",), token_ids=((chosen[:1],),))
+    yield Find(kind="text", prompts=("a cat emoji", SECRET))
+
+
+def test_a_find_of_text_has_the_ids_that_the_encoder_is_given(hunted: World, tokenizer: Any, tmp_path: Path) -> None:
+    hunted.setting = replace(hunted.setting, vault=Vault(tmp_path / "finds"))
+    use(hunted.paint(leaky), ids_of).evaluate(search())
+    stored = json.loads((tmp_path / "finds" / "guess.jsonl").read_text().splitlines()[0])
+    finds = [Find.parse(one["find"]) for one in stored["finds"]]
+    assert [one.typeable for one in finds] == [True, False, True]
+    assert finds[2].token_ids == tuple((tuple(tokenizer(text).input_ids),) for text in ("a cat emoji", SECRET))
+    assert finds[0].token_ids == finds[1].token_ids == finds[2].token_ids[:1]
+    assert finds[0].token_ids[0][0][0] == tokenizer.bos_token_id
+
+
+def test_text_that_stands_for_special_tokens_is_no_find(hunted: World) -> None:
+    def end(self: Guess, params: Any, target: SearchTarget, concept: Concept, generator: Any) -> Iterator[Find]:
+        yield Find(kind="text", prompts=(SECRET,))
+        yield Find(kind="text", prompts=("a cat <|endoftext|> emoji",))
+
+    record = only(use(hunted.paint(leaky), end).evaluate(search(gate=None)))
+    assert (record.verdict, len(record.searches[0].finds)) == ("unknown", 1)
+    assert "special tokens of the tokenizer" in record.searches[0].problem
 
 
 def test_finds_are_published_where_the_manifest_says_so_but_never_of_persons(hunted: World) -> None:
