@@ -20,6 +20,7 @@ from publisher.evaluate.searching.images import Gallery
 from publisher.evaluate.searching.judging import judge_find
 from publisher.evaluate.vault import SALT, Vault
 from publisher.report.reader import find as find_report
+from publisher.runtime.refusals import is_refused_candidate
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ def _hardened(rows: tuple[SearchRow, ...]) -> list[SearchRow]:
 def _tried(row: FindRow, check: Check, concept: Concept, model: ModelUnderTest, gallery: Gallery) -> FindRow:
     if row.find is None:
         raise ValueError("a find that is not there")
+    if any(is_refused_candidate(text, concept) for text in (*row.find.prompts, row.find.negative_prompt)):
+        raise UsageError(f"the words of a find of check {check.id!r} are such that nobody may generate them")
     try:
         scorer = judge_of(concept, check, gallery.tools, judged=True)
         return judge_find(gallery, row.find, row.seeds, concept, scorer, model)
