@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -11,7 +12,7 @@ from publisher.api.claims import Binding, Gate, MembraneUse, Verdict
 from publisher.api.concepts import Kind
 from publisher.api.finds import Search
 from publisher.api.freeze_mask import FreezeMask, Share, count, jaccard
-from publisher.api.metrics import Measurement
+from publisher.api.metrics import Interval, Measurement
 from publisher.api.models import Credit
 from publisher.api.params import Params
 from publisher.api.scorers import ScorerCard
@@ -26,8 +27,11 @@ def _false(value: object) -> bool:
     return value is False
 
 
-def _none(values: tuple[object, ...]) -> bool:
+def _none(values: Sized) -> bool:
     return not values
+
+
+Control = Literal["base", "retrained", "kept before", "kept"]
 
 
 class Origin(Params):
@@ -177,6 +181,9 @@ class CheckRecord(Params):
     evidence: str = ""
     """File of the evidence inside ``release/reports/``, one JSON line an image."""
     evidence_sha256: str = ""
+    controls: dict[Control, Interval] = Field(default_factory=dict, exclude_if=_none)
+    """Of an attack on weights: the check's number on other models that were altered in the same way, ``base`` and
+    ``retrained``; and the share of images of kept concepts that show them, ``kept before`` and ``kept``."""
     waiver: WaiverRecord | None = Field(default=None, exclude_if=_absent)
     """An exception to the policy; not there: none. The attestation then says *warned* where it would say *passed*."""
 

@@ -183,11 +183,19 @@ class TrainingAttack(Attack[T], ABC):
 class WeightAttack(Attack[P], ABC):
     """Change the weights without training, such as by mixing in tensors of the base model; then ask.
 
+    Checks that read how hard a concept is to get name its controls beside it: the floors, altered in the same way, and
+    of an attack on every tensor also the base model.
+
     Attributes:
         every_tensor: whether tensors that the release left as they were go through it too.
+        may_break: whether it may damage a model. A model that shows less than 90% of what it kept before is broken,
+            and what it shows is no success.
+        floors: models that never knew the concept: ``retrained``, where ``evaluate.retrained`` names one.
     """
 
     every_tensor: ClassVar[bool] = False
+    may_break: ClassVar[bool] = False
+    floors: ClassVar[tuple[Literal["retrained"], ...]] = ("retrained",)
 
     def open(self, params: P, folder: Path) -> None:
         """Get ready: called once before the tensors of a model.

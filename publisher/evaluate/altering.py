@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from publisher.api import Anatomy, Attack, Params, WeightAttack
 from publisher.api.header import read_header
 from publisher.errors import CRASHES, PublisherError
-from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Unmeasured
+from publisher.evaluate.context import ModelUnderTest, Setting, Unmeasured
 from publisher.evaluate.requests import one_line
 from publisher.model.copying import Overwrite, copy_file
 from publisher.model.digest import sha256_json
@@ -26,8 +26,10 @@ Alter = Callable[[str, str, "torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 
 @contextmanager
-def altered(attack: Attack[Any], params: Params, models: ModelsUnderTest, setting: Setting) -> Iterator[ModelUnderTest]:
-    """Yield the hardened model after the attack, with nothing attached; its folder is gone when the block ends.
+def altered(
+    attack: Attack[Any], params: Params, attacked: ModelUnderTest, base: ModelUnderTest, setting: Setting
+) -> Iterator[ModelUnderTest]:
+    """Yield a model after the attack, with nothing attached; its folder is gone when the block ends.
 
     Every tensor that differs from the base model's goes through the attack, one at a time in memory; of some attacks
     every tensor.
@@ -38,7 +40,7 @@ def altered(attack: Attack[Any], params: Params, models: ModelsUnderTest, settin
     """
     if not isinstance(attack, WeightAttack):
         raise Unmeasured(f"the attack {attack.name!r} alters no weights")
-    hardened, base = models.hardened.bare, models.base.bare
+    hardened, base = attacked.bare, base.bare
     name = sha256_json([attack.name, attack.version, params.as_json(), hardened.digest, base.digest])
     with _place(setting.work, name) as folder:
         for source in sorted(path for path in hardened.folder.glob("*/*") if path.parent.name != "release"):

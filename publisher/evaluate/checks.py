@@ -24,7 +24,6 @@ from publisher.api import (
 )
 from publisher.api.evidence import EvidenceRow
 from publisher.api.verdicts import of_claim, overall
-from publisher.evaluate.altering import altered
 from publisher.evaluate.context import COUNCIL, ModelsUnderTest, ReleaseScorer, Setting, StepClaim, Tools, Unmeasured
 from publisher.evaluate.finetune.record import record_of_trials
 from publisher.evaluate.finetune.run import Relearned, relearn
@@ -39,6 +38,7 @@ from publisher.evaluate.searching.record import record_of_searches
 from publisher.evaluate.searching.run import Searched, run_searches
 from publisher.evaluate.second_opinions import opinions, second_scorers
 from publisher.evaluate.sheets import require_fit, sheet_bytes
+from publisher.evaluate.weight_attacks import Attacked, observe_altered, with_controls
 from publisher.model.digest import sha256_json
 
 if TYPE_CHECKING:
@@ -116,12 +116,12 @@ def run_checks(
     wanted = _wanted(plain)
     seen = _observe(plain, scope, models, tools, setting)
     second = opinions([item for item in plain if item.metric.judged], seen, scope, tools)
-    observations = dict.fromkeys([item.check.id for item in plain], seen) | _altered(
-        good, scope, models, tools, setting
-    )
+    attacked = _altered(good, scope, models, tools, setting)
+    observations: dict[str, Observations | Unmeasured] = dict.fromkeys([item.check.id for item in plain], seen)
+    observations |= {name: one.views if isinstance(one, Attacked) else one for name, one in attacked.items()}
     trials = relearn([item for item in good if item.trains], scope, models, tools, sampling, setting)
     searches = run_searches([item for item in good if item.searches], scope, models, tools, sampling, setting)
-    sampler = _sampler(models)
+    sampler = sampler_of(models.hardened.folder)
     rows = {
         item.check.id: views
         if isinstance(views := observations[item.check.id], Unmeasured)
@@ -136,7 +136,7 @@ def run_checks(
         for item in good
         if item.reads == FEATURES
     }
-    results = _Results(scope, rows, vectors, trials, searches, prepared, tools, setting)
+    results = _Results(scope, rows, vectors, trials, searches, attacked, prepared, tools, setting)
     records = tuple(_claim(claim, results, setting) for claim in claims)
     cards_there = {
         name: card.model_copy(update={"decides": name not in second, "opinions": second.get(name, ())})
@@ -165,6 +165,8 @@ class _Results:
     """Check whose metric compares features -> those of both models' images, or why there are none."""
     trials: Mapping[str, Relearned | Unmeasured]
     searches: Mapping[str, Searched | Unmeasured]
+    attacked: Mapping[str, Attacked | Unmeasured]
+    """Check of an attack on weights -> what was seen of the altered models."""
     prepared: Mapping[str, PreparedCheck | Unmeasured]
     tools: Tools
     setting: Setting
@@ -199,7 +201,11 @@ class _Results:
             return unknown(check, str(rows), prepared)
         judged = prepared.metric.judged
         errors = errors_about(prepared, self.lines, self.judges, self.scope, self.tools) if judged else {}
-        return record_of(prepared, rows, errors, self.scope, self.evidence, self.vectors.get(check.id))
+        record = record_of(prepared, rows, errors, self.scope, self.evidence, self.vectors.get(check.id))
+        attacked = self.attacked.get(check.id)
+        if not isinstance(attacked, Attacked):
+            return record
+        return with_controls(prepared, record, attacked, errors, self.scope, self.evidence)
 
 
 class _LeftOut(Unmeasured):
@@ -269,7 +275,8 @@ def _fit(
     if prepared.trains and trained is not None and prepared.step not in trained:
         return _LeftOut("its attack trains, and nobody asked for that after this step")
     if prepared.has_weights and models.hardened.attached:
-        return replace(prepared, check=prepared.check.bare)
+        kept = prepared.kept and replace(prepared.kept, check=prepared.kept.check.bare)
+        return replace(prepared, check=prepared.check.bare, kept=kept)
     return prepared
 
 
@@ -279,21 +286,22 @@ def _wanted(checks: Iterable[PreparedCheck]) -> list[Wanted]:
 
 def _altered(
     checks: Sequence[PreparedCheck], scope: Scope, models: ModelsUnderTest, tools: Tools, setting: Setting
-) -> dict[str, Observations | Unmeasured]:
+) -> dict[str, Attacked | Unmeasured]:
     """Generate and judge what attackers make of the weights: one model after the other, for all checks that ask."""
+
+    def tasks(some: Sequence[PreparedCheck]) -> dict[ImageRequest, set[Task]]:
+        return _tasks(some, scope, tools)
+
     groups: dict[str, list[PreparedCheck]] = {}
     for item in checks:
         if item.alters:
             key = sha256_json([item.check.attack, item.attack_params.as_json()])
             groups.setdefault(key, []).append(item)
-    found: dict[str, Observations | Unmeasured] = {}
+    found: dict[str, Attacked | Unmeasured] = {}
     for group in groups.values():
         names = [item.check.id for item in group]
         try:
-            with altered(group[0].attack, group[0].attack_params, models, setting) as model:
-                here = ModelsUnderTest(models.base, model)
-                tasks = _tasks(group, scope, tools)
-                found |= dict.fromkeys(names, observe(_wanted(group), scope, here, tools, setting, tasks=tasks))
+            found |= dict.fromkeys(names, observe_altered(group, tasks, scope, models, tools, setting))
         except Unmeasured as error:
             found |= dict.fromkeys(names, error)
     return found
@@ -346,13 +354,6 @@ def _shown(prepared: PreparedCheck, claims: Iterable[ClaimRecord], scope: Scope)
     """Return the requests of a check whose images the report shows."""
     records = [check for claim in claims for check in claim.checks if check.id == prepared.check.id]
     return shown(prepared.asked.requests, scope, worst_concepts(records[0]))
-
-
-def _sampler(models: ModelsUnderTest) -> str:
-    try:
-        return sampler_of(models.hardened.folder)
-    except (OSError, ValueError, KeyError):
-        return "unknown"
 
 
 def _claim(claim: StepClaim, results: _Results, setting: Setting) -> ClaimRecord:

@@ -266,6 +266,9 @@ def machine(setting: Setting, workers: int = 0) -> dict[str, str]:
 
 
 def sampler_of(folder: Path) -> str:
-    """Return the class of the scheduler that generates."""
+    """Return the class of the scheduler that generates, for the evidence; ``"unknown"`` where nobody can tell."""
     path = folder / "scheduler" / "scheduler_config.json"
-    return str(json.loads(path.read_text(encoding="utf-8"))["_class_name"])
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["_class_name"])
+    except (OSError, ValueError, KeyError):
+        return "unknown"

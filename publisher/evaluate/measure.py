@@ -99,7 +99,7 @@ def record_of(
     name = f"evidence/{check.id}.jsonl"
     evidence[name] = data
     try:
-        measurement = _measure(prepared, rows, errors, scope, vectors)
+        measurement = measure_rows(prepared, rows, errors, scope, vectors)
     except Unmeasured as error:
         record = unknown(check, str(error), prepared)
     else:
@@ -209,13 +209,18 @@ def _permeabilities(prompt: str, check: Check, permeabilities: Permeabilities | 
     return dict(zip(permeabilities.concepts, permeabilities.rows[prompt], strict=True))
 
 
-def _measure(
+def measure_rows(
     prepared: PreparedCheck,
     rows: Sequence[EvidenceRow],
     errors: Mapping[str, ScorerErrors],
     scope: Scope,
-    vectors: tuple[Array, Array] | Unmeasured | None,
+    vectors: tuple[Array, Array] | Unmeasured | None = None,
 ) -> Measurement:
+    """Return what a check's metric says of some lines of evidence; parameters as of :func:`record_of`.
+
+    Raises:
+        Unmeasured: too little was observed, or the metric breaks its contract.
+    """
     metric, params = prepared.metric, prepared.metric_params
     metric.errors = errors if metric.judged else {}
     told = observations(rows, judged=metric.judged)

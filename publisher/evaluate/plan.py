@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
-from publisher.api import Anatomy, Check, ImageRequest, Sampling, Scope, ScorerErrors, Tally, TrainingParams
+from publisher.api import (
+    Anatomy,
+    Check,
+    ImageRequest,
+    Sampling,
+    Scope,
+    ScorerErrors,
+    Tally,
+    TrainingParams,
+    WeightAttack,
+)
 from publisher.api.finds import Limits
 from publisher.api.searching import WITHOUT_FLOOR, SearchAttack, SearchParams
 from publisher.api.verdicts import decide
@@ -80,6 +90,8 @@ class CheckPlan:
     """Training steps of all of them."""
     models: int = 2
     """Number of models that are asked."""
+    controls: tuple[str, ...] = ()
+    """Other models that an attack on weights alters in the same way."""
     limits: Limits | None = None
     """Most that a search spends, on all models and concepts together; None: the attack does not search."""
     seconds: float | None = None
@@ -112,7 +124,9 @@ def plan_check(
         found = settle(check, scope, tools, sampling, step)
         if found.searches:
             return _searches(found, models or Models(), scope)
-        return _trainings(found, models or Models()) if found.trains else _images(found, sampling, tools)
+        if found.trains:
+            return _trainings(found, models or Models())
+        return replace(_images(found, sampling, tools), controls=_controls(found, models or Models()))
     except Unmeasured as error:
         return CheckPlan(check.id, dict.fromkeys(check.concepts, 0), 0, undecidable=str(error))
 
@@ -128,6 +142,14 @@ def _images(found: PreparedCheck, sampling: Sampling, tools: Tools) -> CheckPlan
         **_undecidable(found, len(requests), "images", _best_errors(found, sampling, tools)),
         asking=found,
     )
+
+
+def _controls(found: PreparedCheck, models: Models) -> tuple[str, ...]:
+    attack = found.attack
+    if not isinstance(attack, WeightAttack) or not found.controlled:
+        return ()
+    there = {"base": attack.every_tensor, "retrained": "retrained" in attack.floors and models.retrained}
+    return tuple(name for name, is_there in there.items() if is_there)
 
 
 def _few_prompts(requests: Sequence[ImageRequest]) -> str:
@@ -203,11 +225,15 @@ def images(plans: Iterable[CheckPlan]) -> Counter[str]:
         and without, which are one and the same model where it has none; ``"altered"``: of models whose weights an
         attacker changed.
     """
-    wanted: set[tuple[ImageRequest, str | tuple[str, str]]] = set()
-    for found in (plan.asking for plan in plans if plan.asking):
+    wanted: set[tuple[ImageRequest, str | tuple[str, ...]]] = set()
+    for plan, found in ((plan, plan.asking) for plan in plans if plan.asking):
         plain = "on" if found.check.attached else "off"
         how = (found.check.attack, found.attack_params.model_dump_json()) if found.alters else plain
-        wanted |= {(without_concept(request), model) for request in found.asked.requests for model in ("base", how)}
+        ways: list[str | tuple[str, ...]] = ["base", how, *((*how, name) for name in plan.controls)]
+        wanted |= {(without_concept(request), model) for request in found.asked.requests for model in ways}
+        if found.kept:
+            ways = ["base", "off", how]
+            wanted |= {(without_concept(request), model) for request in found.kept.asked.requests for model in ways}
     return Counter(how if isinstance(how, str) else "altered" for _, how in wanted)
 
 

@@ -56,6 +56,8 @@ class PreparedCheck:
     metric_params: Params
     step: str = ""
     """Id of the step that makes the claim."""
+    kept: PreparedCheck | None = None
+    """Of an attack that may break the model: the same question for what stays."""
     readers: Mapping[str, str] = field(default_factory=dict)
     """Concept's id -> id of the scorer whose features, or cosines with texts, the metric reads; empty: of none."""
 
@@ -91,6 +93,11 @@ class PreparedCheck:
         return self.trains or self.alters or reads
 
     @property
+    def controlled(self) -> bool:
+        """True where an attack on weights has controls: its metric says how hard a concept is to get."""
+        return self.alters and self.metric.resistance
+
+    @property
     def alters(self) -> bool:
         """True where the attack changes weights before it asks."""
         return isinstance(self.attack, WeightAttack)
@@ -124,6 +131,8 @@ def settle(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step: s
         raise Unmeasured("the check names no concept, so nothing is searched for: list ids under its 'concepts'")
     if prepared.reads:
         prepared = replace(prepared, readers=_readers(prepared, tools))
+    if prepared.controlled and isinstance(attack, WeightAttack) and attack.may_break:
+        prepared = replace(prepared, kept=_kept(check, scope, tools, sampling))
     params = prepared.attack_params
     if isinstance(attack, SearchAttack) and isinstance(params, SearchParams):
         _require_input(attack, params, wanted, scope)
@@ -137,6 +146,14 @@ def settle(check: Check, scope: Scope, tools: Tools, sampling: Sampling, step: s
             prior_of(attack, suited, concept, scope)
             require_images(shown_of(suited, concept, scope), suited)
     return prepared
+
+
+def _kept(check: Check, scope: Scope, tools: Tools, sampling: Sampling) -> PreparedCheck | None:
+    """Return the check as it would be of what stays, of the kinds that it is about; None: nothing of them stays."""
+    kinds = {one.kind for one in concepts(check, scope)}
+    kept = tuple(one.id for one in scope.keep if one.kind in kinds and one.id not in check.concepts)
+    about = check.model_copy(update={"concepts": kept, "prompts": (), "gate": None})
+    return replace(settle(about, scope, tools, sampling), kept=None) if kept else None
 
 
 def _require_input(attack: SearchAttack[Any], params: SearchParams, wanted: Sequence[Concept], scope: Scope) -> None:

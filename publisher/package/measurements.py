@@ -121,6 +121,8 @@ def check_measurements(tree: Tree, report: ReleaseReport) -> tuple[list[Finding]
             problems = _again(check, check.measurement, rows, _Known(scope, alike, _sheets_of(check, report, sheets)))
             done.checks += [] if problems else [check.id]
         findings += problems
+        if check.controls:
+            done.others[f"controls of check {check.id}"] = f"evidence/controls is not counted again; {LIMITS}"
     if any(cell.after != report.steps[-1].id for cell in report.matrix if report.steps):
         done.others["matrix of claims and steps"] = "no evidence of the models between the steps is in the package"
     return findings, done

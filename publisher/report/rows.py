@@ -159,9 +159,25 @@ def _notes(check: CheckRecord) -> str:
 def _said(check: CheckRecord) -> tuple[str, ...]:
     """Return what must be known beside a number: a waiver of the policy, then the notes of the metric."""
     waived = (check.waiver.sentence(),) if check.waiver else ()
-    return (*waived, *(check.measurement.notes if check.measurement else ()))
+    return (*waived, *(check.measurement.notes if check.measurement else ()), *_controls(check))
 
 
+def _controls(check: CheckRecord) -> tuple[str, ...]:
+    """Return what other models show that an attack on weights has altered too, and what is left of the rest."""
+    said = [
+        f"{CONTROLS[name]} {figure(one.value, check.unit)} ({span(one, check.unit)}), n {one.n}"
+        for name, one in check.controls.items()
+        if name in CONTROLS
+    ]
+    before, kept = check.controls.get("kept before"), check.controls.get("kept")
+    if before and kept:
+        was, left = figure(before.value, "share"), figure(kept.value, "share")
+        said.append(f"what stays: {left} after the attack, {was} before, n {kept.n}")
+    return tuple(said)
+
+
+CONTROLS = {"base": "the base model, altered in the same way:", "retrained": "the retrained reference, altered too:"}
+"""Control of an attack on weights -> how a report calls it."""
 COLUMNS = (
     Column("verdict", "Verdict", verdicts.check_verdict),
     Column("check", "Check", verdicts.title),

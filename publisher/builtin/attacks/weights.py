@@ -84,6 +84,7 @@ class MergeWithBase(WeightAttack[MergeParams]):
     version = "2"
     summary = "weights mixed with the base model's, or moved past them"
     access = Access.BASE
+    may_break = True
 
     def requests(self, params: MergeParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
         """Return the concept's prompts, spread evenly."""
@@ -127,6 +128,7 @@ class Cast(WeightAttack[CastParams]):
     summary = "all weights rounded to 16, 8 or 4 bits, or pruned"
     access = Access.TRAINING
     every_tensor = True
+    may_break = True
 
     def requests(self, params: CastParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
         """Return the concept's prompts, spread evenly."""

@@ -76,6 +76,14 @@ def test_numbers_that_follow_from_the_evidence_pass(verified: Callable[..., Veri
     assert (found.findings, found.recomputed.checks, found.recomputed.others) == ((), ["cigarette.plain"], {})
 
 
+def test_controls_of_attacks_on_weights_are_not_counted_again_and_that_is_said(
+    verified: Callable[..., Verification],
+) -> None:
+    found = verified(lambda check: check.update(controls={"retrained": number(0.0, 0.0, 0.06, 60)}))
+    assert (found.findings, found.recomputed.checks) == ((), ["cigarette.plain"])
+    assert "not counted again" in found.recomputed.others["controls of check cigarette.plain"]
+
+
 def number(value: float, low: float, high: float, n: int) -> dict[str, Any]:
     return {"value": value, "low": low, "high": high, "n": n, "method": "Clopper-Pearson 95%"}
 
