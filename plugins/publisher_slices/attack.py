@@ -6,7 +6,6 @@ one stays. If the release holds an update of anything else, images of what is le
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ from publisher.api import (
     WeightAttack,
 )
 from publisher.api.header import read_header
-from publisher.api.slices import LEDGER, LayerUpdate, Ledger, read_updates, recompose
+from publisher.api.slices import LEDGER, LayerUpdate, Ledger, Remains, read_updates, recompose
 
 if TYPE_CHECKING:
     import torch
@@ -62,8 +61,8 @@ class TakeOutSlices(WeightAttack[TakeOutParams]):
             raise ModelError("has no ledger of slices", where=str(folder))
         ledger = Ledger.read((place / LEDGER).read_bytes(), f"{FOLDER.as_posix()}/{LEDGER}")
         found = ledger.compose(params.deleted)
-        said = json.loads((place / "deleted.json").read_bytes())
-        if said != {"deleted": sorted(params.deleted), "stages": [stage.id for stage in found.stages]}:
+        wanted = Remains(deleted=tuple(sorted(params.deleted)), stages=tuple(stage.id for stage in found.stages))
+        if Remains.read(place / "deleted.json") != wanted:
             raise ModelError("says that other stages stay than the ledger does", where=str(place / "deleted.json"))
         flat = [one.model_copy(update={"file": Path(one.file).name}) for one in found.stages]
         tensors: dict[str, TensorInfo] = {}

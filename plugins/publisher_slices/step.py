@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from publisher.api import Claim, ModelInfo, Scope, Step, StepContext, StepPlan, UsageError
-from publisher.api.slices import LEDGER, Composition, Ledger, read_updates, recompose, weights_of
+from publisher.api.slices import LEDGER, Composition, Ledger, Remains, read_updates, recompose, weights_of
 from publisher_slices.claims import slice_claims
 from publisher_slices.params import SliceParams
 
@@ -73,8 +73,8 @@ class ComposeSlices(Step[SliceParams]):
         ctx.artifact(f"{FOLDER}/{LEDGER}", (folder / LEDGER).read_bytes())
         for stage in found.stages:
             ctx.artifact(f"{FOLDER}/{Path(stage.file).name}", (folder / stage.file).read_bytes())
-        said = {"deleted": sorted(params.deleted), "stages": [stage.id for stage in found.stages]}
-        ctx.artifact(f"{FOLDER}/{DELETED}", json.dumps(said, sort_keys=True, separators=(",", ":")).encode())
+        said = Remains(deleted=tuple(sorted(params.deleted)), stages=tuple(stage.id for stage in found.stages))
+        ctx.artifact(f"{FOLDER}/{DELETED}", json.dumps(said.as_json(), sort_keys=True, separators=(",", ":")).encode())
         ctx.record("stages that stay", len(found.stages))
         ctx.record("slices that stay", len(found.live))
         ctx.record("slices lost with the withdrawn ones", len(found.lost))
@@ -87,7 +87,7 @@ class ComposeSlices(Step[SliceParams]):
             raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
         ledger = Ledger.read(data, str(path))
         require_base(ledger, model, str(path))
-        if unknown := sorted(set(params.words) - {one.id for one in ledger.slices}):
+        if unknown := sorted(set(params.words) - {one.id for one in (*ledger.slices, *ledger.withdrawn)}):
             raise UsageError(f"there is no slice {unknown[0]!r}", where="words")
         found = ledger.compose(params.deleted)
         require_files(ledger, found, self.files[params.ledger])
@@ -127,4 +127,7 @@ def _notes(ledger: Ledger, found: Composition, params: SliceParams) -> tuple[str
     notes = [f"{order}stages {names}: {count}; nothing is trained, and the ledger's signature is not checked here"]
     if found.lost:
         notes.append(f"{', '.join(found.lost)} go with {', '.join(params.deleted)}: every later stage saw both")
+    if ledger.withdrawn:
+        names = ", ".join(one.id for one in ledger.withdrawn)
+        notes.append(f"the ledger replaces {(ledger.previous or '')[:12]}, and no stage of it saw {names}")
     return tuple(notes)

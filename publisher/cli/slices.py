@@ -43,6 +43,9 @@ def slices() -> None:
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="What computes."
 )
+@click.option(
+    "--again", multiple=True, metavar="STAGE", help="Train a finished stage again and compare; may be given many times."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def train(
@@ -53,20 +56,23 @@ def train(
     key: str,
     passphrase_env: str | None,
     device: str,
+    again: tuple[str, ...],
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Train adapters by slices, so that each body of data can be withdrawn, and sign the ledger.
 
     A run that was stopped goes on with the same command, to the same bytes. A stage is trained again only if something
-    that it saw has changed. The private folder links the ledger to persons: keep it, and give nobody but a slice's
-    holder its receipts.
+    that it saw has changed. Of slices under 'withdrawn' no picture is read, and stages that saw them are removed. The
+    private folder links the ledger to persons: keep it, and give nobody but a slice's holder its receipts.
 
     \b
     Examples:
       publisher slices train slices.yaml --out licensed --key keys/publisher.key
+      publisher slices train slices.yaml --out licensed --key keys/publisher.key --again artist-a
 
-    Exit codes: 0 trained; 2 edit the file or the command; 3 a training diverged; 130 and 143 interrupted.
+    Exit codes: 0 trained; 2 edit the file or the command; 3 a training diverged or gave other bytes the second time, or
+    the folder is in use; 130 and 143 interrupted.
     """
     from publisher.cli.console import Terminal
     from publisher.engine.device import choose, require, versions
@@ -85,7 +91,7 @@ def train(
     require(chosen)
     place = Workplace(out, private, chosen.name, versions() | {"device": chosen.name})
     with Terminal(quiet=quiet) as terminal:
-        done = train_slices(found, model, place, signing, terminal.update)
+        done = train_slices(found, model, place, signing, terminal.update, again=again)
     ledger = done.ledger
     data = {
         "ledger": str(out),
@@ -93,6 +99,9 @@ def train(
         "slices": [one.id for one in ledger.slices],
         "stages": [one.id for one in ledger.stages],
         "trained": list(done.trained),
+        "withdrawn": [one.id for one in ledger.withdrawn],
+        "removed": list(done.removed),
+        "repeated": list(done.repeated),
     }
     if as_json:
         output.document(data)
@@ -102,6 +111,11 @@ def train(
         f"{out}: {len(ledger.slices)} slices, {len(ledger.stages)} stages{f', {there} of them kept' if there else ''}",
         f"{private}: secrets and receipts; keep it, and publish nothing of it",
     ]
+    if done.repeated:
+        lines.append(f"trained again, to equal bytes: {', '.join(done.repeated)}")
+    if ledger.withdrawn:
+        gone, removed = ", ".join(one.id for one in ledger.withdrawn), ", ".join(done.removed)
+        lines.append(f"withdrawn: {gone}{f'; removed the stages {removed}' if removed else ''}")
     output.result("\n".join(map(printable, lines)))
 
 
@@ -137,6 +151,7 @@ def delete(ledger: Path, *, names: tuple[str, ...], as_json: bool) -> None:
     lines.append(f"slices that stay: {len(left.live)} of {len(found.slices)}: {', '.join(left.live)}")
     if left.lost:
         lines.append(f"lost with them:   {', '.join(left.lost)} (every stage that saw them saw a withdrawn slice too)")
+        lines.append(f"to have them back, train again with {', '.join(sorted(names))} under 'withdrawn'")
     output.result("\n".join(map(printable, lines)))
 
 
@@ -149,6 +164,11 @@ def delete(ledger: Path, *, names: tuple[str, ...], as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="Public key of who trained the stages, where it is not the package's own.",
 )
+@click.option(
+    "--earlier",
+    type=click.Path(path_type=Path),
+    help="The ledger before a withdrawal, such as the one in the last release: this one has to follow from it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def audit(
     package: Path,
@@ -159,6 +179,7 @@ def audit(
     issuer: str | None,
     root: Path | None,
     ledger_key: Path | None,
+    earlier: Path | None,
     as_json: bool,
 ) -> ExitCode:
     """Compose a package's weights again from base model and stages, and compare every bit.
@@ -180,7 +201,7 @@ def audit(
     trust = required_trust(key, identity, issuer, root)
     model = State(open_model(base), (), package)
     anchor = load_public(trust) if isinstance(trust, Path) else trust
-    found = hold(package, model, anchor, load_public(ledger_key) if ledger_key else anchor)
+    found = hold(package, model, anchor, load_public(ledger_key) if ledger_key else anchor, earlier)
     if as_json:
         rows = [{"question": one.question, "ok": one.ok, "detail": one.detail} for one in found.answers]
         output.document({"ok": found.ok, "deleted": list(found.deleted), "stages": list(found.stages), "found": rows})
@@ -237,7 +258,7 @@ def prove(
         return ExitCode.REFUSED
     except (ValidationError, ValueError) as error:
         raise UsageError(f"is no receipt: {error}", where=str(receipt)) from error
-    output.result(
-        f"{'yes' if shown else 'NO'}: this picture with this caption was{'' if shown else ' not'} in {mine.slice}"
-    )
+    answer, was = ("yes", "was") if shown else ("NO", "was not")
+    gone = ", which was withdrawn" if mine.slice in {one.id for one in found.withdrawn} else ""
+    output.result(f"{answer}: this picture with this caption {was} in {mine.slice}{gone}")
     return ExitCode.OK if shown else ExitCode.REFUSED

@@ -28,7 +28,6 @@ from publisher.api.claims import Check
 from publisher.api.model_files import RELEASE
 from publisher.api.verdicts import overall
 from publisher.engine.device import choose, require, versions
-from publisher.engine.lock import locked
 from publisher.engine.plan import PlannedModel, locate_model, plan_steps
 from publisher.engine.progress import Progress
 from publisher.errors import ExitCode, ModelError, UsageError
@@ -43,6 +42,7 @@ from publisher.manifest.loader import parse
 from publisher.manifest.plugins import add_plugin_problems
 from publisher.manifest.resolve import Resolved, read, resolve
 from publisher.model.files import partial, write_atomic
+from publisher.model.lock import locked
 from publisher.package.layout import REPORT, REPORTS, RESOLVED
 from publisher.program import command
 from publisher.registry import Contribution, Registry, load_registry

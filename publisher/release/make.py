@@ -24,7 +24,6 @@ from publisher.api import (
 )
 from publisher.engine.cache import StepResult
 from publisher.engine.device import require
-from publisher.engine.lock import locked, named
 from publisher.engine.progress import Progress
 from publisher.engine.run import Hardened, harden, stamps
 from publisher.errors import ExitCode, PluginError, PublisherError
@@ -35,6 +34,7 @@ from publisher.evaluate.store import ImageStore
 from publisher.evaluate.vault import Vault
 from publisher.model.digest import sha256_list
 from publisher.model.files import json_bytes, partial, write_atomic
+from publisher.model.lock import locked, named
 from publisher.model.state import State
 from publisher.package import build
 from publisher.package.dsse import Signer

@@ -11,11 +11,11 @@ from typing import Any
 from publisher.api import StepRecord
 from publisher.engine.cache import StepResult
 from publisher.engine.device import require
-from publisher.engine.lock import locked
 from publisher.engine.progress import Progress
 from publisher.engine.run import Hardened, harden
 from publisher.errors import PublisherError, UsageError
 from publisher.model.files import atomic_folder, json_bytes, write_atomic
+from publisher.model.lock import locked
 from publisher.model.state import State
 from publisher.release.places import require_writable, told
 from publisher.release.prepare import PreparedRelease, prepare

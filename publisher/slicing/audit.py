@@ -5,16 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from publisher.api import Model, ModelInfo, PublisherError
 from publisher.api.header import read_header
-from publisher.api.slices import LEDGER, Composition, LayerUpdate, Ledger, Receipt, read_updates, recompose, weights_of
+from publisher.api.slices import (
+    LEDGER,
+    Composition,
+    LayerUpdate,
+    Ledger,
+    Receipt,
+    Remains,
+    read_updates,
+    recompose,
+    weights_of,
+)
 from publisher.errors import UsageError
 from publisher.package import dsse
 from publisher.package.verify import verify
-from publisher.strict_json import JsonError, strict_object
 
-FOLDER = Path("release") / "slices"
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FOLDER, DELETED = Path("release") / "slices", "deleted.json"
 Updates = Mapping[str, Sequence[LayerUpdate]]
 """Layer -> what each stage that stays adds to it."""
 SHOWN = 3
@@ -30,7 +43,7 @@ class SliceAnswer:
     ok: bool
     """Whether it is as it should be."""
     detail: str
-    """SliceAnswer in words."""
+    """Answer in words."""
 
 
 @dataclass(frozen=True)
@@ -72,17 +85,20 @@ def open_ledger(path: Path, anchor: dsse.Anchor | None) -> Ledger:
     return Ledger.of(dsse.open_statement(data, anchor), str(file))
 
 
-def audit(package: Path, base: Model, anchor: dsse.Anchor, trainer: dsse.Anchor) -> SliceAudit:
+def audit(
+    package: Path, base: Model, anchor: dsse.Anchor, trainer: dsse.Anchor, earlier: Path | None = None
+) -> SliceAudit:
     """Ask everything that package, base model and public key can answer.
 
-    Signature of the package; signature and chain of the ledger; base model; what should stay after the deletion, files
-    included; every tensor composed again, bit for bit; every other tensor the base model's.
+    Signature of the package; signature and chain of the ledger; the one before it; base model; what should stay after
+    the deletion, files included; every tensor composed again, bit for bit; every other tensor the base model's.
 
     Args:
         package: folder of it.
         base: model that the stages were trained on.
         anchor: who must have signed the package.
         trainer: who must have signed the ledger.
+        earlier: ledger that the package's should have replaced, or its folder; None: nothing is asked of that.
     """
     found = verify(package, anchor)
     first = SliceAnswer("signature of the package", found.ok, "good" if found.ok else str(found.findings[0]))
@@ -90,10 +106,15 @@ def audit(package: Path, base: Model, anchor: dsse.Anchor, trainer: dsse.Anchor)
         return SliceAudit((first,))
     try:
         ledger = open_ledger(package / FOLDER / LEDGER, trainer)
+        before = open_ledger(earlier, trainer) if earlier else None
     except (PublisherError, dsse.BundleError) as error:
         return SliceAudit((first, SliceAnswer("ledger", False, str(error))))
-    good = SliceAnswer("ledger", True, f"signed; {len(ledger.stages)} stages follow from {len(ledger.slices)} slices")
-    return recomposed(package, base, ledger, (first, good))
+    good = SliceAnswer("ledger", True, f"signed; {_history(ledger)}")
+    if before is None:
+        return recomposed(package, base, ledger, (first, good))
+    problem = next(ledger.breaks_with(before), "")
+    follows = SliceAnswer("earlier ledger", not problem, problem or f"{before.digest[:12]}, which this one replaced")
+    return SliceAudit((first, good, follows)) if problem else recomposed(package, base, ledger, (first, good, follows))
 
 
 def recomposed(package: Path, base: Model, ledger: Ledger, before: tuple[SliceAnswer, ...]) -> SliceAudit:
@@ -111,14 +132,16 @@ def recomposed(package: Path, base: Model, ledger: Ledger, before: tuple[SliceAn
     if other:
         return SliceAudit(before)
     try:
-        deleted, stages = _said(package / FOLDER / "deleted.json")
-        composition = ledger.compose(deleted)
+        remains = Remains.read(package / FOLDER / DELETED)
+        composition = ledger.compose(remains.deleted)
         names = tuple(stage.id for stage in composition.stages)
-        if names != stages:
-            raise UsageError(f"holds {', '.join(stages)}, and {', '.join(names)} should stay")
+        if names != remains.stages:
+            raise UsageError(f"says that {', '.join(remains.stages)} stay, and {', '.join(names)} should")
+        _require_no_more(package / FOLDER, composition)
         updates = _updates(package, base, ledger, composition)
     except PublisherError as error:
         return SliceAudit((*before, SliceAnswer("stages that stay", False, str(error))))
+    deleted = tuple(sorted({*remains.deleted, *(one.id for one in ledger.withdrawn)}))
     saw = f"{', '.join(names)}; none saw {', '.join(deleted)}" if deleted else ", ".join(names)
     before = (*before, SliceAnswer("stages that stay", True, saw))
     differs = sorted(_differences(package, base, ledger, updates))
@@ -130,12 +153,22 @@ def _digest(base: ModelInfo, component: str) -> str:
     return weights_of(base, component) if component in base.components else ""
 
 
-def _said(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    try:
-        found = strict_object(path.read_bytes())
-        return tuple(found["deleted"]), tuple(found["stages"])
-    except (OSError, JsonError, KeyError, TypeError) as error:
-        raise UsageError(f"does not say what was withdrawn: {error}", where=str(path)) from error
+def _history(ledger: Ledger) -> str:
+    follow = f"{len(ledger.stages)} stages follow from {len(ledger.slices)} slices"
+    gone = ", ".join(one.id for one in ledger.withdrawn)
+    after = f"; replaces {ledger.previous[:12]}" if ledger.previous else ""
+    return f"{follow}{after}{f', without {gone}' if gone else ''}"
+
+
+def _require_no_more(folder: Path, composition: Composition) -> None:
+    """Refuse a folder that holds more than ledger and stages that stay, such as the stage of a withdrawn slice.
+
+    Raises:
+        UsageError: naming the first of it.
+    """
+    known = {LEDGER, DELETED, *(Path(stage.file).name for stage in composition.stages)}
+    if more := sorted(path.name for path in folder.iterdir() if path.name not in known):
+        raise UsageError("is neither ledger nor a stage that stays", where=f"{FOLDER.as_posix()}/{more[0]}")
 
 
 def _updates(package: Path, base: Model, ledger: Ledger, composition: Composition) -> Updates:
@@ -145,7 +178,6 @@ def _updates(package: Path, base: Model, ledger: Ledger, composition: Compositio
 
 def _differences(package: Path, base: Model, ledger: Ledger, updates: Updates) -> Iterator[str]:
     """Yield every tensor of the package that is not what it should be."""
-    import torch
     from safetensors import safe_open
 
     for component in base.components:
@@ -161,8 +193,16 @@ def _differences(package: Path, base: Model, ledger: Ledger, updates: Updates) -
                     added = updates.get(name.removesuffix(".weight"), ()) if mine and name.endswith(".weight") else ()
                     right = base.read(component, name)
                     right = recompose(right, added) if added else right
-                    if not torch.equal(right.view(torch.uint8), file.get_tensor(name).view(torch.uint8)):
+                    if not _same_bits(right, file.get_tensor(name)):
                         yield f"{component}/{name}"
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    import torch
+
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(*(tensor.flatten().view(torch.uint8) for tensor in (one, other)))
 
 
 def proves(ledger: Ledger, receipt: Receipt, image: bytes, caption: str) -> bool:
@@ -171,7 +211,7 @@ def proves(ledger: Ledger, receipt: Receipt, image: bytes, caption: str) -> bool
     Raises:
         UsageError: the ledger has no such slice.
     """
-    roots = {one.id: one.root for one in ledger.slices}
+    roots = {one.id: one.root for one in (*ledger.slices, *ledger.withdrawn)}
     if receipt.slice not in roots:
         raise UsageError(f"there is no slice {receipt.slice!r}", where="receipt")
     return receipt.root(image, caption) == roots[receipt.slice]

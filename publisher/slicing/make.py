@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,9 +30,10 @@ from publisher.api.slices import (
     weights_of,
 )
 from publisher.api.slices.ledger import recipe_digest
-from publisher.errors import ModelError, UsageError
+from publisher.errors import ModelError, PublisherError, UsageError
 from publisher.model.digest import sha256_json
 from publisher.model.files import write_atomic
+from publisher.model.lock import training_folders
 from publisher.package.dsse import Signer, canonical
 from publisher.slicing.material import REPLAY, Material, saw
 from publisher.slicing.recipe import SliceTraining, TrainingFile, shares
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Function that is told what is done, how much of it, of how much."""
-VERSION = "1"
+VERSION = "2"
 """Raised when the same training gives other bytes."""
 
 
@@ -70,9 +71,21 @@ class Finished:
     """The ledger, as it was signed."""
     trained: tuple[str, ...]
     """Ids of the stages that were trained in this run; others were there."""
+    removed: tuple[str, ...] = ()
+    """Names of the stages whose files were removed, as no stage of the ledger is in them."""
+    repeated: tuple[str, ...] = ()
+    """Ids of the finished stages that were trained again, to equal bytes."""
 
 
-def train(file: TrainingFile, model: Model, place: Workplace, signer: Signer, progress: Progress) -> Finished:
+def train(
+    file: TrainingFile,
+    model: Model,
+    place: Workplace,
+    signer: Signer,
+    progress: Progress,
+    *,
+    again: Collection[str] = (),
+) -> Finished:
     """Train all stages and sign the ledger. What an earlier run finished is not trained again.
 
     Args:
@@ -81,26 +94,64 @@ def train(file: TrainingFile, model: Model, place: Workplace, signer: Signer, pr
         place: folders and device.
         signer: of the ledger.
         progress: is told of each step.
+        again: ids of stages to train again although they are finished, and to compare.
 
     Raises:
-        UsageError: a slice is empty or shares a picture with another one; the folder is of another base model.
+        BusyError: another training is using one of the folders.
+        UsageError: a slice is empty or shares a picture with another one; the folder is of another base model, or was
+            trained without a slice that is back, or never had one that is withdrawn.
         ModelError: the model cannot be trained.
-        PublisherError: a training diverged, or a file cannot be written.
+        PublisherError: a training diverged or gave other bytes the second time, or a file cannot be written.
     """
     require_trainable(model, images=True)
-    run = _Run(file.training, model, place, progress)
-    run.require_base()
-    bodies = [read_body(entry, file.path.parent) for entry in file.training.data]
+    known = [stage.id for stage in stages_of(file.training)]
+    if unknown := sorted({*again} - {*known}):
+        raise UsageError(f"there is no stage {unknown[0]!r}", where="--again", hint=f"There are: {', '.join(known)}.")
+    with training_folders(place.out, place.private):
+        return _train(file, _Run(file.training, model, place, progress, frozenset(again)), signer)
+
+
+def _train(file: TrainingFile, run: _Run, signer: Signer) -> Finished:
+    place, progress = run.place, run.progress
+    earlier = run.earlier()
+    bodies = [read_body(entry, file.path.parent) for entry in file.training.live]
     run.material.add_slices(bodies)
     if file.training.replay:
         run.material.add_replay(file.training.replay, file.training.recipe.seed, partial(progress, "replay"))
     for one in stages_of(file.training):
         run.finish(one)
-    ledger = run.ledger([enter_slice(body, place.private) for body in bodies])
+    ledger = after(earlier, run.ledger([enter_slice(body, place.private) for body in bodies]))
     if problem := next(ledger.problems(), ""):
         raise ModelError(problem, where=str(place.out / LEDGER))
+    if earlier and earlier != ledger:
+        write_atomic(place.private / "ledgers" / f"{earlier.digest}.json", (place.out / LEDGER).read_bytes())
     write_atomic(place.out / LEDGER, signer.bundle(canonical(ledger.statement())))
-    return Finished(ledger, tuple(run.trained))
+    return Finished(ledger, tuple(run.trained), _remove_others(place.out / "stages", ledger), tuple(run.repeated))
+
+
+def after(earlier: Ledger | None, ledger: Ledger) -> Ledger:
+    """Return the ledger as the successor of the one that it replaces; one that says the same has the same predecessor.
+
+    Args:
+        earlier: the ledger that the folder has; None: it has none.
+        ledger: of what is trained now; the slices that it lacks were withdrawn.
+    """
+    if earlier is None:
+        return ledger
+    live = {one.id for one in ledger.slices}
+    bodies = {one.id: one for one in (*earlier.withdrawn, *earlier.slices)}
+    gone = tuple(bodies[name] for name in sorted(bodies.keys() - live))
+    same = ledger.model_copy(update={"withdrawn": gone, "previous": earlier.previous})
+    return same if same == earlier else same.model_copy(update={"previous": earlier.digest})
+
+
+def _remove_others(folder: Path, ledger: Ledger) -> tuple[str, ...]:
+    """Remove the stages that the ledger does not have, such as those that saw a withdrawn slice; return their names."""
+    known = {Path(stage.file).name for stage in ledger.stages}
+    others = sorted(path for path in folder.glob("*.safetensors") if path.name not in known)
+    for path in others:
+        path.unlink()
+    return tuple(path.stem for path in others)
 
 
 @dataclass(eq=False)
@@ -109,10 +160,14 @@ class _Run:
     model: Model
     place: Workplace
     progress: Progress
+    again: frozenset[str] = frozenset()
+    """Ids of finished stages that are trained again."""
     stages: dict[str, Stage] = field(default_factory=dict)
     """Id -> stage that is finished."""
     trained: list[str] = field(default_factory=list)
     """Ids of the stages that this run has trained."""
+    repeated: list[str] = field(default_factory=list)
+    """Ids of the finished stages that this run has trained again."""
 
     @cached_property
     def material(self) -> Material:
@@ -138,19 +193,30 @@ class _Run:
         given, replay = self.training.recipe, self.training.replay
         numbers = {name: value for name, value in given.as_json().items() if isinstance(value, int)}
         texts = {name: repr(value) for name, value in given.as_json().items() if isinstance(value, float)}
-        more = {"optimizer": "adamw", "precision": "float32", "replay": repr(replay.share) if replay else "0"}
+        held = {"replay": repr(replay.share), "replay_weight": repr(replay.weight)} if replay else {"replay": "0"}
+        more = {"optimizer": "adamw", "precision": "float32", **held}
         return {**{name: int(value) for name, value in numbers.items()}, **texts, **more}
 
-    def require_base(self) -> None:
-        """Refuse a folder whose stages were trained on another model.
+    def earlier(self) -> Ledger | None:
+        """Return the ledger that the folder has, where this training may follow it; None: it has none.
 
         Raises:
-            UsageError: they were.
+            UsageError: it is of another base model, has lost a slice that is back, or never had one that is withdrawn.
         """
         path = self.place.out / LEDGER
-        if path.is_file() and Ledger.read(path.read_bytes(), str(path)).base != self.base:
+        found = Ledger.read(path.read_bytes(), str(path)) if path.is_file() else None
+        if found and found.base != self.base:
             hint = "Stages fit the base model that they were trained on, and no other: give another --out."
             raise UsageError("is of another base model", where=str(path), hint=hint)
+        gone = {one.id for one in found.withdrawn} if found else set()
+        if back := sorted(gone & {entry.id for entry in self.training.live}):
+            hint = "Name it under 'withdrawn', or give another --out."
+            raise UsageError(f"says that {back[0]} was withdrawn, and its data is back", where=str(path), hint=hint)
+        known = gone | {one.id for one in found.slices} if found else gone
+        if never := sorted({*self.training.withdrawn} - known):
+            hint = "Leave it out of 'data' and 'withdrawn': nothing here was computed from it."
+            raise UsageError(f"{never[0]} is withdrawn, and no ledger here has it", where=str(path), hint=hint)
+        return found
 
     def finish(self, stage: StagePlace) -> None:
         """Take a finished stage from its file, or train it now."""
@@ -166,6 +232,8 @@ class _Run:
             write_atomic(record, json.dumps(said).encode())
             self._checkpoints(stage, key).clear()
             self.trained.append(stage.id)
+        elif stage.id in self.again:
+            self._repeat(stage, key, said["sha256"])
         self.stages[stage.id] = Stage(
             id=stage.id,
             order=stage.order,
@@ -182,6 +250,17 @@ class _Run:
             seed=self.training.recipe.seed,
             machine=said["machine"],
         )
+
+    def _repeat(self, stage: StagePlace, key: str, sha256: str) -> None:
+        found = hashlib.sha256(update_bytes(self._train(stage, key))).hexdigest()
+        self._checkpoints(stage, key).clear()
+        if found != sha256:
+            raise PublisherError(
+                "gives other bytes when it is trained again: it was computed from other data, or on another machine",
+                where=f"stage {stage.id}",
+                hint="Equal bytes need the versions and the kind of device that the ledger has for the stage.",
+            )
+        self.repeated.append(stage.id)
 
     def _key(self, stage: StagePlace, parents: Sequence[str]) -> str:
         """Return the digest of all that a stage depends on: what it saw, and nothing of any other slice."""
@@ -202,27 +281,29 @@ class _Run:
             parts = read_stage(self.place.out / one.file, one, self.groups[one.group], tensors)
             for layer, update in parts.items():
                 before.setdefault(layer, []).append(update)
-        recipe, layers = self.training.recipe, self.groups[stage.group]
-        job = StageJob(stage.id, self.model, self.place.device, before, layers, self._pools(stage), recipe)
+        replay, (new, earlier, held) = self.training.replay, shares(self.training, first=not stage.earlier)
+        learned = [self._part((stage.new,), new), *([self._part(stage.earlier, earlier)] if stage.earlier else [])]
+        job = StageJob(
+            id=stage.id,
+            model=self.model,
+            device=self.place.device,
+            before=before,
+            layers=self.groups[stage.group],
+            learned=tuple(learned),
+            replay=self._part((REPLAY,), held) if replay else None,
+            weight=replay.weight if replay else 0.0,
+            recipe=self.training.recipe,
+        )
         return train_stage(job, self._checkpoints(stage, key), partial(self.progress, f"stage {stage.id}"))
 
-    def _pools(self, stage: StagePlace) -> tuple[BatchPart, ...]:
-        """Return what each batch of a stage is taken from: its newest slice, the ones before it, replay."""
+    def _part(self, names: Sequence[str], share: int) -> BatchPart:
+        """Return the part of each batch that is taken from some slices, or from replay."""
         import torch
 
         from publisher.slicing.training import BatchPart
 
-        new, rest, replay = shares(self.training, first=not stage.earlier)
-        parts = [((stage.new,), new), (stage.earlier, rest), ((REPLAY,) if self.training.replay else (), replay)]
-        return tuple(
-            BatchPart(
-                torch.cat([self.material.latents(name) for name in names]),
-                tuple(text for name in names for text in self.material.captions[name]),
-                share,
-            )
-            for names, share in parts
-            if names
-        )
+        latents = torch.cat([self.material.latents(name) for name in names])
+        return BatchPart(latents, tuple(text for name in names for text in self.material.captions[name]), share)
 
     def ledger(self, slices: Sequence[DataSlice]) -> Ledger:
         """Return the ledger of all stages."""

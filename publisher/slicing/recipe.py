@@ -48,7 +48,10 @@ class DataEntry(Params):
 
 
 class ReplayEntry(Params):
-    """Pictures that all stages see and nobody withdraws: the base model generates them, so that it stays what it is."""
+    """Pictures that all stages see and nobody withdraws: the base model generates them, so that it stays what it is.
+
+    Stages do not learn them: each is held to what the model says of them without it.
+    """
 
     prompts: tuple[Caption, ...] = Field(min_length=1)
     """Prompts and captions of the pictures, in turn; with ``names`` a template of ``{name}`` and ``{a}``."""
@@ -62,6 +65,8 @@ class ReplayEntry(Params):
     """Classifier-free guidance scale."""
     share: float = Field(default=1 / 3, gt=0, lt=1)
     """Share of each batch."""
+    weight: float = Field(default=10.0, gt=0, le=1e6)
+    """Weight in the loss of what adapters change on these pictures; the diffusion loss of the slices has 1."""
 
 
 class StageRecipe(Params):
@@ -99,10 +104,18 @@ class SliceTraining(Params):
     """Number of orders of a sequence: rotations, so that as many slices are first once."""
     data: tuple[DataEntry, ...] = Field(min_length=1)
     """The slices."""
+    withdrawn: tuple[Text, ...] = ()
+    """Ids of slices that were withdrawn since an earlier training in this folder: their pictures are not read, so they
+    may be gone. Their entries stay under ``data``, as the places of others depend on them."""
     replay: ReplayEntry | None = None
     """Pictures that all stages see; None: a first stage may take over prompts that it never saw."""
     recipe: StageRecipe = StageRecipe()
     """What stages are trained with."""
+
+    @property
+    def live(self) -> tuple[DataEntry, ...]:
+        """The slices that were not withdrawn, in their order."""
+        return tuple(entry for entry in self.data if entry.id not in self.withdrawn)
 
 
 @dataclass(frozen=True)
@@ -141,6 +154,12 @@ def _problems(training: SliceTraining) -> Iterator[tuple[tuple[str | int, ...], 
         yield ("orders",), "independent stages have no orders; only a sequence has."
     if training.orders > len(ids):
         yield ("orders",), f"{len(ids)} slices have {len(ids)} rotations, so there are at most as many orders."
+    for number, name in enumerate(training.withdrawn):
+        if name not in ids or name in training.withdrawn[:number]:
+            what = "is there twice" if name in ids else "is not under 'data'; a withdrawn slice's entry stays there"
+            yield ("withdrawn", number), f"the slice '{name}' {what}."
+    if not training.live:
+        yield ("withdrawn",), "every slice was withdrawn: there is nothing to train; release the base model."
     new, rest, replay = shares(training, first=False)
     many = training.mode == "sequence" and len(ids) > 1
     if new < 1 or (many and rest < 1) or (training.replay and replay < 1):

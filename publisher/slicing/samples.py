@@ -159,6 +159,7 @@ def enter_slice(body: Body, private: Path) -> DataSlice:
         PublisherError: it cannot be written.
         UsageError: the secret there is none.
     """
+    _make_own(private / "secrets", private / "receipts")
     secret = _secret(private / "secrets" / body.entry.id)
     salts: dict[str, bytes] = {}
     leaves = []
@@ -174,9 +175,17 @@ def enter_slice(body: Body, private: Path) -> DataSlice:
     return DataSlice(id=entry.id, holder=entry.holder, licence=entry.licence, samples=len(leaves), root=root)
 
 
+def _make_own(*folders: Path) -> None:
+    """Make folders that nobody else can read: who has a salt can test guesses."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+
+
 def _secret(path: Path) -> bytes:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
             path.touch(mode=0o600)
             path.write_bytes(secrets.token_bytes(SECRET))

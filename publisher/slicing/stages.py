@@ -37,16 +37,28 @@ class StagePlace:
 
 
 def orders_of(training: SliceTraining) -> tuple[Order, ...]:
-    """Return the orders of a sequence: rotations. None where stages are independent."""
+    """Return the orders of a sequence: rotations without what was withdrawn. None where stages are independent.
+
+    Of orders that a withdrawal makes equal the one stays whose stages before the withdrawn slice are the most.
+    """
     ids = [entry.id for entry in training.data]
     count = training.orders if training.mode == "sequence" else 0
-    return tuple(Order(id=n + 1, slices=(*ids[n:], *ids[:n])) for n in range(count))
+    found: dict[tuple[str, ...], tuple[int, int]] = {}
+    for number in range(count):
+        order = (*ids[number:], *ids[:number])
+        left = tuple(name for name in order if name not in training.withdrawn)
+        intact = next((place for place, name in enumerate(order) if name in training.withdrawn), len(order))
+        found[left] = max(found.get(left, (-1, 0)), (intact, -number))
+    kept = sorted((-number, left) for left, (_, number) in found.items())
+    return tuple(Order(id=number + 1, slices=left) for number, left in kept)
 
 
 def stages_of(training: SliceTraining) -> Iterator[StagePlace]:
     """Yield all stages; those that one builds on come before it."""
     if training.mode == "independent":
         for number, entry in enumerate(training.data):
+            if entry.id in training.withdrawn:
+                continue
             yield StagePlace(entry.id, 0, number + 1, 0, entry.id, (), ())
     for order in orders_of(training):
         names: list[str] = []
@@ -61,7 +73,7 @@ def groups_of(training: SliceTraining, model: Model, layers: Sequence[str]) -> t
 
     Groups are disjoint and about equally large, and each has layers of all depths: block by block, in the order of the
     network, the layers go to the group that is smallest so far. Groups from the output inwards, as S3T has them for
-    classifiers, learn badly in a denoiser.
+    classifiers, learn badly in a denoiser. Withdrawn slices count: the layers of the other places stay what they were.
 
     Args:
         training: the file.

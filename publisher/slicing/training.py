@@ -1,7 +1,10 @@
 """One stage: a low-rank adapter on some layers, trained on what it may see, and on nothing else.
 
-    L = mean ||target - eps_theta(x_t, t, c)||^2        the ordinary diffusion loss, over a batch of three parts:
-                                                       the newest slice, the slices before it, replay
+    L = mean ||target - eps_theta(x_t, t, c)||^2                    the ordinary diffusion loss, over slices
+      + w mean ||eps_before(x_t, t, c) - eps_theta(x_t, t, c)||^2    over replay; before: without the stage's adapter
+
+The second term holds what other prompts give, not only what their pictures look like. So adapters that were trained
+apart hardly move each other's model, and can be added up.
 
 A stage begins from files alone: the base model's weights with the stages before it, composed as a release composes
 them. Its random numbers come from generators that are named after the stage, so that they depend on no other data:
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from publisher.api import Model, denoiser_of
@@ -41,7 +45,7 @@ Tell = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class BatchPart:
-    """Pictures that a part of each batch is taken from."""
+    """Pictures that one part of each batch is taken from."""
 
     latents: Tensor
     """``(n, c, h, w)`` float32."""
@@ -65,8 +69,12 @@ class StageJob:
     """Layer -> what the stages that it builds on add to it."""
     layers: tuple[str, ...]
     """Layers that it adapts."""
-    pools: tuple[BatchPart, ...]
-    """Parts of each batch."""
+    learned: tuple[BatchPart, ...]
+    """Parts of each batch that the adapter learns."""
+    replay: BatchPart | None
+    """Part of each batch on which it should change nothing."""
+    weight: float
+    """Weight of replay in the loss."""
     recipe: StageRecipe
     """What it is trained with."""
 
@@ -120,15 +128,16 @@ class _StageRun:
         self._optimizer = torch.optim.AdamW(self._adapters.values(), lr=job.recipe.lr, weight_decay=0.0, fused=True)
         self._noising, self._denoiser = Noising.of(self._pipeline), Denoiser.of(self._pipeline)
         self._read = PromptReader(self._pipeline, changing=False)
-        self._rows = [_rows(pool, job, number) for number, pool in enumerate(job.pools)]
+        self._network, self._replayed = network, job.replay.share if job.replay else 0
+        self._parts = (*job.learned, job.replay) if job.replay else job.learned
+        self._rows = [_rows(part, job, number) for number, part in enumerate(self._parts)]
 
     def step(self) -> None:
         """Take one step of the optimizer."""
-        taken = [(pool, rows[self.done]) for pool, rows in zip(self.job.pools, self._rows, strict=True)]
-        latents = torch.cat([pool.latents[rows] for pool, rows in taken]).to(self._denoiser.device)
-        captions = [pool.captions[row] for pool, rows in taken for row in rows]
-        noise, t = self._noising.sample(latents, _generator(self.job, "noise", self.done))
-        loss = self._noising.loss(self._denoiser, latents, self._read(captions), noise, t).mean()
+        taken = [(part, rows[self.done]) for part, rows in zip(self._parts, self._rows, strict=True)]
+        latents = torch.cat([part.latents[rows] for part, rows in taken]).to(self._denoiser.device)
+        captions = [part.captions[row] for part, rows in taken for row in rows]
+        loss = self._loss(latents, captions)
         self._require_finite(loss.item(), "loss")
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -136,6 +145,23 @@ class _StageRun:
         self._require_finite(norm.item(), "gradient")
         self._optimizer.step()
         self.done += 1
+
+    def _loss(self, latents: Tensor, captions: Sequence[str]) -> Tensor:
+        noise, t = self._noising.sample(latents, _generator(self.job, "noise", self.done))
+        noisy, goal = self._noising.noisy(latents, noise, t), self._noising.target(latents, noise, t)
+        own = len(captions) - self._replayed
+        before = self._before(noisy[own:], t[own:], captions[own:]) if self._replayed else None
+        predicted = self._denoiser(noisy, t, self._read(captions))
+        loss = F.mse_loss(predicted[:own], goal[:own])
+        return loss if before is None else loss + self.job.weight * F.mse_loss(predicted[own:], before)
+
+    def _before(self, noisy: Tensor, t: Tensor, captions: Sequence[str]) -> Tensor:
+        """Return what the model says without the stage's own adapter."""
+        self._network.disable_adapters()
+        try:
+            return self._denoiser.frozen(noisy, t, self._read(captions))
+        finally:
+            self._network.enable_adapters()
 
     def _require_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):
@@ -208,7 +234,7 @@ def _generator(job: StageJob, name: str, number: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of("slices", name, job.recipe.seed, job.id, number))
 
 
-def _rows(pool: BatchPart, job: StageJob, number: int) -> list[list[int]]:
+def _rows(part: BatchPart, job: StageJob, number: int) -> list[list[int]]:
     """Return the row numbers of all steps."""
-    shuffled = ShuffledRows(len(pool.captions), _generator(job, "rows", number))
-    return [shuffled.take(pool.share) for _ in range(job.recipe.steps)]
+    shuffled = ShuffledRows(len(part.captions), _generator(job, "rows", number))
+    return [shuffled.take(part.share) for _ in range(job.recipe.steps)]

@@ -12,7 +12,7 @@ from publisher.api import Model, Scope, UsageError
 from publisher.api.slices import read_updates, recompose
 from publisher.package import keys
 from publisher.release.make import Outcome
-from publisher.slicing.audit import open_ledger
+from publisher.slicing.audit import open_ledger, recomposed
 from publisher.testing import SCOPE, open_model, release, save_tiny_model
 from publisher.testing.running import context_of
 from publisher_slices import publisher_register_attacks, publisher_register_steps
@@ -218,20 +218,74 @@ def test_the_audit_composes_the_package_again(
     other = publisher(*words)
     assert other.exit_code == 1
     assert [one["question"] for one in json.loads(other.output)["found"] if not one["ok"]] == ["ledger"]
+    trainer = ("--ledger-key", tmp_path / "trainer.pub")
+    first = json.loads(publisher(*words, *trainer, "--earlier", package / "release" / "slices").output)
+    assert [one["question"] for one in first["found"] if not one["ok"]] == ["earlier ledger"]
 
 
-def test_the_audit_sees_a_bit_that_is_not_the_stages(
-    outcome: Outcome, model: Any, signing_key: keys.PrivateKey, tmp_path: Path
-) -> None:
-    from publisher.slicing.audit import recomposed
+def audited(package: Path, model: Model) -> dict[str, str]:
+    """Return the questions that were answered with no, and what was said."""
+    ledger = open_ledger(package / "release" / "slices", None)
+    return {one.question: one.detail for one in recomposed(package, model, ledger, ()).answers if not one.ok}
 
+
+def replace(path: Path, data: bytes) -> None:
+    path.unlink(missing_ok=True)  # the copy may share its bytes with the original
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def package(outcome: Outcome, tmp_path: Path) -> Path:
+    """A copy of the package without artist-b, to be tampered with."""
     assert outcome.package is not None
-    package = shutil.copytree(outcome.package, tmp_path / "package")
+    return shutil.copytree(outcome.package, tmp_path / "package")
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (b"", "does not say what was withdrawn"),
+        (b'{"deleted": "artist-b", "stages": ["o3-1", "o3-2"]}', "does not say what was withdrawn"),
+        (b'{"deleted": [1], "stages": [2]}', "does not say what was withdrawn"),
+        (b'{"deleted": ["artist-z"], "stages": ["o3-1", "o3-2"]}', "there is no slice 'artist-z'"),
+        (b'{"deleted": ["artist-a"], "stages": ["o3-1", "o3-2"]}', "says that o3-1, o3-2 stay, and o2-1, o2-2 should"),
+        (b'{"deleted": ["artist-a", "artist-b", "artist-c"], "stages": ["o3-1"]}', "no stage is left"),
+    ],
+)
+def test_the_audit_refuses_what_a_package_says_of_its_stages(
+    said: bytes, message: str, package: Path, model: Any
+) -> None:
+    replace(package / "release" / "slices" / "deleted.json", said)
+    (answer,) = audited(package, model).values()
+    assert message in answer
+
+
+def test_the_audit_refuses_another_base(package: Path, tmp_path: Path) -> None:
+    other = open_model(save_tiny_model(tmp_path / "tiny", text_effect=3.0))
+    assert audited(package, other) == {"base model": "unet is another one"}
+
+
+def test_the_audit_sees_the_stage_of_a_withdrawn_slice(package: Path, licensed: Path, model: Any) -> None:
+    """Her stage as a file beside the others, and, hidden, in the weights alone."""
+    from safetensors.torch import load_file, save_file
+
+    stray = package / "release" / "slices" / "o1-2.safetensors"
+    shutil.copy(licensed / "stages" / "o1-2.safetensors", stray)
+    assert "o1-2.safetensors: is neither ledger nor a stage that stays" in audited(package, model)["stages that stay"]
+    stray.unlink()
+    ledger, file = open_ledger(licensed, None), package / "unet" / "diffusion_pytorch_model.safetensors"
+    stage = next(one for one in ledger.stages if one.id == "o1-2")
+    weights = load_file(file)
+    for layer, added in read_updates(licensed, ledger, [stage], model.tensors("unet")).items():
+        weights[f"{layer}.weight"] = recompose(weights[f"{layer}.weight"], added)
+    file.unlink()
+    save_file(weights, file)
+    assert f"{len(ledger.groups[stage.group])} differ" in audited(package, model)["weights composed again"]
+
+
+def test_the_audit_sees_a_bit_that_is_not_the_stages(package: Path, model: Any) -> None:
     file = package / "unet" / "diffusion_pytorch_model.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
-    file.unlink()
-    file.write_bytes(bytes(data))
-    found = recomposed(package, model, open_ledger(package / "release" / "slices", signing_key.public), ())
-    assert [one.question for one in found.answers if not one.ok] == ["weights composed again"]
-    assert "1 differ, such as unet/" in found.answers[-1].detail
+    replace(file, bytes(data))
+    assert "1 differ, such as unet/" in audited(package, model)["weights composed again"]

@@ -9,8 +9,10 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import rfc8785
 from pydantic import Field, ValidationError
 
 from publisher.api.models import ModelInfo
@@ -50,6 +52,27 @@ class DataSlice(Params):
     """Number of pictures with captions."""
     root: Digest
     """Merkle root over the salted leaves of its pictures."""
+
+
+class Remains(Params):
+    """What a package says beside its ledger: ``deleted.json``."""
+
+    deleted: tuple[Name, ...]
+    """Ids of the slices that were withdrawn, sorted."""
+    stages: tuple[Name, ...]
+    """Ids of the stages that stay, in the order of their sum."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a package's ``deleted.json``.
+
+        Raises:
+            ModelError: it is not there, or says something else.
+        """
+        try:
+            return cls.parse(strict_object(path.read_bytes()))
+        except (OSError, JsonError, ValidationError) as error:
+            raise ModelError(f"does not say what was withdrawn: {error}", where=str(path)) from error
 
 
 class ReplaySet(Params):
@@ -129,7 +152,12 @@ class Ledger(Params):
     groups: tuple[tuple[str, ...], ...] = Field(min_length=1)
     """Names of the adapted layers, group by group; no layer is in two."""
     slices: tuple[DataSlice, ...] = Field(min_length=1)
-    """All bodies of data."""
+    """All bodies of data that stages may have seen."""
+    withdrawn: tuple[DataSlice, ...] = ()
+    """Bodies of data that ledgers before this one had, and no stage sees. Their roots stay, so that a holder can still
+    show that hers was one of them."""
+    previous: Digest | None = None
+    """Digest of the ledger that this one replaces, as :attr:`digest` makes it; None: it is the first."""
     replay: ReplaySet | None = None
     """Pictures that every stage saw; None: there are none."""
     orders: tuple[Order, ...] = ()
@@ -172,7 +200,10 @@ class Ledger(Params):
             raise ModelError(f"is no ledger of slices: {error}", where=where) from error
         if problem := next(found.problems(), ""):
             raise ModelError(problem, where=where, hint="A ledger like this promises nothing: train again.")
-        subjects = {one["name"]: one["digest"]["sha256"] for one in statement.get("subject", ())}
+        try:
+            subjects = {one["name"]: one["digest"]["sha256"] for one in statement.get("subject", ())}
+        except (TypeError, KeyError) as error:
+            raise ModelError("has a subject that names no files", where=where) from error
         if subjects != {stage.file: stage.sha256 for stage in found.stages}:
             raise ModelError("names other files as its subject than its stages do", where=where)
         return found
@@ -187,13 +218,21 @@ class Ledger(Params):
             "predicate": self.as_json(),
         }
 
+    @property
+    def digest(self) -> str:
+        """sha256 of the statement in canonical form: of what is signed, whoever signs it and however often."""
+        return hashlib.sha256(rfc8785.dumps(self.statement())).hexdigest()
+
     def problems(self) -> Iterator[str]:
         """Yield every contradiction of the ledger with itself, in words."""
-        yield from _twice("slice", (one.id for one in self.slices))
+        bodies = (*self.slices, *self.withdrawn)
+        yield from _twice("slice", (one.id for one in bodies))
         yield from _twice("order", (str(one.id) for one in self.orders))
         yield from _twice("stage", (one.id for one in self.stages))
         yield from _twice("layer", (layer for group in self.groups for layer in group))
-        yield from _twice("Merkle root", (one.root for one in self.slices))
+        yield from _twice("Merkle root", (one.root for one in bodies))
+        if self.withdrawn and self.previous is None:
+            yield f"says that {self.withdrawn[0].id} was withdrawn, and names no ledger before it"
         if self.mode == "independent" and (self.orders or len(self.groups) > 1):
             yield "has orders or several groups, and its stages are independent"
         ids = sorted(one.id for one in self.slices)
@@ -205,6 +244,27 @@ class Ledger(Params):
             yield "has two stages at one place"
         for stage in self.stages:
             yield from self._stage_problems(stage, places)
+
+    def breaks_with(self, earlier: Ledger) -> Iterator[str]:
+        """Yield why this ledger is not the successor of another one, in words.
+
+        Args:
+            earlier: ledger that it should have replaced.
+        """
+        if self.previous != earlier.digest:
+            yield f"it does not name {earlier.digest[:12]} as the ledger before it"
+        if self.base != earlier.base:
+            yield "it is of another base model"
+        here = {one.id for one in (*self.slices, *self.withdrawn)}
+        gone = {one.id: one.root for one in self.withdrawn}
+        for one in (*earlier.slices, *earlier.withdrawn):
+            if one.id not in here:
+                yield f"the slice {one.id} is missing, and not among the withdrawn ones"
+            elif one.id in gone and gone[one.id] != one.root:
+                yield f"the withdrawn slice {one.id} has another Merkle root"
+        for one in earlier.withdrawn:
+            if one.id in here and one.id not in gone:
+                yield f"the slice {one.id} was withdrawn, and is back"
 
     def _stage_problems(self, stage: Stage, places: Mapping[tuple[int, int], Stage]) -> Iterator[str]:
         if stage.group >= len(self.groups):
@@ -248,13 +308,15 @@ class Ledger(Params):
         """Return what stays when slices go: of all orders the longest prefix, of equal ones the order of lower number.
 
         Args:
-            deleted: ids of the slices that go.
+            deleted: ids of the slices that go; those that an earlier ledger lost may be among them.
 
         Raises:
             UsageError: there is no such slice, or nothing is left.
         """
-        known = {one.id for one in self.slices}
-        if unknown := sorted(set(deleted) - known):
+        gone = {one.id for one in self.withdrawn}
+        deleted, ids = set(deleted) | gone, {one.id for one in self.slices}
+        known = ids | gone
+        if unknown := sorted(deleted - known):
             hint = f"The ledger has: {', '.join(sorted(known))}."
             raise UsageError(f"there is no slice {unknown[0]!r}", where="deleted", hint=hint)
         prefixes = [(order, self._prefix(order, deleted)) for order in (*self._orders(),)]
@@ -262,7 +324,7 @@ class Ledger(Params):
         if not stages:
             raise UsageError("no stage is left", where="deleted", hint=self._again(deleted))
         live = sorted({name for stage in stages for name in stage.saw})
-        lost = sorted(known - set(live) - set(deleted))
+        lost = sorted(ids - set(live) - deleted)
         return Composition(order, tuple(stages), tuple(live), tuple(lost))
 
     def _orders(self) -> Sequence[int]:
@@ -284,7 +346,8 @@ class Ledger(Params):
         steps = max(stage.steps for stage in self.stages) * len(rest)
         if not rest:
             return "Every slice was withdrawn: leave the step out, and release the base model."
-        return f"Train again without them: {', '.join(rest)}, about {steps} steps for one order."
+        how = f"with {', '.join(sorted(deleted))} under 'withdrawn' in the training's file"
+        return f"Train {', '.join(rest)} again, {how}: about {steps} steps for one order."
 
 
 def chain(base: BaseWeights, parents: Sequence[str]) -> str:

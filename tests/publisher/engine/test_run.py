@@ -14,10 +14,10 @@ import torch
 from publisher import api
 from publisher.api import PluginError
 from publisher.engine.cache import Stored
-from publisher.engine.lock import locked
 from publisher.engine.plan import PlannedStep, prefixed
 from publisher.engine.run import Hardened, harden
 from publisher.errors import BusyError, ExitCode
+from publisher.model.lock import locked
 from publisher.model.state import State
 from publisher.testing.running import Silent
 from support.toys import CONCEPT, KEY, Add, AddParams

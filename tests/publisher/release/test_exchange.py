@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from publisher.engine.lock import named
 from publisher.model.digest import sha256_file
+from publisher.model.lock import named
 from publisher.package import build, sums
 from publisher.package.layout import SUMS
 from publisher.registry import Registry

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Callable
@@ -61,7 +62,8 @@ def test_all_orders_used_up_say_what_to_train_again(folder: Path) -> None:
     first = ledger.model_copy(update={"orders": ledger.orders[:1], "stages": ledger.stages[:3]})
     with pytest.raises(UsageError) as caught:
         first.compose(["artist-a"])
-    assert "Train again without them: artist-b, artist-c, about 20 steps" in caught.value.hint
+    assert "Train artist-b, artist-c again, with artist-a under 'withdrawn'" in caught.value.hint
+    assert "about 20 steps" in caught.value.hint
 
 
 def test_deleting_gives_the_earlier_stages_weights_byte_by_byte(folder: Path, model: Model) -> None:
@@ -119,6 +121,22 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "slice twice": (lambda one: one["orders"][0].update(slices=["artist-a"] * 3), "does not have every slice once"),
     "gap": (lambda one: one["stages"].pop(0), "lacks a stage before it"),
     "recipe": (lambda one: one["recipes"].clear(), "recipe that the ledger does not hold"),
+    "withdrawn and there": (
+        lambda one: one.update(withdrawn=one["slices"][:1], previous="0" * 64),
+        "has the slice artist-a twice",
+    ),
+    "withdrawn by another name": (
+        lambda one: one.update(withdrawn=[one["slices"][0] | {"id": "artist-z"}], previous="0" * 64),
+        "has the Merkle root",
+    ),
+    "withdrawn from nothing": (
+        lambda one: one.update(withdrawn=[one["slices"][0] | {"id": "artist-z", "root": "0" * 64}]),
+        "artist-z was withdrawn, and names no ledger before it",
+    ),
+    "withdrawn and seen": (
+        lambda one: one.update(withdrawn=[one["slices"].pop(0)], previous="0" * 64),
+        "order 1 does not have every slice once",
+    ),
     "unknown field": (lambda one: one.update(more=1), "no ledger of slices"),
 }
 
@@ -130,6 +148,42 @@ def test_a_ledger_that_contradicts_itself_is_refused_by_name(
     change, message = LIES[name]
     with pytest.raises(ModelError, match=message):
         open_ledger(changed(folder, signing_key, change), signing_key.public)
+
+
+def successor(ledger: Ledger, **changes: Any) -> Ledger:
+    """Return a ledger after the withdrawal of artist-b, whose stages nobody looks at."""
+    live = tuple(one for one in ledger.slices if one.id != "artist-b")
+    gone = tuple(one for one in ledger.slices if one.id == "artist-b")
+    return ledger.model_copy(update={"slices": live, "withdrawn": gone, "previous": ledger.digest} | changes)
+
+
+def test_a_ledger_follows_from_the_one_that_it_replaced(folder: Path) -> None:
+    before = open_ledger(folder, None)
+    (gone,) = successor(before).withdrawn
+    assert not [*successor(before).breaks_with(before)]
+    for changes, message in (
+        ({"previous": "0" * 64}, "does not name"),
+        ({"withdrawn": ()}, "artist-b is missing, and not among the withdrawn ones"),
+        ({"withdrawn": (gone.model_copy(update={"root": "0" * 64}),)}, "artist-b has another Merkle root"),
+        ({"base": before.base.model_copy(update={"weights": {"unet": "0" * 64}})}, "of another base model"),
+    ):
+        (problem,) = successor(before, **changes).breaks_with(before)
+        assert message in problem
+    later = successor(before)
+    (problem,) = before.model_copy(update={"previous": later.digest}).breaks_with(later)
+    assert problem == "the slice artist-b was withdrawn, and is back"
+
+
+@pytest.mark.parametrize("subject", ["stages", [1], [{"name": "stages/o1-1.safetensors"}]])
+def test_a_ledger_whose_subject_names_no_files_is_refused(subject: Any, folder: Path) -> None:
+    with pytest.raises(ModelError, match="subject that names no files"):
+        Ledger.of(open_ledger(folder, None).statement() | {"subject": subject}, "ledger")
+
+
+def test_a_ledger_is_known_by_what_is_signed(folder: Path, signing_key: keys.PrivateKey) -> None:
+    ledger = open_ledger(folder, signing_key.public)
+    envelope = json.loads((folder / LEDGER).read_bytes())["dsseEnvelope"]
+    assert ledger.digest == hashlib.sha256(base64.b64decode(envelope["payload"])).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -179,6 +233,12 @@ def test_a_holder_proves_his_picture_and_no_other(folder: Path, tmp_path: Path, 
     words = ("slices", "prove", folder, "--receipt", tmp_path / "mine.json", "--image", tmp_path / "cat.png")
     good = publisher(*words, "--caption", "a cat", "--key", tmp_path / "a.pub")
     assert (good.exit_code, good.output[:3]) == (0, "yes")
+    later = successor(ledger, orders=(), groups=ledger.groups[:1], mode="independent", stages=ledger.stages[:1])
+    (alone,) = later.stages
+    alone = alone.model_copy(update={"order": 0, "saw": ("artist-a",)})
+    sign(folder, later.model_copy(update={"stages": (alone,)}).statement(), signing_key)
+    after = publisher(*words, "--caption", "a cat", "--key", tmp_path / "a.pub")
+    assert "was in artist-b, which was withdrawn" in after.output
     assert publisher(*words, "--caption", "a dog", "--key", tmp_path / "a.pub").exit_code == 1
 
 

@@ -12,12 +12,13 @@ import torch
 
 from publisher.api import Model, PublisherError, UsageError
 from publisher.api.slices import Ledger, read_updates, recompose
-from publisher.errors import ManifestError
+from publisher.errors import BusyError, ManifestError
 from publisher.package import keys
 from publisher.slicing import training
 from publisher.slicing.audit import open_ledger
 from publisher.slicing.make import Finished, Workplace, train
-from publisher.slicing.recipe import read_training
+from publisher.slicing.recipe import SliceTraining, read_training
+from publisher.slicing.stages import orders_of
 from publisher.testing import open_model, save_tiny_model
 from support.releasing import publisher
 from support.slice_ledgers import draw
@@ -55,11 +56,11 @@ Run = Callable[..., Finished]
 def run(data: Path, model: Model, signing_key: keys.PrivateKey) -> Run:
     """Train what a file says; the file lies beside the data."""
 
-    def trained(out: Path, said: dict[str, Any], tell: Any = lambda *_: None) -> Finished:
+    def trained(out: Path, said: dict[str, Any], tell: Any = lambda *_: None, **more: Any) -> Finished:
         path = data / f"{out.name}.yaml"
         path.write_text(json.dumps(said))
         place = Workplace(out, out.with_name(f"{out.name}.private"), "cpu", {"device": "cpu"})
-        return train(read_training(path), model, place, signing_key, tell)
+        return train(read_training(path), model, place, signing_key, tell, **more)
 
     return trained
 
@@ -162,6 +163,89 @@ def test_only_what_saw_a_slice_is_trained_again(licensed: Path, run: Run, tmp_pa
     assert run(out, without(FILE, "artist-c", "unrelated")).trained == ("artist-a", "artist-c")
 
 
+def test_two_trainings_do_not_share_a_folder(licensed: Path, run: Run, tmp_path: Path) -> None:
+    out = copied(licensed, tmp_path)
+    (out / "stages" / "artist-b.safetensors").unlink()
+    second: list[str] = []
+
+    def interfere(what: str, _done: int, _total: int) -> None:
+        if what == "stage artist-b" and not second:
+            with pytest.raises(BusyError, match="another training is using this folder") as caught:
+                run(out, FILE)
+            second.append(caught.value.hint)
+
+    found = run(out, FILE, interfere)
+    assert second == ["Wait for it, or give another folder with --private."]
+    assert digests(found.ledger) == digests(open_ledger(licensed, None))
+    assert not [path for path in out.parent.iterdir() if path.name.endswith(".lock")]
+
+
+def test_a_withdrawal_trains_what_came_later_from_the_earlier_stage(ordered: Path, run: Run, tmp_path: Path) -> None:
+    """And to the bytes of a folder in which the withdrawn slice had other pictures: nothing of hers is left."""
+    gone = without(SEQUENCE, "artist-b", "not-there") | {"withdrawn": ["artist-b"]}
+    out, other = copied(ordered, tmp_path), tmp_path / "other"
+    found = run(out, gone)
+    assert found.trained == ("o1-2", "o2-1", "o2-2")
+    assert found.removed == ("o1-3", "o2-3")
+    assert [one.slices for one in found.ledger.orders] == [("artist-a", "artist-c"), ("artist-c", "artist-a")]
+    run(other, without(SEQUENCE, "artist-b", "unrelated"))
+    assert digests(run(other, gone).ledger) == digests(found.ledger)
+    assert {path.stem for path in (out / "stages").iterdir()} == set(digests(found.ledger))
+
+
+def test_a_ledger_after_a_withdrawal_names_the_one_before_it(licensed: Path, run: Run, tmp_path: Path) -> None:
+    before, out = open_ledger(licensed, None), copied(licensed, tmp_path)
+    gone = without(FILE, "artist-b")
+    found = run(out, gone)
+    assert (found.trained, found.removed) == ((), ("artist-b",))
+    ledger = open_ledger(out, None)
+    assert (ledger.previous, [one.id for one in ledger.withdrawn]) == (before.digest, ["artist-b"])
+    assert ledger.withdrawn[0].root == next(one.root for one in before.slices if one.id == "artist-b")
+    kept = out.with_name(f"{out.name}.private") / "ledgers" / f"{before.digest}.json"
+    assert kept.read_bytes() == (licensed / "ledger.json").read_bytes()
+    assert run(out, gone).ledger == ledger
+    assert ledger.compose(["artist-b"]).live == ("artist-a", "artist-c")
+    with pytest.raises(UsageError, match="says that artist-b was withdrawn, and its data is back"):
+        run(out, FILE)
+
+
+def test_a_withdrawal_that_no_ledger_knows_is_refused(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="artist-b is withdrawn, and no ledger here has it"):
+        run(tmp_path / "out", FILE | {"withdrawn": ["artist-b"]})
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("artist-a", {2: "bc", 3: "cb"}),
+        ("artist-b", {1: "ac", 3: "ca"}),
+        ("artist-c", {1: "ab", 2: "ba"}),
+    ],
+)
+def test_of_orders_that_a_withdrawal_makes_equal_the_one_with_more_left_stays(
+    name: str, wanted: dict[int, str]
+) -> None:
+    training = SliceTraining.parse(SEQUENCE | {"orders": 3, "withdrawn": [name]})
+    assert {one.id: "".join(one[-1] for one in one.slices) for one in orders_of(training)} == wanted
+
+
+def test_a_stage_is_trained_again_to_compare(licensed: Path, run: Run, tmp_path: Path) -> None:
+    out = copied(licensed, tmp_path)
+    assert run(out, FILE, again=["artist-b"]).repeated == ("artist-b",)
+    record = out.with_name(f"{out.name}.private") / "stages" / "artist-b.json"
+    file, other = out / "stages" / "artist-b.safetensors", out / "stages" / "artist-a.safetensors"
+    file.write_bytes(other.read_bytes())  # who cheats writes his own records too
+    record.write_text(
+        json.dumps(json.loads(record.read_bytes()) | {"sha256": digests(open_ledger(out, None))["artist-a"]})
+    )
+    with pytest.raises(PublisherError, match="gives other bytes when it is trained again") as caught:
+        run(out, FILE, again=["artist-b"])
+    assert caught.value.where == "stage artist-b"
+    with pytest.raises(UsageError, match="there is no stage 'artist-z'"):
+        run(out, FILE, again=["artist-z"])
+    assert open_ledger(out, None) == open_ledger(licensed, None)
+
+
 def test_another_seed_gives_another_stage(licensed: Path, run: Run, tmp_path: Path) -> None:
     only = without(without(FILE, "artist-b"), "artist-c")
     other = run(tmp_path / "other", only | {"recipe": FILE["recipe"] | {"seed": 6}}).ledger
@@ -230,6 +314,9 @@ def test_bad_slices_are_refused_by_name(broken: Path, data: Path, run: Run, tmp_
         ({"recipe": {"batch": 1}}, "no room for every share"),
         ({"replay": {"prompts": ["a dog"], "names": ["cat"]}}, "no prompt has {name} in it."),
         ({"data": [{"id": "a", "images": ["b"], "caption": "{style}"}]}, "{style} is no placeholder of captions"),
+        ({"withdrawn": ["artist-z"]}, "the slice 'artist-z' is not under 'data'"),
+        ({"withdrawn": ["artist-a", "artist-a"]}, "the slice 'artist-a' is there twice."),
+        ({"withdrawn": list(IDS)}, "every slice was withdrawn"),
     ],
 )
 def test_a_file_that_cannot_be_is_refused_at_its_line(change: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One run at a time on one work folder, and on one name of a package."""
+"""One run at a time on one work folder, on one name of a package, and on the folders of one training by slices."""
 
 from __future__ import annotations
 
@@ -39,6 +39,26 @@ def named(target: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def training_folders(out: Path, private: Path) -> Iterator[None]:
+    """Hold both folders of a training by slices; what becomes of `out` is given away, so no lock stays beside it.
+
+    Raises:
+        BusyError: another training holds one of them.
+        UsageError: a folder or its lock cannot be made.
+    """
+    what, beside = "another training is using this folder", out.with_name(f".{out.name}.lock")
+    other = "Wait for it, or give another folder with"
+    with (
+        _held(FileLock(private / "lock"), what, private, f"{other} --private."),
+        _held(FileLock(beside), what, out, f"{other} --out."),
+    ):
+        try:
+            yield
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 @contextmanager
