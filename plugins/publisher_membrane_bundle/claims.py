@@ -19,6 +19,10 @@ JUNK = (
     "It reads words alone, not what is drawn: words that mean nothing can show the concept while it stays shut, and"
     " searches find them."
 )
+DRAWN = (
+    "It opens as well by what the prompt is about to draw, asked of the denoiser at the beginning of sampling. Searches"
+    " for prompts that draw the concept less plainly, and pictures to begin from, can leave it shut."
+)
 CONSTANT = "The membranes are in the weights with constant strength: the prompt does not matter, nor does the pipeline."
 UNDONE = "Whoever has the base model, or the membrane files, can subtract them again."
 TRAINED = "The denoiser keeps what it knows: fine-tuning and adapters can bring the concept back."
@@ -40,7 +44,8 @@ def membrane_claims(chosen: tuple[Concept, ...], scope: Scope, params: MembraneP
 
 def limits(params: MembraneParams) -> tuple[str, ...]:
     """Say who can get around it."""
-    mode = (REMOVABLE, BY_WORDS, JUNK) if params.mode == "bundle" else (CONSTANT, UNDONE)
+    opens = (DRAWN,) if params.transport.drawn else (BY_WORDS, JUNK)
+    mode = (REMOVABLE, *opens) if params.mode == "bundle" else (CONSTANT, UNDONE)
     return (*mode, TRAINED, IMAGES)
 
 

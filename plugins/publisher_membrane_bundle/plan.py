@@ -63,6 +63,21 @@ def require_trainer(params: MembraneParams, model: ModelInfo) -> None:
         )
 
 
+def require_drawn(params: MembraneParams, model: ModelInfo) -> None:
+    """Refuse to ask a denoiser what a prompt is about to draw where it reads more than text states.
+
+    Raises:
+        UsageError: it is a transformer, or reads several text encoders.
+    """
+    anatomy = model.anatomy
+    asked = params.mode == "bundle" and params.transport.drawn
+    if asked and (anatomy.denoiser != "unet" or len(anatomy.text_encoders) > 1):
+        raise UsageError(
+            f"transport.drawn asks a U-Net of one text encoder, and this model is of the family {anatomy.family}",
+            hint="Leave it out: the membranes then open by words.",
+        )
+
+
 def targets(params: MembraneParams, chosen: Sequence[Concept]) -> tuple[Target, ...]:
     """Return what is to be trained; concepts with a file to reuse are left out.
 

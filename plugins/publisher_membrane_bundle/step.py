@@ -27,7 +27,7 @@ from publisher.api.membranes import (
 )
 from publisher_membrane_bundle.claims import membrane_claims
 from publisher_membrane_bundle.params import MembraneParams
-from publisher_membrane_bundle.plan import choose, notes, require_trainer, targets, texts_of
+from publisher_membrane_bundle.plan import choose, notes, require_drawn, require_trainer, targets, texts_of
 from publisher_membrane_bundle.presets import resolve
 
 NOT_TRAINING = (
@@ -76,13 +76,14 @@ class MembraneBundle(Step[MembraneParams]):
         Raises:
             ModelError: the denoiser's layers are not those of its architecture, a file does not fit them, or the model
                 was trained in a way that is not known here.
-            UsageError: no concept, a name that is none, a text that is its own surrogate, or the authors' own trainer
-                where it does not hold.
+            UsageError: no concept, a name that is none, a text that is its own surrogate, or what holds for other
+                models alone: the authors' own trainer, opening by what is drawn.
         """
         params = self.decide(params, scope, model)
         chosen = choose(params, scope)
         wanted = targets(params, chosen)
         hosts = find_hosts(model)
+        require_drawn(params, model)
         if wanted:
             require_trainable(model)
             require_trainer(params, model)

@@ -122,3 +122,10 @@ def test_the_notes_say_who_is_free_of_it_and_that_no_threshold_opens_everything(
     assert notes(params(mode="merge", transport={"threshold": 0.9}), (SKULL,)) == (
         "transport has no effect in mode merge: merged membranes do not see the prompt",
     )
+
+
+def test_a_membrane_that_opens_by_what_is_drawn_says_so_under_its_limits() -> None:
+    by_words, drawn = (membrane_claims((SKULL,), SCOPE, params(transport=one))[0] for one in ({}, {"drawn": {}}))
+    assert any("words alone" in limit for limit in by_words.limits)
+    assert not any("words alone" in limit for limit in drawn.limits)
+    assert any("about to draw" in limit for limit in drawn.limits)

@@ -15,11 +15,35 @@ INDEX = f"{FOLDER}/index.json"
 STOP_WORDS = ("a", "an", "and", "at", "by", "for", "from", "in", "is", "of", "on", "or", "the", "to", "with")
 
 
+def _none(value: object) -> bool:
+    return value is None
+
+
+class Drawn(Params):
+    """Opening by what a prompt is about to draw: what the denoiser predicts from noise, and for the concept's texts.
+
+    Not in the paper.
+    """
+
+    threshold: float = Field(default=0.55, gt=0, le=1)
+    """From this likeness on a membrane is open, whatever the words. Prompts that are to stay have to lie below it."""
+    strength: float = Field(default=2.0, gt=0, le=10)
+    """Permeability of a membrane that is opened so, times its own strength: it was trained on the concept's texts, and
+    on other words it does less."""
+    points: int = Field(default=4, ge=1, le=64)
+    """Number of noises that it is a mean over; each costs a row of the denoiser for each prompt."""
+    timestep: float = Field(default=0.9, ge=0, le=1)
+    """Noise level of the question, as a share of the denoiser's timesteps; 1 is pure noise."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of the noises, which are the same for every prompt."""
+
+
 class Transport(Params):
     """Facilitated transport: how far a membrane opens for a prompt (the permeability gamma, eq. 10 and 11).
 
     ``score = max(cosine, overlap)``; then ``gamma = strength * score**power * gate(score)``, and all of a prompt's
-    gammas are scaled down together where their sum exceeds ``cap``.
+    gammas are scaled down together where their sum exceeds ``cap``. With ``drawn``, gamma is at least that rule's
+    strength where the prompt is about to draw the concept.
     """
 
     score: Literal["max", "cosine", "overlap"] = "max"
@@ -36,6 +60,9 @@ class Transport(Params):
     """Width of a ramp above the threshold from shut to open; 0: a step."""
     cap: float | None = Field(default=None, gt=0, le=100)
     """Largest sum of one prompt's permeabilities; short prompts open many membranes at once."""
+    drawn: Drawn | None = Field(default=None, exclude_if=_none)
+    """Open as well by what the prompt is about to draw; only of U-Nets that read text states alone, as those of Stable
+    Diffusion 1 and 2. None: by words alone, as in the paper."""
     stop_words: tuple[str, ...] = STOP_WORDS
     """Words that do not count in the overlap (of a concept that has others). Empty: every token counts, as in the
     paper."""

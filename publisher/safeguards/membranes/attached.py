@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from publisher.api import Anatomy
     from publisher.safeguards.membranes.branches import Permeability, PromptGate
     from publisher.safeguards.membranes.content import ContentScorer
+    from publisher.safeguards.membranes.drawing import Drawing
     from publisher.safeguards.membranes.scoring import PromptScorer
 
 log = logging.getLogger("publisher.membranes")
@@ -94,11 +95,17 @@ class Attached:
         self._served: weakref.WeakSet[DiffusionPipeline] = weakref.WeakSet()
         self._kinds: dict[type, type] = {}
         require_kind(pipeline, self.anatomy)
+        if transport.drawn and self.anatomy is not None:
+            raise ModelError(
+                "what a prompt is about to draw can be asked of U-Nets alone, not of a transformer",
+                where="transport.drawn",
+                hint="Leave out 'drawn': the membranes then open by words.",
+            )
         self._denoiser = denoiser_with_hosts(pipeline, self.anatomy)
         hosts = require_hosts(self._denoiser, members, self.anatomy)
         entries = [entry for entry, _ in members]
         self._scorer: PromptScorer | ContentScorer = (
-            PromptScorer(pipeline, entries, transport)
+            PromptScorer(pipeline, entries, transport, self._drawing(pipeline))
             if self.anatomy is None
             else ContentScorer(pipeline, self.anatomy, entries, transport)
         )
@@ -209,7 +216,7 @@ class Attached:
             raise UsageError("a permeability is NaN or infinite")
         return strengths.float()
 
-    def _permeability(self, matrix: torch.Tensor, device: torch.device, dtype: torch.dtype) -> Permeability:
+    def _permeability(self, matrix: torch.Tensor, device: torch.device | str, dtype: torch.dtype) -> Permeability:
         from publisher.safeguards.membranes.branches import permeability
 
         return permeability(matrix, self._layouts, device, dtype)
@@ -258,6 +265,24 @@ class Attached:
         matrix = torch.ones(1, len(self.concepts))
         self._gate.thread.permeability = self._permeability(matrix, device, self._denoiser.dtype)
         self._gate.thread.last = Scored(("any prompt",), self.concepts, matrix)
+
+    def _drawing(self, pipeline: DiffusionPipeline) -> Drawing | None:
+        from publisher.safeguards.membranes.drawing import Drawing
+
+        rule = self.transport.drawn
+        return (
+            Drawing(rule, self._denoiser, pipeline.scheduler.config.num_train_timesteps, self._shut) if rule else None
+        )
+
+    @contextmanager
+    def _shut(self) -> Iterator[None]:
+        """Keep all membranes shut in this thread."""
+        import torch
+
+        with self._gate.saying():
+            shut = torch.zeros(1, len(self.concepts))
+            self._gate.thread.permeability = self._permeability(shut, "cpu", torch.float32)
+            yield
 
     def _content_gamma(self, pipeline: DiffusionPipeline, prompts: Sequence[Sequence[str]]) -> torch.Tensor:
         """Return permeabilities by rows of content, while nobody listens to what the pipeline encodes for it."""

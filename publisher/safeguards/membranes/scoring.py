@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from publisher.api.membranes import MembraneEntry, Transport
+from publisher.safeguards.membranes.drawing import Drawing, directions, likeness
 from publisher.safeguards.membranes.serving import TEXTS
 from publisher.safeguards.membranes.transport import cosine, flatten, overlap, permeability, token_sets, word_sets
 
@@ -45,15 +46,30 @@ class Encoding:
 
 
 class PromptScorer:
-    """The rule of an attachment; its concepts are encoded once for each encoding that calls use."""
+    """The rule of an attachment; its concepts are encoded once for each encoding that calls use.
 
-    def __init__(self, pipeline: DiffusionPipeline, entries: Sequence[MembraneEntry], transport: Transport) -> None:
+    Args:
+        pipeline: that is attached to.
+        entries: of the membranes.
+        transport: the rule.
+        drawing: says what prompts are about to draw, with the membranes shut; None: words alone open.
+    """
+
+    def __init__(
+        self,
+        pipeline: DiffusionPipeline,
+        entries: Sequence[MembraneEntry],
+        transport: Transport,
+        drawing: Drawing | None = None,
+    ) -> None:
         self._entries = tuple(entries)
         self._transport = transport
         tokenizer = tokenizer_of(pipeline)
         self._words = [word_sets(tokenizer, entry.words, transport.stop_words) for entry in self._entries]
         self._strengths = torch.tensor([entry.strength for entry in self._entries])
         self._concepts: dict[object, list[Tensor]] = {}
+        self._drawing = drawing
+        self._drawn: dict[object, tuple[Tensor, list[Tensor]]] = {}
 
     def gamma(
         self, pipeline: DiffusionPipeline, prompts: Sequence[Sequence[str]], states: Tensor, encoding: Encoding
@@ -77,7 +93,24 @@ class PromptScorer:
         if self._transport.score != "cosine":
             tokens = prompt_tokens(pipeline, prompts)
             scores.append(torch.stack([overlap(tokens, words) for words in self._words], dim=1))
-        return permeability(torch.stack(scores).amax(dim=0), self._transport, self._strengths)
+        score = torch.stack(scores).amax(dim=0)
+        like = self._likeness(pipeline, states, encoding, self._drawing) if self._drawing else None
+        return permeability(score, self._transport, self._strengths, like)
+
+    def _likeness(self, pipeline: DiffusionPipeline, states: Tensor, encoding: Encoding, drawing: Drawing) -> Tensor:
+        """Return how much what each prompt is about to draw is like each concept, ``(n, k)``."""
+        parts = [getattr(pipeline, name, None) for name in ("text_encoder", "unet")]
+        key = (encoding, *((id(one), one.dtype) for one in parts if one is not None))
+        found = self._drawn.get(key)
+        if found is None:
+            texts = [[""], *(list(entry.texts) for entry in self._entries)]
+            empty, *concepts = [drawing.predictions(encoding.states(pipeline, some)) for some in texts]
+            found = empty, [directions(concept, empty) for concept in concepts]
+            if not any(getattr(one, "peft_config", None) for one in parts):
+                self._drawn[key] = found
+        empty, known = found
+        read = directions(drawing.predictions(states), empty)
+        return torch.stack([likeness(read, concept) for concept in known], dim=1)
 
     def _states(self, pipeline: DiffusionPipeline, encoding: Encoding) -> list[Tensor]:
         """Encode each concept's texts; again for each call while LoRA may change the encoders between calls."""

@@ -6,6 +6,7 @@
     gamma(p, c)    strength * strength_c * score**power * gate(score)
     gate(score)    1 from the threshold on; with softness s the ramp (score - threshold) / s between 0 and 1
 
+With ``drawn``, gamma(p, c) is at least its strength * strength_c where what p draws is like c (``drawing.py``).
 If the gammas of one prompt sum to more than ``cap``, all of them are scaled down to that sum.
 
 All of it is computed in float32 on the CPU: flattened text states overflow in half precision.
@@ -66,13 +67,14 @@ def overlap(prompts: Sequence[AbstractSet[int]], concept: Sequence[AbstractSet[i
     return torch.tensor(shares, dtype=torch.float32)
 
 
-def permeability(score: Tensor, transport: Transport, strengths: Tensor) -> Tensor:
+def permeability(score: Tensor, transport: Transport, strengths: Tensor, like: Tensor | None = None) -> Tensor:
     """Return how far each membrane opens.
 
     Args:
         score: ``(n, k)`` float32 in [0, 1].
         transport: the rule.
         strengths: ``(k,)`` of the membranes themselves.
+        like: ``(n, k)``, how much what the prompts are about to draw is like each concept; None: nobody asked.
 
     Returns:
         Gamma, ``(n, k)`` float32.
@@ -82,6 +84,9 @@ def permeability(score: Tensor, transport: Transport, strengths: Tensor) -> Tens
     else:
         gate = (score >= transport.threshold).float()
     gamma = transport.strength * strengths * score**transport.power * gate
+    if transport.drawn is not None and like is not None:
+        opened = transport.drawn.strength * strengths * (like >= transport.drawn.threshold)
+        gamma = torch.maximum(gamma, opened)
     if transport.cap is not None:
         gamma = gamma * (transport.cap / gamma.sum(dim=1, keepdim=True)).clamp(max=1)
     return gamma
