@@ -7,7 +7,8 @@ Ours draw their rows from the frozen model before the training; their cost is in
 seconds and rows through the denoiser, before the training and a step (of `robust` with its attackers, over the steps
 between two searches); peak memory of the steps over that of the loaded models. One thread.
 
-The embedded model is the default. `--shapes sd15` builds a U-Net of 860 million random weights and needs about 20 GB.
+The embedded model is the default. `--shapes sd15` builds a U-Net of 860 million random weights, and takes one step with
+one row of each kind, activations computed again, and one step of a search: memory, not speed. Give it one method a run.
 """
 
 from __future__ import annotations
@@ -48,20 +49,31 @@ class Esd:
     Args:
         student: trained network.
         teacher: frozen network.
-        texts: states of concept and empty prompt, each ``(1, n, d)``.
+        texts: states of the concepts' prompts ``(p, n, d)``, one of which is taken in each step, and of the empty
+            prompt ``(1, n, d)``.
         names: names of the weights that are trained.
         eta: push beyond the empty prompt.
+        lr: learning rate of Adam.
+        seed: of all samples.
     """
 
     def __init__(
-        self, student: Any, teacher: Any, texts: tuple[Tensor, Tensor], names: Sequence[str], eta: float
+        self,
+        student: Any,
+        teacher: Any,
+        texts: tuple[Tensor, Tensor],
+        names: Sequence[str],
+        eta: float,
+        *,
+        lr: float = ESD_LR,
+        seed: int = 0,
     ) -> None:
         self.student, self.teacher, self.eta = student, teacher, eta
-        self.concept, self.empty = texts
+        self.concepts, self.empty = texts
         self.scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
         self.scheduler.set_timesteps(ESD_GRID)
-        self.adam = torch.optim.Adam([student.get_parameter(name).requires_grad_() for name in names], lr=ESD_LR)
-        self.generator = torch.Generator().manual_seed(0)
+        self.adam = torch.optim.Adam([student.get_parameter(name).requires_grad_() for name in names], lr=lr)
+        self.generator = torch.Generator().manual_seed(seed)
         self.rows = 0
 
     def step(self) -> None:
@@ -69,7 +81,8 @@ class Esd:
         size, channels = self.student.config.sample_size, self.student.config.in_channels
         x = torch.randn((1, channels, size, size), generator=self.generator)
         place = int(torch.randint(ESD_GRID, (1,), generator=self.generator))
-        both = torch.cat([self.concept, self.empty])
+        concept = self.concepts[torch.randint(len(self.concepts), (1,), generator=self.generator)]
+        both = torch.cat([concept, self.empty])
         with torch.no_grad():
             for t in self.scheduler.timesteps[:place]:
                 said, empty = self.ask(self.student, x.repeat(2, 1, 1, 1), t, both).chunk(2)
@@ -77,7 +90,7 @@ class Esd:
             t = self.scheduler.timesteps[place]
             said, empty = self.ask(self.teacher, x.repeat(2, 1, 1, 1), t, both).chunk(2)
             goal = empty - self.eta * (said - empty)
-        loss = (self.ask(self.student, x, t, self.concept) - goal).square().mean()
+        loss = (self.ask(self.student, x, t, concept) - goal).square().mean()
         self.adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.adam.step()
@@ -130,7 +143,9 @@ def erasure(network: Any, method: str, *, fewest: bool) -> tuple[Erasure, Counte
     params = SurgicalParams.parse(own) if method == "surgical" else RobustParams.parse(own)
     if fewest:
         network.enable_gradient_checkpointing()
-        params = params.model_copy(update={"adversarial_batch": 1} if method == "robust" else {})
+        if isinstance(params, RobustParams):
+            attack = params.attack.model_copy(update={"fresh": 1, "steps": 1, "batch": 1})
+            params = params.model_copy(update={"adversarial_batch": 1, "attack": attack})
     denoiser = Counted(network, anatomy)
     noising = Noising(process_of(ModelFolder(model_folder(), anatomy, configs)))
     samples = torch.Generator().manual_seed(1)
@@ -141,7 +156,7 @@ def erasure(network: Any, method: str, *, fewest: bool) -> tuple[Erasure, Counte
         began = time.process_time()
         denoiser.frozen(rows.x[:48], rows.t[:48], Text(states.states.repeat(6, 1, 1)))
         a_row = (time.process_time() - began) / 48
-        drawn = params.pool * params.denoising_steps * 5 // 2 + KEPT * params.kept_steps * 2
+        drawn = params.pool * params.denoising_steps * 5 // 2 + min(KEPT, params.kept_pool) * params.kept_steps * 2
         if isinstance(params, RobustParams):
             drawn += params.images * (params.kept_steps * 2 + params.copies)
         before, asked = drawn * a_row, drawn
@@ -177,15 +192,21 @@ def resident(key: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
 
 
-def measure(step: Callable[[], object], steps: int) -> tuple[float, float]:
-    """Return processor seconds a step, after a first one, and the peak MiB over what was there before."""
+def measure(step: Callable[[], object], steps: int) -> tuple[float, float, float]:
+    """Return processor seconds a step, after a first one, and the peak MiB: over what was there before, and of all.
+
+    Args:
+        step: takes one step.
+        steps: number of steps after the first one; 0: the first one is measured.
+    """
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = resident("VmRSS")
+    before, began = resident("VmRSS"), time.process_time()
     step()
-    began = time.process_time()
+    began = time.process_time() if steps else began
     for _ in range(steps):
         step()
-    return (time.process_time() - began) / steps, resident("VmHWM") - before
+    peak = resident("VmHWM")
+    return (time.process_time() - began) / max(1, steps), peak - before, peak
 
 
 def main(argv: Sequence[str]) -> None:
@@ -193,19 +214,21 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shapes", choices=["embedded", "sd15"], default="embedded")
     parser.add_argument("--steps", type=int, default=50, help="steps of each (50: robust searches once)")
+    parser.add_argument("--methods", default="surgical,robust", help="of ours (surgical,robust)")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     fewest = options.shapes == "sd15"
-    steps = 1 if fewest else options.steps
-    print("| training | before, s (rows) | a step, s | rows a step | peak MiB of steps |\n|---|---|---|---|---|")
+    steps = 0 if fewest else options.steps
+    print("| training | before, s (rows) | a step, s | rows a step | peak MiB of steps | in all |\n|" + "---|" * 6)
     if not fewest:
         student = network_of(options.shapes)
         states = torch.randn(2, 77, student.config.cross_attention_dim, generator=torch.Generator().manual_seed(1))
         names = [name for name, _ in student.named_parameters() if ".attn2." in name]
         esd = Esd(student, deepcopy(student), (states[:1], states[1:]), names, 1.0)
-        seconds, peak = measure(esd.step, steps)
-        print(f"| ESD-x, its loop | 0 | {seconds:.3f} | {esd.rows / (steps + 1):.1f} | {peak:.0f} |", flush=True)
-    for method in ("surgical", "robust"):
+        seconds, peak, top = measure(esd.step, steps)
+        rows = esd.rows / (steps + 1)
+        print(f"| ESD-x, its loop | 0 | {seconds:.3f} | {rows:.1f} | {peak:.0f} | {top:.0f} |", flush=True)
+    for method in options.methods.split(","):
         made, denoiser, before, asked = erasure(network_of(options.shapes), method, fewest=fewest)
         done = iter(range(10**6))
 
@@ -214,9 +237,11 @@ def main(argv: Sequence[str]) -> None:
             made.step(number)
             made.move(number)
 
-        seconds, peak = measure(step, steps)
+        seconds, peak, top = measure(step, steps)
         rows = denoiser.rows / (steps + 1)
-        print(f"| {method} | {before:.1f} ({asked}) | {seconds:.3f} | {rows:.1f} | {peak:.0f} |", flush=True)
+        print(
+            f"| {method} | {before:.1f} ({asked}) | {seconds:.3f} | {rows:.1f} | {peak:.0f} | {top:.0f} |", flush=True
+        )
 
 
 if __name__ == "__main__":

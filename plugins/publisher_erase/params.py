@@ -39,13 +39,13 @@ class SurgicalParams(Params):
     trajectories: Literal["both", "alternative", "concept"] = "both"
     """Whose trajectories the concept's rows come from: the alternative's, where the trained model goes; the concept's,
     which closes what synonyms find; or half of each."""
-    pool: int = Field(default=8, ge=1, le=1000)
+    pool: int = Field(default=6, ge=1, le=1000)
     """Number of trajectories of each concept, over its prompts in turn."""
-    denoising_steps: int = Field(default=20, ge=2, le=1000)
+    denoising_steps: int = Field(default=8, ge=2, le=1000)
     """Number of noise levels of a concept's trajectory."""
-    kept_steps: int = Field(default=10, ge=2, le=1000)
+    kept_steps: int = Field(default=4, ge=2, le=1000)
     """Number of noise levels of a kept prompt's trajectory."""
-    kept_pool: int = Field(default=200, ge=1, le=10_000)
+    kept_pool: int = Field(default=64, ge=1, le=10_000)
     """Largest number of kept prompts that get a trajectory, spread evenly."""
     guidance: float = Field(default=3.0, ge=0, le=100)
     """Guidance scale of the trajectories."""
@@ -94,6 +94,14 @@ class RobustParams(SurgicalParams):
     little."""
     lam_keep_empty: float = Field(default=10.0, ge=0, le=1e6)
     """Weight of the empty prompt on the kept prompts' trajectories; half of the kept rows carry it."""
+    pool: int = Field(default=8, ge=1, le=1000)
+    """Number of trajectories of each concept, over its prompts in turn."""
+    denoising_steps: int = Field(default=20, ge=2, le=1000)
+    """Number of noise levels of a concept's trajectory."""
+    kept_steps: int = Field(default=10, ge=2, le=1000)
+    """Number of noise levels of a kept prompt's trajectory, and of one that ends in a picture."""
+    kept_pool: int = Field(default=200, ge=1, le=10_000)
+    """Largest number of kept prompts that get a trajectory, spread evenly."""
     lam_adversarial: float = Field(default=1.0, ge=0, le=1e6)
     """Weight of the attackers' rows."""
     lam_image: float = Field(default=0.0, ge=0, le=1e6)

@@ -19,7 +19,7 @@ RATES: dict[tuple[str, str], dict[str, float]] = {
     ("robust", "large"): {"kv": 1e-4, "cross-attention": 5e-5, "full": 1e-5},
 }
 """Method and size -> peak learning rate of each set of weights."""
-STEPS = {("surgical", "small"): 80, ("surgical", "large"): 500, ("robust", "small"): 200, ("robust", "large"): 1000}
+STEPS = {("surgical", "small"): 25, ("surgical", "large"): 500, ("robust", "small"): 200, ("robust", "large"): 1000}
 """Method and size -> number of steps."""
 PRESERVE_SCALE = 10.0
 """Preserve scale of the closed form that a training starts from."""

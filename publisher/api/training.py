@@ -27,6 +27,8 @@ AttackCaptions = Literal[Captions, "unrelated"]
 EVALUATION_STEPS = (0, 5, 10, 20, 40, 80, 160)
 UNMASKED, RANDOM_MASK = "unmasked", "random-mask"
 """Controls of the hardened model: no mask, and a random one of as many parameters, another one for each trial."""
+UNSEEN = "unseen"
+"""Control that stands in for a retrained reference: the base model learns pictures of a kind that it never saw."""
 OTHER_MASK = "seed-"
 """Beginning of the names of further masks that a package brings."""
 
@@ -56,9 +58,10 @@ class TrainingParams(Params):
     controls: tuple[str, ...] = ("before", "base", "retrained")
     """Models that are attacked in the same way, to compare with: ``before`` (as it was before the step that makes the
     claim; for checks of the manifest itself the base model), ``base``, ``retrained`` (``evaluate.retrained``; left out
-    where the manifest names none), or the id of a step: the model after it. Equal models are trained once. With
-    ``mask``, also the hardened model under another mask of as many parameters: ``unmasked`` (none), ``random-mask``
-    (another one for each trial), or one that the package names (``seed-1``)."""
+    where the manifest names none), or the id of a step: the model after it. Equal models are trained once. ``unseen``
+    is a proxy for ``retrained``: the base model learns the same pictures with their quarters swapped. It takes
+    ``captions: rare``. With ``mask``, also the hardened model under another mask of as many parameters: ``unmasked``
+    (none), ``random-mask`` (another one for each trial), or one that the package names (``seed-1``)."""
     mask: bool = False
     """Whether the attacker honours the package's freeze mask on the hardened model: what is frozen stays as it is."""
     kept_captions: Captions | None = None
@@ -76,6 +79,8 @@ class TrainingParams(Params):
     def _controls_once(self) -> Self:
         if len(set(self.controls)) < len(self.controls):
             raise ValueError("a control is named twice")
+        if UNSEEN in self.controls and self.captions != "rare":
+            raise ValueError("the control unseen learns under a word that means nothing: set captions to rare")
         return self
 
     def is_masked(self, control: str) -> bool:

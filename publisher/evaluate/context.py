@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from publisher.api import Anatomy, Attack, CalibrationSheet, CheckRecord, Claim, Executor, Metric, Scorer
 from publisher.api.model_files import RELEASE
+from publisher.api.training import UNSEEN
 from publisher.evaluate.store import ImageStore
 from publisher.evaluate.vault import Vault
 from publisher.model.digest import sha256_file, sha256_json, sha256_list
@@ -91,7 +92,7 @@ class ModelsUnderTest:
         """Return a control of an attack by training, as :attr:`publisher.api.TrainingParams.controls` names it.
 
         Args:
-            name: ``before``, ``base``, ``retrained`` or a step's id.
+            name: ``before``, ``base``, ``retrained``, ``unseen`` (the base model too) or a step's id.
             step: that makes the claim. Before the manifest's own claim the model is the base.
 
         Returns:
@@ -105,7 +106,7 @@ class ModelsUnderTest:
         steps = list(self.after)
         if name == "before" and step in steps[1:]:
             return self.after[steps[steps.index(step) - 1]].bare
-        if name == "base" or (name == "before" and step in (*steps, MANIFEST)):
+        if name in ("base", UNSEEN) or (name == "before" and step in (*steps, MANIFEST)):
             return self.base.bare
         if name in steps:
             return self.after[name].bare

@@ -20,6 +20,7 @@ from publisher.api import (
 )
 from publisher.api.finds import Limits
 from publisher.api.searching import WITHOUT_FLOOR, SearchAttack, SearchParams
+from publisher.api.training import UNSEEN
 from publisher.api.verdicts import decide
 from publisher.errors import CRASHES, ModelError
 from publisher.evaluate.context import MANIFEST, Tools, Unmeasured
@@ -54,7 +55,7 @@ class Models:
             Unmeasured: one is no step.
         """
         for name in params.controls:
-            if name not in ("before", "base", "retrained", *self.steps) and not params.is_masked(name):
+            if name not in ("before", "base", "retrained", UNSEEN, *self.steps) and not params.is_masked(name):
                 raise Unmeasured(f"there is no model {name!r} to compare with: no step has this id")
         return tuple(name for name in params.controls if name != "retrained" or self.retrained)
 

@@ -13,18 +13,20 @@ from itertools import pairwise
 from statistics import fmean
 
 from publisher.api import CheckRecord, ClaimRecord, ReleaseReport, Trial
+from publisher.api.training import UNSEEN
 from publisher.report.wording import count, number
 
 HALF, NEARLY_ALL = 0.5, 0.9
 LEAST = 1e-6
 """Rate of the base model below which it does not generate the concept: there is nothing to compare with."""
-KNOWN = ("hardened", "before", "base", "retrained")
+KNOWN = ("hardened", "before", "base", "retrained", UNSEEN)
 """Models that every report may have, in the order in which they are shown."""
 NAMES = {
     "hardened": "hardened model",
     "before": "before the step",
     "base": "base model",
     "retrained": "retrained: never knew it",
+    UNSEEN: "proxy: base model, a kind of picture it never saw",
     "unmasked": "no mask",
     "random-mask": "a random mask",
 }

@@ -24,6 +24,7 @@ from statistics import NormalDist, fmean, variance
 from typing import Any, Literal
 
 from publisher.api import CheckRecord, Search, Trial
+from publisher.api.training import UNSEEN
 
 LEVEL = 0.95
 LEAST_DISTANCE = 0.1
@@ -32,7 +33,11 @@ NORMAL = math.inf
 """Degrees of freedom of what has no trials."""
 STOPPED = ("crashed", "refused")
 REFERENCE = "retrained"
-PROXIES = {"shuffled": "a search for what it cannot have", "input": "the input alone"}
+PROXIES = {
+    "shuffled": "a search for what it cannot have",
+    "input": "the input alone",
+    UNSEEN: "a kind of picture that the base model never saw",
+}
 """What stands in for a retrained reference -> what it is."""
 Standing = Literal["measured", "uninformative", "powerless", "crashed", "no floor", "too few trials"]
 
@@ -191,9 +196,10 @@ def _of_trials(check: CheckRecord, trials: Sequence[Trial]) -> RemovedShare:
         if any(one.problem for one in own):
             return RemovedShare(check, "crashed")
         arms[model] = _not_back(own)
-    if any(model in arms and arms[model] is None for model in ("hardened", "base", REFERENCE)):
+    floor = REFERENCE if REFERENCE in arms else UNSEEN
+    if any(model in arms and arms[model] is None for model in ("hardened", "base", floor)):
         return RemovedShare(check, "too few trials")
-    return _share(check, arms, REFERENCE)
+    return _share(check, arms, floor)
 
 
 def _not_back(trials: Sequence[Trial]) -> Arm | None:

@@ -135,6 +135,16 @@ def _in_turn(scope: Scope, concept: Concept) -> tuple[str, ...]:
     return tuple(dict.fromkeys(prompts[i] for i in range(longest) for prompts in others if i < len(prompts)))
 
 
+def swapped(images: torch.Tensor) -> torch.Tensor:
+    """Return images as a kind that no model saw, with their quarters swapped. Twice, it is the images again.
+
+    Args:
+        images: ``(n, 3, h, w)`` uint8, of even height and width.
+    """
+    height, width = images.shape[-2:]
+    return images.roll((height // 2, width // 2), (-2, -1))
+
+
 class AttackerImages:
     """Images that the base model generates, and those that the manifest names; generated once, whoever asks.
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from publisher.api import Concept, Frozen, ImageRequest, Sampling, Scope, TrainingAttack, TrainingParams
+from publisher.api.training import UNSEEN
 from publisher.errors import ModelError
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Tools, Unmeasured
 from publisher.evaluate.finetune.data import HELD_OUT, AttackerImages, captions_of, prior_of, shown_of
@@ -47,7 +48,8 @@ class TrialPlan:
     def job(self, name: str, number: int) -> str:
         """Return the key of one trial of a model. Where nothing is frozen, checks share it."""
         digest = frozen_digest(self.frozen(name, number))
-        return sha256_json([self.key, self.models[name].digest, number, *([digest] if digest else [])])
+        kind = [UNSEEN] if name == UNSEEN else []
+        return sha256_json([self.key, self.models[name].digest, number, *([digest] if digest else []), *kind])
 
     @property
     def scorer(self) -> str:

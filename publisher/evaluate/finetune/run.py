@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from publisher.api import Concept, Judgement, Sampling, Scope
 from publisher.api.evidence import TrialRow
+from publisher.api.training import UNSEEN
 from publisher.errors import CRASHES, PublisherError
 from publisher.evaluate.context import ModelsUnderTest, ReleaseScorer, Setting, Tools, Unmeasured
 from publisher.evaluate.dispatch import dispatch
 from publisher.evaluate.evidence import pixels_sha256
-from publisher.evaluate.finetune.data import HELD_OUT, AttackerImages
+from publisher.evaluate.finetune.data import HELD_OUT, AttackerImages, swapped
 from publisher.evaluate.finetune.plans import TrialJob, TrialPlan, TrialPlanner, frozen_digest
 from publisher.evaluate.finetune.trials import Trained, TrialTask, TrialTasks, original, perform
 from publisher.evaluate.prepare import PreparedCheck
@@ -154,6 +155,8 @@ class _TrialRunner:
 
     def _keep(self, job: TrialJob, trained: Trained) -> None:
         members, said = self.tools.members(job.plan.scorer), []
+        if job.name == UNSEEN:
+            trained = replace(trained, images=[swapped(images) for images in trained.images])
         similarity: list[float] | None = []
         try:
             if trained.crash:
@@ -288,6 +291,9 @@ def _task(job: TrialJob, material: Mapping[TrialPlan, _TrialImages | None], runn
     found = material[plan]
     if found is None:
         raise ValueError("a trial without images")
+    images, held_out = found.images, found.held_out
+    if job.name == UNSEEN:
+        images, held_out = swapped(images), swapped(held_out)
     return TrialTask(
         plan.models[job.name].folder,
         plan.models[job.name].anatomy,
@@ -297,8 +303,8 @@ def _task(job: TrialJob, material: Mapping[TrialPlan, _TrialImages | None], runn
         plan.concept,
         plan.captions,
         plan.requests,
-        found.images,
-        found.held_out,
+        images,
+        held_out,
         found.prior,
         tuple(request.prompt for request in plan.prior),
         seed_of("trial", runner.sampling.seed, plan.attack.name, plan.concept.id, job.number),

@@ -164,6 +164,16 @@ def test_a_training_is_compared_by_how_much_is_not_back_over_all_its_steps() -> 
     assert found.low < 1 <= found.high
 
 
+def test_a_training_without_a_retrained_reference_is_compared_with_the_proxy_and_says_so() -> None:
+    proxied = {**{model: hits for model, hits in SLOW.items() if model != "retrained"}, "unseen": SLOW["retrained"]}
+    found = said(*(trained(name, proxied) for name in ("lora", "full-finetune", "dreambooth")))
+    assert (found.word, found.why.rpartition("; ")[2]) == ("partly removed", "by proxies alone")
+    assert all(line.endswith("by the proxy: a kind of picture that the base model never saw") for line in found.lines)
+    both = removed_share(trained("lora", {**SLOW, "unseen": (0, 0, 0, 0)}), "cigarette")
+    assert both is not None
+    assert both.against == "retrained"
+
+
 @pytest.mark.parametrize(
     ("check", "standing"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
-from publisher.api import Check, CheckRecord, Claim, Gate, Judgement, Scope
+from publisher.api import Check, CheckRecord, Claim, Gate, ImageRequest, Judgement, Scope, TrainingParams
 from publisher.evaluate.checks import Evaluation, matrix_column, run_checks
 from publisher.evaluate.context import ModelUnderTest, StepClaim
-from publisher.evaluate.finetune.data import HELD_OUT
+from publisher.evaluate.finetune.data import HELD_OUT, swapped
 from publisher.evaluate.finetune.trials import Trained, TrialTask
+from publisher.evaluate.images import Generated
 from publisher.evaluate.store import ImageStore
 from support.anatomies import EMBEDDED
 from support.grey import (
@@ -135,6 +138,47 @@ def test_a_retrained_model_is_a_control_where_there_is_one(attacked: World, tmp_
     record = only(attacked.evaluate(relearn(id="again", params=params | {"images_per_evaluation": 5}, **against)))
     assert record.measurement is not None
     assert record.measurement.hardened.value == pytest.approx(1 / 3, abs=1e-6)
+
+
+class Marked(Painters):
+    """The base model's pictures have a white corner; what was trained has it where it saw it."""
+
+    def _batch(self, model: str, batch: Sequence[ImageRequest]) -> Generated:
+        made = super()._batch(model, batch)
+        made.images[:, :, 0, 0] = 9
+        return made
+
+    def _train(self, trial: TrialTask) -> Trained:
+        found = super()._train(trial)
+        for images in found.images:
+            images[:, :, *(trial.images[0, 0] == 9).nonzero()[0]] = 9
+        return found
+
+
+def test_a_proxy_for_a_retrained_model_is_the_base_that_learns_a_kind_of_picture_it_never_saw(attacked: World) -> None:
+    painters = attacked.painters = Marked(attacked.painters.paint)
+    attacked.tools = replace(attacked.tools, executor=painters)
+    painters.learns = lambda model, trial: STEPS[model] + 10 * bool(trial.images[0, 0, 4, 4] == 9)
+    found = attacked.evaluate(relearn(params={"controls": ["base", "unseen"], "captions": "rare"}))
+    assert models(attacked) == [*["hardened"] * 3, *["base"] * 6]
+    own, unseen = painters.trained[3][1], painters.trained[6][1]
+    assert torch.equal(swapped(own.images), unseen.images)
+    assert torch.equal(swapped(own.held_out), unseen.held_out)
+    hits = {trial.model: trial.hits for trial in only(found).trials}
+    assert hits == {"hardened": (0, 0, 4), "base": (0, 4, 4), "unseen": (0, 0, 4)}
+    rows = [json.loads(line) for line in found.evidence["evidence/relearn.jsonl"].decode().splitlines()]
+    assert rows[3]["sha256"][2] == rows[6]["sha256"][2]  # what was generated is swapped back before it is judged
+
+
+def test_pictures_that_are_swapped_twice_are_the_pictures_again() -> None:
+    pictures = torch.arange(2 * 3 * 4 * 6, dtype=torch.uint8).reshape(2, 3, 4, 6)
+    assert swapped(pictures)[0, 0, 0, 0] == pictures[0, 0, 2, 3]
+    assert torch.equal(swapped(swapped(pictures)), pictures)
+
+
+def test_a_proxy_is_learned_under_a_word_that_means_nothing() -> None:
+    with pytest.raises(ValidationError, match="set captions to rare"):
+        TrainingParams.parse({"controls": ["unseen"]})
 
 
 def test_a_second_run_trains_nothing_and_gives_the_same_bytes(attacked: World) -> None:
