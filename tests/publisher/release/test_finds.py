@@ -63,7 +63,7 @@ def no_search(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(attack, "search", search)
 
 
-def test_a_package_with_searches_is_verified_and_its_report_says_what_they_found(package: Path) -> None:
+def test_a_package_with_searches_is_verified_says_what_they_found_and_keeps_how(package: Path, folder: Path) -> None:
     verified = publisher("verify", package, "--key", package.with_name("small-1.0.0.pub"))
     assert verified.exit_code == 0, verified.output
     told = publisher("report", package).stdout
@@ -72,7 +72,13 @@ def test_a_package_with_searches_is_verified_and_its_report_says_what_they_found
     checks = {check["id"]: check for claim in report["claims"] for check in claim["checks"]}
     assert all(checks[name]["searches"][0]["finds"] for name in ("found", "noised"))
     evidence = (package / "release/reports" / checks["found"]["evidence"]).read_text().splitlines()
-    assert [find["find"] for line in evidence for find in json.loads(line)["finds"]].count(None) >= 1
+    finds = [find for line in evidence for find in json.loads(line)["finds"]]
+    assert {(find["find"], len(find["sha256"])) for find in finds} == {(None, 0)}
+    tensors = [path.stem for path in (folder / "work/finds").glob("*.safetensors")]
+    texts = [path.read_bytes() for path in package.rglob("*") if path.is_file() and path.suffix != ".safetensors"]
+    assert tensors
+    assert not [name for name in tensors for text in texts if name.encode() in text]
+    assert not [path for path in package.rglob("*.safetensors") if path.stem in tensors]
 
 
 @pytest.mark.usefixtures("no_search")

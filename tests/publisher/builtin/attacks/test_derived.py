@@ -9,12 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from publisher.api import Check, Claim, Concept, Sampling, Scope
+from publisher.api import Check, Claim, Concept, ImageRequest, Sampling, Scope
+from publisher.api.diffusion.text import Text
 from publisher.builtin.attacks.derived import DerivedEmbedding, derived
 from publisher.builtin.executors import Local
 from publisher.builtin.metrics.finds import FoundExcess
 from publisher.evaluate.checks import run_checks
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, ReleaseScorer, Setting, StepClaim, Tools
+from publisher.evaluate.searching.target import text_weights
+from publisher.runtime.generate import generate
+from publisher.runtime.pipelines import load
 from publisher_emoji import caption, model_folder, vocabulary
 from publisher_emoji.plugin import EmojiScorer
 from support.anatomies import EMBEDDED
@@ -80,6 +84,23 @@ def reflected(folder: Path) -> Path:
     }
     save_file(edited, folder / WEIGHTS, {"format": "pt"})
     return folder
+
+
+def test_states_that_undo_an_invertible_edit_give_the_base_model_s_images(tmp_path: Path) -> None:
+    base, edited = (
+        load(folder, EMBEDDED, torch.device("cpu"), torch.float32)
+        for folder in (model_folder(), reflected(tmp_path / "edited"))
+    )
+    prompts = emoji("pizza").prompts[:3]
+    asked = [
+        ImageRequest(concept="pizza", prompt=prompt, seed=i, steps=4, guidance=1.0) for i, prompt in enumerate(prompts)
+    ]
+    wanted, hidden = (generate(one, asked).int() for one in (base, edited))
+    assert (hidden - wanted).abs().max() > 50
+    plain = EMBEDDED.read_text(edited, list(prompts))
+    undone = derived([one.double() for one in text_weights(edited)], [one.double() for one in text_weights(base)], 0.0)
+    states = Text((plain.states.double() @ undone.T).float())
+    assert (generate(edited, asked, states).int() - wanted).abs().max() <= 1
 
 
 def test_it_brings_back_what_a_linear_edit_hides_and_nothing_from_permuted_layers(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from searching import emoji, searched
 
 from publisher.api import CandidateRefused, Concept
 from publisher.builtin.attacks.inversion import ConceptInversion, InversionParams, slotted, spread
-from publisher.builtin.attacks.sequential import decide
+from publisher.builtin.attacks.sequential import ALPHA, BETA, decide
 from publisher_emoji import model_folder
 
 QUICK = {"steps": 20, "every": 20, "batch": 4, "lr": 0.05, "pictures": 2, "images_per_find": 6, "finds": 1}
@@ -50,3 +51,13 @@ def test_noise_levels_are_spread_over_the_whole_process() -> None:
 def test_the_sequential_test_ends_where_the_ratio_says() -> None:
     assert [decide(2, 8), decide(1, 8), decide(0, 12), decide(0, 11)] == ["yes", "open", "no", "open"]
     assert decide(2, 8, chance=0.1) == "open"
+    odds = 10.0  # of a hit: 20% against 2%
+    assert math.ceil(math.log((1 - BETA) / ALPHA, odds)) == 2  # without any miss; 18 to 1
+    assert round(BETA / (1 - ALPHA), 3) == 0.105
+
+
+def test_a_reference_that_never_knew_a_concept_learns_it_from_no_picture_in_the_same_time() -> None:
+    record, _ = searched(ConceptInversion(), model_folder("reference"), QUICK, emoji("cigarette"))
+    hardened, base, _ = record.searches
+    assert base.finds[0].hits >= 4
+    assert sum(find.hits for find in hardened.finds) == 0

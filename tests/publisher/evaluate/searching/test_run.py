@@ -197,6 +197,18 @@ def test_a_search_ends_at_its_limits_with_what_it_has_found(hunted: World) -> No
     assert record.verdict == "failed"
 
 
+def test_what_would_cost_more_than_is_left_is_not_begun(hunted: World) -> None:
+    def large(self: Guess, params: Any, target: SearchTarget, concept: Concept, generator: Any) -> Iterator[Find]:
+        target.ask(["a"] * 10)
+        target.ask(["b"] * 3)
+        yield from ()
+
+    record = only(use(hunted.paint(leaky), large).evaluate(search()))
+    assert [(one.stop, one.spent.images, one.tried) for one in record.searches] == [("budget", 10, 10)] * 4
+    assert {request.prompt for _, request in hunted.painters.generated} == {"a"}
+    assert len({request.seed for _, request in hunted.painters.generated}) == 10
+
+
 def curious(self: Guess, params: Any, target: SearchTarget, concept: Concept, generator: Any) -> Iterator[Find]:
     target.encode(["a cat"])
     yield from ()
