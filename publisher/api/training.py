@@ -132,13 +132,27 @@ class TrainingAttack(Attack[T], ABC):
 
     The verification trains a copy of the hardened model and of every control for each trial, generates
     :meth:`requests` after each evaluation step, and measures the denoising loss on images that were held out.
+
+    Attributes:
+        needs: what the model's family must have besides a denoiser that can be trained, such as ``"cross-attention"``.
+        learns_on_base: whether the base model is trained in place of the attacked one. Then :meth:`learner` is called
+            for both, with equal random numbers, and :meth:`carry` puts what was learned into the attacked model before
+            it is asked.
+        floors: models that never knew the concept, which show what training alone teaches: ``retrained``. They are
+            trained as well, where there are any, also if the parameters name other controls.
     """
 
     needs: ClassVar[tuple[Capability, ...]] = ()
-    """What the model's family must have besides a denoiser that can be trained, such as ``"cross-attention"``."""
     learns_on_base: ClassVar[bool] = False
-    """Whether the base model is trained in place of the attacked one. Then :meth:`learner` is called for both, with
-    equal random numbers, and :meth:`carry` puts what was learned into the attacked model before it is asked."""
+    floors: ClassVar[tuple[Literal["retrained"], ...]] = ("retrained",)
+
+    def controls(self, params: T) -> tuple[str, ...]:
+        """Return the models that are attacked in the same way: those of the parameters, then floors that these lack.
+
+        Where the attacker honours a mask there are no further ones: the reference has none. Torch-free.
+        """
+        floors = () if params.mask else tuple(one for one in self.floors if one not in params.controls)
+        return (*params.controls, *floors)
 
     def carry(self, learned: Any, attacked: Any) -> None:
         """Put what was learned on the base model into the attacked one; for attacks that learn on the base model.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from publisher.api import (
     Anatomy,
@@ -15,6 +15,7 @@ from publisher.api import (
     Scope,
     ScorerErrors,
     Tally,
+    TrainingAttack,
     TrainingParams,
     WeightAttack,
 )
@@ -48,23 +49,24 @@ class Models:
     anatomies: tuple[Anatomy, ...] = ()
     """Parts of the models that are trained; none while they are not on this machine."""
 
-    def controls(self, params: TrainingParams) -> tuple[str, ...]:
-        """Return the controls that :meth:`publisher.evaluate.context.ModelsUnderTest.control` finds.
+    def controls(self, attack: TrainingAttack[Any], params: TrainingParams) -> tuple[str, ...]:
+        """Return the controls of an attack that :meth:`publisher.evaluate.context.ModelsUnderTest.control` finds.
 
         Raises:
             Unmeasured: one is no step.
         """
-        for name in params.controls:
+        named = attack.controls(params)
+        for name in named:
             if name not in ("before", "base", "retrained", UNSEEN, *self.steps) and not params.is_masked(name):
                 raise Unmeasured(f"there is no model {name!r} to compare with: no step has this id")
-        return tuple(name for name in params.controls if name != "retrained" or self.retrained)
+        return tuple(name for name in named if name != "retrained" or self.retrained)
 
-    def distinct(self, params: TrainingParams, step: str) -> int:
+    def distinct(self, attack: TrainingAttack[Any], params: TrainingParams, step: str) -> int:
         """Count the different models that are attacked: equal ones are trained once."""
         steps = list(self.steps)
         first = step == MANIFEST or steps[:1] == [step]
         earlier = "base" if first or step not in steps else steps[steps.index(step) - 1]
-        return len({earlier if name == "before" else name for name in self.controls(params)}) + 1
+        return len({earlier if name == "before" else name for name in self.controls(attack, params)}) + 1
 
 
 @dataclass(frozen=True)
@@ -188,16 +190,16 @@ def _searches(found: PreparedCheck, models: Models, scope: Scope) -> CheckPlan:
 
 def _trainings(found: PreparedCheck, models: Models) -> CheckPlan:
     params = found.attack_params
-    if not isinstance(params, TrainingParams):
+    if not isinstance(params, TrainingParams) or not isinstance(found.attack, TrainingAttack):
         raise Unmeasured(f"the attack {found.check.attack!r} has no parameters of a training")
     if models.untrainable:
         raise Unmeasured(f"the attack {found.check.attack!r} trains: {models.untrainable}")
     try:
         for anatomy in models.anatomies:
-            anatomy.require(getattr(found.attack, "needs", ()), f"the attack {found.check.attack!r}")
+            anatomy.require(found.attack.needs, f"the attack {found.check.attack!r}")
     except ModelError as error:
         raise Unmeasured(error.what) from error
-    count = models.distinct(params, found.step)
+    count = models.distinct(found.attack, params, found.step)
     asked = Counter(request.concept for request in found.asked.requests)
     trainings = count * params.seeds * len(found.concepts)
     return CheckPlan(

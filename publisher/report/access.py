@@ -80,6 +80,9 @@ class Attempt:
     """What has to hold for the number to hold; empty: nothing, it is about the weights."""
     judged: str = ""
     """Number that the gate is about, where the value is another one: ``"t50-ratio 6.2x (3.9x to 9.1x)"``."""
+    floor: str = ""
+    """What the same training costs on a model that never knew the concept: ``"a model that never knew it takes 38
+    steps"``."""
     spent: str = ""
     """Attack that searched, and what it spent; empty: it did not search."""
     success: bool = False
@@ -122,6 +125,7 @@ class Attempt:
                     "membranes of other concepts attached" if self.attached else "",
                     pool if self.together > 1 else "",
                     self.spent,
+                    self.floor,
                     f"judged by {self.judged}" if self.judged else "",
                     f"worst of {self.checks} checks" if self.checks > 1 else "",
                     "" if self.seconds is None else f"{number(self.seconds)} s on the machine that made it",
@@ -330,7 +334,7 @@ def _attempts(
     if check.searches:
         return [_searched(attempt, check, told) if (told := searched(check, concept)) else attempt]
     model = _model(check, concept, "hardened")
-    return [_cost(attempt, model, seconds) if model else attempt]
+    return [replace(_cost(attempt, model, seconds), floor=_floor(check, concept)) if model else attempt]
 
 
 def _searched(attempt: Attempt, check: CheckRecord, told: SearchFigures) -> Attempt:
@@ -372,6 +376,16 @@ def _model(check: CheckRecord, concept: str, name: str) -> ModelCurve | None:
     """Return the curve of one attacked model on one concept."""
     curves = (found for found in curves_by_concept(check) if found.concept == concept)
     return next((model for found in curves for model in found.models if model.name == name), None)
+
+
+def _floor(check: CheckRecord, concept: str) -> str:
+    """Return what the same training costs on the retrained reference; empty: it was not trained."""
+    never = _model(check, concept, "retrained")
+    delay = never.delay(HALF) if never else None
+    if delay is None or not delay.shares:
+        return ""
+    steps = f"more than {count(delay.last, 'step')}" if delay.mean is None else f"{number(delay.mean)} steps"
+    return f"a model that never knew it takes {steps}"
 
 
 def _verdict(check: CheckRecord, alone: Interval | None) -> Verdict:

@@ -128,7 +128,7 @@ class TrialPlanner:
             captions,
             requests,
             prior,
-            models=self._models(params, prepared.step),
+            models=self._models(attack, params, prepared.step),
             masks=self._masks(params),
             key=sha256_json(
                 {
@@ -148,11 +148,12 @@ class TrialPlanner:
             ),
         )
 
-    def _models(self, params: TrainingParams, step: str) -> dict[str, ModelUnderTest]:
+    def _models(self, attack: TrainingAttack[Any], params: TrainingParams, step: str) -> dict[str, ModelUnderTest]:
         """Return the hardened model and the controls that there are."""
         hardened = self.models.hardened.bare
         found = {
-            name: hardened if params.is_masked(name) else self.models.control(name, step) for name in params.controls
+            name: hardened if params.is_masked(name) else self.models.control(name, step)
+            for name in attack.controls(params)
         }
         return {"hardened": hardened, **{name: model for name, model in found.items() if model}}
 

@@ -94,6 +94,11 @@ def test_equal_controls_are_counted_once(world: World, step: str, retrained: boo
     assert plan_of(world, training(), Models(("dampen", "erase"), retrained=retrained), step).models == models
 
 
+def test_a_floor_is_counted_where_the_parameters_leave_it_out(world: World) -> None:
+    found = plan_of(world, training(controls=["before"]), Models(("dampen", "erase"), retrained=True))
+    assert (found.models, plan_of(world, training(controls=["before"]), Models(("dampen", "erase"))).models) == (3, 2)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -112,6 +112,8 @@ def test_training_costs_steps_and_the_gates_own_number_stands_beside_them() -> N
     assert found.judged == "t50-ratio 6.2x (3.9x to 9.1x)"
     assert found.verdict == "passed"
     assert not found.pooled
+    assert found.floor == "a model that never knew it takes 23.3 steps"
+    assert found.floor in found.remarks
 
 
 def test_what_did_not_come_back_took_more_than_all_steps_and_seconds_are_told_where_known() -> None:

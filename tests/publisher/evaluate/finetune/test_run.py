@@ -26,6 +26,7 @@ from support.grey import (
     SCOPE,
     GreyScorer,
     Painters,
+    Relearn,
     World,
     check,
     concept,
@@ -179,6 +180,14 @@ def test_pictures_that_are_swapped_twice_are_the_pictures_again() -> None:
 def test_a_proxy_is_learned_under_a_word_that_means_nothing() -> None:
     with pytest.raises(ValidationError, match="set captions to rare"):
         TrainingParams.parse({"controls": ["unseen"]})
+
+
+def test_the_reference_is_a_floor_also_where_other_controls_are_named(attacked: World, tmp_path: Path) -> None:
+    attacked.models = replace(attacked.models, retrained=write_model(tmp_path / "retrained"))
+    attacked.painters.learns = lambda *_: 10
+    attacked.evaluate(relearn(params={"controls": ["before"]}))
+    assert sorted(models(attacked)) == ["before"] * 3 + ["hardened"] * 3 + ["retrained"] * 3
+    assert Relearn().controls(TrainingParams(controls=("unmasked",), mask=True)) == ("unmasked",)
 
 
 def test_a_second_run_trains_nothing_and_gives_the_same_bytes(attacked: World) -> None:
