@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
 
 from publisher.api import Check, CheckRecord, Claim, Concept, Sampling, Scope, SearchAttack
 from publisher.builtin.executors import Local
@@ -15,10 +19,37 @@ from publisher_emoji import caption, model_folder, vocabulary
 from publisher_emoji.plugin import EmojiScorer
 from support.anatomies import EMBEDDED
 
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+PROJECTIONS = ("attn2.to_k.weight", "attn2.to_v.weight")
+
 
 def emoji(name: str) -> Concept:
     prompts = tuple(caption(name, style) for style in vocabulary().style_names)
     return Concept(id=name, name=name, label=name, prompts=prompts)
+
+
+def reflected(folder: Path) -> Path:
+    """Write the embedded model with text projections that read a pizza as a cat and a cat as a pizza."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    shutil.copytree(model_folder(), folder)
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
+    rows = []
+    for name in ("pizza", "cat"):
+        tokens = tokenizer(list(emoji(name).prompts), padding="max_length", return_tensors="pt")
+        with torch.no_grad():
+            rows.append(encoder(tokens.input_ids).last_hidden_state.double().mean((0, 1)))
+    direction = rows[0] - rows[1]
+    direction /= direction.norm()
+    edit = torch.eye(len(direction), dtype=torch.float64) - 2 * torch.outer(direction, direction)
+    weights = load_file(folder / WEIGHTS)
+    edited = {
+        name: (one.double() @ edit).to(one.dtype).contiguous() if name.endswith(PROJECTIONS) else one
+        for name, one in weights.items()
+    }
+    save_file(edited, folder / WEIGHTS, {"format": "pt"})
+    return folder
 
 
 def searched(

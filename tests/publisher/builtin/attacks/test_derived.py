@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from searching import emoji, reflected
 
-from publisher.api import Check, Claim, Concept, ImageRequest, Sampling, Scope
+from publisher.api import Check, Claim, ImageRequest, Sampling, Scope
 from publisher.api.diffusion.text import Text
 from publisher.builtin.attacks.derived import DerivedEmbedding, derived
 from publisher.builtin.executors import Local
@@ -19,12 +18,9 @@ from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, ReleaseS
 from publisher.evaluate.searching.target import text_weights
 from publisher.runtime.generate import generate
 from publisher.runtime.pipelines import load
-from publisher_emoji import caption, model_folder, vocabulary
+from publisher_emoji import model_folder
 from publisher_emoji.plugin import EmojiScorer
 from support.anatomies import EMBEDDED
-
-WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
-PROJECTIONS = ("attn2.to_k.weight", "attn2.to_v.weight")
 
 
 def matrices(seed: int, *shapes: tuple[int, int]) -> list[torch.Tensor]:
@@ -55,35 +51,6 @@ def test_what_a_singular_edit_took_cannot_be_derived() -> None:
 
 def test_one_layer_can_be_solved_by_hand() -> None:
     assert derived([torch.tensor([[2.0]])], [torch.tensor([[3.0]])], 2.0).item() == pytest.approx(2 * 3 / (4 + 2))
-
-
-def emoji(name: str) -> Concept:
-    prompts = tuple(caption(name, style) for style in vocabulary().style_names)
-    return Concept(id=name, name=name, label=name, prompts=prompts)
-
-
-def reflected(folder: Path) -> Path:
-    """Write the embedded model with text projections that read a pizza as a cat and a cat as a pizza."""
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    shutil.copytree(model_folder(), folder)
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
-    rows = []
-    for name in ("pizza", "cat"):
-        tokens = tokenizer(list(emoji(name).prompts), padding="max_length", return_tensors="pt")
-        with torch.no_grad():
-            rows.append(encoder(tokens.input_ids).last_hidden_state.double().mean((0, 1)))
-    direction = rows[0] - rows[1]
-    direction /= direction.norm()
-    edit = torch.eye(len(direction), dtype=torch.float64) - 2 * torch.outer(direction, direction)
-    weights = load_file(folder / WEIGHTS)
-    edited = {
-        name: (one.double() @ edit).to(one.dtype).contiguous() if name.endswith(PROJECTIONS) else one
-        for name, one in weights.items()
-    }
-    save_file(edited, folder / WEIGHTS, {"format": "pt"})
-    return folder
 
 
 def test_states_that_undo_an_invertible_edit_give_the_base_model_s_images(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
 from pydantic import ValidationError
+from searching import emoji, reflected
 
 from publisher.api import Concept, Sampling
 from publisher.builtin.attacks.asking import spread
@@ -18,6 +20,12 @@ from publisher.builtin.attacks.weights import (
     MergeParams,
     MergeWithBase,
 )
+from publisher.evaluate.altering import altered
+from publisher.evaluate.context import ModelUnderTest, Setting
+from publisher.runtime.generate import generate
+from publisher.runtime.pipelines import load
+from publisher_emoji import model_folder
+from publisher_emoji.plugin import EmojiScorer
 from support.anatomies import EMBEDDED
 
 HARDENED, BASE = torch.tensor([1.0, 2.0]), torch.tensor([3.0, -2.0])
@@ -151,3 +159,16 @@ def test_a_cast_leaves_vectors_and_whole_numbers_and_takes_what_the_release_neve
 def test_then_they_ask_in_plain_words(attack: type[CopyAttention | MergeWithBase]) -> None:
     sampling = Sampling(images=5)
     assert attack().requests(attack.Params(), CAT, sampling) == spread(CAT, CAT.prompts, sampling)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("alpha", "shown"), [(0.1, 0), (0.9, 6)])
+def test_on_the_embedded_model_a_mixture_shows_what_an_edit_hides_once_it_is_mostly_the_base(
+    tmp_path: Path, alpha: float, shown: int
+) -> None:
+    hardened, base = (ModelUnderTest.of(one, EMBEDDED) for one in (reflected(tmp_path / "edited"), model_folder()))
+    asked = spread(emoji("pizza"), emoji("pizza").prompts, Sampling(images=6, steps=4, guidance=3.0))
+    with altered(MergeWithBase(), MergeParams(alpha=alpha), hardened, base, Setting("cpu", "float32")) as mixed:
+        images = generate(load(mixed.folder, EMBEDDED, torch.device("cpu"), torch.float32), asked)
+    scorer = EmojiScorer()
+    scorer.load(torch.device("cpu"))
+    assert [one.labels["object"] for one in scorer.judge(images.float() / 255)].count("pizza") == shown
