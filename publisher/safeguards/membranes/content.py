@@ -75,10 +75,11 @@ class ContentScorer:
         """Encode each concept's texts; again for each call while LoRA may change the encoders between calls."""
         encoders = [getattr(pipeline, part.component, None) for part in self._anatomy.text_encoders]
         key = tuple((id(one), one.dtype) for one in encoders if one is not None)
-        found = self._concepts.get(key)
+        changing = any(getattr(one, "peft_config", None) for one in encoders)
+        found = None if changing else self._concepts.get(key)
         if found is None:
             found = [self._rows(pipeline, entry.texts) for entry in self._entries]
-            if not any(getattr(one, "peft_config", None) for one in encoders):
+            if not changing:
                 self._concepts[key] = found
         return found
 

@@ -101,12 +101,13 @@ class PromptScorer:
         """Return how much what each prompt is about to draw is like each concept, ``(n, k)``."""
         parts = [getattr(pipeline, name, None) for name in ("text_encoder", "unet")]
         key = (encoding, *((id(one), one.dtype) for one in parts if one is not None))
-        found = self._drawn.get(key)
+        changing = any(getattr(one, "peft_config", None) for one in parts)
+        found = None if changing else self._drawn.get(key)
         if found is None:
             texts = [[""], *(list(entry.texts) for entry in self._entries)]
             empty, *concepts = [drawing.predictions(encoding.states(pipeline, some)) for some in texts]
             found = empty, [directions(concept, empty) for concept in concepts]
-            if not any(getattr(one, "peft_config", None) for one in parts):
+            if not changing:
                 self._drawn[key] = found
         empty, known = found
         read = directions(drawing.predictions(states), empty)
@@ -116,11 +117,12 @@ class PromptScorer:
         """Encode each concept's texts; again for each call while LoRA may change the encoders between calls."""
         encoders = [getattr(pipeline, name, None) for name in ("text_encoder", "text_encoder_2")]
         key = (encoding, *((id(one), one.dtype) for one in encoders if one is not None))
-        found = self._concepts.get(key)
+        changing = any(getattr(one, "peft_config", None) for one in encoders)
+        found = None if changing else self._concepts.get(key)
         if found is None:
             with torch.inference_mode(mode=False), torch.no_grad():
                 found = [flatten(encoding.states(pipeline, entry.texts)) for entry in self._entries]
-            if not any(getattr(one, "peft_config", None) for one in encoders):
+            if not changing:
                 self._concepts[key] = found
         return found
 

@@ -76,3 +76,21 @@ def test_a_package_says_by_what_its_membranes_open(loaded: Any) -> None:
     plain, drawn = (MembraneIndex(mode="bundle", transport=one, entries=entries) for one in (WORDS, BOTH))
     assert b"drawn" not in plain.as_file()
     assert MembraneIndex.parse(drawn.as_json()).transport.drawn == Drawn()
+
+
+def test_concepts_are_asked_again_once_an_adapter_may_have_changed_the_encoder(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding = loaded.text_encoder.get_input_embeddings().weight
+    before = embedding.detach().clone()
+    rule = Transport(score="cosine", drawn=Drawn(threshold=1))
+    with attach(loaded, skull(loaded), rule) as attached:
+        shut = float(attached.permeabilities(["a skull emoji"]))
+        try:
+            monkeypatch.setattr(loaded.text_encoder, "peft_config", {"an adapter": None}, raising=False)
+            with torch.no_grad():
+                embedding += 0.3 * torch.randn(embedding.shape, generator=torch.Generator().manual_seed(0))
+            assert float(attached.permeabilities(["a skull emoji"])) == pytest.approx(shut, abs=1e-4)
+        finally:
+            with torch.no_grad():
+                embedding.copy_(before)
