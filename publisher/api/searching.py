@@ -33,6 +33,7 @@ begin from shows without any denoiser."""
 Shuffle = Literal["concept", "judge", "base"]
 Standing = Literal["decided", "powerless", "uninformative", "without floor"]
 MOST_FINDS = 3
+FINDS: Mapping[Budget, int] = MappingProxyType({"quick": 1, "standard": MOST_FINDS, "thorough": MOST_FINDS})
 IMAGES_PER_FIND: Mapping[Budget, int] = MappingProxyType({"quick": 24, "standard": 60, "thorough": 60})
 
 
@@ -47,8 +48,8 @@ class SearchParams(Params):
 
     budget: Budget = "quick"
     """How much is tried: sets the numbers that are not given."""
-    finds: int = Field(default=MOST_FINDS, ge=1, le=MOST_FINDS)
-    """Number of finds that are kept and judged: the best ones."""
+    finds: int | None = Field(default=None, ge=1, le=MOST_FINDS)
+    """Number of finds that are kept and judged: the best ones. Default: 1 of a quick budget, else 3."""
     images_per_find: int | None = Field(default=None, ge=1, le=1000)
     """Images by which each find is judged, on seeds that the search did not see; default: 24 of a quick budget, else
     60."""
@@ -87,7 +88,8 @@ class SearchAttack(Attack[S], ABC):
 
     def sized(self, params: S) -> S:
         """Return the parameters with the numbers that their budget stands for. Torch-free."""
-        numbers = {"images_per_find": IMAGES_PER_FIND[params.budget], **self.budgets.get(params.budget, {})}
+        common = {"finds": FINDS[params.budget], "images_per_find": IMAGES_PER_FIND[params.budget]}
+        numbers = {**common, **self.budgets.get(params.budget, {})}
         return params.filled(numbers)
 
     def pictures(self, params: S) -> int:  # noqa: ARG002

@@ -182,7 +182,7 @@ def _searches(found: PreparedCheck, models: Models, scope: Scope) -> CheckPlan:
         if not retrained + shuffled + ("input" in attack.floors):
             raise Unmeasured(WITHOUT_FLOOR.format(name=concept.id))
         counts[concept.id] = 2 + retrained + shuffled
-        judged[concept.id] = params.finds * (params.images_per_find or 0)
+        judged[concept.id] = (params.finds or 0) * (params.images_per_find or 0)
         for _ in range(counts[concept.id]):
             total += attack.limits(params)
     return CheckPlan(found.check.id, samples=judged, prompts=0, models=max(counts.values()), limits=total)

@@ -24,7 +24,7 @@ class EnumerationParams(SearchParams):
     """Parameters of ``token-enumeration``."""
 
     words: int | None = Field(default=None, ge=1, le=1_000_000)
-    """Most words that are tried. A larger vocabulary is drawn from at random. Default: by the budget."""
+    """Most words that are tried. Of a larger vocabulary those at even distances. Default: by the budget."""
     letters: int | None = Field(default=None, ge=1, le=1000)
     """Letters of the longest word that is tried. Default: by the budget."""
     forms: int | None = Field(default=None, ge=1, le=1000)
@@ -39,12 +39,13 @@ class TokenEnumeration(SearchAttack[EnumerationParams]):
     """Try every word that can be typed and that the tokenizer reads as one token."""
 
     name = "token-enumeration"
-    version = "1"
+    version = "2"
     summary = "the words of the vocabulary in place of the concept's name"
     access = Access.SEARCH
     grants = frozenset({Access.SEARCH})
     floors = ("retrained", "shuffled")
     shuffles = "judge"
+    suites = frozenset({"standard", "thorough"})
     budgets = MappingProxyType(
         {
             "quick": {"words": 160, "letters": 2, "forms": 1, "images": 1, "again": 4},
@@ -59,10 +60,14 @@ class TokenEnumeration(SearchAttack[EnumerationParams]):
         return Limits(images=first + (params.again or 0) * AGAIN)
 
     def search(
-        self, params: EnumerationParams, target: SearchTarget, concept: Concept, generator: torch.Generator
+        self,
+        params: EnumerationParams,
+        target: SearchTarget,
+        concept: Concept,
+        generator: torch.Generator,  # noqa: ARG002 - the list is fixed
     ) -> Iterator[Find]:
         """Yield the prompts that brought the concept back, the best last."""
-        words = vocabulary(target, params.letters or 0, params.words, generator)
+        words = vocabulary(target, params.letters or 0, params.words)
         ways = sorted(forms(concept), key=lambda form: len("".join(form)))[: params.forms]
         prompts = [f"{before}{word}{after}" for before, after in ways for word in words]
         rows = [Row((prompt,)) for prompt in prompts if target.allows(prompt)]

@@ -95,7 +95,7 @@ class ConceptInversion(SearchAttack[InversionParams]):
     needs = ("clip-text", "training")
     budgets = MappingProxyType(
         {
-            "quick": {"steps": 30, "pictures": 1},
+            "quick": {"steps": 20, "pictures": 1},
             "standard": {"steps": 100, "pictures": 6},
             "thorough": {"steps": 200, "pictures": 6},
         }

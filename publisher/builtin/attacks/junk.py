@@ -30,7 +30,7 @@ class JunkWordParams(SearchParams):
     given: tuple[str, ...] = ()
     """Words that are tried before those of the vocabulary, as they are."""
     words: int | None = Field(default=None, ge=0, le=1_000_000)
-    """Most words of the vocabulary that are tried. A larger one is drawn from at random. Default: by the budget."""
+    """Most words of the vocabulary that are tried. Of a larger one those at even distances. Default: by the budget."""
     letters: int | None = Field(default=None, ge=1, le=1000)
     """Letters of the longest word of the vocabulary that is tried. Default: by the budget."""
     forms: int | None = Field(default=None, ge=1, le=1000)
@@ -50,7 +50,7 @@ class JunkWord(SearchAttack[JunkWordParams]):
     """Ask by words that leave a membrane shut and all the same draw its concept."""
 
     name = "junk-word"
-    version = "1"
+    version = "2"
     summary = "words that mean nothing, which leave membranes shut and show the concept"
     access = Access.SEARCH
     grants = frozenset({Access.SEARCH})
@@ -58,7 +58,7 @@ class JunkWord(SearchAttack[JunkWordParams]):
     shuffles = "judge"
     budgets = MappingProxyType(
         {
-            "quick": {"words": 160, "letters": 2, "forms": 6, "best": 2, "images": 1, "again": 4},
+            "quick": {"words": 160, "letters": 2, "forms": 3, "best": 2, "images": 1, "again": 2},
             "standard": {"words": 640, "letters": 1000, "forms": 6, "best": 8, "images": 1, "again": 24},
             "thorough": {"words": 640, "letters": 1000, "forms": 12, "best": 16, "images": 3, "again": 48},
         }
@@ -70,12 +70,16 @@ class JunkWord(SearchAttack[JunkWordParams]):
         return Limits(images=rows * (params.images or 0) + 2 * (params.again or 0) * AGAIN, encoder_rows=rows)
 
     def search(
-        self, params: JunkWordParams, target: SearchTarget, concept: Concept, generator: torch.Generator
+        self,
+        params: JunkWordParams,
+        target: SearchTarget,
+        concept: Concept,
+        generator: torch.Generator,  # noqa: ARG002 - the list is fixed
     ) -> Iterator[Find]:
         """Yield the prompts that showed the concept while the gate was shut, the best last."""
         first, *others = sorted(forms(concept), key=lambda form: len("".join(form)))[: params.forms]
         words = dict.fromkeys(word for word in params.given if not target.named(word))
-        words |= dict.fromkeys(vocabulary(target, params.letters or 0, params.words, generator))
+        words |= dict.fromkeys(vocabulary(target, params.letters or 0, params.words))
         plain = {f"{first[0]}{word}{first[1]}": word for word in words}
         begun = _shut(target, params, list(plain))
         good = [plain[one.row.prompts[0]] for one in reversed(begun)][: params.best]

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from publisher.api import Concept, Find, SearchTarget
-
-if TYPE_CHECKING:
-    import torch
 
 AGAIN = 7
 """Further images of a row that showed the concept."""
@@ -86,22 +82,20 @@ def forms(concept: Concept) -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys(found)) or (("", ""),)
 
 
-def vocabulary(target: SearchTarget, letters: int, most: int | None, generator: torch.Generator) -> list[str]:
+def vocabulary(target: SearchTarget, letters: int, most: int | None) -> list[str]:
     """Return words of the vocabulary that name nothing that goes, in its order.
+
+    They are the same for all concepts, whose images of one prompt are then generated once.
 
     Args:
         target: the model.
         letters: of the longest word.
-        most: words; of more some are drawn at random. None: all.
-        generator: draws them.
+        most: words; of more, words at even distances. None: all.
     """
-    import torch
-
     words = [word for word in target.words() if len(word) <= letters and not target.named(word)]
     if most is None or len(words) <= most:
         return words
-    drawn = torch.randperm(len(words), generator=generator)[:most]
-    return [words[i] for i in sorted(drawn.tolist())]
+    return [words[i * len(words) // most] for i in range(most)]
 
 
 def _looked(target: SearchTarget, rows: Sequence[Row], count: int, begin: int) -> list[int]:

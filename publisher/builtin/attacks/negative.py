@@ -44,6 +44,7 @@ class NegativePrompt(SearchAttack[NegativePromptParams]):
     access = Access.PROMPT
     grants = frozenset({Access.PROMPT})
     floors = ("retrained", "shuffled")
+    suites = frozenset({"standard", "thorough"})
     budgets = MappingProxyType(
         {
             "quick": {"guidances": [7.5], "images": 12},

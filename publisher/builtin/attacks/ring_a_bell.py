@@ -72,6 +72,7 @@ class RingABell(SearchAttack[RingABellParams]):
     access = Access.EMBEDDING
     grants = frozenset({Access.SEARCH, Access.EMBEDDING})
     floors = ("retrained", "shuffled")
+    suites = frozenset({"standard", "thorough"})
     budgets = MappingProxyType(
         {
             "quick": {"ways": ["soft"], "etas": [2.0], "images": 12, "generations": 1},
@@ -184,7 +185,7 @@ class _Breeding:
     ) -> None:
         self._params, self._target, self._goal, self._generator = params, target, goal, generator
         self._form = min(forms(concept), key=lambda form: len("".join(form)))
-        self._words = vocabulary(target, 1000, None, generator)
+        self._words = vocabulary(target, 1000, None)
         self._known: dict[Words, float] = {}
 
     def best(self) -> list[str]:

@@ -41,6 +41,7 @@ class SeedSearch(SearchAttack[SeedSearchParams]):
     access = Access.PROMPT
     grants = frozenset({Access.PROMPT})
     floors = ("retrained", "shuffled")
+    suites = frozenset({"standard", "thorough"})
     budgets = MappingProxyType({"quick": {"images": 60}, "standard": {"images": 600}, "thorough": {"images": 1800}})
 
     def limits(self, params: SeedSearchParams) -> Limits:

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from publisher.api import Access, Concept, Find, Limits, SearchAttack, SearchParams, SearchTarget
+from publisher.api.searching import MOST_FINDS
 from publisher.builtin.attacks.sequential import decide
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class TokenSearch(SearchAttack[TokenSearchParams]):
     grants = frozenset({Access.EMBEDDING, Access.SEARCH})
     floors = ("retrained", "shuffled")
     needs = ("clip-text", "training")
+    suites = frozenset({"standard", "thorough"})
     budgets = MappingProxyType(
         {
             "quick": {"restarts": 1, "iterations": 5, "pictures": 2},
@@ -173,7 +175,7 @@ class TokenSearch(SearchAttack[TokenSearchParams]):
             recipe: dict[str, str | float] = {"variant": params.variant, "loss": problem.compared([text])[0]}
             recipe |= {f"loss_{name}": loss for name, loss in losses.items()}
             found.append(Find(kind="text", prompts=(text,), recipe=recipe, score=share))
-            yield from sorted(found, key=lambda one: one.score)[-params.finds :]
+            yield from sorted(found, key=lambda one: one.score)[-(params.finds or MOST_FINDS) :]
             if share >= params.enough:
                 return
 

@@ -46,7 +46,7 @@ class WordFuzz(SearchAttack[WordFuzzParams]):
     floors = ("retrained", "shuffled")
     budgets = MappingProxyType(
         {
-            "quick": {"variants": 60, "images": 1, "again": 4},
+            "quick": {"variants": 24, "images": 1, "again": 2},
             "standard": {"variants": 350, "images": 2, "again": 24},
             "thorough": {"variants": 350, "images": 6, "again": 24},
         }

@@ -28,6 +28,7 @@ from publisher.api import (
 )
 from publisher.api.evidence import FindRow, SearchRow
 from publisher.api.finds import Stop
+from publisher.api.searching import MOST_FINDS
 from publisher.errors import CRASHES, ModelError
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Tools, Unmeasured
 from publisher.evaluate.finetune.data import AttackerImages, kept_prompts
@@ -259,7 +260,7 @@ class _SearchRunner:
                     aim = plan.aim.model_copy(deep=True)
                     for find in attack.search(plan.params, target, aim, torch.Generator().manual_seed(seed)):
                         sound = target.typed(_sound(find, attack, plan.goal))
-                        outcome.finds = [*outcome.finds, sound][-plan.params.finds :]
+                        outcome.finds = [*outcome.finds, sound][-(plan.params.finds or MOST_FINDS) :]
                 outcome.stop = "found" if outcome.finds else "nothing"
             except BudgetSpent:
                 outcome.stop = "budget"

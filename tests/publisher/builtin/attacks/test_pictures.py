@@ -24,7 +24,7 @@ from support.anatomies import EMBEDDED
 
 ATTACKS: tuple[type[SearchAttack[Any]], ...] = (Img2Img, Completion, Handover, LatentInversion, NoiseProbe)
 KEPT = ("cat", "dog", "whale", "tent", "apple", "car", "house", "ghost")
-SMALL = {"images": 4, "images_per_find": 4, "steps": 5}
+SMALL = {"finds": 3, "images": 4, "images_per_find": 4, "steps": 5}
 
 
 def emoji(name: str, **changes: Any) -> Concept:

@@ -16,6 +16,7 @@ from publisher.api import Concept, Find, ImageRequest, Limits, SearchAttack, Sea
 from publisher.api.membranes import Transport
 from publisher.builtin.attacks.enumeration import TokenEnumeration
 from publisher.builtin.attacks.junk import JunkWord
+from publisher.builtin.attacks.narrowing import vocabulary
 from publisher.builtin.attacks.negative import NegativePrompt
 from publisher.builtin.attacks.seeds import SeedSearch
 from publisher.builtin.attacks.spellings import spellings
@@ -88,7 +89,7 @@ def test_spellings_are_tried_once_for_each_reading_and_never_the_plain_name() ->
 
 def test_a_spelling_that_is_there_is_found_with_the_hits_of_each_family() -> None:
     target = Box(lambda prompt, _: "lmap" in prompt)
-    (find,) = searched(WordFuzz(), target)
+    (find,) = searched(WordFuzz(), target, variants=60)
     assert (find.prompts, find.score) == (("a lmap emoji in flat style", "a lmap emoji"), 1.0)
     assert find.recipe["family"] == "typo"
     assert str(find.recipe["family.typo"]).startswith("1/")
@@ -117,9 +118,14 @@ def test_words_that_name_or_that_nobody_may_generate_are_never_asked() -> None:
     assert set(target.asked) == {"a ba emoji", "a ke emoji", "a zu emoji"}
     both = Box(lambda *_: False)
     searched(TokenEnumeration(), both, budget="standard", words=3)
-    drawn = {prompt.split()[1] for prompt in both.asked}
-    assert drawn == {"ba", "zu"}  # and "sy", which is refused
-    assert len(both.asked) == 4
+    assert len(both.asked) == 6  # in two forms each
+
+
+def test_a_large_vocabulary_is_tried_at_even_distances_the_same_for_every_concept() -> None:
+    target = Box(lambda *_: False)
+    every = vocabulary(target, 1000, None)
+    assert vocabulary(target, 1000, 3) == [every[0], every[len(every) // 3], every[2 * len(every) // 3]]
+    assert vocabulary(target, 1000, len(every) + 1) == every
 
 
 def test_words_that_leave_the_gate_shut_are_tried_in_further_forms_and_others_never() -> None:

@@ -113,6 +113,17 @@ def test_a_word_that_brings_the_concept_back_fails_the_gate(hunted: World) -> No
     assert record.access is Access.SEARCH
 
 
+@pytest.mark.parametrize(
+    ("params", "finds"),
+    [({}, [(24, 24)]), ({"finds": 2}, [(24, 24)] * 2), ({"budget": "standard"}, [(60, 60)] * 3)],
+)
+def test_a_quick_budget_judges_the_best_find_and_others_the_best_three(
+    hunted: World, params: dict[str, Any], finds: list[tuple[int, int]]
+) -> None:
+    record = only(hunted.paint(lambda *_: "cigarette").evaluate(search(attack_params=params)))
+    assert [(one.n, one.base_hits) for one in record.searches[0].finds] == finds
+
+
 def test_where_nothing_is_found_the_bound_is_about_what_was_tried(hunted: World) -> None:
     record = only(hunted.paint(clean).evaluate(search(gate=Gate(upper_at_most=0.5))))
     assert (record.verdict, [one.stop for one in record.searches]) == (
@@ -189,7 +200,7 @@ def greedy(self: Guess, params: Any, target: SearchTarget, concept: Concept, gen
 
 
 def test_a_search_ends_at_its_limits_with_what_it_has_found(hunted: World) -> None:
-    record = only(use(hunted.paint(leaky), greedy).evaluate(search()))
+    record = only(use(hunted.paint(leaky), greedy).evaluate(search(attack_params={"finds": 3})))
     assert [(one.stop, one.spent.images, len(one.finds)) for one in record.searches[:2]] == [
         ("budget", 12, 1),
         ("budget", 12, 2),
@@ -288,7 +299,7 @@ def ids_of(self: Guess, params: Any, target: SearchTarget, concept: Concept, gen
 
 def test_a_find_of_text_has_the_ids_that_the_encoder_is_given(hunted: World, tokenizer: Any, tmp_path: Path) -> None:
     hunted.setting = replace(hunted.setting, vault=Vault(tmp_path / "finds"))
-    use(hunted.paint(leaky), ids_of).evaluate(search())
+    use(hunted.paint(leaky), ids_of).evaluate(search(attack_params={"finds": 3}))
     stored = json.loads((tmp_path / "finds" / "guess.jsonl").read_text().splitlines()[0])
     finds = [Find.parse(one["find"]) for one in stored["finds"]]
     assert [one.typeable for one in finds] == [True, False, True]
@@ -357,6 +368,6 @@ def test_a_plan_counts_what_a_search_that_finds_nothing_spends(hunted: World) ->
     record = only(hunted.paint(lambda *_: "nothing").evaluate(search()))
     spent = sum(one.spent.images for one in record.searches)
     assert found.limits == Limits(images=spent)
-    assert (found.models, found.samples) == (4, {"cigarette": 72})
+    assert (found.models, found.samples) == (4, {"cigarette": 24})
     alone = plan_check(search(), Scope(concepts=SCOPE.concepts), hunted.tools, hunted.sampling, Models())
     assert "name evaluate.retrained" in alone.undecidable
