@@ -5,7 +5,7 @@ attacks than the manifest has: LoRA at two rates and under three kinds of captio
 DreamBooth with images of the class, textual inversion. Trials of the erased model are shared by all seeds. Prints a row
 for each attack and seed: steps to half, and their ratio to the erased model's with its 95% interval; of textual
 inversion, which comes back in few steps or never, the area under its curve. The same command goes on where it was
-stopped; a training takes minutes, its attacks ten minutes or more of one core.
+stopped, with as many processors; a training takes minutes, its attacks ten minutes or more of one core.
 """
 
 from __future__ import annotations
