@@ -16,12 +16,12 @@ REMOVABLE = (
 )
 BY_WORDS = "A membrane opens by the prompt's words: other words, learned embeddings or another language leave it shut."
 JUNK = (
-    "It reads words alone, not what is drawn: words that mean nothing can show the concept while it stays shut, and"
+    "It reads words alone, not what is generated: words that mean nothing can show the concept while it stays shut, and"
     " searches find them."
 )
-DRAWN = (
-    "It opens as well by what the prompt is about to draw, asked of the denoiser at the beginning of sampling. Searches"
-    " for prompts that draw the concept less plainly, and pictures to begin from, can leave it shut."
+BY_PREDICTION = (
+    "It opens as well by what the prompt is about to generate, as the denoiser says at the beginning of sampling."
+    " Searches for prompts that show the concept less plainly, and pictures to begin from, can leave it shut."
 )
 CONSTANT = "The membranes are in the weights with constant strength: the prompt does not matter, nor does the pipeline."
 UNDONE = "Whoever has the base model, or the membrane files, can subtract them again."
@@ -44,7 +44,7 @@ def membrane_claims(chosen: tuple[Concept, ...], scope: Scope, params: MembraneP
 
 def limits(params: MembraneParams) -> tuple[str, ...]:
     """Say who can get around it."""
-    opens = (DRAWN,) if params.transport.drawn else (BY_WORDS, JUNK)
+    opens = (BY_PREDICTION,) if params.transport.prediction else (BY_WORDS, JUNK)
     mode = (REMOVABLE, *opens) if params.mode == "bundle" else (CONSTANT, UNDONE)
     return (*mode, TRAINED, IMAGES)
 

@@ -64,16 +64,16 @@ def require_trainer(params: MembraneParams, model: ModelInfo) -> None:
 
 
 def require_drawn(params: MembraneParams, model: ModelInfo) -> None:
-    """Refuse to ask a denoiser what a prompt is about to draw where it reads more than text states.
+    """Refuse to ask a denoiser what a prompt is about to generate where it reads more than text states.
 
     Raises:
         UsageError: it is a transformer, or reads several text encoders.
     """
     anatomy = model.anatomy
-    asked = params.mode == "bundle" and params.transport.drawn
+    asked = params.mode == "bundle" and params.transport.prediction
     if asked and (anatomy.denoiser != "unet" or len(anatomy.text_encoders) > 1):
         raise UsageError(
-            f"transport.drawn asks a U-Net of one text encoder, and this model is of the family {anatomy.family}",
+            f"transport.prediction asks a U-Net of one text encoder, and this model is of the family {anatomy.family}",
             hint="Leave it out: the membranes then open by words.",
         )
 

@@ -77,7 +77,7 @@ class MembraneBundle(Step[MembraneParams]):
             ModelError: the denoiser's layers are not those of its architecture, a file does not fit them, or the model
                 was trained in a way that is not known here.
             UsageError: no concept, a name that is none, a text that is its own surrogate, or what holds for other
-                models alone: the authors' own trainer, opening by what is drawn.
+                models alone: the authors' own trainer, opening by what is predicted.
         """
         params = self.decide(params, scope, model)
         chosen = choose(params, scope)

@@ -125,7 +125,9 @@ def test_the_notes_say_who_is_free_of_it_and_that_no_threshold_opens_everything(
 
 
 def test_a_membrane_that_opens_by_what_is_drawn_says_so_under_its_limits() -> None:
-    by_words, drawn = (membrane_claims((SKULL,), SCOPE, params(transport=one))[0] for one in ({}, {"drawn": {}}))
+    by_words, predicting = (
+        membrane_claims((SKULL,), SCOPE, params(transport=one))[0] for one in ({}, {"prediction": {}})
+    )
     assert any("words alone" in limit for limit in by_words.limits)
-    assert not any("words alone" in limit for limit in drawn.limits)
-    assert any("about to draw" in limit for limit in drawn.limits)
+    assert not any("words alone" in limit for limit in predicting.limits)
+    assert any("about to generate" in limit for limit in predicting.limits)

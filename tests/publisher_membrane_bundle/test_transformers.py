@@ -113,6 +113,6 @@ def test_the_authors_own_loop_is_refused_for_flow_matching(sd3: Model) -> None:
 
 
 def test_a_transformer_is_not_asked_what_a_prompt_is_about_to_draw(sd3: Model) -> None:
-    params = MembraneParams.parse({**SHORT, "transport": {"drawn": {}}})
+    params = MembraneParams.parse({**SHORT, "transport": {"prediction": {}}})
     with pytest.raises(UsageError, match="asks a U-Net of one text encoder"):
         MembraneBundle().plan(params, SCOPE, sd3)

@@ -18,7 +18,15 @@ Importing this module imports no torch.
 from __future__ import annotations
 
 from publisher.api.membranes.hosts import Size, find_hosts, hosts_among, misfits, read_sizes, require_fit, sizes_of
-from publisher.api.membranes.index import FOLDER, INDEX, STOP_WORDS, Drawn, MembraneEntry, MembraneIndex, Transport
+from publisher.api.membranes.index import (
+    FOLDER,
+    INDEX,
+    STOP_WORDS,
+    MembraneEntry,
+    MembraneIndex,
+    PredictionGate,
+    Transport,
+)
 from publisher.api.membranes.kohya_flux import fused
 from publisher.api.membranes.names import ADAPTER, FACTORS, PARTS, is_stem, kohya_parts, read_adapter, stem_in
 from publisher.api.membranes.parts import PREFIX, TRANSFORMER, Branch, Host, Membrane, MembraneFileError, stem_of
@@ -36,12 +44,12 @@ __all__ = [
     "STOP_WORDS",
     "TRANSFORMER",
     "Branch",
-    "Drawn",
     "Host",
     "Membrane",
     "MembraneEntry",
     "MembraneFileError",
     "MembraneIndex",
+    "PredictionGate",
     "Size",
     "Transport",
     "bundled",

@@ -19,8 +19,8 @@ def _none(value: object) -> bool:
     return value is None
 
 
-class Drawn(Params):
-    """Opening by what a prompt is about to draw: what the denoiser predicts from noise, and for the concept's texts.
+class PredictionGate(Params):
+    """Opening by what a prompt is about to generate: what the denoiser predicts, and what for the concept's texts.
 
     Not in the paper.
     """
@@ -42,8 +42,8 @@ class Transport(Params):
     """Facilitated transport: how far a membrane opens for a prompt (the permeability gamma, eq. 10 and 11).
 
     ``score = max(cosine, overlap)``; then ``gamma = strength * score**power * gate(score)``, and all of a prompt's
-    gammas are scaled down together where their sum exceeds ``cap``. With ``drawn``, gamma is at least that rule's
-    strength where the prompt is about to draw the concept.
+    gammas are scaled down together where their sum exceeds ``cap``. With ``prediction``, gamma is at least that rule's
+    strength where the prompt is about to generate the concept.
     """
 
     score: Literal["max", "cosine", "overlap"] = "max"
@@ -60,9 +60,9 @@ class Transport(Params):
     """Width of a ramp above the threshold from shut to open; 0: a step."""
     cap: float | None = Field(default=None, gt=0, le=100)
     """Largest sum of one prompt's permeabilities; short prompts open many membranes at once."""
-    drawn: Drawn | None = Field(default=None, exclude_if=_none)
-    """Open as well by what the prompt is about to draw; only of U-Nets that read text states alone, as those of Stable
-    Diffusion 1 and 2. None: by words alone, as in the paper."""
+    prediction: PredictionGate | None = Field(default=None, exclude_if=_none)
+    """Open as well by what the prompt is about to generate; only of U-Nets that read text states alone, as those of
+    Stable Diffusion 1 and 2. None: by words alone, as in the paper."""
     stop_words: tuple[str, ...] = STOP_WORDS
     """Words that do not count in the overlap (of a concept that has others). Empty: every token counts, as in the
     paper."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from publisher.api import Anatomy
     from publisher.safeguards.membranes.branches import Permeability, PromptGate
     from publisher.safeguards.membranes.content import ContentScorer
-    from publisher.safeguards.membranes.drawing import Drawing
+    from publisher.safeguards.membranes.prediction import PromptPredictor
     from publisher.safeguards.membranes.scoring import PromptScorer
 
 log = logging.getLogger("publisher.membranes")
@@ -95,17 +95,17 @@ class Attached:
         self._served: weakref.WeakSet[DiffusionPipeline] = weakref.WeakSet()
         self._kinds: dict[type, type] = {}
         require_kind(pipeline, self.anatomy)
-        if transport.drawn and self.anatomy is not None:
+        if transport.prediction and self.anatomy is not None:
             raise ModelError(
-                "what a prompt is about to draw can be asked of U-Nets alone, not of a transformer",
-                where="transport.drawn",
-                hint="Leave out 'drawn': the membranes then open by words.",
+                "what a prompt is about to generate can be asked of U-Nets alone, not of a transformer",
+                where="transport.prediction",
+                hint="Leave out 'prediction': the membranes then open by words.",
             )
         self._denoiser = denoiser_with_hosts(pipeline, self.anatomy)
         hosts = require_hosts(self._denoiser, members, self.anatomy)
         entries = [entry for entry, _ in members]
         self._scorer: PromptScorer | ContentScorer = (
-            PromptScorer(pipeline, entries, transport, self._drawing(pipeline))
+            PromptScorer(pipeline, entries, transport, self._predictor(pipeline))
             if self.anatomy is None
             else ContentScorer(pipeline, self.anatomy, entries, transport)
         )
@@ -266,12 +266,14 @@ class Attached:
         self._gate.thread.permeability = self._permeability(matrix, device, self._denoiser.dtype)
         self._gate.thread.last = Scored(("any prompt",), self.concepts, matrix)
 
-    def _drawing(self, pipeline: DiffusionPipeline) -> Drawing | None:
-        from publisher.safeguards.membranes.drawing import Drawing
+    def _predictor(self, pipeline: DiffusionPipeline) -> PromptPredictor | None:
+        from publisher.safeguards.membranes.prediction import PromptPredictor
 
-        rule = self.transport.drawn
+        rule = self.transport.prediction
         return (
-            Drawing(rule, self._denoiser, pipeline.scheduler.config.num_train_timesteps, self._shut) if rule else None
+            PromptPredictor(rule, self._denoiser, pipeline.scheduler.config.num_train_timesteps, self._shut)
+            if rule
+            else None
         )
 
     @contextmanager

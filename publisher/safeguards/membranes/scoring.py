@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from publisher.api.membranes import MembraneEntry, Transport
-from publisher.safeguards.membranes.drawing import Drawing, directions, likeness
+from publisher.safeguards.membranes.prediction import PromptPredictor, directions, likeness
 from publisher.safeguards.membranes.serving import TEXTS
 from publisher.safeguards.membranes.transport import cosine, flatten, overlap, permeability, token_sets, word_sets
 
@@ -52,7 +52,7 @@ class PromptScorer:
         pipeline: that is attached to.
         entries: of the membranes.
         transport: the rule.
-        drawing: says what prompts are about to draw, with the membranes shut; None: words alone open.
+        predictor: says what prompts are about to generate, with the membranes shut; None: words alone open.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class PromptScorer:
         pipeline: DiffusionPipeline,
         entries: Sequence[MembraneEntry],
         transport: Transport,
-        drawing: Drawing | None = None,
+        predictor: PromptPredictor | None = None,
     ) -> None:
         self._entries = tuple(entries)
         self._transport = transport
@@ -68,7 +68,7 @@ class PromptScorer:
         self._words = [word_sets(tokenizer, entry.words, transport.stop_words) for entry in self._entries]
         self._strengths = torch.tensor([entry.strength for entry in self._entries])
         self._concepts: dict[object, list[Tensor]] = {}
-        self._drawing = drawing
+        self._predictor = predictor
         self._drawn: dict[object, tuple[Tensor, list[Tensor]]] = {}
 
     def gamma(
@@ -94,23 +94,25 @@ class PromptScorer:
             tokens = prompt_tokens(pipeline, prompts)
             scores.append(torch.stack([overlap(tokens, words) for words in self._words], dim=1))
         score = torch.stack(scores).amax(dim=0)
-        like = self._likeness(pipeline, states, encoding, self._drawing) if self._drawing else None
+        like = self._likeness(pipeline, states, encoding, self._predictor) if self._predictor else None
         return permeability(score, self._transport, self._strengths, like)
 
-    def _likeness(self, pipeline: DiffusionPipeline, states: Tensor, encoding: Encoding, drawing: Drawing) -> Tensor:
-        """Return how much what each prompt is about to draw is like each concept, ``(n, k)``."""
+    def _likeness(
+        self, pipeline: DiffusionPipeline, states: Tensor, encoding: Encoding, predictor: PromptPredictor
+    ) -> Tensor:
+        """Return how much what each prompt is about to generate is like each concept, ``(n, k)``."""
         parts = [getattr(pipeline, name, None) for name in ("text_encoder", "unet")]
         key = (encoding, *((id(one), one.dtype) for one in parts if one is not None))
         changing = any(getattr(one, "peft_config", None) for one in parts)
         found = None if changing else self._drawn.get(key)
         if found is None:
             texts = [[""], *(list(entry.texts) for entry in self._entries)]
-            empty, *concepts = [drawing.predictions(encoding.states(pipeline, some)) for some in texts]
+            empty, *concepts = [predictor.predictions(encoding.states(pipeline, some)) for some in texts]
             found = empty, [directions(concept, empty) for concept in concepts]
             if not changing:
                 self._drawn[key] = found
         empty, known = found
-        read = directions(drawing.predictions(states), empty)
+        read = directions(predictor.predictions(states), empty)
         return torch.stack([likeness(read, concept) for concept in known], dim=1)
 
     def _states(self, pipeline: DiffusionPipeline, encoding: Encoding) -> list[Tensor]:

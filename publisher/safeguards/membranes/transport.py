@@ -6,7 +6,8 @@
     gamma(p, c)    strength * strength_c * score**power * gate(score)
     gate(score)    1 from the threshold on; with softness s the ramp (score - threshold) / s between 0 and 1
 
-With ``drawn``, gamma(p, c) is at least its strength * strength_c where what p draws is like c (``drawing.py``).
+With ``prediction``, gamma(p, c) is at least its strength * strength_c where what is predicted for p is like c
+(``prediction.py``).
 If the gammas of one prompt sum to more than ``cap``, all of them are scaled down to that sum.
 
 All of it is computed in float32 on the CPU: flattened text states overflow in half precision.
@@ -74,7 +75,7 @@ def permeability(score: Tensor, transport: Transport, strengths: Tensor, like: T
         score: ``(n, k)`` float32 in [0, 1].
         transport: the rule.
         strengths: ``(k,)`` of the membranes themselves.
-        like: ``(n, k)``, how much what the prompts are about to draw is like each concept; None: nobody asked.
+        like: ``(n, k)``, how much what the prompts are about to generate is like each concept; None: nobody asked.
 
     Returns:
         Gamma, ``(n, k)`` float32.
@@ -84,8 +85,8 @@ def permeability(score: Tensor, transport: Transport, strengths: Tensor, like: T
     else:
         gate = (score >= transport.threshold).float()
     gamma = transport.strength * strengths * score**transport.power * gate
-    if transport.drawn is not None and like is not None:
-        opened = transport.drawn.strength * strengths * (like >= transport.drawn.threshold)
+    if transport.prediction is not None and like is not None:
+        opened = transport.prediction.strength * strengths * (like >= transport.prediction.threshold)
         gamma = torch.maximum(gamma, opened)
     if transport.cap is not None:
         gamma = gamma * (transport.cap / gamma.sum(dim=1, keepdim=True)).clamp(max=1)

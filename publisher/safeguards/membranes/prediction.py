@@ -1,10 +1,10 @@
-"""What a prompt is about to draw, as the denoiser itself says it: the second way in which a prompt opens membranes.
+"""What a prompt is about to generate, as the denoiser itself says it: the second way in which a prompt opens membranes.
 
-Words that mean nothing can draw a concept, and no score of words sees that. But at the beginning of sampling the
+Words that mean nothing can generate a concept, and no score of words sees that. But at the beginning of sampling the
 denoiser sees noise alone, and what it predicts there comes from the prompt:
 
     d_j(p)       eps(x_j, T, p) - eps(x_j, T, 0), as a unit vector      x_j ~ N(0, I), j = 1..points; T near the end
-    drawn(p, c)  the largest mean over j of d_j(p) . d_j(c), over the concept's texts
+    like(p, c)   the largest mean over j of d_j(p) . d_j(c), over the concept's texts
 
 The noise is the same for every prompt, so that equal prompts open membranes equally, whatever seed they are sampled
 with. All membranes are shut meanwhile. It costs ``points`` rows of the denoiser for each prompt.
@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from publisher.api.membranes import Drawn
+from publisher.api.membranes import PredictionGate
 from publisher.errors import ModelError
 
 ROWS = 64
 """Rows that the denoiser is given at once at most; at least those of one prompt."""
 
 
-class Drawing:
+class PromptPredictor:
     """The directions of prompts, by one denoiser.
 
     Args:
@@ -41,14 +41,14 @@ class Drawing:
     """
 
     def __init__(
-        self, rule: Drawn, denoiser: Any, timesteps: int, shut: Callable[[], AbstractContextManager[None]]
+        self, rule: PredictionGate, denoiser: Any, timesteps: int, shut: Callable[[], AbstractContextManager[None]]
     ) -> None:
         config = denoiser.config
         if config.addition_embed_type is not None or config.in_channels != config.out_channels:
             raise ModelError(
-                "what a prompt is about to draw can be asked of a U-Net that reads latents and text alone",
-                where="transport.drawn",
-                hint="Leave out 'drawn': the membranes then open by words.",
+                "what a prompt is about to generate can be asked of a U-Net that reads latents and text alone",
+                where="transport.prediction",
+                hint="Leave out 'prediction': the membranes then open by words.",
             )
         size = config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
@@ -86,7 +86,7 @@ def directions(predictions: Tensor, empty: Tensor) -> Tensor:
 
 
 def likeness(prompts: Tensor, concept: Tensor) -> Tensor:
-    """Return how much what each prompt draws is like a concept.
+    """Return how much what each prompt predicts is like a concept.
 
     Args:
         prompts: ``(n, points, latents)`` from :func:`directions`.

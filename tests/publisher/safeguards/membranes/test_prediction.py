@@ -1,4 +1,4 @@
-"""Membranes that open by what a prompt is about to draw, whatever its words."""
+"""Membranes that open by what a prompt is about to generate, whatever its words."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from publisher.api.membranes import Drawn, MembraneIndex, Transport
+from publisher.api.membranes import MembraneIndex, PredictionGate, Transport
 from publisher.errors import ModelError
 from publisher.runtime.pipelines import twin
 from publisher.safeguards.membranes.attached import attach
-from publisher.safeguards.membranes.drawing import directions, likeness
+from publisher.safeguards.membranes.prediction import directions, likeness
 from support.attaching import images, members_for
 
 JUNK, DRAWS = "a ke emoji in firefox style", "a skull emoji in firefox style"
 PROMPTS = [JUNK, "a dog emoji", "a pizza emoji in firefox style"]
 WORDS = Transport(score="overlap")
-BOTH = WORDS.model_copy(update={"drawn": Drawn()})
+BOTH = WORDS.model_copy(update={"prediction": PredictionGate()})
 
 
 def skull(pipeline: Any) -> Any:
@@ -47,7 +47,7 @@ def test_a_prompt_that_draws_something_else_gives_the_bases_image_bit_for_bit(lo
 
 
 def test_likeness_is_that_of_predictions_from_noise_of_the_shut_denoiser(loaded: Any) -> None:
-    rule = Drawn(points=3, timestep=0.8, seed=5)
+    rule = PredictionGate(points=3, timestep=0.8, seed=5)
     texts = ["", DRAWS, JUNK]
     noise = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
@@ -55,9 +55,12 @@ def test_likeness_is_that_of_predictions_from_noise_of_the_shut_denoiser(loaded:
         said = [loaded.unet(noise, 799, row.expand(3, -1, -1)).sample.flatten(1) for row in states]
     plain = [torch.nn.functional.normalize(one - said[0], dim=1) for one in said[1:]]
     expected = float((plain[0] * plain[1]).sum(1).mean())
-    with attach(loaded, skull(loaded), WORDS.model_copy(update={"drawn": rule})) as attached, attached.at({"skull": 1}):
-        drawing: Any = attached._scorer
-        empty, *found = drawing._drawing.predictions(states).split(1)
+    with (
+        attach(loaded, skull(loaded), WORDS.model_copy(update={"prediction": rule})) as attached,
+        attached.at({"skull": 1}),
+    ):
+        predictor: Any = attached._scorer
+        empty, *found = predictor._predictor.predictions(states).split(1)
     concept, junk = (directions(one, empty) for one in found)
     assert float(likeness(junk, concept)) == pytest.approx(expected, abs=1e-5)
 
@@ -73,9 +76,9 @@ def test_a_denoiser_that_reads_more_than_text_is_refused(loaded: Any) -> None:
 
 def test_a_package_says_by_what_its_membranes_open(loaded: Any) -> None:
     entries = tuple(entry for entry, _ in skull(loaded))
-    plain, drawn = (MembraneIndex(mode="bundle", transport=one, entries=entries) for one in (WORDS, BOTH))
-    assert b"drawn" not in plain.as_file()
-    assert MembraneIndex.parse(drawn.as_json()).transport.drawn == Drawn()
+    plain, predicting = (MembraneIndex(mode="bundle", transport=one, entries=entries) for one in (WORDS, BOTH))
+    assert b"prediction" not in plain.as_file()
+    assert MembraneIndex.parse(predicting.as_json()).transport.prediction == PredictionGate()
 
 
 def test_concepts_are_asked_again_once_an_adapter_may_have_changed_the_encoder(
@@ -83,7 +86,7 @@ def test_concepts_are_asked_again_once_an_adapter_may_have_changed_the_encoder(
 ) -> None:
     embedding = loaded.text_encoder.get_input_embeddings().weight
     before = embedding.detach().clone()
-    rule = Transport(score="cosine", drawn=Drawn(threshold=1))
+    rule = Transport(score="cosine", prediction=PredictionGate(threshold=1))
     with attach(loaded, skull(loaded), rule) as attached:
         shut = float(attached.permeabilities(["a skull emoji"]))
         try:
