@@ -19,7 +19,7 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 quickstart: $(READY)  ## release the embedded model without two objects and a style
-	@echo 'Releasing manifests/quickstart.yaml: four steps, attacks on the result, a signed package. Three to four minutes.'
+	@echo 'Releasing manifests/quickstart.yaml: four steps, attacks on the result, a signed package. One to four minutes.'
 	rm -rf out/quickstart/emoji-clean-1.0.0
 	$(BIN)/publisher release manifests/quickstart.yaml --out out/quickstart --throwaway-key
 
