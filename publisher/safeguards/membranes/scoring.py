@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from publisher.api import denoiser_of
 from publisher.api.membranes import MembraneEntry, Transport
 from publisher.safeguards.membranes.prediction import PromptPredictor, directions, likeness
 from publisher.safeguards.membranes.serving import TEXTS
@@ -69,7 +70,7 @@ class PromptScorer:
         self._strengths = torch.tensor([entry.strength for entry in self._entries])
         self._concepts: dict[object, list[Tensor]] = {}
         self._predictor = predictor
-        self._drawn: dict[object, tuple[Tensor, list[Tensor]]] = {}
+        self._predicted: dict[object, tuple[Tensor, list[Tensor]]] = {}
 
     def gamma(
         self, pipeline: DiffusionPipeline, prompts: Sequence[Sequence[str]], states: Tensor, encoding: Encoding
@@ -101,16 +102,16 @@ class PromptScorer:
         self, pipeline: DiffusionPipeline, states: Tensor, encoding: Encoding, predictor: PromptPredictor
     ) -> Tensor:
         """Return how much what each prompt is about to generate is like each concept, ``(n, k)``."""
-        parts = [getattr(pipeline, name, None) for name in ("text_encoder", "unet")]
+        parts = [getattr(pipeline, "text_encoder", None), denoiser_of(pipeline)]
         key = (encoding, *((id(one), one.dtype) for one in parts if one is not None))
         changing = any(getattr(one, "peft_config", None) for one in parts)
-        found = None if changing else self._drawn.get(key)
+        found = None if changing else self._predicted.get(key)
         if found is None:
             texts = [[""], *(list(entry.texts) for entry in self._entries)]
             empty, *concepts = [predictor.predictions(encoding.states(pipeline, some)) for some in texts]
             found = empty, [directions(concept, empty) for concept in concepts]
             if not changing:
-                self._drawn[key] = found
+                self._predicted[key] = found
         empty, known = found
         read = directions(predictor.predictions(states), empty)
         return torch.stack([likeness(read, concept) for concept in known], dim=1)

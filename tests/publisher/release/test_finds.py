@@ -28,7 +28,7 @@ CHECKS = [
     {
         "id": "noised",
         "attack": "img2img",
-        "attack_params": {"strengths": [0.7], "prompts": ["empty"], "images_per_find": 8, "finds": 1},
+        "attack_params": {"strengths": [0.5], "prompts": ["empty"], "images": 12, "images_per_find": 8, "finds": 1},
         "metric": "found-excess",
         "concepts": ["cigarette"],
     },

@@ -81,12 +81,13 @@ def test_a_package_says_by_what_its_membranes_open(loaded: Any) -> None:
     assert MembraneIndex.parse(predicting.as_json()).transport.prediction == PredictionGate()
 
 
+@pytest.mark.parametrize("gate", [None, PredictionGate()])
 def test_concepts_are_asked_again_once_an_adapter_may_have_changed_the_encoder(
-    loaded: Any, monkeypatch: pytest.MonkeyPatch
+    loaded: Any, gate: PredictionGate | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedding = loaded.text_encoder.get_input_embeddings().weight
     before = embedding.detach().clone()
-    rule = Transport(score="cosine", prediction=PredictionGate(threshold=1))
+    rule = Transport(score="cosine", prediction=gate)
     with attach(loaded, skull(loaded), rule) as attached:
         shut = float(attached.permeabilities(["a skull emoji"]))
         try:
