@@ -30,7 +30,7 @@ def summary(folder: Path) -> dict[str, Any]:
 def _check(check: dict[str, Any], folder: Path) -> dict[str, Any]:
     measured = check["measurement"]["hardened"] if check["measurement"] else {}
     found = {"verdict": check["verdict"], **{key: measured.get(key) for key in ("value", "low", "high", "n")}}
-    if check["evidence"] and not check["trials"]:
+    if check["evidence"] and not check["trials"] and not check.get("searches"):
         rows = [json.loads(line) for line in (folder / check["evidence"]).read_text(encoding="utf-8").splitlines()]
         found["images"] = _digest("".join(row["hardened_sha256"] for row in rows))
         found["asked"] = asked([(row["prompt"], row["seed"]) for row in rows])
