@@ -78,13 +78,14 @@ def _rewrite(path: Path, base: Path, alter: Alter, *, every: bool) -> None:
         tensors, others = read_header(path), read_header(base)
     except (OSError, ValueError) as error:
         raise Unmeasured(f"the models cannot be mixed: {one_line(error)}") from error
-    if {(t.name, t.shape, t.dtype) for t in tensors.values()} != {(t.name, t.shape, t.dtype) for t in others.values()}:
+    if {(t.name, t.shape) for t in tensors.values()} != {(t.name, t.shape) for t in others.values()}:
         raise Unmeasured(f"the models cannot be mixed: {path.parent.name} has other tensors than the base model's")
     source = path.resolve()
     with safe_open(source, framework="pt") as ours, safe_open(base, framework="pt") as theirs:
 
         def replaced(name: str) -> bytes | None:
-            hardened, original = ours.get_tensor(name), theirs.get_tensor(name)
+            hardened = ours.get_tensor(name)
+            original = theirs.get_tensor(name).to(hardened.dtype)  # a reference may be stored in another one
             before = tensor_bytes(hardened)
             if not every and before == tensor_bytes(original):
                 return None

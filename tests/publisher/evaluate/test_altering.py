@@ -163,6 +163,16 @@ def test_models_with_other_tensors_cannot_be_mixed(world: World, restore: Restor
         pytest.fail("they were mixed")
 
 
+def test_a_model_stored_in_another_dtype_is_mixed_in_its_own(world: World, restore: Restore) -> None:
+    hardened = world.models.hardened
+    half = with_weights(world.models.base, key=torch.full((2,), 0.5, dtype=torch.float16), same=torch.arange(4.0))
+    with altered(restore, NoParams(), hardened, half, world.setting) as made:
+        (path,) = made.folder.glob("unet/*.safetensors")
+        found = load_file(path)
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+    assert found["key"].tolist() == [0.5, 0.5]
+
+
 class Rounding(Restore):
     """Goes through every tensor, and may break the model."""
 
