@@ -51,6 +51,7 @@ from publisher.release.existing import located, of_package
 from publisher.release.finds import ReplayedFind, read_finds, try_again
 from publisher.release.tools import collect_tools
 from publisher.runtime.generate import batch_size
+from publisher.runtime.refusals import is_refused
 
 Outcome = Literal["reproduced", "agrees", "compatible", "contradicts", "undecided"]
 CODES = {
@@ -325,9 +326,9 @@ def chosen_rows(
         seed: of the choice.
 
     Raises:
-        UsageError: there is no evidence of them.
+        UsageError: there is no evidence of them that may be generated.
     """
-    rows = [row for check in checks for row in subject.rows.get(check.id, ())]
+    rows = [row for check in checks for row in subject.rows.get(check.id, ()) if not _is_refused(row, scope)]
     if not rows:
         raise UsageError("the package has no evidence of images that could be generated again", where=subject.name)
     private = [one.id for one in (*scope.concepts, *scope.keep) if one.kind in PRIVATE_KINDS]
@@ -340,6 +341,12 @@ def chosen_rows(
     while together and sum(len(lines[one]) for one in chosen) < count:
         chosen.update(together.pop().requests)
     return [row for row in rows if without_concept(_request(row)) in chosen]
+
+
+def _is_refused(row: EvidenceRow, scope: Scope) -> bool:
+    """Return whether nobody may generate what a line asks for, or no concept says what it is; no release makes one."""
+    concept = next((one for one in (*scope.concepts, *scope.keep) if one.id == row.concept), None)
+    return concept is None or any(is_refused(text, concept) for text in (row.prompt, row.negative_prompt))
 
 
 def _asks_by_prompt(check: Check, tools: Tools) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from click.testing import Result
 from safetensors.torch import load_file, save_file
 
 from publisher.api import Gate, Interval
+from publisher.comparison.subjects import read_subject
 from publisher.package import keys
 from publisher.package.index import Verified, check_index
-from publisher.release.replay import ReplayedImage, compare_images, compare_with_gate
+from publisher.release.existing import of_package
+from publisher.release.replay import ReplayedImage, chosen_rows, compare_images, compare_with_gate
 from support.releasing import publisher
 
 Package = tuple[Path, Path]
@@ -58,6 +61,16 @@ def test_every_image_has_the_recorded_digest_and_a_strangers_statement_says_so(
     assert (other.exit_code, "V004 found.json" in other.stdout) == (1, True)
     again = publisher("replay", folder, "--key", key, "--sign", mine[0], "--statement", found)
     assert (again.exit_code, "there is a file already" in again.stderr) == (2, True)
+
+
+def test_lines_that_nobody_may_generate_are_not_generated_for_a_stranger(package: Package) -> None:
+    subject, (resolved, claims) = read_subject(package[0]), of_package(package[0])
+    checks = [check for item in claims for check in item.claim.checks if check.id == "erase.cigarette.plain"]
+    first, second, *others = subject.rows["erase.cigarette.plain"]
+    planted = [first.model_copy(update={"prompt": "a nude child"}), second.model_copy(update={"concept": "other"})]
+    rows = {"erase.cigarette.plain": [*planted, *others]}
+    chosen = chosen_rows(replace(subject, rows=rows), checks, resolved.scope, 4, 1000, 0)
+    assert chosen == others
 
 
 @pytest.mark.slow
