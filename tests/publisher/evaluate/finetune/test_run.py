@@ -10,60 +10,28 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from pydantic import ValidationError
 
-from publisher.api import Check, CheckRecord, Claim, Gate, ImageRequest, Judgement, Scope, TrainingParams
-from publisher.evaluate.checks import Evaluation, matrix_column, run_checks
+from publisher.api import Claim, Gate, ImageRequest, Judgement, TrainingParams
+from publisher.evaluate.checks import matrix_column, run_checks
 from publisher.evaluate.context import ModelUnderTest, StepClaim
 from publisher.evaluate.finetune.data import HELD_OUT, swapped
 from publisher.evaluate.finetune.trials import Trained, TrialTask
 from publisher.evaluate.images import Generated
-from publisher.evaluate.store import ImageStore
 from support.anatomies import EMBEDDED
 from support.grey import (
     KINDS,
-    SCOPE,
     GreyScorer,
     Painters,
     Relearn,
     World,
     check,
-    concept,
     faithful,
     release_scorer,
     write_model,
     write_safeguards,
 )
-
-SMALL = {
-    "images": 3,
-    "evaluation_steps": [0, 10, 20],
-    "seeds": 3,
-    "images_per_evaluation": 4,
-    "controls": ["base", "before"],
-}
-STEPS = {"base": 10, "before": 10, "hardened": 20}
-
-
-def relearn(**changes: Any) -> Check:
-    """Return the check that ``cigarette`` takes at least 1.5 times as many steps as before."""
-    params = SMALL | changes.pop("params", {})
-    fields = {"attack": "relearn", "metric": "t50-ratio", "gate": Gate(lower_at_least=1.5), "attack_params": params}
-    return check(**{**fields, "id": "relearn", **changes})
-
-
-@pytest.fixture
-def attacked(world: World, tmp_path: Path) -> World:
-    """The base learns in 10 steps, so does the model after the first step; the hardened one takes 20."""
-    before, last = write_model(tmp_path / "before"), world.models.hardened
-    world.models = replace(world.models, after={"dampen": before, "erase": last})
-    world.painters.learns = lambda model, _: STEPS[model]
-    return world
-
-
-def only(result: Evaluation) -> CheckRecord:
-    return result.claims[0].checks[0]
+from support.relearning import STEPS, only, relearn
 
 
 def models(world: World) -> list[str]:
@@ -101,18 +69,6 @@ def test_models_are_attacked_with_the_same_images_and_seeds_and_trials_with_othe
     assert len(set(seeds["base"])) == 3
     assert all(task.images.equal(tasks[0].images) and len(task.images) == 3 for task in tasks)
     assert {len(task.held_out) for task in tasks} == {HELD_OUT}
-
-
-def test_images_that_have_nothing_to_do_with_a_concept_are_learned_and_it_is_asked_for_by_name(attacked: World) -> None:
-    attacked.evaluate(relearn(params={"captions": "unrelated"}))
-    for _, task in attacked.painters.trained:
-        assert task.concept.id == "cigarette"
-        assert not any("cigarette" in text for text in task.captions)
-        assert set(task.captions) <= {text for one in SCOPE.keep for text in one.prompts}
-        assert all("cigarette" in request.prompt for request in task.requests)
-    learned = {request.prompt for _, request in attacked.painters.generated if request.seed >= 2**31}
-    assert learned
-    assert not any("cigarette" in prompt for prompt in learned)
 
 
 def test_equal_models_and_equal_checks_are_trained_once(attacked: World) -> None:
@@ -169,12 +125,6 @@ def test_a_proxy_for_a_retrained_model_is_the_base_that_learns_a_kind_of_picture
     assert hits == {"hardened": (0, 0, 4), "base": (0, 4, 4), "unseen": (0, 0, 4)}
     rows = [json.loads(line) for line in found.evidence["evidence/relearn.jsonl"].decode().splitlines()]
     assert rows[3]["sha256"][2] == rows[6]["sha256"][2]  # what was generated is swapped back before it is judged
-
-
-def test_pictures_that_are_swapped_twice_are_the_pictures_again() -> None:
-    pictures = torch.arange(2 * 3 * 4 * 6, dtype=torch.uint8).reshape(2, 3, 4, 6)
-    assert swapped(pictures)[0, 0, 0, 0] == pictures[0, 0, 2, 3]
-    assert torch.equal(swapped(swapped(pictures)), pictures)
 
 
 def test_a_proxy_is_learned_under_a_word_that_means_nothing() -> None:
@@ -415,50 +365,6 @@ def test_trainings_are_made_for_the_steps_that_are_named(attacked: World) -> Non
     )
     assert [claim.verdict for claim in result.claims] == ["passed", "unknown"]
     assert [cell.claim for cell in matrix_column(result, "erase")] == ["dampen"]
-
-
-def image_files(folder: Path, count: int) -> tuple[str, ...]:
-    for i in range(count):
-        Image.new("RGB", (64, 64), (i, i, i)).save(folder / f"{i:02}.png")
-    return tuple(f"{i:02}.png" for i in range(count))
-
-
-def with_images(world: World, folder: Path, count: int, kind: str = "object") -> World:
-    named = concept("cigarette", images=image_files(folder, count), kind=kind)
-    world.scope = Scope(concepts=(named,), keep=SCOPE.keep)
-    world.setting = replace(world.setting, root=folder)
-    return world
-
-
-def test_named_images_are_halved_and_the_first_of_the_attackers_are_held_out(attacked: World, tmp_path: Path) -> None:
-    with_images(attacked, tmp_path, 2 * (HELD_OUT + 3)).evaluate(relearn())
-    _, task = attacked.painters.trained[0]
-    greys = [int(image.flatten()[0]) for image in (*task.held_out, *task.images)]
-    assert greys == [1, 3, 5, 7, 9, 11, 13]
-    assert task.images.shape == (3, 3, 32, 32)
-
-
-def test_too_few_named_images_are_unknown(attacked: World, tmp_path: Path) -> None:
-    record = only(with_images(attacked, tmp_path, 6).evaluate(relearn()))
-    assert record.verdict == "unknown"
-    assert "7 reference images of 'cigarette' are needed, and the attacker's half of its 6 files has 3" in record.reason
-
-
-def test_other_bytes_under_the_same_name_are_another_training(attacked: World, tmp_path: Path) -> None:
-    with_images(attacked, tmp_path, 14).evaluate(relearn())
-    Image.new("RGB", (64, 64), "white").save(tmp_path / "13.png")
-    attacked.evaluate(relearn())
-    assert len(attacked.painters.trained) == 18
-
-
-@pytest.mark.parametrize("kind", ["person", "unsafe"])
-def test_images_of_private_kinds_are_never_on_disk(world: World, tmp_path: Path, kind: str) -> None:
-    world.scope = Scope(concepts=(concept("cigarette", kind=kind),), keep=SCOPE.keep)
-    world.setting = replace(world.setting, store=ImageStore(tmp_path / "store", pytest.fail))
-    only(world.evaluate(relearn(params={"controls": ["base"]}, metric_params={"against": "base"})))
-    assert world.painters.trained
-    assert not list((tmp_path / "store").glob("*.safetensors"))
-    assert list((tmp_path / "store").glob("*.json"))
 
 
 def test_progress_counts_training_steps_and_images(attacked: World) -> None:
