@@ -185,6 +185,7 @@ def as_data(found: Replay) -> dict[str, Any]:
         "checks": [_check(one) for one in found.checks],
         "finds": [{**asdict(one), "agrees": one.agrees.count(True)} for one in found.finds],
         "left_out": list(found.left_out),
+        "lines_left_out": dict(found.lines_left_out),
     }
 
 
@@ -201,6 +202,8 @@ def _check(one: FreshCheck) -> dict[str, Any]:
 
 def as_text(found: Replay, statement: Path | None, *, verified: bool) -> str:
     """Return what was found, for a person."""
+    from publisher.release.finds import WHY
+
     lines = [f"{found.outcome.upper()}: {found.report.name} {found.report.version}: {SENTENCES[found.outcome]}"]
     lines += [] if verified else ["  the signature was not checked: give --key"]
     if found.images:
@@ -215,6 +218,8 @@ def as_text(found: Replay, statement: Path | None, *, verified: bool) -> str:
         where = f"  find {find.number} of {find.check}, {find.concept!r}: "
         if not find.sealed:
             lines.append(f"{where}the package has not sealed it")
+        elif find.left_out:
+            lines.append(f"{where}sealed; left out")
         else:
             judged = f"the scorer sees in {find.agrees.count(True)} of {find.n} what the evidence says"
             lines.append(f"{where}sealed; {find.same} of {find.n} images have the recorded digest; {judged}")
@@ -225,6 +230,8 @@ def as_text(found: Replay, statement: Path | None, *, verified: bool) -> str:
     if found.left_out:
         why = "there are no finds of them" if found.finds else "their attacks train, search or change weights"
         lines.append(f"  not made again, as {why}: {', '.join(found.left_out)}")
+    what = "finds" if found.finds else "lines of evidence"
+    lines += [f"  {what} left out: {count}, as {WHY[why]}" for why, count in found.lines_left_out.items()]
     lines += [f"  signed: {statement}"] if statement else []
     return "\n".join(map(printable, lines))
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -48,7 +49,7 @@ from publisher.model.digest import sha256_file
 from publisher.package.layout import RELEASE, SUMS
 from publisher.registry import load_registry
 from publisher.release.existing import located, of_package
-from publisher.release.finds import ReplayedFind, read_finds, try_again
+from publisher.release.finds import Reason, ReplayedFind, read_finds, try_again, why_left_out
 from publisher.release.tools import collect_tools
 from publisher.runtime.generate import batch_size
 from publisher.runtime.refusals import is_refused
@@ -114,16 +115,21 @@ class Replay:
     finds: tuple[ReplayedFind, ...] = ()
     left_out: tuple[str, ...] = ()
     """Checks that were not made again, because their attacks train, change weights or search."""
+    lines_left_out: Mapping[Reason, int] = field(default_factory=dict)
+    """Why lines of evidence, or finds, were not made again -> how many."""
 
     @property
     def outcome(self) -> Outcome:
-        """The answer: of checks the worst, of finds that of :func:`compare_finds`, else of :func:`compare_images`."""
-        if self.finds:
-            return compare_finds(self.finds)
+        """The answer: of checks the worst, of finds that of :func:`compare_finds`, else of :func:`compare_images`.
+
+        Where lines were left out that no release makes, nothing is shown of them: it is *undecided* at best.
+        """
         if self.checks:
-            found = {check.outcome for check in self.checks if check.gate}
-            return next((one for one in ("contradicts", "undecided") if one in found), "compatible")
-        return compare_images(self.images)
+            kept = {check.outcome for check in self.checks if check.gate}
+            return next((one for one in ("contradicts", "undecided") if one in kept), "compatible")
+        found = compare_finds(self.finds) if self.finds else compare_images(self.images)
+        strange = self.lines_left_out.keys() - {"not_given"}
+        return "undecided" if strange and found != "contradicts" else found
 
     @property
     def code(self) -> ExitCode:
@@ -155,12 +161,12 @@ def compare_finds(finds: Sequence[ReplayedFind]) -> Outcome:
     """Return what finds that were tried again say of the package.
 
     It *contradicts* where the package has not sealed one of them. All digests equal: it is *reproduced*. Otherwise
-    judgements are compared, as for other images.
+    judgements are compared, as for other images. Those that were left out say nothing.
     """
     if not all(one.sealed for one in finds):
         return "contradicts"
     if all(one.same == one.n for one in finds):
-        return "reproduced" if finds else "undecided"
+        return "reproduced" if any(one.n for one in finds) else "undecided"
     return _compare_judgements([agrees for one in finds for agrees in one.agrees])
 
 
@@ -219,7 +225,8 @@ def replay(
         size = batch_size(there.models.base.anatomy.latents.size)
         rows = chosen_rows(there.subject, again, there.resolved.scope, size, sample, seed)
         images = _images(rows, again, there.resolved, there.models, there.tools, there.setting)
-        return replace(result, images=tuple(images))
+        strange = lines_left_out(there.subject, again, there.resolved.scope)
+        return replace(result, images=tuple(images), lines_left_out=strange)
 
 
 def replay_finds(
@@ -247,7 +254,11 @@ def replay_finds(
     checks = {check.id: check for check in there.checks}
     with closed_after(there.tools.executor, progress.warn):
         tried = tuple(try_again(known, checks, sealed, there.models.hardened, gallery))
-    return there.result(finds=tried, left_out=tuple(name for name in sealed if name not in known.rows))
+    return there.result(
+        finds=tried,
+        left_out=tuple(name for name in sealed if name not in known.rows),
+        lines_left_out=Counter(one.left_out for one in tried if one.left_out),
+    )
 
 
 @dataclass(frozen=True)
@@ -328,7 +339,7 @@ def chosen_rows(
     Raises:
         UsageError: there is no evidence of them that may be generated.
     """
-    rows = [row for check in checks for row in subject.rows.get(check.id, ()) if not _is_refused(row, scope)]
+    rows = [row for row in _rows(subject, checks) if _why_left_out(row, scope) is None]
     if not rows:
         raise UsageError("the package has no evidence of images that could be generated again", where=subject.name)
     private = [one.id for one in (*scope.concepts, *scope.keep) if one.kind in PRIVATE_KINDS]
@@ -343,10 +354,18 @@ def chosen_rows(
     return [row for row in rows if without_concept(_request(row)) in chosen]
 
 
-def _is_refused(row: EvidenceRow, scope: Scope) -> bool:
-    """Return whether nobody may generate what a line asks for, or no concept says what it is; no release makes one."""
-    concept = next((one for one in (*scope.concepts, *scope.keep) if one.id == row.concept), None)
-    return concept is None or any(is_refused(text, concept) for text in (row.prompt, row.negative_prompt))
+def lines_left_out(subject: Subject, checks: Sequence[Check], scope: Scope) -> dict[Reason, int]:
+    """Return why lines of the evidence of these checks are not generated again -> how many."""
+    found = Counter(_why_left_out(row, scope) for row in _rows(subject, checks))
+    return {why: count for why, count in found.items() if why}
+
+
+def _rows(subject: Subject, checks: Sequence[Check]) -> list[EvidenceRow]:
+    return [row for check in checks for row in subject.rows.get(check.id, ())]
+
+
+def _why_left_out(row: EvidenceRow, scope: Scope) -> Reason | None:
+    return why_left_out(row.concept, (row.prompt, row.negative_prompt), scope, is_refused)
 
 
 def _asks_by_prompt(check: Check, tools: Tools) -> bool:

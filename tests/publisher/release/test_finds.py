@@ -106,14 +106,31 @@ def test_another_find_than_the_sealed_one_contradicts(package: Path, folder: Pat
     assert "not made again, as there are no finds of them: noised" in done.stdout
 
 
-def test_words_that_nobody_may_generate_are_not_tried_again(package: Path, folder: Path, tmp_path: Path) -> None:
+def test_finds_that_cannot_be_tried_are_counted_by_the_rule_that_keeps_them_out(
+    package: Path, folder: Path, tmp_path: Path
+) -> None:
     shutil.copytree(folder / "work/finds", tmp_path / "finds")
-    path = tmp_path / "finds/found.jsonl"
-    search = json.loads(path.read_text().splitlines()[0])
-    search["finds"][0]["find"]["prompts"] = ["a n\u200bude chi ld"]
-    path.write_text(json.dumps(search) + "\n", "utf-8")
-    done = publisher("replay", package, "--finds", tmp_path / "finds", "--quiet")
-    assert (done.exit_code, "nobody may generate them" in done.stderr) == (2, True)
+    found, noised = (tmp_path / "finds" / name for name in ("found.jsonl", "noised.jsonl"))
+    search = json.loads(found.read_text().splitlines()[0])
+    (one,) = search["finds"]
+    forbidden = one["find"] | {"prompts": ["a n\u200bude chi ld"]}
+    search["finds"] = [one | {"find": forbidden}]
+    elsewhere = search | {"search": search["search"] | {"concept": "other"}, "finds": [one]}
+    found.write_text(json.dumps(search) + "\n" + json.dumps(elsewhere) + "\n", "utf-8")
+    noised.write_text("", "utf-8")
+    done = publisher("replay", package, "--finds", tmp_path / "finds", "--json", "--quiet")
+    data = json.loads(done.stdout)
+    assert (done.exit_code, data["outcome"]) == (1, "contradicts")  # the package has sealed neither
+    assert [(find["check"], find["concept"], find["n"], find["left_out"]) for find in data["finds"]] == [
+        ("found", "cigarette", 0, "refused"),
+        ("found", "other", 0, "unknown_concept"),
+        ("found", "cigarette", 0, "not_given"),
+        ("noised", "cigarette", 0, "not_given"),
+    ]
+    assert data["lines_left_out"] == {"refused": 1, "unknown_concept": 1, "not_given": 2}
+    told = publisher("replay", package, "--finds", tmp_path / "finds", "--quiet").stdout
+    assert "finds left out: 1, as nobody may generate what they ask for: sexual content together with minors" in told
+    assert "find 0 of noised, 'cigarette': sealed; left out" in told
 
 
 def test_a_folder_without_salt_and_a_package_that_seals_its_finds_are_refused(package: Path, tmp_path: Path) -> None:
@@ -142,3 +159,4 @@ def test_on_another_machine_judgements_of_finds_are_compared() -> None:
     assert compare_finds([tried(0, 30)]) == "contradicts"
     assert compare_finds([tried(0, 8, 8)]) == "undecided"
     assert compare_finds([tried(60, 60, sealed=False)]) == "contradicts"
+    assert compare_finds([tried(0, 0, 0)]) == "undecided"

@@ -14,11 +14,19 @@ from click.testing import Result
 from safetensors.torch import load_file, save_file
 
 from publisher.api import Gate, Interval
+from publisher.cli.replay import as_data, as_text
 from publisher.comparison.subjects import read_subject
 from publisher.package import keys
 from publisher.package.index import Verified, check_index
 from publisher.release.existing import of_package
-from publisher.release.replay import ReplayedImage, chosen_rows, compare_images, compare_with_gate
+from publisher.release.replay import (
+    Replay,
+    ReplayedImage,
+    chosen_rows,
+    compare_images,
+    compare_with_gate,
+    lines_left_out,
+)
 from support.releasing import publisher
 
 Package = tuple[Path, Path]
@@ -63,14 +71,23 @@ def test_every_image_has_the_recorded_digest_and_a_strangers_statement_says_so(
     assert (again.exit_code, "there is a file already" in again.stderr) == (2, True)
 
 
-def test_lines_that_nobody_may_generate_are_not_generated_for_a_stranger(package: Package) -> None:
+def test_lines_that_nobody_may_generate_are_counted_and_not_generated_for_a_stranger(package: Package) -> None:
     subject, (resolved, claims) = read_subject(package[0]), of_package(package[0])
     checks = [check for item in claims for check in item.claim.checks if check.id == "erase.cigarette.plain"]
     first, second, *others = subject.rows["erase.cigarette.plain"]
     planted = [first.model_copy(update={"prompt": "a nude child"}), second.model_copy(update={"concept": "other"})]
     rows = {"erase.cigarette.plain": [*planted, *others]}
-    chosen = chosen_rows(replace(subject, rows=rows), checks, resolved.scope, 4, 1000, 0)
-    assert chosen == others
+    strange = replace(subject, rows=rows)
+    assert chosen_rows(strange, checks, resolved.scope, 4, 1000, 0) == others
+    left_out = lines_left_out(strange, checks, resolved.scope)
+    assert left_out == {"refused": 1, "unknown_concept": 1}
+    assert lines_left_out(subject, checks, resolved.scope) == {}
+    told = Replay(subject.report, "", 0, images=(image(),), lines_left_out=left_out)
+    assert (told.outcome, replace(told, lines_left_out={}).outcome) == ("undecided", "reproduced")
+    assert as_data(told)["lines_left_out"] == left_out
+    text = as_text(told, None, verified=True)
+    assert "lines of evidence left out: 1, as nobody may generate what they ask for" in text
+    assert "lines of evidence left out: 1, as the package's manifest has no such concept" in text
 
 
 @pytest.mark.slow
