@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from publisher.api import Check, CheckRecord, Claim, Concept, Sampling, Scope, SearchAttack
 from publisher.builtin.executors import Local
 from publisher.builtin.metrics.finds import FoundExcess
-from publisher.evaluate.checks import run_checks
+from publisher.evaluate.checks import Evaluation, run_checks
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, ReleaseScorer, Setting, StepClaim, Tools
+from publisher.evaluate.vault import Vault
 from publisher_emoji import caption, model_folder, vocabulary
 from publisher_emoji.plugin import EmojiScorer
 from support.anatomies import EMBEDDED
@@ -74,6 +75,20 @@ def judged(
     safeguards: Path | None = None,
 ) -> tuple[CheckRecord, list[dict[str, Any]]]:
     """Return the same, each find with the seeds and digests of the images that judged it."""
+    found = evaluated(attack, ModelUnderTest.of(hardened, EMBEDDED, safeguards), params, gone, (kept,))
+    rows = [json.loads(line) for line in found.evidence["evidence/search.jsonl"].decode().splitlines()]
+    return found.claims[0].checks[0], [one for row in rows for one in row["finds"]]
+
+
+def evaluated(
+    attack: SearchAttack[Any],
+    hardened: ModelUnderTest,
+    params: dict[str, Any],
+    gone: Concept | None = None,
+    kept: tuple[str, ...] = ("cat",),
+    vault: Path | None = None,
+) -> Evaluation:
+    """Return the record and the evidence of such a check, finds in clear, their tensors and salt in ``vault``."""
     gone = gone or emoji("pizza")
     tools = Tools(
         attacks={attack.name: attack},
@@ -84,13 +99,11 @@ def judged(
     )
     check = Check(id="search", attack=attack.name, attack_params=params, metric="found-excess", concepts=(gone.id,))
     claim = Claim(id="claim", sentence=f"{gone.id} is gone", binds="in-weights", checks=(check,))
-    result = run_checks(
+    return run_checks(
         [StepClaim(("step",), claim)],
-        Scope(concepts=(gone,), keep=(emoji(kept),)),
-        ModelsUnderTest(ModelUnderTest.of(model_folder(), EMBEDDED), ModelUnderTest.of(hardened, EMBEDDED, safeguards)),
+        Scope(concepts=(gone,), keep=tuple(map(emoji, kept))),
+        ModelsUnderTest(ModelUnderTest.of(model_folder(), EMBEDDED), hardened),
         tools,
         Sampling(steps=4, guidance=3.0),
-        Setting("cpu", "float32", publish_finds=True),
+        Setting("cpu", "float32", publish_finds=True, vault=Vault(vault)),
     )
-    rows = [json.loads(line) for line in result.evidence["evidence/search.jsonl"].decode().splitlines()]
-    return result.claims[0].checks[0], [one for row in rows for one in row["finds"]]

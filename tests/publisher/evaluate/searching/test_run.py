@@ -27,7 +27,8 @@ from publisher.api import (
     SearchTarget,
 )
 from publisher.evaluate.plan import Models, plan_check
-from publisher.evaluate.searching.images import Gallery, judge_seed, search_seed
+from publisher.evaluate.searching import images
+from publisher.evaluate.searching.images import Gallery, begun_seed, judge_seed, search_seed
 from publisher.evaluate.store import ImageStore
 from publisher.evaluate.vault import Vault, seal
 from publisher_emoji import model_folder
@@ -171,12 +172,23 @@ def test_finds_are_judged_on_the_same_fresh_seeds_on_every_model(hunted: World) 
     assert all(seed % 2 == 0 for seed in searched)
 
 
-def test_searching_and_judging_never_share_a_seed() -> None:
+def test_searching_and_judging_draw_other_seeds_each_time() -> None:
     searched = {search_seed(first, f"a {word} emoji", i) for first in range(9) for word in "abc" for i in range(300)}
+    begun = {begun_seed(first, i) for first in range(9) for i in range(900)}
     judged = {judge_seed(first, word, i) for first in range(9) for word in "abc" for i in range(300)}
-    assert len(searched) == len(judged) == 8100
-    assert {seed % 2 for seed in searched} == {0}
-    assert {seed % 2 for seed in judged} == {1}
+    assert len(searched) == len(begun) == len(judged) == 8100
+    assert len(searched | begun | judged) == 3 * 8100
+
+
+def test_searching_and_judging_share_none_of_a_million_seeds_even_where_all_their_digests_are_equal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(images, "seed_of", lambda *names: names[-1])
+    million = range(10**6)
+    searched = {search_seed(0, "a cat", i) for i in million}
+    assert len(searched) == len(million)
+    assert searched.isdisjoint(judge_seed(0, "cat", i) for i in million)
+    assert all(begun_seed(0, i) % 2 == 0 for i in range(99))
 
 
 def crashing(self: Guess, params: Any, target: SearchTarget, concept: Concept, generator: Any) -> Iterator[Find]:
