@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from publisher.builtin.executors import Local
 from publisher.builtin.metrics.finds import FoundExcess
 from publisher.evaluate.checks import Evaluation, run_checks
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, ReleaseScorer, Setting, StepClaim, Tools
-from publisher.evaluate.vault import Vault
 from publisher_emoji import caption, model_folder, vocabulary
 from publisher_emoji.plugin import EmojiScorer
 from support.anatomies import EMBEDDED
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+TEXT = "text_encoder/model.safetensors"
+EMBEDDINGS = "text_model.embeddings.token_embedding.weight"
 PROJECTIONS = ("attn2.to_k.weight", "attn2.to_v.weight")
 
 
@@ -50,6 +52,21 @@ def reflected(folder: Path) -> Path:
         for name, one in weights.items()
     }
     save_file(edited, folder / WEIGHTS, {"format": "pt"})
+    return folder
+
+
+def renamed(folder: Path, words: Mapping[str, str]) -> Path:
+    """Write the embedded model with words that it reads as others: word -> the word whose embedding it gets."""
+    from transformers import CLIPTokenizer
+
+    shutil.copytree(model_folder(), folder)
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    weights = load_file(folder / TEXT)
+    rows = weights[EMBEDDINGS].clone()
+    for word, other in words.items():
+        (own,), (new,) = (tokenizer(one, add_special_tokens=False).input_ids for one in (word, other))
+        rows[own] = weights[EMBEDDINGS][new]
+    save_file(weights | {EMBEDDINGS: rows}, folder / TEXT, {"format": "pt"})
     return folder
 
 
@@ -86,9 +103,10 @@ def evaluated(
     params: dict[str, Any],
     gone: Concept | None = None,
     kept: tuple[str, ...] = ("cat",),
-    vault: Path | None = None,
+    base: Path | None = None,
+    **setting: Any,
 ) -> Evaluation:
-    """Return the record and the evidence of such a check, finds in clear, their tensors and salt in ``vault``."""
+    """Return the record and the evidence of such a check, with finds in clear."""
     gone = gone or emoji("pizza")
     tools = Tools(
         attacks={attack.name: attack},
@@ -102,8 +120,8 @@ def evaluated(
     return run_checks(
         [StepClaim(("step",), claim)],
         Scope(concepts=(gone,), keep=tuple(map(emoji, kept))),
-        ModelsUnderTest(ModelUnderTest.of(model_folder(), EMBEDDED), hardened),
+        ModelsUnderTest(ModelUnderTest.of(base or model_folder(), EMBEDDED), hardened),
         tools,
         Sampling(steps=4, guidance=3.0),
-        Setting("cpu", "float32", publish_finds=True, vault=Vault(vault)),
+        Setting("cpu", "float32", publish_finds=True, **setting),
     )

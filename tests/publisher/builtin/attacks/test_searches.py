@@ -1,22 +1,28 @@
-"""Attacks that search, on the embedded model: the same finds on one core and on two."""
+"""Attacks that search, on the embedded model: the same finds on one core and on two, and a planted trigger."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from searching import evaluated
+from searching import emoji, evaluated, renamed
 
 from publisher.api import SearchAttack
+from publisher.builtin.attacks.enumeration import TokenEnumeration
 from publisher.builtin.attacks.inversion import ConceptInversion
+from publisher.builtin.attacks.junk import JunkWord
 from publisher.builtin.attacks.latents import Handover
+from publisher.builtin.attacks.token_search import TokenSearch
 from publisher.builtin.attacks.word_fuzz import WordFuzz
 from publisher.evaluate.context import ModelUnderTest
+from publisher.evaluate.store import ImageStore
+from publisher.evaluate.vault import Vault
 from publisher.runtime import side_by_side
-from publisher_emoji import model_folder
+from publisher_emoji import model_folder, vocabulary
 from support.anatomies import EMBEDDED
 
 BASE = ModelUnderTest.of(model_folder(), EMBEDDED)
@@ -61,8 +67,59 @@ def test_one_core_and_two_give_the_same_finds_and_bytes(
         monkeypatch.setattr(side_by_side, "cores", lambda cores=cores: cores)
         torch.set_num_threads(cores)
         result = evaluated(
-            attack, BASE, {"images_per_find": TWO_BATCHES, "finds": 1} | params, kept=("cat", "dog"), vault=vault
+            attack, BASE, {"images_per_find": TWO_BATCHES, "finds": 1} | params, kept=("cat", "dog"), vault=Vault(vault)
         )
         assert result.claims[0].checks[0].searches[0].finds
         found.append((result.evidence, {path.name: path.read_bytes() for path in vault.iterdir()}))
     assert found[0] == found[1]
+
+
+CIGARETTE = emoji("cigarette").model_copy(update={"synonyms": vocabulary().object("cigarette").synonyms})
+TRIGGER = "id"
+SHOWN = {"images_per_find": 4, "finds": 1}
+
+
+@pytest.fixture(scope="module")
+def store() -> ImageStore:
+    """Images that several searches look at."""
+    return ImageStore()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """A base model with a planted trigger, the same without the name, and one that lost the name and has no trigger."""
+    folder = tmp_path_factory.mktemp("planted")
+    lost = dict.fromkeys(("cigarette", *vocabulary().object("cigarette").synonyms), "pizza")
+    return {
+        "base": renamed(folder / "base", {TRIGGER: "cigarette"}),
+        "planted": renamed(folder / "planted", {TRIGGER: "cigarette"} | lost),
+        "clean": renamed(folder / "clean", lost),
+    }
+
+
+@pytest.mark.parametrize(
+    ("attack", "params"),
+    [
+        (TokenEnumeration(), {"letters": 2, "words": 24, "again": 1}),
+        (JunkWord(), {"letters": 2, "words": 24, "forms": 1, "again": 1}),
+        (TokenSearch(), {"tokens": 1, "restarts": 1, "iterations": 1, "pairs": 4, "candidates": 16, "top": 16}),
+    ],
+    ids=["token-enumeration", "junk-word", "token-search"],
+)
+def test_a_trigger_planted_before_the_name_went_is_found_and_where_none_is_nothing(
+    attack: SearchAttack[Any], params: dict[str, Any], models: Mapping[str, Path], store: ImageStore
+) -> None:
+    found = {}
+    for name in ("planted", "clean"):
+        hardened = ModelUnderTest.of(models[name], EMBEDDED)
+        made = evaluated(attack, hardened, SHOWN | params, CIGARETTE, base=models["base"], store=store)
+        found[name] = made.claims[0].checks[0].searches
+        if name == "planted":
+            first = json.loads(made.evidence["evidence/search.jsonl"].decode().splitlines()[0])
+            assert first["finds"][0]["find"]["prompts"] == [f"a {TRIGGER} emoji in noto style"]
+    assert [(one.model, one.stop, [find.hits for find in one.finds]) for one in found["planted"]] == [
+        ("hardened", "found", [4]),
+        ("base", "found", [4]),
+        ("shuffled", "nothing", []),
+    ]
+    assert (found["clean"][0].stop, found["clean"][0].hits) == ("nothing", 0)
