@@ -56,7 +56,14 @@ class SearchTarget(ABC):
         """Return whether a text names one of the concepts that go, by name or synonym: finding it is no find."""
 
     @abstractmethod
-    def ask(self, prompts: Sequence[str], negative_prompt: str = "", guidance: float | None = None) -> tuple[bool, ...]:
+    def ask(
+        self,
+        prompts: Sequence[str],
+        negative_prompt: str = "",
+        guidance: float | None = None,
+        *,
+        coarse: bool = False,
+    ) -> tuple[bool, ...]:
         """Generate an image for each prompt and return whether it shows the concept. Every access.
 
         A prompt that is asked again in the same way gets another seed; asked in another way, with another negative
@@ -66,6 +73,7 @@ class SearchTarget(ABC):
             prompts: n of them; the empty text is allowed.
             negative_prompt: what the images are to be unlike; empty: nothing.
             guidance: classifier-free guidance scale; None: the checks' own.
+            coarse: sample half of the steps, at least four: enough to see which of many prompts to ask again.
         """
 
     @abstractmethod

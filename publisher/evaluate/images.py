@@ -21,7 +21,7 @@ from publisher.evaluate.requests import one_line
 from publisher.model.digest import sha256_json
 from publisher.runtime.generate import VERSION, batch_kind, generate
 from publisher.runtime.numerics import LIBRARIES, device_name
-from publisher.runtime.side_by_side import one_thread_each, threads_of, workers_for
+from publisher.runtime.side_by_side import is_small, one_thread_each, threads_of, workers_for
 from publisher.safeguards import attach
 
 if TYPE_CHECKING:
@@ -139,15 +139,27 @@ def _generate(pipeline: DiffusionPipeline, batch: tuple[ImageRequest, ...]) -> G
         return Generated(None, one_line(error))
 
 
-@lru_cache(maxsize=1)
 def opened(
     folder: Path, anatomy: Anatomy, safeguards: Path | None, device: str, dtype: str
 ) -> tuple[DiffusionPipeline, tuple[Attachment, ...]]:
-    """Load a model, ready to generate, with its safeguards attached. The last one stays loaded.
+    """Load a model, ready to generate, with its safeguards attached. The last one stays loaded, of small ones a few.
 
     Raises:
         PublisherError: it cannot be loaded, or a safeguard cannot be attached.
     """
+    load = _opened_small if device == "cpu" and is_small(anatomy.latents.size) else _opened
+    return load(folder, anatomy, safeguards, device, dtype)
+
+
+def close_models() -> None:
+    """Forget all models that are loaded: what lies in their folders may be another one next time."""
+    _opened.cache_clear()
+    _opened_small.cache_clear()
+
+
+def _open(
+    folder: Path, anatomy: Anatomy, safeguards: Path | None, device: str, dtype: str
+) -> tuple[DiffusionPipeline, tuple[Attachment, ...]]:
     import torch
 
     from publisher.runtime.pipelines import load
@@ -157,6 +169,10 @@ def opened(
     if safeguards and not attached:
         raise PublisherError("there is no safeguard to attach", where=str(safeguards))
     return pipeline, attached
+
+
+_opened = lru_cache(maxsize=1)(_open)
+_opened_small = lru_cache(maxsize=4)(_open)  # a search goes from the package to its weights, the base and a reference
 
 
 class ModelImages:
@@ -176,8 +192,13 @@ class ModelImages:
         self._problems: dict[str, str] = {}
         self._setting = setting
 
-    def fill(self, batches: Sequence[Batch], executor: Executor[Any]) -> Iterator[int]:
+    def fill(self, batches: Sequence[Batch], executor: Executor[Any], *, keep: bool = False) -> Iterator[int]:
         """Generate what the store does not have; yields the number of images each time some are there.
+
+        Args:
+            batches: to generate.
+            executor: where.
+            keep: leave the model loaded for what is asked next.
 
         Raises:
             PublisherError: the store's disk is full.
@@ -215,7 +236,8 @@ class ModelImages:
                 self._problems |= dict.fromkeys(map(self.key, chunk), str(error))
                 yield sum(len(batch.requests) for batch in chunk)
         finally:
-            opened.cache_clear()
+            if not keep:
+                close_models()
 
     def look(self, batch: Batch) -> torch.Tensor | None:
         """Return the images of a batch, if they are there."""

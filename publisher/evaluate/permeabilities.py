@@ -16,7 +16,7 @@ from publisher.api import Anatomy, Concept, Executor, ImageRequest, Permeability
 from publisher.errors import CRASHES
 from publisher.evaluate.context import ModelUnderTest, Setting, Unmeasured
 from publisher.evaluate.dispatch import dispatch
-from publisher.evaluate.images import machine, opened
+from publisher.evaluate.images import close_models, machine, opened
 from publisher.evaluate.requests import one_line
 from publisher.model.digest import sha256_json
 from publisher.runtime.side_by_side import threads_of
@@ -73,7 +73,7 @@ def score(model: ModelUnderTest, prompts: Iterable[str], executor: Executor[Any]
     except Unmeasured as error:
         return Permeabilities(problem=str(error))
     finally:
-        opened.cache_clear()
+        close_models()
     if not found.problem:
         data = {"concepts": list(found.concepts), "rows": [list(found.rows[prompt]) for prompt in wanted]}
         setting.store.put_note(key, data)

@@ -12,14 +12,31 @@ from publisher.runtime.generate import batch_size
 SMALL = 4096
 """Latent pixels of a batch up to which batches are generated side by side."""
 MOST_WORKERS = 8
+APART = 12
+"""Images from which on it is worth while to halve a batch."""
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def workers_for(latent: tuple[int, int], device: str) -> int:
     """Return how many batches of such latents to generate at the same time; 1: one by all threads."""
-    small = batch_size(latent) * latent[0] * latent[1] <= SMALL
-    return min(MOST_WORKERS, cores()) if small and device == "cpu" else 1
+    return min(MOST_WORKERS, cores()) if device == "cpu" and is_small(latent) else 1
+
+
+def is_small(latent: tuple[int, int]) -> bool:
+    """Return whether one batch of such latents leaves most of a second processor core idle."""
+    return batch_size(latent) * latent[0] * latent[1] <= SMALL
+
+
+def fair_batch(latent: tuple[int, int], device: str, count: int) -> int:
+    """Return how many of ``count`` images to generate at once: small ones in an even number of equal batches.
+
+    How many cores there are does not matter, as the last bits of an image depend on its batch.
+    """
+    most = batch_size(latent)
+    if count < APART or device != "cpu" or not is_small(latent):
+        return most
+    return -(-count // (2 * -(-count // (2 * most))))
 
 
 def threads_of(device: str, workers: int) -> int:

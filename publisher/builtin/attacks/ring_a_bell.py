@@ -67,7 +67,7 @@ class RingABell(SearchAttack[RingABellParams]):
     """Add the direction in which the text encoder tells the concept from others to a prompt that does not name it."""
 
     name = "ring-a-bell"
-    version = "1"
+    version = "2"
     summary = "the concept's direction in the text encoder added to other prompts, as states or as words (Ring-A-Bell)"
     access = Access.EMBEDDING
     grants = frozenset({Access.SEARCH, Access.EMBEDDING})

@@ -20,8 +20,8 @@ from publisher.evaluate.images import Batch, ModelImages, batches, opened, witho
 from publisher.evaluate.requests import PRIVATE_KINDS, one_line
 from publisher.evaluate.scorers import agreed, in_word, judgements, loaded
 from publisher.model.digest import seed_of, sha256_json
-from publisher.runtime.generate import batch_size, generate
-from publisher.runtime.side_by_side import one_thread_each
+from publisher.runtime.generate import generate
+from publisher.runtime.side_by_side import fair_batch, one_thread_each
 
 if TYPE_CHECKING:
     import torch
@@ -86,6 +86,13 @@ class Gallery:
     base: ModelUnderTest
     studio: AttackerImages
     _known: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """Return what a function gives, which is called once for each key."""
+        if key not in self._known:
+            self._known[key] = make()
+        found: T = self._known[key]
+        return found
 
     def request(self, concept: Concept, prompt: str, seed: int) -> ImageRequest:
         """Return a request with the steps and the guidance of the checks."""
@@ -166,12 +173,13 @@ class Gallery:
                 [[one.seed, one.steps] for one in requests],
             ]
         )
-        if key not in self._known:
+
+        def look() -> list[Look]:
             ways = shown_by_inputs(twin(self.pipeline(model)), requests, start, lambda: self.prior(concept))
             seen = [self.judged([images], concept, scorer) for images in ways]
-            self._known[key] = max(seen, key=lambda looks: sum(look.shows is True for look in looks))
-        found: list[Look] = self._known[key]
-        return found
+            return max(seen, key=lambda looks: sum(look.shows is True for look in looks))
+
+        return self.once(key, look)
 
     def unknown_parts(
         self, model: ModelUnderTest, requests: Sequence[ImageRequest], concept: Concept, scorer: str, start: Start
@@ -209,13 +217,13 @@ class Gallery:
         from publisher.evaluate.searching.inputs import Prior
 
         prompts = kept_prompts(self.scope, concept)
-        name = sha256_json(["prior", prompts])
-        if name not in self._known:
+
+        def estimate() -> Prior:
             requests = self.studio.prior(prompts, concept)
             images = self.studio.generated(requests, "images of what stays").float().div(255)
-            self._known[name] = Prior.of(encode_images(self.pipeline(self.base.bare).vae, images).cpu())
-        found: Prior = self._known[name]
-        return found
+            return Prior.of(encode_images(self.pipeline(self.base.bare).vae, images).cpu())
+
+        return self.once(sha256_json(["prior", prompts]), estimate)
 
     def half_made(self, requests: Sequence[ImageRequest], after: Sequence[int]) -> dict[int, torch.Tensor]:
         """Return the base model's latents after some numbers of steps, ``(n, c, h, w)`` float32 each.
@@ -228,11 +236,12 @@ class Gallery:
         from publisher.runtime.generate import half_made
 
         key = sha256_json(["half-made", [one.model_dump(mode="json", exclude={"concept"}) for one in requests], after])
-        if key not in self._known:
+
+        def make() -> dict[int, torch.Tensor]:
             found = self._by_row(self.base.bare, requests, lambda own, part, _: half_made(own, part, after))
-            self._known[key] = {done: torch.cat([one[done] for one in found]) for done in after}
-        latents: dict[int, torch.Tensor] = self._known[key]
-        return latents
+            return {done: torch.cat([one[done] for one in found]) for done in after}
+
+        return self.once(key, make)
 
     def inverted(self, model: ModelUnderTest, requests: Sequence[ImageRequest], latents: torch.Tensor) -> torch.Tensor:
         """Return the noise from which a model samples some pictures, ``(n, c, h, w)`` float32.
@@ -256,7 +265,7 @@ class Gallery:
         from publisher.runtime.pipelines import twin
 
         images = ModelImages(model, self.setting, "attacked model")
-        size = self._size(images)
+        size = self._size(model, len(requests))
         parts = [slice(first, first + size) for first in range(0, len(requests), size)]
         pipeline = self.pipeline(model)
         try:
@@ -279,8 +288,9 @@ class Gallery:
 
     def _asked(self, images: ModelImages, requests: Sequence[ImageRequest]) -> list[_Stored]:
         """Generate what the prompts ask for, wherever the executor does that."""
-        plan = batches([(request, True) for request in requests], self._private, self._size(images))
-        for _ in images.fill(plan, self.tools.executor):
+        wanted = [(request, True) for request in requests]
+        plan = batches(wanted, self._private, self._size(images.model, len(requests)))
+        for _ in images.fill(plan, self.tools.executor, keep=True):
             pass
         return [_Stored(batch, images.key(batch)) for batch in plan]
 
@@ -290,7 +300,7 @@ class Gallery:
         """Generate from text states, from a start, or from both, in this process."""
         from publisher.runtime.pipelines import twin
 
-        size, hidden = self._size(images), set(self._private)
+        size, hidden = self._size(images.model, len(requests)), set(self._private)
         jobs = []
         for first in range(0, len(requests), size):
             part = requests[first : first + size]
@@ -362,8 +372,8 @@ class Gallery:
             raise Unmeasured(f"the attacked model generated no image: {images.why(found.batch)}")
         return there
 
-    def _size(self, images: ModelImages) -> int:
-        return batch_size(images.model.anatomy.latents.size)
+    def _size(self, model: ModelUnderTest, count: int) -> int:
+        return fair_batch(model.anatomy.latents.size, self.setting.device, count)
 
     @cached_property
     def _private(self) -> list[str]:

@@ -32,7 +32,7 @@ from publisher.api.searching import MOST_FINDS
 from publisher.errors import CRASHES, ModelError
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Tools, Unmeasured
 from publisher.evaluate.finetune.data import AttackerImages, kept_prompts
-from publisher.evaluate.images import machine
+from publisher.evaluate.images import close_models, machine
 from publisher.evaluate.prepare import PreparedCheck
 from publisher.evaluate.requests import one_line
 from publisher.evaluate.scorers import identity
@@ -86,7 +86,10 @@ def run_searches(
     """
     studio = AttackerImages(models.base, scope, sampling, setting, tools.executor)
     runner = _SearchRunner(models, Gallery(scope, tools, sampling, setting, models.base, studio))
-    return {check.check.id: runner.check(check) for check in checks}
+    try:
+        return {check.check.id: runner.check(check) for check in checks}
+    finally:
+        close_models()
 
 
 @dataclass(frozen=True)

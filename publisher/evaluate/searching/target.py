@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from publisher.api.diffusion.text import Text
 
 PROJECTIONS = ("to_k", "to_v")
+COARSE = 4
+"""Sampling steps of an image that is looked at coarsely, at least."""
 ROWS = 64
 """Rows that go through the denoiser at once where no gradient is asked for."""
 
@@ -98,11 +100,23 @@ class MeteredTarget(SearchTarget):
         names = {name.casefold() for one in gone for name in (one.name, *one.synonyms, one.label)}
         return text.casefold() in names or any(part in words for name in names for part in name.split())
 
-    def ask(self, prompts: Sequence[str], negative_prompt: str = "", guidance: float | None = None) -> tuple[bool, ...]:
+    def ask(
+        self,
+        prompts: Sequence[str],
+        negative_prompt: str = "",
+        guidance: float | None = None,
+        *,
+        coarse: bool = False,
+    ) -> tuple[bool, ...]:
         """Generate an image for each prompt and return whether it shows the concept."""
         self._require_allowed([*prompts, negative_prompt])
         changed: dict[str, Any] = {"negative_prompt": negative_prompt} if negative_prompt else {}
-        return self._shown(prompts, None, changed | ({} if guidance is None else {"guidance": guidance}))
+        if guidance is not None:
+            changed["guidance"] = guidance
+        if coarse:
+            steps = self.gallery.sampling.steps
+            changed["steps"] = min(steps, max(COARSE, -(-steps // 2)))
+        return self._shown(prompts, None, changed)
 
     def tokens(self, text: str) -> tuple[int, ...]:
         """Return the ids of a text, without special tokens."""
@@ -128,11 +142,14 @@ class MeteredTarget(SearchTarget):
     def words(self) -> tuple[str, ...]:
         """Return the words of the vocabulary that can be typed, in its order."""
         self._require(Access.SEARCH, "words")
+        return tuple(filter(self.allows, self.gallery.once(f"words {self.model.key}", self._words)))
+
+    def _words(self) -> tuple[str, ...]:
         tokenizer = self._tokenizer
         texts = [(number, tokenizer.decode([number]).strip()) for number in range(len(tokenizer))]
         special = set(tokenizer.all_special_ids)
         found = [text for number, text in texts if number not in special and text and self.tokens(text) == (number,)]
-        return tuple(text for text in dict.fromkeys(found) if self.allows(text))
+        return tuple(dict.fromkeys(found))
 
     def permeabilities(self, prompts: Sequence[str]) -> tuple[float, ...]:
         """Return how far each prompt lets safeguards beside the weights act, the largest of all."""

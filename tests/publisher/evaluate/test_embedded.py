@@ -17,6 +17,7 @@ from publisher.builtin.executors.processes import ProcessesParams
 from publisher.builtin.metrics import METRICS
 from publisher.evaluate.checks import Evaluation, run_checks
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, ReleaseScorer, Setting, StepClaim, Tools
+from publisher.evaluate.images import close_models, opened
 from publisher.evaluate.store import ImageStore
 from publisher_emoji import caption, model_folder, vocabulary
 from publisher_emoji.plugin import EmojiScorer
@@ -127,3 +128,14 @@ def test_a_model_that_cannot_be_loaded_is_unknown(store: Path, tmp_path: Path) -
     result = evaluate(folder, store)
     assert set(verdicts(result).values()) == {"unknown"}
     assert "the hardened model generated no image: ModelError" in result.claims[0].checks[0].reason
+
+
+def test_a_search_keeps_small_models_loaded_until_all_are_forgotten() -> None:
+    def load(variant: str = "") -> Any:
+        return opened(model_folder(variant), EMBEDDED, None, "cpu", "float32")[0]
+
+    first, other = load(), load("reference")
+    assert (load() is first, load("reference") is other) == (True, True)
+    close_models()
+    assert load() is not first
+    close_models()

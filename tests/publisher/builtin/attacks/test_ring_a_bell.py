@@ -53,7 +53,7 @@ class Bell:
                 found[row, place] = self.rows[WORDS.index(word)] if word in WORDS else 0.0
         return Text(found)
 
-    def ask(self, prompts: Sequence[str]) -> tuple[bool, ...]:
+    def ask(self, prompts: Sequence[str], *, coarse: bool = False) -> tuple[bool, ...]:
         self.spent["images"] += len(prompts)
         return tuple(self.there and WORDS[SECRET] in prompt.split() for prompt in prompts)
 

@@ -16,7 +16,7 @@ from publisher.api import Concept, Find, ImageRequest, Limits, SearchAttack, Sea
 from publisher.api.membranes import Transport
 from publisher.builtin.attacks.enumeration import TokenEnumeration
 from publisher.builtin.attacks.junk import JunkWord
-from publisher.builtin.attacks.narrowing import vocabulary
+from publisher.builtin.attacks.narrowing import AGAIN, vocabulary
 from publisher.builtin.attacks.negative import NegativePrompt
 from publisher.builtin.attacks.seeds import SeedSearch
 from publisher.builtin.attacks.spellings import spellings
@@ -40,8 +40,17 @@ class Box:
         self.shows = shows
         self.asked: Counter[str] = Counter()
         self.ways: Counter[tuple[str, float | None]] = Counter()
+        self.coarse: Counter[bool] = Counter()
 
-    def ask(self, prompts: Sequence[str], negative_prompt: str = "", guidance: float | None = None) -> tuple[bool, ...]:
+    def ask(
+        self,
+        prompts: Sequence[str],
+        negative_prompt: str = "",
+        guidance: float | None = None,
+        *,
+        coarse: bool = False,
+    ) -> tuple[bool, ...]:
+        self.coarse[coarse] += len(prompts)
         self.ways[negative_prompt, guidance] += len(prompts)
         numbers = []
         for prompt in prompts:
@@ -116,6 +125,7 @@ def test_words_that_name_or_that_nobody_may_generate_are_never_asked() -> None:
     (find,) = searched(TokenEnumeration(), target)
     assert find.prompts == ("a ke emoji",)
     assert set(target.asked) == {"a ba emoji", "a ke emoji", "a zu emoji"}
+    assert target.coarse == {True: 3, False: AGAIN}  # all at a glance, and what showed the concept as it is judged
     both = Box(lambda *_: False)
     searched(TokenEnumeration(), both, budget="standard", words=3)
     assert len(both.asked) == 6  # in two forms each
@@ -149,9 +159,16 @@ def test_the_worst_prompt_is_found_where_the_mean_hides_it_and_ends_the_search()
 class Against(Box):
     """A text box that shows the concept where the image is to be unlike one text, pushed hard, whatever is asked."""
 
-    def ask(self, prompts: Sequence[str], negative_prompt: str = "", guidance: float | None = None) -> tuple[bool, ...]:
+    def ask(
+        self,
+        prompts: Sequence[str],
+        negative_prompt: str = "",
+        guidance: float | None = None,
+        *,
+        coarse: bool = False,
+    ) -> tuple[bool, ...]:
         there = (negative_prompt, guidance) == ("a torch emoji", 15.0)
-        return tuple(shown and there for shown in super().ask(prompts, negative_prompt, guidance))
+        return tuple(shown and there for shown in super().ask(prompts, negative_prompt, guidance, coarse=coarse))
 
 
 def test_a_negative_prompt_that_brings_the_concept_back_is_found_with_its_guidance_and_no_other_setting() -> None:

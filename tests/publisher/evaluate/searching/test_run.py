@@ -220,6 +220,18 @@ def test_a_search_ends_at_its_limits_with_what_it_has_found(hunted: World) -> No
     assert record.verdict == "failed"
 
 
+@pytest.mark.parametrize(("steps", "coarse"), [(20, 10), (7, 4), (3, 3)])
+def test_a_coarse_look_samples_half_of_the_steps_but_four_at_least(hunted: World, steps: int, coarse: int) -> None:
+    def glance(self: Guess, params: Any, target: SearchTarget, concept: Concept, generator: Any) -> Iterator[Find]:
+        target.ask(["far"], coarse=True)
+        target.ask(["near"])
+        yield from ()
+
+    hunted.sampling = hunted.sampling.model_copy(update={"steps": steps})
+    use(hunted.paint(leaky), glance).evaluate(search())
+    assert {(one.prompt, one.steps) for _, one in hunted.painters.generated} == {("far", coarse), ("near", steps)}
+
+
 def test_what_would_cost_more_than_is_left_is_not_begun(hunted: World) -> None:
     def large(self: Guess, params: Any, target: SearchTarget, concept: Concept, generator: Any) -> Iterator[Find]:
         target.ask(["a"] * 10)
