@@ -52,7 +52,7 @@ class DerivedEmbedding(SearchAttack[DerivedParams]):
     shuffles = "base"
     budgets = MappingProxyType(
         {
-            "quick": {"rho": [0.1], "images": 6},
+            "quick": {"rho": [0.1], "images": 12},
             "standard": {"rho": [0.001, 0.1, 10.0], "images": 24},
             "thorough": {"rho": [0.001, 0.1, 1.0, 10.0, 100.0], "images": 60},
         }

@@ -138,7 +138,7 @@ class Img2Img(SearchAttack[Img2ImgParams]):
     floors = ("input", "retrained")
     budgets = MappingProxyType(
         {
-            "quick": {"strengths": [0.7], "prompts": ["empty"], "images": 6},
+            "quick": {"strengths": [0.7], "prompts": ["empty"], "images": 12},
             "standard": {
                 "strengths": [0.3, 0.5, 0.7, 0.9],
                 "prompts": ["empty", "concept", "alternative"],
