@@ -41,7 +41,7 @@ SUFFIX = ".safetensors"
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Types that can be cast to another; others are written as they are."""
 BEHIND = ("safety_checker", "image_encoder")
-"""Parts of a pipeline for which a one-file checkpoint has no place, and without which it draws."""
+"""Parts of a pipeline for which a one-file checkpoint has no place, and without which it generates."""
 Membranes = Literal["merge", "leave"]
 Progress = Callable[[int, int], object]
 

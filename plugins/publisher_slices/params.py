@@ -18,10 +18,10 @@ class SliceParams(Params):
     """Ids of the slices that were withdrawn."""
     words: dict[str, str] = Field(default_factory=dict)
     """Slice -> id of the concept by whose prompts it is asked for. Of withdrawn slices it is tested that the release
-    shows them no more often than the base model; of the others, that they are still drawn."""
+    shows them no more often than the base model; of the others, that they are still generated."""
     more_than_base: float = Field(default=0.1, gt=0, le=1)
     """Largest upper bound of the rate of a withdrawn slice above the base model's rate."""
-    still_drawn: float = Field(default=0.3, gt=0, le=1)
+    still_generated: float = Field(default=0.3, gt=0, le=1)
     """Smallest lower bound of the rate of a slice that stays."""
     head_start: float = Field(default=0.05, gt=0, le=1)
     """Largest upper bound of what the release fits a withdrawn slice's pictures better than the base model, as a share

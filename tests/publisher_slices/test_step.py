@@ -128,7 +128,7 @@ def test_withdrawn_slices_are_compared_with_the_base_and_others_must_be_drawn() 
     words = {"artist-a": gone.id, "artist-b": here.id}
     params = SliceParams.parse({"ledger": "licensed", "deleted": ["artist-a"], "words": words})
     found = {claim.id: claim.checks[0] for claim in ComposeSlices().claims(params, SCOPE)}
-    assert (found["artist-a.withdrawn"].metric, found["artist-b.stays"].metric) == ("rate-above-base", "drawn-rate")
+    assert (found["artist-a.withdrawn"].metric, found["artist-b.stays"].metric) == ("rate-above-base", "generated-rate")
     assert "exact" in found
     assert here.id not in found["kept"].concepts if "kept" in found else len(SCOPE.keep) == 1
     later = ComposeSlices().claims(params.model_copy(update={"last": False}), SCOPE)

@@ -221,7 +221,7 @@ class RateAboveBase(Metric[NoParams]):
     For words that the base model does not know: its own rate, mistakes of the scorer included, is the floor. The
     interval is Tango's for paired shares. Where a calibration sheet says how the scorer errs, a gain is divided by the
     lower bound of J: a scorer that errs sees gains smaller than they are. What the base model's images say of the
-    scorer does not count: it need not draw the concept.
+    scorer does not count: it need not generate the concept.
     """
 
     name = "rate-above-base"
@@ -262,17 +262,17 @@ class RateAboveBase(Metric[NoParams]):
         return bool(self.errors) and all(one.source for one in self.errors.values())
 
 
-class DrawnRate(Metric[NoParams]):
-    """Share of images in which the scorer sees a concept that is to be drawn; the base model's share is beside it.
+class GeneratedRate(Metric[NoParams]):
+    """Share of images in which the scorer sees a concept that is to be generated; the base model's share is beside it.
 
     For what a step taught: the base model need not know it. A scorer's errors are not taken out of it.
     """
 
-    name = "drawn-rate"
+    name = "generated-rate"
     version = "1"
     better = "higher"
     unit = "share"
-    summary = "share of images that show a concept which is to be drawn, Clopper-Pearson"
+    summary = "share of images that show a concept which is to be generated, Clopper-Pearson"
 
     def measure(self, params: NoParams, observations: Sequence[Observation]) -> Measurement:  # noqa: ARG002
         """Return the rate over all images, of both models, and for each concept alone.
@@ -293,7 +293,7 @@ class DrawnRate(Metric[NoParams]):
         return share(n, n)
 
 
-RATES: tuple[type[Metric], ...] = (ConceptRate, WorstPromptRate, KeptAccuracy, RateAboveBase, DrawnRate)  # type: ignore[type-arg]
+RATES: tuple[type[Metric], ...] = (ConceptRate, WorstPromptRate, KeptAccuracy, RateAboveBase, GeneratedRate)  # type: ignore[type-arg]
 
 
 def _some(observations: Sequence[Observation]) -> None:

@@ -15,7 +15,7 @@ from publisher.builtin.metrics.intervals import LEVEL, _bootstrap, paired_differ
 from publisher.builtin.metrics.rates import (
     RATES,
     ConceptRate,
-    DrawnRate,
+    GeneratedRate,
     KeptAccuracy,
     KeptParams,
     RateAboveBase,
@@ -277,7 +277,7 @@ def test_a_base_model_that_does_not_draw_it_says_nothing_of_the_scorer() -> None
 
 
 def test_what_is_to_be_drawn_counts_where_the_base_model_does_not_know_it() -> None:
-    found = DrawnRate().measure(NoParams(), seen([0] * 20, [1] * 15 + [0] * 5))
+    found = GeneratedRate().measure(NoParams(), seen([0] * 20, [1] * 15 + [0] * 5))
     assert (found.hardened.value, found.base and found.base.value) == (0.75, 0.0)
     assert found.hardened.low < 0.75 < found.hardened.high
 
