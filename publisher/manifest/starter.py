@@ -32,7 +32,11 @@ def starter(name: str, reference: str, defaults: ModelDefaults, steps: Mapping[s
         _noted("steps:", "what is done, in this order"),
         *(_noted(f"  - use: {step}", summary) for step, summary in steps.items()),
     ]
-    if not defaults.scorer:
+    if defaults.scorer:
+        lines.append(
+            _noted("# evaluate: {red_team: quick}", "also tries hard to get it back, and reports what that took")
+        )
+    else:
         lines += [
             "# Nobody is known who could judge this model's images, so its claims will end as unknown. Name a scorer;",
             "# `publisher plugins` lists those that are installed:",

@@ -27,6 +27,14 @@ def test_the_embedded_models_first_manifest_is_the_one_in_the_repository(tmp_pat
     assert len(written.splitlines()) <= 12
 
 
+def test_the_line_that_is_left_out_can_be_taken_in(tmp_path: Path) -> None:
+    init(str(tmp_path))
+    path = tmp_path / "manifest.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("# evaluate", "evaluate"), encoding="utf-8")
+    found = read(path, load_registry().catalog()).evaluate.red_team
+    assert {check.attack for check in found} >= {"word-fuzz", "img2img", "derived-embedding"}
+
+
 def test_a_folder_is_named_as_the_manifest_sees_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sd").symlink_to(model_folder())
