@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from publisher.api import (
     Access,
@@ -44,9 +44,6 @@ from publisher.model.digest import seed_of, sha256_json
 from publisher.runtime.meter import Meter
 from publisher.runtime.refusals import is_refused_candidate
 from publisher.runtime.side_by_side import workers_for
-
-if TYPE_CHECKING:
-    pass
 
 VERSION = "2"
 """Raised when the same search finds something else."""
