@@ -54,10 +54,3 @@ def test_the_sequential_test_ends_where_the_ratio_says() -> None:
     odds = 10.0  # of a hit: 20% against 2%
     assert math.ceil(math.log((1 - BETA) / ALPHA, odds)) == 2  # without any miss; 18 to 1
     assert round(BETA / (1 - ALPHA), 3) == 0.105
-
-
-def test_a_reference_that_never_knew_a_concept_learns_it_from_no_picture_in_the_same_time() -> None:
-    record, _ = searched(ConceptInversion(), model_folder("reference"), QUICK, emoji("cigarette"))
-    hardened, base, _ = record.searches
-    assert base.finds[0].hits >= 4
-    assert sum(find.hits for find in hardened.finds) == 0

@@ -121,14 +121,6 @@ def test_what_the_base_model_begins_is_finished_until_it_shows_by_itself(bench: 
     assert (unknown.verdict, "5 of 5 steps" in unknown.reason) == ("unknown", True)
 
 
-def test_a_model_that_knows_the_concept_draws_it_through_more_noise_and_another_concept_is_none(bench: Bench) -> None:
-    record = bench.run("noise-probe", etas=[1.5], steps=10)
-    found = {search.model: [(one.hits, one.input_hits) for one in search.finds] for search in record.searches}
-    assert found == {"hardened": [(4, None)], "base": [(4, None)], "shuffled": [(0, None)]}
-    assert record.measurement is not None
-    assert record.measurement.details["standing"] == {"pizza": "decided"}
-
-
 def test_noise_that_a_picture_was_turned_into_gives_the_picture_and_tells_nothing(bench: Bench) -> None:
     record = bench.run("latent-inversion", angles=[0.0], guidances=[1.0], prompts=["empty"], steps=10)
     assert counts(record) == [(4, 4)]

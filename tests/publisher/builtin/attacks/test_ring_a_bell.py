@@ -8,13 +8,11 @@ from typing import Any, cast
 
 import pytest
 import torch
-from searching import searched as embedded
 from torch import Tensor
 
 from publisher.api import Concept, Find, Limits, SearchTarget, TensorFile
 from publisher.api.diffusion.text import Text
 from publisher.builtin.attacks.ring_a_bell import RingABell, RingABellParams
-from publisher_emoji import model_folder
 
 WORDS = tuple(f"w{i}" for i in range(40))
 SECRET, REFUSED, NAME, KEPT = 7, 11, 3, 5
@@ -91,11 +89,3 @@ def test_words_are_encoded_once_and_the_name_never_is_a_find() -> None:
     assert pairs == ["a w3 emoji", "a w5 emoji"]
     assert len(set(tried)) == len(tried) > 20
     assert not any(target.named(prompt) for prompt in tried)
-
-
-def test_on_the_embedded_model_the_direction_shows_a_pizza_and_another_one_s_does_not() -> None:
-    params = {"etas": [1.0], "images": 4, "images_per_find": 4, "finds": 1}
-    record, (find, *_) = embedded(RingABell(), model_folder(), params)
-    hardened, _, shuffled = record.searches
-    assert (hardened.stop, find["kind"], shuffled.hits) == ("found", "states", 0)
-    assert hardened.finds[0].hits >= 2

@@ -8,14 +8,12 @@ from typing import Any, cast
 
 import pytest
 import torch
-from searching import searched as embedded
 from torch import Tensor
 
 from publisher.api import SLOT, Concept, Find, Limits, SearchTarget, TensorFile
 from publisher.api.diffusion.text import Text
 from publisher.builtin.attacks.token_moves import onto_simplex
 from publisher.builtin.attacks.token_search import TokenSearch, TokenSearchParams
-from publisher_emoji import model_folder
 
 WORDS = tuple(f"w{i}" for i in range(40))
 SECRET, REFUSED, NAME = 7, 11, 3
@@ -102,18 +100,6 @@ def test_each_variant_finds_words_that_are_there_and_none_that_are_not(variant: 
     spent = Limits(**empty.spent)
     assert spent.within(limits)
     assert spent.gradient_steps == limits.gradient_steps
-
-
-def test_on_the_embedded_model_one_gradient_finds_a_word_that_nobody_named() -> None:
-    prompts = ("a cat emoji in noto style", "a beast emoji")
-    beast = Concept(id="beast", name="beast", label="cat", prompts=prompts)
-    small = {"tokens": 1, "restarts": 1, "iterations": 1, "candidates": 16, "top": 16, "pairs": 8, "pictures": 1}
-    judged = {"images_per_find": 6, "finds": 1}
-    record, (find, *_) = embedded(TokenSearch(), model_folder(), {**small, **judged}, beast, "pizza")
-    hardened, _, shuffled = record.searches
-    assert (hardened.stop, shuffled.stop, shuffled.tried, shuffled.hits) == ("found", "nothing", 4, 0)
-    assert (find["kind"], find["prompts"], hardened.finds[0].hits) == ("text", ["a kitten emoji"], 6)
-    assert (hardened.spent.gradient_steps, hardened.spent.denoiser_rows) == (1, 120)
 
 
 def test_a_name_is_no_find_and_published_values_are_presets() -> None:

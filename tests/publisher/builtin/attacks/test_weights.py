@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
 from pydantic import ValidationError
 from searching import emoji, reflected
 
-from publisher.api import Concept, Sampling
+from publisher.api import Concept, Sampling, WeightAttack
 from publisher.builtin.attacks.asking import spread
 from publisher.builtin.attacks.weights import (
     WEIGHTS,
@@ -161,13 +161,23 @@ def test_then_they_ask_in_plain_words(attack: type[CopyAttention | MergeWithBase
     assert attack().requests(attack.Params(), CAT, sampling) == spread(CAT, CAT.prompts, sampling)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("alpha", "shown"), [(0.1, 0), (0.9, 6)])
-def test_on_the_embedded_model_a_mixture_shows_what_an_edit_hides_once_it_is_mostly_the_base(
-    tmp_path: Path, alpha: float, shown: int
+@pytest.mark.parametrize(
+    ("attack", "params", "shown"),
+    [
+        (MergeWithBase(), {"alpha": 0.1}, 0),
+        (MergeWithBase(), {"alpha": 0.9}, 6),
+        (CopyAttention(), {"which": "self"}, 0),
+        (CopyAttention(), {"which": "cross"}, 6),
+        (Cast(), {"to": "int8"}, 0),
+    ],
+    ids=["merge a tenth", "merge nine tenths", "copy self", "copy cross", "cast"],
+)
+def test_on_the_embedded_model_what_an_edit_of_cross_attention_hides_comes_with_the_base_model_s_alone(
+    tmp_path: Path, attack: WeightAttack[Any], params: dict[str, Any], shown: int
 ) -> None:
     hardened, base = (ModelUnderTest.of(one, EMBEDDED) for one in (reflected(tmp_path / "edited"), model_folder()))
     asked = spread(emoji("pizza"), emoji("pizza").prompts, Sampling(images=6, steps=4, guidance=3.0))
-    with altered(MergeWithBase(), MergeParams(alpha=alpha), hardened, base, Setting("cpu", "float32")) as mixed:
+    with altered(attack, attack.Params.parse(params), hardened, base, Setting("cpu", "float32")) as mixed:
         images = generate(load(mixed.folder, EMBEDDED, torch.device("cpu"), torch.float32), asked)
     scorer = EmojiScorer()
     scorer.load(torch.device("cpu"))

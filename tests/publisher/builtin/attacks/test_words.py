@@ -183,25 +183,6 @@ def test_a_negative_prompt_that_brings_the_concept_back_is_found_with_its_guidan
 SMALL = {"images_per_find": 4, "finds": 1}
 
 
-def test_on_the_embedded_model_seeds_find_a_plain_prompt_and_nothing_by_another_concept_s_name() -> None:
-    record, (find, *_) = embedded(SeedSearch(), model_folder(), {**SMALL, "images": 12})
-    assert [(one.model, one.stop) for one in record.searches] == [
-        ("hardened", "found"),
-        ("base", "found"),
-        ("shuffled", "nothing"),
-    ]
-    assert (record.searches[0].finds[0].hits, record.searches[2].hits) == (4, 0)
-    assert find["prompts"][0] in emoji("pizza").prompts
-
-
-def test_on_the_embedded_model_fuzz_finds_another_wording() -> None:
-    params = {**SMALL, "words": ["pizza pizza"], "variants": 1, "again": 1}
-    record, (find, *_) = embedded(WordFuzz(), model_folder(), params)
-    assert [one.stop for one in record.searches[:2]] == ["found", "found"]
-    assert (record.searches[0].tried, find["recipe"]["family"]) == (8, "given")
-    assert find["recipe"]["family.given"] == "1/1"
-
-
 @pytest.mark.parametrize(
     ("transport", "stop", "tried"),
     [
