@@ -8,7 +8,7 @@ Metrics of other plugins are not run; what can be compared without them is compa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -31,6 +31,8 @@ from publisher.api import (
 )
 from publisher.api.base_errors import errors_of
 from publisher.api.evidence import EvidenceRow, SearchRow, TrialRow, hits, observations, with_unsure
+from publisher.api.records import Control
+from publisher.api.weight_controls import control_file, losses_by_controls, share_of_kept
 from publisher.codes import Code, Finding
 from publisher.package.content import json_lines
 from publisher.package.layout import MAX_TEXT_BYTES, REPORT, REPORTS, RESOLVED
@@ -118,11 +120,13 @@ def check_measurements(tree: Tree, report: ReleaseReport) -> tuple[list[Finding]
             problems = _counts(check, check.measurement, rows)
         else:
             alike = [row for one in checks(report) if one.scorer == check.scorer for row in evidence.get(one.id, ())]
-            problems = _again(check, check.measurement, rows, _Known(scope, alike, _sheets_of(check, report, sheets)))
+            known = _Known(scope, alike, _sheets_of(check, report, sheets))
+            problems = _again(check, check.measurement, rows, known)
+            problems += [one for name in check.controls for one in _control_problems(tree, check, name, rows, known)]
             done.checks += [] if problems else [check.id]
         findings += problems
-        if check.controls:
-            done.others[f"controls of check {check.id}"] = f"evidence/controls is not counted again; {LIMITS}"
+        if check.verdict in ("passed", "reported") and (lost := next(losses_by_controls(check, check.controls), "")):
+            findings.append(_contradiction(check, f"is {check.verdict}, and by its controls it says nothing: {lost}"))
     if any(cell.after != report.steps[-1].id for cell in report.matrix if report.steps):
         done.others["matrix of claims and steps"] = "no evidence of the models between the steps is in the package"
     return findings, done
@@ -211,11 +215,53 @@ def _rows(tree: Tree, path: str, check: CheckRecord) -> tuple[Rows, Finding | No
     return found, None
 
 
-def _row_problems(path: str, check: CheckRecord, rows: Rows, scope: Scope) -> Iterator[Finding]:
-    """Find the first line that is about something else, was counted twice, or counts otherwise than its labels."""
+def _control_problems(tree: Tree, check: CheckRecord, name: Control, own: Rows, known: _Known) -> Iterator[Finding]:
+    """Find what the evidence of a control says otherwise than the check.
+
+    Args:
+        tree: the folder.
+        check: that has the control.
+        name: of the control.
+        own: lines of the check itself, which say how its scorer errs.
+        known: what it is measured with.
+    """
+    path = REPORTS + control_file(check.id, name)
+    if path not in tree.digests:
+        yield Finding(Code.REPORT_ABSENT, path, f"is not there, and check {check.id} has a number of it")
+        return
+    rows, problem = _rows(tree, path, check)
+    kept = name in ("kept", "kept before")
+    concepts = [one.id for one in known.scope.keep] if kept else check.concepts
+    problems = [problem] if problem else [*_row_problems(path, check, rows, known.scope, concepts)]
+    if problems:
+        yield from problems
+        return
+    try:
+        alike = [row for row in rows if isinstance(row, EvidenceRow)]
+        found = share_of_kept(alike, known.scope) if kept else _measure(check, own, known, rows).hardened
+    except Exception as error:  # noqa: BLE001 - the evidence may be anything
+        yield _contradiction(check, f"has a control {name!r} that cannot be counted: {type(error).__name__}")
+        return
+    number = check.controls[name]
+    if not _same(number.as_json(), found.as_json()):
+        yield _contradiction(check, f"says {_words(number)} of its control {name!r}, its evidence {_words(found)}")
+
+
+def _row_problems(
+    path: str, check: CheckRecord, rows: Rows, scope: Scope, concepts: Collection[str] = ()
+) -> Iterator[Finding]:
+    """Find the first line that is about something else, was counted twice, or counts otherwise than its labels.
+
+    Args:
+        path: of the lines.
+        check: that they belong to.
+        rows: the lines.
+        scope: the release's concepts.
+        concepts: that they may be about; none: the check's own.
+    """
     seen = set()
     for number, row in enumerate(rows, 1):
-        if row.check != check.id or _concept(row) not in check.concepts:
+        if row.check != check.id or _concept(row) not in (concepts or check.concepts):
             yield Finding(Code.REPORT_OTHER, path, f"is about another check or concept in line {number}")
             return
         if (key := _key(row)) in seen:
@@ -324,7 +370,15 @@ def _again(check: CheckRecord, measurement: Measurement, rows: Rows, known: _Kno
     return [_contradiction(check, f"has another {part!r} than its evidence gives")]
 
 
-def _measure(check: CheckRecord, rows: Rows, known: _Known) -> Measurement:
+def _measure(check: CheckRecord, rows: Rows, known: _Known, told_of: Rows | None = None) -> Measurement:
+    """Measure lines of evidence.
+
+    Args:
+        check: says by which metric.
+        rows: lines of the check, which also say how its scorer errs.
+        known: what it is measured with besides.
+        told_of: lines that are counted in place of the check's own.
+    """
     metric = own_metrics()[check.metric]()
     params = metric.Params.parse(check.metric_params)
     if isinstance(metric, CurveMetric):
@@ -333,13 +387,14 @@ def _measure(check: CheckRecord, rows: Rows, known: _Known) -> Measurement:
     if isinstance(metric, SearchMetric):
         return metric.read(params, [row.search for row in rows if isinstance(row, SearchRow)])
     pairs = [row for row in rows if isinstance(row, EvidenceRow)]
-    told = observations(pairs, judged=metric.judged)
+    counted = pairs if told_of is None else [row for row in told_of if isinstance(row, EvidenceRow)]
+    told = observations(counted, judged=metric.judged)
     if not metric.judged:
         return metric.measure(params, told)
     concepts = [known.scope.concept(name) for name in check.concepts]
     sheets = {one.id: counts for one in concepts if (counts := known.counts(one))}
     metric.errors = errors_of(concepts, pairs, known.alike, known.scope, sheets)
-    return with_unsure(metric.measure(params, told), pairs, known.scope)
+    return with_unsure(metric.measure(params, told), counted, known.scope)
 
 
 def _comparable(measurement: Measurement) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from publisher.package.tree import read_tree
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CONCEPT = {"id": "cigarette", "name": "cigarette", "prompts": ["a cigarette"], "label": "cigarette"}
-RESOLVED = (json.dumps({"scope": {"concepts": [CONCEPT], "keep": []}}) + "\n").encode()
+PIZZA = {**CONCEPT, "id": "pizza", "name": "pizza", "label": "pizza"}
+RESOLVED = (json.dumps({"scope": {"concepts": [CONCEPT], "keep": [PIZZA]}}) + "\n").encode()
 ORIGIN = {"distribution": "dist", "version": "1.0", "module": "dist.step:Erase", "digest": "ab" * 32}
 
 

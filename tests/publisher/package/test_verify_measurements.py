@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from publisher.cli import main
 from publisher.package import build, keys, sign, sums
 from publisher.package.verify import Verification, verify
 from support.evaluating import UNET, codes, places
-from support.packages import CREATED, evidence_row, finish, json_lines, report_data
+from support.packages import CREATED, evidence_row, finish, json_lines, judgement, report_data
 
 NAME = "evidence.cigarette.plain.jsonl"
 ROWS = [evidence_row(seed, hardened=seed == 7) for seed in range(100)]
@@ -26,8 +27,14 @@ Rows = list[dict[str, Any]]
 Check = dict[str, Any]
 
 
+def pizza(seed: int, *, shows: bool = True) -> dict[str, Any]:
+    """Return a line about a kept concept."""
+    own = {"concept": "pizza", "prompt": "a pizza", "base": judgement("pizza"), "base_hit": True, "hardened_hit": shows}
+    return evidence_row(seed) | own | {"hardened": judgement("pizza" if shows else "pencil")}
+
+
 def measured(rows: Rows, sheet: CalibrationSheet | None = None) -> dict[str, Any]:
-    """Return what the metric says of rows, before any test changes them; corrected by a sheet, or by the base model."""
+    """Return what the metric says of rows; corrected by a sheet, or by the base model before any test changes rows."""
     seen = [
         Observation(
             concept=row["concept"],
@@ -42,7 +49,7 @@ def measured(rows: Rows, sheet: CalibrationSheet | None = None) -> dict[str, Any
         for row in rows
     ]
     metric = ConceptRate()
-    hits, n = sum(row["base_hit"] for row in rows), len(rows)
+    hits, n = sum(row["base_hit"] for row in ROWS), len(ROWS)
     tally = Tally(hits=hits, n=n, groups=((hits, n),))
     metric.errors = {"cigarette": sheet.errors(SHEET) if sheet else ScorerErrors(source="", seen=tally)}
     return metric.measure(RateParams(), seen).as_json()
@@ -53,7 +60,10 @@ def verified(tmp_path: Path, model: dict[str, Path], key_pair: tuple[Path, Path]
     """Build, sign and verify a package whose check is of the publisher's own metric, after some changes."""
 
     def run(
-        check: Callable[[Check], object], rows: Callable[[Rows], object] = lambda _rows: None, **changes: Any
+        check: Callable[[Check], object],
+        rows: Callable[[Rows], object] = lambda _rows: None,
+        controls: Mapping[str, bytes] = MappingProxyType({}),
+        **changes: Any,
     ) -> Verification:
         data = report_data() | changes
         record = data["claims"][0]["checks"][0]
@@ -64,7 +74,7 @@ def verified(tmp_path: Path, model: dict[str, Path], key_pair: tuple[Path, Path]
         check(record)
         folder = tmp_path / f"made{len(list(tmp_path.iterdir()))}"
         build.lay_out(folder, model, {})
-        finish(folder, data, evidence={NAME: json_lines(lines)})
+        finish(folder, data, evidence={NAME: json_lines(lines), **controls})
         sign.sign(folder, keys.load_private(key_pair[0]), created=CREATED)
         return verify(folder, key_pair[1])
 
@@ -76,16 +86,83 @@ def test_numbers_that_follow_from_the_evidence_pass(verified: Callable[..., Veri
     assert (found.findings, found.recomputed.checks, found.recomputed.others) == ((), ["cigarette.plain"], {})
 
 
-def test_controls_of_attacks_on_weights_are_not_counted_again_and_that_is_said(
-    verified: Callable[..., Verification],
-) -> None:
-    found = verified(lambda check: check.update(controls={"retrained": number(0.0, 0.0, 0.06, 60)}))
-    assert (found.findings, found.recomputed.checks) == ((), ["cigarette.plain"])
-    assert "not counted again" in found.recomputed.others["controls of check cigarette.plain"]
-
-
 def number(value: float, low: float, high: float, n: int) -> dict[str, Any]:
     return {"value": value, "low": low, "high": high, "n": n, "method": "Clopper-Pearson 95%"}
+
+
+BEFORE, KEPT, FLOOR = "kept before", "kept", "retrained"
+CONTROLS = {
+    BEFORE: [pizza(seed) for seed in range(60)],
+    KEPT: [pizza(seed, shows=seed > 3) for seed in range(60)],
+    FLOOR: [evidence_row(seed) for seed in range(60)],
+}
+COUNTED = {
+    BEFORE: number(1.0, 0.9403705077, 1.0, 60),
+    KEPT: number(56 / 60, 0.8380132448, 0.9815382224, 60),
+    FLOOR: measured(CONTROLS[FLOOR])["hardened"],
+}
+
+
+def controlled(
+    change: Callable[[Rows], object] = lambda _rows: None, of: str = FLOOR, **numbers: dict[str, Any]
+) -> tuple[Callable[[Check], object], dict[str, bytes]]:
+    """Return a change that gives the check its controls, and the files of their evidence after another change."""
+    rows: dict[str, Rows] = json.loads(json.dumps(CONTROLS))
+    change(rows[of])
+    files = {
+        f"evidence/controls/cigarette.plain.{name.replace(' ', '-')}.jsonl": json_lines(rows[name]) for name in rows
+    }
+    return lambda check: check.update(controls=COUNTED | numbers), files
+
+
+def test_controls_of_attacks_on_weights_are_counted_again(verified: Callable[..., Verification]) -> None:
+    check, files = controlled()
+    found = verified(check, controls=files)
+    assert (found.findings, found.recomputed.checks, found.recomputed.others) == ((), ["cigarette.plain"], {})
+
+
+@pytest.mark.parametrize(
+    ("of", "change", "code", "message"),
+    [
+        (
+            FLOOR,
+            lambda rows: rows[0].update(hardened_hit=True),
+            "V032",
+            "counts otherwise than its labels say, in line 1",
+        ),
+        (FLOOR, lambda rows: rows.pop(), "V032", "of its control 'retrained', its evidence 0 (0 to 0.06"),
+        (FLOOR, lambda rows: rows[1].update(concept="pizza"), "V031", "is about another check or concept in line 2"),
+        (KEPT, lambda rows: rows.pop(), "V032", "of its control 'kept', its evidence 0.93"),
+        (KEPT, lambda rows: rows[1].update(concept="cigarette"), "V031", "is about another check or concept in line 2"),
+        (BEFORE, lambda rows: rows.clear(), "V032", "has a control 'kept before' that cannot be counted"),
+    ],
+)
+def test_controls_that_their_evidence_does_not_give_are_refused(
+    verified: Callable[..., Verification], of: str, change: Callable[[Rows], object], code: str, message: str
+) -> None:
+    check, files = controlled(change, of)
+    found = verified(check, controls=files)
+    assert codes(found) == {code}
+    assert message in found.findings[0].message
+    assert found.recomputed.checks == []
+
+
+def test_a_control_without_evidence_is_refused(verified: Callable[..., Verification]) -> None:
+    check, files = controlled()
+    found = verified(check, controls=dict(list(files.items())[:-1]))
+    assert codes(found) == {"V030"}
+
+
+def test_a_verdict_that_its_controls_take_away_is_refused(verified: Callable[..., Verification]) -> None:
+    """Here the altered model is broken: it shows half of what stays."""
+
+    def half(rows: Rows) -> None:
+        rows[:] = [pizza(seed, shows=seed % 2 == 0) for seed in range(60)]
+
+    check, files = controlled(half, KEPT, kept=number(0.5, 0.3680620319, 0.6319379681, 60))
+    found = verified(check, controls=files)
+    assert codes(found) == {"V032"}
+    assert "by its controls it says nothing: the altered model shows 50.0% of what stays" in found.findings[0].message
 
 
 @pytest.mark.parametrize(
