@@ -8,15 +8,12 @@ Each way takes minutes on two cores; the same command goes on where it was stopp
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 import yaml
-from click.testing import CliRunner
-
-from publisher.cli import main as publisher
+from new_words import cell, release
 
 MANIFEST = Path(__file__).parent.parent / "manifests" / "audit.yaml"
 WAYS: dict[str, dict[str, Any]] = {
@@ -27,39 +24,20 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def release(name: str, changes: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Return the JSON document that ``publisher release`` prints for one way."""
-    manifest = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
-    manifest["release"]["name"] = name
-    erase, immunize = manifest["steps"]
-    immunize["with"] |= {"attacks": ["lora"], "innocents": 1, **changes}
-    immunize["with"]["check"]["controls"] = ["before"]
-    manifest["evaluate"]["checks"] = []
-    path = out / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(manifest | {"steps": [erase, immunize]}, sort_keys=False), encoding="utf-8")
-    words = ["release", str(path), "--out", str(out), "--throwaway-key", "--json", "--quiet"]
-    result = CliRunner().invoke(publisher, words)
-    if not result.stdout.startswith("{"):
-        raise click.ClickException(result.stderr)
-    told: dict[str, Any] = json.loads(result.stdout)
-    return told
-
-
-def cell(checks: dict[str, dict[str, Any]], check: str) -> str:
-    """Return a check's number with its interval."""
-    found = checks[check]
-    measured = found["measured"]
-    if measured is None:
-        return str(found["reason"])
-    high = "..." if measured["high"] >= 1e6 else f"{measured['high']:.2f}"
-    return f"{measured['value']:.2f} ({measured['low']:.2f} to {high})"
+def manifest(changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the manifest of one way."""
+    read: dict[str, Any] = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
+    immunize = read["steps"][1]["with"]
+    immunize |= {"attacks": ["lora"], "innocents": 1, **changes}
+    immunize["check"]["controls"] = ["before"]
+    read["evaluate"]["checks"] = []
+    return read
 
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out/tradeoff"), show_default=True)
 def main(out: Path) -> None:
     """Train in four ways, attack each, print a table."""
-    out.mkdir(parents=True, exist_ok=True)
     names = {
         "cigarette": "immunize.cigarette.lora",
         "pistol": "immunize.pistol.lora",
@@ -69,9 +47,9 @@ def main(out: Path) -> None:
     }
     click.echo(" | ".join(["way", *names, "training s"]))
     for number, (way, changes) in enumerate(WAYS.items()):
-        told = release(f"way-{number}", changes, out)
+        told = release(f"way-{number}", manifest(changes), out)
         checks = {check["id"]: check for claim in told["claims"] for check in claim["checks"]}
-        cells = [cell(checks, check) for check in names.values()]
+        cells = [cell(checks[check]) for check in names.values()]
         click.echo(" | ".join([way, *cells, f"{told['seconds']['immunize']:.0f}"]))
 
 
