@@ -91,7 +91,7 @@ class ImmunizeParams(Params):
     """Method. ``mima``: the outer loss sees one model merged of all adapted copies. ``imma``: each concept sees its
     own."""
     inner: Inner | tuple[Inner, ...] = "full"
-    """Adaptation that is simulated (phi, theta'_n); of several, one is chosen at random for each outer step."""
+    """Adaptation that is simulated (phi, theta'_n); of several, ``inner_choice`` says which one when."""
     inner_steps: int = Field(default=1, ge=1, le=1000)
     """Steps of the adaptation within one outer step."""
     inner_lr: Positive | dict[Inner, Positive] | None = None
@@ -105,8 +105,8 @@ class ImmunizeParams(Params):
     """Outer steps after which the simulated adaptation starts again, from the weights as they then are; 0: it goes on
     to the end, as in the authors' code."""
     inner_choice: Literal["step", "restart"] = "step"
-    """When the kind of adaptation is chosen: for each outer step, each kind going on where it was, or once for all
-    steps until the next restart."""
+    """When the kind of adaptation changes. ``step``: one is chosen at random for each outer step, each kind going on
+    where it was. ``restart``: at each restart comes the next one of ``inner``, so that no seed misses one."""
     unadapted: float = Field(default=0.0, ge=0, lt=1)
     """Share of restarts up to the next of which nothing is adapted: the objective then sees the weights as they are.
     Only with ``inner_choice: restart``."""

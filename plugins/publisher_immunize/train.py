@@ -216,7 +216,7 @@ class Immunization(Training):
         generator, groups = self.generators["attackers"], len(self.denoising.data.concepts)
         found = self._attacker
         if self._restarts(done):
-            kind = int(torch.randint(len(self.params.inners), (1,), generator=generator))
+            kind = done // (self.params.restart or 1) % len(self.params.inners)
             adapts = bool(torch.rand(1, generator=generator) >= self.params.unadapted)
             found = SimulatedAttacker(kind, adapts=adapts, words=found.words)
         many = self.params.rare if isinstance(self.params.rare, int) else 1

@@ -12,9 +12,10 @@ from publisher.api.diffusion.denoiser import Denoiser
 from publisher.model.state import Delta, State
 from publisher.testing.running import StoppedError, StoppingAt
 from publisher_immunize import publisher_register_steps
+from publisher_immunize.adversary import Adversary
 from publisher_immunize.data import gather, rare_words
 from publisher_immunize.denoiser import NOTHING, Denoising, PatchedDenoiser
-from publisher_immunize.params import ImmunizeParams
+from publisher_immunize.params import ImmunizeParams, Inner
 from publisher_immunize.presets import resolve
 from publisher_immunize.step import Immunize
 from publisher_immunize.train import train
@@ -98,6 +99,19 @@ def test_nothing_is_adapted_in_the_share_of_restarts_that_says_so(model: Model, 
     assert "inner loss" in {curve.name for curve in attacked.curves}
     with pytest.raises(ValueError, match="share of restarts"):
         ImmunizeParams.parse({"unadapted": 0.5})
+
+
+def test_attackers_in_turn_are_of_every_kind(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds: list[str] = []
+
+    class Seen(Adversary):
+        def __init__(self, kind: Inner, *rest: Any) -> None:
+            kinds.append(kind)
+            super().__init__(kind, *rest)
+
+    monkeypatch.setattr("publisher_immunize.train.Adversary", Seen)
+    run(model, tmp_path, **NEW_WORDS, restart=1, steps=4)
+    assert kinds == ["lora", "full", "lora", "full"]
 
 
 @pytest.mark.slow
