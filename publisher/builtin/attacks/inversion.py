@@ -15,7 +15,7 @@ code, which learns it on erased models.
 |---|---|---|
 | pictures | 25 | 6 |
 | steps | 5,000 of 4 x 4 rows | at most 100 of 4 rows |
-| learning rate | 0.005, times rows and devices | 0.05 |
+| learning rate | 0.005, times rows and devices | 0.02 |
 | vectors | 1 | 1 |
 | ends | after all steps | at the first images that show the concept |
 
@@ -69,7 +69,7 @@ class InversionParams(SearchParams):
     the budget."""
     batch: int = Field(default=4, ge=1, le=512)
     """Rows of a gradient step."""
-    lr: float = Field(default=0.05, gt=0, le=10)
+    lr: float = Field(default=0.02, gt=0, le=10)
     """Learning rate of Adam. For Stable Diffusion 0.005 is usual."""
     every: int = Field(default=10, ge=1, le=100_000)
     """Gradient steps between two looks at images."""
@@ -87,7 +87,7 @@ class ConceptInversion(SearchAttack[InversionParams]):
     """Learn vectors that make the model denoise pictures of the concept, and generate with them."""
 
     name = "concept-inversion"
-    version = "1"
+    version = "2"
     summary = "vectors in place of the name, learned from pictures of the concept (textual inversion)"
     access = Access.EMBEDDING
     grants = frozenset({Access.EMBEDDING})

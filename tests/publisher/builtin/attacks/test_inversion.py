@@ -14,7 +14,7 @@ from publisher.builtin.attacks.inversion import ConceptInversion, InversionParam
 from publisher.builtin.attacks.sequential import ALPHA, BETA, decide
 from publisher_emoji import model_folder
 
-QUICK = {"steps": 20, "every": 20, "batch": 4, "lr": 0.05, "pictures": 2, "images_per_find": 6, "finds": 1}
+QUICK = {"steps": 20, "every": 20, "batch": 4, "pictures": 2, "images_per_find": 6, "finds": 1}
 
 
 def test_a_vector_brings_back_what_is_there_and_a_kept_concepts_pictures_do_not() -> None:
