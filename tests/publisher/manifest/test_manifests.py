@@ -39,8 +39,9 @@ def validator() -> Any:
 def test_there_are_manifests_for_a_first_release_and_for_real_uses() -> None:
     real = ["freeze-mask", "immunize-sd15", "membranes-sd15", "sd15-artist-styles", "sd15-nudity", "sdxl-objects"]
     transformers = ["flux1-objects", "sd35-objects"]
-    embedded = ["audit", "first", "new-words", "quickstart", "quickstart-dit", "red-team", "remove", "slices"]
-    assert sorted([*embedded, *real, *transformers]) == sorted(NAMES)
+    embedded = ["audit", "first", "new-words", "quickstart", "quickstart-dit", "red-team", "remove"]
+    sliced = ["slices", "slices-sequence"]
+    assert sorted([*embedded, *sliced, *real, *transformers]) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=NAMES)
