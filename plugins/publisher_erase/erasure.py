@@ -48,6 +48,8 @@ class ConceptRows:
     """Rows of a trajectory of the alternative that is kept from training."""
     pictures: Pictures | None = None
     """Pictures, where attackers are trained against."""
+    varied: bool = False
+    """Whether its prompts show different things, as those of a style do."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,20 @@ class FoundStates:
         rows = torch.arange(len(found.states), device=found.states.device)
         self.by_gradient = [*self.by_gradient, *(chosen(found, one) for one in rows[:, None])][-most:]
 
-    def sample(self, count: int, generator: torch.Generator) -> Text:
-        """Sample texts: half from the closed form and half from the searches, as far as there are both."""
+    def sample(self, prompts: Tensor, generator: torch.Generator, *, own: bool) -> Text:
+        """Sample texts: half from the closed form and half from the searches, as far as there are both.
+
+        Args:
+            prompts: number of the prompt that each picture was generated from, ``(n,)``.
+            generator: source of what is sampled.
+            own: of the closed form, take what is derived from the picture's own prompt.
+        """
         texts: list[Text] = []
-        for i in range(count):
+        for i in range(len(prompts)):
             closed = self.derived is not None and (i % 2 == 0 or not self.by_gradient)
             if self.derived is not None and closed:
                 rows = torch.randint(len(self.derived.states), (1,), generator=generator)
+                rows = prompts[i : i + 1] if own else rows
                 texts.append(chosen(self.derived, rows.to(self.derived.states.device)))
             else:
                 texts.append(self.by_gradient[int(torch.randint(len(self.by_gradient), (1,), generator=generator))])
@@ -190,7 +199,8 @@ class Erasure(Training):
             noisy = concept.pictures.noisy
             attacked = self._take(noisy, robust.adversarial_batch if robust.lam_adversarial else 0)
             pictured = self._take(noisy, robust.adversarial_batch if robust.lam_image else 0)
-            said = found.sample(len(attacked), self.generators["rows"]) if len(attacked) else said
+            if len(attacked):
+                said = found.sample(attacked.prompt, self.generators["rows"], own=concept.varied)
         e, i = batch.add(attacked, said), batch.add(pictured, self._empty(len(pictured)))
         predicted = batch.predict(self.denoiser)
         zero = predicted.new_zeros(())

@@ -150,7 +150,8 @@ def _drawn(
         if isinstance(params, RobustParams):
             pictures = frozen.pictures(concept.id, pairs, params.images, params.copies, short)
         own = frozen.text([text for text, _ in pairs])
-        concepts.append(ConceptRows(concept.id, own, type(held).join(parts), held, pictures))
+        varied = concept.kind == "style"
+        concepts.append(ConceptRows(concept.id, own, type(held).join(parts), held, pictures, varied))
     return ErasureData(tuple(concepts), frozen.text(keep), frozen.kept(keep, short), frozen.text([frozen.empty]))
 
 
