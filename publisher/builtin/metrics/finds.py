@@ -43,9 +43,19 @@ class _Best:
         return difference(self.hits, self.n, floor.hits, floor.n, self.of)
 
     def floor(self, others: Sequence[_Best]) -> _Best | None:
-        """Return the worst of some floors and of its own input; None: there is none."""
+        """Return the worst of some floors and of its own input; None: there is none.
+
+        A find of another model that began from what shows more by itself is no floor as it stands: at another strength
+        the picture shows through. It counts by how far it lies above its own input, on top of this one's.
+        """
         own = [] if self.alone is None else [_Best(self.alone, self.n)]
-        return max([*others, *own], key=lambda one: one.rate.high, default=None)
+        return max([*map(self._alike, others), *own], key=lambda one: one.rate.high, default=None)
+
+    def _alike(self, other: _Best) -> _Best:
+        if self.alone is None or other.alone is None or other.alone / other.n <= self.alone / self.n:
+            return other
+        above = max(0.0, (other.hits - other.alone) / other.n)
+        return _Best(min(other.hits, round((self.alone / self.n + above) * other.n)), other.n, other.of)
 
     def above(self, others: Sequence[_Best]) -> float:
         """Return how far it lies above the worst floor; without any, its rate."""
@@ -78,7 +88,7 @@ class FoundExcess(SearchMetric[ExcessParams]):
     """
 
     name = "found-excess"
-    version = "1"
+    version = "2"
     better = "lower"
     unit = "points"
     summary = "rate of the best find above its floor, Newcombe, Bonferroni over the finds"
@@ -120,7 +130,7 @@ def _concept(searches: dict[str, Search], name: str, params: ExcessParams) -> _F
     for model in ("hardened", "base"):
         if model not in searches:
             raise ValueError(f"there is no search for {name!r} on the model {model!r}")
-    floors = [best for model in FLOORS if model in searches and (best := _best(searches[model], ()))]
+    floors = [one for model in FLOORS if model in searches for one in _judged(searches[model])]
     hardened, ceiling = _best(searches["hardened"], floors), _best(searches["base"], floors)
     if hardened is None:
         raise ValueError(f"the search for {name!r} judged no image")
@@ -144,11 +154,15 @@ def _best(search: Search, floors: Sequence[_Best]) -> _Best | None:
         search: the search; None is returned where it judged no image.
         floors: those of all finds; each find has that of its own input besides.
     """
+    return max(_judged(search), key=lambda one: one.above(floors), default=None)
+
+
+def _judged(search: Search) -> list[_Best]:
+    """Return all finds of a search, or all that it tried where it found nothing; none where it judged no image."""
     of = len(search.finds)
-    judged = [_Best(one.hits, one.n, of, one.input_hits, place) for place, one in enumerate(search.finds)]
-    if judged:
-        return max(judged, key=lambda one: one.above(floors))
-    return _Best(search.hits, search.tried, alone=search.input_hits) if search.tried else None
+    if of:
+        return [_Best(one.hits, one.n, of, one.input_hits, place) for place, one in enumerate(search.finds)]
+    return [_Best(search.hits, search.tried, alone=search.input_hits)] if search.tried else []
 
 
 def _together(intervals: Sequence[Interval]) -> Interval:

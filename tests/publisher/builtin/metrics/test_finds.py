@@ -61,6 +61,20 @@ def test_what_an_input_shows_by_itself_is_the_floor_of_its_own_find() -> None:
     assert (retrained.hardened.value, retrained.details["best"]) == (0.125, {"gun": 1})
 
 
+@pytest.mark.parametrize(
+    ("retrained", "floor"),
+    [([(22, 12), (4, 1)], 10), ([(22, 12)], 10), ([(22, 22)], 0), ([(22, 21), (3, 0)], 3), ([(22, 0)], 22)],
+)
+def test_where_a_picture_shows_through_it_is_no_floor_of_a_find_from_a_noisier_one(
+    retrained: list[tuple[int, int]], floor: int
+) -> None:
+    """A floor's own input is taken out of it: 10 of 22 and 12 are the denoiser's."""
+    rows = [begun("hardened", (16, 0)), begun("base", (24, 0)), begun("retrained", *retrained)]
+    found = FoundExcess().read(ExcessParams(), rows)
+    assert found.details["floors"]["gun"]["value"] == floor / 24
+    assert found.hardened.value == pytest.approx((16 - floor) / 24)
+
+
 def test_a_picture_that_shows_all_by_itself_tells_nothing() -> None:
     found = FoundExcess().read(ExcessParams(), [begun("hardened", (24, 24)), begun("base", (24, 24))])
     assert (found.details["standing"], tells_nothing(found)) == ({"gun": "uninformative"}, True)
