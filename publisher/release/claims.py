@@ -70,10 +70,15 @@ def claims_of_concepts(resolved: Resolved) -> list[StepClaim]:
 
 
 def _manifests_own(resolved: Resolved) -> Iterator[Claim]:
-    """Yield the claims of the manifest's own checks and of its red team, each if there is one."""
-    for claim, checks in ((OWN_CHECKS, resolved.evaluate.checks), (SUITE, resolved.evaluate.red_team)):
+    """Yield the claims of the manifest's own checks and of its red team, each if there is one.
+
+    A check that stands in for one of the suite belongs to the suite: without a gate it promises nothing either.
+    """
+    own, suite = resolved.evaluate.checks, resolved.evaluate.red_team
+    instead = [check for check in own if suite and check.id.startswith(f"{RED_TEAM}.")]
+    for claim, checks in ((OWN_CHECKS, [check for check in own if check not in instead]), (SUITE, [*suite, *instead])):
         if checks:
-            yield claim.model_copy(update={"checks": checks})
+            yield claim.model_copy(update={"checks": tuple(checks)})
 
 
 def _require_known(gates: Mapping[str, Gate], claims: Sequence[StepClaim]) -> None:

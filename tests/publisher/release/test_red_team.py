@@ -49,6 +49,11 @@ def test_a_check_of_the_manifest_stands_in_the_place_of_one_of_the_suite(resolve
     found = resolved(red_team="quick", checks=[{**OWN, "concepts": ["cigarette"], "gate": {"upper_at_most": 0.5}}])
     assert [check.id for check in found.evaluate.checks] == [OWN["id"]]
     assert OWN["id"] not in [check.id for check in found.evaluate.red_team]
+    claims = {item.claim.id: item.claim for item in claims_of_concepts(found)}
+    assert "manifest.checks" not in claims
+    assert suite(found)[OWN["id"]].gate is not None
+    other = claims_of_concepts(resolved(checks=[{**OWN, "concepts": ["cigarette"]}]))
+    assert [item.claim.id for item in other][-1] == "manifest.checks"  # without a suite it is the manifest's own
 
 
 def test_a_gate_of_the_manifest_makes_a_check_of_the_suite_a_promise(resolved: Callable[..., Resolved]) -> None:
@@ -71,7 +76,7 @@ def test_a_plan_shows_what_the_suite_spends_and_is_not_held_up_by_it(manifest: C
     assert found["problems"] == []
     claim = next(one for one in found["claims"] if one["id"] == "red-team")
     derived = next(one for one in claim["checks"] if one["id"] == OWN["id"])
-    assert (derived["search"]["images"], derived["seconds"], derived["models"]) == (18, None, 3)
+    assert (derived["search"]["images"], derived["seconds"], derived["models"]) == (36, None, 3)
     assert not any(name.startswith("red-team") for name in found["undecidable"])
     text = publisher("plan", here).stdout
     assert "how long is not known before the first one was made in this work folder" in text
