@@ -104,12 +104,13 @@ class ImmunizeParams(Params):
     restart: int = Field(default=1, ge=0, le=100_000)
     """Outer steps after which the simulated adaptation starts again, from the weights as they then are; 0: it goes on
     to the end, as in the authors' code."""
-    inner_choice: Literal["step", "restart"] = "step"
-    """When the kind of adaptation changes. ``step``: one is chosen at random for each outer step, each kind going on
-    where it was. ``restart``: at each restart comes the next one of ``inner``, so that no seed misses one."""
+    inner_choice: Literal["step", "restart", "turns"] = "step"
+    """How the kind of adaptation is chosen. ``step``: at random for each outer step, each kind going on where it was.
+    ``restart``: at random for all steps until the next restart. ``turns``: at each restart comes the next one of
+    ``inner``."""
     unadapted: float = Field(default=0.0, ge=0, lt=1)
     """Share of restarts up to the next of which nothing is adapted: the objective then sees the weights as they are.
-    Only with ``inner_choice: restart``."""
+    Not with ``inner_choice: step``."""
     outer: Outer = "cross-attention"
     """Tensors that are trained and exported, the same set (theta, S_u). ``denoiser``: all of it. Keys and values see
     words alone; only the whole denoiser tells a concept under a new word from another thing under one."""

@@ -75,6 +75,7 @@ NEW_WORDS: dict[str, Any] = {
     "inner": ["lora", "full"],
     "inner_lr": {"lora": 3e-3, "full": 2e-4},
     "inner_choice": "restart",
+    "unadapted": 0.15,
     "restart": 30,
     "captions": {"rare": 0.75, "name": 0.25},
     "rare": 48,

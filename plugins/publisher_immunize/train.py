@@ -93,7 +93,7 @@ class SimulatedAttacker:
     """What is simulated from one restart to the next."""
 
     kind: int
-    """Index of the kind of adaptation, where ``inner_choice`` is ``restart``."""
+    """Index of the kind of adaptation, where ``inner_choice`` is not ``step``."""
     adapts: bool
     """Whether anything is adapted."""
     words: tuple[int, ...]
@@ -216,7 +216,10 @@ class Immunization(Training):
         generator, groups = self.generators["attackers"], len(self.denoising.data.concepts)
         found = self._attacker
         if self._restarts(done):
-            kind = done // (self.params.restart or 1) % len(self.params.inners)
+            if self.params.inner_choice == "turns":
+                kind = done // (self.params.restart or 1) % len(self.params.inners)
+            else:
+                kind = int(torch.randint(len(self.params.inners), (1,), generator=generator))
             adapts = bool(torch.rand(1, generator=generator) >= self.params.unadapted)
             found = SimulatedAttacker(kind, adapts=adapts, words=found.words)
         many = self.params.rare if isinstance(self.params.rare, int) else 1

@@ -110,7 +110,7 @@ def test_attackers_in_turn_are_of_every_kind(model: Model, tmp_path: Path, monke
             super().__init__(kind, *rest)
 
     monkeypatch.setattr("publisher_immunize.train.Adversary", Seen)
-    run(model, tmp_path, **NEW_WORDS, restart=1, steps=4)
+    run(model, tmp_path, **NEW_WORDS | {"inner_choice": "turns"}, restart=1, steps=4)
     assert kinds == ["lora", "full", "lora", "full"]
 
 
