@@ -15,7 +15,7 @@ from publisher.text import printable
 
 if TYPE_CHECKING:
     from publisher.package.dsse import Signer
-    from publisher.release.replay import FreshCheck, Replay
+    from publisher.release.replayed import FreshCheck, Replay
 
 SENTENCES = {
     "reproduced": "every image has the recorded digest",

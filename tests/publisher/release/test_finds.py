@@ -13,7 +13,7 @@ import pytest
 from publisher.builtin.attacks.derived import DerivedEmbedding
 from publisher.builtin.attacks.pictures import Img2Img
 from publisher.release.finds import ReplayedFind
-from publisher.release.replay import compare_finds
+from publisher.release.replayed import compare_finds
 from support.releasing import MANIFEST, publisher, write
 
 pytestmark = pytest.mark.slow  # a release with two searches: 15 seconds

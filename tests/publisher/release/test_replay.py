@@ -19,14 +19,8 @@ from publisher.comparison.subjects import read_subject
 from publisher.package import keys
 from publisher.package.index import Verified, check_index
 from publisher.release.existing import of_package
-from publisher.release.replay import (
-    Replay,
-    ReplayedImage,
-    chosen_rows,
-    compare_images,
-    compare_with_gate,
-    lines_left_out,
-)
+from publisher.release.replay import chosen_rows, lines_left_out
+from publisher.release.replayed import Replay, ReplayedImage, compare_images, compare_with_gate
 from support.releasing import publisher
 
 Package = tuple[Path, Path]
