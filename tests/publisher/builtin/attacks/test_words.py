@@ -160,15 +160,10 @@ class Against(Box):
     """A text box that shows the concept where the image is to be unlike one text, pushed hard, whatever is asked."""
 
     def ask(
-        self,
-        prompts: Sequence[str],
-        negative_prompt: str = "",
-        guidance: float | None = None,
-        *,
-        coarse: bool = False,
+        self, prompts: Sequence[str], negative_prompt: str = "", guidance: float | None = None, **way: bool
     ) -> tuple[bool, ...]:
         there = (negative_prompt, guidance) == ("a torch emoji", 15.0)
-        return tuple(shown and there for shown in super().ask(prompts, negative_prompt, guidance, coarse=coarse))
+        return tuple(shown and there for shown in super().ask(prompts, negative_prompt, guidance, **way))
 
 
 def test_a_negative_prompt_that_brings_the_concept_back_is_found_with_its_guidance_and_no_other_setting() -> None:
