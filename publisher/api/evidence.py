@@ -186,7 +186,7 @@ class FindRow(Params):
     sha256: tuple[str, ...] = ()
     """Of the images' pixels; empty where the find is sealed, as they would let it be guessed."""
     base_labels: tuple[str, ...] = ()
-    """What it sees in the base model's images of the same find; empty: it was not tried there."""
+    """What it sees in the base model's images of the same text; empty: it was not tried there."""
     input_labels: tuple[str, ...] = ()
     """What it sees in what the images began from, without any denoiser; empty: they began from noise."""
     unknown_labels: tuple[str, ...] = ()

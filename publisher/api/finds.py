@@ -112,7 +112,7 @@ class JudgedFind(Params):
     n: int = Field(ge=1)
     """Images."""
     base_hits: int | None = Field(default=None, ge=0)
-    """Of the same find, tried on the base model with the same seeds; None: it was not tried there."""
+    """Of the same text, tried on the base model with the same seeds; None: it was not tried there."""
     input_hits: int | None = Field(default=None, ge=0)
     """Of what the images began from, without any denoiser; None: they began from noise."""
     unknown_hits: int | None = Field(default=None, ge=0)

@@ -154,15 +154,24 @@ class AttackerImages:
         sampling: how images are generated.
         setting: device and store; they are generated in float32, as trials are.
         executor: where.
+        keep: leave models loaded for what is asked next.
     """
 
     def __init__(
-        self, base: ModelUnderTest, scope: Scope, sampling: Sampling, setting: Setting, executor: Executor[Any]
+        self,
+        base: ModelUnderTest,
+        scope: Scope,
+        sampling: Sampling,
+        setting: Setting,
+        executor: Executor[Any],
+        *,
+        keep: bool = False,
     ) -> None:
         self._base, self._scope, self._sampling, self._executor = base.bare, scope, sampling, executor
         self._setting = replace(setting, dtype="float32")
         self._model_images = ModelImages(self._base, self._setting, "base model")
         self._read: dict[tuple[Path, ...], torch.Tensor] = {}
+        self._keep = keep
 
     def identity(self, concept: Concept, count: int) -> str:
         """Return a sha256 of all that the attacker's images depend on, before any is generated.
@@ -236,7 +245,7 @@ class AttackerImages:
         plan = self._plan(requests)
         total = sum(len(batch.requests) for batch in plan)
         with Meter(self._setting.progress, total, purpose) as meter:
-            for count in self._model_images.fill(plan, self._executor):
+            for count in self._model_images.fill(plan, self._executor, keep=self._keep):
                 meter.settle(count)
         found: dict[ImageRequest, torch.Tensor] = {}
         for batch in plan:

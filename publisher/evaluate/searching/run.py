@@ -81,7 +81,7 @@ def run_searches(
     Raises:
         PublisherError: the disk is full.
     """
-    studio = AttackerImages(models.base, scope, sampling, setting, tools.executor)
+    studio = AttackerImages(models.base, scope, sampling, setting, tools.executor, keep=True)
     runner = _SearchRunner(models, Gallery(scope, tools, sampling, setting, models.base, studio))
     try:
         return {check.check.id: runner.check(check) for check in checks}
@@ -291,10 +291,10 @@ class _SearchRunner:
             torch.set_num_threads(before)
 
     def _judged(self, plan: _SearchPlan, find: Find) -> tuple[JudgedFind, FindRow]:
-        """Judge a find on its own model; of the hardened model also on the base model."""
+        """Judge a find on its own model; a text of the hardened model on the base model too: it may mean something."""
         first, concept, count = self.gallery.sampling.seed, plan.concept, plan.params.images_per_find or 0
         seeds = [judge_seed(first, concept.id, i) for i in range(count)]
-        base = self.models.base.bare if plan.name == "hardened" else None
+        base = self.models.base.bare if plan.name == "hardened" and find.kind == "text" else None
         row = judge_find(self.gallery, find, seeds, concept, plan.scorer, plan.model, base=base)
         return row.judged(concept.label, plan.name), row
 

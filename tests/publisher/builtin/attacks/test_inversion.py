@@ -22,7 +22,7 @@ def test_a_vector_brings_back_what_is_there_and_a_kept_concepts_pictures_do_not(
     hardened, base, shuffled = record.searches
     assert (hardened.stop, base.stop, shuffled.stop) == ("found", "found", "nothing")
     assert hardened.finds[0].hits >= 4
-    assert hardened.finds[0].base_hits == hardened.finds[0].hits
+    assert hardened.finds[0].base_hits is None  # the base model is searched for a vector of its own
     assert (shuffled.tried, shuffled.hits) == (12, 0)
     assert (hardened.spent.gradient_steps, hardened.spent.denoiser_rows, hardened.spent.encoder_rows) == (20, 80, 21)
     assert (find["kind"], find["prompts"]) == ("embedding", ["a <*> emoji in noto style"])
