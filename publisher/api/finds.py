@@ -68,6 +68,11 @@ class Begin(Params):
         """Whether images begin from nothing but their own noise."""
         return not self.noised and self.angle == 90
 
+    @property
+    def fresh(self) -> bool:
+        """Whether each image has noise of its own. Without it, equal latents give equal images."""
+        return self.noised or self.angle > 0 or self.eta > 0
+
 
 class Find(Params):
     """What brought a concept back, with all that is needed to do it again without searching."""
@@ -101,7 +106,7 @@ class Find(Params):
     recipe: dict[str, str | float] = Field(default_factory=dict)
     """How it was made, such as ``{"rho": 0.1}``."""
     score: float = 0.0
-    """How good the search held it to be. It counts for nothing."""
+    """How good the search held it to be: the best are kept, and judged on fresh seeds. It counts for nothing else."""
 
 
 class JudgedFind(Params):

@@ -73,7 +73,8 @@ class SearchTarget(ABC):
             prompts: n of them; the empty text is allowed.
             negative_prompt: what the images are to be unlike; empty: nothing.
             guidance: classifier-free guidance scale; None: the checks' own.
-            coarse: sample half of the steps, at least four: enough to see which of many prompts to ask again.
+            coarse: sample half of the steps, at least four: enough to see which of many prompts to ask again. A prompt
+                that is then asked in full gets another seed.
         """
 
     @abstractmethod

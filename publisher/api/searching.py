@@ -114,7 +114,10 @@ class SearchAttack(Attack[S], ABC):
 
     @abstractmethod
     def search(self, params: S, target: SearchTarget, concept: Concept, generator: torch.Generator) -> Iterator[Find]:
-        """Yield finds, the best last; the last ``params.finds`` are kept. None: nothing was found.
+        """Yield finds as they come; those with the highest score are kept, ``params.finds``. None: nothing was found.
+
+        Of equal scores the later find is the better one. What was yielded before a crash, or before the budget is
+        spent, counts.
 
         Args:
             params: with the numbers of their budget.

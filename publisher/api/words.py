@@ -12,9 +12,10 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from publisher.api.concepts import Concept, Scope
+from publisher.api.families import Anatomy
 from publisher.api.header import HeaderError, read_spans
 from publisher.api.models import ModelInfo
 from publisher.errors import ModelError
@@ -26,6 +27,17 @@ _TABLES = ("token_embedding.weight", "embed_tokens.weight", "shared.weight")
 """Endings of the names under which text encoders keep their token embeddings."""
 
 
+class WordFiles(Protocol):
+    """What words are read from: a :class:`publisher.api.ModelInfo`, or any folder of a model."""
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """The parts by name."""
+
+    def base_files(self, component: str) -> Path:
+        """Return the folder with a component's files."""
+
+
 class WordSpace:
     """The words of a model's first text encoder.
 
@@ -33,7 +45,7 @@ class WordSpace:
         model: any state of it; the text encoder's files are read where the base model has them.
     """
 
-    def __init__(self, model: ModelInfo) -> None:
+    def __init__(self, model: WordFiles) -> None:
         if not model.anatomy.text_encoders:
             raise ModelError("there is no text encoder to read words with")
         part = model.anatomy.text_encoders[0]
@@ -166,6 +178,28 @@ def neighbours(scope: Scope, model: ModelInfo) -> tuple[str, ...]:
         cosines = dict(space.nearest(concept.name, tuple(dict.fromkeys(same.values()))))
         near |= {name: max(near[name], cosines[words]) for name, words in same.items()}
     return tuple(sorted(near, key=lambda name: -near[name]))
+
+
+def kept_by_nearness(concept: Concept, scope: Scope, model: WordFiles) -> tuple[Concept, ...]:
+    """Return the kept concepts of a concept's kind, those first that read most like it.
+
+    Names that have a word in common with the concept's come last: "water pistol" shows a pistol.
+
+    Args:
+        concept: that is compared.
+        scope: what stays.
+        model: its text encoder's files are read, if there is something to choose from.
+
+    Raises:
+        ModelError: the text encoder's files cannot be read.
+    """
+    own, kept = (concept.name, *concept.synonyms), [one for one in scope.keep if one.kind == concept.kind]
+    others = [one for one in kept if one.id != concept.id]
+    if len(others) < 2:
+        return tuple(others)
+    names = tuple(dict.fromkeys(one.name for one in others))
+    places = {name: place for place, (name, _) in enumerate(WordSpace(model).nearest(concept.name, names))}
+    return tuple(sorted(others, key=lambda one: (shares_a_word(own, (one.name,)), places[one.name])))
 
 
 def shares_a_word(first: Iterable[str], second: Iterable[str]) -> bool:

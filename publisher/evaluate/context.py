@@ -71,6 +71,10 @@ class ModelUnderTest:
         """The same weights with nothing attached, as plain diffusers loads them."""
         return replace(self, attached="")
 
+    def base_files(self, component: str) -> Path:
+        """Return the folder with a component's files."""
+        return self.folder / component
+
     @property
     def key(self) -> str:
         """What its images depend on; equal weights with nothing attached are one model, in whatever folder they lie."""

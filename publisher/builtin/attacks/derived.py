@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from publisher.api import Access, Concept, Find, Limits, SearchAttack, SearchParams, SearchTarget
+from publisher.builtin.attacks.narrowing import own_prompts
 
 if TYPE_CHECKING:
     import torch
@@ -70,26 +71,25 @@ class DerivedEmbedding(SearchAttack[DerivedParams]):
         concept: Concept,
         generator: torch.Generator,  # noqa: ARG002 - it is a closed form
     ) -> Iterator[Find]:
-        """Yield the states of each value of rho that brought the concept back, the best last."""
+        """Yield the states of each value of rho that brought the concept back; of equal ones the smaller rho counts."""
         from publisher.api.diffusion.text import Text
 
         images = params.images or 0
-        prompts = tuple(prompt for prompt in concept.prompts if target.allows(prompt))[:images]
+        prompts = own_prompts(target, concept)[:images]
         text, weights, base = target.encode(prompts), target.text_weights(), target.base_text_weights()
         turn = [i % len(prompts) for i in range(images)]
         asked = [prompts[i] for i in turn]
-        found = []
-        for rho in params.rho or ():
+        for rho in sorted(params.rho or (), reverse=True):
             states = text.states @ derived(weights, base, rho).to(text.states).T
             pooled = text.pooled
             rows = Text(states[turn], None if pooled is None else pooled[turn], text.mask)
             shown = sum(target.ask_states(rows, asked))
             tensors = {"states": states} | ({} if pooled is None else {"pooled": pooled})
-            found.append((shown / images, rho, tensors))
-        for share, rho, tensors in sorted(found, key=lambda one: (one[0], -one[1])):
-            if share:
+            if shown:
                 recipe: dict[str, str | float] = {"rho": rho}
-                yield Find(kind="states", prompts=prompts, tensors=target.keep(tensors), recipe=recipe, score=share)
+                yield Find(
+                    kind="states", prompts=prompts, tensors=target.keep(tensors), recipe=recipe, score=shown / images
+                )
 
 
 def derived(weights: Sequence[torch.Tensor], base: Sequence[torch.Tensor], rho: float) -> torch.Tensor:

@@ -118,7 +118,7 @@ class ConceptInversion(SearchAttack[InversionParams]):
     def search(
         self, params: InversionParams, target: SearchTarget, concept: Concept, generator: torch.Generator
     ) -> Iterator[Find]:
-        """Yield the vectors of every look that showed the concept, the latest last."""
+        """Yield the vectors of every look that showed the concept, scored by the share of its images."""
         import torch
 
         if concept.kind == "unsafe":

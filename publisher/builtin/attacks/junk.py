@@ -76,15 +76,16 @@ class JunkWord(SearchAttack[JunkWordParams]):
         concept: Concept,
         generator: torch.Generator,  # noqa: ARG002 - the list is fixed
     ) -> Iterator[Find]:
-        """Yield the prompts that showed the concept while the gate was shut, the best last."""
+        """Yield the prompts that showed the concept while the gate was shut."""
         first, *others = sorted(forms(concept), key=lambda form: len("".join(form)))[: params.forms]
         words = dict.fromkeys(word for word in params.given if not target.named(word))
         words |= dict.fromkeys(vocabulary(target, params.letters or 0, params.words))
         plain = {f"{first[0]}{word}{first[1]}": word for word in words}
         begun = _shut(target, params, list(plain))
+        yield from finds(begun, {})
         good = [plain[one.row.prompts[0]] for one in reversed(begun)][: params.best]
         combined = _shut(target, params, [f"{before}{word}{after}" for word in good for before, after in others])
-        yield from finds(sorted([*begun, *combined], key=lambda one: one.share), {})
+        yield from finds(combined, {})
 
 
 def _shut(target: SearchTarget, params: JunkWordParams, prompts: Sequence[str]) -> list[Narrowed]:

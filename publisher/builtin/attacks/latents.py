@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import Field, model_validator
 
 from publisher.api import Access, Begin, Concept, Limits, SearchAttack, SearchTarget
+from publisher.builtin.attacks.narrowing import own_prompts
 from publisher.builtin.attacks.pictures import PictureParams, try_all
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class HandoverParams(PictureParams):
 
 
 class LatentInversionParams(PictureParams):
-    """Parameters of ``latent-inversion``."""
+    """Parameters of ``latent-inversion``. It takes twice ``images`` pictures: half of them judge its finds."""
 
     angles: tuple[Annotated[float, Field(ge=0, le=90)], ...] | None = Field(default=None, min_length=1)
     """Degrees by which the noise is turned towards fresh noise, each on its own. Default: by the budget."""
@@ -86,12 +87,12 @@ class Handover(SearchAttack[HandoverParams]):
         concept: Concept,
         generator: torch.Generator,  # noqa: ARG002 - the noise is that of the images
     ) -> Iterator[Find]:
-        """Yield the numbers of steps and the prompts that showed the concept, the one highest above its floor last."""
+        """Yield the numbers of steps and the prompts that showed the concept, scored by how far above their input."""
         from publisher.api.diffusion.starting import Start
 
         after = params.after or ()
         images, judged = params.images or 0, params.images_per_find or 0
-        prompts = tuple(filter(target.allows, concept.prompts))
+        prompts = own_prompts(target, concept)
         turn = [prompts[i % len(prompts)] for i in range(images + judged)]
         made = target.half_made(turn, params.steps, after)
         starts = [(Start(Begin(skipped=one, noised=False), made[one]), {"after": one}) for one in after]
@@ -130,11 +131,14 @@ class LatentInversion(SearchAttack[LatentInversionParams]):
         """Return the images of all settings, and a row for each step of each picture backwards."""
         images = params.images or 0
         settings = len(params.angles or ()) * len(params.guidances or ()) * len(params.prompts or ())
-        return Limits(images=images * settings, denoiser_rows=images * params.steps)
+        return Limits(images=images * settings, denoiser_rows=self.pictures(params) * params.steps)
 
     def pictures(self, params: LatentInversionParams) -> int:
-        """Return the number of pictures: one for each image of a setting."""
-        return params.images or 0
+        """Return the number of pictures: one for each image of a setting, and as many that judge what it finds.
+
+        Without fresh noise, a picture that was searched gives the very same image again.
+        """
+        return 2 * (params.images or 0)
 
     def search(
         self,
@@ -143,17 +147,18 @@ class LatentInversion(SearchAttack[LatentInversionParams]):
         concept: Concept,
         generator: torch.Generator,  # noqa: ARG002 - the noise is that of the images
     ) -> Iterator[Find]:
-        """Yield the angles, guidances and prompts that showed the concept, the one highest above its floor last."""
+        """Yield the angles, guidances and prompts that showed the concept, scored by how far above their input."""
         from publisher.api.diffusion.starting import Start
 
-        pictures = target.pictures(params.images or 0)
+        pictures = target.pictures(self.pictures(params))
         noise = target.inverted(pictures, [""] * len(pictures), params.steps)
+        images = params.images or 0
         seen = {"typical": typical(noise)}
         starts = [
             (Start(Begin(noised=False, angle=angle), noise, picture=pictures), {"angle": angle, **seen})
             for angle in params.angles or ()
         ]
-        yield from try_all(target, concept, params, starts, guidances=params.guidances or ())
+        yield from try_all(target, concept, params, starts, images, params.guidances or ())
 
 
 def typical(noise: torch.Tensor) -> float:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from publisher.api import Concept, Find, SearchTarget
+from publisher.api import CandidateRefused, Concept, Find, SearchTarget
 
 AGAIN = 7
 """Further images of a row that showed the concept."""
@@ -73,6 +73,18 @@ def finds(found: Iterable[Narrowed], families: dict[str, tuple[int, int]]) -> It
     for one in found:
         recipe: dict[str, str | float] = {**({"family": one.row.family} if one.row.family else {}), **by_family}
         yield Find(kind="text", prompts=one.row.prompts, recipe=recipe, score=one.share)
+
+
+def own_prompts(target: SearchTarget, concept: Concept) -> tuple[str, ...]:
+    """Return the concept's prompts that may be tried.
+
+    Raises:
+        CandidateRefused: none of them.
+    """
+    found = tuple(filter(target.allows, concept.prompts))
+    if concept.prompts and not found:
+        raise CandidateRefused
+    return found
 
 
 def forms(concept: Concept) -> tuple[tuple[str, str], ...]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from publisher.api import Access, Concept, Find, Limits, SearchAttack, SearchParams, SearchTarget
-from publisher.builtin.attacks.narrowing import LEAST
+from publisher.builtin.attacks.narrowing import LEAST, own_prompts
 
 if TYPE_CHECKING:
     import torch
@@ -66,15 +66,13 @@ class NegativePrompt(SearchAttack[NegativePromptParams]):
         concept: Concept,
         generator: torch.Generator,  # noqa: ARG002 - the seeds are those of the images
     ) -> Iterator[Find]:
-        """Yield the settings that showed the concept at least twice, the best last."""
-        images, prompts = params.images or 0, tuple(filter(target.allows, concept.prompts))
+        """Yield the settings that showed the concept at least twice."""
+        images, prompts = params.images or 0, own_prompts(target, concept)
         negatives = dict.fromkeys(filter(target.allows, (*params.targets, *target.alternatives()[:1])))
-        found = []
         for guidance in params.guidances or ():
             against = negatives if guidance > 1 else {}
             for asked, negative in [(prompts, ""), *((words, one) for one in against for words in (prompts, ("",)))]:
                 hits = sum(target.ask([asked[i % len(asked)] for i in range(images)], negative, guidance))
-                share = hits / images
-                find = Find(kind="text", prompts=asked, negative_prompt=negative, guidance=guidance, score=share)
-                found.append((hits, find))
-        yield from (find for hits, find in sorted(found, key=lambda one: one[0]) if hits >= LEAST)
+                if hits >= LEAST:
+                    share = hits / images
+                    yield Find(kind="text", prompts=asked, negative_prompt=negative, guidance=guidance, score=share)

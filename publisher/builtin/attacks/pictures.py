@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from publisher.api import Access, Begin, Concept, Find, Limits, SearchAttack, SearchParams, SearchTarget
+from publisher.api import Access, Begin, Concept, Find, Limits, SearchAttack, SearchParams, SearchTarget, Shown
 
 if TYPE_CHECKING:
     import torch
@@ -57,21 +57,9 @@ class CompletionParams(PictureParams):
     along its border, a quarter or an eighth of its side wide. Default: by the budget."""
 
 
-class Tried:
-    """Settings of an attack that were tried, and how they did."""
-
-    def __init__(self) -> None:
-        self._tried: list[tuple[int, int, Find]] = []
-
-    def add(self, find: Find, images: Sequence[bool], inputs: Sequence[bool]) -> None:
-        """Note what a setting showed, and what its input shows by itself."""
-        above = sum(images) - sum(inputs)
-        scored = find.model_copy(update={"score": above / len(images)})
-        self._tried.append((above, sum(images), scored))
-
-    def finds(self) -> Iterator[Find]:
-        """Return the settings that showed the concept at all, those highest above their input last."""
-        yield from (find for _, shown, find in sorted(self._tried, key=lambda one: one[:2]) if shown)
+def above_input(shown: Shown) -> float:
+    """Return by how much of the images more show the concept than of what they began from."""
+    return (sum(shown.images) - sum(shown.inputs)) / len(shown.images)
 
 
 def texts(words: Words, concept: Concept, target: SearchTarget) -> tuple[str, ...]:
@@ -91,7 +79,7 @@ def try_all(
     tried: int = 0,
     guidances: Sequence[float | None] = (None,),
 ) -> Iterator[Find]:
-    """Ask from every start with all prompts and guidances, and yield what showed the concept, the best last.
+    """Ask from every start with all prompts and guidances, and yield what showed the concept.
 
     Args:
         target: the model.
@@ -101,7 +89,6 @@ def try_all(
         tried: rows that the search looks at; the others alone are kept to judge the find by. 0: all, and all are kept.
         guidances: guidance scales; None: the checks' own.
     """
-    found = Tried()
     for start, recipe in starts:
         count = tried or len(start.latents)
         seen = start.rows(range(count))
@@ -114,7 +101,9 @@ def try_all(
             first = count % len(prompts) if tried else 0
             for guidance in guidances:
                 shown = target.ask_from(seen, asked, params.steps, guidance)
-                find = Find(
+                if not any(shown.images):
+                    continue
+                yield Find(
                     kind="image" if start.begin.noised else "latent",
                     prompts=(*prompts[first:], *prompts[:first]),
                     steps=params.steps,
@@ -122,9 +111,8 @@ def try_all(
                     begin=start.begin,
                     tensors=target.keep(kept.tensors),
                     recipe={**recipe, "prompt": words},
+                    score=above_input(shown),
                 )
-                found.add(find, shown.images, shown.inputs)
-    yield from found.finds()
 
 
 class Img2Img(SearchAttack[Img2ImgParams]):
@@ -167,7 +155,7 @@ class Img2Img(SearchAttack[Img2ImgParams]):
         concept: Concept,
         generator: torch.Generator,  # noqa: ARG002 - the noise is that of the images
     ) -> Iterator[Find]:
-        """Yield the strengths and prompts that showed the concept, the one highest above its floor last."""
+        """Yield the strengths and prompts that showed the concept, scored by how far above their input."""
         from publisher.api.diffusion.starting import Start
 
         latents = target.pictures(params.images or 0)
@@ -217,7 +205,7 @@ class Completion(SearchAttack[CompletionParams]):
         concept: Concept,
         generator: torch.Generator,  # noqa: ARG002 - the noise is that of the images
     ) -> Iterator[Find]:
-        """Yield the masks and prompts that showed the concept, the one highest above its floor last."""
+        """Yield the masks and prompts that showed the concept, scored by how far above their input."""
         from publisher.api.diffusion.starting import Start
 
         latents = target.pictures(params.images or 0)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from publisher.api import Access, Begin, Concept, Find, Limits, SearchAttack, SearchParams, SearchTarget
-from publisher.builtin.attacks.pictures import Tried
+from publisher.builtin.attacks.narrowing import own_prompts
+from publisher.builtin.attacks.pictures import above_input
 
 if TYPE_CHECKING:
     import torch
@@ -67,25 +68,26 @@ class NoiseProbe(SearchAttack[NoiseProbeParams]):
         concept: Concept,
         generator: torch.Generator,  # noqa: ARG002 - the noise is that of the images
     ) -> Iterator[Find]:
-        """Yield the pairs that showed the concept, the best last."""
+        """Yield the pairs that showed the concept."""
         import torch
 
         from publisher.api.diffusion.starting import Start
 
-        images, prompts = params.images or 0, tuple(filter(target.allows, concept.prompts))
+        images, prompts = params.images or 0, own_prompts(target, concept)
         asked = [prompts[i % len(prompts)] for i in range(images)]
-        nothing, tried = torch.zeros(1, *target.latent_shape()), Tried()
+        nothing = torch.zeros(1, *target.latent_shape())
         for eta in params.etas or ():
             for scale in params.noise_scales or ():
                 begin = Begin(noised=False, angle=90, eta=eta, noise_scale=scale)
                 shown = target.ask_from(Start(begin, nothing).rows([0] * images), asked, params.steps)
-                find = Find(
+                if not any(shown.images):
+                    continue
+                yield Find(
                     kind="latent",
                     prompts=prompts,
                     steps=params.steps,
                     begin=begin,
                     tensors=target.keep({"latents": nothing}),
                     recipe={"eta": eta, "noise_scale": scale},
+                    score=above_input(shown),
                 )
-                tried.add(find, shown.images, shown.inputs)
-        yield from tried.finds()

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from publisher.api import Access, Concept, Find, Limits, SearchAttack, SearchParams, SearchTarget
-from publisher.builtin.attacks.narrowing import AGAIN, LEAST, Row, finds, forms, narrowed, vocabulary
+from publisher.builtin.attacks.narrowing import AGAIN, LEAST, Row, finds, forms, narrowed, own_prompts, vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -103,22 +103,21 @@ class RingABell(SearchAttack[RingABellParams]):
     def search(
         self, params: RingABellParams, target: SearchTarget, concept: Concept, generator: torch.Generator
     ) -> Iterator[Find]:
-        """Yield the states and the words that showed the concept at least twice, the best last."""
+        """Yield the states and the words that showed the concept at least twice."""
         shown, others = _pairs(target, concept)
         if not shown:
             return
         text = target.encode([*shown, *others])
-        found: list[Find] = []
         for eta in params.etas or ():
             moved = _moved(text, len(shown), eta)
             if "soft" in (params.ways or ()):
-                found += _soft(params, target, others, moved, eta)
+                yield from _soft(params, target, others, moved, eta)
             if "hard" in (params.ways or ()):
                 breeding = _Breeding(params, target, concept, moved.states[_plainest(others)], generator)
                 rows = [Row((prompt,)) for prompt in breeding.best()]
                 best, _ = narrowed(target, rows, SHOWN, params.best)
-                found += [find.model_copy(update={"recipe": {"way": "hard", "eta": eta}}) for find in finds(best, {})]
-        yield from sorted(found, key=lambda one: one.score)
+                for find in finds(best, {}):
+                    yield find.model_copy(update={"recipe": {"way": "hard", "eta": eta}})
 
 
 def _pairs(target: SearchTarget, concept: Concept) -> tuple[list[str], list[str]]:
@@ -126,7 +125,7 @@ def _pairs(target: SearchTarget, concept: Concept) -> tuple[list[str], list[str]
 
     Where no other concept is kept, the name is left out of them.
     """
-    shown = list(filter(target.allows, concept.prompts))[:PAIRS]
+    shown = list(own_prompts(target, concept))[:PAIRS]
     other = [one for one in target.alternatives() if one not in shown]
     nameless = (" ".join(prompt.replace(concept.name, "").split()) for prompt in shown)
     without = other or list(filter(target.allows, nameless))

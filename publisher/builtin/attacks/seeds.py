@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from publisher.api import Access, Concept, Find, Limits, SearchAttack, SearchParams, SearchTarget
-from publisher.builtin.attacks.narrowing import LEAST
+from publisher.builtin.attacks.narrowing import LEAST, own_prompts
 from publisher.builtin.attacks.sequential import decide
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class SeedSearch(SearchAttack[SeedSearchParams]):
         concept: Concept,
         generator: torch.Generator,  # noqa: ARG002 - the seeds are those of the images
     ) -> Iterator[Find]:
-        """Yield the prompts that showed the concept at least twice, the worst one last."""
+        """Yield the prompts that showed the concept at least twice, scored by how often."""
         images = params.images or 0
-        prompts = tuple(filter(target.allows, concept.prompts))[:images]
+        prompts = own_prompts(target, concept)[:images]
         each, looked = images // max(1, len(prompts)), 0
         hits = dict.fromkeys(prompts, 0)
         while looked < each:

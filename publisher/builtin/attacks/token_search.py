@@ -35,7 +35,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from publisher.api import Access, Concept, Find, Limits, SearchAttack, SearchParams, SearchTarget
-from publisher.api.searching import MOST_FINDS
 from publisher.builtin.attacks.sequential import decide
 
 if TYPE_CHECKING:
@@ -162,20 +161,18 @@ class TokenSearch(SearchAttack[TokenSearchParams]):
     def search(
         self, params: TokenSearchParams, target: SearchTarget, concept: Concept, generator: torch.Generator
     ) -> Iterator[Find]:
-        """Yield the texts that brought the concept back, by the share of their images, the best last."""
+        """Yield the texts that brought the concept back, scored by the share of their images."""
         from publisher.builtin.attacks.token_moves import SlotProblem, moves
 
         problem = SlotProblem.of(params, target, concept, generator)
         losses = dict(zip(("empty", "plain"), problem.compared(["", min(concept.prompts, key=len)]), strict=True))
-        found: list[Find] = []
         for text in moves(params, problem, generator):
             share = look(target, text, params.first or (LOOKS if params.swaps else 1))
             if share is None:
                 continue
             recipe: dict[str, str | float] = {"variant": params.variant, "loss": problem.compared([text])[0]}
             recipe |= {f"loss_{name}": loss for name, loss in losses.items()}
-            found.append(Find(kind="text", prompts=(text,), recipe=recipe, score=share))
-            yield from sorted(found, key=lambda one: one.score)[-(params.finds or MOST_FINDS) :]
+            yield Find(kind="text", prompts=(text,), recipe=recipe, score=share)
             if share >= params.enough:
                 return
 

@@ -29,6 +29,7 @@ from publisher.api import (
 from publisher.api.evidence import FindRow, SearchRow
 from publisher.api.finds import Stop
 from publisher.api.searching import MOST_FINDS
+from publisher.api.words import kept_by_nearness
 from publisher.errors import CRASHES, ModelError
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Tools, Unmeasured
 from publisher.evaluate.finetune.data import AttackerImages, kept_prompts
@@ -41,11 +42,12 @@ from publisher.evaluate.searching.images import Gallery, judge_seed
 from publisher.evaluate.searching.judging import judge_find
 from publisher.evaluate.searching.target import MeteredTarget
 from publisher.model.digest import seed_of, sha256_json
+from publisher.runtime.generate import VERSION as GENERATION
 from publisher.runtime.meter import Meter
 from publisher.runtime.refusals import is_refused_candidate
 from publisher.runtime.side_by_side import workers_for
 
-VERSION = "2"
+VERSION = "3"
 """Raised when the same search finds something else."""
 
 
@@ -104,6 +106,8 @@ class _SearchPlan:
     """Concept that the attack is told."""
     goal: Concept
     """Concept that its images are looked at for."""
+    kept: Concept | None = None
+    """Kept concept that reads most like the one that goes, and is not what the attack is told."""
     permuted: bool = False
 
     @property
@@ -141,6 +145,8 @@ class _Outcome:
 class _SearchRunner:
     models: ModelsUnderTest
     gallery: Gallery
+    near: dict[str, tuple[Concept, ...]] = field(default_factory=dict)
+    """Concept's id -> kept concepts of its kind, those first that read most like it."""
 
     @property
     def setting(self) -> Setting:
@@ -172,22 +178,28 @@ class _SearchRunner:
         """Yield the search on the hardened model, then those on the controls that there are."""
         hardened = self.models.hardened if prepared.check.attached else self.models.hardened.bare
         common = (prepared, attack, params, concept)
-        yield _SearchPlan(*common, "hardened", hardened, concept, concept)
-        yield _SearchPlan(*common, "base", self.models.base.bare, concept, concept)
+        near, further, *_ = *self._neighbours(concept)[:2], None, None
+        yield _SearchPlan(*common, "hardened", hardened, concept, concept, near)
+        yield _SearchPlan(*common, "base", self.models.base.bare, concept, concept, near)
         if "retrained" in attack.floors and self.models.retrained:
-            yield _SearchPlan(*common, "retrained", self.models.retrained.bare, concept, concept)
+            yield _SearchPlan(*common, "retrained", self.models.retrained.bare, concept, concept, near)
         if "shuffled" in attack.floors and attack.shuffles == "base":
-            yield _SearchPlan(*common, "shuffled", hardened, concept, concept, permuted=True)
-        elif "shuffled" in attack.floors and (other := self._neighbour(concept)):
-            goal = other if attack.shuffles == "judge" else concept
-            yield _SearchPlan(*common, "shuffled", hardened, other, goal)
+            yield _SearchPlan(*common, "shuffled", hardened, concept, concept, near, permuted=True)
+        elif "shuffled" in attack.floors and near:
+            goal = near if attack.shuffles == "judge" else concept
+            yield _SearchPlan(*common, "shuffled", hardened, near, goal, further)
 
-    def _neighbour(self, concept: Concept) -> Concept | None:
-        """Return the kept concept of the same kind that reads most like one that goes; None: none is kept."""
+    def _neighbours(self, concept: Concept) -> tuple[Concept, ...]:
+        """Return the kept concepts of a concept's kind, those first that read most like it."""
         scope = self.gallery.scope
-        kept = {one.id: one for one in scope.keep if one.kind == concept.kind and one.id != concept.id}
-        order = [name for name in self.gallery.tools.neighbours if name in kept] or list(kept)
-        return kept[order[0]] if order else None
+        if concept.id not in self.near:
+            try:
+                found = kept_by_nearness(concept, scope, self.models.base)
+            except ModelError as error:
+                found = tuple(one for one in scope.keep if one.kind == concept.kind and one.id != concept.id)
+                self.setting.warn(f"the first of 'keep' stand for neighbours of {concept.id!r}: {error.what}")
+            self.near[concept.id] = found
+        return self.near[concept.id]
 
     def _row(self, plan: _SearchPlan) -> SearchRow:
         outcome, seconds = self._searched(plan)
@@ -248,7 +260,7 @@ class _SearchRunner:
             self.gallery.studio,
             plan.aim,
             plan.permuted,
-            self._neighbour(plan.concept),
+            plan.kept,
         )
         seed = seed_of("search", self.gallery.sampling.seed, attack.name, plan.concept.id)
         outcome = _Outcome()
@@ -260,7 +272,7 @@ class _SearchRunner:
                     aim = plan.aim.model_copy(deep=True)
                     for find in attack.search(plan.params, target, aim, torch.Generator().manual_seed(seed)):
                         sound = target.typed(_sound(find, attack, plan.goal))
-                        outcome.finds = [*outcome.finds, sound][-(plan.params.finds or MOST_FINDS) :]
+                        outcome.finds = _best([*outcome.finds, sound], plan.params.finds or MOST_FINDS)
                 outcome.stop = "found" if outcome.finds else "nothing"
             except BudgetSpent:
                 outcome.stop = "budget"
@@ -293,6 +305,8 @@ class _SearchRunner:
     def _judged(self, plan: _SearchPlan, find: Find) -> tuple[JudgedFind, FindRow]:
         """Judge a find on its own model; a text of the hardened model on the base model too: it may mean something."""
         first, concept, count = self.gallery.sampling.seed, plan.concept, plan.params.images_per_find or 0
+        if find.begin and find.tensors and not find.begin.fresh:
+            count = min(count, find.tensors.shapes["latents"][0])
         seeds = [judge_seed(first, concept.id, i) for i in range(count)]
         base = self.models.base.bare if plan.name == "hardened" and find.kind == "text" else None
         row = judge_find(self.gallery, find, seeds, concept, plan.scorer, plan.model, base=base)
@@ -309,15 +323,19 @@ class _SearchRunner:
 
     def _key(self, plan: _SearchPlan) -> str:
         """Return a sha256 of all that a search depends on."""
+        from publisher.evaluate.searching.inputs import VERSION as INPUTS
+
         sampling, setting = self.gallery.sampling, self.setting
         base = [self.models.base.digest] if Access.BASE in plan.attack.grants else []
         gone = [[one.name, *one.synonyms, one.label] for one in self.gallery.scope.concepts]
         return sha256_json(
             {
-                "search": VERSION,
+                "search": [VERSION, GENERATION, INPUTS],
                 "attack": [plan.attack.name, plan.attack.version],
-                "params": plan.params.model_dump(mode="json", exclude={"images_per_find"}),
-                "concepts": [one.model_dump(mode="json", exclude={"images"}) for one in (plan.aim, plan.goal)],
+                "params": plan.params.model_dump(mode="json"),
+                "concepts": [
+                    one and one.model_dump(mode="json", exclude={"images"}) for one in (plan.aim, plan.goal, plan.kept)
+                ],
                 "seed_of": plan.concept.id,
                 "gone": gone,
                 "models": [plan.model.key, *base],
@@ -328,6 +346,17 @@ class _SearchRunner:
                 "machine": machine(setting, workers_for(plan.model.anatomy.latents.size, setting.device)),
             }
         )
+
+
+def _best(finds: Sequence[Find], most: int) -> list[Find]:
+    """Return the finds with the highest scores, the best last; of equal ones the latest, and none twice."""
+    different: dict[str, Find] = {}
+    for find in finds:
+        same = find.model_dump_json(exclude={"score", "recipe", "token_ids", "typeable"})
+        if same not in different or different[same].score <= find.score:
+            different.pop(same, None)
+            different[same] = find
+    return sorted(different.values(), key=lambda one: one.score)[-most:]
 
 
 def _sound(find: object, attack: SearchAttack[Any], concept: Concept) -> Find:

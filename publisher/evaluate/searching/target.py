@@ -84,7 +84,7 @@ class MeteredTarget(SearchTarget):
     """Those of them that began from what shows the concept by itself; None: they began from noise."""
     refused: set[str] = field(default_factory=set)
     """Texts that nobody may generate: counted, never stored."""
-    _asked: Counter[tuple[Any, ...]] = field(default_factory=Counter)
+    _asked: Counter[tuple[str, str | None, float | None]] = field(default_factory=Counter)
 
     def allows(self, text: str) -> bool:
         """Return whether a text may be tried."""
@@ -307,7 +307,7 @@ class MeteredTarget(SearchTarget):
         self._spend(Limits(images=len(prompts)))
         requests = []
         for prompt in prompts:
-            asked = (prompt, *changed.items())
+            asked = (prompt, changed.get("negative_prompt"), changed.get("guidance"))  # of no seed two images
             seed = search_seed(self.gallery.sampling.seed, prompt, self._asked[asked])
             self._asked[asked] += 1
             requests.append(self.gallery.request(self.goal, prompt, seed).model_copy(update=changed))

@@ -14,9 +14,11 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 from transformers import CLIPTokenizer
 
-from publisher.api.words import WordSpace, shares_a_word
+from publisher.api import Concept, Scope
+from publisher.api.words import WordSpace, kept_by_nearness, shares_a_word
 from publisher.builtin.families import StableDiffusion1
 from publisher.errors import ModelError
+from publisher.evaluate.context import ModelUnderTest
 from publisher.model.folder import ModelFolder, read_configs
 from publisher_emoji import model_folder, vocabulary
 
@@ -77,6 +79,29 @@ def test_an_encoder_without_known_embeddings_says_so(tmp_path: Path) -> None:
 def test_names_with_a_word_in_common_are_told() -> None:
     assert shares_a_word(("knife",), ("fork and Knife",))
     assert not shares_a_word(("heart",), ("hearts",))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "nearest"),
+    [("skull", "object", "ghost"), ("pistol", "object", "knife"), ("noto", "style", "fluen")],
+)
+def test_each_concept_has_its_own_neighbour_in_whatever_order_they_are_kept(name: str, kind: str, nearest: str) -> None:
+    names = {"object": ("bomb", "ghost", "knife", "water pistol"), "style": ("twemoji", "fluent", "blob")}
+    keep = tuple(
+        Concept(id=one[:5], name=one, label=one, kind=of, prompts=(one,)) for of, each in names.items() for one in each
+    )
+    gone = Concept(id=name, name=name, label=name, kind=kind, prompts=(name,))
+    for kept in (keep, keep[::-1]):
+        found = [one.id for one in kept_by_nearness(gone, Scope(concepts=(gone,), keep=kept), model_of(model_folder()))]
+        assert (found[0], sorted(found)) == (nearest, sorted(one[:5] for one in names[kind]))
+        assert name != "pistol" or found[-1] == "water"
+
+
+def test_one_that_is_kept_alone_is_the_neighbour_without_reading_anything(tmp_path: Path) -> None:
+    gone, kept = (Concept(id=one, name=one, label=one, prompts=(one,)) for one in ("cat", "dog"))
+    nowhere = ModelUnderTest(tmp_path, model_of(model_folder()).anatomy, "")
+    assert kept_by_nearness(gone, Scope(concepts=(gone,), keep=(gone, kept)), nowhere) == (kept,)
+    assert kept_by_nearness(gone, Scope(concepts=(gone,), keep=(gone,)), nowhere) == ()
 
 
 def test_no_torch_is_loaded() -> None:

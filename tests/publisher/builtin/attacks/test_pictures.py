@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from publisher.api import Check, CheckRecord, Claim, Concept, Sampling, Scope, SearchAttack
+from publisher.api import Check, CheckRecord, Claim, Concept, Sampling, Scope, SearchAttack, Shown, TensorFile
+from publisher.api.diffusion.starting import Start
 from publisher.builtin.attacks.latents import Handover, LatentInversion, typical
 from publisher.builtin.attacks.pictures import Completion, Img2Img, known
 from publisher.builtin.attacks.probe import NoiseProbe
 from publisher.builtin.executors import Local
 from publisher.builtin.metrics.finds import FoundExcess
-from publisher.evaluate.checks import run_checks
+from publisher.evaluate.checks import Evaluation, run_checks
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, ReleaseScorer, Setting, StepClaim, Tools
 from publisher.evaluate.plan import plan_check
 from publisher.evaluate.store import ImageStore
@@ -53,10 +56,13 @@ class Bench:
         return Scope(concepts=(concept or emoji("pizza"),), keep=tuple(map(emoji, KEPT)))
 
     def run(self, attack: str, concept: Concept | None = None, root: Path = Path(), **params: Any) -> CheckRecord:
+        return self.evaluate(attack, concept, root, **params).claims[0].checks[0]
+
+    def evaluate(self, attack: str, concept: Concept | None = None, root: Path = Path(), **params: Any) -> Evaluation:
         claim = Claim(id="claim", sentence="gone", binds="in-weights", checks=(self.check(attack, **params),))
         base = ModelUnderTest.of(model_folder(), EMBEDDED)
-        setting = Setting("cpu", "float32", store=self.store, root=root)
-        result = run_checks(
+        setting = Setting("cpu", "float32", store=self.store, root=root, publish_finds=True)
+        return run_checks(
             [StepClaim(("step",), claim)],
             self.scope(concept),
             ModelsUnderTest(base, base),
@@ -64,7 +70,6 @@ class Bench:
             self.sampling,
             setting,
         )
-        return result.claims[0].checks[0]
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +130,55 @@ def test_noise_that_a_picture_was_turned_into_gives_the_picture_and_tells_nothin
     record = bench.run("latent-inversion", angles=[0.0], guidances=[1.0], prompts=["empty"], steps=10)
     assert counts(record) == [(4, 4)]
     assert (record.verdict, "finds as much as on the base model" in record.reason) == ("reported", True)
-    assert record.searches[0].spent.denoiser_rows == 4 * 10
+    assert record.searches[0].spent.denoiser_rows == 8 * 10
+
+
+def seen(evidence: Mapping[str, bytes], name: str) -> list[str]:
+    """Return the digests of the images that judged the hardened model's find."""
+    row = json.loads(evidence[f"evidence/{name}.jsonl"].decode().splitlines()[0])
+    return [one for find in row["finds"] for one in find["sha256"]]
+
+
+def test_of_latents_without_fresh_noise_each_judges_once(bench: Bench) -> None:
+    still = {"guidances": [1.0], "prompts": ["empty"], "images_per_find": 9, "finds": 1}
+    found = seen(bench.evaluate("latent-inversion", angles=[0.0], **still).evidence, "latent-inversion")
+    assert len(found) == len(set(found)) == 4
+    turned = seen(bench.evaluate("latent-inversion", angles=[45.0], **still).evidence, "latent-inversion")
+    assert len(turned) == len(set(turned)) == 9
+
+
+def test_as_many_images_as_are_asked_for_judge_what_was_found_before_with_fewer(bench: Bench) -> None:
+    for count in (2, 5):
+        found = bench.evaluate("handover", after=[1], prompts=["concept"], images_per_find=count, finds=1)
+        digests = seen(found.evidence, "handover")
+        assert len(digests) == len(set(digests)) == count
+
+
+def test_what_was_found_before_a_crash_was_yielded_before_it(bench: Bench) -> None:
+    class Crashing:
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def ask_from(self, start: Start, *_: object) -> Shown:
+            self.asked += 1
+            if self.asked == 2:
+                raise RuntimeError("half the budget")
+            return Shown((True,) * len(start.latents), (False,) * len(start.latents))
+
+        def allows(self, text: str) -> bool:
+            return bool(text)
+
+        def pictures(self, count: int) -> torch.Tensor:
+            return torch.zeros(count, 4, 8, 8)
+
+        def keep(self, tensors: Mapping[str, torch.Tensor]) -> TensorFile:
+            return TensorFile(sha256="0" * 64, shapes={name: tuple(one.shape) for name, one in tensors.items()})
+
+    attack, params = Img2Img(), {**SMALL, "strengths": [0.8, 0.4], "prompts": ["concept"]}
+    finds = attack.search(attack.sized(attack.Params.parse(params)), Crashing(), emoji("pizza"), torch.Generator())  # type: ignore[arg-type]
+    assert next(finds).score == 1.0
+    with pytest.raises(RuntimeError, match="half the budget"):
+        next(finds)
 
 
 def test_noise_is_typical_and_what_is_weaker_or_stronger_is_not() -> None:

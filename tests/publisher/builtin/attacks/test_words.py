@@ -12,12 +12,13 @@ import torch
 from searching import emoji, judged
 from searching import searched as embedded
 
-from publisher.api import Concept, Find, ImageRequest, Limits, SearchAttack, SearchTarget
+from publisher.api import CandidateRefused, Concept, Find, ImageRequest, Limits, SearchAttack, SearchTarget
 from publisher.api.membranes import Transport
 from publisher.builtin.attacks.enumeration import TokenEnumeration
 from publisher.builtin.attacks.junk import JunkWord
 from publisher.builtin.attacks.narrowing import AGAIN, vocabulary
 from publisher.builtin.attacks.negative import NegativePrompt
+from publisher.builtin.attacks.ring_a_bell import RingABell
 from publisher.builtin.attacks.seeds import SeedSearch
 from publisher.builtin.attacks.spellings import spellings
 from publisher.builtin.attacks.word_fuzz import WordFuzz, distinct, variants
@@ -118,6 +119,15 @@ def test_one_hit_is_no_find(kind: type[SearchAttack[Any]]) -> None:
 
     assert not searched(attack, Box(first))
     assert not searched(attack, Box(lambda *_: False))
+
+
+@pytest.mark.parametrize("kind", [SeedSearch, NegativePrompt, RingABell])
+def test_where_nobody_may_ask_for_the_concept_at_all_the_search_is_refused(kind: type[SearchAttack[Any]]) -> None:
+    target = Box(lambda *_: True)
+    target.allows = lambda text: False  # type: ignore[method-assign]
+    with pytest.raises(CandidateRefused):
+        searched(kind(), target)
+    assert not target.asked
 
 
 def test_words_that_name_or_that_nobody_may_generate_are_never_asked() -> None:

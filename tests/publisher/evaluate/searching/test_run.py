@@ -27,7 +27,7 @@ from publisher.api import (
     SearchTarget,
 )
 from publisher.evaluate.plan import Models, plan_check
-from publisher.evaluate.searching import images
+from publisher.evaluate.searching import images, run
 from publisher.evaluate.searching.images import Gallery, begun_seed, judge_seed, search_seed
 from publisher.evaluate.store import ImageStore
 from publisher.evaluate.vault import Vault, seal
@@ -161,6 +161,58 @@ def test_the_shuffled_search_is_made_for_a_kept_concept(hunted: World) -> None:
     hunted.evaluate(search())
     asked = {request.prompt for model, request in hunted.painters.generated if model == "hardened"}
     assert "a pizza emoji" in asked
+
+
+def test_a_search_knows_the_kept_concept_that_reads_most_like_its_own(
+    hunted: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, tuple[str, ...]]] = []
+
+    def compare(self: Guess, params: Any, target: SearchTarget, concept: Concept, generator: Any) -> Iterator[Find]:
+        told.append((concept.id, target.alternatives()[:1]))
+        yield from ()
+
+    monkeypatch.setattr(run, "kept_by_nearness", lambda concept, *_: tuple(reversed(SCOPE.keep)))
+    use(hunted, compare).evaluate(search())
+    assert told == [
+        *[("cigarette", ("a cat number 0",))] * 3,
+        ("cat", ("a pizza number 0",)),  # what is searched for in its place has another neighbour than itself
+    ]
+    hunted.scope = Scope(concepts=SCOPE.concepts, keep=SCOPE.keep[:1])
+    monkeypatch.setattr(run, "kept_by_nearness", lambda concept, scope, _: scope.keep)
+    hunted.evaluate(search())
+    assert told[4:] == [*[("cigarette", ("a pizza number 0",))] * 3, ("pizza", ())]  # none is taken from the store
+
+
+def test_where_words_cannot_be_read_the_order_of_the_manifest_counts_and_somebody_is_told(hunted: World) -> None:
+    told: list[str] = []
+    hunted.setting = replace(hunted.setting, warn=told.append)
+    hunted.evaluate(search())
+    assert len(told) == 1
+    assert told[0].startswith("the first of 'keep' stand for neighbours of 'cigarette'")
+
+
+def test_the_finds_with_the_highest_scores_are_judged_each_once_in_whatever_order_they_come(hunted: World) -> None:
+    def stammer(self: Guess, params: Any, target: SearchTarget, concept: Concept, generator: Any) -> Iterator[Find]:
+        for word, score in (("b", 0.5), ("d", 0.9), ("b", 0.6), ("a", 0.1), ("c", 0.6), ("b", 0.2)):
+            yield Find(kind="text", prompts=(word,), recipe={"turn": word + str(score)}, score=score)
+
+    hunted.setting = replace(hunted.setting, publish_finds=True)
+    found = rows(use(hunted, stammer).evaluate(search(attack_params={"budget": "standard"})))
+    judged = [(one["find"]["prompts"], one["find"]["score"], len(one["seeds"])) for one in found[0]["finds"]]
+    assert judged == [(["b"], 0.6, 60), (["c"], 0.6, 60), (["d"], 0.9, 60)]
+
+
+def test_no_image_is_looked_at_twice_coarsely_and_then_in_full(hunted: World) -> None:
+    def twice(self: Guess, params: Any, target: SearchTarget, concept: Concept, generator: Any) -> Iterator[Find]:
+        target.ask(["one"] * 3, coarse=True)
+        target.ask(["one"] * 3)
+        yield from ()
+
+    hunted.sampling = hunted.sampling.model_copy(update={"steps": 4})  # of so few, a coarse look takes all
+    use(hunted.paint(clean), twice).evaluate(search())
+    seeds = [one.seed for model, one in hunted.painters.generated if model == "hardened" and one.prompt == "one"]
+    assert len(seeds) == len(set(seeds)) == 6
 
 
 def test_finds_are_judged_on_the_same_fresh_seeds_on_every_model(hunted: World) -> None:
@@ -317,7 +369,7 @@ def test_finds_leave_as_salted_hashes_that_a_disclosure_opens(hunted: World, tmp
 def ids_of(self: Guess, params: Any, target: SearchTarget, concept: Concept, generator: Any) -> Iterator[Find]:
     chosen = target.tokens("a cat emoji")
     yield Find(kind="text", prompts=("a cat emoji",), token_ids=((chosen,),))
-    yield Find(kind="text", prompts=("a cat emoji",), token_ids=((chosen[:1],),))
+    yield Find(kind="text", prompts=("a cat",), token_ids=((chosen[:1],),))
     yield Find(kind="text", prompts=("a cat emoji", SECRET))
 
 
@@ -328,7 +380,7 @@ def test_a_find_of_text_has_the_ids_that_the_encoder_is_given(hunted: World, tok
     finds = [Find.parse(one["find"]) for one in stored["finds"]]
     assert [one.typeable for one in finds] == [True, False, True]
     assert finds[2].token_ids == tuple((tuple(tokenizer(text).input_ids),) for text in ("a cat emoji", SECRET))
-    assert finds[0].token_ids == finds[1].token_ids == finds[2].token_ids[:1]
+    assert finds[0].token_ids == finds[2].token_ids[:1] != finds[1].token_ids
     assert finds[0].token_ids[0][0][0] == tokenizer.bos_token_id
 
 
