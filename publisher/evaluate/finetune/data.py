@@ -211,11 +211,16 @@ class AttackerImages:
         return self._read[files]
 
     def prior(self, prompts: Sequence[str], concept: Concept) -> tuple[ImageRequest, ...]:
-        """Return requests for images of other things."""
+        """Return requests for images of other things: each carries the concept that its prompt is one of.
+
+        Args:
+            prompts: one for each image.
+            concept: whose request it is where the prompt is no concept's.
+        """
         sampling = self._sampling
         return tuple(
             ImageRequest(
-                concept=concept.id,
+                concept=self._shows.get(prompt, concept.id),
                 prompt=prompt,
                 seed=FIRST_SEED["prior"] + i,
                 steps=sampling.steps,
@@ -259,15 +264,21 @@ class AttackerImages:
         return batches([(request, False) for request in requests], self._private, self._size)
 
     def _requests(self, concept: Concept, count: int) -> tuple[ImageRequest, ...]:
-        return reference_requests(concept, count, "attacker", self._sampling.steps, self._sampling.guidance)
+        found = reference_requests(concept, count, "attacker", self._sampling.steps, self._sampling.guidance)
+        return tuple(one.model_copy(update={"concept": self._shows.get(one.prompt, concept.id)}) for one in found)
 
     def _files(self, concept: Concept, count: int) -> tuple[Path, ...]:
         return half_of([self._setting.root / name for name in concept.images], "attacker", count, concept.id)
 
     @cached_property
+    def _shows(self) -> Mapping[str, str]:
+        """Prompt -> id of the concept that an image of it shows; where there are several, a private one's."""
+        every = sorted((*self._scope.concepts, *self._scope.keep), key=lambda one: one.kind in PRIVATE_KINDS)
+        return {prompt: one.id for one in every for prompt in one.prompts}
+
+    @cached_property
     def _private(self) -> list[str]:
-        concepts: Mapping[str, Concept] = {c.id: c for c in (*self._scope.concepts, *self._scope.keep)}
-        return [name for name, concept in concepts.items() if concept.kind in PRIVATE_KINDS]
+        return [one.id for one in (*self._scope.concepts, *self._scope.keep) if one.kind in PRIVATE_KINDS]
 
     @cached_property
     def _size(self) -> int:

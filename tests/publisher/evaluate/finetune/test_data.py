@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from publisher.api import Scope
-from publisher.evaluate.finetune.data import HELD_OUT, swapped
+from publisher.api import Concept, Scope, TrainingParams
+from publisher.evaluate.finetune.data import HELD_OUT, AttackerImages, shown_of, swapped
 from publisher.evaluate.store import ImageStore
 from support.grey import (
     SCOPE,
@@ -80,3 +80,45 @@ def test_images_of_private_kinds_are_never_on_disk(world: World, tmp_path: Path,
     assert world.painters.trained
     assert not list((tmp_path / "store").glob("*.safetensors"))
     assert list((tmp_path / "store").glob("*.json"))
+
+
+KEPT = (concept("pizza", kind="person"), concept("cat"))
+
+
+@pytest.fixture
+def studio(attacked: World, tmp_path: Path) -> AttackerImages:
+    """Pictures of a world that keeps a cat and a person, with a store on disk."""
+    scope = Scope(concepts=SCOPE.concepts, keep=KEPT)
+    setting = replace(attacked.setting, store=ImageStore(tmp_path / "store", pytest.fail))
+    return AttackerImages(attacked.models.base, scope, attacked.sampling, setting, attacked.painters)
+
+
+def stored(folder: Path) -> int:
+    return len(list((folder / "store").glob("*.safetensors")))
+
+
+def unrelated(scope: Scope) -> Concept:
+    return shown_of(TrainingParams(captions="unrelated"), scope.concepts[0], scope)
+
+
+def test_pictures_of_a_kept_person_are_never_on_disk(studio: AttackerImages, tmp_path: Path) -> None:
+    goal, person, cat = SCOPE.concepts[0], *KEPT
+    studio.generated(studio.prior(person.prompts[:2], goal))
+    studio.attackers(unrelated(Scope(concepts=SCOPE.concepts, keep=(person,))), 3)
+    assert not stored(tmp_path)
+    studio.generated(studio.prior(cat.prompts[:2], goal))
+    assert stored(tmp_path) == 1
+
+
+def test_who_asks_for_pictures_of_what_stays_does_not_matter(studio: AttackerImages) -> None:
+    prompts = [text for one in KEPT for text in one.prompts[:2]]
+    first, second = (studio.prior(prompts, goal) for goal in SCOPE.concepts)
+    assert first == second
+    assert [one.concept for one in first] == ["pizza", "pizza", "cat", "cat"]
+    assert studio.prior(["a boat"], SCOPE.concepts[1])[0].concept == "pistol"
+
+
+def test_a_prompt_of_a_person_and_of_a_thing_is_the_persons(attacked: World) -> None:
+    scope = Scope(concepts=(concept("pizza", kind="person"),), keep=(concept("cat", prompts=concept("pizza").prompts),))
+    studio = AttackerImages(attacked.models.base, scope, attacked.sampling, attacked.setting, attacked.painters)
+    assert studio.prior(scope.keep[0].prompts[:1], scope.keep[0])[0].concept == "pizza"
