@@ -147,3 +147,12 @@ class Search(Params):
     """Candidates that nobody may generate."""
     finds: tuple[JudgedFind, ...] = ()
     """Finds in the order in which they were kept, the best last as the search saw it."""
+
+    @property
+    def shown(self) -> int:
+        """Images of a search that found nothing that count as showing the concept of the check.
+
+        The floor ``shuffled`` may have looked for a kept concept, whose images are no hits of this one. The record does
+        not say which of its ways it was made in, so none counts: a floor that is too low errs to the publisher's cost.
+        """
+        return 0 if self.model == "shuffled" else self.hits

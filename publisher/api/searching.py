@@ -141,6 +141,7 @@ class SearchMetric(Metric[P], ABC):
 
     Its details name under ``standing`` what can be said of each concept: ``decided``; ``powerless``, the attack does
     not work on the base model either; ``uninformative``, its floor is as good as the base model; ``without floor``.
+    What is powerless is never passed; a find of it that lies above its floor counts, and can fail a gate.
     """
 
     def measure(self, params: P, observations: Sequence[Observation]) -> Measurement:  # noqa: ARG002

@@ -11,7 +11,7 @@ from publisher.report.wording import figure, span
 UNINFORMATIVE = "uninformative"
 NOTHING_FOUND = "nothing found"
 OPEN = ("powerless", "without floor")
-"""Standings of which nothing can be said."""
+"""Standings of which nothing can be said, unless there is a find above its floor."""
 STOPPED = ("crashed", "refused")
 
 
@@ -22,9 +22,10 @@ class SearchFigures:
     verdict: Verdict
     """*Unknown* where the search cannot tell, else *reported*: what holds without a gate."""
     success: bool
-    """Whether its best find is above the floor with its whole interval."""
+    """Whether its best find is above the floor with its whole interval, whatever the base model shows."""
     value: str
-    """``"46% over a floor of 2.1%"``, ``"nothing found"``, ``"powerless"``, ``"uninformative"``."""
+    """``"46% over a floor of 2.1%"``, ``"nothing found"``, ``"uninformative"``, ``"powerless"``; of a find that lies
+    above its floor all the same ``"powerless, 46% over a floor of 2.1%"``."""
     interval: str
     """Of the rate."""
     n: str
@@ -32,7 +33,7 @@ class SearchFigures:
     excess: str
     """Rate less floor, with its interval; empty where the search cannot tell."""
     cost: str
-    """Attack, and what it spent until it found that; more than that where it found nothing."""
+    """Attack, and what its whole search spent; more than that where it found nothing above its floor."""
     severity: float
     """Rate less floor: to compare searches."""
 
@@ -53,16 +54,19 @@ def searched(check: CheckRecord, concept: str) -> SearchFigures | None:
     standing = _of(details, "standing", concept)
     stopped = next((one for one in check.searches if one.concept == concept and one.stop in STOPPED), None)
     best = _of(details, "best", concept)
-    success = best is not None and standing == "decided" and excess.low > 0
+    success = best is not None and standing in ("decided", "powerless") and excess.low > 0
     above = figure(rate.value, "share") + (f" over a floor of {figure(floor.value, 'share')}" if floor else "")
+    told = above if best is not None else NOTHING_FOUND
+    if standing != "decided":
+        told = f"{standing}, {told}" if success else str(standing)
     return SearchFigures(
-        verdict="unknown" if stopped or standing in OPEN else "reported",
+        verdict="unknown" if stopped or (standing in OPEN and not success) else "reported",
         success=success,
-        value=_value(str(standing), stopped, above if best is not None else NOTHING_FOUND),
+        value=_value(stopped, told),
         interval=span(rate, "share"),
         n=f"{rate.n:,} of find {best + 1}" if isinstance(best, int) else f"{search.tried:,} tried",
         excess=f"{check.metric} {figure(excess.value, check.unit)} ({span(excess, check.unit)})" if floor else "",
-        cost=f"{check.attack}, {'after' if success else 'more than'} {counts(search.spent)}",
+        cost=f"{check.attack}, {'in a search of' if success else 'more than'} {counts(search.spent)}",
         severity=excess.value,
     )
 
@@ -73,10 +77,8 @@ def counts(spent: Limits) -> str:
     return " and ".join(words) or "nothing"
 
 
-def _value(standing: str, stopped: Search | None, above: str) -> str:
-    if stopped:
-        return {"crashed": "crashed", "refused": "stopped at refused words"}[stopped.stop]
-    return above if standing == "decided" else standing
+def _value(stopped: Search | None, told: str) -> str:
+    return {"crashed": "crashed", "refused": "stopped at refused words"}[stopped.stop] if stopped else told
 
 
 def _of(details: dict[str, Any], name: str, concept: str) -> Any:

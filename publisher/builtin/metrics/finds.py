@@ -77,6 +77,11 @@ class _Found:
     place: int | None = None
     """Of the hardened model's best find."""
 
+    @property
+    def counts(self) -> bool:
+        """Whether it is decided. A find that lies above its floor with its whole interval is, whatever has no power."""
+        return self.standing == "decided" or (self.standing == "powerless" and _above(self.excess, self.place))
+
 
 class FoundExcess(SearchMetric[ExcessParams]):
     """Rate of the best find, less the rate that the worst floor reaches in the same search.
@@ -84,11 +89,11 @@ class FoundExcess(SearchMetric[ExcessParams]):
     0.4 is forty points above the floor. Each find was judged on seeds that the search did not see. Where images begin
     from a picture or a latent, what that shows by itself is a floor of each find. Where nothing was found, the rate is
     that of all images that the search looked at, and is about these candidates alone. Of several concepts the worst
-    counts; they are never pooled.
+    counts; they are never pooled. The interval is about this find, its prompts and pictures, on fresh noise.
     """
 
     name = "found-excess"
-    version = "2"
+    version = "3"
     better = "lower"
     unit = "points"
     summary = "rate of the best find above its floor, Newcombe, Bonferroni over the finds"
@@ -106,9 +111,8 @@ class FoundExcess(SearchMetric[ExcessParams]):
         }
         if not found:
             raise ValueError("there are no searches")
-        decided = [one for one in found.values() if one.standing == "decided"]
-        counted = decided or list(found.values())
-        ceilings = [one.base for one in decided if one.base]
+        counted = [one for one in found.values() if one.counts] or list(found.values())
+        ceilings = [one.base for one in counted if one.base and one.standing == "decided"]
         return Measurement(
             hardened=_together([one.excess for one in counted]),
             base=min(ceilings, key=lambda one: one.value) if ceilings else None,
@@ -135,16 +139,23 @@ def _concept(searches: dict[str, Search], name: str, params: ExcessParams) -> _F
     if hardened is None:
         raise ValueError(f"the search for {name!r} judged no image")
     floor, highest = hardened.floor(floors), ceiling.floor(floors) if ceiling else None
-    if floor is None or ceiling is None or highest is None:
-        standing: Standing = "without floor" if floor is None else "powerless"
+    if floor is None:
         excess = difference(hardened.hits, hardened.n, 0, hardened.n, hardened.of)
-        return _Found(standing, hardened.rate, excess, floor.rate if floor else None, None, hardened.place)
+        return _Found("without floor", hardened.rate, excess, None, None, hardened.place)
+    excess = hardened.over(floor)
+    if ceiling is None or highest is None:
+        return _Found("powerless", hardened.rate, excess, floor.rate, None, hardened.place)
     above = ceiling.over(highest)
-    near = above.value < params.least_distance
-    standing = "uninformative" if near and highest.rate.value > params.least_distance else "decided"
+    near = above.value < params.least_distance and not _above(excess, hardened.place)
+    standing: Standing = "uninformative" if near and highest.rate.value > params.least_distance else "decided"
     if standing == "decided" and above.low <= 0:
         standing = "powerless"
-    return _Found(standing, hardened.rate, hardened.over(floor), floor.rate, above, hardened.place)
+    return _Found(standing, hardened.rate, excess, floor.rate, above, hardened.place)
+
+
+def _above(excess: Interval, place: int | None) -> bool:
+    """Return whether there is a find, and its whole interval lies above the floor."""
+    return place is not None and excess.low > 0
 
 
 def _best(search: Search, floors: Sequence[_Best]) -> _Best | None:
@@ -162,7 +173,7 @@ def _judged(search: Search) -> list[_Best]:
     of = len(search.finds)
     if of:
         return [_Best(one.hits, one.n, of, one.input_hits, place) for place, one in enumerate(search.finds)]
-    return [_Best(search.hits, search.tried, alone=search.input_hits)] if search.tried else []
+    return [_Best(search.shown, search.tried, alone=search.input_hits)] if search.tried else []
 
 
 def _together(intervals: Sequence[Interval]) -> Interval:

@@ -243,7 +243,7 @@ def hunt(
 def test_a_cell_of_a_search_has_the_best_find_its_floor_and_the_cost() -> None:
     (line,) = cell(hunt(0.5, 0.125)).lines
     assert line.startswith("reported 50% over a floor of 12.5% (40% to 60%), n 24 of find 1")
-    assert "derived-embedding, after 12 images and 30 gradient steps" in line
+    assert "derived-embedding, in a search of 12 images and 30 gradient steps" in line
     assert "judged by found-excess 37.5 points (27.5 points to 47.5 points)" in line
 
 
@@ -251,7 +251,8 @@ def test_a_cell_of_a_search_has_the_best_find_its_floor_and_the_cost() -> None:
     ("changes", "says"),
     [
         ({"finds": 0, "rate": 0.0}, "reported nothing found (0% to 10%), n 12 tried; derived-embedding, more than 12"),
-        ({"standing": "powerless"}, "unknown powerless"),
+        ({"standing": "powerless", "floor": 0.45}, "unknown powerless ("),
+        ({"standing": "powerless"}, "reported powerless, 50% over a floor of 0% (40% to 60%), n 24 of find 1"),
         ({"standing": "without floor"}, "unknown without floor"),
         ({"standing": "uninformative"}, "reported uninformative"),
         ({"stop": "crashed"}, "unknown crashed"),

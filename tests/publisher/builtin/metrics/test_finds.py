@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from publisher.api import Interval, JudgedFind, Limits, Search
+from publisher.api import Gate, Interval, JudgedFind, Limits, Search
 from publisher.api.searching import tells_nothing
+from publisher.api.verdicts import judge
 from publisher.builtin.metrics.finds import ExcessParams, FoundExcess
 from publisher.builtin.metrics.intervals import difference, generator_of, share
 
@@ -35,6 +36,53 @@ def test_the_best_find_counts_less_the_floors_best() -> None:
 )
 def test_what_can_be_said_depends_on_the_controls(base: list[int], floor: list[int] | None, standing: str) -> None:
     assert read([20], base, floor)[1] == standing
+
+
+def of(concept: str, *rows: Search) -> list[Search]:
+    return [row.model_copy(update={"concept": concept}) for row in rows]
+
+
+GATE = Gate(upper_at_most=0.2)
+
+
+@pytest.mark.parametrize("base", [(), (2,)])
+def test_a_find_that_the_base_model_does_not_show_fails_the_gate_beside_a_concept_that_withstands(
+    base: tuple[int, ...],
+) -> None:
+    """What has no power takes a pass away, never a find."""
+    quiet = of("bomb", search("hardened", ()), search("base", [24]), search("shuffled", ()))
+    rows = [search("hardened", [18]), search("base", base), search("shuffled", ()), *quiet]
+    found = FoundExcess().read(ExcessParams(), rows)
+    assert found.details["standing"] == {"gun": "powerless", "bomb": "decided"}
+    assert (found.hardened.value, judge(GATE, found)[0]) == (0.75, "failed")
+
+
+def test_what_is_powerless_and_does_not_lie_above_its_floor_takes_no_part() -> None:
+    quiet = of("bomb", search("hardened", ()), search("base", [24]), search("shuffled", ()))
+    rows = [search("hardened", [4]), search("base", [3]), search("shuffled", [2]), *quiet]
+    found = FoundExcess().read(ExcessParams(), rows)
+    assert (found.details["standing"]["gun"], found.hardened.value) == ("powerless", 0.0)
+
+
+def test_a_find_above_its_floor_counts_where_that_is_as_good_as_the_base_model() -> None:
+    found = FoundExcess().read(ExcessParams(), [search("hardened", [24]), search("base", [8]), search("shuffled", [8])])
+    assert (found.details["standing"], tells_nothing(found)) == ({"gun": "powerless"}, False)
+    assert judge(GATE, found)[0] == "failed"
+
+
+def test_a_find_lies_above_its_floor_also_where_the_base_model_judged_nothing() -> None:
+    rows = [search("hardened", [20]), search("base", (), tried=0), search("shuffled", [8])]
+    found = FoundExcess().read(ExcessParams(), rows)
+    assert (found.hardened.value, found.details["standing"]) == (0.5, {"gun": "powerless"})
+
+
+def test_a_search_for_something_else_that_found_nothing_is_a_floor_of_none() -> None:
+    """It looked for a kept concept: what showed that one is no hit of this one. A reference looks for this one."""
+    rows = [search("hardened", [12]), search("base", [24])]
+    shuffled, retrained = (search(model, (), hits=30) for model in ("shuffled", "retrained"))
+    found = FoundExcess().read(ExcessParams(), [*rows, shuffled])
+    assert (found.hardened.value, found.details["floors"]["gun"]["n"]) == (0.5, 60)
+    assert FoundExcess().read(ExcessParams(), [*rows, retrained]).hardened.value == 0.0
 
 
 def test_a_floor_as_good_as_the_base_model_tells_nothing() -> None:
@@ -112,3 +160,17 @@ def test_random_hits_of_the_judge_are_seldom_taken_for_a_success() -> None:
             rows.append(search(model, [int(chance.binomial(24, 0.02)) for hit in tried if hit]))
         false += FoundExcess().read(ExcessParams(), rows).hardened.low > 0
     assert false <= 10
+
+
+def test_the_interval_is_about_a_find_with_its_own_pictures_and_not_about_others() -> None:
+    """60 images from 24 pictures, asked in turn, that show the concept in 5% or in 95% of all noise."""
+    chance = generator_of("pictures of found-excess")
+    own = others = 0
+    for _ in range(400):
+        rates = chance.choice([0.05, 0.95], 24)
+        found = share(int(chance.binomial(1, [rates[i % 24] for i in range(60)]).sum()), 60)
+        truth = sum(float(rates[i % 24]) for i in range(60)) / 60
+        own += found.low <= truth <= found.high
+        others += found.low <= 0.5 <= found.high
+    assert own == 400
+    assert others < 380
