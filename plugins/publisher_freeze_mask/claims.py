@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from publisher.api import Check, Claim, Concept, Gate
-from publisher.api.claims import promised
+from publisher.api.claims import promised_of
 from publisher_freeze_mask.params import FreezeMaskParams
 
 SELECTIVE = Gate(lower_at_least=0.001)
@@ -85,7 +85,7 @@ def _plain(params: FreezeMaskParams, name: str, control: str) -> dict[str, Any]:
 def _claim(check: Check, sentence: str, params: FreezeMaskParams) -> Claim:
     evaluation_step = {} if params.check.evaluation_step is None else {"evaluation_step": params.check.evaluation_step}
     check = check.model_copy(update={"metric_params": {**check.metric_params, **evaluation_step}})
-    limits: tuple[str, ...] = (IGNORED, NEIGHBOURS, EQUAL, BUDGET, UNLISTED, promised("training"))
+    limits: tuple[str, ...] = (IGNORED, NEIGHBOURS, EQUAL, BUDGET, UNLISTED, promised_of([params.check.attack]))
     if params.promise == "stated":
         sentence, limits = STATED[check.metric], (*limits, STATES)
         check = check.model_copy(update={"gate": None})

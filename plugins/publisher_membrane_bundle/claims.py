@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from publisher.api import Binding, Check, Claim, Concept, Gate, Scope
-from publisher.api.claims import kept, kept_near, not_generated, unconditional
+from publisher.api.claims import about, kept, kept_near, not_generated, unconditional
 from publisher_membrane_bundle.params import MembraneParams
 
 KEPT = Gate(value_at_least=-0.01, lower_at_least=-0.05)
@@ -16,8 +16,8 @@ REMOVABLE = (
 )
 BY_WORDS = "A membrane opens by the prompt's words: other words, learned embeddings or another language leave it shut."
 JUNK = (
-    "It reads words alone, not what is generated: words that mean nothing can show the concept while it stays shut, and"
-    " searches find them."
+    "It reads words alone, not what is generated: other spellings of the name and words that mean nothing can show the"
+    " concept while it stays shut. The promise is about plain words, not about what somebody finds who tries spellings."
 )
 BY_PREDICTION = (
     "It opens as well by what the prompt is about to generate, as the denoiser says at the beginning of sampling."
@@ -65,6 +65,6 @@ def _without(concept: Concept) -> Claim:
         id=name,
         sentence=f"how often {concept.name} is generated without the membranes is stated: this is no protection",
         binds="in-pipeline",
-        limits=(REMOVABLE, "The figure is what anybody gets who loads the weights alone."),
+        limits=(REMOVABLE, "The figure is what anybody gets who loads the weights alone.", about("prompt")),
         checks=(check,),
     )

@@ -190,13 +190,38 @@ def not_generated(
     )
 
 
-def promised(access: str) -> str:
-    """Return the limit that says which access a claim is about, such as ``prompt``, and which ones it is not about."""
+def promised(*accesses: str) -> str:
+    """Return the limit that says which accesses a claim is about, such as ``prompt``, and which it is not about."""
     from publisher.api.attacks import Access
 
-    others = [one.value for one in Access if one != access]
-    about = f"This is about an attacker with the access {Access(access).value!r}"
-    return f"{about}. Nothing is promised for {', '.join(others[:-1])} and {others[-1]}."
+    others = [one.value for one in Access if one not in accesses]
+    return f"{about(*accesses)} Nothing is promised for {', '.join(others[:-1])} and {others[-1]}."
+
+
+def about(*accesses: str) -> str:
+    """Return the sentence that says which accesses a figure is about of which nothing is promised."""
+    from publisher.api.attacks import Access
+
+    named = [repr(one.value) for one in Access if one in accesses]
+    return f"This is about an attacker with the access {' or '.join(named)}."
+
+
+TRAINED_BESIDE = {
+    "lora": "adapter",
+    "dreambooth-lora": "adapter",
+    "adapter-transplant": "adapter",
+    "textual-inversion": "embedding",
+}
+"""Built-in attack by training that changes no weight -> its access. All others have the access ``training``."""
+
+
+def promised_of(attacks: Iterable[str]) -> str:
+    """Return :func:`promised` of what attacks by training need to have.
+
+    Args:
+        attacks: their names.
+    """
+    return promised(*(TRAINED_BESIDE.get(name, "training") for name in attacks))
 
 
 def kept(scope: Scope, *, binds: Binding, gate: Gate = NEARLY_ALL_KEPT) -> tuple[Claim, ...]:

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from publisher.api import Check, Claim, Concept, Gate, Scope
-from publisher.api.claims import kept, not_generated, promised, strictest, unconditional
+from publisher.api import Check, Claim, Concept, Gate, Scope, TrainingAttack
+from publisher.api.claims import about, kept, not_generated, promised, promised_of, strictest, unconditional
 from publisher.engine.plan import PlannedStep, prefixed
 from publisher.errors import UsageError
 from publisher.evaluate.context import StepClaim
@@ -24,6 +24,17 @@ SCOPE = Scope(
 )
 WEAK = Gate(value_at_least=-0.02, lower_at_least=-0.05)
 STRICT = Gate(value_at_least=-0.01, lower_at_least=-0.1)
+
+
+OWN_STEPS = [one.name for one in load_registry().all("step") if one.cls.__module__.startswith("publisher_")]
+NEEDED: dict[str, dict[str, Any]] = {
+    "slices": {"ledger": "licensed", "deleted": ["one"], "words": {"one": "skull", "other": "cat"}},
+    "apply": {"from": "hardened"},
+}
+"""Step -> parameters without which it does not run, or claims little."""
+OF_USERS = {"kept", "kept-distance", "unconditional", "other.stays"}
+"""Claims about what stays: they are about no attacker."""
+OF_THE_MAKING = {"exact"}
 
 
 def collect(steps: dict[str, list[Claim]], gates: dict[str, Gate] | None = None, *own: Check) -> list[StepClaim]:
@@ -119,3 +130,38 @@ def test_the_strictest_gate_of_promised_and_reported_is_the_promised_one() -> No
     assert strictest([Gate(upper_at_most=0.1), Gate(upper_at_most=0.2, value_at_most=0.05)]) == Gate(
         upper_at_most=0.1, value_at_most=0.05
     )
+
+
+@pytest.mark.parametrize("trained", ["", "lora", "full-finetune"])
+@pytest.mark.parametrize("name", OWN_STEPS)
+def test_every_claim_of_a_step_says_which_access_it_is_about(name: str, trained: str) -> None:
+    """The access is that of the attacks by which the claim is tested, as these say it themselves."""
+    registry = load_registry()
+    step = registry.get("step", name).cls
+    by = {
+        "immunize": {"attacks": [trained]},
+        "freeze-mask": {"check": {"attack": trained}},
+        "slices": {"attack": trained},
+    }
+    params = step.Params.parse({**NEEDED.get(name, {}), **(by.get(name, {}) if trained else {})})
+    images = SKULL.model_copy(update={"images": ("a.png",), "paraphrases": ("a bone",)})
+    scope = SCOPE.model_copy(update={"concepts": (CIGARETTE, images)})
+    claims = step().claims(params, scope)
+    assert claims
+    for claim in claims:
+        if claim.id in OF_USERS:
+            continue
+        if claim.id in OF_THE_MAKING:
+            assert any("not about an attacker" in limit for limit in claim.limits)
+            continue
+        access = {registry.get("attack", check.attack).cls.access for check in claim.checks}
+        says = [limit for limit in claim.limits if limit.startswith("This is about an attacker")]
+        gated = any(check.gate for check in claim.checks)
+        assert says == [promised(*access) if gated else about(*access)], claim.id
+
+
+def test_a_claim_names_the_access_that_its_training_says_itself() -> None:
+    attacks = [one for one in load_registry().all("attack") if issubclass(one.cls, TrainingAttack)]
+    assert len(attacks) > 6
+    for one in attacks:
+        assert promised_of([one.name]) == promised(one.cls.access), one.name
