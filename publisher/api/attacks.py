@@ -22,7 +22,7 @@ class Access(StrEnum):
     SEARCH = "search"
     """The model answers as many prompts as a program tries, and the program sees the images."""
     IMAGE = "image"
-    """The model also takes images to start from (image to image, inpainting)."""
+    """The model also takes images to start from (image to image, inpainting), or the sampler's noise and steps."""
     EMBEDDING = "embedding"
     """The weights can be read, and vectors in place of words are learned; no weight changes."""
     ADAPTER = "adapter"
