@@ -138,7 +138,7 @@ def erasure(network: Any, method: str, *, fewest: bool) -> tuple[Erasure, Counte
     anatomy = type(anatomy)(
         **{**vars(anatomy), "latents": Latents(config.in_channels, config.sample_size, config.sample_size)}
     )
-    few = {"batch": 1, "keep_batch": 1, "gradient_checkpointing": True} if fewest else {}
+    few = {"batch": 1, "keep_batch": 1, "lam_keep_empty": 0.0, "gradient_checkpointing": True} if fewest else {}
     own = {"steps": 1000, "lr": 1e-5, **few}
     params = SurgicalParams.parse(own) if method == "surgical" else RobustParams.parse(own)
     if fewest:

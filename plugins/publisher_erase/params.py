@@ -54,6 +54,12 @@ class SurgicalParams(Params):
     checkpoint_every: int = Field(default=50, ge=1, le=100_000)
     """Steps between two checkpoints. A run that was stopped goes on from the last one, to the same bytes."""
 
+    @model_validator(mode="after")
+    def _enough_kept_rows(self) -> Self:
+        if self.lam_keep_empty and self.keep_batch < 2:
+            raise ValueError("half of the kept rows carry lam_keep_empty: set keep_batch to 2, or lam_keep_empty to 0")
+        return self
+
 
 class InnerParams(Params):
     """Attackers inside ``method: robust``: they look for text states that still bring the concept back."""

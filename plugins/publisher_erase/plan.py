@@ -7,16 +7,30 @@ torch.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from publisher.api import Concept, ModelInfo, Scope, UsageError
 from publisher_erase.params import EraseParams
-from publisher_erase.presets import is_untried
+from publisher_erase.presets import TRIED_CONCEPTS, is_untried, steps_tried
+from publisher_erase.tensors import seems_few_step
 
 MANY = 10
 """Number of concepts above which closed-form edits are known to break the model."""
+PLURAL = "(?:s|es|'s|s')?"
+"""Pattern of what a plain plural or a genitive adds to a word."""
+UNSEEN = (
+    "whether the model draws the concepts at all, the training cannot tell: the checks by plain prompts ask the base "
+    "model too, and are unknown where it hardly does"
+)
+"""What the plan of a training says of the base model's rate."""
+TRAILING = (
+    "the scheduler's timestep_spacing is trailing, as of models that were distilled to few steps (turbo): such a model "
+    "has no guidance to move, and its files do not say so; take method uce if this is one"
+)
+"""What it says of a model that may be distilled."""
 
 
 @dataclass(frozen=True)
@@ -122,23 +136,32 @@ def tokenise(selection: Selection, tokens: Callable[[str], Tokens]) -> TokenSele
     return TokenSelection(tuple(concepts), keep)
 
 
-def require_consistent(params: EraseParams, selection: Selection) -> None:
-    """Refuse what would make the terms of a training fight each other.
+def require_targets(params: EraseParams, selection: Selection, scope: Scope) -> None:
+    """Refuse words that are to take a concept's place and name one that is to go, by this step or by another one.
 
     Raises:
-        UsageError: an alternative that is itself erased, a prompt to keep that names a concept, or nothing to keep.
+        UsageError: with both concepts.
     """
     targets = {} if params.targets == "auto" else params.targets
     for concept, _ in selection.concepts:
         words = targets.get(concept.id, "")
-        for other, _ in selection.concepts:
+        for other in (*scope.concepts, *scope.others):
             names = [name for name in (other.name, *other.synonyms) if _says(words, name)]
-            if any(other is not concept or words.casefold() == name.casefold() for name in names):
+            if any(other is not concept or _is(words, name) for name in names):
                 raise UsageError(
-                    f"the target {words!r} of concept {concept.id!r} names {other.id!r}, which is erased itself",
+                    f"the target {words!r} of concept {concept.id!r} names {other.id!r}, which is to go itself",
                     hint="Choose words for something that stays.",
                 )
-        said = next((prompt for prompt in selection.keep if _says(prompt, concept.name)), None)
+
+
+def require_consistent(params: EraseParams, selection: Selection) -> None:
+    """Refuse what would make the terms of a training fight each other.
+
+    Raises:
+        UsageError: a prompt to keep that names a concept, or nothing to keep.
+    """
+    for concept, _ in selection.concepts:
+        said = next((prompt for prompt in selection.keep if _says(prompt, concept.name, plural="")), None)
         if said is not None:
             raise UsageError(
                 f"the prompt {said!r} has to be kept, and names the concept {concept.id!r}, which is erased",
@@ -151,6 +174,20 @@ def require_consistent(params: EraseParams, selection: Selection) -> None:
         )
 
 
+def kept_notes(selection: Selection) -> tuple[str, ...]:
+    """Return a note for each concept that a prompt to keep names, where that is not refused: it pulls both ways."""
+    found = []
+    for concept, _ in selection.concepts:
+        names = (concept.name, *concept.synonyms)
+        said = ((prompt, name) for prompt in selection.keep for name in names if _says(prompt, name))
+        if pair := next(said, None):
+            found.append(
+                f"the prompt {pair[0]!r} has to be kept and says {pair[1]!r}, as {concept.id!r} is called: if it shows "
+                "that concept, remove it from what stays"
+            )
+    return tuple(found)
+
+
 def training_notes(params: EraseParams, selection: Selection, model: ModelInfo) -> tuple[str, ...]:
     """Return what the user should know of a training before it runs: its cost in rows, and what was never tried."""
     training = params.training
@@ -158,35 +195,42 @@ def training_notes(params: EraseParams, selection: Selection, model: ModelInfo) 
         return ()
     concepts, kept = len(selection.concepts), min(len(selection.keep), training.kept_pool)
     rows = concepts * (training.pool + 1) * training.denoising_steps + kept * training.kept_steps
-    said = f"{training.steps} steps on {rows} rows of trajectories, lr {training.lr:g}, start {training.init}"
+    steps = training.steps or 0
+    said = f"{steps} steps on {rows} rows of trajectories, lr {training.lr:g}, start {training.init}"
     if params.robust is not None:
         attack = params.robust.attack
-        searches = -(-(training.steps or 0) // attack.every) * attack.fresh * concepts
+        searches = -(-steps // attack.every) * attack.fresh * concepts
         searches *= sum(kind != "derived" for kind in attack.kinds)
         said += f"; {searches} searches of {attack.steps} steps by attackers ({', '.join(attack.kinds)})"
-    found = [said]
+    found = [said, UNSEEN]
+    wanted = math.ceil(concepts * steps_tried(params, model))
     if is_untried(model):
         found.append(f"steps and rates of method {params.method} were never tried on a model of this size")
-    found += _kept_synonyms(selection)
+    elif concepts > TRIED_CONCEPTS and steps < wanted:
+        found.append(
+            f"{concepts} concepts share {steps} steps, which were chosen for {TRIED_CONCEPTS}, and some may stay: set "
+            f"{params.method}.steps to {wanted} or more"
+        )
+    if seems_few_step(model):
+        found.append(TRAILING)
     empty = [concept.id for concept, pairs in selection.concepts if any(not target for _, target in pairs)]
     if empty and params.targets != "auto":
         found.append(f"{', '.join(empty)}: towards the empty prompt, which did badly where it was tried; name a target")
     return tuple(found)
 
 
-def _kept_synonyms(selection: Selection) -> list[str]:
-    """Return a warning for each concept with a synonym in a prompt to keep: the training holds what is to go."""
-    found = []
-    for concept, _ in selection.concepts:
-        said = ((prompt, word) for prompt in selection.keep for word in concept.synonyms if _says(prompt, word))
-        if pair := next(said, None):
-            found.append(f"the prompt {pair[0]!r} has to be kept and says {pair[1]!r}, a synonym of {concept.id!r}")
-    return found
+def _says(text: str, words: str, *, plural: str = PLURAL) -> bool:
+    """Return whether a text has these words in it, or their plural, as whole words and in any case."""
+    return bool(words.strip()) and re.search(_whole(words, plural), text, re.IGNORECASE) is not None
 
 
-def _says(text: str, words: str) -> bool:
-    """Return whether a text has these words in it, as whole words and in any case."""
-    return bool(words.strip()) and re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE) is not None
+def _is(text: str, words: str) -> bool:
+    """Return whether a text is these words, or their plural, but for an article."""
+    return re.fullmatch(rf"\s*(?:(?:an?|the)\s+)?{_whole(words, PLURAL)}\s*", text, re.IGNORECASE) is not None
+
+
+def _whole(words: str, plural: str) -> str:
+    return rf"(?<!\w){re.escape(words)}{plural}(?!\w)"
 
 
 def check_rows(params: EraseParams) -> None:

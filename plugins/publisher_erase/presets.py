@@ -21,6 +21,8 @@ RATES: dict[tuple[str, str], dict[str, float]] = {
 """Method and size -> peak learning rate of each set of weights."""
 STEPS = {("surgical", "small"): 25, ("surgical", "large"): 500, ("robust", "small"): 200, ("robust", "large"): 1000}
 """Method and size -> number of steps."""
+TRIED_CONCEPTS = 2
+"""Number of concepts at once that those of a small model were tried with; they take turns."""
 PRESERVE_SCALE = 10.0
 """Preserve scale of the closed form that a training starts from."""
 
@@ -41,6 +43,11 @@ def resolve_training(params: EraseParams, model: ModelInfo) -> EraseParams:
 def derives(anatomy: Anatomy) -> bool:
     """Tell whether keys and values read the text as its encoders write it, so that rows can be derived from them."""
     return bool(anatomy.cross_attention) and anatomy.entry_width is None
+
+
+def steps_tried(params: EraseParams, model: ModelInfo) -> float:
+    """Return how many steps each concept has by default, if there are as many as were tried at once."""
+    return STEPS[params.method, preset_of("auto", model)] / TRIED_CONCEPTS
 
 
 def is_untried(model: ModelInfo) -> bool:

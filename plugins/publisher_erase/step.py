@@ -13,7 +13,9 @@ from publisher_erase.plan import (
     Selection,
     TokenSelection,
     check_rows,
+    kept_notes,
     require_consistent,
+    require_targets,
     select,
     tokenise,
     training_notes,
@@ -74,14 +76,15 @@ class Erase(Step[EraseParams]):
 
         Raises:
             ModelError: a model whose text does not enter as the edit assumes, or that cannot be trained.
-            UsageError: no concept, one the manifest does not have, a rule of rows that does not fit the model, or
-                texts on which a training would contradict itself.
+            UsageError: no concept, one the manifest does not have, a target that is to go itself, a rule of rows that
+                does not fit the model, or texts on which a training would contradict itself.
         """
         params = resolve_training(params, model)
         selection = select(params, scope)
+        require_targets(params, selection, scope)
         names = _find(params, model)
         check_encoders(model)
-        notes = (*selection.warnings, *limits(model.anatomy))
+        notes = (*selection.warnings, *limits(model.anatomy), *kept_notes(selection))
         if params.training is not None:
             require_guidance(model, params)
             require_consistent(params, selection)
@@ -98,6 +101,7 @@ class Erase(Step[EraseParams]):
         """
         params = self.decide(params, ctx.scope, ctx.model)
         selection = select(params, ctx.scope)
+        require_targets(params, selection, ctx.scope)
         for warning in (*selection.warnings, *limits(ctx.model.anatomy)):
             ctx.warn(warning)
         names = _find(params, ctx.model)

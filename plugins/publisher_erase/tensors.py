@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from publisher.api import ModelError, ModelInfo, TensorInfo, cross_attention
-from publisher.api.diffusion.process import require_trainable
+from publisher.api.diffusion.process import class_of, require_trainable
 from publisher_erase.params import EraseParams
 from publisher_erase.presets import derives
 
@@ -39,6 +39,8 @@ ENTRY_TRAPS = tuple(trap for trap in TRAPS if "lora_" in trap[0])
 """Those that an edit of the text entry can fall into: it does not look at attention."""
 CROSS_TRAPS = TRAPS[:-1]
 """The same where the entry is keys and values of cross-attention: their biases stay as they are."""
+FEW_STEP_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
+"""Classes of diffusers that sample models which were distilled to a few steps, and no others."""
 
 
 def find_projections(model: ModelInfo) -> tuple[str, ...]:
@@ -136,6 +138,8 @@ def find_trained(params: EraseParams, model: ModelInfo, doors: Sequence[str]) ->
 def require_guidance(model: ModelInfo, params: EraseParams) -> None:
     """Refuse a model that a training cannot work on: no known process, no denoiser, or no guidance of two halves.
 
+    A model that was distilled to few steps and has the files of one that was not passes: see :func:`seems_few_step`.
+
     Raises:
         ModelError: with the closed form that works on it.
     """
@@ -146,10 +150,11 @@ def require_guidance(model: ModelInfo, params: EraseParams) -> None:
     except ModelError as error:
         error.hint = instead
         raise
-    if model.anatomy.distilled:
+    why = "it reads the guidance scale as a number" if model.anatomy.distilled else _few_step(model)
+    if why:
         raise ModelError(
             f"method {params.method} moves the difference of two predictions that guidance scales, and this model is "
-            "distilled: it reads the guidance scale as a number",
+            f"distilled: {why}",
             where=where,
             hint=instead,
         )
@@ -168,6 +173,21 @@ def require_guidance(model: ModelInfo, params: EraseParams) -> None:
             where=model.anatomy.denoiser,
             hint="Take kinds: [states].",
         )
+
+
+def seems_few_step(model: ModelInfo) -> bool:
+    """Return whether the files are like those of a model that was distilled to few steps, and may be another's."""
+    return model.config("scheduler").get("timestep_spacing") == "trailing"
+
+
+def _few_step(model: ModelInfo) -> str:
+    """Return what in the files says that the model was distilled to few steps; empty: nothing, which is no proof."""
+    scheduler = class_of(model, "scheduler")
+    if scheduler in FEW_STEP_SCHEDULERS:
+        return f"{scheduler} samples models of few steps, without guidance of two halves"
+    if model.anatomy.family == "flux-1" and not model.config("scheduler").get("use_dynamic_shifting"):
+        return "FLUX.1 that reads no guidance scale and is sampled without dynamic shifting is schnell, of few steps"
+    return ""
 
 
 def check_encoders(model: ModelInfo) -> None:

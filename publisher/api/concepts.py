@@ -43,6 +43,8 @@ class Scope(Params):
     """To stay: steps regularise on them, checks compare them with the base model."""
     keep_prompts: tuple[str, ...] = ()
     """Further texts to stay as they are, without a scorer's label."""
+    others: tuple[Concept, ...] = Field(default=(), exclude=True)
+    """To go by other steps. A step may refuse because of them; nothing that it makes may depend on them."""
 
     def concept(self, name: str) -> Concept:
         """Return the concept with this id, among those to go and those to stay.

@@ -105,7 +105,8 @@ class Resolved(Params):
     def scope_of(self, step: ResolvedStep) -> Scope:
         """Return what a step is told: its own concepts to go, and all that is to stay."""
         concepts = tuple(concept for concept in self.scope.concepts if concept.id in step.concepts)
-        return self.scope.model_copy(update={"concepts": concepts})
+        others = tuple(concept for concept in self.scope.concepts if concept.id not in step.concepts)
+        return self.scope.model_copy(update={"concepts": concepts, "others": others})
 
 
 def read(path: FilePath, catalog: Catalog) -> Resolved:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from publisher_erase.params import EraseParams, RobustParams
 from publisher_erase.robust import inner_losses
 from publisher_erase.step import Erase
 from support.tiny_families import TINY
+from support.tiny_flux import save_tiny_flux
 
 METHODS = ("surgical", "robust")
 SLOW = pytest.mark.slow
@@ -155,6 +157,33 @@ def test_every_family_is_trained_or_refused_with_the_closed_form(tmp_path: Path,
     assert ctx.tensors
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_schnell_is_refused_with_the_closed_form(tmp_path: Path, method: str) -> None:
+    model = open_model(save_tiny_flux(tmp_path / "model", distilled=False))
+    with pytest.raises(ModelError, match=r"distilled: .* schnell") as caught:
+        Erase().plan(params_of(method), SCOPE, model)
+    assert "method: uce" in caught.value.hint
+    assert Erase().plan(EraseParams(targets=TARGETS, rows="content"), SCOPE, model).changes
+    scheduler = model.base_files("scheduler") / "scheduler_config.json"
+    scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | {"use_dynamic_shifting": True}))
+    assert Erase().plan(params_of("surgical"), SCOPE, open_model(tmp_path / "model")).changes
+
+
+def test_a_model_of_few_steps_is_refused_where_its_files_say_so(tmp_path: Path) -> None:
+    folder = TINY["stable-diffusion-1"](tmp_path / "model")
+    index, scheduler = folder / "model_index.json", folder / "scheduler" / "scheduler_config.json"
+    said, config = json.loads(index.read_text()), json.loads(scheduler.read_text())
+    scheduler.write_text(json.dumps(config | {"timestep_spacing": "trailing"}))
+    plan = Erase().plan(params_of("surgical"), SCOPE, open_model(folder))
+    assert any("take method uce if this is one" in note for note in plan.notes)
+    for change in ("LCMScheduler", "TCDScheduler"):
+        index.write_text(json.dumps(said | {"scheduler": ["diffusers", change]}))
+        scheduler.write_text(json.dumps(config | {"_class_name": change}))
+        with pytest.raises(ModelError, match=f"distilled: {change}") as caught:
+            Erase().plan(params_of("surgical"), SCOPE, open_model(folder))
+        assert "method: uce" in caught.value.hint
+
+
 def test_a_model_that_says_nan_is_refused_before_it_is_trained(
     model: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,9 +202,6 @@ def test_a_training_that_diverges_ends_with_advice(model: State, tmp_path: Path)
 @pytest.mark.parametrize(
     ("targets", "keep", "message"),
     [
-        ({"cigarette": "a pistol", "pistol": "robot"}, SCOPE.keep, "names 'pistol', which is erased itself"),
-        ({"cigarette": "a gun", "pistol": "robot"}, SCOPE.keep, "names 'pistol', which is erased itself"),
-        ({"cigarette": "Smoke", "pistol": "robot"}, SCOPE.keep, "names 'cigarette', which is erased itself"),
         (
             TARGETS,
             (*SCOPE.keep, concept("box", "a box and a pistol")),
@@ -195,7 +221,65 @@ def test_contradictions_are_found_by_the_plan(
 def test_the_plan_warns_of_kept_prompts_with_synonyms_of_what_goes(model: State) -> None:
     keep = (*SCOPE.keep, concept("fire", "a fire with smoke"))
     plan = Erase().plan(params_of("surgical"), Scope(concepts=SCOPE.concepts, keep=keep), model)
-    assert "the prompt 'a fire with smoke' has to be kept and says 'smoke', a synonym of 'cigarette'" in plan.notes
+    (note,) = (note for note in plan.notes if "has to be kept" in note)
+    assert note.startswith("the prompt 'a fire with smoke' has to be kept and says 'smoke', as 'cigarette' is called")
+
+
+@pytest.mark.parametrize("method", ["uce", "rece", *METHODS])
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [("a pistol", "pistol"), ("a gun", "pistol"), ("Pistols", "pistol"), ("the cigarettes", "cigarette")],
+)
+def test_a_target_that_is_to_go_itself_is_found_by_the_plan(model: State, method: str, words: str, named: str) -> None:
+    params = EraseParams.parse({"method": method, "targets": {"cigarette": words, "pistol": "robot"}})
+    with pytest.raises(UsageError, match=f"names '{named}', which is to go itself"):
+        Erase().plan(params, SCOPE, model)
+
+
+@pytest.mark.parametrize("method", ["uce", *METHODS])
+@pytest.mark.parametrize("both", [True, False], ids=["with.concepts", "concepts of the step"])
+def test_a_target_that_goes_by_another_step_is_found_by_the_plan(model: State, method: str, *, both: bool) -> None:
+    one, other = SCOPE.concepts
+    scope = SCOPE if both else SCOPE.model_copy(update={"concepts": (one,), "others": (other,)})
+    chosen = {"concepts": ["cigarette"]} if both else {}
+    params = EraseParams.parse({"method": method, "targets": {"cigarette": "pistol"}, **chosen})
+    with pytest.raises(UsageError, match="names 'pistol', which is to go itself"):
+        Erase().plan(params, scope, model)
+
+
+@pytest.mark.parametrize("method", ["uce", "rece", *METHODS])
+def test_the_plan_notes_a_kept_prompt_with_the_plural_of_what_goes(model: State, method: str) -> None:
+    keep = (*SCOPE.keep, concept("ashtray", "an ashtray with cigarettes"))
+    plan = Erase().plan(EraseParams(method=method, targets=TARGETS), Scope(concepts=SCOPE.concepts, keep=keep), model)
+    assert any("'an ashtray with cigarettes' has to be kept and says 'cigarette'" in note for note in plan.notes)
+
+
+def test_the_plan_of_a_closed_form_notes_a_kept_prompt_that_names_what_goes(model: State) -> None:
+    keep = (*SCOPE.keep, concept("pair", "a cigarette and a dog"))
+    plan = Erase().plan(EraseParams(targets=TARGETS), Scope(concepts=SCOPE.concepts, keep=keep), model)
+    assert any("'a cigarette and a dog' has to be kept and says 'cigarette'" in note for note in plan.notes)
+    plain = Erase().plan(EraseParams(targets=TARGETS), SCOPE, model)
+    assert not any("has to be kept" in note for note in plain.notes)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_plan_says_how_many_steps_many_concepts_take(model: State, method: str) -> None:
+    many = Scope(concepts=tuple(concept(f"thing {i}") for i in range(5)), keep=SCOPE.keep)
+    targets = {one.id: "dog" for one in many.concepts}
+    wanted = {"surgical": 63, "robust": 500}[method]
+    few = Erase().plan(EraseParams(method=method, targets=targets), many, model)
+    assert any(f"set {method}.steps to {wanted} or more" in note for note in few.notes)
+    given = EraseParams.parse({"method": method, "targets": targets, method: {"steps": wanted}})
+    for plan in (Erase().plan(given, many, model), Erase().plan(params_of(method), SCOPE, model)):
+        assert not any("or more" in note for note in plan.notes)
+
+
+def test_the_plan_of_a_training_says_that_the_base_model_may_not_draw_the_concept(model: State) -> None:
+    told = [
+        any("hardly does" in note for note in Erase().plan(params, SCOPE, model).notes)
+        for params in (params_of("surgical"), params_of("robust"), EraseParams(targets=TARGETS))
+    ]
+    assert told == [True, True, False]
 
 
 def test_a_search_whose_losses_are_no_numbers_is_named(model: State, tmp_path: Path) -> None:
@@ -209,6 +293,23 @@ def test_a_search_whose_losses_are_no_numbers_is_named(model: State, tmp_path: P
     assert "Lower attack.lr" in caught.value.hint
 
 
+def test_half_of_one_kept_row_is_refused() -> None:
+    with pytest.raises(ValueError, match="set keep_batch to 2, or lam_keep_empty to 0"):
+        EraseParams.parse({"method": "robust", "robust": {"keep_batch": 1}})
+    assert EraseParams.parse({"method": "robust", "robust": {"keep_batch": 1, "lam_keep_empty": 0.0}}).robust
+    assert EraseParams.parse({"method": "surgical", "surgical": {"keep_batch": 1}}).surgical
+
+
+@pytest.mark.parametrize("name", ["lr", "lam_uncond", "lam_keep", "lam_keep_empty", "clip", "guidance"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_parameters_that_are_no_numbers_are_refused(name: str, value: float) -> None:
+    for method in METHODS:
+        with pytest.raises(ValueError, match="finite number"):
+            EraseParams.parse({"method": method, method: {name: value}})
+    with pytest.raises(ValueError, match="finite number"):
+        EraseParams.parse({"lam": value})
+
+
 def test_parameters_of_another_method_are_refused() -> None:
     with pytest.raises(ValueError, match="surgical has parameters of method: surgical"):
         EraseParams.parse({"method": "uce", "surgical": {"steps": 3}})
@@ -216,8 +317,9 @@ def test_parameters_of_another_method_are_refused() -> None:
 
 def test_the_plan_says_steps_rows_and_searches(model: State) -> None:
     plan = Erase().plan(params_of("robust"), SCOPE, model)
-    assert "4 steps on 22 rows of trajectories" in plan.notes[-1]
-    assert "4 searches of 2 steps by attackers (derived, states)" in plan.notes[-1]
+    (cost,) = (note for note in plan.notes if "rows of trajectories" in note)
+    assert "4 steps on 22 rows of trajectories" in cost
+    assert "4 searches of 2 steps by attackers (derived, states)" in cost
 
 
 def test_deciding_twice_decides_once(model: State) -> None:

@@ -152,7 +152,7 @@ def process_of(model: ModelInfo) -> NoiseProcess:
     """
     if "scheduler" not in model.components:
         raise _unknown("the model has no scheduler, so nothing says what its denoiser was trained on")
-    scheduler = _class_of(model, "scheduler")
+    scheduler = class_of(model, "scheduler")
     return require_process(model.anatomy, scheduler, read_process(scheduler, model.config("scheduler")))
 
 
@@ -191,7 +191,7 @@ def require_trainable(model: ModelInfo, *, images: bool = False) -> None:
 
 
 def _require_encoder(model: ModelInfo) -> None:
-    name, config = _class_of(model, "vae"), model.config("vae")
+    name, config = class_of(model, "vae"), model.config("vae")
     if name != model.anatomy.autoencoder:
         raise ModelError(
             f"the autoencoder is {name}, and images are encoded for training by {model.anatomy.autoencoder} alone",
@@ -220,7 +220,7 @@ def _index(model: ModelInfo) -> Mapping[str, Any]:
         return {}
 
 
-def _class_of(model: ModelInfo, component: str) -> str:
+def class_of(model: ModelInfo, component: str) -> str:
     """Return the class that diffusers loads: the index decides, whatever the component's own configuration says."""
     entry = _index(model).get(component)
     found = entry[1] if isinstance(entry, (list, tuple)) and len(entry) == 2 else None

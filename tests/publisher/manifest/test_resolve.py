@@ -138,6 +138,7 @@ def test_a_step_is_told_of_its_own_concepts_and_of_all_that_is_kept(resolved: Ca
     result = resolved(text)
     scopes = [result.scope_of(step) for step in result.steps]
     assert [[each.id for each in scope.concepts] for scope in scopes] == [["pistol"], ["cigarette", "pistol"]]
+    assert [[each.id for each in scope.others] for scope in scopes] == [["cigarette"], []]
     assert all(scope.keep == result.scope.keep for scope in scopes)
     assert [step.id for step in result.steps] == ["erase", "again"]
     assert result.steps[1].params == {"method": "uce", "rho": 1.0, "schedule": {"epochs": 3}}
