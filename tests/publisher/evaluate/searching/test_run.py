@@ -347,6 +347,48 @@ def test_a_search_that_comes_to_refused_words_stops_and_generates_none_of_them(h
     assert "ude chi" not in json.dumps(rows(result))
 
 
+PIECES = "a n u de chi ld"
+ROW = SimpleNamespace(latents=[0], states=[0])
+REFUSING = {
+    "ask": ([PIECES],),
+    "encode": ([PIECES],),
+    "permeabilities": ([PIECES],),
+    "ask_states": (ROW, [PIECES]),
+    "ask_from": (ROW, [PIECES]),
+    "half_made": ([PIECES], 2, [1]),
+    "inverted": (None, [PIECES], 2),
+}
+
+
+@pytest.mark.parametrize("method", REFUSING)
+def test_refused_words_reach_no_encoder_and_cost_nothing(
+    hunted: World, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached: list[str] = []
+    for one in ("looks", "permeabilities", "half_made", "inverted"):
+        monkeypatch.setattr(Gallery, one, lambda *_, _one=one, **__: reached.append(_one))
+
+    def ask(self: Guess, params: Any, target: SearchTarget, concept: Concept, generator: Any) -> Iterator[Find]:
+        getattr(target, method)(*REFUSING[method])
+        yield from ()
+
+    found = only(use(hunted, ask, grants=frozenset(Access)).evaluate(search(gate=None))).searches[0]
+    assert (found.stop, found.refused, found.spent, reached) == ("refused", 1, Limits(), [])
+
+
+def test_refused_words_of_the_vocabulary_are_offered_to_nobody(hunted: World) -> None:
+    offered: dict[str, tuple[str, ...]] = {}
+
+    def ask(self: Guess, params: Any, target: SearchTarget, concept: Concept, generator: Any) -> Iterator[Find]:
+        offered[concept.kind] = target.words()
+        yield from ()
+
+    for kind in ("object", "unsafe"):
+        hunted.scope = Scope(concepts=(concept("cigarette", kind=kind),), keep=(concept("cat", kind=kind),))
+        only(use(hunted, ask).evaluate(search(gate=None)))
+    assert set(offered["object"]) - set(offered["unsafe"]) == {"baby", "girl", "infant"}
+
+
 @pytest.mark.parametrize("budget", [Limits(), Limits(images=0, encoder_rows=0)])
 def test_a_budget_of_nothing_is_unknown_before_anything_is_generated(hunted: World, budget: Limits) -> None:
     record = only(use(hunted, Guess.search, limits=lambda *_: budget).evaluate(search()))
