@@ -131,6 +131,7 @@ def _edit(params: EraseParams, ctx: StepContext, selection: Selection, names: Se
 
 def _train(params: EraseParams, ctx: StepContext, selection: Selection, names: Sequence[str]) -> None:
     """Train from the closed form's weights or the model's own, and write what was trained in the model's dtype."""
+    from publisher.api.diffusion.writing import write_trained
     from publisher_erase.train import train_erasure
 
     def start() -> dict[str, Tensor]:
@@ -139,18 +140,7 @@ def _train(params: EraseParams, ctx: StepContext, selection: Selection, names: S
             _edit(params, ctx, selection, names, edited.__setitem__)
         return edited
 
-    component = ctx.model.anatomy.denoiser
-    trained = train_erasure(ctx, params, selection, find_trained(params, ctx.model, names), start)
-    lost = moved = 0
-    for name, weight in trained.items():
-        before = ctx.model.read(component, name)
-        written = weight.to(before.dtype)
-        changed = weight != before.to(weight)
-        moved += int(changed.sum())
-        lost += int((changed & (written == before)).sum())
-        ctx.write(component, name, written)
-    if lost:
-        ctx.record("numbers whose change rounding took away", lost / moved, "of those that changed")
+    write_trained(ctx, train_erasure(ctx, params, selection, find_trained(params, ctx.model, names), start))
 
 
 def _edit_cross_attention(

@@ -44,6 +44,8 @@ def notes(params: ImmunizeParams, chosen: Sequence[Concept]) -> tuple[str, ...]:
     found = [f"{params.steps} outer steps of {params.inner_steps} inner; {size}; lr {params.lr:g}, inner: {rates}"]
     if params.objective == "ascend" and params.strength and params.bound is None:
         found.append("objective ascend is without bound: long runs destroy the model; set bound, or take hold")
+    if params.outer == "denoiser" and params.preset == "large":
+        found.append("outer denoiser was never tried on a model of this size: its rates and steps are starting points")
     if not isinstance(params.rare, int) and "sks" in params.rare:
         found.append("'sks' is what attacks use as their rare word: a test with it would say nothing about others")
     return tuple(found)

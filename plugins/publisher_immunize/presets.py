@@ -9,9 +9,10 @@
     batch            1             1                   one of the concept and one of the class, for each concept
 
 They are for Stable Diffusion 1.4. For XL nobody published any: the outer rate is halved, for it has three times the
-layers. ``large`` is that with a bound on the objective, and with captions in other words. ``small`` was found on the
-embedded model, by two concepts, and is measured on others in ``docs/explanation/defaults.md``: a network of at most
-32 x 32 latents learns with larger rates in few steps, and so do the attackers of its claims.
+layers. ``large`` is that with a bound on the objective, and with captions in other words; with ``outer: denoiser`` it
+has what makes the method of that (:data:`NEW_WORDS`), untried at this size. ``small`` was found on the embedded model,
+by two concepts, and is measured on others in ``docs/explanation/defaults.md``: a network of at most 32 x 32 latents
+learns with larger rates in few steps, and so do the attackers of its claims.
 
 Where attention is joint (Stable Diffusion 3, FLUX.1) there is nothing to merge and no cross-attention: in every preset
 ``method`` is ``imma`` and ``outer`` is ``attention``. A prediction of nothing has a loss near 2 in flow matching, for
@@ -20,6 +21,7 @@ its target is noise minus image, and so has the bound.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from publisher.api import Anatomy, ModelInfo, Scope
@@ -72,28 +74,35 @@ SMALL: dict[str, Any] = {
     },
 }
 NEW_WORDS: dict[str, Any] = {
+    "method": "imma",
     "inner": ["lora", "full"],
-    "inner_lr": {"lora": 3e-3, "full": 2e-4},
+    "inner_rule": "normalised",
     "inner_choice": "restart",
     "unadapted": 0.15,
     "restart": 30,
     "captions": {"rare": 0.75, "name": 0.25},
     "rare": 48,
+    "first_order": True,
     "keep_captions": "words",
+    "keep_concepts": 256,
+    "prior": 0.0,
     "lam": 20.0,
-    "images": 24,
-    "keep_images": 4,
-    "prior_batch": 20,
-    "steps": 220,
-    "lr": 5e-4,
     "lr_schedule": "cosine",
     "weight_decay": 0.0,
     "delay": 2.5,
 }
-"""What changes on a small model where the whole denoiser is trained: ``outer: denoiser``."""
+"""What makes the method of ``outer: denoiser``, on a model of any size."""
+SMALL_NEW_WORDS: dict[str, Any] = {"images": 24, "keep_images": 4, "prior_batch": 20, "steps": 220, "lr": 5e-4}
+"""What changes besides on a small model."""
+LARGE_NEW_WORDS: dict[str, Any] = {"prior_batch": 5}
+"""What changes besides on a large one: as many kept images for each of a concept. Nobody has tried it there."""
 NEW_WORDS_CHECK: dict[str, Any] = {"captions": "rare", "evaluation_steps": [0, 10, 20, 30, 40, 60, 80, 120]}
 INNER_RATES = {"lora": 1e-3, "cross-attention": 3e-4, "full": 1e-4, "dreambooth": 1e-4, "textual-inversion": 5e-3}
 """Learning rates of the simulated attackers of a small model."""
+NEW_WORDS_RATES = INNER_RATES | {"lora": 3e-3, "full": 2e-4}
+"""The same where its whole denoiser is trained."""
+LARGE_RATES = {kind: 1e-4 if kind == "lora" else 1e-5 for kind in INNER_RATES}
+"""The same of a large model: the papers', and for adapters, which start from nothing, that of the attack by them."""
 ATTACK_RATES = {
     "lora": 3e-3,
     "cross-attention": 1e-3,
@@ -122,7 +131,7 @@ def resolve(params: ImmunizeParams, scope: Scope, model: ModelInfo) -> ImmunizeP
         case "small":
             values = MODES[params.mode] | _small(params, scope, model.anatomy)
         case "large":
-            values = MODES[params.mode] | PUBLISHED | FAMILIES.get(model.anatomy.family, {})
+            values = MODES[params.mode] | PUBLISHED | FAMILIES.get(model.anatomy.family, {}) | _large(params)
         case "paper":
             values = MODES[params.mode] | PUBLISHED | PAPER
     return params.filled(values | _structure(model.anatomy, preset)).model_copy(update={"preset": preset})
@@ -140,15 +149,10 @@ def _structure(anatomy: Anatomy, preset: str) -> dict[str, Any]:
 
 def _small(params: ImmunizeParams, scope: Scope, anatomy: Anatomy) -> dict[str, Any]:
     whole = params.outer == "denoiser"
-    values = SMALL | NEW_WORDS if whole else dict(SMALL)
+    values = SMALL | NEW_WORDS | SMALL_NEW_WORDS if whole else dict(SMALL)
     if not anatomy.cross_attention and not whole:
         values["inner"] = [kind for kind in SMALL["inner"] if kind != "cross-attention"]
-    if isinstance(params.inner_lr, dict) and "inner" not in params.model_fields_set:
-        values["inner"] = list(params.inner_lr)
-    inner = params.inners if "inner" in params.model_fields_set else values["inner"]
-    values["inner_lr"] = {kind: (NEW_WORDS["inner_lr"] if whole else {}).get(kind, INNER_RATES[kind]) for kind in inner}
-    if params.inner_order == 2:
-        values |= {"first_order": False, "restart": 1}
+    values |= _attackers(params, values["inner"], NEW_WORDS_RATES if whole else INNER_RATES)
     rates = {attack: {"lr": ATTACK_RATES[attack]} for attack in params.tested if attack in ATTACK_RATES}
     values["check"] = SMALL["check"] | {"settings": rates}
     if whole:
@@ -157,3 +161,21 @@ def _small(params: ImmunizeParams, scope: Scope, anatomy: Anatomy) -> dict[str, 
         # Words that the immunisation never saw: by its own name a concept comes back later.
         values["check"]["captions"] = "synonym"
     return values
+
+
+def _large(params: ImmunizeParams) -> dict[str, Any]:
+    """Return what ``outer: denoiser`` changes on a large model."""
+    if params.outer != "denoiser":
+        return {}
+    found = NEW_WORDS | LARGE_NEW_WORDS | _attackers(params, NEW_WORDS["inner"], LARGE_RATES)
+    return found | {"check": PUBLISHED["check"] | {"captions": "rare"}}
+
+
+def _attackers(params: ImmunizeParams, usual: Sequence[str], rates: Mapping[str, float]) -> dict[str, Any]:
+    """Return kinds and rates of the simulated attackers, and what an exact derivative asks for."""
+    if "inner" in params.model_fields_set:
+        usual = params.inners
+    elif isinstance(params.inner_lr, dict):
+        usual = list(params.inner_lr)
+    found: dict[str, Any] = {"inner": list(usual), "inner_lr": {kind: rates[kind] for kind in usual}}
+    return found | ({"first_order": False, "restart": 1} if params.inner_order == 2 else {})

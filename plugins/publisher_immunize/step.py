@@ -34,7 +34,7 @@ class Immunize(Step[ImmunizeParams]):
         return resolve(params, scope, model)
 
     def claims(self, params: ImmunizeParams, scope: Scope) -> Sequence[Claim]:
-        """Promise late re-learning, innocents learned as fast, kept concepts; state what copied weights give."""
+        """Promise late re-learning, innocents learned as fast, kept concepts; state what copied attention gives."""
         return immunize_claims(choose(params, scope), scope, params)
 
     def plan(self, params: ImmunizeParams, scope: Scope, model: ModelInfo) -> StepPlan:
@@ -59,15 +59,13 @@ class Immunize(Step[ImmunizeParams]):
             ModelError: a part of the model cannot be loaded.
             UsageError: images are missing, texts are too long or cannot be merged, or the losses diverge.
         """
+        from publisher.api.diffusion.writing import write_trained
         from publisher_immunize.train import curves, numbers, train
 
         full = self.decide(params, ctx.scope, ctx.model)
         names = exported(ctx.model, full.outer)
         trained = train(ctx, full, choose(full, ctx.scope), choose_kept(full, ctx.scope), names)
-        component = ctx.model.anatomy.denoiser
-        for name in names:
-            before = ctx.model.read(component, name)
-            ctx.write(component, name, trained.weights[name].cpu().to(before.dtype))
+        write_trained(ctx, {name: trained.weights[name] for name in names})
         if trained.stopped:
             ctx.warn(trained.stopped)
         for row in numbers(trained.losses):

@@ -32,6 +32,8 @@ def test_kept_concepts_are_attacked_under_a_new_word_and_compared_with_the_model
     assert check.attack_params["captions"] == "rare"
     assert check.metric_params == {"against": "before"}
     assert (check.gate.value_at_least, check.gate.value_at_most) == (0.8, 1.25)
+    assert (check.gate.lower_at_least, check.gate.upper_at_most) == (0.5, 2.0)
+    assert found["cat.learned"].sentence.endswith("takes 0.8 to 1.25 times the steps of before (interval: 0.5 to 2)")
     assert "ghost.learned" in found
 
 
@@ -42,6 +44,14 @@ def test_the_row_of_copied_weights_is_reported_without_a_gate_and_says_so() -> N
     assert check.gate is None
     assert any("one line" in limit for limit in found.limits)
     assert "no protection" in found.sentence
+    assert any("a low figure is no resistance" in limit for limit in found.limits)
+
+
+def test_where_all_weights_moved_nothing_is_read_from_attention_that_is_put_back() -> None:
+    found = claims(outer="denoiser")
+    assert not any("copied" in name for name in found)
+    assert not any(check.attack == "copy-attention" for claim in found.values() for check in claim.checks)
+    assert any("copies all of its weights back" in limit for limit in found["pizza.relearning"].limits)
 
 
 def test_the_attacks_budget_is_that_of_the_parameters() -> None:

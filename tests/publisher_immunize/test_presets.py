@@ -60,6 +60,38 @@ def test_the_whole_denoiser_is_trained_against_words_that_are_drawn() -> None:
     assert decided(TINY, SPOKEN).rare == ("xjy", "qvz")
 
 
+def test_on_a_large_model_the_method_is_the_same_and_its_plan_says_that_nobody_tried_it() -> None:
+    of_size = {
+        "inner_lr",
+        "images",
+        "keep_images",
+        "batch",
+        "prior_batch",
+        "steps",
+        "lr",
+        "preset",
+        "check",
+        "innocents",
+    }
+    small, large = (decided(model, SPOKEN, outer="denoiser").as_json() for model in (TINY, BIG))
+    assert {name for name in small if small[name] != large[name]} <= of_size
+    assert large["lr"] == decided(BIG).lr
+    assert large["check"]["captions"] == "rare"
+    assert large["inner_lr"] == {"lora": 1e-4, "full": 1e-5}
+    assert [is_untried(decided(model, outer="denoiser")) for model in (TINY, BIG, XL)] == [False, True, True]
+    assert not is_untried(decided(BIG))
+
+
+def is_untried(params: ImmunizeParams) -> bool:
+    return any("never tried" in note for note in notes(params, SCOPE.concepts))
+
+
+@pytest.mark.parametrize("data", [{"inner": "lora"}, {"inner_lr": {"full": 1e-6}}, {"inner_order": 2}], ids=str)
+def test_a_large_models_values_go_with_any_attacker(data: dict[str, Any]) -> None:
+    found = decided(BIG, outer="denoiser", **data)
+    assert all(found.rate(kind) > 0 for kind in found.inners)
+
+
 def test_what_is_given_by_name_wins() -> None:
     found = decided(TINY, steps=7, check={"seeds": 5}, prior=1.0)
     assert (found.preset, found.steps, found.prior, found.check.seeds) == ("small", 7, 1.0, 5)

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 from immunize_cases import SCOPE, SHORT, context, run
+from safetensors.torch import load_file, save_file
 
 from publisher.api import Concept, Model, ModelError, Scope, UsageError, cross_attention
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.model.state import Delta, State
 from publisher.testing.running import StoppedError, StoppingAt
+from publisher.testing.tiny import open_model
 from publisher_immunize import publisher_register_steps
 from publisher_immunize.adversary import Adversary
 from publisher_immunize.data import gather, rare_words
@@ -19,6 +21,7 @@ from publisher_immunize.params import ImmunizeParams, Inner
 from publisher_immunize.presets import resolve
 from publisher_immunize.step import Immunize
 from publisher_immunize.train import train
+from support.tiny_families import TINY
 
 NEW_WORDS: dict[str, Any] = {
     "method": "imma",
@@ -211,6 +214,16 @@ def test_a_run_in_bfloat16_writes_what_it_trained_in_float32(model: Model, tmp_p
     for name, value in ctx.tensors.items():
         assert value.dtype == torch.float32
         assert not torch.equal(value, value.bfloat16().float()), name
+
+
+def test_changes_that_rounding_takes_away_are_counted(tmp_path: Path) -> None:
+    folder = TINY["stable-diffusion-1"](tmp_path / "model")
+    (path,) = (folder / "unet").glob("*.safetensors")
+    save_file({name: value.half() for name, value in load_file(path).items()}, path)
+    ctx = run(open_model(folder), tmp_path / "run", steps=1, lr=1e-6, weight_decay=0.0)
+    (lost,) = (one for one in ctx.numbers if "rounding" in one.name)
+    assert 0.5 < lost.value <= 1
+    assert all(value.dtype == torch.float16 for value in ctx.tensors.values())
 
 
 def test_losses_and_gradients_are_in_the_report(model: Model, tmp_path: Path) -> None:
