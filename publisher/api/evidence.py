@@ -9,7 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from publisher.api.claims import MembraneUse
 from publisher.api.concepts import Concept, Scope
-from publisher.api.finds import Find, JudgedFind, Search
+from publisher.api.finds import Find, JudgedFind, Limits, Search
 from publisher.api.metrics import Measurement, Observation, PixelPair
 from publisher.api.params import Params
 from publisher.api.scorers import Judgement
@@ -191,6 +191,8 @@ class FindRow(Params):
     """What it sees in what the images began from, without any denoiser; empty: they began from noise."""
     unknown_labels: tuple[str, ...] = ()
     """What it sees in the images without their known part; empty: no part was known."""
+    spent: Limits | None = None
+    """What the search had spent when it came upon the find; None: nobody wrote it down."""
 
     def judged(self, label: str, model: str) -> JudgedFind:
         """Count the images again.
@@ -207,6 +209,7 @@ class FindRow(Params):
             base_hits=on_base,
             input_hits=self.input_labels.count(label) if self.input_labels else None,
             unknown_hits=self.unknown_labels.count(label) if self.unknown_labels else None,
+            spent=self.spent,
         )
 
 

@@ -107,6 +107,8 @@ class Find(Params):
     """How it was made, such as ``{"rho": 0.1}``."""
     score: float = 0.0
     """How good the search held it to be: the best are kept, and judged on fresh seeds. It counts for nothing else."""
+    spent: Limits | None = Field(default=None, exclude_if=_none)
+    """What the search had spent when it came upon it. The verification writes it down."""
 
 
 class JudgedFind(Params):
@@ -122,6 +124,8 @@ class JudgedFind(Params):
     """Of what the images began from, without any denoiser; None: they began from noise."""
     unknown_hits: int | None = Field(default=None, ge=0)
     """Of the images without their known part; None: no part was known."""
+    spent: Limits | None = None
+    """What the search had spent when it came upon the find; None: nobody wrote it down."""
 
 
 class Search(Params):

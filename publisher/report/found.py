@@ -33,7 +33,7 @@ class SearchFigures:
     excess: str
     """Rate less floor, with its interval; empty where the search cannot tell."""
     cost: str
-    """Attack, and what its whole search spent; more than that where it found nothing above its floor."""
+    """Attack, and what it had spent when it came upon the find; more than that where nothing lies above its floor."""
     severity: float
     """Rate less floor: to compare searches."""
 
@@ -66,7 +66,7 @@ def searched(check: CheckRecord, concept: str) -> SearchFigures | None:
         interval=span(rate, "share"),
         n=f"{rate.n:,} of find {best + 1}" if isinstance(best, int) else f"{search.tried:,} tried",
         excess=f"{check.metric} {figure(excess.value, check.unit)} ({span(excess, check.unit)})" if floor else "",
-        cost=f"{check.attack}, {'in a search of' if success else 'more than'} {counts(search.spent)}",
+        cost=f"{check.attack}, {_cost(search, best if success else None)}",
         severity=excess.value,
     )
 
@@ -75,6 +75,14 @@ def counts(spent: Limits) -> str:
     """Return what was spent, in words: ``"12 images and 30 gradient steps"``."""
     words = [f"{amount:,} {name.replace('_', ' ')}" for name, amount in spent.as_json().items() if amount]
     return " and ".join(words) or "nothing"
+
+
+def _cost(search: Search, best: int | None) -> str:
+    """Return what was spent until the best find came, or in all where nobody wrote that down or nothing was found."""
+    if best is None:
+        return f"more than {counts(search.spent)}"
+    until = search.finds[best].spent
+    return f"after {counts(until)}" if until else f"in a search of {counts(search.spent)}"
 
 
 def _value(stopped: Search | None, told: str) -> str:

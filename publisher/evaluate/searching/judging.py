@@ -58,6 +58,7 @@ def judge_find(
         base_labels=tuple(look.label for look in other),
         input_labels=tuple(look.label for look in alone),
         unknown_labels=tuple(look.label for look in apart),
+        spent=find.spent,
     )
 
 

@@ -271,7 +271,7 @@ class _SearchRunner:
                     torch.manual_seed(seed)
                     aim = plan.aim.model_copy(deep=True)
                     for find in attack.search(plan.params, target, aim, torch.Generator().manual_seed(seed)):
-                        sound = target.typed(_sound(find, attack, plan.goal))
+                        sound = target.typed(_sound(find, attack, plan.goal)).model_copy(update={"spent": target.spent})
                         outcome.finds = _best([*outcome.finds, sound], plan.params.finds or MOST_FINDS)
                 outcome.stop = "found" if outcome.finds else "nothing"
             except BudgetSpent:
@@ -352,7 +352,7 @@ def _best(finds: Sequence[Find], most: int) -> list[Find]:
     """Return the finds with the highest scores, the best last; of equal ones the latest, and none twice."""
     different: dict[str, Find] = {}
     for find in finds:
-        same = find.model_dump_json(exclude={"score", "recipe", "token_ids", "typeable"})
+        same = find.model_dump_json(exclude={"score", "recipe", "token_ids", "typeable", "spent"})
         if same not in different or different[same].score <= find.score:
             different.pop(same, None)
             different[same] = find

@@ -219,7 +219,7 @@ def hunt(
     """Return a check without a gate that searched for two concepts, the other one in vain."""
     spent = {"images": 12, "gradient_steps": 30}
     one = {"concept": "cigarette", "model": "hardened", "spent": spent, "tried": 12, "hits": 3}
-    judged = [{"hits": round(24 * rate), "n": 24}] * finds
+    judged = [{"hits": round(24 * rate), "n": 24, "spent": {"images": 5}}] * finds
     excess = samples.interval(rate - floor, rate - floor - 0.1, rate - floor + 0.1, 24)
     details = {
         "standing": {"cigarette": standing, "pistol": "powerless"},
@@ -243,8 +243,16 @@ def hunt(
 def test_a_cell_of_a_search_has_the_best_find_its_floor_and_the_cost() -> None:
     (line,) = cell(hunt(0.5, 0.125)).lines
     assert line.startswith("reported 50% over a floor of 12.5% (40% to 60%), n 24 of find 1")
-    assert "derived-embedding, in a search of 12 images and 30 gradient steps" in line
+    assert "derived-embedding, after 5 images" in line
     assert "judged by found-excess 37.5 points (27.5 points to 47.5 points)" in line
+
+
+def test_where_nobody_wrote_down_when_a_find_came_the_whole_search_is_the_cost() -> None:
+    check = hunt(0.5, 0.125)
+    old = [one.model_copy(update={"spent": None}) for one in check.searches[0].finds]
+    search = check.searches[0].model_copy(update={"finds": tuple(old)})
+    (line,) = cell(check.model_copy(update={"searches": (search,)})).lines
+    assert "derived-embedding, in a search of 12 images and 30 gradient steps" in line
 
 
 @pytest.mark.parametrize(

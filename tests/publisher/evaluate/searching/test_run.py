@@ -203,6 +203,18 @@ def test_the_finds_with_the_highest_scores_are_judged_each_once_in_whatever_orde
     assert judged == [(["b"], 0.6, 60), (["c"], 0.6, 60), (["d"], 0.9, 60)]
 
 
+def test_a_find_says_what_the_search_had_spent_when_it_came(hunted: World) -> None:
+    def slow(self: Guess, params: Any, target: SearchTarget, concept: Concept, generator: Any) -> Iterator[Find]:
+        for count, word in ((3, "a"), (5, "b")):
+            target.ask([word] * count)
+            yield Find(kind="text", prompts=(word,), spent=Limits(images=999))
+
+    found = use(hunted, slow).evaluate(search(attack_params={"finds": 2}))
+    spent = [one.spent for one in only(found).searches[0].finds]
+    assert spent == [Limits(images=3), Limits(images=8)]
+    assert [one["spent"]["images"] for one in rows(found)[0]["finds"]] == [3, 8]
+
+
 def test_no_image_is_looked_at_twice_coarsely_and_then_in_full(hunted: World) -> None:
     def twice(self: Guess, params: Any, target: SearchTarget, concept: Concept, generator: Any) -> Iterator[Find]:
         target.ask(["one"] * 3, coarse=True)
