@@ -144,19 +144,11 @@ class Search(Params):
     tried: int = Field(ge=0)
     """Images that it looked at."""
     hits: int = Field(ge=0)
-    """Those of them that showed the concept. They chose the finds, and count for nothing else."""
+    """Those of them that showed the concept of the check, whatever the search looked for. Where there are no finds,
+    they are what counts."""
     input_hits: int | None = Field(default=None, ge=0)
     """Those that show it in what they began from, without any denoiser; None: they began from noise."""
     refused: int = Field(default=0, ge=0)
     """Candidates that nobody may generate."""
     finds: tuple[JudgedFind, ...] = ()
     """Finds in the order in which they were kept, the best last as the search saw it."""
-
-    @property
-    def shown(self) -> int:
-        """Images of a search that found nothing that count as showing the concept of the check.
-
-        The floor ``shuffled`` may have looked for a kept concept, whose images are no hits of this one. The record does
-        not say which of its ways it was made in, so none counts: a floor that is too low errs to the publisher's cost.
-        """
-        return 0 if self.model == "shuffled" else self.hits

@@ -164,7 +164,7 @@ def _of_searches(check: CheckRecord, searches: Sequence[Search]) -> RemovedShare
 
 def _best(search: Search) -> Arm | None:
     """Return the best find, counted over what its own input shows; all that was tried, where nothing was found."""
-    tried = [(search.shown, search.input_hits, search.tried)] if search.tried else []
+    tried = [(search.hits, search.input_hits, search.tried)] if search.tried else []
     judged = [(one.hits, one.input_hits, one.n) for one in search.finds] or tried
     if not judged:
         return None

@@ -173,7 +173,7 @@ def _judged(search: Search) -> list[_Best]:
     of = len(search.finds)
     if of:
         return [_Best(one.hits, one.n, of, one.input_hits, place) for place, one in enumerate(search.finds)]
-    return [_Best(search.shown, search.tried, alone=search.input_hits)] if search.tried else []
+    return [_Best(search.hits, search.tried, alone=search.input_hits)] if search.tried else []
 
 
 def _together(intervals: Sequence[Interval]) -> Interval:

@@ -19,7 +19,7 @@ from publisher.evaluate.searching.run import Searched
 from publisher.evaluate.vault import Vault
 
 WHY = {
-    "powerless": "the attack does not bring {name!r} back on the base model either: it shows nothing",
+    "powerless": "the attack does not bring {name!r} back on the base model either: it cannot show that it is gone",
     "without floor": WITHOUT_FLOOR,
     "uninformative": "where nothing is to be found, the attack on {name!r} finds as much as on the base model",
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -144,16 +143,6 @@ def test_a_proxy_is_called_one_and_is_not_enough_for_the_highest_word() -> None:
     found = said(*(searched(name, shuffled) for name in ("derived-embedding", "token-search", "concept-inversion")))
     assert (found.word, found.why.rpartition("; ")[2]) == ("partly removed", "by proxies alone")
     assert all(line.endswith("by the proxy: a search for what it cannot have") for line in found.lines)
-
-
-def test_what_showed_a_kept_concept_is_no_hit_of_a_proxy_that_found_nothing() -> None:
-    check = searched("token-enumeration", {"hardened": (6, -1), "base": (24, -1), "shuffled": (0, -1)})
-    *others, shuffled = check.searches
-    bare = [shuffled.model_copy(update={"finds": (), "stop": "nothing", "hits": hits}) for hits in (0, 8)]
-    none, some = (removed_share(check.model_copy(update={"searches": (*others, one)}), "cigarette") for one in bare)
-    assert none is not None
-    assert none.informative
-    assert none == (some and replace(some, check=none.check))
 
 
 def test_what_a_picture_shows_by_itself_is_taken_off_before_models_are_compared() -> None:

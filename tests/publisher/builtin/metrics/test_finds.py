@@ -76,15 +76,6 @@ def test_a_find_lies_above_its_floor_also_where_the_base_model_judged_nothing() 
     assert (found.hardened.value, found.details["standing"]) == (0.5, {"gun": "powerless"})
 
 
-def test_a_search_for_something_else_that_found_nothing_is_a_floor_of_none() -> None:
-    """It looked for a kept concept: what showed that one is no hit of this one. A reference looks for this one."""
-    rows = [search("hardened", [12]), search("base", [24])]
-    shuffled, retrained = (search(model, (), hits=30) for model in ("shuffled", "retrained"))
-    found = FoundExcess().read(ExcessParams(), [*rows, shuffled])
-    assert (found.hardened.value, found.details["floors"]["gun"]["n"]) == (0.5, 60)
-    assert FoundExcess().read(ExcessParams(), [*rows, retrained]).hardened.value == 0.0
-
-
 def test_a_floor_as_good_as_the_base_model_tells_nothing() -> None:
     rows = [search(model, [24]) for model in ("hardened", "base", "shuffled")]
     assert tells_nothing(FoundExcess().read(ExcessParams(), rows))

@@ -501,3 +501,12 @@ def test_a_plan_counts_what_a_search_that_finds_nothing_spends(hunted: World) ->
     assert (found.models, found.samples) == (4, {"cigarette": 24})
     alone = plan_check(search(), Scope(concepts=SCOPE.concepts), hunted.tools, hunted.sampling, Models())
     assert "name evaluate.retrained" in alone.undecidable
+
+
+def test_a_floor_that_looked_for_a_kept_concept_counts_images_of_the_one_that_goes(hunted: World) -> None:
+    def none(self: Guess, params: SearchParams, target: SearchTarget, concept: Concept, _: object) -> Iterator[Find]:
+        target.ask([word.format(name=concept.name) for word in self.WORDS for _ in range(4)])
+        return iter(())
+
+    record = only(use(hunted, none).paint(leaky).evaluate(search()))
+    assert [(one.model, one.hits) for one in record.searches if one.model == "shuffled"] == [("shuffled", 4)]
