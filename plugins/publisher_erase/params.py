@@ -40,7 +40,7 @@ class SurgicalParams(Params):
     """Whose trajectories the concept's rows come from: the alternative's, where the trained model goes; the concept's,
     which closes what synonyms find; or half of each."""
     pool: int = Field(default=6, ge=1, le=1000)
-    """Number of trajectories of each concept, over its prompts in turn."""
+    """Number of trajectories of each concept, over its first prompts in turn."""
     denoising_steps: int = Field(default=8, ge=2, le=1000)
     """Number of noise levels of a concept's trajectory."""
     kept_steps: int = Field(default=4, ge=2, le=1000)
@@ -101,7 +101,7 @@ class RobustParams(SurgicalParams):
     lam_keep_empty: float = Field(default=10.0, ge=0, le=1e6)
     """Weight of the empty prompt on the kept prompts' trajectories; half of the kept rows carry it."""
     pool: int = Field(default=8, ge=1, le=1000)
-    """Number of trajectories of each concept, over its prompts in turn."""
+    """Number of trajectories of each concept, over its first prompts in turn."""
     denoising_steps: int = Field(default=20, ge=2, le=1000)
     """Number of noise levels of a concept's trajectory."""
     kept_steps: int = Field(default=10, ge=2, le=1000)
