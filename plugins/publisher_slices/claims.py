@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from publisher.api import Check, Claim, Concept, Gate, Scope, UsageError
 from publisher.api.claims import kept, promised, promised_of
@@ -22,8 +22,13 @@ NOTHING_ELSE = Gate(upper_at_most=0.0)
 """Gate of the exact claim: every image is the base model's, to the pixel."""
 
 
-def slice_claims(params: SliceParams, scope: Scope) -> tuple[Claim, ...]:
+def slice_claims(params: SliceParams, scope: Scope, lost: Collection[str] = ()) -> tuple[Claim, ...]:
     """Return all claims of one step.
+
+    Args:
+        params: of the step.
+        scope: of the step.
+        lost: ids of slices that nobody withdrew and that go with the others: nothing is promised of their words.
 
     Raises:
         UsageError: ``words`` names a concept that the manifest has not.
@@ -32,9 +37,11 @@ def slice_claims(params: SliceParams, scope: Scope) -> tuple[Claim, ...]:
     gone = tuple(concept.id for name, concept in words.items() if name in params.deleted)
     found = [_exact(params, scope, gone)] if params.last else []
     for name, concept in words.items():
-        found.append(_withdrawn(name, concept, params) if name in params.deleted else _staying(name, concept, params))
-        if name in params.deleted and concept.images:
-            found.append(_pictures(name, concept, params))
+        if name in params.deleted:
+            found.append(_withdrawn(name, concept, params))
+            found += [_pictures(name, concept, params)] if concept.images else []
+        elif name not in lost:
+            found.append(_staying(name, concept, params))
     return (*found, *kept(_others(scope, words.values()), binds="in-weights"))
 
 

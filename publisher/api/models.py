@@ -126,6 +126,10 @@ class StepPlan:
     """A rough cost on this device class, where the step can tell."""
     notes: tuple[str, ...] = ()
     """Warnings the user should read before spending the time."""
+    first: str = ""
+    """Why no earlier step may change weights; empty: it may. ``publisher plan`` refuses that order."""
+    last: str = ""
+    """Why no later step may change weights; empty: it may. ``publisher plan`` refuses that order."""
 
 
 class Credit(Params):

@@ -1,10 +1,12 @@
-"""Orders of steps that are known to interfere, told from what steps change and add. Nothing is loaded, no torch."""
+"""Orders of steps that interfere or cannot be, told from what steps change and add. Nothing is loaded, no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 
 from publisher.engine.plan import PlannedStep
+from publisher.errors import UsageError
 from publisher.safeguards import ALL
 from publisher.safeguards.base import Safeguard
 
@@ -30,6 +32,26 @@ def warnings(steps: Sequence[PlannedStep], denoiser: str) -> tuple[str, ...]:
         for earlier, later in pairs
         for sentence, reason in _found(earlier, later, denoiser)
     )
+
+
+def require_possible(steps: Sequence[PlannedStep]) -> None:
+    """Refuse a step that changes weights before one that has to be the first, or after one that has to be the last.
+
+    Args:
+        steps: in their order. A step whose plan is not known yet may stand anywhere.
+
+    Raises:
+        UsageError: naming both, with the reason that the plan gives.
+    """
+    changing = [one for one in steps if one.plan and any(one.plan.changes.values())]
+    for earlier, later in combinations(changing, 2):
+        first, last = earlier.identity.id, later.identity.id
+        if later.plan and later.plan.first:
+            what = f"{first!r} changes weights before {last!r}: {later.plan.first}"
+            raise UsageError(what, where="steps", hint=f"Put {last!r} before {first!r}.")
+        if earlier.plan and earlier.plan.last:
+            what = f"{last!r} changes weights after {first!r}: {earlier.plan.last}"
+            raise UsageError(what, where="steps", hint=f"Leave {last!r} out, or change the parameters of {first!r}.")
 
 
 def _found(earlier: PlannedStep, later: PlannedStep, denoiser: str) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from publisher.api import Check, Limits
 from publisher.api.diffusion.process import require_trainable
 from publisher.api.words import neighbours
 from publisher.engine.device import Device, choose
-from publisher.engine.orders import warnings
+from publisher.engine.orders import require_possible, warnings
 from publisher.engine.plan import PlannedModel, PlannedStep, locate_model, plan_steps
 from publisher.errors import InconclusiveError, ModelError, UsageError
 from publisher.evaluate.context import StepClaim, Tools, Unmeasured
@@ -131,6 +131,7 @@ def prepare(path: Path, work: Path, *, fetch: bool, out: Path | None = None) -> 
     )
     dropped = require_base(model.folder, resolved.base_safeguards) if model else ()
     steps = plan_steps(resolved, registry, device, model, work, path.parent, fetch=fetch)
+    require_possible(steps)
     claims = tuple(collect_claims(resolved, steps, registry))
     checks = [check for item in claims for check in item.claim.checks]
     registry.require_single("report_format")  # every release renders all of them

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from publisher.api import Model, Scope, UsageError
+from publisher.api import Model, ModelError, Scope, UsageError
 from publisher.api.slices import read_updates, recompose
 from publisher.package import keys
 from publisher.release.make import Outcome
@@ -19,7 +19,7 @@ from publisher_slices import publisher_register_attacks, publisher_register_step
 from publisher_slices.params import SliceParams
 from publisher_slices.step import ComposeSlices
 from support.releasing import publisher
-from support.slice_ledgers import IDS, draw, save_ledger
+from support.slice_ledgers import IDS, draw, save_ledger, sign
 
 MANIFEST: dict[str, Any] = {
     "manifest": 1,
@@ -107,6 +107,10 @@ def test_a_ledger_of_another_base_is_refused_at_plan(licensed: Path, tmp_path: P
         ({"deleted": ["artist-z"]}, "there is no slice 'artist-z'"),
         ({"deleted": list(IDS)}, "no stage is left"),
         ({"words": {"artist-z": "cigarette"}}, "there is no slice 'artist-z'"),
+        (
+            {"deleted": ["artist-a"], "words": {"artist-a": "cigarette", "artist-b": "cigarette"}},
+            "'cigarette' asks for artist-a, which was withdrawn, and for artist-b, which stays",
+        ),
     ],
 )
 def test_bad_parameters_are_refused_at_plan(
@@ -116,11 +120,72 @@ def test_bad_parameters_are_refused_at_plan(
         ran(licensed, model, tmp_path, **params)
 
 
-def test_a_missing_stage_is_named_at_plan(licensed: Path, model: Any, tmp_path: Path) -> None:
+def test_a_missing_or_changed_stage_is_named_at_plan(licensed: Path, model: Any, tmp_path: Path) -> None:
     copy = shutil.copytree(licensed, tmp_path / "copy")
-    (copy / "stages" / "o1-2.safetensors").unlink()
-    with pytest.raises(UsageError, match="stage o1-2 is missing"):
-        ran(copy, model, tmp_path)
+    step, params = ComposeSlices(), SliceParams.parse({"ledger": "licensed"})
+    step.files = {"licensed": copy}
+    file = copy / "stages" / "o1-2.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ModelError, match="stage o1-2 is not the file that the ledger names"):
+        step.plan(params, SCOPE, model)
+    file.unlink()
+    with pytest.raises(UsageError, match="stage o1-2 cannot be read: No such file"):
+        step.plan(params, SCOPE, model)
+
+
+def test_nothing_is_promised_of_a_slice_that_is_lost_with_another(
+    licensed: Path, model: Any, tmp_path: Path, signing_key: keys.PrivateKey
+) -> None:
+    ledger = open_ledger(licensed, None)
+    one = ledger.model_copy(update={"orders": ledger.orders[:1], "stages": ledger.stages[:3]})
+    folder = shutil.copytree(licensed, tmp_path / "one")
+    sign(folder, one.statement(), signing_key)
+    gone, here, lost = SCOPE.concepts[0], SCOPE.keep[0], SCOPE.keep[1]
+    words = {"artist-a": here.id, "artist-b": gone.id, "artist-c": lost.id}
+    step, params = ComposeSlices(), SliceParams.parse({"ledger": "one", "deleted": ["artist-b"], "words": words})
+    step.files = {"one": folder}
+    found = {claim.id for claim in step.claims(params, SCOPE)}
+    assert {"artist-a.stays", "artist-b.withdrawn"} <= found
+    assert not [name for name in found if name.startswith("artist-c")]
+    assert "nothing is promised of the words of artist-c, as no stage" in step.plan(params, SCOPE, model).notes[-1]
+
+
+def test_words_of_a_slice_that_the_ledger_lost_need_it_under_deleted(
+    model: Any, tmp_path: Path, signing_key: keys.PrivateKey
+) -> None:
+    ledger = save_ledger(tmp_path / "licensed", model, signing_key, "independent")
+    first, *rest = ledger.slices
+    later = {"slices": tuple(rest), "withdrawn": (first,), "stages": ledger.stages[1:], "previous": ledger.digest}
+    sign(tmp_path / "licensed", ledger.model_copy(update=later).statement(), signing_key)
+    step, words = ComposeSlices(), {"ledger": "licensed", "words": {"artist-a": SCOPE.concepts[0].id}}
+    step.files = {"licensed": tmp_path / "licensed"}
+    with pytest.raises(UsageError, match="the ledger says that artist-a was withdrawn, so it does not stay") as caught:
+        step.plan(SliceParams.parse(words), SCOPE, model)
+    assert "under 'deleted' too" in caught.value.hint
+    params = SliceParams.parse(words | {"deleted": ["artist-a"]})
+    assert len(step.plan(params, SCOPE, model).artifacts) == 4
+    exact, withdrawn, *_ = step.claims(params, SCOPE)
+    assert (exact.deletes, withdrawn.id) == ((SCOPE.concepts[0].id,), "artist-a.withdrawn")
+
+
+def test_steps_in_an_order_that_cannot_be_are_refused_at_plan(licensed: Path, tmp_path: Path) -> None:
+    shutil.copytree(licensed, tmp_path / "licensed")
+    erase = {"use": "erase", "with": {"targets": {"cigarette": "cat"}}}
+    (slices,) = MANIFEST["steps"]
+    keep = {"concepts": [{"id": "cat", "name": "cat", "prompts": ["a cat"]}]}
+
+    def refused(*steps: Any) -> UsageError:
+        with pytest.raises(UsageError) as caught:
+            release(json.dumps(MANIFEST | {"keep": keep, "steps": steps}), folder=tmp_path)
+        return caught.value
+
+    early, late = refused(erase, slices), refused(slices, erase)
+    assert early.what.startswith("'erase' changes weights before 'slices': stages were trained on")
+    assert early.hint == "Put 'slices' before 'erase'."
+    assert late.what.startswith("'erase' changes weights after 'slices': it promises that nothing but its stages")
+    assert "'last: false'" in late.what
 
 
 def test_withdrawn_slices_are_compared_with_the_base_and_others_must_be_drawn() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from publisher import api
 from publisher.api.freeze_mask import FILE
-from publisher.engine.orders import warnings
+from publisher.engine.orders import require_possible, warnings
 from publisher.engine.plan import PlannedStep
 from publisher_immunize.step import Immunize
 
@@ -67,3 +67,16 @@ def test_two_of_the_same_are_named_by_their_ids(step: Make) -> None:
 
 def test_steps_without_a_plan_are_told_by_their_names(planned: Make) -> None:
     assert len(warnings([planned(id="one"), planned(id="two")], "")) == 1
+
+
+def test_a_step_that_has_to_be_first_or_last_is_not_run_elsewhere(step: Make) -> None:
+    plain, mask, unknown = step("erase", ERASE), step("mask", {}, FILE), step("later", ERASE)
+    alone = step("slices", ERASE)
+    alone = replace(alone, plan=api.StepPlan(ERASE, first="it works on the base model", last="it says so"))
+    require_possible([mask, alone, mask])
+    require_possible([replace(unknown, plan=None), alone])
+    with pytest.raises(api.UsageError, match="'erase' changes weights before 'slices': it works on the base") as caught:
+        require_possible([plain, mask, alone])
+    assert caught.value.hint == "Put 'slices' before 'erase'."
+    with pytest.raises(api.UsageError, match="'erase' changes weights after 'slices': it says so"):
+        require_possible([alone, mask, plain])
