@@ -8,6 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from publisher.api import Params
 
+TextSearch = Literal["derived-embedding", "concept-inversion"]
+
 
 class SurgicalParams(Params):
     """Parameters of ``method: surgical``: what is trained, from where, on which trajectories, and for how long."""
@@ -120,6 +122,17 @@ class RobustParams(SurgicalParams):
     """Noisy copies of each picture whose frozen predictions are kept."""
     attack: InnerParams = InnerParams()
     """Attackers."""
+    promises: tuple[TextSearch, ...] | None = None
+    """Attacks of which it is promised that they find nothing in the result: searches for text states with the base
+    model's weights, and for a vector with pictures of the concept. None: those that run on the model's family; empty:
+    none is promised."""
+
+    @field_validator("promises")
+    @classmethod
+    def _promised_once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value and len(set(value)) < len(value):
+            raise ValueError("an attack is named twice")
+        return value
 
 
 class EraseParams(Params):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from publisher.api import Concept, ModelInfo, Scope, UsageError
+from publisher_erase.claims import is_refused, promised_searches
 from publisher_erase.params import EraseParams
 from publisher_erase.presets import TRIED_CONCEPTS, is_untried, steps_tried
 from publisher_erase.tensors import seems_few_step
@@ -213,10 +214,24 @@ def training_notes(params: EraseParams, selection: Selection, model: ModelInfo) 
         )
     if seems_few_step(model):
         found.append(TRAILING)
+    found += _unpromised(params, selection)
     empty = [concept.id for concept, pairs in selection.concepts if any(not target for _, target in pairs)]
     if empty and params.targets != "auto":
         found.append(f"{', '.join(empty)}: towards the empty prompt, which did badly where it was tried; name a target")
     return tuple(found)
+
+
+def _unpromised(params: EraseParams, selection: Selection) -> list[str]:
+    """Return what ``robust`` does not promise here of searches for text states, and why."""
+    if params.robust is None:
+        return []
+    promised = promised_searches(params)
+    refused = [concept.id for concept, _ in selection.concepts if is_refused(concept, "concept-inversion")]
+    if not promised:
+        return ["nothing is promised of searches for text states: promises is empty, or none runs on this family"]
+    if refused and "concept-inversion" in promised:
+        return [f"{', '.join(refused)}: concept-inversion is never run for a concept of the kind unsafe, nor promised"]
+    return []
 
 
 def _says(text: str, words: str, *, plural: str = PLURAL) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from publisher.api import Anatomy, ModelInfo
 from publisher.api.presets import preset_of
-from publisher_erase.params import EraseParams, RobustParams, SurgicalParams
+from publisher_erase.params import EraseParams, RobustParams, SurgicalParams, TextSearch
 
 RATES: dict[tuple[str, str], dict[str, float]] = {
     ("surgical", "small"): {"kv": 5e-4, "cross-attention": 3e-4, "full": 1e-4},
@@ -35,9 +35,16 @@ def resolve_training(params: EraseParams, model: ModelInfo) -> EraseParams:
     given = params.training or plain
     key = (params.method, preset_of("auto", model))
     values: dict[str, Any] = {"steps": STEPS[key], "lr": RATES[key][given.parts]}
-    if isinstance(given, RobustParams) and not derives(model.anatomy):
-        values["attack"] = {"kinds": ["states"]}
+    if isinstance(given, RobustParams):
+        values["promises"] = _searches(model.anatomy)
+        values |= {} if derives(model.anatomy) else {"attack": {"kinds": ["states"]}}
     return params.filled({"preserve_scale": PRESERVE_SCALE, params.method: given.filled(values).as_json()})
+
+
+def _searches(anatomy: Anatomy) -> list[TextSearch]:
+    """Return the attacks that look for what an encoder or a projection reads, as far as they run on a family."""
+    found: list[TextSearch] = ["derived-embedding"] if derives(anatomy) else []
+    return [*found, "concept-inversion"] if {"clip-text", "training"} <= anatomy.capabilities else found
 
 
 def derives(anatomy: Anatomy) -> bool:

@@ -39,7 +39,7 @@ HINT = "Lower lr. In float16, run in bfloat16 or float32."
 LOSS_SCALE = {torch.float16: 1024.0}
 TAIL = 10
 """Numbers of the report are means over the last of so many parts of the steps."""
-NOT_TRAINING = ("checkpoint_every",)
+NOT_TRAINING = ("checkpoint_every", "promises")
 """Parameters that the trained weights do not depend on."""
 DRAWN = ("trajectories", "pool", "denoising_steps", "kept_steps", "kept_pool", "guidance", "images", "copies")
 """Parameters that the frozen rows depend on."""
