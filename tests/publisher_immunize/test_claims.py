@@ -101,6 +101,8 @@ def test_every_claim_binds_by_weights_and_says_what_it_does_not_say() -> None:
         {"strength": 0, "prior": 0},
         {"captions": ["name", "name"]},
         {"lr": 0},
+        {"lr": float("nan")},
+        {"lam": float("inf")},
     ],
     ids=str,
 )
