@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from publisher.api import Model, ModelInfo, PublisherError
 from publisher.api.header import read_header
+from publisher.api.model_files import RELEASE
 from publisher.api.slices import (
     LEDGER,
     Composition,
@@ -21,8 +22,14 @@ from publisher.api.slices import (
     weights_of,
 )
 from publisher.errors import UsageError
+from publisher.model.folder import ModelFolder
+from publisher.model.state import State
 from publisher.package import dsse
+from publisher.package.layout import MODEL_INDEX, ROOT_FILES, is_picture, suffix
+from publisher.package.received import received
+from publisher.package.variants import variant_name
 from publisher.package.verify import verify
+from publisher.safeguards import ALL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,12 +93,13 @@ def open_ledger(path: Path, anchor: dsse.Anchor | None) -> Ledger:
 
 
 def audit(
-    package: Path, base: Model, anchor: dsse.Anchor, trainer: dsse.Anchor, earlier: Path | None = None
+    package: Path, base: State, anchor: dsse.Anchor, trainer: dsse.Anchor, earlier: Path | None = None
 ) -> SliceAudit:
     """Ask everything that package, base model and public key can answer.
 
     Signature of the package; signature and chain of the ledger; the one before it; base model; what should stay after
-    the deletion, files included; every tensor composed again, bit for bit; every other tensor the base model's.
+    the deletion, files included; every tensor composed again, bit for bit; every other tensor the base model's; and
+    every other file of the model the base model's too.
 
     Args:
         package: folder of it.
@@ -117,7 +125,7 @@ def audit(
     return SliceAudit((first, good, follows)) if problem else recomposed(package, base, ledger, (first, good, follows))
 
 
-def recomposed(package: Path, base: Model, ledger: Ledger, before: tuple[SliceAnswer, ...]) -> SliceAudit:
+def recomposed(package: Path, base: State, ledger: Ledger, before: tuple[SliceAnswer, ...]) -> SliceAudit:
     """Ask what base model and ledger can answer, signatures aside.
 
     Args:
@@ -146,7 +154,11 @@ def recomposed(package: Path, base: Model, ledger: Ledger, before: tuple[SliceAn
     before = (*before, SliceAnswer("stages that stay", True, saw))
     differs = sorted(_differences(package, base, ledger, updates))
     told = f"{len(differs)} differ, such as {', '.join(differs[:SHOWN])}" if differs else "all equal, bit for bit"
-    return SliceAudit((*before, SliceAnswer("weights composed again", not differs, told)), deleted, names)
+    weights = SliceAnswer("weights composed again", not differs, told)
+    strange = sorted(_strange(package, base.base))
+    more = f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else ""
+    told = f"{', '.join(strange[:SHOWN])}{more}" if strange else "the base model's, byte for byte"
+    return SliceAudit((*before, weights, SliceAnswer("other files", not strange, told)), deleted, names)
 
 
 def _digest(base: ModelInfo, component: str) -> str:
@@ -195,6 +207,27 @@ def _differences(package: Path, base: Model, ledger: Ledger, updates: Updates) -
                     right = recompose(right, added) if added else right
                     if not _same_bits(right, file.get_tensor(name)):
                         yield f"{component}/{name}"
+
+
+def _strange(package: Path, base: ModelFolder) -> Iterator[str]:
+    """Yield every other file by which a package could be another model, or hold a stage, and what is wrong with it.
+
+    Texts of the model have to be the base model's. Weights have a place as tensors that are composed again, as their
+    half-precision variant, as stages, and in a safeguard: ``verify`` holds those two against what they belong to.
+    """
+    there, weights = received(package).files, {one for one in base.files if suffix(one) == "safetensors"}
+    known = weights | {variant_name(one) for one in base.files}
+    for path in sorted(there | base.files.keys()):
+        if path in ROOT_FILES - {MODEL_INDEX} or is_picture(path) or path in known:
+            continue
+        if path.startswith(f"{RELEASE}/"):
+            owned = path.startswith(f"{FOLDER.as_posix()}/") or any(one.owns(path[len(RELEASE) + 1 :]) for one in ALL)
+            if suffix(path) == "safetensors" and not owned:
+                yield f"{path} has no place in a release"
+        elif path not in base.files:
+            yield f"{path} is not of the base model"
+        elif path not in there or (package / path).read_bytes() != base.files[path].read_bytes():
+            yield f"{path} is not the base model's"
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:

@@ -10,7 +10,9 @@ import torch
 
 from publisher.api import Model, ModelError, Scope, UsageError
 from publisher.api.slices import read_updates, recompose
+from publisher.model.state import State
 from publisher.package import keys
+from publisher.package.verify import verify
 from publisher.release.make import Outcome
 from publisher.slicing.audit import open_ledger, recomposed
 from publisher.testing import SCOPE, open_model, release, save_tiny_model
@@ -18,6 +20,7 @@ from publisher.testing.running import context_of
 from publisher_slices import publisher_register_attacks, publisher_register_steps
 from publisher_slices.params import SliceParams
 from publisher_slices.step import ComposeSlices
+from support.evaluating import release_again
 from support.releasing import publisher
 from support.slice_ledgers import IDS, draw, save_ledger, sign
 
@@ -42,6 +45,7 @@ QUESTIONS = [
     "base model",
     "stages that stay",
     "weights composed again",
+    "other files",
 ]
 
 
@@ -288,7 +292,7 @@ def test_the_audit_composes_the_package_again(
     assert [one["question"] for one in first["found"] if not one["ok"]] == ["earlier ledger"]
 
 
-def audited(package: Path, model: Model) -> dict[str, str]:
+def audited(package: Path, model: State) -> dict[str, str]:
     """Return the questions that were answered with no, and what was said."""
     ledger = open_ledger(package / "release" / "slices", None)
     return {one.question: one.detail for one in recomposed(package, model, ledger, ()).answers if not one.ok}
@@ -354,3 +358,51 @@ def test_the_audit_sees_a_bit_that_is_not_the_stages(package: Path, model: Any) 
     data[-1] ^= 1
     replace(file, bytes(data))
     assert "1 differ, such as unet/" in audited(package, model)["weights composed again"]
+
+
+def hide(package: Path, where: str, stage: Path) -> None:
+    """Put a withdrawn slice's stage, or another number, where an audit may not look."""
+    file = package / where
+    file.parent.mkdir(exist_ok=True)
+    replace(file, stage.read_bytes() if file.suffix == ".safetensors" else file.read_bytes().replace(b"1", b"2"))
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("unet/diffusion_pytorch_model.ema.safetensors", "is not of the base model"),
+        ("unet/pytorch_lora_weights.safetensors", "is not of the base model"),
+        ("unet/more/diffusion_pytorch_model.safetensors", "is not of the base model"),
+        ("release/hidden.safetensors", "has no place in a release"),
+        ("vae/config.json", "is not the base model's"),
+        ("scheduler/scheduler_config.json", "is not the base model's"),
+        ("model_index.json", "is not the base model's"),
+    ],
+)
+def test_the_audit_sees_what_a_publisher_hides_and_signs_again(
+    where: str, said: str, package: Path, licensed: Path, model: Any, tmp_path: Path
+) -> None:
+    hide(package, where, licensed / "stages" / "o1-2.safetensors")
+    keys.generate(tmp_path / "own.key", tmp_path / "own.pub", None)
+    release_again(package, tmp_path / "own.key")
+    assert verify(package, tmp_path / "own.pub").ok
+    assert audited(package, model) == {"other files": f"{where} {said}"}
+
+
+@pytest.mark.parametrize(
+    "where", ["unet/diffusion_pytorch_model.fp16.safetensors", "lora/pytorch_lora_weights.safetensors"]
+)
+def test_verification_sees_a_variant_of_other_weights_and_a_folder_of_its_own(
+    where: str, package: Path, licensed: Path, tmp_path: Path
+) -> None:
+    hide(package, where, licensed / "stages" / "o1-2.safetensors")
+    keys.generate(tmp_path / "own.key", tmp_path / "own.pub", None)
+    release_again(package, tmp_path / "own.key")
+    assert where.startswith(verify(package, tmp_path / "own.pub").findings[0].path)
+
+
+def test_the_audit_misses_no_file_of_the_model_and_asks_for_none_of_its_card(package: Path, model: Any) -> None:
+    (package / "NOTICE.md").write_text("Thanks to all artists.")
+    assert audited(package, model) == {}
+    (package / "tokenizer" / "tokenizer_config.json").unlink()
+    assert audited(package, model) == {"other files": "tokenizer/tokenizer_config.json is not the base model's"}
