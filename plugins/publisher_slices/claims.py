@@ -59,7 +59,7 @@ def _exact(params: SliceParams, scope: Scope, withdrawn: tuple[str, ...]) -> Cla
         attack="take-out-slices",
         attack_params={"deleted": list(params.deleted)},
         metric="image-distance",
-        concepts=tuple(one.id for one in scope.concepts[:1]),
+        concepts=tuple(one.id for one in (*scope.concepts, *scope.keep)[:1]),
         gate=NOTHING_ELSE,
     )
     sentence = f"{what} in the weights: with the stages that stay taken out, every image is the base model's"

@@ -24,7 +24,7 @@ def slices() -> None:
     Examples:
       publisher slices train slices.yaml --out licensed --key keys/publisher.key
       publisher slices delete licensed --slice artist-b
-      publisher slices audit releases/licensed-1.1.0 --base embedded:emoji --key publisher.pub
+      publisher slices audit releases/licensed-1.1.0 --base ./base --key publisher.pub
     """
 
 
@@ -71,8 +71,8 @@ def train(
       publisher slices train slices.yaml --out licensed --key keys/publisher.key
       publisher slices train slices.yaml --out licensed --key keys/publisher.key --again artist-a
 
-    Exit codes: 0 trained; 2 edit the file or the command; 3 a training diverged or gave other bytes the second time, or
-    the folder is in use; 130 and 143 interrupted.
+    Exit codes: 0 trained; 2 edit the file or the command, also where a training diverged; 3 a training gave other bytes
+    the second time, or the folder is in use; 130 and 143 interrupted.
     """
     from publisher.cli.console import Terminal
     from publisher.engine.device import choose, require, versions
@@ -182,14 +182,15 @@ def audit(
     earlier: Path | None,
     as_json: bool,
 ) -> ExitCode:
-    """Compose a package's weights again from base model and stages, and compare every bit.
+    """Compose a package's weights again from base model and stages, and compare every bit of the model.
 
     Nothing is trained and nobody is believed but the key: signatures, which stage saw what, digests, weights. What it
     cannot see is whether the trainer used the files that his ledger names.
 
     \b
     Examples:
-      publisher slices audit releases/licensed-1.1.0 --base embedded:emoji --key publisher.pub
+      publisher slices audit releases/licensed-1.1.0 --base ./base --key publisher.pub
+      publisher slices audit out/r/emoji-licensed-1.1.0 --base embedded:emoji-reference --key keys/publisher.pub
 
     Exit codes: 0 all is as the ledger says; 1 something is not; 2 no key, or something cannot be read.
     """

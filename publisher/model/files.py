@@ -20,8 +20,8 @@ from publisher.errors import PublisherError, UsageError
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that appears under ``path`` complete and on disk, or not at all. Mode 0644.
+def atomic(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
+    """Open a file that appears under ``path`` complete and on disk, or not at all.
 
     Raises:
         PublisherError: it cannot be written (disk full, no permission); nothing is left behind.
@@ -35,7 +35,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            os.fchmod(file.fileno(), 0o644)
+            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         Path(temporary).replace(path)
     except OSError as error:
@@ -62,9 +62,9 @@ def cannot_write(path: Path | str, error: OSError) -> PublisherError:
     return PublisherError(f"cannot write: {what}", where=str(path), hint=hint)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write ``data`` to ``path``, complete or not at all."""
-    with atomic(path) as file:
+    with atomic(path, mode) as file:
         file.write(data)
 
 

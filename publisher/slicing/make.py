@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -32,7 +33,7 @@ from publisher.api.slices import (
 from publisher.api.slices.ledger import recipe_digest
 from publisher.errors import ModelError, PublisherError, UsageError
 from publisher.model.digest import sha256_json
-from publisher.model.files import write_atomic
+from publisher.model.files import cannot_write, write_atomic
 from publisher.model.lock import training_folders
 from publisher.package.dsse import Signer, canonical
 from publisher.slicing.material import REPLAY, Material, saw
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Function that is told what is done, how much of it, of how much."""
+WORK = "work"
+"""Folder of checkpoints in the private folder, each stage's in a folder of its own."""
 VERSION = "2"
 """Raised when the same training gives other bytes."""
 
@@ -99,9 +102,9 @@ def train(
     Raises:
         BusyError: another training is using one of the folders.
         UsageError: a slice is empty or shares a picture with another one; the folder is of another base model, or was
-            trained without a slice that is back, or never had one that is withdrawn.
+            trained without a slice that is back, or never had one that is withdrawn; a training diverged.
         ModelError: the model cannot be trained.
-        PublisherError: a training diverged or gave other bytes the second time, or a file cannot be written.
+        PublisherError: a training gave other bytes the second time, or a file cannot be written.
     """
     require_trainable(model, images=True)
     known = [stage.id for stage in stages_of(file.training)]
@@ -117,7 +120,8 @@ def _train(file: TrainingFile, run: _Run, signer: Signer) -> Finished:
     bodies = [read_body(entry, file.path.parent) for entry in file.training.live]
     run.material.add_slices(bodies)
     if file.training.replay:
-        run.material.add_replay(file.training.replay, file.training.recipe.seed, partial(progress, "replay"))
+        seed, kept = file.training.recipe.seed, place.private / "replay"
+        run.material.add_replay(file.training.replay, seed, kept, partial(progress, "replay"))
     for one in stages_of(file.training):
         run.finish(one)
     ledger = after(earlier, run.ledger([enter_slice(body, place.private) for body in bodies]))
@@ -126,7 +130,8 @@ def _train(file: TrainingFile, run: _Run, signer: Signer) -> Finished:
     if earlier and earlier != ledger:
         write_atomic(place.private / "ledgers" / f"{earlier.digest}.json", (place.out / LEDGER).read_bytes())
     write_atomic(place.out / LEDGER, signer.bundle(canonical(ledger.statement())))
-    return Finished(ledger, tuple(run.trained), _remove_others(place.out / "stages", ledger), tuple(run.repeated))
+    removed = _remove_others(place, ledger)
+    return Finished(ledger, tuple(run.trained), removed, tuple(run.repeated))
 
 
 def after(earlier: Ledger | None, ledger: Ledger) -> Ledger:
@@ -145,12 +150,24 @@ def after(earlier: Ledger | None, ledger: Ledger) -> Ledger:
     return same if same == earlier else same.model_copy(update={"previous": earlier.digest})
 
 
-def _remove_others(folder: Path, ledger: Ledger) -> tuple[str, ...]:
-    """Remove the stages that the ledger does not have, such as those that saw a withdrawn slice; return their names."""
-    known = {Path(stage.file).name for stage in ledger.stages}
-    others = sorted(path for path in folder.glob("*.safetensors") if path.name not in known)
-    for path in others:
-        path.unlink()
+def _remove_others(place: Workplace, ledger: Ledger) -> tuple[str, ...]:
+    """Remove the stages that the ledger does not have, such as those that saw a withdrawn slice; return their names.
+
+    What is noted of them goes too, and every checkpoint: all stages of the ledger are finished.
+
+    Raises:
+        PublisherError: something cannot be removed.
+    """
+    known = {stage.id for stage in ledger.stages}
+    others = sorted(path for path in (place.out / "stages").glob("*.safetensors") if path.stem not in known)
+    notes = [path for path in (place.private / "stages").glob("*.json") if path.stem not in known]
+    try:
+        for path in (*others, *notes):
+            path.unlink()
+        if (place.private / WORK).exists():
+            shutil.rmtree(place.private / WORK)
+    except OSError as error:
+        raise cannot_write(Path(error.filename or place.private), error) from error
     return tuple(path.stem for path in others)
 
 
@@ -270,7 +287,7 @@ class _Run:
         return sha256_json([VERSION, stage.id, base, self.recipe, data, list(parents), layers])
 
     def _checkpoints(self, stage: StagePlace, key: str) -> Checkpoints:
-        return Checkpoints(self.place.private / "work", stage.id, sha256_json([key, dict(self.place.machine)]))
+        return Checkpoints(self.place.private / WORK / stage.id, "stage", sha256_json([key, dict(self.place.machine)]))
 
     def _train(self, stage: StagePlace, key: str) -> dict[str, LayerUpdate]:
         from publisher.slicing.training import StageJob, train_stage

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from publisher.api import Concept, ImageRequest, Model
@@ -30,7 +31,7 @@ REPLAY = ""
 
 @dataclass(eq=False)
 class Material:
-    """Pictures of all slices, read and held against each other, and of replay, generated."""
+    """Pictures of all slices, read and held against each other, and of replay, generated once."""
 
     model: Model
     """The base model."""
@@ -59,12 +60,16 @@ class Material:
         self.captions |= {body.entry.id: tuple(one.caption for one in body.pictures) for body in bodies}
         self.digests |= {body.entry.id: body.digest for body in bodies}
 
-    def add_replay(self, entry: ReplayEntry, seed: int, tell: Callable[[int, int], None]) -> None:
-        """Generate the replay pictures with the base model.
+    def add_replay(self, entry: ReplayEntry, seed: int, folder: Path, tell: Callable[[int, int], None]) -> None:
+        """Take the replay pictures from their folder, or generate them with the base model and keep them there.
+
+        Every stage depends on every pixel. Where another host would round one of them otherwise, the kept pictures
+        spare all stages another training.
 
         Args:
             entry: what they show.
             seed: of the training.
+            folder: that they are kept in.
             tell: is told how many are done, of how many.
 
         Raises:
@@ -73,16 +78,28 @@ class Material:
         """
         import torch
 
+        from publisher.api.diffusion.checkpoints import Checkpoints, Unusable
+
         requests = replay_requests(entry, seed)
-        device = torch.device(self.device)
-        settings = ReferenceSettings(
-            self.model.folder, self.model.anatomy, device, torch.float32, entry.steps, entry.guidance
-        )
-        tell(0, len(requests))
-        pixels = generate_images(settings, requests)
-        tell(len(requests), len(requests))
+        recipe = [self.model.digest, [one.as_json() for one in requests]]
+        kept = Checkpoints(folder, "pictures", sha256_json(recipe))
+        try:
+            found = kept.load()
+        except Unusable:
+            found = None
+        if found is None:
+            device = torch.device(self.device)
+            settings = ReferenceSettings(
+                self.model.folder, self.model.anatomy, device, torch.float32, entry.steps, entry.guidance
+            )
+            tell(0, len(requests))
+            generated = generate_images(settings, requests).mul(255).round().byte()
+            tell(len(requests), len(requests))
+            kept.save(len(requests), {"pixels": generated})
+        else:
+            generated = found[1]["pixels"]
+        pixels, data = generated.float().div(255), [one.numpy().tobytes() for one in generated]
         captions = tuple(one.prompt for one in requests)
-        data = [one.mul(255).round().byte().numpy().tobytes() for one in pixels]
         digests = [hashlib.sha256(one).hexdigest() for one in data]
         salts = {leaf_of(_number(n), one, captions[n]): _number(n) for n, one in enumerate(data)}
         self.replay = ReplaySet(root=receipts("replay", salts)[0], samples=len(data))

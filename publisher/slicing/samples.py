@@ -187,8 +187,7 @@ def _make_own(*folders: Path) -> None:
 def _secret(path: Path) -> bytes:
     try:
         if not path.exists():
-            path.touch(mode=0o600)
-            path.write_bytes(secrets.token_bytes(SECRET))
+            write_atomic(path, secrets.token_bytes(SECRET), mode=0o600)
         found = path.read_bytes()
     except OSError as error:
         raise cannot_write(path, error) from error

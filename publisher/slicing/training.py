@@ -29,7 +29,7 @@ from publisher.api.diffusion.latents import Noising
 from publisher.api.diffusion.learner import PromptReader, ShuffledRows, freeze_pipeline
 from publisher.api.diffusion.threads import is_small
 from publisher.api.slices import LayerUpdate, recompose
-from publisher.errors import PrerequisiteError, PublisherError
+from publisher.errors import PrerequisiteError, UsageError
 from publisher.model.digest import seed_of
 from publisher.runtime.pipelines import load
 from publisher.slicing.recipe import StageRecipe
@@ -91,7 +91,7 @@ def train_stage(job: StageJob, kept: Checkpoints, tell: Tell) -> dict[str, Layer
         Layer -> what the stage adds to it.
 
     Raises:
-        PublisherError: the training diverged.
+        UsageError: the training diverged.
         PrerequisiteError: peft is not installed.
     """
     before = torch.get_num_threads()
@@ -165,7 +165,7 @@ class _StageRun:
 
     def _require_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):
-            raise PublisherError(
+            raise UsageError(
                 f"the {what} is {value} after {self.done} steps: the training has diverged",
                 where=f"stage {self.job.id}",
                 hint=f"Give a smaller learning rate than {self.job.recipe.lr:g}. Finished stages are kept only under "

@@ -218,6 +218,16 @@ def test_pictures_of_a_withdrawn_slice_are_held_against_a_model_that_never_saw_t
     assert "artist-a.pictures" not in {claim.id for claim in ComposeSlices().claims(gone, SCOPE)}
 
 
+def test_before_a_withdrawal_nothing_is_called_deleted() -> None:
+    """With no concept to go a kept one's prompts show that nothing but the stages is in the weights."""
+    here = SCOPE.keep[0]
+    params = SliceParams.parse({"ledger": "licensed", "deleted": [], "words": {"artist-a": here.id}})
+    exact, stays, *_ = ComposeSlices().claims(params, Scope(concepts=(), keep=SCOPE.keep))
+    assert exact.sentence.startswith("nothing but the ledger's stages is in the weights")
+    assert (exact.deletes, exact.checks[0].concepts) == ((), (here.id,))
+    assert stays.id == "artist-a.stays"
+
+
 def test_words_must_name_a_concept() -> None:
     params = SliceParams.parse({"ledger": "licensed", "words": {"artist-a": "nothing"}})
     with pytest.raises(UsageError, match="names the concept 'nothing'") as caught:

@@ -14,10 +14,11 @@ from publisher.api import Model, PublisherError, UsageError
 from publisher.api.slices import Ledger, read_updates, recompose
 from publisher.errors import BusyError, ManifestError
 from publisher.package import keys
-from publisher.slicing import training
+from publisher.slicing import material, training
 from publisher.slicing.audit import open_ledger
 from publisher.slicing.make import Finished, Workplace, train
 from publisher.slicing.recipe import SliceTraining, read_training
+from publisher.slicing.samples import SECRET, _secret
 from publisher.slicing.stages import orders_of
 from publisher.testing import open_model, save_tiny_model
 from support.releasing import publisher
@@ -246,6 +247,74 @@ def test_a_stage_is_trained_again_to_compare(licensed: Path, run: Run, tmp_path:
     assert open_ledger(out, None) == open_ledger(licensed, None)
 
 
+def test_pictures_of_replay_are_generated_once_and_a_host_that_rounds_otherwise_retrains_nothing(
+    licensed: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = material.generate_images, list[int]()
+
+    def elsewhere(settings: Any, requests: Any) -> torch.Tensor:
+        calls.append(len(requests))
+        found = real(settings, requests).clone()
+        found[0, 0, 0, 0] = 1 - found[0, 0, 0, 0].round()
+        return found
+
+    monkeypatch.setattr(material, "generate_images", elsewhere)
+    before, out = open_ledger(licensed, None), copied(licensed, tmp_path)
+    again = run(out, FILE)
+    assert (again.trained, again.ledger.replay, calls) == ((), before.replay, [])
+    (pictures,) = (out.with_name(f"{out.name}.private") / "replay").glob("*.safetensors")
+    pictures.write_bytes(pictures.read_bytes()[:-1])
+    other = run(out, FILE)
+    assert (other.trained, calls) == (IDS, [2])
+    assert other.ledger.replay != before.replay
+    assert run(out, FILE | {"replay": FILE["replay"] | {"guidance": 2.0}}).trained == IDS
+    assert calls == [2, 2]
+
+
+def test_checkpoints_of_stages_whose_names_begin_alike_are_apart(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none is left of a stage that was withdrawn before it was finished."""
+    monkeypatch.setattr(training, "KEPT_EVERY", 1)
+    names = {"artist": "artist-a", "artist-2": "artist-b"}
+    said = FILE | {"data": [{"id": one, "images": [of], "caption": "{a} emoji"} for one, of in names.items()]}
+
+    def kill(what: str, done: int, _total: int) -> None:
+        if (what, done) == ("stage artist-2", 2):
+            raise KeyboardInterrupt
+
+    out, private = tmp_path / "out", tmp_path / "out.private"
+    with pytest.raises(KeyboardInterrupt):
+        run(out, said, kill)
+    assert [path.name for path in (private / "work").rglob("*.safetensors")] == ["stage-1.safetensors"]
+    (out / "stages" / "artist.safetensors").unlink()
+    steps: list[tuple[str, int]] = []
+    run(out, said, lambda what, done, _: steps.append((what, done)))
+    assert ("stage artist", 1) in steps
+    assert ("stage artist-2", 1) not in steps
+    with pytest.raises(KeyboardInterrupt):
+        run(out, without(said, "artist-2", "unrelated"), kill)
+    assert (private / "work").is_dir()
+    gone = run(out, said | {"withdrawn": ["artist-2"]})
+    assert gone.removed == ("artist-2",)
+    assert [path.stem for path in (private / "stages").iterdir()] == ["artist"]
+    assert not (private / "work").exists()
+
+
+def test_a_secret_is_there_complete_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("publisher.model.files.os.fsync", full)
+        with pytest.raises(PublisherError, match="No space left"):
+            _secret(tmp_path / "artist-a")
+    assert not [*tmp_path.iterdir()]
+    assert len(_secret(tmp_path / "artist-a")) == SECRET
+    assert (tmp_path / "artist-a").stat().st_mode & 0o777 == 0o600
+    assert _secret(tmp_path / "artist-a") == (tmp_path / "artist-a").read_bytes()
+
+
 def test_another_seed_gives_another_stage(licensed: Path, run: Run, tmp_path: Path) -> None:
     only = without(without(FILE, "artist-b"), "artist-c")
     other = run(tmp_path / "other", only | {"recipe": FILE["recipe"] | {"seed": 6}}).ledger
@@ -273,7 +342,7 @@ def _started(base: Any) -> str:
 
 def test_a_training_that_diverges_names_stage_and_rate(run: Run, tmp_path: Path) -> None:
     recipe = FILE["recipe"] | {"lr": 1.0, "clip": 1e6, "steps": 200}
-    with pytest.raises(PublisherError, match=r"is (nan|inf) after \d+ steps") as caught:
+    with pytest.raises(UsageError, match=r"is (nan|inf) after \d+ steps") as caught:
         run(tmp_path / "wild", FILE | {"recipe": recipe})
     assert caught.value.where == "stage artist-a"
     assert "smaller learning rate than 1" in caught.value.hint
