@@ -15,10 +15,10 @@ class SliceParams(Params):
     ledger: str = Field(min_length=1)
     """Folder with ``ledger.json`` and ``stages``, as the training left it; seen from the manifest."""
     deleted: tuple[str, ...] = ()
-    """Ids of the slices that were withdrawn."""
+    """Ids of the slices that were withdrawn, each as a whole."""
     words: dict[str, str] = Field(default_factory=dict)
     """Slice -> id of the concept by whose prompts it is asked for. Of withdrawn slices it is tested that the release
-    shows them no more often than the base model; of the others, that they are still generated."""
+    shows them no more often than the base model; of those that stay, that they are still generated."""
     more_than_base: float = Field(default=0.1, gt=0, le=1)
     """Largest upper bound of the rate of a withdrawn slice above the base model's rate."""
     still_generated: float = Field(default=0.3, gt=0, le=1)
@@ -32,8 +32,9 @@ class SliceParams(Params):
     attack_params: dict[str, Any] = Field(default_factory=dict)
     """Parameters of that attack, in place of its defaults."""
     last: bool = True
-    """Whether no later step changes weights. The release then proves that it holds what is left and nothing else;
-    otherwise it promises nothing of that, and the state after this step has to be composed again to see it."""
+    """Whether no later step changes weights: such a one is then refused, and the release proves that it holds what is
+    left and nothing else. Otherwise it promises nothing of that, and the state after this step has to be composed again
+    to see it."""
 
     @field_validator("deleted")
     @classmethod
