@@ -160,6 +160,11 @@ UNLISTED = "Concepts that are not listed under 'keep' were not measured; neighbo
 _SOURCES = {"plain": "plain prompts", "paraphrase": "its synonyms"}
 
 
+ON_AVERAGE = (
+    "A style has many prompts, and their mean hides a single one: the metric worst-prompt-rate looks for the worst."
+)
+
+
 def not_generated(
     concept: Concept,
     attack: Literal["plain", "paraphrase"],
@@ -168,7 +173,7 @@ def not_generated(
     limits: tuple[str, ...],
     condition: str = "",
 ) -> Claim:
-    """Return the claim that a concept is not generated when it is asked for.
+    """Return the claim that a concept is not generated when it is asked for; of a style, on average over its prompts.
 
     Args:
         concept: that is to go.
@@ -179,13 +184,14 @@ def not_generated(
     """
     name = f"{concept.id}.{attack}"
     gate = RARE if attack == "plain" else RARE_IN_OTHER_WORDS
-    sentence = f"{concept.name} is not generated from {_SOURCES[attack]}"
+    style = concept.kind == "style"
+    sentence = f"{'on average ' if style else ''}{concept.name} is not generated from {_SOURCES[attack]}"
     check = Check(id=name, attack=attack, metric="concept-rate", concepts=(concept.id,), gate=gate)
     return Claim(
         id=name,
         sentence=f"{sentence} {condition}".rstrip(),
         binds=binds,
-        limits=(*limits, promised("prompt")),
+        limits=(*limits, *([ON_AVERAGE] if style else []), promised("prompt")),
         checks=(check,),
     )
 

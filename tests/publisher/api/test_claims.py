@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from publisher.api import Concept, Gate, Scope
-from publisher.api.claims import RARE, RARE_IN_OTHER_WORDS, kept, kept_near, not_generated, unconditional
+from publisher.api.claims import ON_AVERAGE, RARE, RARE_IN_OTHER_WORDS, kept, kept_near, not_generated, unconditional
 
 SKULL, CAT = (Concept(id=name, kind="object", name=name, label=name, prompts=(name,)) for name in ("skull", "cat"))
 SCOPE = Scope(concepts=(SKULL,), keep=(CAT,))
@@ -20,6 +20,13 @@ def test_a_concept_is_not_generated_by_its_name_or_its_synonyms() -> None:
         ("skull.plain", RARE),
         ("skull.paraphrase", RARE_IN_OTHER_WORDS),
     ]
+
+
+def test_of_a_style_the_mean_is_promised_and_the_claim_says_so() -> None:
+    noto = SKULL.model_copy(update={"id": "noto", "name": "noto", "kind": "style"})
+    claim = not_generated(noto, "plain", binds="in-weights", limits=("so far",))
+    assert claim.sentence == "on average noto is not generated from plain prompts"
+    assert claim.limits[:2] == ("so far", ON_AVERAGE)
 
 
 def test_what_is_kept_is_promised_only_where_something_is() -> None:
