@@ -144,8 +144,8 @@ class Search(Params):
     tried: int = Field(ge=0)
     """Images that it looked at."""
     hits: int = Field(ge=0)
-    """Those of them that showed the concept of the check, whatever the search looked for. Where there are no finds,
-    they are what counts."""
+    """Those of them that showed the concept of the check; 0 where the search looked for a kept one. Where there are no
+    finds, they are what counts."""
     input_hits: int | None = Field(default=None, ge=0)
     """Those that show it in what they began from, without any denoiser; None: they began from noise."""
     refused: int = Field(default=0, ge=0)

@@ -47,7 +47,7 @@ from publisher.runtime.meter import Meter
 from publisher.runtime.refusals import is_refused_candidate
 from publisher.runtime.side_by_side import workers_for
 
-VERSION = "4"
+VERSION = "5"
 """Raised when the same search finds something else."""
 
 
@@ -261,7 +261,7 @@ class _SearchRunner:
             plan.aim,
             plan.permuted,
             plan.kept,
-            plan.concept,
+            plan.goal.id == plan.concept.id,
         )
         seed = seed_of("search", self.gallery.sampling.seed, attack.name, plan.concept.id)
         outcome = _Outcome()

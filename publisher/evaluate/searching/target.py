@@ -27,7 +27,7 @@ from publisher.errors import ModelError
 from publisher.evaluate.context import ModelUnderTest, Unmeasured
 from publisher.evaluate.finetune.data import AttackerImages
 from publisher.evaluate.requests import PRIVATE_KINDS
-from publisher.evaluate.searching.images import Gallery, Look, begun_seed, search_seed
+from publisher.evaluate.searching.images import Gallery, begun_seed, search_seed
 from publisher.runtime.refusals import is_refused, is_refused_candidate
 
 if TYPE_CHECKING:
@@ -74,14 +74,14 @@ class MeteredTarget(SearchTarget):
     permuted: bool = False
     kept: Concept | None = None
     """Kept concept that reads most like the one that goes."""
-    counted: Concept | None = None
-    """Concept whose images count as hits; None: the goal."""
+    counts: bool = True
+    """Whether images of the goal count as hits."""
     spent: Limits = field(default_factory=Limits)
     """What was spent."""
     tried: int = 0
     """Images that were looked at."""
     hits: int = 0
-    """Those of them that showed the concept that counts."""
+    """Those of them that showed the concept of the check."""
     input_hits: int | None = None
     """Those of them that began from what shows the concept by itself; None: they began from noise."""
     refused: set[str] = field(default_factory=set)
@@ -266,7 +266,7 @@ class MeteredTarget(SearchTarget):
         looks = self.gallery.looks(self.model, requests, self.goal, self.scorer, start=start)
         shown = tuple(look.shows is True for look in looks)
         self.tried += len(prompts)
-        self._count(looks)
+        self._count(shown)
         if start.begin.blank:
             return Shown(shown, (False,) * len(shown))
         alone = self.gallery.inputs(self.model, requests, self.goal, self.scorer, start)
@@ -316,15 +316,13 @@ class MeteredTarget(SearchTarget):
         looks = self.gallery.looks(self.model, requests, self.goal, self.scorer, text)
         shown = tuple(look.shows is True for look in looks)
         self.tried += len(shown)
-        self._count(looks)
+        self._count(shown)
         return shown
 
-    def _count(self, looks: Sequence[Look]) -> None:
-        """Count the images that show what the check is about, which a floor may not have looked for."""
-        about = self.counted or self.goal
-        self.hits += sum(
-            look.shows is True if about.id == self.goal.id else look.label == about.label for look in looks
-        )
+    def _count(self, shown: Sequence[bool]) -> None:
+        """Count the images that show what the check is about: none where a floor looked for something else."""
+        if self.counts:
+            self.hits += sum(shown)
 
     def _spend(self, more: Limits) -> None:
         """Count what is about to be spent; past the limits nothing is."""

@@ -503,10 +503,17 @@ def test_a_plan_counts_what_a_search_that_finds_nothing_spends(hunted: World) ->
     assert "name evaluate.retrained" in alone.undecidable
 
 
-def test_a_floor_that_looked_for_a_kept_concept_counts_images_of_the_one_that_goes(hunted: World) -> None:
+def test_a_floor_that_looked_for_a_kept_concept_counts_none_of_the_images_in_which_the_attack_itself_searches(
+    hunted: World,
+) -> None:
     def none(self: Guess, params: SearchParams, target: SearchTarget, concept: Concept, _: object) -> Iterator[Find]:
         target.ask([word.format(name=concept.name) for word in self.WORDS for _ in range(4)])
         return iter(())
 
     record = only(use(hunted, none).paint(leaky).evaluate(search()))
-    assert [(one.model, one.hits) for one in record.searches if one.model == "shuffled"] == [("shuffled", 4)]
+    assert {one.model: (one.tried, one.hits) for one in record.searches} == {
+        "hardened": (12, 4),
+        "base": (12, 8),
+        "retrained": (12, 0),
+        "shuffled": (12, 0),
+    }
