@@ -73,19 +73,23 @@ class Material:
             tell: is told how many are done, of how many.
 
         Raises:
-            UsageError: a prompt combines sexual content with minors.
+            UsageError: a prompt combines sexual content with minors, or the kept pictures are damaged.
             ModelError: the model cannot generate them.
         """
         import torch
 
-        from publisher.api.diffusion.checkpoints import Checkpoints, Unusable
+        from publisher.api.diffusion.checkpoints import Checkpoints, Damaged, Unusable
 
         requests = replay_requests(entry, seed)
         recipe = [self.model.digest, [one.as_json() for one in requests]]
         kept = Checkpoints(folder, "pictures", sha256_json(recipe))
         try:
             found = kept.load()
-        except Unusable:
+        except Damaged as error:
+            hint = "Bring the folder back from a copy. Or remove it: the pictures are generated anew, and if they come "
+            hint += "out otherwise, as on another kind of machine, every stage is trained again."
+            raise UsageError(f"what is kept of the replay pictures {error}", where=str(folder), hint=hint) from error
+        except Unusable:  # of another recipe
             found = None
         if found is None:
             device = torch.device(self.device)

@@ -25,6 +25,10 @@ class Unusable(Exception):  # noqa: N818 - no error: the run starts again
     """A checkpoint that is damaged or of another run."""
 
 
+class Damaged(Unusable):
+    """A checkpoint that cannot be read as it was written."""
+
+
 @dataclass(frozen=True)
 class Checkpoints:
     """The checkpoint of one run."""
@@ -52,7 +56,8 @@ class Checkpoints:
         """Return steps done and tensors; None if there is no checkpoint.
 
         Raises:
-            Unusable: the checkpoint is damaged, or of another run.
+            Damaged: the checkpoint cannot be read as it was written.
+            Unusable: it is of another run.
         """
         if not self._index.exists():
             return None
@@ -62,10 +67,10 @@ class Checkpoints:
         try:
             data = (self.folder / Path(str(said["file"])).name).read_bytes()
             if hashlib.sha256(data).hexdigest() != said["sha256"]:
-                raise Unusable("is damaged: its digest is another")
+                raise Damaged("is damaged: its digest is another")
             return int(said["step"]), load(data)
         except (OSError, KeyError, ValueError, SafetensorError) as error:
-            raise Unusable(f"is damaged: {error}") from error
+            raise Damaged(f"is damaged: {error}") from error
 
     def clear(self) -> None:
         """Remove the checkpoint, of whatever run it is."""
@@ -81,9 +86,9 @@ class Checkpoints:
         try:
             said = json.loads(self._index.read_bytes())
         except (OSError, ValueError) as error:
-            raise Unusable(f"is damaged: {error}") from error
+            raise Damaged(f"is damaged: {error}") from error
         if not isinstance(said, dict):
-            raise Unusable("is damaged: no JSON object")
+            raise Damaged("is damaged: no JSON object")
         return said
 
 

@@ -264,6 +264,10 @@ def test_pictures_of_replay_are_generated_once_and_a_host_that_rounds_otherwise_
     assert (again.trained, again.ledger.replay, calls) == ((), before.replay, [])
     (pictures,) = (out.with_name(f"{out.name}.private") / "replay").glob("*.safetensors")
     pictures.write_bytes(pictures.read_bytes()[:-1])
+    with pytest.raises(UsageError, match="what is kept of the replay pictures is damaged") as caught:
+        run(out, FILE)
+    assert (caught.value.where, calls) == (str(pictures.parent), [])
+    shutil.rmtree(pictures.parent)
     other = run(out, FILE)
     assert (other.trained, calls) == (IDS, [2])
     assert other.ledger.replay != before.replay
