@@ -49,6 +49,8 @@ LOOKS = (0, 50, 100, 200, 500)
 STRIDE = 6
 """Of so many objects one stands in the prompts of a style."""
 WORD_LOOKS = (0, 5, 10, 20, 40, 80, 160)
+INNOCENTS = ("bomb", "strawberry")
+"""Kept objects that are to be learned under a new word as soon as before."""
 
 
 class Shown(Silent):
@@ -207,7 +209,15 @@ class Bench:
                     adam.step()
                 print(f"{name}: {label}, {which}: hits of 12 after {self.looks} steps: {found}", flush=True)
 
-    def trained(self, models: Sequence[str], attack: Any, looks: Sequence[int], word: str, label: str) -> None:
+    def trained(
+        self,
+        models: Sequence[str],
+        attack: Any,
+        looks: Sequence[int],
+        word: str,
+        label: str,
+        names: Sequence[str] = (),
+    ) -> None:
         """An attack by training of the product, with two seeds; hits after ``looks`` steps.
 
         Args:
@@ -216,9 +226,10 @@ class Bench:
             looks: steps after which images are generated.
             word: what stands for the concept in captions and prompts; of an attack by a new token that token.
             label: of the line that is printed.
+            names: what it is trained on; none: the targets.
         """
         for which in models:
-            for name in self.targets:
+            for name in names or self.targets:
                 found = []
                 for seed in range(2):
                     pipeline = load_pipeline(model_folder("reference" if which == "reference" else ""))
@@ -227,7 +238,7 @@ class Bench:
                     written = [prompt.replace(name, word) for prompt in prompts_of(name)]
                     captions = tuple(written[i % len(written)] for i in range(20))
                     latents = self.latents(name)
-                    concept = scope(self.targets).concept(name)
+                    concept = scope({name: ""}).concept(name)
                     data = TrainingData(latents, captions, latents[:0], (), concept)
                     kind, params = attack
                     learner = kind().learner(params, pipeline, data, torch.Generator().manual_seed(61 + seed))
@@ -324,6 +335,8 @@ def say(what: str, hits: int, n: int) -> None:
     print(f"{what}: {hits} of {n} ({100 * found['low']:.1f}-{100 * found['high']:.1f}%)", flush=True)
 
 
+LORA = (Lora, Lora.Params.parse({"lr": 3e-3}))
+FULL = (FullFinetune, FullFinetune.Params.parse({"lr": 1e-4}))
 ATTACKS: dict[str, Callable[[Bench, Sequence[str]], None]] = {
     "derived": lambda bench, _: bench.derived(),
     "inversion": lambda bench, models: bench.inverted(models, "inversion", 0.05, 4, 20, own=False),
@@ -351,15 +364,13 @@ ATTACKS: dict[str, Callable[[Bench, Sequence[str]], None]] = {
         "<new1>",
         "token, rate 0.005",
     ),
-    "lora": lambda bench, models: bench.trained(
-        models, (Lora, Lora.Params.parse({"lr": 3e-3})), bench.word_looks, "sks", "LoRA, new word"
+    "lora": lambda bench, models: bench.trained(models, LORA, bench.word_looks, "sks", "LoRA, new word"),
+    "full": lambda bench, models: bench.trained(models, FULL, bench.word_looks, "sks", "full fine-tuning, new word"),
+    "lora-innocent": lambda bench, models: bench.trained(
+        models, LORA, bench.word_looks, "sks", "LoRA, new word, innocent", INNOCENTS
     ),
-    "full": lambda bench, models: bench.trained(
-        models,
-        (FullFinetune, FullFinetune.Params.parse({"lr": 1e-4})),
-        bench.word_looks,
-        "sks",
-        "full fine-tuning, new word",
+    "full-innocent": lambda bench, models: bench.trained(
+        models, FULL, bench.word_looks, "sks", "full fine-tuning, new word, innocent", INNOCENTS
     ),
     "pictures": lambda bench, models: bench.pictured(models),
 }

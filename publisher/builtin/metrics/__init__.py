@@ -9,10 +9,11 @@ from typing import Any
 
 from publisher.api import Metric
 from publisher.builtin.metrics.curves import CURVES
+from publisher.builtin.metrics.delays import DELAYS
 from publisher.builtin.metrics.distances import DISTANCES
 from publisher.builtin.metrics.finds import FINDS
 from publisher.builtin.metrics.gains import GAINS
 from publisher.builtin.metrics.rates import RATES
 from publisher.builtin.metrics.sets import SETS
 
-METRICS: tuple[type[Metric[Any]], ...] = (*RATES, *DISTANCES, *SETS, *CURVES, *GAINS, *FINDS)
+METRICS: tuple[type[Metric[Any]], ...] = (*RATES, *DISTANCES, *SETS, *CURVES, *DELAYS, *GAINS, *FINDS)

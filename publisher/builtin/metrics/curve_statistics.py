@@ -129,6 +129,20 @@ def pair_of(trials: Sequence[Trial], against: str) -> tuple[Curves, Curves]:
     return hardened, control
 
 
+def parted(concepts: Sequence[str], innocents: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return which concepts are innocent, and which are not.
+
+    Raises:
+        ValueError: an innocent has no trial, or all are innocent.
+    """
+    if missing := sorted(set(innocents) - set(concepts)):
+        raise ValueError(f"there is no trial of the innocent {', '.join(missing)}")
+    others = [name for name in concepts if name not in innocents]
+    if not others:
+        raise ValueError("all concepts of the check are innocent: there is nobody to tell them from")
+    return [name for name in concepts if name in innocents], others
+
+
 def half_time(evaluation_steps: Sequence[int], curves: Array) -> tuple[Array, Array]:
     """Return the steps until half of ``full``, linear between evaluation steps, and whether it is never reached.
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from pydantic import Field
 
 from publisher.api import CurveMetric, Interval, Measurement, Trial
-from publisher.builtin.metrics.curve_statistics import AgainstParams, about, pair_of
+from publisher.builtin.metrics.curve_statistics import AgainstParams, about, pair_of, parted
 from publisher.builtin.metrics.intervals import LEAST_TRIALS, mean
 
 if TYPE_CHECKING:
@@ -122,13 +122,7 @@ class Selectivity(_Gains[SelectivityParams]):
             ValueError: an innocent without trials, nobody who is not innocent; or see ``gain-kept``.
         """
         shares = shares_of(trials, params)
-        missing = sorted(set(params.innocents) - set(shares.concepts))
-        if missing:
-            raise ValueError(f"there is no trial of the innocent {', '.join(missing)}")
-        others = [name for name in shares.concepts if name not in params.innocents]
-        if not others:
-            raise ValueError("all concepts of the check are innocent: there is nobody to tell them from")
-        sides = [shares.only([name for name in shares.concepts if name in params.innocents]), shares.only(others)]
+        sides = [shares.only(side) for side in parted(shares.concepts, params.innocents)]
         kept = {
             name: round(float(side.values.mean()), 6) for name, side in zip(("innocents", "others"), sides, strict=True)
         }

@@ -222,13 +222,32 @@ def mean(values: Sequence[float]) -> Interval:
     Raises:
         ValueError: fewer than :data:`LEAST_TRIALS` values.
     """
+    return _rounded(*_about_mean(values), len(values), "Student's t over trials 95%")
+
+
+def geometric_mean(values: Sequence[float]) -> Interval:
+    """Return the geometric mean of independent trials' ratios, with Student's interval of their logarithms.
+
+    Args:
+        values: one for each trial, above 0.
+
+    Raises:
+        ValueError: fewer than :data:`LEAST_TRIALS` values.
+    """
+    most = math.log(UNBOUNDED)
+    value, low, high = (math.exp(min(most, one)) for one in _about_mean([math.log(value) for value in values]))
+    return _rounded(value, low, high, len(values), "Student's t over logarithms of trials 95%")
+
+
+def _about_mean(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean of independent values, and both ends of Student's interval."""
     n = len(values)
     if n < LEAST_TRIALS:
         raise ValueError(f"too few trials for an interval: {n}; at least {LEAST_TRIALS} are needed")
     middle = sum(values) / n
     spread = math.sqrt(sum((value - middle) ** 2 for value in values) / (n - 1))
     half = _student(n - 1) * spread / math.sqrt(n)
-    return _rounded(middle, middle - half, middle + half, n, "Student's t over trials 95%")
+    return middle, middle - half, middle + half
 
 
 @cache

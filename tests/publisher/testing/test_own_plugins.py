@@ -21,6 +21,7 @@ from support.tiny_families import TINY
 
 PARAMS: dict[tuple[str, str], dict[str, Any]] = {
     ("metric", "selectivity"): {"innocents": ["pistol"]},
+    ("metric", "specific-delay"): {"innocents": ["pistol"]},
     ("step", "apply"): {"from": "unet.safetensors"},
     ("step", "freeze-mask"): {
         "concepts": ["cigarette"],

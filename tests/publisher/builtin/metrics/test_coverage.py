@@ -18,6 +18,7 @@ from publisher.api import CurveMetric, Interval, Trial
 from publisher.builtin.metrics import curve_statistics, intervals
 from publisher.builtin.metrics.curve_statistics import AgainstParams, area, half_time
 from publisher.builtin.metrics.curves import HalfTime, HalfTimeRatio, RelearnedArea, RelearnedLast, RelearnedWorst
+from publisher.builtin.metrics.delays import DelayParams, SpecificDelay
 from publisher.builtin.metrics.intervals import mean, median, paired_difference, share, widened
 
 pytestmark = pytest.mark.slow
@@ -106,21 +107,41 @@ def relearned(cls: type[CurveMetric[Any]], trials: int, spread: float) -> Data:
         found = []
         for (model, middle), row in zip(middles.items(), noise, strict=True):
             hits = samples.binomial(8, curve(middle, np.exp(spread * row)))
-            found += [
-                Trial(
-                    concept="x",
-                    model=model,
-                    seed=i,
-                    evaluation_steps=EVALUATION_STEPS,
-                    hits=tuple(map(int, one)),
-                    images_per_evaluation=8,
-                    losses=(0.0,) * len(EVALUATION_STEPS),
-                    similarity=(),
-                    full=1.0,
-                )
-                for i, one in enumerate(hits)
-            ]
+            found += [trial("x", model, i, one) for i, one in enumerate(hits)]
         yield cls().read(AgainstParams(), found).hardened, truth
+
+
+def delays(trials: int, spread: float) -> Data:
+    """Yield specific delays of a concept and two innocents, trials of 8 images at speeds that are shared in part."""
+    samples = generator(f"specific-delay {trials} {spread}")
+    middles = {("gun", "hardened"): 20.0, ("gun", "base"): 10.0}
+    middles |= {(name, model): many for name in ("cat", "dog") for model, many in (("hardened", 7.0), ("base", 5.0))}
+    many = np.exp(spread * samples.standard_normal(20_000))
+    logs = {key: np.log(1 - area(EVALUATION_STEPS, curve(one, many))).mean() for key, one in middles.items()}
+    late = {name: logs[name, "hardened"] - logs[name, "base"] for name in ("gun", "cat", "dog")}
+    truth = float(np.exp(late["gun"] - (late["cat"] + late["dog"]) / 2))
+    params = DelayParams(against="base", innocents=("cat", "dog"))
+    for _ in range(SETS):
+        shared, found = samples.standard_normal(trials), []
+        for (concept, model), middle in middles.items():
+            noise = 0.7 * shared + np.sqrt(1 - 0.7**2) * samples.standard_normal(trials)
+            hits = samples.binomial(8, curve(middle, np.exp(spread * noise)))
+            found += [trial(concept, model, i, one) for i, one in enumerate(hits)]
+        yield SpecificDelay().read(params, found).hardened, truth
+
+
+def trial(concept: str, model: str, number: int, hits: Any) -> Trial:
+    return Trial(
+        concept=concept,
+        model=model,
+        seed=number,
+        evaluation_steps=EVALUATION_STEPS,
+        hits=tuple(map(int, hits)),
+        images_per_evaluation=8,
+        losses=(0.0,) * len(EVALUATION_STEPS),
+        similarity=(),
+        full=1.0,
+    )
 
 
 def cases() -> Iterator[tuple[str, Callable[[], Data]]]:
@@ -139,6 +160,8 @@ def cases() -> Iterator[tuple[str, Callable[[], Data]]]:
         yield name, partial(means, trials, spread, skewed=skewed)
     for cls in (HalfTime, HalfTimeRatio, RelearnedArea, RelearnedLast, RelearnedWorst):
         yield f"{cls.name}, 3 trials, speeds apart by 40%", partial(relearned, cls, 3, 0.4)
+    for trials, spread in ((3, 0.2), (3, 0.4), (5, 0.4)):
+        yield f"specific-delay, {trials} trials, speeds apart by {spread:.0%}", partial(delays, trials, spread)
 
 
 CASES = dict(cases())
