@@ -214,6 +214,18 @@ class CurveMetric(Metric[P], ABC):
         """
         raise ValueError(f"the metric {self.name!r} needs an attack that trains")
 
+    def require(self, params: P, concepts: Sequence[str], controls: Sequence[str]) -> None:
+        """Make sure that trials of these can be read at all: asked by ``plan``, before anything is trained.
+
+        Args:
+            params: of the metric.
+            concepts: ids of the check's concepts.
+            controls: names of the models that are attacked beside the hardened one.
+
+        Raises:
+            ValueError: whatever the trials show, :meth:`read` will refuse them; the check cannot be decided.
+        """
+
     @abstractmethod
     def read(self, params: P, trials: Sequence[Trial]) -> Measurement:
         """Return the number of these trials: of the hardened model and of all controls, of all concepts of the check.

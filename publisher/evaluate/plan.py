@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from publisher.api import (
     Anatomy,
     Check,
+    CurveMetric,
     ImageRequest,
     Sampling,
     Scope,
@@ -199,6 +200,7 @@ def _trainings(found: PreparedCheck, models: Models) -> CheckPlan:
             anatomy.require(found.attack.needs, f"the attack {found.check.attack!r}")
     except ModelError as error:
         raise Unmeasured(error.what) from error
+    _require_readable(found, models.controls(found.attack, params))
     count = models.distinct(found.attack, params, found.step)
     asked = Counter(request.concept for request in found.asked.requests)
     trainings = count * params.seeds * len(found.concepts)
@@ -215,6 +217,23 @@ def _trainings(found: PreparedCheck, models: Models) -> CheckPlan:
         steps=trainings * params.evaluation_steps[-1],
         models=count,
     )
+
+
+def _require_readable(found: PreparedCheck, controls: Sequence[str]) -> None:
+    """Make sure that the metric of a check will not refuse the trials whatever they show.
+
+    Raises:
+        Unmeasured: it will, or the metric crashed.
+    """
+    metric = found.metric
+    if not isinstance(metric, CurveMetric):
+        return
+    try:
+        metric.require(found.metric_params, [one.id for one in found.concepts], controls)
+    except ValueError as error:
+        raise Unmeasured(str(error)) from error
+    except CRASHES as error:  # a plugin may raise anything
+        raise Unmeasured(f"the metric {found.check.metric!r} crashed: {one_line(error)}") from error
 
 
 def images(plans: Iterable[CheckPlan]) -> Counter[str]:

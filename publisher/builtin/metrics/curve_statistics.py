@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import Field
 
@@ -136,7 +136,7 @@ def parted(concepts: Sequence[str], innocents: Sequence[str]) -> tuple[list[str]
         ValueError: an innocent has no trial, or all are innocent.
     """
     if missing := sorted(set(innocents) - set(concepts)):
-        raise ValueError(f"there is no trial of the innocent {', '.join(missing)}")
+        raise ValueError(f"there is no trial of the innocent {', '.join(missing)}: the check does not name it")
     others = [name for name in concepts if name not in innocents]
     if not others:
         raise ValueError("all concepts of the check are innocent: there is nobody to tell them from")
@@ -203,15 +203,31 @@ class AgainstParams(Params):
     """The control: ``before``, ``base``, ``retrained`` or a step's id. It must be among the attack's ``controls``."""
 
 
-class AgainstControl(CurveMetric[AgainstParams]):
+A = TypeVar("A", bound=AgainstParams)
+
+
+class AgainstControl(CurveMetric[A], Generic[A]):
     """Base of the metrics that compare curves with those of a control."""
 
     version = "2"
     least_trials = 2
 
-    def best(self, params: AgainstParams, n: int) -> Interval | None:  # noqa: ARG002
+    def best(self, params: A, n: int) -> Interval | None:  # noqa: ARG002
         """Return None: it depends on the evaluation steps and on the control."""
         return None
+
+    def require(self, params: A, concepts: Sequence[str], controls: Sequence[str]) -> None:  # noqa: ARG002
+        """Make sure that the control is attacked.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if params.against not in controls:
+            there, more = ", ".join(controls) or "none", ", and name 'evaluate.retrained'"
+            raise ValueError(
+                f"the metric {self.name!r} compares with {params.against!r}, and the attack's controls are {there}: "
+                f"list it under the attack's 'controls'{more if params.against == 'retrained' else ''}"
+            )
 
 
 def about(hardened: Curves, params: AgainstParams) -> dict[str, Any]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from publisher.builtin.metrics.intervals import Array
 
 
-class HalfTime(AgainstControl):
+class HalfTime(AgainstControl[AgainstParams]):
     """Training steps until the concept is generated half as often as by the base model."""
 
     name = "t50"
@@ -65,7 +65,7 @@ class HalfTime(AgainstControl):
         )
 
 
-class HalfTimeRatio(AgainstControl):
+class HalfTimeRatio(AgainstControl[AgainstParams]):
     """Ratio of the steps that the hardened model takes to those of the control."""
 
     name = "t50-ratio"
@@ -109,7 +109,7 @@ class HalfTimeRatio(AgainstControl):
         )
 
 
-class RelearnedArea(AgainstControl):
+class RelearnedArea(AgainstControl[AgainstParams]):
     """Area under the curve of the rate over the training steps, as a share: 0 is never, 1 is at once and for good."""
 
     name = "relearned-area"
@@ -137,7 +137,7 @@ class RelearnedArea(AgainstControl):
         return Measurement(hardened=ours, base=theirs, by_concept=alone, details=about(models[0], params))
 
 
-class _Rate(AgainstControl):
+class _Rate(AgainstControl[AgainstParams]):
     """The rate at one evaluation step."""
 
     better = "lower"

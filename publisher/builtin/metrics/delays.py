@@ -20,8 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from publisher.api import CurveMetric, Interval, Measurement, Trial
-from publisher.builtin.metrics.curve_statistics import AgainstParams, Curves, about, area, half_time, pair_of, parted
+from publisher.api import CurveMetric, Measurement, Trial
+from publisher.builtin.metrics.curve_statistics import (
+    AgainstControl,
+    AgainstParams,
+    Curves,
+    about,
+    area,
+    half_time,
+    pair_of,
+    parted,
+)
 from publisher.builtin.metrics.intervals import LEAST_TRIALS, geometric_mean
 
 if TYPE_CHECKING:
@@ -35,7 +44,7 @@ class DelayParams(AgainstParams):
     """Ids of the check's concepts that are to be learned as soon as before; the others are to come back later."""
 
 
-class SpecificDelay(CurveMetric[DelayParams]):
+class SpecificDelay(AgainstControl[DelayParams]):
     """How much later than innocents the others come back, each against the control: 1 is nothing specific."""
 
     name = "specific-delay"
@@ -47,9 +56,14 @@ class SpecificDelay(CurveMetric[DelayParams]):
     least_trials = LEAST_TRIALS
     summary = "delay of what is to go over that of innocents, each against a control: 1 is nothing specific"
 
-    def best(self, params: DelayParams, n: int) -> Interval | None:  # noqa: ARG002
-        """Return None: it depends on the evaluation steps and on the control."""
-        return None
+    def require(self, params: DelayParams, concepts: Sequence[str], controls: Sequence[str]) -> None:
+        """Make sure that the control is attacked, and that some concepts are innocent and some are not.
+
+        Raises:
+            ValueError: they are not.
+        """
+        super().require(params, concepts, controls)
+        parted(concepts, params.innocents)
 
     def read(self, params: DelayParams, trials: Sequence[Trial]) -> Measurement:
         """Return the specific delay of all pairs; by concept stands the delay of each.

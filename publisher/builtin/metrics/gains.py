@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from publisher.api import CurveMetric, Interval, Measurement, Trial
-from publisher.builtin.metrics.curve_statistics import AgainstParams, about, pair_of, parted
+from publisher.builtin.metrics.curve_statistics import AgainstControl, AgainstParams, about, pair_of, parted
 from publisher.builtin.metrics.intervals import LEAST_TRIALS, mean
 
 if TYPE_CHECKING:
@@ -43,9 +43,6 @@ class SelectivityParams(GainParams):
     """Ids of the check's concepts that are to be learned as well as before; the others are to be learned less."""
 
 
-G = TypeVar("G", bound=GainParams)
-
-
 @dataclass(frozen=True)
 class Shares:
     """Shares of gains that are kept."""
@@ -60,20 +57,10 @@ class Shares:
         return Shares(tuple(concepts), self.values[rows])
 
 
-class _Gains(CurveMetric[G], Generic[G]):
-    """Base of the metrics that read shares of gains."""
-
-    version = "2"
-    least_trials = LEAST_TRIALS
-
-    def best(self, params: G, n: int) -> Interval | None:  # noqa: ARG002
-        """Return None: it depends on what the controls gain."""
-        return None
-
-
-class _Share(_Gains[GainParams]):
+class _Share(AgainstControl[GainParams]):
     """The share of the control's gain that the mask leaves."""
 
+    least_trials = LEAST_TRIALS
     summary = "share of the control's gain that the attacker still has under the mask"
 
     def read(self, params: GainParams, trials: Sequence[Trial]) -> Measurement:
@@ -105,15 +92,25 @@ class GainLeft(_Share):
     resistance = True
 
 
-class Selectivity(_Gains[SelectivityParams]):
+class Selectivity(AgainstControl[SelectivityParams]):
     """The share that innocents keep minus the share that the others keep: above 0 the mask tells them apart."""
 
     name = "selectivity"
+    least_trials = LEAST_TRIALS
     better = "higher"
     unit = "points"
     concept_figure = "share of the gain that is left"
     concept_unit = "share"
     summary = "share of the gain that innocents keep minus the share that the others keep, under the mask"
+
+    def require(self, params: SelectivityParams, concepts: Sequence[str], controls: Sequence[str]) -> None:
+        """Make sure that the control is attacked, and that some concepts are innocent and some are not.
+
+        Raises:
+            ValueError: they are not.
+        """
+        super().require(params, concepts, controls)
+        parted(concepts, params.innocents)
 
     def read(self, params: SelectivityParams, trials: Sequence[Trial]) -> Measurement:
         """Return the difference over all pairs; by concept stands the share that each keeps.

@@ -14,7 +14,7 @@ from publisher.builtin.metrics.curve_statistics import AgainstControl, AgainstPa
 from publisher.builtin.metrics.intervals import LEAST_TRIALS, mean
 
 
-class _Paired(AgainstControl):
+class _Paired(AgainstControl[AgainstParams]):
     """The mean of a number of each pair of trials with the same concept and number, with Student's interval."""
 
     better = "higher"

@@ -112,6 +112,56 @@ def test_a_training_that_can_never_be_made_is_said_beforehand(
     assert plan_of(world, training(**changes), Models(("erase",))).undecidable == reason
 
 
+@pytest.mark.parametrize(
+    ("metric", "params", "reason"),
+    [
+        (
+            "t50-ratio",
+            {"against": "retrained"},
+            (
+                "the metric 't50-ratio' compares with 'retrained', and the attack's controls are before, base: list it "
+                "under the attack's 'controls', and name 'evaluate.retrained'"
+            ),
+        ),
+        (
+            "selectivity",
+            {"against": "unmasked", "innocents": ["pistol"]},
+            (
+                "the metric 'selectivity' compares with 'unmasked', and the attack's controls are before, base: list it "
+                "under the attack's 'controls'"
+            ),
+        ),
+        (
+            "specific-delay",
+            {"against": "base", "innocents": ["dog"]},
+            "there is no trial of the innocent dog: the check does not name it",
+        ),
+        (
+            "selectivity",
+            {"against": "base", "innocents": ["cigarette", "pistol"]},
+            "all concepts of the check are innocent: there is nobody to tell them from",
+        ),
+        ("specific-delay", {"against": "base", "innocents": ["pistol"]}, ""),
+    ],
+)
+def test_trials_that_the_metric_would_refuse_are_said_before_they_are_made(
+    world: World, metric: str, params: dict[str, object], reason: str
+) -> None:
+    asked = training().model_copy(update={"metric": metric, "metric_params": params, "gate": None})
+    assert plan_of(world, asked, Models(("dampen", "erase"))).undecidable == reason
+
+
+def test_a_metric_that_crashes_over_a_plan_makes_its_check_undecidable(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(type(world.tools.metrics["t50-ratio"]), "require", crash)
+    found = plan_of(world, training(), Models(("dampen", "erase"))).undecidable
+    assert found == "the metric 't50-ratio' crashed: ZeroDivisionError: division by zero"
+
+
 def test_too_few_named_images_are_said_beforehand(world: World) -> None:
     named = world.scope.concepts[0].model_copy(update={"images": tuple(f"{i}.png" for i in range(18))})
     world.scope = world.scope.model_copy(update={"concepts": (named, world.scope.concepts[1])})
