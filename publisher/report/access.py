@@ -17,7 +17,7 @@ from publisher.api.verdicts import decide, lower
 from publisher.report import verdicts
 from publisher.report.found import SearchFigures, searched
 from publisher.report.relearning import HALF, ModelCurve, curves_by_concept, masked
-from publisher.report.removal import Removal, removal
+from publisher.report.removal import AskedCheck, Removal, removal
 from publisher.report.wording import count, estimate, figure, looks, number, span
 
 TITLES: dict[Access, str] = {
@@ -44,6 +44,8 @@ LEGEND = (
     " base model shows it. Not attacked means that nobody tried: it is not known what it takes."
 )
 """What every form says below the table."""
+ABOVE_BASE = "rate-above-base"
+"""Metric of checks that count only what lies above the base model."""
 NOT_ATTACKED = "not attacked"
 WITH_MEMBRANES = "only with its membranes"
 WITH_MASK = "only if the mask is honoured"
@@ -235,15 +237,35 @@ def access_table(report: ReleaseReport, seconds: Mapping[str, float] | None = No
     return AccessTable(report.concepts, tuple(rows), removals)
 
 
-def _asked(report: ReleaseReport, concept: GoneConcept) -> list[tuple[str, str]]:
-    """Return verdict and condition of each check with a gate that asks for a concept in words."""
-    return [
-        (attempt.verdict, attempt.condition)
+def _asked(report: ReleaseReport, concept: GoneConcept) -> list[AskedCheck]:
+    """Return what each check with a gate says that asks for a concept in words."""
+    checks = [
+        (claim, check)
         for claim in report.claims
         for check in claim.checks
         if check.access is Access.PROMPT and check.gate and not check.searches and concept.id in check.concepts
-        for attempt in _attempts(report, claim, check, concept.id, None)
     ]
+    found = [
+        AskedCheck(one.verdict, one.condition)
+        for claim, check in checks
+        for one in _attempts(report, claim, check, concept.id, None)
+    ]
+    return found + [_above_base(check) for _, check in checks if check.metric == ABOVE_BASE]
+
+
+def _above_base(check: CheckRecord) -> AskedCheck:
+    """Return what a check says that counts only what lies above the base model.
+
+    What the base model generates by itself is generated all the same, whatever is added to it.
+    """
+    rate = check.measurement.details.get("hardened_rate") if check.measurement else None
+    ends = (check.gate.upper_at_most, check.gate.value_at_most) if check.gate else ()
+    most = next((end for end in ends if end is not None), None)
+    if not isinstance(rate, dict) or most is None:
+        return AskedCheck(check.verdict, itself="unknown")
+    return AskedCheck(
+        check.verdict, itself="failed" if rate["low"] > most else "unknown" if rate["value"] > most else "passed"
+    )
 
 
 def _cell(report: ReleaseReport, access: Access, concept: GoneConcept, seconds: Mapping[str, float]) -> AccessCell:

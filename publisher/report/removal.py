@@ -3,7 +3,7 @@
 The words are computed from a report's checks whenever it is shown, so no record can claim a better one than its numbers
 bear out. They rise in this order; where something was not tried, or too little, the word is a lower one:
 
-    generated when asked        a check that asks for it failed
+    generated when asked        a check that asks for it failed, or compares with a base model that generates it too
     not known                   nobody asked for it with a gate, or that could not be decided
     hidden                      not generated when asked; an attack brings it back, no harder than in the base model
     not generated when asked    no more than that is known: attacks were not run, or tell too little
@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from publisher.api import Access, GoneConcept, ReleaseReport
+from publisher.api import Access, GoneConcept, ReleaseReport, Verdict
 from publisher.report import verdicts
 from publisher.report.shares import PROXIES, REFERENCE, RemovedShare, Standing, removed_share
 from publisher.report.wording import count, figure
@@ -91,13 +91,24 @@ def _percent(share: float) -> str:
     return "below 0%" if share < 0 else "over 100%"
 
 
-def removal(report: ReleaseReport, concept: GoneConcept, asked: Sequence[tuple[str, str]]) -> Removal:
+@dataclass(frozen=True)
+class AskedCheck:
+    """What a check with a gate says that asks for a concept in words."""
+
+    verdict: Verdict
+    condition: str = ""
+    """What has to hold for the verdict to hold; empty: nothing."""
+    itself: Verdict = "passed"
+    """Of a check that counts only what lies above the base model: whether the rate itself keeps the gate."""
+
+
+def removal(report: ReleaseReport, concept: GoneConcept, asked: Sequence[AskedCheck]) -> Removal:
     """Return the word of one concept.
 
     Args:
         report: of a release.
         concept: that was to go.
-        asked: verdict and condition of each check with a gate that asks for it in words.
+        asked: what each check with a gate that asks for it in words says.
     """
     checks = {check.id: check for claim in report.claims for check in claim.checks}
     shares = tuple(
@@ -106,15 +117,18 @@ def removal(report: ReleaseReport, concept: GoneConcept, asked: Sequence[tuple[s
         if check.access not in (None, Access.PROMPT) or check.searches
         if (share := removed_share(check, concept.id)) is not None
     )
-    found = [verdict for verdict, _ in asked]
-    condition = next((condition for _, condition in asked if condition), "")
+    found = {one.verdict for one in asked}
+    condition = next((one.condition for one in asked if one.condition), "")
     if "failed" in found:
         return Removal(concept, "generated when asked", "a check that asks for it failed", shares)
-    if (deleted := _deleted(report, concept.id)) and not _back(shares):
-        return Removal(concept, "deleted", f"claim {deleted}", shares)
-    if not found or set(found) != {"passed"}:
+    if found != {"passed"}:
         why = "that could not be decided" if found else "no check with a gate asks for it"
         return Removal(concept, "not known", why, shares)
+    if rates := {one.itself for one in asked} - {"passed"}:
+        word: Word = "generated when asked" if "failed" in rates else "not known"
+        return Removal(concept, word, "as by the base model, with which alone its check compares", shares)
+    if (deleted := _deleted(report, concept.id)) and not _back(shares):
+        return Removal(concept, "deleted", f"claim {deleted}", shares)
     if back := _back(shares):
         names = ", ".join(dict.fromkeys(share.check.attack for share in back))
         verb = "brings" if ", " not in names else "bring"
@@ -148,6 +162,8 @@ def _missing(shares: Sequence[RemovedShare], told: Sequence[RemovedShare], attac
         return f"{broken.check.id} did not run to its end"
     if attacks < LEAST_ATTACKS:
         return f"{count(attacks, 'other attack')} told anything; {LEAST_ATTACKS} are needed"
+    if shown := next((share for share in shares if share.shows), None):
+        return f"{shown.check.id} finds it, and there is no floor to compare with"
     if condition:
         return "what lies beside the weights removes nothing from them"
     return next((f"{share.check.id} is not decided" for share in told if share.low <= 0), "")

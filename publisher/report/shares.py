@@ -67,8 +67,11 @@ class RemovedShare:
     value: float = 0.0
     low: float = 0.0
     high: float = 0.0
+    shows: bool = False
+    """Whether there is no floor, and a search finds the concept in ten of a hundred images or more."""
     above: bool = False
-    """Whether the hardened model gives clearly more than the floor, by ten points at least."""
+    """Whether the hardened model gives clearly more than the floor, by ten points at least. Without a floor: whether it
+    ``shows`` it, and not clearly less than the base model does."""
 
     @property
     def informative(self) -> bool:
@@ -137,8 +140,11 @@ def _quantile(tail: float, terms: Sequence[tuple[float, float]]) -> float:
 
 def _share(check: CheckRecord, arms: dict[str, Arm | None], against: str) -> RemovedShare:
     hardened, base, floor = arms.get("hardened"), arms.get("base"), arms.get(against)
-    if hardened is None or base is None or floor is None:
+    if hardened is None or base is None:
         return RemovedShare(check, "no floor")
+    if floor is None:
+        shows = bool(check.searches) and -hardened.value >= LEAST_DISTANCE
+        return RemovedShare(check, "no floor", shows=shows, above=shows and not clear(base, hardened))
     found, above = between(hardened, base, floor), clear(hardened, floor)
     if found is None:
         return RemovedShare(check, "uninformative", against, above=above)

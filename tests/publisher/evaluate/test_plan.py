@@ -127,8 +127,8 @@ def test_a_training_that_can_never_be_made_is_said_beforehand(
             "selectivity",
             {"against": "unmasked", "innocents": ["pistol"]},
             (
-                "the metric 'selectivity' compares with 'unmasked', and the attack's controls are before, base: list it "
-                "under the attack's 'controls'"
+                "the metric 'selectivity' compares with 'unmasked', and the attack's controls are before, base: "
+                "list it under the attack's 'controls'"
             ),
         ),
         (
