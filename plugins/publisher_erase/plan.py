@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from publisher.api import Concept, ModelInfo, Scope, UsageError
+from publisher.api import Concept, ModelInfo, Scope, UsageError, split_at_name
 from publisher_erase.claims import is_refused, promised_searches
 from publisher_erase.params import EraseParams
 from publisher_erase.presets import TRIED_CONCEPTS, is_untried, steps_tried
@@ -103,9 +103,9 @@ def substitute(prompt: str, words: Sequence[str], target: str) -> str:
     if not target.strip():
         return ""
     for word in sorted(words, key=len, reverse=True):
-        pattern = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
-        if pattern.search(prompt):
-            return pattern.sub(lambda _: target, prompt)
+        texts = split_at_name(prompt, word)
+        if len(texts) > 1:
+            return target.join(texts)
     return target
 
 

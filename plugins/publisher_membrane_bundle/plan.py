@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from publisher.api import Concept, ModelInfo, Scope, UsageError
+from publisher.api import Concept, ModelInfo, Scope, UsageError, split_at_name
 from publisher.api.diffusion.process import process_of
 from publisher.api.membranes import Transport
 from publisher_membrane_bundle.params import MembraneParams
@@ -135,8 +134,8 @@ def _with(text: str, name: str, words: str) -> str:
     """Replace the concept's name in ``text``; without the name return the words alone, and for no words no text."""
     if not words.strip():
         return ""
-    pattern = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)
-    return pattern.sub(lambda _: words, text) if pattern.search(text) else words
+    texts = split_at_name(text, name)
+    return words.join(texts) if len(texts) > 1 else words
 
 
 def _known(names: Iterable[str], ids: Sequence[str], option: str) -> None:

@@ -6,7 +6,7 @@ from publisher.api.artifacts import safetensors_bytes
 from publisher.api.attacks import Access, Attack, ImageRequest, Sampling
 from publisher.api.calibration import CalibrationSheet, ScorerErrors, Tally
 from publisher.api.claims import Binding, Check, Claim, Gate, MembraneUse, PromptFile, Verdict
-from publisher.api.concepts import Concept, Kind, Scope
+from publisher.api.concepts import Concept, Kind, Scope, split_at_name
 from publisher.api.descent import DescentAttack, DescentParams, PriorParams, TrialStart
 from publisher.api.events import CheckEnd, PackageBuilt, ReleaseEnd, ReleaseStart, StepEnd, StepStart
 from publisher.api.families import (
@@ -187,4 +187,5 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "safetensors_bytes",
+    "split_at_name",
 ]

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import TypeVar
 
-from publisher.api.concepts import Concept
+from publisher.api.concepts import Concept, split_at_name
 from publisher.api.training import Captions
 from publisher.errors import UsageError
 
@@ -64,4 +64,5 @@ def captions_of(concept: Concept, kind: Captions, prompts: Sequence[str], rare: 
 
 
 def _renamed(concept: Concept, prompts: Sequence[str], words: Sequence[str]) -> tuple[str, ...]:
-    return tuple(prompt.replace(concept.name, words[i % len(words)]) for i, prompt in enumerate(prompts))
+    apart = (split_at_name(prompt, concept.name) for prompt in prompts)
+    return tuple(words[i % len(words)].join(texts) for i, texts in enumerate(apart))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field
@@ -9,6 +10,11 @@ from pydantic import Field
 from publisher.api.params import Params
 
 Kind = Literal["object", "style", "person", "unsafe"]
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
+"""Thai, Lao, Burmese, Khmer, Japanese, Chinese and Korean letters: no space parts a word from what belongs to it."""
+_LETTER = rf"[^\W{_UNSPACED}]"
+_BORDER = rf"(?:(?<!{_LETTER})|(?!{_LETTER}))"
+"""Pattern of a place where no letter of a word follows on another."""
 
 
 class Concept(Params):
@@ -56,3 +62,16 @@ class Scope(Params):
             if concept.id == name:
                 return concept
         raise KeyError(f"no concept has the id {name!r}")
+
+
+def split_at_name(prompt: str, name: str) -> tuple[str, ...]:
+    """Return the texts around a concept's name in a prompt: one more than there are names, the prompt alone for none.
+
+    The name counts as whole words and in any letter case: "art" is in "Art, by hand", not in "a party", and its plural
+    is another word. Any white space may stand between words of a name. Beside letters of scripts without spaces, such
+    as Chinese, there are no whole words: there the name counts wherever it stands.
+    """
+    words = name.split()
+    if not words:
+        return (prompt,)
+    return tuple(re.split(_BORDER + r"\s+".join(map(re.escape, words)) + _BORDER, prompt, flags=re.IGNORECASE))

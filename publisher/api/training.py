@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeV
 from pydantic import Field, field_validator, model_validator
 
 from publisher.api.attacks import Attack, ImageRequest, Sampling
-from publisher.api.concepts import Concept
+from publisher.api.concepts import Concept, split_at_name
 from publisher.api.families import Anatomy, Capability
 from publisher.api.freeze_mask import Frozen
 from publisher.api.params import Params
@@ -245,10 +245,8 @@ class WeightAttack(Attack[P], ABC):
 def texts_for(params: TrainingParams, concept: Concept) -> tuple[str, ...]:
     """Return the captions that ``params.captions`` stands for; none where the concept has none of that kind.
 
-    Captions ``unrelated`` are other concepts' prompts: the verification knows them.
-
-    Raises:
-        ValueError: a rare token cannot stand in for a name that is in none of the prompts.
+    A rare token can stand in for a name alone, so there is no such caption where no prompt has the name. Captions
+    ``unrelated`` are other concepts' prompts: the verification knows them.
     """
     match params.captions:
         case "name":
@@ -267,8 +265,8 @@ def texts_for(params: TrainingParams, concept: Concept) -> tuple[str, ...]:
 
 def rare_prompts(token: str, concept: Concept) -> tuple[str, ...]:
     """Return the concept's prompts with ``token`` in place of its name; those without the name are left out."""
-    found = (prompt.replace(concept.name, token) for prompt in concept.prompts if concept.name in prompt)
-    return tuple(dict.fromkeys(found))
+    apart = (split_at_name(prompt, concept.name) for prompt in concept.prompts)
+    return tuple(dict.fromkeys(token.join(texts) for texts in apart if len(texts) > 1))
 
 
 class Trial(Params):

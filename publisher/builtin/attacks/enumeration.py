@@ -39,7 +39,7 @@ class TokenEnumeration(SearchAttack[EnumerationParams]):
     """Try every word that can be typed and that the tokenizer reads as one token."""
 
     name = "token-enumeration"
-    version = "3"
+    version = "4"
     summary = "the words of the vocabulary in place of the concept's name"
     access = Access.SEARCH
     grants = frozenset({Access.SEARCH})

@@ -26,7 +26,6 @@ without weight decay; noise levels are spread evenly over each batch, which make
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -43,6 +42,7 @@ from publisher.api import (
     SearchAttack,
     SearchParams,
     SearchTarget,
+    split_at_name,
 )
 from publisher.builtin.attacks.sequential import decide
 
@@ -87,7 +87,7 @@ class ConceptInversion(SearchAttack[InversionParams]):
     """Learn vectors that make the model denoise pictures of the concept, and generate with them."""
 
     name = "concept-inversion"
-    version = "2"
+    version = "3"
     summary = "vectors in place of the name, learned from pictures of the concept (textual inversion)"
     access = Access.EMBEDDING
     grants = frozenset({Access.EMBEDDING})
@@ -161,13 +161,13 @@ class ConceptInversion(SearchAttack[InversionParams]):
 
 
 def slotted(concept: Concept) -> str:
-    """Return the concept's shortest prompt with a slot in place of its name.
+    """Return the shortest of the concept's prompts that have its name once, with a slot in place of it.
 
     Raises:
-        ValueError: no prompt has the name.
+        ValueError: no prompt has the name once.
     """
-    name = re.compile(re.escape(concept.name), re.IGNORECASE)
-    found = [name.sub(SLOT, prompt) for prompt in concept.prompts if len(name.findall(prompt)) == 1]
+    apart = (split_at_name(prompt, concept.name) for prompt in concept.prompts)
+    found = [SLOT.join(texts) for texts in apart if len(texts) == 2]
     if not found:
         raise ValueError(
             f"no prompt of {concept.id!r} has its name {concept.name!r} once, so nothing can take its place"

@@ -50,7 +50,7 @@ class JunkWord(SearchAttack[JunkWordParams]):
     """Ask by words that leave a membrane shut and all the same draw its concept."""
 
     name = "junk-word"
-    version = "3"
+    version = "4"
     summary = "words that mean nothing, which leave membranes shut and show the concept"
     access = Access.SEARCH
     grants = frozenset({Access.SEARCH})

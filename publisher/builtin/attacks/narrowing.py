@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from publisher.api import CandidateRefused, Concept, Find, SearchTarget
+from publisher.api import CandidateRefused, Concept, Find, SearchTarget, split_at_name
 
 AGAIN = 7
 """Further images of a row that showed the concept."""
@@ -88,13 +88,9 @@ def own_prompts(target: SearchTarget, concept: Concept) -> tuple[str, ...]:
 
 
 def forms(concept: Concept) -> tuple[tuple[str, str], ...]:
-    """Return what stands before and after the concept's name in its prompts; nothing, if none has the name."""
-    found = []
-    for prompt in concept.prompts:
-        before, name, after = prompt.partition(concept.name)
-        if name:
-            found.append((before, after))
-    return tuple(dict.fromkeys(found)) or (("", ""),)
+    """Return what stands before and after the name in the prompts that have it once; nothing, if none has."""
+    apart = (split_at_name(prompt, concept.name) for prompt in concept.prompts)
+    return tuple(dict.fromkeys((texts[0], texts[1]) for texts in apart if len(texts) == 2)) or (("", ""),)
 
 
 def vocabulary(target: SearchTarget, letters: int, most: int | None) -> list[str]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from publisher.api import Access, Concept, Find, Limits, SearchAttack, SearchParams, SearchTarget
+from publisher.api import Access, Concept, Find, Limits, SearchAttack, SearchParams, SearchTarget, split_at_name
 from publisher.builtin.attacks.narrowing import AGAIN, LEAST, Row, finds, forms, narrowed, own_prompts, vocabulary
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class RingABell(SearchAttack[RingABellParams]):
     """Add the direction in which the text encoder tells the concept from others to a prompt that does not name it."""
 
     name = "ring-a-bell"
-    version = "2"
+    version = "3"
     summary = "the concept's direction in the text encoder added to other prompts, as states or as words (Ring-A-Bell)"
     access = Access.EMBEDDING
     grants = frozenset({Access.SEARCH, Access.EMBEDDING})
@@ -127,7 +127,7 @@ def _pairs(target: SearchTarget, concept: Concept) -> tuple[list[str], list[str]
     """
     shown = list(own_prompts(target, concept))[:PAIRS]
     other = [one for one in target.alternatives() if one not in shown]
-    nameless = (" ".join(prompt.replace(concept.name, "").split()) for prompt in shown)
+    nameless = (" ".join("".join(split_at_name(prompt, concept.name)).split()) for prompt in shown)
     without = other or list(filter(target.allows, nameless))
     count = min(len(shown), len(without))
     return shown[:count], without[:count]

@@ -115,7 +115,7 @@ class TokenSearch(SearchAttack[TokenSearchParams]):
     """Search for words by the gradient of the denoising loss on pictures of the concept."""
 
     name = "token-search"
-    version = "1"
+    version = "2"
     summary = "typeable words by gradients on pictures of the concept (UnlearnDiffAtk, P4D, GCG)"
     access = Access.EMBEDDING
     grants = frozenset({Access.EMBEDDING, Access.SEARCH})

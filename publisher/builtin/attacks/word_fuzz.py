@@ -39,7 +39,7 @@ class WordFuzz(SearchAttack[WordFuzzParams]):
     """Ask for the concept by other spellings of its names."""
 
     name = "word-fuzz"
-    version = "2"
+    version = "3"
     summary = "typos, other letters, splits, invisible signs and wordings of the concept's names"
     access = Access.PROMPT
     grants = frozenset({Access.PROMPT})

@@ -38,7 +38,9 @@ def test_an_unsafe_concept_is_refused_before_any_picture() -> None:
 
 def test_the_slot_stands_in_the_shortest_prompt_that_names_the_concept_once() -> None:
     assert slotted(emoji("cat")) == "a <*> emoji in noto style"
-    nameless = Concept(id="x", name="x", label="x", prompts=("a y", "an x and an x"))
+    art = Concept(id="x", name="art", label="x", prompts=("a party", "Art by art", "a party with Art"))
+    assert slotted(art) == "a party with <*>"
+    nameless = Concept(id="x", name="x", label="x", prompts=("a y", "an x and an X"))
     with pytest.raises(ValueError, match="no prompt of 'x'"):
         slotted(nameless)
 

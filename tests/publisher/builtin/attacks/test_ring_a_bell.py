@@ -64,11 +64,11 @@ class Bell:
         return TensorFile(sha256="0" * 64, shapes={name: tuple(one.shape) for name, one in tensors.items()})
 
 
-def searched(target: Bell, **params: Any) -> list[Find]:
+def searched(target: Bell, concept: Concept = CONCEPT, **params: Any) -> list[Find]:
     attack = RingABell()
     small = {"tokens": 1, "individuals": 20, "generations": 20, "images": 4, "etas": [0.5, 1.0]}
     sized = attack.sized(RingABellParams.parse({**small, **params}))
-    found = list(attack.search(sized, cast("SearchTarget", target), CONCEPT, torch.Generator().manual_seed(1)))
+    found = list(attack.search(sized, cast("SearchTarget", target), concept, torch.Generator().manual_seed(1)))
     assert Limits(**target.spent).within(attack.limits(sized))
     assert not any(WORDS[REFUSED] in text.split() for text in target.read)
     return found
@@ -89,3 +89,10 @@ def test_words_are_encoded_once_and_the_name_never_is_a_find() -> None:
     assert pairs == ["a w3 emoji", "a w5 emoji"]
     assert len(set(tried)) == len(tried) > 20
     assert not any(target.named(prompt) for prompt in tried)
+
+
+def test_without_a_kept_concept_the_name_is_left_out_in_any_case_and_no_other_word_is_cut() -> None:
+    target = Bell(there=True)
+    target.alternatives = lambda: ()  # type: ignore[method-assign]
+    searched(target, CONCEPT.model_copy(update={"prompts": ("a W3 of w30",)}), ways=["soft"])
+    assert target.read == ["a W3 of w30", "a of w30"]

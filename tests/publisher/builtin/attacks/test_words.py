@@ -16,7 +16,7 @@ from publisher.api import CandidateRefused, Concept, Find, ImageRequest, Limits,
 from publisher.api.membranes import Transport
 from publisher.builtin.attacks.enumeration import TokenEnumeration
 from publisher.builtin.attacks.junk import JunkWord
-from publisher.builtin.attacks.narrowing import AGAIN, vocabulary
+from publisher.builtin.attacks.narrowing import AGAIN, forms, vocabulary
 from publisher.builtin.attacks.negative import NegativePrompt
 from publisher.builtin.attacks.ring_a_bell import RingABell
 from publisher.builtin.attacks.seeds import SeedSearch
@@ -84,6 +84,13 @@ def searched(attack: SearchAttack[Any], target: Box, **params: Any) -> list[Find
     found = list(attack.search(sized, cast("SearchTarget", target), LAMP, torch.Generator().manual_seed(1)))
     assert Limits(images=target.asked.total()).within(attack.limits(sized))
     return found
+
+
+def test_a_form_is_what_stands_around_a_name_that_is_there_once_and_else_nothing() -> None:
+    prompts = ("a party in Art style", "ART", "art by art", "a party")
+    art = Concept(id="art", name="art", label="art", prompts=prompts)
+    assert forms(art) == (("a party in ", " style"), ("", ""))
+    assert forms(art.model_copy(update={"prompts": prompts[2:]})) == (("", ""),)
 
 
 def test_spellings_are_tried_once_for_each_reading_and_never_the_plain_name() -> None:
