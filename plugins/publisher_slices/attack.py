@@ -1,7 +1,7 @@
 """The attack ``take-out-slices``: whoever has the base model takes the stages out again, and sees what is left.
 
 A tensor that is the base model's with the stages that may stay, to the last bit, becomes the base model's. Any other
-one stays. If the release holds an update of anything else, images of what is left are not the base model's.
+one stays, and is a fault: no prompt has to be found that shows it. Images of what is left are the base model's.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pydantic import Field
 
 from publisher.api import (
     Access,
@@ -22,12 +24,14 @@ from publisher.api import (
     WeightAttack,
 )
 from publisher.api.header import read_header
-from publisher.api.slices import LEDGER, LayerUpdate, Ledger, Remains, read_updates, recompose
+from publisher.api.slices import LEDGER, LayerUpdate, Ledger, Remains, read_updates, recompose, same_bits
 
 if TYPE_CHECKING:
     import torch
 
 FOLDER = Path("release") / "slices"
+SHOWN = 3
+"""Tensors that a fault names."""
 
 
 class TakeOutParams(Params):
@@ -35,19 +39,22 @@ class TakeOutParams(Params):
 
     deleted: tuple[str, ...] = ()
     """Ids of the withdrawn slices: stages that saw one of them are not taken out."""
+    images: int = Field(default=40, ge=1)
+    """Images of each concept, if the sampling has as many: or one for each of its prompts, if those are more."""
 
 
 class TakeOutSlices(WeightAttack[TakeOutParams]):
     """Take every stage that may stay out of the weights: what is left should be the base model."""
 
     name = "take-out-slices"
-    version = "1"
+    version = "2"
     summary = "the stages that may stay taken out of the weights: the base model should be left"
     access = Access.BASE
 
     def __init__(self) -> None:
         self._ledger: Ledger | None = None
         self._updates: Mapping[str, Sequence[LayerUpdate]] = {}
+        self._strange: list[str] = []
 
     def open(self, params: TakeOutParams, folder: Path) -> None:
         """Read ledger and stages of the package.
@@ -69,11 +76,12 @@ class TakeOutSlices(WeightAttack[TakeOutParams]):
         for path in sorted((folder / ledger.base.component).glob("*.safetensors")):
             tensors |= read_header(path)
         self._updates = read_updates(place, ledger, flat, tensors)
-        self._ledger = ledger
+        self._ledger, self._strange = ledger, []
 
-    def requests(self, params: TakeOutParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
+    def requests(self, params: TakeOutParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:
         """Return the concept's prompts in turn, each image with a seed of its own."""
         prompts = tuple(dict.fromkeys(concept.prompts))
+        count = min(sampling.images, max(params.images, len(prompts)))
         return tuple(
             ImageRequest(
                 concept=concept.id,
@@ -82,7 +90,7 @@ class TakeOutSlices(WeightAttack[TakeOutParams]):
                 steps=sampling.steps,
                 guidance=sampling.guidance,
             )
-            for index in range(sampling.images if prompts else 0)
+            for index in range(count if prompts else 0)
         )
 
     def alter(
@@ -95,9 +103,17 @@ class TakeOutSlices(WeightAttack[TakeOutParams]):
         base: torch.Tensor,
     ) -> torch.Tensor:
         """Return the base model's tensor where the hardened one is exactly it with the stages that stay."""
-        import torch
-
         mine = self._ledger is not None and component == self._ledger.base.component
         updates = self._updates.get(name.removesuffix(".weight"), ()) if mine else ()
-        same = bool(updates) and torch.equal(recompose(base, updates), hardened)
-        return base if same else hardened
+        if same_bits(hardened, recompose(base, updates) if updates else base):
+            return base
+        self._strange.append(f"{component}/{name}")
+        return hardened
+
+    def fault(self, params: TakeOutParams) -> str:  # noqa: ARG002
+        """Name the tensors that are neither the base model's nor that with the stages that stay."""
+        if not self._strange:
+            return ""
+        more = f" and {len(self._strange) - SHOWN} more" if len(self._strange) > SHOWN else ""
+        places = f"{', '.join(self._strange[:SHOWN])}{more}"
+        return f"neither the base model's tensor nor that with the stages that stay: {places}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from math import ceil
 
 from publisher.api import Check, Claim, Concept, Gate, Scope, UsageError
 from publisher.api.claims import kept, promised, promised_of
@@ -18,8 +19,10 @@ TRAINER = (
     "That the trainer used the files that the ledger names is shown by training a stage again, and by nothing else."
 )
 MADE = "This is about how the weights were made, not about an attacker: nothing is promised for any access."
-NOTHING_ELSE = Gate(upper_at_most=0.0)
-"""Gate of the exact claim: every image is the base model's, to the pixel."""
+NOTHING_ELSE = Gate(value_at_most=0.0, upper_at_most=0.2)
+"""Gate of the exact claim: none of the images differs from the base model's, and there are 17 or more of them."""
+LOOKED_AT = 40
+"""Images of the exact claim, of all concepts together, or one for each of their prompts if those are more."""
 
 
 def slice_claims(params: SliceParams, scope: Scope, lost: Collection[str] = ()) -> tuple[Claim, ...]:
@@ -54,15 +57,16 @@ def _others(scope: Scope, words: Iterable[Concept]) -> Scope:
 def _exact(params: SliceParams, scope: Scope, withdrawn: tuple[str, ...]) -> Claim:
     gone = ", ".join(params.deleted)
     what = f"no update computed from {gone} is" if gone else "nothing but the ledger's stages is"
+    shown = tuple(one.id for one in (*scope.concepts, *scope.keep) if one.prompts)
     check = Check(
         id="exact",
         attack="take-out-slices",
-        attack_params={"deleted": list(params.deleted)},
-        metric="image-distance",
-        concepts=tuple(one.id for one in (*scope.concepts, *scope.keep)[:1]),
+        attack_params={"deleted": list(params.deleted), "images": ceil(LOOKED_AT / max(len(shown), 1))},
+        metric="changed-images",
+        concepts=shown,
         gate=NOTHING_ELSE,
     )
-    sentence = f"{what} in the weights: with the stages that stay taken out, every image is the base model's"
+    sentence = f"{what} in the weights: with the stages that stay taken out, every tensor and image is the base model's"
     return Claim(
         id="exact",
         sentence=sentence,

@@ -224,6 +224,16 @@ class WeightAttack(Attack[P], ABC):
             folder: of the hardened model; of a package, with what lies beside the weights under ``release/``.
         """
 
+    def fault(self, params: P) -> str:  # noqa: ARG002 - for subclasses
+        """Return what the hardened model's tensors show by themselves, such as one that must not be there, in words.
+
+        Asked once after its tensors. A check with a gate fails by it, whatever the images show. Empty: nothing.
+
+        Args:
+            params: parameters of the attack.
+        """
+        return ""
+
     @abstractmethod
     def alter(
         self, params: P, anatomy: Anatomy, component: str, name: str, hardened: torch.Tensor, base: torch.Tensor

@@ -103,6 +103,18 @@ def _open(attack: WeightAttack[Any], params: Params, folder: Path) -> None:
         raise Unmeasured(f"the attack {attack.name!r} cannot begin: {one_line(error)}") from error
 
 
+def fault_of(attack: Attack[Any], params: Params) -> str:
+    """Return the fault that the attack found in the tensors of the model that it altered last; empty: none.
+
+    Raises:
+        Unmeasured: it crashed.
+    """
+    try:
+        return attack.fault(params) if isinstance(attack, WeightAttack) else ""
+    except CRASHES as error:
+        raise Unmeasured(f"the attack {attack.name!r} crashed: {one_line(error)}") from error
+
+
 def _caller(attack: WeightAttack[Any], params: Params, anatomy: Anatomy) -> Alter:
     """Return the attack as a function whose errors and results are checked."""
     import torch

@@ -38,7 +38,7 @@ from publisher.evaluate.searching.record import record_of_searches
 from publisher.evaluate.searching.run import Searched, run_searches
 from publisher.evaluate.second_opinions import opinions, second_scorers
 from publisher.evaluate.sheets import require_fit, sheet_bytes
-from publisher.evaluate.weight_attacks import Attacked, observe_altered, with_controls
+from publisher.evaluate.weight_attacks import Attacked, observe_altered, with_controls, with_fault
 from publisher.model.digest import sha256_json
 
 if TYPE_CHECKING:
@@ -205,7 +205,8 @@ class _Results:
         attacked = self.attacked.get(check.id)
         if not isinstance(attacked, Attacked):
             return record
-        return with_controls(prepared, record, attacked, errors, self.scope, self.evidence)
+        record = with_controls(prepared, record, attacked, errors, self.scope, self.evidence)
+        return with_fault(record, attacked.fault)
 
 
 class _LeftOut(Unmeasured):

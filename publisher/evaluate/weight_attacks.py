@@ -14,7 +14,7 @@ from publisher.api import CheckRecord, ImageRequest, Interval, Scope, ScorerErro
 from publisher.api.records import Control
 from publisher.api.verdicts import lower
 from publisher.api.weight_controls import control_file, losses_by_controls, share_of_kept
-from publisher.evaluate.altering import altered
+from publisher.evaluate.altering import altered, fault_of
 from publisher.evaluate.context import ModelsUnderTest, ModelUnderTest, Setting, Tools, Unmeasured
 from publisher.evaluate.evidence import json_lines
 from publisher.evaluate.images import sampler_of
@@ -34,6 +34,8 @@ class Attacked:
     sampler: str
     """Name of the hardened model's sampler."""
     controls: Mapping[Control, Observations] = field(default_factory=dict)
+    fault: str = ""
+    """Fault that the attack found in the tensors themselves; empty: none."""
 
 
 def observe_altered(
@@ -68,6 +70,7 @@ def observe_altered(
 
     kept = [item.kept for item in group if item.kept]
     views = see(models.hardened, [*group, *kept])
+    fault = fault_of(attack, params)
     mine = [item for item in group if item.controlled]
     controls: dict[Control, Observations] = {}
     if mine and isinstance(attack, WeightAttack):
@@ -77,7 +80,15 @@ def observe_altered(
             controls["retrained"] = see(models.retrained, mine)
     if kept:
         controls |= {"kept before": see(models.hardened.bare, kept, alters=False), "kept": views}
-    return Attacked(views, sampler_of(models.hardened.folder), controls)
+    return Attacked(views, sampler_of(models.hardened.folder), controls, fault)
+
+
+def with_fault(record: CheckRecord, fault: str) -> CheckRecord:
+    """Return the record of a check, *failed* where it has a gate and the attack found a fault in the tensors."""
+    if not fault or record.gate is None:
+        return record
+    reason = f"{fault}; {record.reason}" if record.verdict == "failed" else fault
+    return record.model_copy(update={"verdict": "failed", "reason": reason})
 
 
 def with_controls(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from publisher.api import Model, ModelInfo, PublisherError
 from publisher.api.header import read_header
@@ -19,6 +18,7 @@ from publisher.api.slices import (
     Remains,
     read_updates,
     recompose,
+    same_bits,
     weights_of,
 )
 from publisher.errors import UsageError
@@ -30,9 +30,6 @@ from publisher.package.received import received
 from publisher.package.variants import variant_name
 from publisher.package.verify import verify
 from publisher.safeguards import ALL
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 FOLDER, DELETED = Path("release") / "slices", "deleted.json"
 Updates = Mapping[str, Sequence[LayerUpdate]]
@@ -205,7 +202,7 @@ def _differences(package: Path, base: Model, ledger: Ledger, updates: Updates) -
                     added = updates.get(name.removesuffix(".weight"), ()) if mine and name.endswith(".weight") else ()
                     right = base.read(component, name)
                     right = recompose(right, added) if added else right
-                    if not _same_bits(right, file.get_tensor(name)):
+                    if not same_bits(right, file.get_tensor(name)):
                         yield f"{component}/{name}"
 
 
@@ -228,14 +225,6 @@ def _strange(package: Path, base: ModelFolder) -> Iterator[str]:
             yield f"{path} is not of the base model"
         elif path not in there or (package / path).read_bytes() != base.files[path].read_bytes():
             yield f"{path} is not the base model's"
-
-
-def _same_bits(one: Tensor, other: Tensor) -> bool:
-    import torch
-
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    return torch.equal(*(tensor.flatten().view(torch.uint8) for tensor in (one, other)))
 
 
 def proves(ledger: Ledger, receipt: Receipt, image: bytes, caption: str) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -219,12 +220,12 @@ def test_pictures_of_a_withdrawn_slice_are_held_against_a_model_that_never_saw_t
 
 
 def test_before_a_withdrawal_nothing_is_called_deleted() -> None:
-    """With no concept to go a kept one's prompts show that nothing but the stages is in the weights."""
+    """With no concept to go the kept ones' prompts show that nothing but the stages is in the weights."""
     here = SCOPE.keep[0]
     params = SliceParams.parse({"ledger": "licensed", "deleted": [], "words": {"artist-a": here.id}})
     exact, stays, *_ = ComposeSlices().claims(params, Scope(concepts=(), keep=SCOPE.keep))
     assert exact.sentence.startswith("nothing but the ledger's stages is in the weights")
-    assert (exact.deletes, exact.checks[0].concepts) == ((), (here.id,))
+    assert (exact.deletes, exact.checks[0].concepts) == ((), tuple(one.id for one in SCOPE.keep))
     assert stays.id == "artist-a.stays"
 
 
@@ -283,6 +284,33 @@ def test_an_update_of_a_withdrawn_slice_fails_the_release(
     assert found.package is None
 
 
+def test_a_tensor_that_no_prompt_shows_fails_the_release(
+    licensed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of the token embedding that nobody asks for: all images are equal, and the weights are not."""
+    place = ("text_encoder", "embeddings.token_embedding.weight")
+    run, plan = ComposeSlices.run, ComposeSlices.plan
+
+    def leaky(self: Any, params: Any, ctx: Any) -> None:
+        run(self, params, ctx)
+        weight = ctx.model.read(*place).clone()
+        weight[5] += 1.0
+        ctx.write(*place, weight)
+
+    def said(self: Any, *given: Any) -> Any:
+        found = plan(self, *given)
+        return replace(found, changes={**found.changes, place[0]: [place[1]]})
+
+    monkeypatch.setattr(ComposeSlices, "run", leaky)
+    monkeypatch.setattr(ComposeSlices, "plan", said)
+    shutil.copytree(licensed, tmp_path / "licensed")
+    found = release(json.dumps(MANIFEST), folder=tmp_path)
+    (exact,) = (one for claim in found.report.claims for one in claim.checks if one.id == "slices.exact")
+    assert exact.measurement is not None
+    assert (exact.verdict, exact.measurement.hardened.value, found.package) == ("failed", 0.0, None)
+    assert exact.reason == f"neither the base model's tensor nor that with the stages that stay: {'/'.join(place)}"
+
+
 def test_the_audit_composes_the_package_again(
     outcome: Outcome, model: Any, signing_key: keys.PrivateKey, tmp_path: Path
 ) -> None:
@@ -308,7 +336,7 @@ def audited(package: Path, model: State) -> dict[str, str]:
     return {one.question: one.detail for one in recomposed(package, model, ledger, ()).answers if not one.ok}
 
 
-def replace(path: Path, data: bytes) -> None:
+def overwrite(path: Path, data: bytes) -> None:
     path.unlink(missing_ok=True)  # the copy may share its bytes with the original
     path.write_bytes(data)
 
@@ -334,7 +362,7 @@ def package(outcome: Outcome, tmp_path: Path) -> Path:
 def test_the_audit_refuses_what_a_package_says_of_its_stages(
     said: bytes, message: str, package: Path, model: Any
 ) -> None:
-    replace(package / "release" / "slices" / "deleted.json", said)
+    overwrite(package / "release" / "slices" / "deleted.json", said)
     (answer,) = audited(package, model).values()
     assert message in answer
 
@@ -366,7 +394,7 @@ def test_the_audit_sees_a_bit_that_is_not_the_stages(package: Path, model: Any) 
     file = package / "unet" / "diffusion_pytorch_model.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
-    replace(file, bytes(data))
+    overwrite(file, bytes(data))
     assert "1 differ, such as unet/" in audited(package, model)["weights composed again"]
 
 
@@ -374,7 +402,7 @@ def hide(package: Path, where: str, stage: Path) -> None:
     """Put a withdrawn slice's stage, or another number, where an audit may not look."""
     file = package / where
     file.parent.mkdir(exist_ok=True)
-    replace(file, stage.read_bytes() if file.suffix == ".safetensors" else file.read_bytes().replace(b"1", b"2"))
+    overwrite(file, stage.read_bytes() if file.suffix == ".safetensors" else file.read_bytes().replace(b"1", b"2"))
 
 
 @pytest.mark.parametrize(

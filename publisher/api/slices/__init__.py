@@ -24,7 +24,7 @@ from publisher.api.slices.ledger import (
     weights_of,
 )
 from publisher.api.slices.merkle import Receipt, leaf_of, receipts, salt_of
-from publisher.api.slices.updates import LayerUpdate, read_stage, read_updates, recompose, update_bytes
+from publisher.api.slices.updates import LayerUpdate, read_stage, read_updates, recompose, same_bits, update_bytes
 
 __all__ = [
     "LEDGER",
@@ -46,6 +46,7 @@ __all__ = [
     "receipts",
     "recompose",
     "salt_of",
+    "same_bits",
     "update_bytes",
     "weights_of",
 ]

@@ -132,3 +132,12 @@ def recompose(weight: Tensor, updates: Iterable[LayerUpdate]) -> Tensor:
         for index in range(len(down)):
             total = total + torch.mul(up[:, index, None], down[None, index])
     return total.reshape(weight.shape).to(weight.dtype)
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors are equal in type, shape and every bit: 0 and -0 are not."""
+    import torch
+
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(*(tensor.flatten().view(torch.uint8) for tensor in (one, other)))

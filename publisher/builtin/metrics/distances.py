@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from publisher.api import Interval, Measurement, Metric, NoParams, Params, PixelPair
-from publisher.builtin.metrics.intervals import median, quantile, share
+from publisher.builtin.metrics.intervals import median, quantile, share, widened
 from publisher.builtin.metrics.rates import grouped_by_concept, grouped_by_prompt
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -45,6 +45,39 @@ class ImageDistance(Metric[NoParams]):
     def best(self, params: NoParams, n: int) -> Interval:  # noqa: ARG002
         """Return the number of ``n`` equal pairs; fewer than six raise ``ValueError`` as in :meth:`measure`."""
         return median([0.0] * n)
+
+
+class ChangedImages(Metric[NoParams]):
+    """Share of the images that are not the other model's, to the last bit, generated after the same request.
+
+    A gate ``value_at_most: 0`` holds only where every image is equal. The interval says how many of the images that
+    nobody asked for may still differ.
+    """
+
+    name = "changed-images"
+    version = "1"
+    better = "lower"
+    summary = "share of images that differ at all from the base model's"
+    judged = False
+
+    def measure(self, params: NoParams, observations: Sequence[PixelPair]) -> Measurement:  # noqa: ARG002
+        """Return the share of all images and of each concept's, and the largest distance."""
+        farthest = max(observations, key=lambda row: row.distance)
+        return Measurement(
+            hardened=_changed(observations),
+            by_concept={name: _changed(rows) for name, rows in grouped_by_concept(observations).items()},
+            prompts=len(grouped_by_prompt(observations)),
+            details={"largest": {"distance": farthest.distance, "prompt": farthest.prompt, "seed": farthest.seed}},
+        )
+
+    def best(self, params: NoParams, n: int) -> Interval:  # noqa: ARG002
+        """Return the share where none of ``n`` differs."""
+        return share(0, n)
+
+
+def _changed(rows: Sequence[PixelPair]) -> Interval:
+    clusters = [[float(row.distance > 0) for row in group] for group in grouped_by_prompt(rows).values()]
+    return widened(share(sum(row.distance > 0 for row in rows), len(rows)), clusters, "changed-images")
 
 
 class KeptDistanceParams(Params):
@@ -94,7 +127,7 @@ class KeptDistance(Metric[KeptDistanceParams]):
         return median([0.0] * n)
 
 
-DISTANCES: tuple[type[Metric[Any]], ...] = (ImageDistance, KeptDistance)
+DISTANCES: tuple[type[Metric[Any]], ...] = (ImageDistance, ChangedImages, KeptDistance)
 
 
 def _farthest(concepts: dict[str, list[float]], k: int) -> list[dict[str, Any]]:

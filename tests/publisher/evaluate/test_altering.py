@@ -154,6 +154,18 @@ def test_a_broken_attack_is_unknown(world: World, attack: Restore, reason: str) 
     assert reason in record.reason
 
 
+def test_a_fault_in_the_tensors_fails_a_check_whatever_its_images_show(world: World, restore: Restore) -> None:
+    world.tools = replace(world.tools, attacks={"restore": restore})
+    wide = check(id="restored", attack="restore", metric="changed-images", gate=Gate(upper_at_most=1.0))
+    (fine,) = world.evaluate(wide).claims[0].checks
+    restore.fault = lambda _: "1 tensor is nobody's"  # type: ignore[method-assign]
+    (found,) = world.evaluate(wide).claims[0].checks
+    assert (fine.verdict, found.verdict, found.reason) == ("passed", "failed", "1 tensor is nobody's")
+    assert found.measurement == fine.measurement
+    (reported,) = world.evaluate(check(id="restored", attack="restore", gate=None)).claims[0].checks
+    assert reported.verdict == "reported"
+
+
 def test_models_with_other_tensors_cannot_be_mixed(world: World, restore: Restore) -> None:
     models = replace(world.models, base=with_weights(world.models.base, key=torch.zeros(3), same=torch.arange(4.0)))
     with (

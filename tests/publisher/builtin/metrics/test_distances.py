@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.special import bdtr
 
-from publisher.api import NoParams, PixelPair
-from publisher.builtin.metrics.distances import ImageDistance, KeptDistance, KeptDistanceParams
+from publisher.api import Gate, NoParams, PixelPair
+from publisher.api.verdicts import decide
+from publisher.builtin.metrics.distances import ChangedImages, ImageDistance, KeptDistance, KeptDistanceParams
 from publisher.builtin.metrics.intervals import LEVEL, median
 
 NO = NoParams()
@@ -42,6 +43,22 @@ def test_distance_quantiles_are_in_the_details() -> None:
 def test_five_images_have_no_median_with_an_interval() -> None:
     with pytest.raises(ValueError, match="5 images are too few"):
         median([0.0] * 5)
+
+
+def test_one_image_of_forty_that_differs_breaks_a_gate_of_none() -> None:
+    gate = Gate(value_at_most=0.0, upper_at_most=0.1)
+    one = ChangedImages().measure(NO, far("pizza", [0.0] * 39 + [1e-6]))
+    assert (decide(gate, one.hardened)[0], one.hardened.n) == ("failed", 40)
+    assert one.details["largest"] == {"distance": 1e-6, "prompt": "prompt 39", "seed": 39}
+    none = ChangedImages().measure(NO, far("pizza", [0.0] * 40)).hardened
+    assert none == ChangedImages().best(NO, 40)
+    assert (decide(gate, none)[0], none.high) == ("passed", pytest.approx(0.088, abs=1e-3))
+    assert decide(gate, ImageDistance().measure(NO, far("pizza", [0.0] * 27 + [0.5] * 13)).hardened)[0] == "passed"
+
+
+def test_changed_images_are_counted_for_each_concept() -> None:
+    found = ChangedImages().measure(NO, far("pizza", [0.0, 0.1]) + far("cat", [0.0] * 4))
+    assert {name: one.value for name, one in found.by_concept.items()} == {"pizza": 0.5, "cat": 0.0}
 
 
 def test_kept_distance_is_the_median_of_all_images() -> None:
