@@ -70,8 +70,8 @@ def embedded(states: Path) -> State:
     return State(ModelFolder(model_folder(), anatomy, configs), (), states)
 
 
-def scope(targets: dict[str, str]) -> Scope:
-    """Return what a manifest says: each object in and without all styles; all other objects are kept."""
+def scope(targets: dict[str, str], listed: int = 1) -> Scope:
+    """Return what a manifest says: each object in and without all styles; of ``listed`` other objects one is kept."""
     words = vocabulary()
 
     def concept(name: str, prompts: Sequence[str]) -> Concept:
@@ -80,11 +80,16 @@ def scope(targets: dict[str, str]) -> Scope:
         fields: dict[str, Any] = {"id": name.replace(" ", "-"), "name": name, "label": name, "kind": kind}
         return Concept(**fields, prompts=tuple(prompts), synonyms=synonyms)
 
-    rest = [name for name in words.object_names if name not in targets]
+    rest = others(targets)[::listed]
     keep = [concept(name, [caption(name, None)]) for name in rest]
     if set(targets) & set(words.style_names):
         keep += [concept(name, prompts_of(name)) for name in words.style_names if name not in targets]
     return Scope(concepts=tuple(concept(name, prompts_of(name)) for name in targets), keep=tuple(keep))
+
+
+def others(targets: dict[str, str]) -> list[str]:
+    """Return all objects that are no targets."""
+    return [name for name in vocabulary().object_names if name not in targets]
 
 
 def prompts_of(name: str) -> list[str]:
@@ -99,7 +104,7 @@ class Bench:
     """The embedded model as it was and as a method left it, asked and attacked alike."""
 
     def __init__(self, targets: dict[str, str], weights: dict[str, Tensor], options: argparse.Namespace) -> None:
-        self.targets, self.steps, self.artwork = targets, options.steps, options.artwork
+        self.targets, self.steps, self.artwork, self.listed = targets, options.steps, options.artwork, options.listed
         self.looks = tuple(look for look in LOOKS if look <= options.looks)
         self.word_looks = tuple(look for look in WORD_LOOKS if look <= options.word_looks)
         self.base, self.hardened = load_pipeline(), load_pipeline()
@@ -116,7 +121,8 @@ class Bench:
     def asked(self, models: Sequence[str]) -> None:
         """Ask by name, by synonyms, for what is kept, and for nothing."""
         words = vocabulary()
-        kept = {caption(name, None): name for name in words.object_names if name not in self.targets}
+        kept = {caption(name, None): name for name in others(self.targets)}
+        told = {caption(name, None) for name in others(self.targets)[:: self.listed]}
         if set(self.targets) & set(words.style_names):
             styles = [style for style in words.style_names if style not in self.targets]
             kept |= {prompt: style for style in styles for prompt in prompts_of(style)}
@@ -137,6 +143,8 @@ class Bench:
             lost = [p for p, one in zip(prompts, judged, strict=True) if kept[p] not in (one.object, one.style)]
             say(f"kept, {which}", len(prompts) - len(lost), len(prompts))
             print(f"lost, {which}: {lost}")
+            if self.listed > 1:
+                say(f"kept, of those that the step was told, {which}", len(told - set(lost)), len(told))
             print(f"kept, rms, {which}: {median_rms(before, after):.4f}")
             after = generate(pipeline, [""] * 24, 80, steps=self.steps)
             print(f"empty prompt, rms, {which}: {median_rms(nothing, after):.4f}", flush=True)
@@ -192,7 +200,7 @@ class Bench:
                 found = []
                 latents = self.latents(name, images)
                 generator = torch.Generator().manual_seed(31)
-                kept = [one for one in vocabulary().object_names if one not in self.targets]
+                kept = others(self.targets)
                 other = kept[int(torch.randint(len(kept), (1,), generator=generator))] if not own else ""
                 start = prompts_of(name)[0] if own else caption(other, None)
                 states = read(pipeline, [start]).clone().requires_grad_()
@@ -382,6 +390,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--method", default="surgical", help="of erase (surgical)")
     parser.add_argument("--with", dest="options", default="{}", help="further parameters of erase, as JSON")
     parser.add_argument("--targets", default=json.dumps(OBJECTS), help="concept -> alternative, as JSON")
+    parser.add_argument("--listed", type=int, default=1, help="of so many other objects one is told to the step (1)")
     parser.add_argument("--seed", type=int, default=0, help="of the step (0)")
     parser.add_argument("--steps", type=int, default=8, help="DDIM steps (8)")
     parser.add_argument("--attacks", default="", help=f"comma-separated, of {', '.join(ATTACKS)}; all: all of them")
@@ -412,7 +421,7 @@ def weights_of(options: argparse.Namespace, targets: dict[str, str]) -> dict[str
         return load_file(options.keep)
     with TemporaryDirectory() as folder:
         model: State = embedded(Path(folder))
-        wanted = scope(targets)
+        wanted = scope(targets, options.listed)
         given = {"method": options.method, "targets": targets, **json.loads(options.options)}
         if options.method == "uce":
             given = {"preserve_scale": 10.0, **given}

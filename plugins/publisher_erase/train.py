@@ -145,7 +145,7 @@ def _drawn(
             for owner, count in zip(owners, counts, strict=True)
             if count
         ]
-        held = frozen.concept(f"{concept.id}-held", pairs, "alternative", 1, sampler)
+        held = frozen.held_out(concept.id, pairs, sampler)
         pictures = None
         if isinstance(params, RobustParams):
             pictures = frozen.pictures(concept.id, pairs, params.images, params.copies, short)

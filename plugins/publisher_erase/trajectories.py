@@ -111,12 +111,21 @@ class FrozenModel:
         """Return rows on ``count`` trajectories.
 
         Args:
-            name: of the batches, such as the concept's id.
+            name: the concept's id.
             pairs: the concept's prompts, each with its alternative; they take turns.
             owner: ``"alternative"`` or ``"concept"``: whose prompt the trajectories follow.
             count: number of trajectories, at least 1.
             sampler: grid, and the step from one noise level to the next.
         """
+        return self._followed("rows", f"{name}-{owner}", pairs, owner, count, sampler)
+
+    def held_out(self, name: str, pairs: Sequence[tuple[str, str]], sampler: Sampler) -> FrozenRows:
+        """Return rows on one more trajectory of a concept's alternative, which nothing is trained on."""
+        return self._followed("held", f"{name}-held-alternative", pairs, "alternative", 1, sampler)
+
+    def _followed(
+        self, kind: str, name: str, pairs: Sequence[tuple[str, str]], owner: str, count: int, sampler: Sampler
+    ) -> FrozenRows:
         turns = [i % len(pairs) for i in range(count)]
 
         def draw(turn: Sequence[int], generator: torch.Generator) -> FrozenRows:
@@ -124,7 +133,7 @@ class FrozenModel:
             guides = goals if owner == "alternative" else self.text([pairs[i][0] for i in turn])
             return self._rows(torch.tensor(turn), guides, goals, sampler, generator)
 
-        return self._in_batches(f"{name}-{owner}", turns, draw)
+        return self._in_batches(kind, name, turns, draw)
 
     def kept(self, prompts: Sequence[str], sampler: Sampler) -> FrozenRows:
         """Return rows on one trajectory of each kept prompt."""
@@ -133,7 +142,7 @@ class FrozenModel:
             said = self.text([prompts[i] for i in turn])
             return self._rows(torch.tensor(turn), said, said, sampler, generator)
 
-        return self._in_batches("kept", range(len(prompts)), draw)
+        return self._in_batches("kept", "kept", range(len(prompts)), draw)
 
     def pictures(
         self, name: str, pairs: Sequence[tuple[str, str]], count: int, copies: int, sampler: Sampler
@@ -151,7 +160,7 @@ class FrozenModel:
             ordered = {key: torch.stack([part[key] for part in parts], 1).flatten(0, 1) for key in parts[0]}
             return {"latents": latents.cpu(), **ordered}
 
-        found = self._stored(f"pictures-{name}", turns, draw)
+        found = self._stored("pictures", f"pictures-{name}", turns, draw)
         return Pictures(found.pop("latents"), FrozenRows(**found))
 
     def _noisy(
@@ -198,23 +207,32 @@ class FrozenModel:
         return torch.randn(shape, generator=generator).to(self.denoiser.device)
 
     def _in_batches(
-        self, name: str, turns: Sequence[int], draw: Callable[[Sequence[int], torch.Generator], FrozenRows]
+        self, kind: str, name: str, turns: Sequence[int], draw: Callable[[Sequence[int], torch.Generator], FrozenRows]
     ) -> FrozenRows:
-        return FrozenRows(**self._stored(name, turns, lambda turn, generator: draw(turn, generator).tensors()))
+        return FrozenRows(**self._stored(kind, name, turns, lambda turn, generator: draw(turn, generator).tensors()))
 
     def _stored(
-        self, name: str, turns: Sequence[int], draw: Callable[[Sequence[int], torch.Generator], dict[str, Tensor]]
+        self,
+        kind: str,
+        name: str,
+        turns: Sequence[int],
+        draw: Callable[[Sequence[int], torch.Generator], dict[str, Tensor]],
     ) -> dict[str, Tensor]:
-        parts = list(self._batches(name, turns, draw))
+        """Return what was drawn, batch by batch. Files are told apart by their kind: any id may end in ``-held``."""
+        parts = list(self._batches(kind, name, turns, draw))
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
     def _batches(
-        self, name: str, turns: Sequence[int], draw: Callable[[Sequence[int], torch.Generator], dict[str, Tensor]]
+        self,
+        kind: str,
+        name: str,
+        turns: Sequence[int],
+        draw: Callable[[Sequence[int], torch.Generator], dict[str, Tensor]],
     ) -> Iterator[dict[str, Tensor]]:
         for start in range(0, len(turns), BATCH):
             batch = f"{name}.{start // BATCH}"
             self.tell(f"trajectories, {batch}")
-            kept = Checkpoints(self.folder, batch, self.identity)
+            kept = Checkpoints(self.folder, f"{kind}+{batch}", self.identity)
             try:
                 found = kept.load()
             except Unusable as error:

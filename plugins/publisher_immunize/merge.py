@@ -25,7 +25,7 @@ Deviations from the authors' code:
     - W_0 is what the copies started from, and Delta_n is kept by itself: their V^T - W_0 T^T is round-off where nothing
       was adapted. All of P is in float64, by Cholesky with a ridge; a bad condition number is an error.
     - Duplicates are found by tolerance, not bit by bit: a word read after prefixes of one length differs in the last
-      digits. Where several concepts share a row, it reads as the mean of what they want, whatever their order.
+      digits. Where several concepts share a row, it reads as the mean of what they want.
     - Only a text's own tokens count, without the start token, which is the same for every text.
 """
 
@@ -85,7 +85,6 @@ class Merge:
                 where="immunize",
                 hint="Raise merge.tolerance or merge.ridge, shorten the prompts, or immunise fewer concepts at once.",
             )
-        self.worst = worst
         self.p = torch.cholesky_solve(white, torch.linalg.cholesky(inner))
 
     def combine(self, read: Tensor) -> Tensor:
@@ -109,7 +108,8 @@ def distinct(texts: Sequence[Tensor], tolerance: float) -> tuple[Tensor, Tensor]
     """Return T and S: rows nearer than the tolerance once, as their mean.
 
     Returns:
-        ``(M, D)`` and ``(N, M)``, float64. The order of the concepts changes at most the order of the rows.
+        ``(M, D)`` and ``(N, M)``, float64. Rows join the first one that they are near to, so where nearness is not
+        transitive the order of the concepts counts.
     """
     rows = torch.cat([text.double() for text in texts])
     owner = torch.cat([torch.full((len(text),), n) for n, text in enumerate(texts)])

@@ -7,6 +7,7 @@ steps these weights take to it: found by linear interpolation between every ``au
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -44,7 +45,7 @@ class Schedule:
         auto = denoising.params.auto
         self.denoising = replace(denoising, params=denoising.params.model_copy(update={"inner_lr": auto.lr}))
         self.held, self.generator = held, generator
-        self.rounds = -(-int(denoising.params.delay * auto.steps) // auto.steps)
+        self.rounds = math.ceil(denoising.params.delay)
         concepts, kept = held.data.concepts, held.data.kept
         self.batch = held.data.batch(concepts, "name", (ROWS, 0), generator("probe/concepts"))
         self.kept = held.data.keep_batch(4 * ROWS, generator("probe/kept")) if kept else None

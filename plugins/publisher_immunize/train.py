@@ -232,8 +232,7 @@ class Immunization(Training):
     def _adapted(self, kind: Inner, done: int) -> tuple[Adversary, float]:
         concepts = self._shown()
         adversary = Adversary(kind, len(concepts), self.denoising, self.generators["adapters"])
-        restart = self.params.restart
-        if restart and done % restart == 0:
+        if self._restarts(done):
             self._adversaries.clear()
         if not self._attacker.adapts:
             return adversary, 0.0
@@ -242,7 +241,7 @@ class Immunization(Training):
         sizes = (self.params.batch or 1, adversary.kept_rows)
         batches = [self._sample(concepts, sizes) for _ in range(self.params.inner_steps)]
         losses = adversary.learn(self.theta, batches)
-        if restart != 1:
+        if self.params.restart != 1:
             self._adversaries[kind] = adversary.state()
         return adversary, float(losses[-1].mean())
 

@@ -102,11 +102,21 @@ class StoppingInBatches(StoppingAt):
 def test_a_damaged_batch_of_trajectories_is_drawn_again_aloud(model: State, tmp_path: Path) -> None:
     params = params_of("surgical")
     whole = run(model, tmp_path, params)
-    next(tmp_path.glob("kept.0-*.safetensors")).write_bytes(b"broken")
+    next(tmp_path.glob("kept+kept.0-*.safetensors")).write_bytes(b"broken")
     next(tmp_path.glob("training.json")).unlink()
     again = run(model, tmp_path, params)
     assert again.result == whole.result
     assert any("drawn again" in warning for warning in again.warnings)
+
+
+def test_rows_of_a_concept_are_never_taken_for_what_is_held_out_of_another(model: State, tmp_path: Path) -> None:
+    one, other = SCOPE.concepts
+    scope = SCOPE.model_copy(update={"concepts": (one, other.model_copy(update={"id": f"{one.id}-held"}))})
+    params = params_of("surgical")
+    targets = {one.id: "pizza", f"{one.id}-held": "robot"}
+    run(model, tmp_path, params.model_copy(update={"targets": targets}), scope)
+    batches = {path.stem for path in tmp_path.glob("*.json")} - {"training"}
+    assert len(batches) == 2 * 3 + 1  # of each concept two owners and what is held out; and what is kept
 
 
 @pytest.mark.parametrize("kinds", [["derived"], ["token"], pytest.param(["token", "derived", "states"], marks=SLOW)])
