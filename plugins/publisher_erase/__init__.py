@@ -1,4 +1,4 @@
-"""Closed-form concept erasure (UCE, RECE) for diffusers models: the step ``erase``.
+"""Concept erasure for diffusers models, in closed form (UCE, RECE) or by a training: the step ``erase``.
 
 Importing this package imports no torch.
 """

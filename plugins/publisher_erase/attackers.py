@@ -115,7 +115,7 @@ class GradientSearch:
             if not math.isfinite(losses[-1]):
                 raise UsageError(
                     f"the attackers' losses are no longer numbers, in step {len(losses)} of a search",
-                    hint="Lower attack.lr. In float16, run in bfloat16 or float32.",
+                    hint="Lower robust.attack.lr. In float16, run in bfloat16 or float32.",
                 )
         return losses
 

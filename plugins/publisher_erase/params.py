@@ -164,7 +164,7 @@ class EraseParams(Params):
     preserve_scale: float = Field(default=1.0, ge=0, le=1e6)
     """Weight of the retained prompts' mean (p, or lambda_1)."""
     epochs: int = Field(default=1, ge=0, le=5)
-    """Number of rounds of RECE after the first edit; 0 is UCE alone. The authors take 1 to 3. Ignored by ``uce``."""
+    """Number of rounds of RECE after the first edit; 0 is UCE alone. The authors take 1 to 3. For ``rece`` alone."""
     joint: bool = True
     """Whether each round of RECE is solved from the original weights with all embeddings found so far; false edits on
     top of the round before, as the authors do."""

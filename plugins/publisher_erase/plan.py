@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from publisher.api import Concept, ModelInfo, Scope, UsageError, split_at_name
+from publisher.api.choosing import ENDINGS, kept_notes, names_in, require_apart
 from publisher_erase.claims import is_refused, promised_searches
 from publisher_erase.params import EraseParams
 from publisher_erase.presets import TRIED_CONCEPTS, is_untried, steps_tried
@@ -20,8 +20,6 @@ from publisher_erase.tensors import seems_few_step
 
 MANY = 10
 """Number of concepts above which closed-form edits are known to break the model."""
-PLURAL = "(?:s|es|'s|s')?"
-"""Pattern of what a plain plural or a genitive adds to a word."""
 UNSEEN = (
     "whether the model draws the concepts at all, the training cannot tell: the checks by plain prompts ask the base "
     "model too, and are unknown where it hardly does"
@@ -141,33 +139,31 @@ def require_targets(params: EraseParams, selection: Selection, scope: Scope) -> 
     """Refuse words that are to take a concept's place and name one that is to go, by this step or by another one.
 
     Raises:
-        UsageError: with both concepts.
+        UsageError: with both concepts; of a training also where its own concept is called so among other words.
     """
-    targets = {} if params.targets == "auto" else params.targets
-    for concept, _ in selection.concepts:
-        words = targets.get(concept.id, "")
+    for concept, words in _targets(params, selection):
         for other in (*scope.concepts, *scope.others):
-            names = [name for name in (other.name, *other.synonyms) if _says(words, name)]
-            if any(other is not concept or _is(words, name) for name in names):
+            if any(other is not concept or _is(words, name) for name in names_in(words, other, plural=True)):
                 raise UsageError(
                     f"the target {words!r} of concept {concept.id!r} names {other.id!r}, which is to go itself",
                     hint="Choose words for something that stays.",
                 )
+        said = names_in(words, concept)
+        if params.training is not None and said:
+            raise UsageError(
+                f"the target {words!r} of concept {concept.id!r} says {said[0]!r}, as that concept is called: method "
+                f"{params.method} would train the model to generate it",
+                hint="Choose words for something else, which stays.",
+            )
 
 
 def require_consistent(params: EraseParams, selection: Selection) -> None:
     """Refuse what would make the terms of a training fight each other.
 
     Raises:
-        UsageError: a prompt to keep that names a concept, or nothing to keep.
+        UsageError: a prompt to keep that calls a concept by its name or a synonym, or nothing to keep.
     """
-    for concept, _ in selection.concepts:
-        said = next((prompt for prompt in selection.keep if _says(prompt, concept.name, plural="")), None)
-        if said is not None:
-            raise UsageError(
-                f"the prompt {said!r} has to be kept, and names the concept {concept.id!r}, which is erased",
-                hint="Remove it from 'keep', or from the prompts to keep: one training cannot do both.",
-            )
+    require_apart((concept for concept, _ in selection.concepts), selection.keep)
     if not any(prompt.strip() for prompt in selection.keep):
         raise UsageError(
             f"there is nothing to keep, and method {params.method} holds what is listed alone",
@@ -175,18 +171,15 @@ def require_consistent(params: EraseParams, selection: Selection) -> None:
         )
 
 
-def kept_notes(selection: Selection) -> tuple[str, ...]:
-    """Return a note for each concept that a prompt to keep names, where that is not refused: it pulls both ways."""
-    found = []
-    for concept, _ in selection.concepts:
-        names = (concept.name, *concept.synonyms)
-        said = ((prompt, name) for prompt in selection.keep for name in names if _says(prompt, name))
-        if pair := next(said, None):
-            found.append(
-                f"the prompt {pair[0]!r} has to be kept and says {pair[1]!r}, as {concept.id!r} is called: if it shows "
-                "that concept, remove it from what stays"
-            )
-    return tuple(found)
+def naming_notes(params: EraseParams, selection: Selection) -> tuple[str, ...]:
+    """Return a note for each concept that its target or a prompt to keep calls by name, where that is not refused."""
+    found = [
+        f"the target {words!r} of {concept.id!r} says {name!r}, as that concept is called: if the model shows it for "
+        "these words, nothing is erased; choose words for something else"
+        for concept, words in _targets(params, selection)
+        for name in names_in(words, concept, plural=True)[:1]
+    ]
+    return (*found, *kept_notes((concept for concept, _ in selection.concepts), selection.keep))
 
 
 def training_notes(params: EraseParams, selection: Selection, model: ModelInfo) -> tuple[str, ...]:
@@ -234,18 +227,16 @@ def _unpromised(params: EraseParams, selection: Selection) -> list[str]:
     return []
 
 
-def _says(text: str, words: str, *, plural: str = PLURAL) -> bool:
-    """Return whether a text has these words in it, or their plural, as whole words and in any case."""
-    return bool(words.strip()) and re.search(_whole(words, plural), text, re.IGNORECASE) is not None
+def _targets(params: EraseParams, selection: Selection) -> list[tuple[Concept, str]]:
+    """Return the concepts, each with the words that are to take its place."""
+    targets = {} if params.targets == "auto" else params.targets
+    return [(concept, targets.get(concept.id, "")) for concept, _ in selection.concepts]
 
 
 def _is(text: str, words: str) -> bool:
     """Return whether a text is these words, or their plural, but for an article."""
-    return re.fullmatch(rf"\s*(?:(?:an?|the)\s+)?{_whole(words, PLURAL)}\s*", text, re.IGNORECASE) is not None
-
-
-def _whole(words: str, plural: str) -> str:
-    return rf"(?<!\w){re.escape(words)}{plural}(?!\w)"
+    apart = (tuple(part.strip().lower() for part in split_at_name(text, words + end)) for end in ENDINGS)
+    return any(parts in [(article, "") for article in ("", "a", "an", "the")] for parts in apart)
 
 
 def check_rows(params: EraseParams) -> None:

@@ -13,7 +13,7 @@ from publisher_erase.plan import (
     Selection,
     TokenSelection,
     check_rows,
-    kept_notes,
+    naming_notes,
     require_consistent,
     require_targets,
     select,
@@ -84,7 +84,7 @@ class Erase(Step[EraseParams]):
         require_targets(params, selection, scope)
         names = _find(params, model)
         check_encoders(model)
-        notes = (*selection.warnings, *limits(model.anatomy), *kept_notes(selection))
+        notes = (*selection.warnings, *limits(model.anatomy), *naming_notes(params, selection))
         if params.training is not None:
             require_guidance(model, params)
             require_consistent(params, selection)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from publisher.api import Anatomy, Concept, ModelError, ModelInfo, Scope, UsageError, cross_attention
-from publisher.api.choosing import named, spread
+from publisher.api.choosing import kept_notes, named, require_apart, spread
 from publisher_immunize.params import ImmunizeParams, Outer
 
 JOINT = "keys and values in blocks that read image and text together depend on both, so no text says what they become"
@@ -27,17 +27,28 @@ def choose_kept(params: ImmunizeParams, scope: Scope) -> tuple[Concept, ...]:
     """Choose the kept concepts that give images, spread evenly.
 
     Raises:
-        UsageError: there is none, and a term of the objective needs some.
+        UsageError: there is none, and a term of the objective needs some; or a prompt to keep, which such a term or the
+            merge holds, calls a concept by its name or a synonym.
     """
-    if not scope.keep and (params.prior + params.lam + params.mu or "dreambooth" in params.inners):
+    held = bool(params.prior + params.lam + params.mu) or "dreambooth" in params.inners
+    if held and not scope.keep:
         raise UsageError(
             "there is nothing to keep, so nothing would protect the rest of the model",
             hint="List concepts under 'keep'; or set prior, lam and mu to 0, and see what is left of the model.",
         )
+    if held or params.method == "mima":
+        require_apart(choose(params, scope), kept_prompts(scope))
     return spread(scope.keep, params.keep_concepts)
 
 
-def notes(params: ImmunizeParams, chosen: Sequence[Concept]) -> tuple[str, ...]:
+def kept_prompts(scope: Scope) -> tuple[str, ...]:
+    """Return all prompts to keep, each once, in the manifest's order."""
+    return tuple(
+        dict.fromkeys((*(prompt for concept in scope.keep for prompt in concept.prompts), *scope.keep_prompts))
+    )
+
+
+def notes(params: ImmunizeParams, chosen: Sequence[Concept], scope: Scope) -> tuple[str, ...]:
     """Return what the user should know before the run. The parameters have to be decided."""
     size = f"{params.batch} images of each of {len(chosen)} concepts"
     rates = ", ".join(f"{kind} {params.rate(kind):g}" for kind in params.inners)
@@ -48,7 +59,7 @@ def notes(params: ImmunizeParams, chosen: Sequence[Concept]) -> tuple[str, ...]:
         found.append("outer denoiser was never tried on a model of this size: its rates and steps are starting points")
     if not isinstance(params.rare, int) and "sks" in params.rare:
         found.append("'sks' is what attacks use as their rare word: a test with it would say nothing about others")
-    return tuple(found)
+    return (*found, *kept_notes(chosen, kept_prompts(scope)))
 
 
 def merges(anatomy: Anatomy) -> bool:

@@ -1,4 +1,4 @@
-"""The step ``immunize``: attention weights from which adaptation brings a concept back late."""
+"""The step ``immunize``: weights, of attention or of the denoiser, from which a concept comes back late."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Immunize(Step[ImmunizeParams]):
     requires = Requirements(needs=("training",), components=("vae", "scheduler"))
     references: ClassVar[bool] = True
     undone_by: ClassVar[Mapping[str, str]] = {
-        "erase": "it edits how text enters, and attention was immunised with the text that it read before"
+        "erase": "it edits how text enters, or trains the denoiser, and the weights were immunised as they were before"
     }
 
     def decide(self, params: ImmunizeParams, scope: Scope, model: ModelInfo) -> ImmunizeParams:
@@ -43,14 +43,15 @@ class Immunize(Step[ImmunizeParams]):
         Raises:
             ModelError: attention is not where the family has it, the parameters ask for what the family has not, or the
                 model was trained in a way that is not known here.
-            UsageError: no concept, or nothing to keep where a term needs it.
+            UsageError: no concept, nothing to keep where a term needs it, or a prompt to keep that calls a concept by
+                its name or a synonym.
         """
         params = self.decide(params, scope, model)
         require_possible(params, model.anatomy)
         chosen, _ = choose(params, scope), choose_kept(params, scope)
         names = exported(model, params.outer)
         require_trainable(model, images=True)
-        return StepPlan(changes={model.anatomy.denoiser: names}, notes=notes(params, chosen))
+        return StepPlan(changes={model.anatomy.denoiser: names}, notes=notes(params, chosen, scope))
 
     def run(self, params: ImmunizeParams, ctx: StepContext) -> None:
         """Train, write the weights, and say how it went.

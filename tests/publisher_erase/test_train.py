@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -210,29 +209,30 @@ def test_a_training_that_diverges_ends_with_advice(model: State, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("targets", "keep", "message"),
+    ("prompts", "message"),
     [
-        (
-            TARGETS,
-            (*SCOPE.keep, concept("box", "a box and a pistol")),
-            "has to be kept, and names the concept 'pistol'",
-        ),
-        (TARGETS, (), "there is nothing to keep"),
+        (("a box and a pistol",), "'a box and a pistol' has to be kept and says 'pistol', as 'pistol' is called"),
+        (("a dog", "a Gun"), "'a Gun' has to be kept and says 'gun', as 'pistol' is called"),
+        (("a fire with smoke",), "'a fire with smoke' has to be kept and says 'smoke', as 'cigarette' is called"),
+        ((), "there is nothing to keep"),
     ],
 )
-def test_contradictions_are_found_by_the_plan(
-    model: State, targets: dict[str, str], keep: tuple[Any, ...], message: str
+@pytest.mark.parametrize("method", METHODS)
+def test_contradictions_are_found_by_the_plan_and_by_the_run(
+    model: State, tmp_path: Path, method: str, prompts: tuple[str, ...], message: str
 ) -> None:
-    params = params_of("surgical").model_copy(update={"targets": targets})
+    keep = (*SCOPE.keep, concept("box", *prompts)) if prompts else ()
+    scope = Scope(concepts=SCOPE.concepts, keep=keep)
     with pytest.raises(UsageError, match=message):
-        Erase().plan(params, Scope(concepts=SCOPE.concepts, keep=keep), model)
+        Erase().plan(params_of(method), scope, model)
+    with pytest.raises(UsageError, match=message):
+        train(model, tmp_path, method, scope)
 
 
-def test_the_plan_warns_of_kept_prompts_with_synonyms_of_what_goes(model: State) -> None:
-    keep = (*SCOPE.keep, concept("fire", "a fire with smoke"))
+def test_words_that_only_begin_like_what_goes_are_kept(model: State) -> None:
+    keep = (*SCOPE.keep, concept("stones", "gunstones and a smokestack"))
     plan = Erase().plan(params_of("surgical"), Scope(concepts=SCOPE.concepts, keep=keep), model)
-    (note,) = (note for note in plan.notes if "has to be kept" in note)
-    assert note.startswith("the prompt 'a fire with smoke' has to be kept and says 'smoke', as 'cigarette' is called")
+    assert not any("has to be kept" in note for note in plan.notes)
 
 
 @pytest.mark.parametrize("method", ["uce", "rece", *METHODS])
@@ -244,6 +244,28 @@ def test_a_target_that_is_to_go_itself_is_found_by_the_plan(model: State, method
     params = EraseParams.parse({"method": method, "targets": {"cigarette": words, "pistol": "robot"}})
     with pytest.raises(UsageError, match=f"names '{named}', which is to go itself"):
         Erase().plan(params, SCOPE, model)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [("an old pistol", "pistol"), ("toy gun", "gun"), ("Pistol of toy", "pistol")]
+)
+def test_a_target_that_is_the_concept_with_more_words_is_refused_by_trainings_and_noted_by_closed_forms(
+    model: State, words: str, said: str
+) -> None:
+    targets = {**TARGETS, "pistol": words}
+    for method in METHODS:
+        with pytest.raises(UsageError, match=f"says '{said}', as that concept is called: method {method}"):
+            Erase().plan(EraseParams.parse({"method": method, "targets": targets}), SCOPE, model)
+    noted = Erase().plan(EraseParams(targets=targets), SCOPE, model).notes
+    assert sum(note.startswith(f"the target '{words}' of 'pistol' says '{said}'") for note in noted) == 1
+
+
+@pytest.mark.parametrize("method", ["uce", *METHODS])
+def test_the_plural_of_the_concept_in_a_longer_target_is_noted(model: State, method: str) -> None:
+    params = EraseParams.parse({"method": method, "targets": {**TARGETS, "pistol": "holster without pistols"}})
+    assert any(
+        "of 'pistol' says 'pistol', as that concept" in note for note in Erase().plan(params, SCOPE, model).notes
+    )
 
 
 @pytest.mark.parametrize("method", ["uce", *METHODS])
@@ -300,7 +322,7 @@ def test_a_search_whose_losses_are_no_numbers_is_named(model: State, tmp_path: P
         patch.setattr("publisher_erase.attackers.inner_losses", broken)
         with pytest.raises(UsageError, match="attackers' losses are no longer numbers, in step 1") as caught:
             train(model, tmp_path, "robust")
-    assert "Lower attack.lr" in caught.value.hint
+    assert "Lower robust.attack.lr" in caught.value.hint
 
 
 def test_half_of_one_kept_row_is_refused() -> None:

@@ -241,6 +241,38 @@ def test_nothing_to_keep_is_refused_unless_nothing_needs_it(model: Model, tmp_pa
     run(model, tmp_path, scope=alone, steps=1, prior=0.0, lam=0.0)
 
 
+@pytest.mark.parametrize(
+    ("said", "prompt", "data"),
+    [
+        ("skull", "a Skull on a box", {"prior": 0.0}),
+        ("death head", "a death head moth", {"lam": 0.0}),
+        ("pizza", "pizza", {"method": "imma", "lam": 0.0, "prior": 0.0, "inner": "dreambooth"}),
+        ("skull", "a skull", {"lam": 0.0, "prior": 0.0}),
+    ],
+    ids=["lam holds", "prior holds", "dreambooth", "the merge holds"],
+)
+def test_a_prompt_to_keep_that_names_what_is_worked_against_is_refused(
+    model: Model, tmp_path: Path, said: str, prompt: str, data: dict[str, Any]
+) -> None:
+    scope = SCOPE.model_copy(update={"keep_prompts": (*SCOPE.keep_prompts, prompt)})
+    params = ImmunizeParams.parse({**SHORT, **data})
+    message = f"the prompt '{prompt}' has to be kept and says '{said}'"
+    with pytest.raises(UsageError, match=message):
+        Immunize().plan(params, scope, model)
+    with pytest.raises(UsageError, match=message):
+        Immunize().run(params, context(model, tmp_path, params, scope))
+
+
+def test_prompts_that_nothing_holds_or_with_a_plural_are_noted_alone(model: Model) -> None:
+    free = ImmunizeParams.parse({**SHORT, "method": "imma", "lam": 0.0, "prior": 0.0})
+    for params, prompt in ((free, "a skull"), (ImmunizeParams.parse(SHORT), "two skulls")):
+        scope = SCOPE.model_copy(update={"keep_prompts": (prompt,)})
+        (note,) = (note for note in Immunize().plan(params, scope, model).notes if "has to be kept" in note)
+        assert note.startswith(f"the prompt '{prompt}' has to be kept and says 'skull', as 'skull' is called")
+    plain = Immunize().plan(ImmunizeParams.parse(SHORT), SCOPE, model).notes
+    assert not any("has to be kept" in note for note in plain)
+
+
 def test_a_concept_that_is_none_is_named_with_a_near_one(model: Model) -> None:
     with pytest.raises(UsageError, match="skul") as error:
         Immunize().plan(ImmunizeParams(concepts=("skul",)), SCOPE, model)
