@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,13 +10,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from publisher.api import Captions, Concept, Model, References, StepContext
+from publisher.api import Captions, Concept, Model, References, Scope, StepContext
 from publisher.api.choosing import captions_of, spread
 from publisher.api.diffusion.latents import Noising, encode_images
 from publisher.api.diffusion.text import Text, encode
 from publisher.api.loading import load_component
 from publisher_immunize.params import ImmunizeParams
-from publisher_immunize.plan import merges
+from publisher_immunize.plan import kept_prompts, merges
 
 SHARES = (0.5, 0.15, 0.15, 0.15, 0.05)
 """Captions of kept images with ``keep_captions: words``: their own, another kept prompt, none, their own with a rare
@@ -174,15 +175,15 @@ def gather(
         UsageError: images are missing, or a text is too long.
         ModelError: a part of the model cannot be loaded.
     """
-    prompts = dict.fromkeys((*(p for concept in ctx.scope.keep for p in concept.prompts), *ctx.scope.keep_prompts))
-    keep_texts = tuple(dict.fromkeys(("", *spread(tuple(prompts), params.keep_texts))))
+    prompts = kept_prompts(ctx.scope)
+    keep_texts = tuple(dict.fromkeys(("", *spread(prompts, params.keep_texts))))
     vae = load_component(ctx.model, "vae", ctx.device, torch.float32)
     counts = {one.id: params.images or 1 for one in concepts} | {one.id: params.keep_images or 1 for one in kept}
     shown = ctx.references_of(counts)
     tell = ctx.counted(sum(counts.values()), "images encoded")
     encoded = partial(encode_images, vae, tell=tell)
     rare = (
-        rare_words(params.rare, ctx.generator("rare words"), keep_texts)
+        rare_words(params.rare, ctx.generator("rare words"), _texts_of(ctx.scope))
         if isinstance(params.rare, int)
         else params.rare
     )
@@ -218,9 +219,9 @@ def rare_words(count: int, generator: torch.Generator, texts: Sequence[str]) -> 
     Args:
         count: number of words.
         generator: source of the letters.
-        texts: prompts of the manifest.
+        texts: prompts, names and synonyms of the manifest.
     """
-    taken = {ATTACKERS_WORD, *(word for text in texts for word in text.split())}
+    taken = {ATTACKERS_WORD, *(word for text in texts for word in re.findall(r"\w+", text.lower()))}
     words: dict[str, None] = {}
     while len(words) < count:
         size, *letters = torch.randint(len(LETTERS), (6,), generator=generator).tolist()
@@ -245,6 +246,13 @@ def split(shown: Sequence[ConceptImages]) -> tuple[tuple[ConceptImages, ...], tu
         train.append(images.part([i for i in rows if i not in out] or list(rows)))
         held.append(images.part(out))
     return tuple(train), tuple(held)
+
+
+def _texts_of(scope: Scope) -> tuple[str, ...]:
+    """Return names, synonyms and prompts of all that goes and stays."""
+    concepts = (*scope.concepts, *scope.keep)
+    said = (text for concept in concepts for text in (concept.name, *concept.synonyms, *concept.prompts))
+    return (*said, *scope.keep_prompts)
 
 
 def _concept_images(

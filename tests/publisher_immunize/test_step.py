@@ -71,12 +71,33 @@ def test_the_full_outer_set_is_every_tensor_of_the_denoiser(model: Model) -> Non
     assert plan.changes == {"unet": sorted(model.tensors("unet"))}
 
 
-def test_drawn_words_are_new_to_the_manifest_and_to_the_attacks() -> None:
-    words = rare_words(600, torch.Generator().manual_seed(0), ["a cat emoji", "car"])
+def test_drawn_words_are_new_to_the_texts_and_to_the_attacks() -> None:
+    texts = ["a Cat, an emoji", "car"]
+    words = rare_words(600, torch.Generator().manual_seed(0), texts)
     assert len(set(words)) == 600
     assert {len(word) for word in words} == {3, 4, 5}
     assert not {"sks", "cat", "car", "emoji"} & set(words)
-    assert words[:7] == rare_words(7, torch.Generator().manual_seed(0), ["a cat emoji", "car"])
+    assert words[:7] == rare_words(7, torch.Generator().manual_seed(0), texts)
+
+
+def test_names_and_synonyms_of_what_goes_and_stays_are_never_drawn(model: Model, tmp_path: Path) -> None:
+    params = resolve(ImmunizeParams.parse({**SHORT, **NEW_WORDS, "images": 2}), SCOPE, model)
+
+    def drawn(scope: Scope) -> list[str]:
+        texts = gather(params, scope.concepts, scope.keep, context(model, tmp_path, params, scope)).concepts[0].renamed
+        return [lines[0].split()[1] for lines in texts]  # "a WORD emoji"
+
+    first, second, *rest = drawn(SCOPE)
+    (skull, pizza), (ghost, cat) = SCOPE.concepts, SCOPE.keep
+    scope = SCOPE.model_copy(
+        update={
+            "concepts": (skull, pizza.model_copy(update={"synonyms": (first.upper(),)})),
+            "keep": (ghost, cat.model_copy(update={"name": f"{second} cat"})),
+        }
+    )
+    again = drawn(scope)
+    assert again[:3] == rest
+    assert not {first, second} & set(again)
 
 
 def test_concepts_and_kept_images_are_called_by_drawn_words(model: Model, tmp_path: Path) -> None:
