@@ -15,8 +15,8 @@ import numpy as np
 from scipy.stats import binom
 
 from publisher.api import ScorerErrors, Tally
+from publisher.api.intervals import share
 from publisher.builtin.metrics.corrections import rate, upper_end
-from publisher.builtin.metrics.intervals import share
 
 IMAGES = (60, 300)
 POSITIVES = (30, 100, 300)

@@ -8,10 +8,10 @@ from erase_fakes import concept
 from trained_cases import SCOPE, TARGETS, params_of
 
 from publisher.api import Claim, Scope
+from publisher.api.intervals import difference
 from publisher.builtin.attacks.derived import DerivedEmbedding
 from publisher.builtin.attacks.inversion import ConceptInversion
 from publisher.builtin.metrics.finds import FoundExcess
-from publisher.builtin.metrics.intervals import difference
 from publisher.model.state import State
 from publisher.testing.tiny import open_model
 from publisher_erase.params import EraseParams

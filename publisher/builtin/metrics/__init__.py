@@ -1,6 +1,6 @@
 """The metrics that come with the publisher. Each number has n, a 95% interval and the interval's method. No torch.
 
-``intervals`` is the one module that knows how an interval is made; the others bring their numbers to it.
+:mod:`publisher.api.intervals` makes the intervals; the modules here bring their numbers to it.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Interval, Measurement, ScorerErrors, Tally
-from publisher.builtin.metrics.intervals import LEVEL, exact_high, exact_low, share, widened
+from publisher.api.intervals import LEVEL, exact_high, exact_low, share, widened
 
 if TYPE_CHECKING:
-    from publisher.builtin.metrics.intervals import Array
+    from publisher.api.intervals import Array
 
 LEAST_J = 0.5
 """Bound that the lower end of J has to exceed: below it a loss is not known to a factor of two."""

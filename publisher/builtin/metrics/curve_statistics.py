@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pydantic import Field
 
 from publisher.api import CurveMetric, Interval, Params, Trial
-from publisher.builtin.metrics.intervals import RESAMPLES, bootstrapped, generator_of, widened_to_few
+from publisher.api.intervals import RESAMPLES, bootstrapped, generator_of, widened_to_few
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from publisher.builtin.metrics.intervals import Array
+    from publisher.api.intervals import Array
 
 
 @dataclass(frozen=True)

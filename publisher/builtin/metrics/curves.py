@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import CurveMetric, Interval, Measurement, Trial
+from publisher.api.intervals import LEAST_TRIALS, bootstrapped, rate_of_trials, widened_to_few
 from publisher.api.metrics import UNBOUNDED
 from publisher.builtin.metrics.curve_statistics import (
     AgainstControl,
@@ -28,10 +29,9 @@ from publisher.builtin.metrics.curve_statistics import (
     shares_of_curves,
 )
 from publisher.builtin.metrics.gaps import LossGap, Msgr, Sgr
-from publisher.builtin.metrics.intervals import LEAST_TRIALS, bootstrapped, rate_of_trials, widened_to_few
 
 if TYPE_CHECKING:
-    from publisher.builtin.metrics.intervals import Array
+    from publisher.api.intervals import Array
 
 
 class HalfTime(AgainstControl[AgainstParams]):

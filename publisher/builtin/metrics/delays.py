@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from publisher.api import CurveMetric, Measurement, Trial
+from publisher.api.intervals import LEAST_TRIALS, geometric_mean
 from publisher.builtin.metrics.curve_statistics import (
     AgainstControl,
     AgainstParams,
@@ -31,10 +32,9 @@ from publisher.builtin.metrics.curve_statistics import (
     pair_of,
     parted,
 )
-from publisher.builtin.metrics.intervals import LEAST_TRIALS, geometric_mean
 
 if TYPE_CHECKING:
-    from publisher.builtin.metrics.intervals import Array
+    from publisher.api.intervals import Array
 
 
 class DelayParams(AgainstParams):

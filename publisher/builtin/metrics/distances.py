@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from publisher.api import Interval, Measurement, Metric, NoParams, Params, PixelPair
-from publisher.builtin.metrics.intervals import median, quantile, share, widened
+from publisher.api.intervals import median, quantile, share, widened
 from publisher.builtin.metrics.rates import grouped_by_concept, grouped_by_prompt
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from publisher.api import Interval, Measurement, Params, Search, SearchMetric
+from publisher.api.intervals import difference, share
 from publisher.api.searching import Standing
-from publisher.builtin.metrics.intervals import difference, share
 
 FLOORS = ("retrained", "shuffled")
 

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from publisher.api import CurveMetric, Interval, Measurement, Trial
+from publisher.api.intervals import LEAST_TRIALS, mean
 from publisher.builtin.metrics.curve_statistics import AgainstControl, AgainstParams, about, pair_of, parted
-from publisher.builtin.metrics.intervals import LEAST_TRIALS, mean
 
 if TYPE_CHECKING:
-    from publisher.builtin.metrics.intervals import Array
+    from publisher.api.intervals import Array
 
 
 class GainParams(AgainstParams):

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from publisher.api import Measurement, Trial
+from publisher.api.intervals import LEAST_TRIALS, mean
 from publisher.builtin.metrics.curve_statistics import AgainstControl, AgainstParams, about, pair_of
-from publisher.builtin.metrics.intervals import LEAST_TRIALS, mean
 
 
 class _Paired(AgainstControl[AgainstParams]):

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from publisher.api import Interval, Measurement, Metric, NoParams, Observation, Params, PixelPair, Request
+from publisher.api.intervals import paired_difference, share, widened
 from publisher.builtin.metrics.corrections import (
     best_rate,
     change,
@@ -19,7 +20,6 @@ from publisher.builtin.metrics.corrections import (
     with_change,
     with_rate,
 )
-from publisher.builtin.metrics.intervals import paired_difference, share, widened
 
 _Pair = TypeVar("_Pair", bound=PixelPair)
 NAMED = 3

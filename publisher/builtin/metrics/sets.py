@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from publisher.api import Interval, Measurement, Metric, NoParams, PixelPair, SetMetric
-from publisher.builtin.metrics.intervals import mean_of_images, mean_of_pairs
+from publisher.api.intervals import mean_of_images, mean_of_pairs
 from publisher.builtin.metrics.rates import grouped_by_concept, grouped_by_prompt
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from publisher.api import Opinion, ReleaseReport
-from publisher.builtin.metrics.intervals import share
+from publisher.api.intervals import share
 from publisher.report.wording import count, figure
 
 MODELS = {"base": "base model", "hardened": "hardened model"}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from publisher.api import ScorerCard
-from publisher.builtin.metrics.intervals import paired_difference
+from publisher.api.intervals import paired_difference
 from publisher.comparison import NonInferiority, Subject, not_worse, read_subject
 from publisher.comparison.non_inferiority import lines_of
 

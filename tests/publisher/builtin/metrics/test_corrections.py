@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from publisher.api import Observation, ScorerErrors, Tally
+from publisher.api.intervals import paired_difference, share, widened
 from publisher.builtin.metrics.corrections import (
     MOST_SUMMED,
     alarms_together,
@@ -22,7 +23,6 @@ from publisher.builtin.metrics.corrections import (
     upper_end,
     youden,
 )
-from publisher.builtin.metrics.intervals import paired_difference, share, widened
 from publisher.builtin.metrics.rates import ConceptRate, KeptAccuracy, KeptParams, RateParams
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from publisher.api import CurveMetric, Interval, Trial
-from publisher.builtin.metrics import curve_statistics, intervals
+from publisher.api import CurveMetric, Interval, Trial, intervals
+from publisher.api.intervals import mean, median, paired_difference, share, widened
+from publisher.builtin.metrics import curve_statistics
 from publisher.builtin.metrics.curve_statistics import AgainstParams, area, half_time
 from publisher.builtin.metrics.curves import HalfTime, HalfTimeRatio, RelearnedArea, RelearnedLast, RelearnedWorst
 from publisher.builtin.metrics.delays import DelayParams, SpecificDelay
-from publisher.builtin.metrics.intervals import mean, median, paired_difference, share, widened
 
 pytestmark = pytest.mark.slow
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from publisher.api import CurveMetric, Gate, Measurement, Trial
+from publisher.api.intervals import RESAMPLES, UNBOUNDED
 from publisher.api.verdicts import judge
 from publisher.builtin.metrics.curve_statistics import AgainstParams, area, half_time
 from publisher.builtin.metrics.curves import (
@@ -21,7 +22,6 @@ from publisher.builtin.metrics.curves import (
     RelearnedWorst,
 )
 from publisher.builtin.metrics.gaps import LossGap, Msgr, Sgr
-from publisher.builtin.metrics.intervals import RESAMPLES, UNBOUNDED
 
 EVALUATION_STEPS = (0, 10, 20, 40)
 NEVER, AT_15, AT_10, AT_ONCE = (0, 0, 0, 0), (0, 0, 100, 100), (0, 50, 100, 100), (100, 100, 100, 100)

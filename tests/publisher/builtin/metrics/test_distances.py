@@ -7,9 +7,9 @@ import pytest
 from scipy.special import bdtr
 
 from publisher.api import Gate, NoParams, PixelPair
+from publisher.api.intervals import LEVEL, median
 from publisher.api.verdicts import decide
 from publisher.builtin.metrics.distances import ChangedImages, ImageDistance, KeptDistance, KeptDistanceParams
-from publisher.builtin.metrics.intervals import LEVEL, median
 
 NO = NoParams()
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pytest
 
 from publisher.api import Gate, Interval, JudgedFind, Limits, Search
+from publisher.api.intervals import difference, generator_of, share
 from publisher.api.searching import tells_nothing
 from publisher.api.verdicts import judge
 from publisher.builtin.metrics.finds import ExcessParams, FoundExcess
-from publisher.builtin.metrics.intervals import difference, generator_of, share
 
 
 def search(model: str, finds: Sequence[int], *, n: int = 24, tried: int = 60, hits: int = 0) -> Search:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.special import betaincinv
 
 from publisher.api import Metric, NoParams, Observation, ScorerErrors, Tally
+from publisher.api.intervals import LEVEL, _bootstrap, paired_difference, share, widened
 from publisher.builtin.metrics.distances import DISTANCES
-from publisher.builtin.metrics.intervals import LEVEL, _bootstrap, paired_difference, share, widened
 from publisher.builtin.metrics.rates import (
     RATES,
     ConceptRate,

@@ -15,8 +15,7 @@ from functools import cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
-from publisher.api import Interval
-from publisher.api.metrics import UNBOUNDED
+from publisher.api.metrics import UNBOUNDED, Interval
 
 if TYPE_CHECKING:
     import numpy as np
