@@ -21,7 +21,18 @@ import click
 
 import publisher
 from publisher import api, auditing, errors, testing
-from publisher.api import Params, choosing, evidence, freeze_mask, hookspecs, loading, membranes, presets, words
+from publisher.api import (
+    Params,
+    choosing,
+    evidence,
+    freeze_mask,
+    hookspecs,
+    intervals,
+    loading,
+    membranes,
+    presets,
+    words,
+)
 from publisher.api.diffusion import checkpoints, ddim, denoiser, euler, latents, learner, loop, sampling, text, threads
 from publisher.api.families import NEEDS
 from publisher.cli import main
@@ -126,7 +137,20 @@ def api_page() -> str:
         elif inspect.isfunction(value):
             parts += _function_lines(value)
     of_steps = (choosing, presets, words, evidence, freeze_mask)
-    for module in (*of_steps, text, denoiser, latents, learner, loop, sampling, ddim, euler, threads, checkpoints):
+    for module in (
+        *of_steps,
+        intervals,
+        text,
+        denoiser,
+        latents,
+        learner,
+        loop,
+        sampling,
+        ddim,
+        euler,
+        threads,
+        checkpoints,
+    ):
         parts += [f"# `{module.__name__}`\n", f"```text\n{inspect.cleandoc(module.__doc__ or '')}\n```\n"]
         for value in _own(module):
             parts += _class_lines(value) if isinstance(value, type) else _function_lines(value)

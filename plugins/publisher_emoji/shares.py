@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from scipy.stats import binomtest
+from publisher.api import intervals
 
 
 class ShareOfImages(TypedDict):
@@ -30,6 +30,7 @@ def share(hits: int, n: int) -> ShareOfImages:
     """
     if n == 0:
         raise ValueError("nothing was measured: a share of no images does not exist")
-    interval = binomtest(hits, n).proportion_ci(method="exact")
-    values = (hits / n, float(interval.low), float(interval.high))
-    return ShareOfImages(hits=hits, n=n, share=round(values[0], 4), low=round(values[1], 4), high=round(values[2], 4))
+    found = intervals.share(hits, n)
+    return ShareOfImages(
+        hits=hits, n=n, share=round(found.value, 4), low=round(found.low, 4), high=round(found.high, 4)
+    )

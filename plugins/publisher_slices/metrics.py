@@ -8,17 +8,13 @@ same everywhere. A model that has learned from the pictures begins below the oth
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 from pydantic import Field
 
 from publisher.api import CurveMetric, Interval, Measurement, Params, Trial
-
-LEAST = 3
-"""Trials of which an interval can be made."""
-LEVEL = 0.95
+from publisher.api.intervals import LEAST_TRIALS, mean
 
 
 class HeadStartParams(Params):
@@ -39,7 +35,7 @@ class HeadStart(CurveMetric[HeadStartParams]):
     version = "1"
     better = "lower"
     unit = "share"
-    least_trials = LEAST
+    least_trials = LEAST_TRIALS
     summary = "share by which the loss on withdrawn pictures lies below that of a model that never saw them"
 
     def best(self, params: HeadStartParams, n: int) -> Interval | None:  # noqa: ARG002
@@ -63,8 +59,8 @@ class HeadStart(CurveMetric[HeadStartParams]):
         alone = {name: [value for (concept, _), value in starts.items() if concept == name] for name in names}
         first = {name: (_first(ours, name), _first(theirs, name)) for name in names}
         return Measurement(
-            hardened=_mean(list(starts.values())),
-            by_concept={name: _mean(found) for name, found in alone.items()},
+            hardened=mean(list(starts.values())),
+            by_concept={name: mean(found) for name, found in alone.items()},
             details={"before_training": {name: {"hardened": a, params.against: b} for name, (a, b) in first.items()}},
         )
 
@@ -87,23 +83,3 @@ def _head_start(ours: Trial, theirs: Trial) -> float:
 
 def _first(trials: dict[tuple[str, int], Trial], name: str) -> float:
     return next(one.losses[0] for (concept, _), one in trials.items() if concept == name)
-
-
-def _mean(values: Sequence[float]) -> Interval:
-    """Return the mean with Student's interval.
-
-    Raises:
-        ValueError: there are fewer than three values.
-    """
-    from scipy.special import stdtrit
-
-    n = len(values)
-    if n < LEAST:
-        raise ValueError(f"{n} trials are too few for an interval; at least {LEAST} are needed")
-    middle = math.fsum(values) / n
-    spread = math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (n - 1))
-    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * spread / math.sqrt(n)
-    low, high = middle - half, middle + half
-    return Interval(
-        value=round(middle, 6), low=round(low, 6), high=round(high, 6), n=n, method="Student's t over trials 95%"
-    )

@@ -1,7 +1,7 @@
 """Intervals, all 95% and two-sided: the one place that knows the level, the resamples and the methods.
 
-Metrics bring their numbers here and compute no interval of their own. What each covers is simulated at the sizes that
-manifests use, in ``tests/publisher/builtin/metrics/test_coverage.py``; the figures are in
+Metrics, those of plugins too, bring their numbers here and compute no interval of their own. What each covers is
+simulated at the sizes that manifests use, in ``tests/publisher/builtin/metrics/test_coverage.py``; the figures are in
 ``docs/explanation/intervals.md``. No torch; numpy and scipy are imported when a number is needed.
 """
 
@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 RESAMPLES = 2000
-TAIL = 100 * (1 - LEVEL) / 2
-"""Percent beyond each end of an interval."""
+TAIL = (1 - LEVEL) / 2
+"""Share beyond each end of an interval."""
+Z = 1.959963984540054
+"""Quantile of the normal distribution at each end."""
+Z_SQUARED = 3.841458820694124
+"""Quantile of chi-squared with one degree of freedom: the product ``Z * Z`` is off in its last digit."""
 LEAST_TRIALS = 3
 """Least number of trials of a mean: with two, Student's t is 12.7, and the interval says nothing useful."""
-_TAIL = (1 - LEVEL) / 2
-_Z = 1.959963984540054
+_PERCENT = 100 * (1 - LEVEL) / 2
 
 
 def share(hits: int, n: int, of: int = 1) -> Interval:
@@ -45,7 +48,7 @@ def share(hits: int, n: int, of: int = 1) -> Interval:
     """
     if not 0 <= hits <= n or not n:
         raise ValueError(f"there is no share of {hits} in {n}")
-    tail = _TAIL / of
+    tail = TAIL / of
     low, high = exact_low(hits, n, tail), exact_high(hits, n, tail)
     return Interval(value=hits / n, low=low, high=high, n=n, method=f"Clopper-Pearson 95%{_best_of(of)}")
 
@@ -63,7 +66,7 @@ def difference(hits: int, n: int, others: int, m: int, of: int = 1) -> Interval:
         m: observations, at least 1.
         of: the first share is the best of so many, see :func:`share`.
     """
-    z = _Z if of == 1 else NormalDist().inv_cdf(1 - _TAIL / of)
+    z = Z if of == 1 else NormalDist().inv_cdf(1 - TAIL / of)
     (low, high), (floor_low, floor_high) = _wilson(hits, n, z), _wilson(others, m, z)
     first, second = hits / n, others / m
     value = first - second
@@ -81,7 +84,7 @@ def _best_of(of: int) -> str:
     return f", the best of {of}" if of > 1 else ""
 
 
-def exact_low(hits: float, n: float, tail: float = _TAIL) -> float:
+def exact_low(hits: float, n: float, tail: float = TAIL) -> float:
     """Return the lower end of Clopper and Pearson; counts need not be whole.
 
     Where all are hits, it is a root: the same digits as scipy's, whose import is most of what a plan would cost.
@@ -93,7 +96,7 @@ def exact_low(hits: float, n: float, tail: float = _TAIL) -> float:
     return float(betaincinv(hits, n - hits + 1, tail))
 
 
-def exact_high(hits: float, n: float, tail: float = _TAIL) -> float:
+def exact_high(hits: float, n: float, tail: float = TAIL) -> float:
     """Return the upper end of Clopper and Pearson; counts need not be whole. See :func:`exact_low`."""
     if hits <= 0 or hits >= n:
         return 1.0 if hits >= n else -math.expm1(math.log(tail) / n)
@@ -116,7 +119,7 @@ def paired_difference(gains: int, losses: int, n: int) -> Interval:
     """
     method = "Tango paired score 95%"
     if gains == losses == 0:
-        end = _Z * _Z / (n + _Z * _Z)
+        end = Z * Z / (n + Z * Z)
         return Interval(value=0.0, low=-end, high=end, n=n, method=method)
     from scipy.optimize import brentq
 
@@ -132,8 +135,8 @@ def paired_difference(gains: int, losses: int, n: int) -> Interval:
             return 0.0
         return excess / math.sqrt(max(variance, 1e-12))
 
-    low = -1.0 if value == -1 else brentq(lambda delta: score(delta) - _Z, -1.0, value)
-    high = 1.0 if value == 1 else brentq(lambda delta: score(delta) + _Z, value, 1.0)
+    low = -1.0 if value == -1 else brentq(lambda delta: score(delta) - Z, -1.0, value)
+    high = 1.0 if value == 1 else brentq(lambda delta: score(delta) + Z, value, 1.0)
     return Interval(value=value, low=min(low, value), high=max(high, value), n=n, method=method)
 
 
@@ -156,7 +159,7 @@ def median(values: Sequence[float]) -> Interval:
 def _rank(n: int) -> int:
     """Return the largest k with P(X <= k) below the tail, X ~ Binomial(n, 1/2): counted, in whole numbers."""
     every, subsets, counted, k = 2**n, 1, 1, 0
-    while counted / every < _TAIL:
+    while counted / every < TAIL:
         subsets = subsets * (n - k) // (k + 1)
         counted += subsets
         k += 1
@@ -276,7 +279,7 @@ def bootstrapped(value: float, lows: Array, highs: Array, n: int) -> Interval:
     """
     import numpy as np
 
-    low, high = float(np.percentile(lows, TAIL)), float(np.percentile(highs, 100 - TAIL))
+    low, high = float(np.percentile(lows, _PERCENT)), float(np.percentile(highs, 100 - _PERCENT))
     method = "bootstrap over trials, rates from their Jeffreys posterior, percentile 95%"
     return _rounded(value, min(low, value), max(high, value), n, method)
 
@@ -299,7 +302,7 @@ def widened_to_few(interval: Interval, trials: Sequence[int], most: float = UNBO
     k, freedom = min(trials), sum(trials) - len(trials)
     if k < 2:
         raise ValueError("one trial is too few for an interval; at least 2 are needed")
-    factor = _student(freedom) / _Z * math.sqrt(k / (k - 1))
+    factor = _student(freedom) / Z * math.sqrt(k / (k - 1))
     low = max(0.0, interval.value - factor * (interval.value - interval.low))
     high = interval.value + factor * (interval.high - interval.value)
     high = UNBOUNDED if interval.high >= UNBOUNDED else min(high, most)
@@ -347,7 +350,7 @@ def mean_of_pairs(values: Array, clusters: Sequence[int], purpose: str) -> Inter
     pairs = times.sum(axis=1) ** 2 - (times**2).sum(axis=1)
     some = pairs > 0
     resampled = ((times @ off) * times).sum(axis=1)[some] / pairs[some]
-    low, high = float(np.percentile(resampled, TAIL)), float(np.percentile(resampled, 100 - TAIL))
+    low, high = float(np.percentile(resampled, _PERCENT)), float(np.percentile(resampled, 100 - _PERCENT))
     what = f"{prompts} prompts" if prompts < n else "images"
     return _rounded(value, min(low, value), max(high, value), n, f"bootstrap over {what}, percentile 95%")
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from publisher.api.concepts import Scope
 from publisher.api.evidence import EvidenceRow
+from publisher.api.intervals import share
 from publisher.api.metrics import Interval
 from publisher.api.records import CheckRecord, Control
 
@@ -31,14 +32,10 @@ def share_of_kept(rows: Iterable[EvidenceRow], scope: Scope) -> Interval:
         KeyError: a line is about another concept, or its scorer does not judge the concept's kind.
         ValueError: there is no line.
     """
-    from scipy.stats import binomtest
-
     shown = [row.hardened is not None and row.hardened.shows(scope.concept(row.concept)) is True for row in rows]
     if not shown:
         raise ValueError("there are no images of what stays")
-    hits, n = sum(shown), len(shown)
-    found = binomtest(hits, n).proportion_ci(method="exact")
-    return Interval(value=hits / n, low=float(found.low), high=float(found.high), n=n, method="Clopper-Pearson 95%")
+    return share(sum(shown), len(shown))
 
 
 def losses_by_controls(record: CheckRecord, controls: Mapping[Control, Interval]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from publisher.api import Gate, Interval, ReleaseReport
+from publisher.api.intervals import share
 from publisher.api.verdicts import decide
 from publisher.errors import ExitCode
 from publisher.release.finds import Reason, ReplayedFind
@@ -129,11 +130,9 @@ def compare_finds(finds: Sequence[ReplayedFind]) -> Outcome:
 
 def _compare_judgements(agree: Sequence[bool]) -> Outcome:
     """Compare judgements on another kind of machine, where pixels differ."""
-    from scipy.stats import binomtest
-
     if not agree:
         return "undecided"
-    found = binomtest(agree.count(False), len(agree)).proportion_ci(0.95, "exact")
+    found = share(agree.count(False), len(agree))
     return "contradicts" if found.low > FEW else "agrees" if found.high <= MANY else "undecided"
 
 

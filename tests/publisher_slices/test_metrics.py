@@ -52,7 +52,7 @@ def test_a_head_start_is_the_area_between_the_losses_as_a_share() -> None:
 @pytest.mark.parametrize(
     ("trials", "message"),
     [
-        (pairs((0.8, 0.6, 0.5), (0.8, 0.6, 0.5)), "2 trials are too few"),
+        (pairs((0.8, 0.6, 0.5), (0.8, 0.6, 0.5)), "too few trials for an interval: 2"),
         (pairs(*[(0.8, 0.6, 0.5)] * 3)[1:], "do not go together"),
         (pairs(*[(0.8, 0.6)] * 3), "different evaluation steps"),
         ([*pairs(*[(0.8, 0.6, 0.5)] * 3), trial("base", 9, (0.8,), "the loss is nan")], "ended early: the loss is nan"),

@@ -21,7 +21,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from publisher.api import Interval, Measurement, ScorerErrors, Tally
-from publisher.api.intervals import LEVEL, exact_high, exact_low, share, widened
+from publisher.api.intervals import TAIL, Z_SQUARED, exact_high, exact_low, share, widened
 
 if TYPE_CHECKING:
     from publisher.api.intervals import Array
@@ -33,10 +33,8 @@ WEAK = 0.8
 MOST_SUMMED = 2000
 """Images up to which a plan adds up terms, one for each, rather than to integrate."""
 _POINTS = 200
-_TAIL = (1 - LEVEL) / 2
 _EDGE = 1e-12
 """Probability beyond each end of the range that is integrated over."""
-_Z2 = 3.841458820694124
 
 
 def with_rate(measurement: Measurement, errors: Mapping[str, ScorerErrors]) -> Measurement:
@@ -257,7 +255,7 @@ def clean_end(n: int, m: int) -> float:
         for k in range(1, n + 1):
             power *= 1 - end
             above = (m * power + k * above) / (m + k)
-        return _TAIL - above
+        return TAIL - above
 
     return 1.0 if excess(1.0) <= 0 else _crossing(excess, 0.0, 1.0)
 
@@ -289,7 +287,7 @@ def upper_end(x: float, n: float, s: float, m: float) -> float:
     weights = weights * density / (weights @ density)
 
     def excess(end: float) -> float:
-        return float(weights @ betainc(x + 1, n - x, end * sensitivity)) - (1 - _TAIL)
+        return float(weights @ betainc(x + 1, n - x, end * sensitivity)) - (1 - TAIL)
 
     return 1.0 if excess(1.0) <= 0 else _crossing(excess, 0.0, 1.0)
 
@@ -401,12 +399,12 @@ def rogan_gladen(seen: Interval, errors: ScorerErrors) -> Interval | None:
         return None
     m, length = errors.seen.n + 2, alarms.n + 2
     se, sp = (errors.seen.hits + 1) / m, (alarms.n - alarms.hits + 1) / length
-    n = seen.n + _Z2
-    q = (seen.value * seen.n + _Z2 / 2) / n
+    n = seen.n + Z_SQUARED
+    q = (seen.value * seen.n + Z_SQUARED / 2) / n
     p = (q + sp - 1) / (se + sp - 1)
     miss, alarm = se * (1 - se) / m, sp * (1 - sp) / length
-    shift = 2 * _Z2 * (p * miss - (1 - p) * alarm)
-    spread = math.sqrt(_Z2 * (q * (1 - q) / n + p * p * miss + (1 - p) ** 2 * alarm)) / (se + sp - 1)
+    shift = 2 * Z_SQUARED * (p * miss - (1 - p) * alarm)
+    spread = math.sqrt(Z_SQUARED * (q * (1 - q) / n + p * p * miss + (1 - p) ** 2 * alarm)) / (se + sp - 1)
     low, high = (min(1.0, max(0.0, p + shift + sign * spread)) for sign in (-1, 1))
     alarm_rate = alarms.hits / alarms.n
     found = (seen.value - alarm_rate) / (errors.seen.hits / errors.seen.n - alarm_rate)
