@@ -167,7 +167,7 @@ def delete(ledger: Path, *, names: tuple[str, ...], as_json: bool) -> None:
 @click.option(
     "--earlier",
     type=click.Path(path_type=Path),
-    help="The ledger before a withdrawal, such as the one in the last release: this one has to follow from it.",
+    help="The release before this one, or its ledger: this one has to follow from it, and what went stays away.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def audit(
@@ -210,6 +210,8 @@ def audit(
         lines = [f"{'yes' if one.ok else 'NO '}  {one.question}: {one.detail}" for one in found.answers]
         gone = f"no update computed from {', '.join(found.deleted)} is in" if found.deleted else "nothing else is in"
         lines += ["", f"{gone} the weights" if found.ok else "The package is not what its ledger says."]
+        if found.ok and earlier is None:
+            lines.append("Whether something is back that an earlier release had withdrawn is asked with --earlier.")
         output.result("\n".join(map(printable, lines)))
     return ExitCode.OK if found.ok else ExitCode.REFUSED
 

@@ -103,7 +103,8 @@ def audit(
         base: model that the stages were trained on.
         anchor: who must have signed the package.
         trainer: who must have signed the ledger.
-        earlier: ledger that the package's should have replaced, or its folder; None: nothing is asked of that.
+        earlier: package before this one, which the same one must have signed; or a ledger or its folder. None: nothing
+            is asked of that.
     """
     found = verify(package, anchor)
     first = SliceAnswer("signature of the package", found.ok, "good" if found.ok else str(found.findings[0]))
@@ -111,15 +112,35 @@ def audit(
         return SliceAudit((first,))
     try:
         ledger = open_ledger(package / FOLDER / LEDGER, trainer)
-        before = open_ledger(earlier, trainer) if earlier else None
     except (PublisherError, dsse.BundleError) as error:
         return SliceAudit((first, SliceAnswer("ledger", False, str(error))))
-    good = SliceAnswer("ledger", True, f"signed; {_history(ledger)}")
-    if before is None:
-        return recomposed(package, base, ledger, (first, good))
-    problem = next(ledger.breaks_with(before), "")
-    follows = SliceAnswer("earlier ledger", not problem, problem or f"{before.digest[:12]}, which this one replaced")
-    return SliceAudit((first, good, follows)) if problem else recomposed(package, base, ledger, (first, good, follows))
+    good = (first, SliceAnswer("ledger", True, f"signed; {_history(ledger)}"))
+    if earlier is None:
+        return recomposed(package, base, ledger, good)
+    follows = _follows(package, ledger, earlier, anchor, trainer)
+    return recomposed(package, base, ledger, (*good, follows)) if follows.ok else SliceAudit((*good, follows))
+
+
+def _follows(package: Path, ledger: Ledger, earlier: Path, anchor: dsse.Anchor, trainer: dsse.Anchor) -> SliceAnswer:
+    """Ask whether ledger and deletion follow from those of an earlier package, or from an earlier ledger alone."""
+    question, place = "earlier ledger", earlier
+    try:
+        if (earlier / FOLDER).is_dir():
+            place, found = earlier / FOLDER, verify(earlier, anchor)
+            if not found.ok:
+                return SliceAnswer(question, False, f"its package: {found.findings[0]}")
+        before = open_ledger(place, trainer)
+        said = (place if place.is_dir() else place.parent) / DELETED
+        withdrawn = Remains.read(said).deleted if said.is_file() else ()
+        still = {*Remains.read(package / FOLDER / DELETED).deleted, *(one.id for one in ledger.withdrawn)}
+    except (PublisherError, dsse.BundleError) as error:
+        return SliceAnswer(question, False, str(error))
+    if problem := next(ledger.breaks_with(before), ""):
+        return SliceAnswer(question, False, problem)
+    if back := sorted({*withdrawn} - still):
+        return SliceAnswer(question, False, f"{back[0]} was withdrawn from the earlier release, and is back")
+    how = "the same one" if before.digest == ledger.digest else f"{before.digest[:12]}, which this one replaced"
+    return SliceAnswer(question, True, f"{how}; still without {', '.join(withdrawn)}" if withdrawn else how)
 
 
 def recomposed(package: Path, base: State, ledger: Ledger, before: tuple[SliceAnswer, ...]) -> SliceAudit:
@@ -166,7 +187,8 @@ def _history(ledger: Ledger) -> str:
     follow = f"{len(ledger.stages)} stages follow from {len(ledger.slices)} slices"
     gone = ", ".join(one.id for one in ledger.withdrawn)
     after = f"; replaces {ledger.previous[:12]}" if ledger.previous else ""
-    return f"{follow}{after}{f', without {gone}' if gone else ''}"
+    rest = "".join(f"; {one.id} may hold pictures of {', '.join(one.rest_of)}" for one in ledger.slices if one.rest_of)
+    return f"{follow}{after}{f', without {gone}' if gone else ''}{rest}"
 
 
 def _require_no_more(folder: Path, composition: Composition) -> None:

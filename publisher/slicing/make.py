@@ -38,7 +38,7 @@ from publisher.model.lock import training_folders
 from publisher.package.dsse import Signer, canonical
 from publisher.slicing.material import REPLAY, Material, saw
 from publisher.slicing.recipe import SliceTraining, TrainingFile, shares
-from publisher.slicing.samples import enter_slice, read_body
+from publisher.slicing.samples import enter_slice, read_body, require_gone
 from publisher.slicing.stages import StagePlace, groups_of, layers_of, orders_of, stages_of
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ def _train(file: TrainingFile, run: _Run, signer: Signer) -> Finished:
     place, progress = run.place, run.progress
     earlier = run.earlier()
     bodies = [read_body(entry, file.path.parent) for entry in file.training.live]
+    require_gone(bodies, gone_from(earlier, [body.entry.id for body in bodies]), place.private)
     run.material.add_slices(bodies)
     if file.training.replay:
         seed, kept = file.training.recipe.seed, place.private / "replay"
@@ -143,11 +144,15 @@ def after(earlier: Ledger | None, ledger: Ledger) -> Ledger:
     """
     if earlier is None:
         return ledger
-    live = {one.id for one in ledger.slices}
-    bodies = {one.id: one for one in (*earlier.withdrawn, *earlier.slices)}
-    gone = tuple(bodies[name] for name in sorted(bodies.keys() - live))
+    gone = tuple(gone_from(earlier, [one.id for one in ledger.slices]).values())
     same = ledger.model_copy(update={"withdrawn": gone, "previous": earlier.previous})
     return same if same == earlier else same.model_copy(update={"previous": earlier.digest})
+
+
+def gone_from(earlier: Ledger | None, live: Collection[str]) -> dict[str, DataSlice]:
+    """Return the slices that a ledger has or had, sorted by id, without those that are trained now."""
+    known = {one.id: one for one in (*earlier.withdrawn, *earlier.slices)} if earlier else {}
+    return {name: known[name] for name in sorted(known.keys() - {*live})}
 
 
 def _remove_others(place: Workplace, ledger: Ledger) -> tuple[str, ...]:
@@ -233,6 +238,11 @@ class _Run:
         if never := sorted({*self.training.withdrawn} - known):
             hint = "Leave it out of 'data' and 'withdrawn': nothing here was computed from it."
             raise UsageError(f"{never[0]} is withdrawn, and no ledger here has it", where=str(path), hint=hint)
+        live = [entry.id for entry in self.training.live]
+        for entry in self.training.live:
+            if there := sorted({*entry.rest_of} - gone_from(found, live).keys()):
+                what = f"{entry.id} is said to be the rest of {there[0]}, which no ledger here lists as withdrawn"
+                raise UsageError(what, where=str(path), hint="Name a slice that was withdrawn, or none.")
         return found
 
     def finish(self, stage: StagePlace) -> None:

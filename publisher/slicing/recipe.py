@@ -45,6 +45,9 @@ class DataEntry(Params):
     caption: Caption | None = None
     """Caption of every picture: ``{name}`` is its file's name with spaces for dashes and underscores, ``{a}`` its
     article. Default: a text file of the picture's name beside it, such as ``cat.txt`` for ``cat.png``."""
+    rest_of: tuple[Text, ...] = ()
+    """Ids of withdrawn slices, pictures of which may be in this one again, as when one picture of a slice had to go.
+    Without it such a picture is refused. The ledger says so too."""
 
 
 class ReplayEntry(Params):

@@ -7,9 +7,11 @@ play no part in a training.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,8 +150,40 @@ def require_apart(bodies: Sequence[Body], pixels: Mapping[str, torch.Tensor]) ->
                 raise UsageError(what, where=str(mine.pictures[at].path), hint=hint)
 
 
+def require_gone(bodies: Sequence[Body], withdrawn: Iterable[str], private: Path) -> None:
+    """Refuse pictures of withdrawn slices, file by file, in a slice that does not say that it is their rest.
+
+    Withdrawn slices are known by their secret and their marks: without either nothing is found.
+
+    Args:
+        bodies: all slices that are trained.
+        withdrawn: ids of slices that are not.
+        private: folder that stays with the publisher.
+
+    Raises:
+        UsageError: naming the first one.
+    """
+    for name in withdrawn:
+        try:
+            secret = (private / "secrets" / name).read_bytes()
+            marks = set(json.loads((private / "marks" / f"{name}.json").read_bytes()))
+        except (OSError, ValueError):
+            continue
+        for body in (one for one in bodies if name not in one.entry.rest_of):
+            for one in body.pictures:
+                if _mark(secret, one) in marks:
+                    hint = f"Leave it out. If its holder agrees, name {name} under 'rest_of' of {body.entry.id}."
+                    what = f"is in the slice {body.entry.id}, and was in {name}, which was withdrawn"
+                    raise UsageError(what, where=str(one.path), hint=hint)
+
+
+def _mark(secret: bytes, picture: CaptionedPicture) -> str:
+    """Return what a picture is known by whatever its caption; without the secret it tells nothing."""
+    return hmac.new(secret, picture.sha256.encode(), hashlib.sha256).hexdigest()
+
+
 def enter_slice(body: Body, private: Path) -> DataSlice:
-    """Build the slice's Merkle tree; its secret and one receipt a picture go into the private folder.
+    """Build the slice's Merkle tree; its secret, marks and one receipt a picture go into the private folder.
 
     Args:
         body: the slice.
@@ -159,7 +193,7 @@ def enter_slice(body: Body, private: Path) -> DataSlice:
         PublisherError: it cannot be written.
         UsageError: the secret there is none.
     """
-    _make_own(private / "secrets", private / "receipts")
+    _make_own(*(private / name for name in ("secrets", "receipts", "marks")))
     secret = _secret(private / "secrets" / body.entry.id)
     salts: dict[str, bytes] = {}
     leaves = []
@@ -168,11 +202,30 @@ def enter_slice(body: Body, private: Path) -> DataSlice:
         leaves.append(leaf_of(salt, one.path.read_bytes(), one.caption))
         salts[leaves[-1]] = salt
     root, found = receipts(body.entry.id, salts)
+    marks = sorted(_mark(secret, one) for one in body.pictures)
+    write_atomic(private / "marks" / f"{body.entry.id}.json", json.dumps(marks).encode())
+    _clear(private / "receipts" / body.entry.id)
     for number, (leaf, one) in enumerate(zip(leaves, body.pictures, strict=True)):
         file = private / "receipts" / body.entry.id / f"{number:05d}-{one.path.stem}.json"
         write_atomic(file, json.dumps({**found[leaf].as_json()}, indent=1).encode())
     entry = body.entry
-    return DataSlice(id=entry.id, holder=entry.holder, licence=entry.licence, samples=len(leaves), root=root)
+    return DataSlice(
+        id=entry.id,
+        holder=entry.holder,
+        licence=entry.licence,
+        samples=len(leaves),
+        root=root,
+        rest_of=tuple(sorted(entry.rest_of)),
+    )
+
+
+def _clear(folder: Path) -> None:
+    """Remove a slice's receipts: those of pictures that left it, or have another place, prove nothing."""
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def _make_own(*folders: Path) -> None:

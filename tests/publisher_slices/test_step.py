@@ -15,7 +15,7 @@ from publisher.model.state import State
 from publisher.package import keys
 from publisher.package.verify import verify
 from publisher.release.make import Outcome
-from publisher.slicing.audit import open_ledger, recomposed
+from publisher.slicing.audit import audit, open_ledger, recomposed
 from publisher.testing import SCOPE, open_model, release, save_tiny_model
 from publisher.testing.running import context_of
 from publisher_slices import publisher_register_attacks, publisher_register_steps
@@ -326,8 +326,32 @@ def test_the_audit_composes_the_package_again(
     assert other.exit_code == 1
     assert [one["question"] for one in json.loads(other.output)["found"] if not one["ok"]] == ["ledger"]
     trainer = ("--ledger-key", tmp_path / "trainer.pub")
-    first = json.loads(publisher(*words, *trainer, "--earlier", package / "release" / "slices").output)
-    assert [one["question"] for one in first["found"] if not one["ok"]] == ["earlier ledger"]
+    second = json.loads(publisher(*words, *trainer, "--earlier", package).output)
+    assert [one["detail"] for one in second["found"] if one["question"] == "earlier ledger"] == [
+        "the same one; still without artist-b"
+    ]
+    assert second["ok"]
+
+
+def test_the_audit_sees_that_a_withdrawn_slice_is_back(
+    outcome: Outcome, package: Path, licensed: Path, model: Any, signing_key: keys.PrivateKey, tmp_path: Path
+) -> None:
+    """Withdrawn by the step alone, she is in no ledger's list: a later release from the same ledger can have her."""
+    before = outcome.package
+    assert before is not None
+    keys.generate(tmp_path / "own.key", tmp_path / "own.pub", None)
+    overwrite(package / "release" / "slices" / "deleted.json", b'{"deleted":[],"stages":["o1-1","o1-2","o1-3"]}')
+    release_again(package, tmp_path / "own.key")
+    own, trainer = keys.load_public(tmp_path / "own.pub"), signing_key.public
+
+    def asked(earlier: Path) -> str:
+        found = audit(package, model, own, trainer, earlier).answers
+        return next((one.detail for one in found if one.question == "earlier ledger" and not one.ok), "")
+
+    back = "artist-b was withdrawn from the earlier release, and is back"
+    assert (asked(before / "release" / "slices"), asked(before / "release" / "slices" / "ledger.json")) == (back, back)
+    assert asked(before).startswith("its package: ")
+    assert (asked(licensed), asked(package)) == ("", "")
 
 
 def audited(package: Path, model: State) -> dict[str, str]:

@@ -52,6 +52,8 @@ class DataSlice(Params):
     """Number of pictures with captions."""
     root: Digest
     """Merkle root over the salted leaves of its pictures."""
+    rest_of: tuple[Name, ...] = Field(default=(), exclude_if=lambda names: names == ())
+    """Ids of withdrawn slices, pictures of which may be in this one again."""
 
 
 class Remains(Params):
@@ -231,6 +233,10 @@ class Ledger(Params):
         yield from _twice("stage", (one.id for one in self.stages))
         yield from _twice("layer", (layer for group in self.groups for layer in group))
         yield from _twice("Merkle root", (one.root for one in bodies))
+        gone = {one.id for one in self.withdrawn}
+        for one in self.slices:
+            if there := sorted({*one.rest_of} - gone):
+                yield f"says that {one.id} is the rest of {there[0]}, which was not withdrawn"
         if self.withdrawn and self.previous is None:
             yield f"says that {self.withdrawn[0].id} was withdrawn, and names no ledger before it"
         if self.mode == "independent" and (self.orders or len(self.groups) > 1):
@@ -246,11 +252,13 @@ class Ledger(Params):
             yield from self._stage_problems(stage, places)
 
     def breaks_with(self, earlier: Ledger) -> Iterator[str]:
-        """Yield why this ledger is not the successor of another one, in words.
+        """Yield why this ledger is neither another one nor its successor, in words.
 
         Args:
             earlier: ledger that it should have replaced.
         """
+        if self.digest == earlier.digest:
+            return
         if self.previous != earlier.digest:
             yield f"it does not name {earlier.digest[:12]} as the ledger before it"
         if self.base != earlier.base:

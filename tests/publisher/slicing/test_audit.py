@@ -137,6 +137,10 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda one: one.update(withdrawn=[one["slices"].pop(0)], previous="0" * 64),
         "order 1 does not have every slice once",
     ),
+    "rest of what is there": (
+        lambda one: one["slices"][0].update(rest_of=["artist-b"]),
+        "says that artist-a is the rest of artist-b, which was not withdrawn",
+    ),
     "unknown field": (lambda one: one.update(more=1), "no ledger of slices"),
 }
 
@@ -161,6 +165,7 @@ def test_a_ledger_follows_from_the_one_that_it_replaced(folder: Path) -> None:
     before = open_ledger(folder, None)
     (gone,) = successor(before).withdrawn
     assert not [*successor(before).breaks_with(before)]
+    assert not [*before.breaks_with(before)]
     for changes, message in (
         ({"previous": "0" * 64}, "does not name"),
         ({"withdrawn": ()}, "artist-b is missing, and not among the withdrawn ones"),

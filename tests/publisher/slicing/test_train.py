@@ -210,6 +210,43 @@ def test_a_ledger_after_a_withdrawal_names_the_one_before_it(licensed: Path, run
         run(out, FILE)
 
 
+def test_pictures_of_a_withdrawn_slice_are_refused_under_any_name_and_caption(
+    licensed: Path, run: Run, data: Path, broken: Path, tmp_path: Path
+) -> None:
+    out, gone = copied(licensed, tmp_path), without(FILE, "artist-b")
+    renamed = {"id": "artist-x", "images": ["artist-b"], "caption": "{a} {name}"}
+    back = "is in the slice artist-x, and was in artist-b, which was withdrawn"
+    with pytest.raises(UsageError, match=back) as caught:  # renamed in the very training that drops her
+        run(out, gone | {"data": [*gone["data"], renamed]})
+    assert (caught.value.where, open_ledger(out, None)) == (
+        str(data / "artist-b" / "big-cat_0.png"),
+        open_ledger(licensed, None),
+    )
+    run(out, gone)
+    shutil.copy(data / "artist-b" / "big-cat_1.png", broken / "mine.png")
+    more = [one | {"images": [*one["images"], "broken"]} if one["id"] == "artist-c" else one for one in gone["data"]]
+    with pytest.raises(UsageError, match="is in the slice artist-c, and was in artist-b") as caught:
+        run(out, gone | {"data": more})
+    assert "name artist-b under 'rest_of' of artist-c" in caught.value.hint
+    agreed = renamed | {"images": ["broken"], "rest_of": ["artist-b"]}
+    found = run(out, gone | {"data": [*gone["data"], agreed]})
+    assert found.trained == ("artist-x",)
+    assert [one.rest_of for one in found.ledger.slices] == [(), (), ("artist-b",)]
+    with pytest.raises(UsageError, match="artist-x is said to be the rest of artist-a, which no ledger here lists"):
+        run(out, gone | {"data": [*gone["data"], agreed | {"rest_of": ["artist-a"]}]})
+
+
+def test_receipts_of_pictures_that_left_a_slice_are_removed(
+    licensed: Path, run: Run, data: Path, broken: Path, tmp_path: Path
+) -> None:
+    out = copied(licensed, tmp_path)
+    folder = out.with_name(f"{out.name}.private") / "receipts" / "artist-c"
+    assert len([*folder.iterdir()]) == 3
+    shutil.copy(data / "artist-c" / "big-cat_2.png", broken)
+    run(out, without(FILE, "artist-c", "broken"))
+    assert [path.name for path in folder.iterdir()] == ["00000-big-cat_2.json"]
+
+
 def test_a_withdrawal_that_no_ledger_knows_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="artist-b is withdrawn, and no ledger here has it"):
         run(tmp_path / "out", FILE | {"withdrawn": ["artist-b"]})
