@@ -11,6 +11,8 @@ from publisher.api.params import Params
 SLOT = "<*>"
 """Stands in a prompt for vectors, as S* does in textual inversion (arXiv 2208.01618)."""
 Stop = Literal["found", "nothing", "budget", "refused", "crashed"]
+STOPPED: tuple[Stop, ...] = ("crashed", "refused")
+"""Ends of a search that was not run to its end."""
 
 
 def _none(value: object) -> bool:

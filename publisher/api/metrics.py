@@ -81,6 +81,8 @@ class Observation(PixelPair):
 
 UNBOUNDED = 1e6
 """Upper end of an interval that ends beyond the last evaluation step: no gate from above may hold there."""
+LEAST_DISTANCE = 0.1
+"""Distance of the base model from a floor within which an attack says nothing: ten points."""
 
 
 class Interval(Params):

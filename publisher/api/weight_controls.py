@@ -11,13 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from publisher.api.concepts import Scope
 from publisher.api.evidence import EvidenceRow
 from publisher.api.intervals import share
-from publisher.api.metrics import Interval
+from publisher.api.metrics import LEAST_DISTANCE, Interval
 from publisher.api.records import CheckRecord, Control
 
 LEAST_KEPT = 0.9
 """Share of what a model showed of kept concepts below which it counts as broken."""
-LEAST_DISTANCE = 0.1
-"""Distance of floor and base model within which an attack says nothing: ten points."""
 
 
 def control_file(check: str, control: Control) -> str:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from publisher.api import CheckRecord, Interval, Limits, Search, Verdict
+from publisher.api.finds import STOPPED
 from publisher.report.wording import figure, span
 
 UNINFORMATIVE = "uninformative"
 NOTHING_FOUND = "nothing found"
 OPEN = ("powerless", "without floor")
 """Standings of which nothing can be said, unless there is a find above its floor."""
-STOPPED = ("crashed", "refused")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from publisher.api import Interval, Measurement, Params, Search, SearchMetric
 from publisher.api.intervals import difference, share
+from publisher.api.metrics import LEAST_DISTANCE
 from publisher.api.searching import Standing
 
 FLOORS = ("retrained", "shuffled")
@@ -17,7 +18,7 @@ FLOORS = ("retrained", "shuffled")
 class ExcessParams(Params):
     """Parameters of ``found-excess``."""
 
-    least_distance: float = Field(default=0.1, ge=0, le=1)
+    least_distance: float = Field(default=LEAST_DISTANCE, ge=0, le=1)
     """Least distance of the base model's rate from the floor: with less, the check can tell nothing."""
 
 
