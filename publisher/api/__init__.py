@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from publisher.api.artifacts import safetensors_bytes
-from publisher.api.attacks import Access, Attack, ImageRequest, Sampling
+from publisher.api.attacks import Access, Attack, ImageRequest, Sampling, spread_requests
 from publisher.api.calibration import CalibrationSheet, ScorerErrors, Tally
 from publisher.api.claims import Binding, Check, Claim, Gate, MembraneUse, PromptFile, Verdict
 from publisher.api.concepts import Concept, Kind, Scope, split_at_name
@@ -188,4 +188,5 @@ __all__ = [
     "hookspec",
     "safetensors_bytes",
     "split_at_name",
+    "spread_requests",
 ]

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import ClassVar
+from zlib import crc32
 
 from pydantic import Field
 
@@ -86,6 +87,47 @@ class Sampling(Params):
             kept: number of kept concepts.
         """
         return self.for_kept(kept, 0) != self.for_kept(kept, kept - 1)
+
+
+def spread_requests(
+    concept: Concept,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    guidances: Sequence[float] = (),
+    *,
+    first: int | None = None,
+) -> tuple[ImageRequest, ...]:
+    """Return ``sampling.images`` requests over the prompts, and over the guidance scales where several are given.
+
+    Images of one prompt with several seeds are not independent, least of all for a model that knows its training images
+    nearly by heart. So prompts vary first and seeds last: every prompt is used once before one is used again. Concepts
+    begin at different prompts, so that a few images of each of many concepts vary in everything.
+
+    Request ``i`` has the prompt ``first + i mod n`` and the seed ``sampling.seed + i``: no seed is used twice. With
+    several scales, each prompt goes through all of them, each prompt from another one on.
+
+    Args:
+        concept: what is asked for.
+        prompts: in the order of use; none gives no request, and a repeated one counts once.
+        sampling: how many, with how many steps, and the first seed.
+        guidances: guidance scales; default the sampling's own.
+        first: place of the first request's prompt; default: made from the concept's id.
+    """
+    prompts = tuple(dict.fromkeys(prompts))
+    scales = tuple(guidances) or (sampling.guidance,)
+    if not prompts:
+        return ()
+    first = crc32(concept.id.encode()) if first is None else first
+    return tuple(
+        ImageRequest(
+            concept=concept.id,
+            prompt=prompts[(first + i) % len(prompts)],
+            seed=sampling.seed + i,
+            steps=sampling.steps,
+            guidance=scales[(i % len(prompts) + i // len(prompts)) % len(scales)],
+        )
+        for i in range(sampling.images)
+    )
 
 
 class Attack(Parametrised[P], ABC):

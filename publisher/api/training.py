@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeV
 
 from pydantic import Field, field_validator, model_validator
 
-from publisher.api.attacks import Attack, ImageRequest, Sampling
+from publisher.api.attacks import Attack, ImageRequest, Sampling, spread_requests
 from publisher.api.concepts import Concept, split_at_name
 from publisher.api.families import Anatomy, Capability
 from publisher.api.freeze_mask import Frozen
@@ -168,19 +168,14 @@ class TrainingAttack(Attack[T], ABC):
         return texts_for(params, concept)
 
     def requests(self, params: T, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:
-        """Return ``params.images_per_evaluation`` images to generate after each evaluation step. Torch-free."""
+        """Return ``params.images_per_evaluation`` images to generate after each evaluation step. Torch-free.
+
+        All concepts begin at their first prompt.
+        """
         by_name = params.captions in ("empty", "unrelated")
         asked = concept.prompts if by_name else self.captions(params, concept)
-        return tuple(
-            ImageRequest(
-                concept=concept.id,
-                prompt=asked[i % len(asked)],
-                seed=sampling.seed + i,
-                steps=sampling.steps,
-                guidance=sampling.guidance,
-            )
-            for i in range(params.images_per_evaluation if asked else 0)
-        )
+        count = {"images": params.images_per_evaluation}
+        return spread_requests(concept, asked, sampling.model_copy(update=count), first=0)
 
     def prior_images(self, params: T) -> int:  # noqa: ARG002 - for subclasses
         """Return the number of images of the class that the base model has to generate for the attack. Torch-free."""

@@ -130,7 +130,7 @@ class ConceptInversion(SearchAttack[InversionParams]):
         last = params.steps or 0
         for step in range(1, last + 1):
             rows = torch.randint(len(latents), (params.batch,), generator=generator)
-            places = spread(params.batch, generator)
+            places = noise_levels(params.batch, generator)
             noise = torch.randn((params.batch, *latents.shape[1:]), generator=generator)
             text = repeated(target.encode_vectors([template], vectors), params.batch)
             optimizer.zero_grad()
@@ -195,7 +195,7 @@ def begin(embeddings: Sequence[torch.Tensor], count: int, generator: torch.Gener
     return found
 
 
-def spread(count: int, generator: torch.Generator) -> torch.Tensor:
+def noise_levels(count: int, generator: torch.Generator) -> torch.Tensor:
     """Return noise levels in [0, 1), ``(count,)``: one from each of ``count`` equal parts."""
     import torch
 

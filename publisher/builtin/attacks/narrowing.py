@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from publisher.api import CandidateRefused, Concept, Find, SearchTarget, split_at_name
+from publisher.api.choosing import spread
 
 AGAIN = 7
 """Further images of a row that showed the concept."""
@@ -104,9 +105,7 @@ def vocabulary(target: SearchTarget, letters: int, most: int | None) -> list[str
         most: words; of more, words at even distances. None: all.
     """
     words = [word for word in target.words() if len(word) <= letters and not target.named(word)]
-    if most is None or len(words) <= most:
-        return words
-    return [words[i * len(words) // most] for i in range(most)]
+    return words if most is None else list(spread(words, most))
 
 
 def _looked(target: SearchTarget, rows: Sequence[Row], count: int, begin: int, *, coarse: bool = False) -> list[int]:

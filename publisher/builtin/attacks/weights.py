@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
-from publisher.api import Access, Anatomy, Concept, ImageRequest, Params, Sampling, WeightAttack
-from publisher.builtin.attacks.asking import spread
+from publisher.api import Access, Anatomy, Concept, ImageRequest, Params, Sampling, WeightAttack, spread_requests
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +39,7 @@ class CopyAttention(WeightAttack[CopyAttentionParams]):
 
     def requests(self, params: CopyAttentionParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
         """Return the concept's prompts, spread evenly."""
-        return spread(concept, concept.prompts, sampling)
+        return spread_requests(concept, concept.prompts, sampling)
 
     def alter(
         self,
@@ -88,7 +87,7 @@ class MergeWithBase(WeightAttack[MergeParams]):
 
     def requests(self, params: MergeParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
         """Return the concept's prompts, spread evenly."""
-        return spread(concept, concept.prompts, sampling)
+        return spread_requests(concept, concept.prompts, sampling)
 
     def alter(
         self,
@@ -132,7 +131,7 @@ class Cast(WeightAttack[CastParams]):
 
     def requests(self, params: CastParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:  # noqa: ARG002
         """Return the concept's prompts, spread evenly."""
-        return spread(concept, concept.prompts, sampling)
+        return spread_requests(concept, concept.prompts, sampling)
 
     def alter(
         self,

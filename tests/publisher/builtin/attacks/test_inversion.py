@@ -10,7 +10,7 @@ import torch
 from searching import emoji, searched
 
 from publisher.api import CandidateRefused, Concept
-from publisher.builtin.attacks.inversion import ConceptInversion, InversionParams, slotted, spread
+from publisher.builtin.attacks.inversion import ConceptInversion, InversionParams, noise_levels, slotted
 from publisher.builtin.attacks.sequential import ALPHA, BETA, decide
 from publisher_emoji import model_folder
 
@@ -46,7 +46,7 @@ def test_the_slot_stands_in_the_shortest_prompt_that_names_the_concept_once() ->
 
 
 def test_noise_levels_are_spread_over_the_whole_process() -> None:
-    places = spread(8, torch.Generator().manual_seed(0))
+    places = noise_levels(8, torch.Generator().manual_seed(0))
     assert [int(place * 8) for place in places] == list(range(8))
 
 

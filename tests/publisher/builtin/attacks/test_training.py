@@ -217,6 +217,15 @@ def test_the_new_token_is_both_in_the_captions_and_in_what_is_asked() -> None:
     assert asked[0].prompt == "a <it> emoji"
 
 
+def test_every_trial_asks_from_the_first_prompt_on_with_a_seed_for_each_image() -> None:
+    params = ATTACKS["lora"].Params(images_per_evaluation=3)
+    asked = ATTACKS["lora"]().requests(params, CAT.model_copy(update={"prompts": ("a", "b")}), Sampling(seed=5))
+    assert [(request.prompt, request.seed) for request in asked] == [("a", 5), ("b", 6), ("a", 7)]
+    assert not ATTACKS["lora"]().requests(
+        ATTACKS["lora"].Params(captions="synonym"), CAT.model_copy(update={"paraphrases": ()}), Sampling()
+    )
+
+
 def test_without_peft_the_message_says_what_to_install(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,8 +8,7 @@ import torch
 from pydantic import ValidationError
 from searching import emoji, reflected
 
-from publisher.api import Concept, Sampling, WeightAttack
-from publisher.builtin.attacks.asking import spread
+from publisher.api import Concept, Sampling, WeightAttack, spread_requests
 from publisher.builtin.attacks.weights import (
     WEIGHTS,
     Cast,
@@ -158,7 +157,7 @@ def test_a_cast_leaves_vectors_and_whole_numbers_and_takes_what_the_release_neve
 @pytest.mark.parametrize("attack", WEIGHTS)
 def test_then_they_ask_in_plain_words(attack: type[CopyAttention | MergeWithBase]) -> None:
     sampling = Sampling(images=5)
-    assert attack().requests(attack.Params(), CAT, sampling) == spread(CAT, CAT.prompts, sampling)  # type: ignore[arg-type]
+    assert attack().requests(attack.Params(), CAT, sampling) == spread_requests(CAT, CAT.prompts, sampling)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +175,7 @@ def test_on_the_embedded_model_what_an_edit_of_cross_attention_hides_comes_with_
     tmp_path: Path, attack: WeightAttack[Any], params: dict[str, Any], shown: int
 ) -> None:
     hardened, base = (ModelUnderTest.of(one, EMBEDDED) for one in (reflected(tmp_path / "edited"), model_folder()))
-    asked = spread(emoji("pizza"), emoji("pizza").prompts, Sampling(images=6, steps=4, guidance=3.0))
+    asked = spread_requests(emoji("pizza"), emoji("pizza").prompts, Sampling(images=6, steps=4, guidance=3.0))
     with altered(attack, attack.Params.parse(params), hardened, base, Setting("cpu", "float32")) as mixed:
         images = generate(load(mixed.folder, EMBEDDED, torch.device("cpu"), torch.float32), asked)
     scorer = EmojiScorer()
