@@ -18,6 +18,7 @@ BASE = "Nothing is said of the base model's own data, nor of copies of earlier r
 TRAINER = (
     "That the trainer used the files that the ledger names is shown by training a stage again, and by nothing else."
 )
+UNSIGNED = "Nobody checked who signed the ledger that this rests on."
 MADE = "This is about how the weights were made, not about an attacker: nothing is promised for any access."
 NOTHING_ELSE = Gate(value_at_most=0.0, upper_at_most=0.2)
 """Gate of the exact claim: none of the images differs from the base model's, and there are 17 or more of them."""
@@ -71,7 +72,7 @@ def _exact(params: SliceParams, scope: Scope, withdrawn: tuple[str, ...]) -> Cla
         id="exact",
         sentence=sentence,
         binds="in-weights",
-        limits=(TRAINER, BASE, MADE),
+        limits=(TRAINER, BASE, MADE) if params.key else (TRAINER, UNSIGNED, BASE, MADE),
         checks=(check,),
         deletes=tuple(sorted(withdrawn)),
     )

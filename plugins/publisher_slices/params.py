@@ -14,6 +14,9 @@ class SliceParams(Params):
 
     ledger: str = Field(min_length=1)
     """Folder with ``ledger.json`` and ``stages``, as the training left it; seen from the manifest."""
+    key: str = ""
+    """Public key of who trained, a file seen from the manifest: the ledger must be signed with it. Empty: nobody looks
+    who signed the ledger, and the claim says so."""
     deleted: tuple[str, ...] = ()
     """Ids of the slices that were withdrawn, each as a whole."""
     words: dict[str, str] = Field(default_factory=dict)

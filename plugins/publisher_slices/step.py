@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from publisher.api import Claim, ModelError, ModelInfo, Scope, Step, StepContext, StepPlan, UsageError
+from publisher.api import Claim, ModelError, ModelInfo, Scope, SignedInput, Step, StepContext, StepPlan, UsageError
 from publisher.api.slices import LEDGER, Composition, Ledger, Remains, read_updates, recompose, weights_of
 from publisher_slices.claims import slice_claims
 from publisher_slices.params import SliceParams
@@ -28,8 +28,12 @@ class ComposeSlices(Step[SliceParams]):
     summary = "S3T: withdrawn data is out of the weights exactly, by leaving out every stage that saw it"
 
     def inputs(self, params: SliceParams) -> Sequence[str]:
-        """Return the ledger's folder."""
-        return (params.ledger,)
+        """Return the ledger's folder, and the key that it must be signed with."""
+        return (params.ledger, params.key) if params.key else (params.ledger,)
+
+    def signed(self, params: SliceParams) -> Sequence[SignedInput]:
+        """Return the ledger, where the manifest says by whom."""
+        return (SignedInput(params.ledger, LEDGER, params.key),) if params.key else ()
 
     def claims(self, params: SliceParams, scope: Scope) -> Sequence[Claim]:
         """Promise that nothing of what was withdrawn is in the weights, and what that shows in images.
@@ -170,7 +174,9 @@ def _notes(ledger: Ledger, found: Composition, params: SliceParams) -> tuple[str
     order = f"order {found.order}, " if found.order else ""
     names = ", ".join(stage.id for stage in found.stages)
     count = f"{len(found.live)} of {len(ledger.slices)} slices stay"
-    notes = [f"{order}stages {names}: {count}; nothing is trained, and the ledger's signature is not checked here"]
+    notes = [f"{order}stages {names}: {count}; nothing is trained"]
+    if not params.key:
+        notes.append("the ledger's signature is not checked: name the trainer's public key under 'key'")
     if found.lost:
         notes.append(f"{', '.join(found.lost)} go with {', '.join(params.deleted)}: every later stage saw both")
     if silent := [name for name in params.words if name in found.lost]:

@@ -57,7 +57,7 @@ from publisher.api.records import (
 from publisher.api.scorers import Judgement, Opinion, Scorer, ScorerCard
 from publisher.api.search_target import AccessDeniedError, BudgetSpent, CandidateRefused, SearchTarget, Shown
 from publisher.api.searching import SearchAttack, SearchMetric, SearchParams
-from publisher.api.steps import Configured, NoParams, References, Requirements, Step, StepContext
+from publisher.api.steps import Configured, NoParams, References, Requirements, SignedInput, Step, StepContext
 from publisher.api.training import (
     AttackCaptions,
     Captions,
@@ -161,6 +161,7 @@ __all__ = [
     "SearchTarget",
     "SetMetric",
     "Shown",
+    "SignedInput",
     "Step",
     "StepContext",
     "StepEnd",

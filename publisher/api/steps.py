@@ -79,6 +79,18 @@ class Requirements:
     """Names of the families that the step works on; empty: any. Say it by ``needs`` wherever that is true."""
 
 
+@dataclass(frozen=True)
+class SignedInput:
+    """A statement among a step's inputs that somebody must have signed."""
+
+    input: str
+    """Folder that it lies in, as :meth:`Step.inputs` names it."""
+    file: str
+    """Name of it in that folder."""
+    key: str
+    """Public key of the signer, as :meth:`Step.inputs` names it."""
+
+
 class StepContext(ABC):
     """What a running step may use. It gives no way to the package, the verdicts or the key."""
 
@@ -195,6 +207,10 @@ class Step(Parametrised[P], ABC):
         Each is a file or a folder, relative to the manifest, or ``hf:org/name@`` and the 40 hexadecimal digits of a
         commit, which is fetched without pickles.
         """
+        return ()
+
+    def signed(self, params: P) -> Sequence[SignedInput]:  # noqa: ARG002 - for subclasses
+        """Return which inputs must be signed, in-toto statements in DSSE envelopes: they are verified at plan."""
         return ()
 
     def credits(self, params: P) -> Sequence[Credit]:  # noqa: ARG002 - for subclasses

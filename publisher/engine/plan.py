@@ -7,16 +7,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from publisher.api import Claim, ModelError, Params, Scope, Step, StepPlan
+from publisher.api import Claim, ModelError, Params, Scope, SignedInput, Step, StepPlan
 from publisher.engine.cache import Identity, StepCache
 from publisher.engine.device import Device, versions
 from publisher.engine.references import ReferencePlan
-from publisher.errors import CRASHES, PluginError, PublisherError, in_words
+from publisher.errors import CRASHES, PluginError, PublisherError, UsageError, in_words
 from publisher.manifest.resolve import Resolved, ResolvedStep
 from publisher.model.files import FULL, cannot_write
 from publisher.model.folder import ModelFolder, read_configs
 from publisher.model.inputs import input_digest, locate_input
 from publisher.model.libraries import require_libraries
+from publisher.package.dsse import BundleError, open_statement
+from publisher.package.keys import load_public
 from publisher.registry import Contribution, Registry
 from publisher.runtime.usable import require_usable
 
@@ -151,6 +153,8 @@ def _plan_step(step: ResolvedStep, entry: Contribution, resolved: Resolved, worl
     }
     missing = tuple(name for name, path in found.items() if path is None)
     instance.files = {name: path for name, path in found.items() if path is not None}
+    for one in guarded(identity, lambda: tuple(instance.signed(params))):
+        _require_signed(one, instance.files)
     identity = replace(identity, inputs={name: input_digest(name, path) for name, path in instance.files.items()})
     model = world.model
     references = None
@@ -161,6 +165,24 @@ def _plan_step(step: ResolvedStep, entry: Contribution, resolved: Resolved, worl
     here = model if not missing else None
     plan = guarded(identity, lambda: _plan_on(instance, params, scope, step.id, here)) if here else None
     return PlannedStep(identity, instance, params, claims, entry, decided, plan, references=references, missing=missing)
+
+
+def _require_signed(one: SignedInput, files: Mapping[str, Path]) -> None:
+    """Verify an input's signature, where it and its key are on this machine; without them nothing is run.
+
+    Raises:
+        UsageError: the input cannot be read or was not signed with this key, or the key is none.
+    """
+    if one.input not in files or one.key not in files:
+        return
+    path = files[one.input] / one.file
+    try:
+        open_statement(path.read_bytes(), load_public(files[one.key]))
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except BundleError as error:
+        hint = "Name the public key of whoever signed it, or get the file again from a source that you trust."
+        raise UsageError(f"is not signed with {one.key}: {error}", where=str(path), hint=hint) from error
 
 
 def _differences(after: Mapping[str, Any], before: Mapping[str, Any], inside: str = "") -> Iterator[tuple[str, Any]]:

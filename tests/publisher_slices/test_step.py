@@ -96,8 +96,9 @@ def test_the_plan_names_stages_and_what_is_lost(licensed: Path, model: Any, sign
     step = ComposeSlices()
     step.files = {"licensed": licensed}
     params = SliceParams.parse({"ledger": "licensed", "deleted": ["artist-a"]})
-    (note,) = step.plan(params, SCOPE, model).notes
+    note, unsigned = step.plan(params, SCOPE, model).notes
     assert note.startswith("order 2, stages o2-1, o2-2: 2 of 3 slices stay")
+    assert unsigned.startswith("the ledger's signature is not checked")
 
 
 def test_a_ledger_of_another_base_is_refused_at_plan(licensed: Path, tmp_path: Path) -> None:
@@ -138,6 +139,38 @@ def test_a_missing_or_changed_stage_is_named_at_plan(licensed: Path, model: Any,
     file.unlink()
     with pytest.raises(UsageError, match="stage o1-2 cannot be read: No such file"):
         step.plan(params, SCOPE, model)
+
+
+def test_a_ledger_must_be_signed_with_the_key_that_the_manifest_names(
+    licensed: Path, tmp_path: Path, signing_key: keys.PrivateKey
+) -> None:
+    shutil.copytree(licensed, tmp_path / "licensed")
+    keys.generate(tmp_path / "other.key", tmp_path / "other.pub", None)
+    (tmp_path / "trainer.pub").write_bytes(signing_key.public.pem)
+    (step,) = MANIFEST["steps"]
+
+    def refused(key: str) -> UsageError:
+        with pytest.raises(UsageError) as caught:
+            release(json.dumps(MANIFEST | {"steps": [step | {"with": step["with"] | {"key": key}}]}), folder=tmp_path)
+        return caught.value
+
+    file = tmp_path / "licensed" / "ledger.json"
+    found = refused("other.pub")
+    assert (found.what, found.where) == ("is not signed with other.pub: was made with another key", str(file))
+    bundle = json.loads(file.read_bytes())
+    bundle["dsseEnvelope"]["signatures"][0]["sig"] = "AAAA"
+    file.write_text(json.dumps(bundle))
+    assert "is not signed with trainer.pub: the signature does not fit" in refused("trainer.pub").what
+    file.unlink()
+    assert refused("trainer.pub").what.startswith("cannot be read")
+
+
+def test_without_a_key_the_claim_says_that_nobody_checked_the_signature() -> None:
+    def limits(**more: str) -> str:
+        return " ".join(ComposeSlices().claims(SliceParams.parse({"ledger": "licensed", **more}), SCOPE)[0].limits)
+
+    assert "Nobody checked who signed the ledger" in limits()
+    assert "signed the ledger" not in limits(key="trainer.pub")
 
 
 def test_nothing_is_promised_of_a_slice_that_is_lost_with_another(
@@ -237,13 +270,20 @@ def test_words_must_name_a_concept() -> None:
 
 
 @pytest.fixture(scope="module")
-def outcome(licensed: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def outcome(licensed: Path, tmp_path_factory: pytest.TempPathFactory, signing_key: keys.PrivateKey) -> Outcome:
     """A release with pictures of the withdrawn slice; the model's adapters are random, so its gates are wide."""
     folder = tmp_path_factory.mktemp("release")
     shutil.copytree(licensed, folder / "licensed")
     draw(folder / "pictures", 3, count=10)
+    (folder / "trainer.pub").write_bytes(signing_key.public.pem)
     (step,) = MANIFEST["steps"]
-    words = {"words": {"artist-b": "cigarette"}, "more_than_base": 1, "head_start": 1, "attack_params": {"images": 1}}
+    words = {
+        "key": "trainer.pub",
+        "words": {"artist-b": "cigarette"},
+        "more_than_base": 1,
+        "head_start": 1,
+        "attack_params": {"images": 1},
+    }
     concept = MANIFEST["concepts"][0] | {"images": ["pictures"]}
     given = {"concepts": [concept], "steps": [step | {"with": step["with"] | words}]}
     return release(json.dumps(MANIFEST | given), folder=folder)
@@ -258,6 +298,8 @@ def test_a_release_proves_that_nothing_of_the_slice_is_in_the_weights(outcome: O
         ("slices.exact", "slices.artist-b.withdrawn", "slices.artist-b.pictures"), "passed"
     )
     assert outcome.package is not None
+    (exact,) = (claim for claim in outcome.report.claims if claim.id == "slices.exact")
+    assert not [one for one in exact.limits if "signed the ledger" in one]
     measured = {check.id: check.measurement for claim in outcome.report.claims for check in claim.checks}
     found = measured["slices.artist-b.pictures"]
     assert found is not None
