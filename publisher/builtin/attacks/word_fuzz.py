@@ -76,13 +76,13 @@ def variants(concept: Concept, words: tuple[str, ...] = ()) -> Iterator[Row]:
         words: further words, which come first.
     """
     names = (concept.name, *concept.synonyms)
-    families = {"given": list(words), "pair": [f"{concept.name} {other}" for other in concept.synonyms]}
+    families = {"pair": [f"{concept.name} {other}" for other in concept.synonyms]}
     for name in names:
         for family, texts in spellings(name).items():
             families.setdefault(family, []).extend(texts)
     ways = forms(concept)
     columns = ([(family, text) for text in texts] for family, texts in families.items())
-    for found in chain(((("given", word)) for word in words), chain.from_iterable(zip_longest(*columns))):
+    for found in chain((("given", word) for word in words), chain.from_iterable(zip_longest(*columns))):
         if found is not None:
             family, text = found
             yield Row(tuple(f"{before}{text}{after}" for before, after in ways), family)

@@ -95,7 +95,9 @@ def test_a_form_is_what_stands_around_a_name_that_is_there_once_and_else_nothing
 
 def test_spellings_are_tried_once_for_each_reading_and_never_the_plain_name() -> None:
     target = cast("SearchTarget", Box(lambda *_: False))
-    rows = distinct(variants(LAMP, ("lampe",)), target, LAMP)
+    spelled = list(variants(LAMP, ("lampe",)))
+    assert [row.family for row in spelled].count("given") == 1
+    rows = distinct(iter(spelled), target, LAMP)
     texts = [row.prompts[0] for row in rows]
     assert rows[0].family == "given"
     assert texts[0] == "a lampe emoji in flat style"
