@@ -17,13 +17,13 @@ from publisher.report.wording import count, short, visible
 
 STYLES: dict[Verdict, str] = {"passed": "green", "failed": "red", "unknown": "yellow", "reported": "bright_black"}
 WIDEST = 110
+"""Columns; wider rows are harder to follow."""
 NEED, CELL, NAME = 15, 18, 22
 """Columns of the first column of the table of accesses, of a concept's column, and of a concept's name."""
 NAMED = 5
 """Concepts that a line lists; of more it says how many."""
 WIDEST_TABLE = 100
 """Columns from which on the table has a row for each concept, where those do not fit as columns."""
-"""Columns; wider rows are harder to follow."""
 LONGEST, LONGEST_NAME = 300, 60
 """Characters of one foreign text, and of a concept's name."""
 NOTHING = "\u2013"

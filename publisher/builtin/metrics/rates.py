@@ -24,6 +24,8 @@ from publisher.builtin.metrics.corrections import (
 _Pair = TypeVar("_Pair", bound=PixelPair)
 NAMED = 3
 """Prompts that a note names; the details list all."""
+WORST_PROMPTS = 5
+"""Most prompts that the details of ``worst-prompt-rate`` list."""
 
 
 class RateParams(Params):
@@ -376,8 +378,8 @@ def _worst_of(observations: Sequence[Observation], of: int) -> Interval:
 
 
 def _most(prompts: Mapping[tuple[str, str], Sequence[Observation]], ordered: Sequence[tuple[str, str]]) -> list[Any]:
-    """Return the prompts that show their concept most often."""
-    rows = [(name, prompts[name]) for name in ordered[: KeptParams().worst]]
+    """Return the prompts that show their concept most often, the worst first."""
+    rows = [(name, prompts[name]) for name in ordered[:WORST_PROMPTS]]
     hits = [(name[1], sum(row.hardened for row in seen), len(seen)) for name, seen in rows]
     return [{"prompt": prompt, "hits": found, "n": n} for prompt, found, n in hits if found]
 
