@@ -61,7 +61,13 @@ class ChangedImages(Metric[NoParams]):
     judged = False
 
     def measure(self, params: NoParams, observations: Sequence[PixelPair]) -> Measurement:  # noqa: ARG002
-        """Return the share of all images and of each concept's, and the largest distance."""
+        """Return the share of all images and of each concept's, and the largest distance.
+
+        Raises:
+            ValueError: no image.
+        """
+        if not observations:
+            raise ValueError("there are no images to compare")
         farthest = max(observations, key=lambda row: row.distance)
         return Measurement(
             hardened=_changed(observations),
