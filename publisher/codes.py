@@ -37,7 +37,7 @@ class Code(Enum):
     )
     WEAK_KEY = "V005", "The key is of a kind or curve that is not accepted", "Use an EC key on P-256, P-384 or P-521."
     CERTIFICATE = "V006", "The certificate is not acceptable", "Ask the publisher for a package with a valid one."
-    IDENTITY = "V007", "The signer is somebody else", "Check the identity that you expect."
+    IDENTITY = "V007", "The signer is another party", "Check the identity that you expect."
     STATEMENT = (
         "V008",
         "The signed statement is not acceptable",

@@ -1,4 +1,4 @@
-"""Tensors as the bytes of a safetensors file: equal content gives equal bytes, whoever writes it and when."""
+"""Tensors as the bytes of a safetensors file: equal content gives equal bytes, on any machine and at any time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attacks: how somebody would get a concept out of a model."""
+"""Attacks: how a concept can be got out of a model."""
 
 from __future__ import annotations
 

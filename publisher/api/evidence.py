@@ -169,7 +169,7 @@ class TrialRow(Params):
     """What the scorer sees, evaluation step by evaluation step, image by image: the concept's label where it sees the
     concept, else another one; empty where it is unsure."""
     sha256: tuple[tuple[str, ...], ...]
-    """Of the images' pixels, likewise."""
+    """Of the images' pixels, in the same order."""
 
 
 class FindRow(Params):

@@ -224,7 +224,7 @@ class Anatomy:
         return frozenset(name for name in get_args(Capability) if has[name])
 
     def require(self, needs: Sequence[Capability], who: str) -> None:
-        """Refuse a model that lacks what somebody needs.
+        """Refuse a model that lacks what a step or an attack needs.
 
         Args:
             needs: of a step or an attack.

@@ -311,7 +311,7 @@ class MaskRecord(Params):
     def describes(self, mask: FreezeMask) -> bool:
         """Tell whether this is the summary of a mask that nobody vouches for.
 
-        Jaccard indices are not computed anew: a hostile mask could make that expensive.
+        Jaccard indices are not computed again: a hostile mask could make that expensive.
         """
         ours = (self.component, self.granularity, self.tensors, self.parameters, self.largest, set(self.others))
         return ours == (

@@ -92,8 +92,8 @@ class SearchTarget(ABC):
     def permeabilities(self, prompts: Sequence[str]) -> tuple[float, ...]:
         """Return how far each prompt lets safeguards beside the weights act, the largest of all. Access *search*.
 
-        0 leaves all of them shut. Where nothing is attached, every prompt has 0. Whoever has the package can compute
-        it without an image: the rule lies in it.
+        0 leaves all of them shut. Where nothing is attached, every prompt has 0. An attacker who has the package can
+        compute it without an image: the rule lies in it.
         """
 
     @abstractmethod

@@ -81,7 +81,7 @@ class Requirements:
 
 @dataclass(frozen=True)
 class SignedInput:
-    """A statement among a step's inputs that somebody must have signed."""
+    """A statement among a step's inputs that must have been signed with a known key."""
 
     input: str
     """Folder that it lies in, as :meth:`Step.inputs` names it."""

@@ -1,4 +1,4 @@
-"""From an interval to a verdict: the one rule, for the checks and for whoever recomputes them from a package.
+"""From an interval to a verdict: the one rule, for the checks and for readers who recompute them from a package.
 
 A bound is *kept* when the end of the interval that faces it is within; *broken* when the value itself is beyond it;
 otherwise the value is within and the interval is too wide to say: *unknown*, more samples are needed. All bounds kept

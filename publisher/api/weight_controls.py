@@ -1,7 +1,7 @@
 """Controls of attacks on weights: where they lie, how they are counted, and what they take from a check's number.
 
 A cast can bring nothing back that the same cast of a model without the concept does not show, and a broken model is no
-break. A release decides by this, and whoever reads its package decides again.
+break. A release decides by this, and a reader of its package decides again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Progress on the terminal: bars where somebody watches, plain lines in a log. Everything goes to stderr."""
+"""Progress on the terminal: bars where a person watches, plain lines in a log. Everything goes to stderr."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Terminal:
         self.console.print(f"{stage}: {done}/{total} {text}{left} [{peak_memory()}]", markup=False, soft_wrap=True)
 
     def _left(self, stage: str, done: int, total: int, now: float) -> str:
-        """Return the time left of a phase, which begins anew where another total is counted or the count falls."""
+        """Return the time left of a phase, which begins again where another total is counted or the count falls."""
         began, first, whole, last = self._phases.get(stage, (now, done, total, done))
         if whole != total or done < last:
             began, first = now, done

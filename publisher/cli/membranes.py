@@ -163,7 +163,7 @@ def merge(model: str, files: tuple[Path, ...], *, out: Path, permeabilities: tup
     """Add membranes to the weights of a diffusers folder: exact sums, stored dtype kept, everything else copied.
 
     MODEL is a folder or another reference of a manifest, and is only read. Permeability is constant in the merged
-    model: it acts on every prompt, and whoever has the original weights is free of it. The result is not a release:
+    model: it acts on every prompt, and a user who has the original weights is free of it. The result is not a release:
     nothing about it was verified.
 
     \b

@@ -213,7 +213,7 @@ def _write(data: bytes) -> None:
             where.buffer.write(data)
             where.buffer.flush()
     except BrokenPipeError:
-        return  # whoever reads has read enough; the answer stands
+        return  # the reader has read enough; the answer stands
     except OSError as error:
         reason = errno.errorcode.get(error.errno or 0, "")
         raise PublisherError(f"the result cannot be written to stdout: {error.strerror} ({reason})") from error

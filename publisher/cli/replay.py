@@ -1,4 +1,4 @@
-"""``publisher replay``: make a package's checks again, as somebody who did not publish it."""
+"""``publisher replay``: make a package's checks again, as a party that did not publish it."""
 
 from __future__ import annotations
 

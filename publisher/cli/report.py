@@ -43,7 +43,7 @@ def report(package: Path, form: str | None, manifest: Path | None, output: Path 
 
     PACKAGE is a package, a report folder, or a report.json. Without --format: verdict, claims and checks in brief.
 
-    Every form is rendered anew from report.json; nothing of the package is run or opened. The signature is not
+    Every form is rendered again from report.json; nothing of the package is run or opened. The signature is not
     checked: `publisher verify` does that. The exit code says whether the report could be shown, not what it says.
 
     sarif (for code scanning) and github (annotations of a log) hold what did not pass. A report has no paths: with

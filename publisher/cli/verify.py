@@ -33,11 +33,11 @@ DAY = 86_400
 @click.argument("directory", type=click.Path(path_type=Path))
 @with_trust
 @click.option("--name", help="Refuse a release of another name.")
-@click.option("--min-version", metavar="VERSION", help="Refuse an older release: somebody may serve you a stale one.")
+@click.option("--min-version", metavar="VERSION", help="Refuse an older release: a server may hand you a stale one.")
 @click.option("--hub", is_flag=True, hidden=True, expose_value=False, help="Does nothing any more.")
 @click.option("--index", type=click.Path(path_type=Path), help="The publisher's index: refuse what it has revoked.")
 @click.option(
-    "--also", type=click.Path(path_type=Path), multiple=True, help="A statement of somebody else about the package."
+    "--also", type=click.Path(path_type=Path), multiple=True, help="A statement of another party about the package."
 )
 @click.option(
     "--also-key", type=click.Path(path_type=Path), multiple=True, help="Public key of each --also, in the same order."

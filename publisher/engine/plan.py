@@ -181,7 +181,7 @@ def _require_signed(one: SignedInput, files: Mapping[str, Path]) -> None:
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except BundleError as error:
-        hint = "Name the public key of whoever signed it, or get the file again from a source that you trust."
+        hint = "Name the public key that it was signed with, or get the file again from a source that you trust."
         raise UsageError(f"is not signed with {one.key}: {error}", where=str(path), hint=hint) from error
 
 

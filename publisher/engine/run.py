@@ -82,7 +82,7 @@ def _reuse(cache: StepCache, key: str, step: PlannedStep, state: State, progress
     result = cache.load(key)
     if result is None or not _fits(result, step, state):
         where = step.identity.id
-        progress.warn(f"{where}: the cached result was changed or damaged; it is thrown away and computed anew")
+        progress.warn(f"{where}: the cached result was changed or damaged; it is thrown away and computed again")
         cache.discard(key)
         return None
     return result
@@ -180,6 +180,6 @@ def _counts(changes: dict[str, list[str]]) -> str:
 
 
 def stamps(state: State) -> dict[str, tuple[int, int, int]]:
-    """Return size, mtime and ctime of each file of the base model: other ones mean that somebody wrote to it."""
+    """Return size, mtime and ctime of each file of the base model: other ones mean that it was written to."""
     stats = {name: path.stat() for name, path in state.base.files.items()}
     return {name: (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats.items()}

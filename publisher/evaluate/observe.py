@@ -1,4 +1,4 @@
-"""Generate and judge all that the checks ask for: each image once, whoever asks for it.
+"""Generate and judge all that the checks ask for: each image once, whichever check asks for it.
 
 All images are generated first. Then one scorer after the other is loaded and judges those that checks need it for.
 """

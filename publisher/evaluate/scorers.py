@@ -40,7 +40,7 @@ def judge_of(concept: Concept, check: Check, tools: Tools, *, judged: bool) -> s
         judged: the check's metric reads judgements.
 
     Raises:
-        Unmeasured: nobody judges the concept, and somebody has to.
+        Unmeasured: no scorer judges the concept, and one has to.
     """
     name = check.scorer or tools.judges.get(concept.kind, "")
     try:

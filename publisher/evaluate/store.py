@@ -1,7 +1,7 @@
 """Images that were generated before, and numbers of prompts, so that the base model is not paid for twice.
 
 One file holds one batch: the last bits of an image depend on what it was generated together with, so the batch is what
-a key names. A file carries the digest of its content; a damaged one is generated anew, never trusted.
+a key names. A file carries the digest of its content; a damaged one is generated again, never trusted.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class ImageStore:
             return None
         try:
             return _read(path.read_bytes(), key, count)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, it is generated anew
-            self._warn(f"stored images {path.name} are damaged ({error}) and are generated anew")
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, it is generated again
+            self._warn(f"stored images {path.name} are damaged ({error}) and are generated again")
             path.unlink(missing_ok=True)
             return None
 
@@ -67,8 +67,8 @@ class ImageStore:
             found = strict_object(path.read_bytes())
             if found["digest"] != sha256_json([key, found["data"]]):
                 raise ValueError("their digest does not match")  # noqa: TRY301 - damaged like any other
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, it is made anew
-            self._warn(f"stored numbers {path.name} are damaged ({error}) and are made anew")
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, it is made again
+            self._warn(f"stored numbers {path.name} are damaged ({error}) and are made again")
             path.unlink(missing_ok=True)
             return None
         return found["data"]

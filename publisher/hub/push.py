@@ -144,7 +144,7 @@ class Push:
         """Refuse a repository with files that the package does not have, and that would stay.
 
         Raises:
-            NotPushedError: there are some: whoever downloads all would not have the package.
+            NotPushedError: there are some: a download of all files would not be the package.
         """
         if plan.foreign:
             hint = f"Delete them on the hub, if they may go. --prune deletes all but {RESULTS}."

@@ -13,7 +13,7 @@ from publisher.manifest.json_schema import manifest_schema
 from publisher.manifest.reader import MAX_BYTES, MAX_DEPTH, MAX_VALUES
 
 COMMAND = "python docs/make_reference.py"
-"""Writes both files anew."""
+"""Writes both files again."""
 
 _SECTIONS: tuple[tuple[str, type[Params]], ...] = (
     ("The whole file", schema.Manifest),

@@ -27,7 +27,7 @@ class Hashed:
 
     @classmethod
     def of(cls, path: Path, digest: str = "") -> Hashed:
-        """Hash a file, unless whoever has just written it gives the digest.
+        """Hash a file, unless the digest is known because it was just written.
 
         Args:
             path: of the file; a link is followed.

@@ -47,7 +47,7 @@ class CertificateAnchor:
         self.require_trusted(leaf, between)
         _key(leaf).require_signature(envelope)
         if envelope.material != material([leaf, *between]):
-            raise dsse.BundleError("is not written in the one way that a publisher writes it: somebody rewrote it")
+            raise dsse.BundleError("is not written in the one way that a publisher writes it: it was rewritten")
 
     def require_trusted(self, leaf: Certificate, between: list[Certificate]) -> None:
         """Make sure that the root vouches for this certificate, now, for signing, and for the one that is expected.
@@ -58,7 +58,7 @@ class CertificateAnchor:
 
         Raises:
             CertificateError: it does not.
-            IdentityError: for somebody else.
+            IdentityError: for another party.
         """
         from cryptography.x509 import UnsupportedGeneralNameType
         from cryptography.x509.verification import PolicyBuilder, Store, VerificationError

@@ -38,7 +38,7 @@ class CertificateError(BundleError):
 
 
 class IdentityError(BundleError):
-    """The certificate is of somebody else."""
+    """The certificate is of another party."""
 
 
 @dataclass(frozen=True)
@@ -174,13 +174,13 @@ def open_statement(data: bytes, anchor: Anchor) -> dict[str, Any]:
         KeyHintError: it was signed with another key, or in another way.
         SignatureError: the signature does not fit these bytes.
         CertificateError: its certificate is not to be trusted.
-        IdentityError: somebody else signed it.
+        IdentityError: another party signed it.
         BundleError: bundle or statement is malformed, or not written in the one way.
     """
     found = parse(data)
     anchor.require(found)
     if data != bundle(found.payload, found.signature, found.material):
-        raise BundleError("is not written in the one way that a publisher writes it: somebody rewrote it")
+        raise BundleError("is not written in the one way that a publisher writes it: it was rewritten")
     return statement(found.payload)
 
 

@@ -95,7 +95,7 @@ class PublicKey:
             raise dsse.KeyHintError("was made with another key")
         self.require_signature(envelope)
         if envelope.material != self.material:
-            raise dsse.BundleError("is not written in the one way that a publisher writes it: somebody rewrote it")
+            raise dsse.BundleError("is not written in the one way that a publisher writes it: it was rewritten")
 
     def require_signature(self, envelope: dsse.Envelope) -> None:
         """Make sure that the signature is of this key over the payload, and the lower one of two.

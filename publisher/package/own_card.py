@@ -1,6 +1,6 @@
 """The publisher's own part of the model card: a Markdown file with metadata for the hub, and pictures beside it.
 
-The pictures that its text shows are decoded and written anew into ``images/``: pixels alone get into a package.
+The pictures that its text shows are decoded and written again into ``images/``: pixels alone get into a package.
 """
 
 from __future__ import annotations

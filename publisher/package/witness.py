@@ -1,4 +1,4 @@
-"""Statements of others about a package, kept outside of it: what somebody found who made its checks again.
+"""Statements of others about a package, kept outside of it: what another party found that made its checks again.
 
 Such a statement is an in-toto test result about ``release/SHA256SUMS``, whose digest stands for the whole payload. It
 is signed like the package's own statements, with another key. A package never holds it, so it can come years later.
@@ -23,7 +23,7 @@ RESULTS = ("PASSED", "WARNED", "FAILED")
 
 @dataclass(frozen=True)
 class Witness:
-    """What a statement of somebody else says of a package."""
+    """What a statement of another party says of a package."""
 
     path: str
     """File of the statement."""
@@ -80,7 +80,7 @@ test_statement.__test__ = False  # type: ignore[attr-defined]  # its name is in-
 
 
 def check_witness(path: Path, anchor: dsse.Anchor, sums: str) -> tuple[Witness | None, list[Finding]]:
-    """Read a statement of somebody else, and compare it with a package.
+    """Read a statement of another party, and compare it with a package.
 
     Args:
         path: file of the statement.

@@ -32,7 +32,7 @@ AS_IT_IS = (
     "Other words, other languages, weighted or very long prompts and learned embeddings are not covered.",
     "Image-to-image, adapters (LoRA, IP-Adapter) and fine-tuning are not covered.",
 )
-"""Limits of claims about a model that somebody else made."""
+"""Limits of claims about a model that another party made."""
 _WEAKEST_FIRST: tuple[Binding, ...] = ("by-convention", "in-pipeline", "in-weights")
 
 

@@ -1,6 +1,6 @@
 """Try a package's finds again: without searching, and without the plugin of the attack that made them.
 
-A package seals its finds. Whoever has them, as the publisher does, shows two things with this: that they are the ones
+A package seals its finds. Those who have them, as the publisher does, show two things with this: that they are the ones
 which the package sealed, and that they do what its evidence says.
 """
 

@@ -31,7 +31,7 @@ def require_loadable(folder: Path) -> None:
             f"{len(different)} weights of the finished package are others at each loading, the first is {different[0]}",
             where=str(folder),
             hint="Nothing was signed. The libraries find no such tensor in the file, and fill it at random: save the "
-            "base model anew with the versions of diffusers and transformers that are installed.",
+            "base model again with the versions of diffusers and transformers that are installed.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Check a package's numbers anew: generate some of its images again, or new ones that its publisher never saw.
+"""Check a package's numbers again: generate some of its images again, or new ones that its publisher never saw.
 
 A sample of the evidence is generated again from its prompts and seeds. On the same kind of machine the pixels are the
 same; elsewhere the scorers' judgements are compared. Fresh images have other seeds; what they say is compared with the

@@ -85,7 +85,7 @@ class MembraneEntry(Params):
     strength: float = Field(default=1.0, ge=0, le=10)
     """Multiplies this membrane's permeability."""
     trained_on: str = ""
-    """Digest of the model that it was trained on; empty: unknown (a file of somebody else's)."""
+    """Digest of the model that it was trained on; empty: unknown (a file from elsewhere)."""
 
 
 class MembraneIndex(Params):

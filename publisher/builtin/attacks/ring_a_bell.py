@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 PAIRS = 24
 """Most pairs of prompts with and without the concept."""
 MUTATED = 0.25
-"""Share of children of whom one word is drawn anew. The paper's."""
+"""Share of children in which one word is replaced by a random one. The paper's."""
 SHOWN = 2
 """Images of each row of words that the search looks at first."""
 Words = tuple[str, ...]
@@ -216,7 +216,7 @@ class _Breeding:
         return sorted(fine, key=self._known.__getitem__)
 
     def _child(self, parents: Sequence[Words]) -> Words:
-        """Return a child of two parents: the first words of one, the last of the other; one may be drawn anew."""
+        """Return a child of two parents: the first words of one, the last of the other; one may be replaced."""
         first, second = parents[self._below(len(parents))], parents[self._below(len(parents))]
         cut = self._below(len(first) + 1)
         child = [*first[:cut], *second[cut:]]

@@ -81,7 +81,7 @@ class Lora(DescentAttack[LoraParams]):
 class AdapterTransplant(DescentAttack[AdapterTransplantParams]):
     """Train low-rank adapters on the base model, and put them on the attacked one.
 
-    Whoever has an adapter of the base model, such as one from a hub, needs no images and trains nothing.
+    An attacker who has an adapter of the base model, such as one from a hub, needs no images and trains nothing.
     """
 
     name = "adapter-transplant"

@@ -30,7 +30,7 @@ class CopyAttentionParams(Params):
 
 
 class CopyAttention(WeightAttack[CopyAttentionParams]):
-    """Take attention from the base model: one line for whoever has it."""
+    """Take attention from the base model: one line for those who have it."""
 
     name = "copy-attention"
     version = "1"

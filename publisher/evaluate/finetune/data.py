@@ -146,7 +146,7 @@ def swapped(images: torch.Tensor) -> torch.Tensor:
 
 
 class AttackerImages:
-    """Images that the base model generates, and those that the manifest names; generated once, whoever asks.
+    """Images that the base model generates, and those that the manifest names; generated once for all that ask.
 
     Args:
         base: the base model; what is attached to it does not matter.
