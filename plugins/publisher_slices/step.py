@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from publisher.api import Claim, ModelError, ModelInfo, Scope, SignedInput, Step, StepContext, StepPlan, UsageError
-from publisher.api.slices import LEDGER, Composition, Ledger, Remains, read_updates, recompose, weights_of
+from publisher.api.slices import LEDGER, Composition, Ledger, Remains, read_updates, recompose, require_fit, weights_of
 from publisher_slices.claims import slice_claims
 from publisher_slices.params import SliceParams
 
@@ -45,11 +45,11 @@ class ComposeSlices(Step[SliceParams]):
         here = params.ledger in self.files
         return slice_claims(params, scope, self._ledger(params).compose(params.deleted).lost if here else ())
 
-    def plan(self, params: SliceParams, scope: Scope, model: ModelInfo) -> StepPlan:  # noqa: ARG002
+    def plan(self, params: SliceParams, scope: Scope, model: ModelInfo) -> StepPlan:
         """Say which stages stay, and what goes with the withdrawn slices.
 
         Raises:
-            ModelError: the ledger contradicts itself or a stage's file is not what it says.
+            ModelError: the ledger contradicts itself, or a stage's file is not what it says or does not fit the model.
             UsageError: it is of another base model, there is no such slice, nothing is left, or ``words`` asks for what
                 cannot be.
         """
@@ -61,7 +61,7 @@ class ComposeSlices(Step[SliceParams]):
         return StepPlan(
             {ledger.base.component: names},
             (*ending, *files),
-            notes=_notes(ledger, found, params),
+            notes=_notes(ledger, found, params, scope),
             first=ON_BASE,
             last=NOTHING_ELSE if params.last else "",
         )
@@ -104,6 +104,9 @@ class ComposeSlices(Step[SliceParams]):
         found = ledger.compose(params.deleted)
         require_words(params, ledger, found)
         require_files(found, folder)
+        tensors = model.tensors(ledger.base.component)
+        for stage in found.stages:
+            require_fit(folder / stage.file, stage, ledger.groups[stage.group], tensors)
         return ledger, found
 
     def _ledger(self, params: SliceParams) -> Ledger:
@@ -170,7 +173,7 @@ def require_files(found: Composition, folder: Path) -> None:
             raise ModelError(f"stage {stage.id} is not the file that the ledger names", where=str(path), hint=hint)
 
 
-def _notes(ledger: Ledger, found: Composition, params: SliceParams) -> tuple[str, ...]:
+def _notes(ledger: Ledger, found: Composition, params: SliceParams, scope: Scope) -> tuple[str, ...]:
     order = f"order {found.order}, " if found.order else ""
     names = ", ".join(stage.id for stage in found.stages)
     count = f"{len(found.live)} of {len(ledger.slices)} slices stay"
@@ -181,6 +184,10 @@ def _notes(ledger: Ledger, found: Composition, params: SliceParams) -> tuple[str
         notes.append(f"{', '.join(found.lost)} go with {', '.join(params.deleted)}: every later stage saw both")
     if silent := [name for name in params.words if name in found.lost]:
         notes.append(f"nothing is promised of the words of {', '.join(silent)}, as no stage that stays saw it")
+    if named := [one.name for one in scope.keep if one.id in params.words.values()]:
+        notes.append(
+            f"{', '.join(named)}: not among what stays as in the base model, since 'words' names a slice for it"
+        )
     if ledger.withdrawn:
         names = ", ".join(one.id for one in ledger.withdrawn)
         notes.append(f"the ledger replaces {(ledger.previous or '')[:12]}, and no stage of it saw {names}")

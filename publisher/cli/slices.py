@@ -82,6 +82,7 @@ def train(
     from publisher.slicing.make import Workplace
     from publisher.slicing.make import train as train_slices
     from publisher.slicing.recipe import read_training
+    from publisher.slicing.stages import stages_of
 
     found = read_training(file)
     signing = signer(key, passphrase(passphrase_env, "--passphrase-env"))
@@ -90,7 +91,11 @@ def train(
     chosen = choose(device, "float32")
     require(chosen)
     place = Workplace(out, private, chosen.name, versions() | {"device": chosen.name})
+    stages, steps = [*stages_of(found.training)], found.training.recipe.steps
     with Terminal(quiet=quiet) as terminal:
+        terminal.say(
+            f"{len(stages)} stages, {steps} steps each: {len(stages) * steps} at most, as finished ones are kept"
+        )
         done = train_slices(found, model, place, signing, terminal.update, again=again)
     ledger = done.ledger
     data = {
@@ -99,6 +104,7 @@ def train(
         "slices": [one.id for one in ledger.slices],
         "stages": [one.id for one in ledger.stages],
         "trained": list(done.trained),
+        "steps": {"most": len(stages) * steps, "trained": (len(done.trained) + len(done.repeated)) * steps},
         "withdrawn": [one.id for one in ledger.withdrawn],
         "removed": list(done.removed),
         "repeated": list(done.repeated),

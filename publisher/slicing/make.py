@@ -25,6 +25,7 @@ from publisher.api.slices import (
     LayerUpdate,
     Ledger,
     Stage,
+    SumRule,
     chain,
     read_stage,
     update_bytes,
@@ -343,6 +344,7 @@ class _Run:
             orders=orders_of(self.training),
             stages=tuple(self.stages.values()),
             recipes={recipe_digest(self.recipe): self.recipe},
+            composition=SumRule(),
         )
 
 

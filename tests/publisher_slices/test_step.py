@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from publisher.api import Model, ModelError, Scope, UsageError
-from publisher.api.slices import read_updates, recompose
+from publisher.api.slices import read_updates, recompose, update_bytes
 from publisher.model.state import State
 from publisher.package import keys
 from publisher.package.verify import verify
@@ -141,6 +142,48 @@ def test_a_missing_or_changed_stage_is_named_at_plan(licensed: Path, model: Any,
         step.plan(params, SCOPE, model)
 
 
+def test_a_stage_that_does_not_fit_the_model_is_named_at_plan(
+    model: Any, tmp_path: Path, signing_key: keys.PrivateKey
+) -> None:
+    """Of another rank than the ledger says, of other layers, and for a layer that the model has not."""
+    folder = tmp_path / "licensed"
+    ledger = save_ledger(folder, model, signing_key, "independent")
+    first = ledger.stages[0]
+    step, params = ComposeSlices(), SliceParams.parse({"ledger": "licensed"})
+    step.files = {"licensed": folder}
+
+    def refused(groups: Any, **changes: Any) -> ModelError:
+        stages = (first.model_copy(update=changes), *ledger.stages[1:])
+        changed = ledger.model_copy(update={"stages": stages, "groups": (groups,)})
+        sign(folder, changed.statement(), signing_key)
+        with pytest.raises(ModelError) as caught:
+            step.plan(params, SCOPE, model)
+        return caught.value
+
+    layer, group = ledger.groups[0][0], ledger.groups[0]
+    info = model.tensors("unet")[f"{layer}.weight"]
+    wide = refused(group, rank=3)
+    assert wide.where.startswith("stage artist-a, ")
+    assert f"(2, {info.parameters // info.shape[0]}) and ({info.shape[0]}, 2) for the layer {layer}; " in wide.what
+    assert f"its rank 3 and the model's weight of {info.shape} ask for (3, " in wide.what
+    assert refused(("mid.other", *group)).what == "holds other layers than its group has, such as mid.other.A"
+    matrices = {name: one[0] for name, one in read_updates(folder, ledger, [first], model.tensors("unet")).items()}
+    data = update_bytes({"mid.other" if name == layer else name: one for name, one in matrices.items()})
+    (folder / first.file).write_bytes(data)
+    other = refused(tuple("mid.other" if one == layer else one for one in group), sha256=sha256(data).hexdigest())
+    assert other.what == "adapts the layer mid.other, of which the model has no matrix"
+
+
+def test_the_plan_names_kept_concepts_that_words_take_out_of_what_is_kept(licensed: Path, model: Any) -> None:
+    step, here = ComposeSlices(), SCOPE.keep[0]
+    step.files = {"licensed": licensed}
+    params = SliceParams.parse({"ledger": "licensed", "key": "k", "words": {"artist-a": here.id}})
+    _, note = step.plan(params, SCOPE, model).notes
+    assert note.startswith(f"{here.name}: not among what stays as in the base model")
+    kept = next(one for one in step.claims(params, SCOPE) if one.id == "kept")
+    assert here.id not in kept.checks[0].concepts
+
+
 def test_a_ledger_must_be_signed_with_the_key_that_the_manifest_names(
     licensed: Path, tmp_path: Path, signing_key: keys.PrivateKey
 ) -> None:
@@ -187,7 +230,9 @@ def test_nothing_is_promised_of_a_slice_that_is_lost_with_another(
     found = {claim.id for claim in step.claims(params, SCOPE)}
     assert {"artist-a.stays", "artist-b.withdrawn"} <= found
     assert not [name for name in found if name.startswith("artist-c")]
-    assert "nothing is promised of the words of artist-c, as no stage" in step.plan(params, SCOPE, model).notes[-1]
+    assert "nothing is promised of the words of artist-c, as no stage" in " ".join(
+        step.plan(params, SCOPE, model).notes
+    )
 
 
 def test_words_of_a_slice_that_the_ledger_lost_need_it_under_deleted(

@@ -19,6 +19,7 @@ from publisher.api.slices import (
     Ledger,
     Order,
     Stage,
+    SumRule,
     chain,
     leaf_of,
     receipts,
@@ -92,6 +93,7 @@ def save_ledger(folder: Path, model: Model, key: keys.PrivateKey, mode: str = "s
             "orders": [Order(id=n + 1, slices=rotated(n)).as_json() for n in range(3)] if mode == "sequence" else [],
             "stages": [stage.as_json() for stage in stages],
             "recipes": {recipe_digest(RECIPE): RECIPE},
+            "composition": SumRule().as_json(),
         }
     )
     sign(folder, ledger.statement(), key)

@@ -20,11 +20,20 @@ from publisher.api.slices.ledger import (
     Remains,
     ReplaySet,
     Stage,
+    SumRule,
     chain,
     weights_of,
 )
 from publisher.api.slices.merkle import Receipt, leaf_of, receipts, salt_of
-from publisher.api.slices.updates import LayerUpdate, read_stage, read_updates, recompose, same_bits, update_bytes
+from publisher.api.slices.updates import (
+    LayerUpdate,
+    read_stage,
+    read_updates,
+    recompose,
+    require_fit,
+    same_bits,
+    update_bytes,
+)
 
 __all__ = [
     "LEDGER",
@@ -39,12 +48,14 @@ __all__ = [
     "Remains",
     "ReplaySet",
     "Stage",
+    "SumRule",
     "chain",
     "leaf_of",
     "read_stage",
     "read_updates",
     "receipts",
     "recompose",
+    "require_fit",
     "salt_of",
     "same_bits",
     "update_bytes",

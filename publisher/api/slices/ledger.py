@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ LEDGER = "ledger.json"
 """Name of the signed ledger in its folder, and of its copy in a package, under ``release/slices``."""
 PREDICATE = "https://model-publisher.dev/slices/v1"
 """Type of the in-toto statement's predicate."""
+RULE = "ordered-float64/1"
+"""Sum that :func:`publisher.api.slices.recompose` makes: its name and its version."""
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Number = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(e-?[0-9]+)?$")]
@@ -84,6 +87,13 @@ class ReplaySet(Params):
     """Merkle root over the salted leaves of its pictures."""
     samples: int = Field(ge=1)
     """Number of pictures with captions."""
+
+
+class SumRule(Params):
+    """How the stages that stay are added to the base model's weights."""
+
+    rule: str = Field(default=RULE, pattern=r"^[a-z0-9-]{1,64}/[0-9]{1,4}$")
+    """Name of the sum and its version."""
 
 
 class Order(Params):
@@ -168,6 +178,8 @@ class Ledger(Params):
     """All trained adapters."""
     recipes: dict[Digest, dict[str, str | int]] = Field(default_factory=dict)
     """Digest -> recipe: sha256 of its canonical JSON."""
+    composition: SumRule
+    """Sum that the stages were made for."""
 
     @classmethod
     def read(cls, data: bytes, where: str) -> Self:
@@ -200,6 +212,9 @@ class Ledger(Params):
             found = cls.parse(statement["predicate"])
         except (ValidationError, KeyError) as error:
             raise ModelError(f"is no ledger of slices: {error}", where=where) from error
+        if found.composition.rule != RULE:
+            hint = f"This version makes the sum {RULE}: use the version that the ledger was made with, or a later one."
+            raise ModelError(f"is for the sum {found.composition.rule}, which is not known", where=where, hint=hint)
         if problem := next(found.problems(), ""):
             raise ModelError(problem, where=where, hint="A ledger like this promises nothing: train again.")
         try:
@@ -275,6 +290,8 @@ class Ledger(Params):
                 yield f"the slice {one.id} was withdrawn, and is back"
 
     def _stage_problems(self, stage: Stage, places: Mapping[tuple[int, int], Stage]) -> Iterator[str]:
+        if not math.isfinite(float(stage.scale)):
+            yield f"stage {stage.id} has the scale {stage.scale}, which is no finite number"
         if stage.group >= len(self.groups):
             yield f"stage {stage.id} is of group {stage.group}, which there is none of"
         if stage.recipe not in self.recipes or stage.recipe != recipe_digest(self.recipes[stage.recipe]):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from publisher.api.artifacts import safetensors_bytes
+from publisher.api.header import HeaderError, read_header
 from publisher.api.models import TensorInfo
 from publisher.api.slices.ledger import Ledger, Stage
 from publisher.errors import ModelError
@@ -100,21 +101,56 @@ def read_stage(
         parts = load(data)
     except SafetensorError as error:
         raise ModelError(f"is no safetensors file: {error}", where=where) from error
-    if set(parts) != {f"{layer}.{part}" for layer in layers for part in "AB"}:
-        raise ModelError("holds other layers than its group has", where=where)
+    _require_shapes({name: tuple(one.shape) for name, one in parts.items()}, stage, layers, tensors, where)
     found = {}
     for layer in layers:
         down, up = parts[f"{layer}.A"], parts[f"{layer}.B"]
-        info = tensors.get(f"{layer}.weight")
-        if info is None:
-            raise ModelError(f"adapts the layer {layer}, which the model does not have", where=where)
-        rows, columns = info.shape[0], info.parameters // info.shape[0]
-        if tuple(down.shape) != (stage.rank, columns) or tuple(up.shape) != (rows, stage.rank):
-            raise ModelError(f"has a rank or shape that does not fit the layer {layer}", where=where)
         if not (down.isfinite().all() and up.isfinite().all()):
             raise ModelError(f"has NaN or infinity in the layer {layer}", where=where)
         found[layer] = LayerUpdate(down, up, float(stage.scale))
     return found
+
+
+def require_fit(path: Path, stage: Stage, layers: Sequence[str], tensors: Mapping[str, TensorInfo]) -> None:
+    """Make sure that a stage fits the model, by the header of its file alone. Torch-free.
+
+    Args:
+        path: file of the stage.
+        stage: as the ledger has it.
+        layers: of its group.
+        tensors: of the adapted component of the base model.
+
+    Raises:
+        ModelError: the file cannot be read, or is of other layers, ranks or shapes.
+    """
+    where = f"stage {stage.id}, {path}"
+    try:
+        header = read_header(path)
+    except (OSError, HeaderError) as error:
+        raise ModelError(f"is no safetensors file: {error}", where=where, hint=RETRAIN) from error
+    _require_shapes({name: info.shape for name, info in header.items()}, stage, layers, tensors, where)
+
+
+def _require_shapes(
+    shapes: Mapping[str, tuple[int, ...]],
+    stage: Stage,
+    layers: Sequence[str],
+    tensors: Mapping[str, TensorInfo],
+    where: str,
+) -> None:
+    names = {f"{layer}.{part}" for layer in layers for part in "AB"}
+    if other := sorted(names ^ shapes.keys()):
+        raise ModelError(f"holds other layers than its group has, such as {other[0]}", where=where)
+    for layer in layers:
+        info = tensors.get(f"{layer}.weight")
+        if info is None or len(info.shape) < 2:
+            raise ModelError(f"adapts the layer {layer}, of which the model has no matrix", where=where)
+        wanted = (stage.rank, info.parameters // info.shape[0]), (info.shape[0], stage.rank)
+        found = shapes[f"{layer}.A"], shapes[f"{layer}.B"]
+        if found != wanted:
+            what = f"has matrices of {found[0]} and {found[1]} for the layer {layer}"
+            asked = f"its rank {stage.rank} and the model's weight of {info.shape} ask for {wanted[0]} and {wanted[1]}"
+            raise ModelError(f"{what}; {asked}", where=where)
 
 
 def recompose(weight: Tensor, updates: Iterable[LayerUpdate]) -> Tensor:

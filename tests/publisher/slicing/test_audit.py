@@ -141,6 +141,15 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda one: one["slices"][0].update(rest_of=["artist-b"]),
         "says that artist-a is the rest of artist-b, which was not withdrawn",
     ),
+    "infinite scale": (
+        lambda one: one["stages"][1].update(scale="1e999"),
+        "stage o1-2 has the scale 1e999, which is no finite number",
+    ),
+    "unknown sum": (
+        lambda one: one["composition"].update(rule="ordered-float64/2"),
+        "is for the sum ordered-float64/2, which is not known",
+    ),
+    "no sum": (lambda one: one.pop("composition"), "no ledger of slices"),
     "unknown field": (lambda one: one.update(more=1), "no ledger of slices"),
 }
 

@@ -454,6 +454,9 @@ def test_the_command_trains_and_its_receipts_prove_a_picture(
     out, key = tmp_path / "licensed", signing_key.path
     found = publisher("slices", "train", path, "--out", out, "--key", key, "--quiet", "--json")
     assert json.loads(found.output)["trained"] == ["artist-a", "artist-c"]
+    assert json.loads(found.output)["steps"] == {"most": 2, "trained": 2}
+    again = publisher("slices", "train", path, "--out", out, "--key", key)
+    assert again.stderr.splitlines()[0] == "2 stages, 1 steps each: 2 at most, as finished ones are kept"
     left = publisher("slices", "delete", out, "--slice", "artist-a", "--json")
     assert json.loads(left.output)["stages"] == ["artist-c"]
     (receipt,) = (tmp_path / "licensed.private" / "receipts" / "artist-a").glob("*-big-cat_1.json")
