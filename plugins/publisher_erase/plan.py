@@ -20,16 +20,11 @@ from publisher_erase.tensors import seems_few_step
 
 MANY = 10
 """Number of concepts above which closed-form edits are known to break the model."""
-UNSEEN = (
-    "whether the model draws the concepts at all, the training cannot tell: the checks by plain prompts ask the base "
-    "model too, and are unknown where it hardly does"
-)
-"""What the plan of a training says of the base model's rate."""
 TRAILING = (
     "the scheduler's timestep_spacing is trailing, as of models that were distilled to few steps (turbo): such a model "
     "has no guidance to move, and its files do not say so; take method uce if this is one"
 )
-"""What it says of a model that may be distilled."""
+"""What the plan of a training says of a model that may be distilled."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +191,7 @@ def training_notes(params: EraseParams, selection: Selection, model: ModelInfo) 
         searches = -(-steps // attack.every) * attack.fresh * concepts
         searches *= sum(kind != "derived" for kind in attack.kinds)
         said += f"; {searches} searches of {attack.steps} steps by attackers ({', '.join(attack.kinds)})"
-    found = [said, UNSEEN]
+    found = [said]
     wanted = math.ceil(concepts * steps_tried(params, model))
     if is_untried(model):
         found.append(f"steps and rates of method {params.method} were never tried on a model of this size")

@@ -90,7 +90,8 @@ class Erase(Step[EraseParams]):
             require_consistent(params, selection)
             names = find_trained(params, model, names)
             notes = (*notes, *training_notes(params, selection, model))
-        return StepPlan(changes={model.anatomy.denoiser: names}, notes=notes)
+        drawn = [concept.id for concept, _ in selection.concepts] if params.training is not None else ()
+        return StepPlan(changes={model.anatomy.denoiser: names}, notes=notes, draws=tuple(drawn))
 
     def run(self, params: EraseParams, ctx: StepContext) -> None:
         """Find the map and write ``W T`` where text enters; see ``uce.py``, ``rece.py`` and ``entry.py``. Or train.

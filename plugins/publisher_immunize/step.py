@@ -51,7 +51,8 @@ class Immunize(Step[ImmunizeParams]):
         chosen, _ = choose(params, scope), choose_kept(params, scope)
         names = exported(model, params.outer)
         require_trainable(model, images=True)
-        return StepPlan(changes={model.anatomy.denoiser: names}, notes=notes(params, chosen, scope))
+        drawn = tuple(concept.id for concept in chosen if not concept.images)
+        return StepPlan(changes={model.anatomy.denoiser: names}, notes=notes(params, chosen, scope), draws=drawn)
 
     def run(self, params: ImmunizeParams, ctx: StepContext) -> None:
         """Train, write the weights, and say how it went.

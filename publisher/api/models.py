@@ -130,6 +130,9 @@ class StepPlan:
     """Why no earlier step may change weights; empty: it may. ``publisher plan`` refuses that order."""
     last: str = ""
     """Why no later step may change weights; empty: it may. ``publisher plan`` refuses that order."""
+    draws: tuple[str, ...] = ()
+    """Ids of concepts to go that ``run`` trains on as the base model generates them. A release looks first whether it
+    shows them, and runs nothing where it hardly does."""
 
 
 class Credit(Params):

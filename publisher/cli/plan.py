@@ -303,6 +303,7 @@ def _step(step: PlannedStep) -> dict[str, Any]:
         "artifacts": list(step.plan.artifacts) if step.plan else [],
         "credits": [credit.sentence() for credit in step.step.credits(step.params)],
         "missing": list(step.missing),
+        "draws": list(step.plan.draws) if step.plan else [],
         "cached": step.cached,
         "notes": list(step.plan.notes) if step.plan else [],
     }
@@ -396,6 +397,8 @@ def _step_lines(step: dict[str, Any]) -> list[str]:
     lines += [f"      made elsewhere: {credit}" for credit in step["credits"]]
     lines += [f"      {name} is not on this machine: the release would fetch it" for name in step["missing"]]
     lines.append(f"      changes {what}" + "".join(f", adds {name}" for name in step["artifacts"]))
+    if step["draws"] and not step["cached"]:
+        lines.append(f"      is run if the base model shows {', '.join(step['draws'])}: the release looks first")
     return lines + [f"      note: {note}" for note in step["notes"]]
 
 

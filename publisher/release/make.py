@@ -58,7 +58,7 @@ from publisher.release.places import (
 )
 from publisher.release.prepare import PreparedRelease, planned_facts, prepare
 from publisher.release.record import make_report
-from publisher.release.trial import generate_trial
+from publisher.release.trial import generate_trial, require_shown
 from publisher.report import render_each
 from publisher.report.reader import TIMINGS
 from publisher.safeguards import ALL
@@ -147,6 +147,7 @@ def _make(
     with closed_after(prepared.tools.executor, progress.warn):
         progress.say(f"Base model {prepared.resolved.model}: one image, to see that it generates")
         generate_trial(prepared, work, progress)
+        require_shown(prepared, work, progress)
         hardened = harden(base, prepared.steps, work, progress, tell)
         carried = {name: value for one in ALL for name, value in one.record(hardened.results, hardened.final).items()}
         laid = lay_out_hardened(hardened, folder)

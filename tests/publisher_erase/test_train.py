@@ -279,6 +279,11 @@ def test_a_target_that_goes_by_another_step_is_found_by_the_plan(model: State, m
         Erase().plan(params, scope, model)
 
 
+@pytest.mark.parametrize(("method", "draws"), [("uce", ()), *((name, ("cigarette", "pistol")) for name in METHODS)])
+def test_trainings_draw_their_concepts_with_the_model(model: State, method: str, draws: tuple[str, ...]) -> None:
+    assert Erase().plan(EraseParams(method=method, targets=TARGETS), SCOPE, model).draws == draws
+
+
 @pytest.mark.parametrize("method", ["uce", "rece", *METHODS])
 def test_the_plan_notes_a_kept_prompt_with_the_plural_of_what_goes(model: State, method: str) -> None:
     keep = (*SCOPE.keep, concept("ashtray", "an ashtray with cigarettes"))

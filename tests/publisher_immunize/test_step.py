@@ -71,6 +71,12 @@ def test_the_full_outer_set_is_every_tensor_of_the_denoiser(model: Model) -> Non
     assert plan.changes == {"unet": sorted(model.tensors("unet"))}
 
 
+def test_concepts_without_images_of_their_own_are_those_that_the_base_model_generates(model: Model) -> None:
+    skull, pizza = SCOPE.concepts
+    scope = SCOPE.model_copy(update={"concepts": (skull, pizza.model_copy(update={"images": ("a.png", "b.png")}))})
+    assert Immunize().plan(ImmunizeParams.parse(SHORT), scope, model).draws == ("skull",)
+
+
 def test_drawn_words_are_new_to_the_texts_and_to_the_attacks() -> None:
     texts = ["a Cat, an emoji", "car"]
     words = rare_words(600, torch.Generator().manual_seed(0), texts)

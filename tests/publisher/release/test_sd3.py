@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from publisher.builtin.attacks.weights import CopyAttention, CopyAttentionParams
@@ -104,7 +105,11 @@ def test_a_random_model_is_hardened_by_each_step_attacked_and_not_released(manif
         },
         "checks": [check | {"gate": {"upper_at_most": 1.0}}],
     }
-    path = manifest(model="./sd3", steps=steps, evaluate=evaluate)
+    images = [f"{number}.png" for number in range(12)]  # the random model's own show nothing
+    for name in images:
+        Image.new("RGB", (32, 32), "brown").save(tmp_path / name)
+    concepts = [{"id": "cigarette", "synonyms": ["smoke", "cig"], "images": images}]
+    path = manifest(model="./sd3", concepts=concepts, steps=steps, evaluate=evaluate)
     done = publisher("release", path, "--out", tmp_path / "out", "--throwaway-key")
     assert done.exit_code in (1, 4), done.output
     report = json.loads((tmp_path / "out" / "small-1.0.0.report" / "report.json").read_text())
