@@ -141,7 +141,7 @@ class ImmunizeParams(Params):
     with those that are given. With one kind alone, immunisation loses most of its effect against others."""
     rare: Annotated[int, Field(ge=1, le=10_000)] | tuple[str, ...] = Field(default=("xjy", "qvz"))
     """Rare words to train on, or how many of 3 to 5 letters are drawn at random; each adaptation then takes another
-    one. Attacks take another one ("sks"), which is never drawn."""
+    one. Attacks take another one ("sks"): it is never drawn, nor is a word of the manifest's concepts."""
     images: int | None = Field(default=None, ge=2, le=10_000)
     """Number of images of each concept (x_n)."""
     keep_concepts: int = Field(default=24, ge=1, le=10_000)

@@ -82,6 +82,8 @@ def require_shown(prepared: PreparedRelease, work: Path, progress: Progress) -> 
     }
     if not judges or prepared.model is None:
         return
+    names = ", ".join(concept.id for concept in judges)
+    progress.say(f"Base model: {LOOKS} images of each of {names}, to see that it shows what steps train on")
     setting = Setting(prepared.device.name, prepared.device.dtype, ImageStore(work / "images", progress.warn))
     shown = _looks(list(judges), prepared, prepared.model, setting, progress)
     for concept, said in _judged(judges, shown, setting).items():

@@ -129,6 +129,9 @@ class Deaf(Quiet):
     def update(self, stage: str, done: int, total: int, text: str = "") -> None:
         pass
 
+    def say(self, text: str) -> None:
+        pass
+
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_no_step_is_run_on_images_that_do_not_show_its_concept(name: str, manifest: Manifest, tmp_path: Path) -> None:
