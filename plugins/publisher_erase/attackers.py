@@ -95,7 +95,8 @@ class GradientSearch:
             The mean loss of each step.
 
         Raises:
-            UsageError: a loss is no number; rows made of such a find would end the training, and blame its rate.
+            UsageError: a loss or a gradient is no number; rows made of such a find would end the training, and blame
+                its rate.
         """
         # A rate in units of the root mean square: the same for every text encoder.
         groups = [{"params": [one], "lr": self.params.lr * float(one.detach().square().mean().sqrt())} for one in moved]
@@ -108,15 +109,15 @@ class GradientSearch:
             predicted = self.predict(self.noising.noisy(x, noise, t), t, chosen(said, rows))
             found = inner_losses(predicted, self.noising.target(x, noise, t), self.attacks)
             gradients = torch.autograd.grad(found.sum(), list(moved))
+            losses.append(float(found.detach().mean()))
+            if not math.isfinite(losses[-1]) or not all(bool(gradient.isfinite().all()) for gradient in gradients):
+                raise UsageError(
+                    f"the attackers' losses or gradients are no longer numbers, in step {len(losses)} of a search",
+                    hint="Lower robust.attack.lr. In float16, run in bfloat16 or float32.",
+                )
             for one, gradient in zip(moved, gradients, strict=True):
                 one.grad = gradient
             adam.step()
-            losses.append(float(found.detach().mean()))
-            if not math.isfinite(losses[-1]):
-                raise UsageError(
-                    f"the attackers' losses are no longer numbers, in step {len(losses)} of a search",
-                    hint="Lower robust.attack.lr. In float16, run in bfloat16 or float32.",
-                )
         return losses
 
     def _some(self, latents: Tensor, generator: torch.Generator) -> Tensor:

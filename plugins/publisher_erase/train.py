@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from publisher.api import StepContext
+from publisher.api import StepContext, UsageError
 from publisher.api.choosing import spread
 from publisher.api.diffusion.checkpoints import Checkpoints
 from publisher.api.diffusion.denoiser import Denoiser
@@ -202,9 +202,16 @@ def _report(
 
 
 def _fresh_attack(ctx: StepContext, attacker: StatesAttacker, denoiser: Denoiser) -> None:
-    """Record how far searches get that the training did not see: other samples, and twice the steps."""
-    with frozen_weights(denoiser):
-        _, losses = attacker.find(ctx.generator("attackers/fresh"), 2 * attacker.steps)
+    """Record how far searches get that the training did not see: other samples, and twice the steps.
+
+    Nothing is decided by them, so one that fails takes away its curve, not what was trained.
+    """
+    try:
+        with frozen_weights(denoiser):
+            _, losses = attacker.find(ctx.generator("attackers/fresh"), 2 * attacker.steps)
+    except UsageError as error:
+        ctx.warn(f"there is no curve of fresh attackers: {error.what}")
+        return
     steps, values = thin(losses)
     ctx.curve("fresh attackers' loss", steps, values)
 

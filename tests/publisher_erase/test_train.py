@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from publisher.api.diffusion.denoiser import Denoiser
 from publisher.model.state import State
 from publisher.testing.running import StoppedError, StoppingAt, WatchedStep
 from publisher.testing.tiny import open_model
+from publisher_erase.attackers import StatesAttacker
 from publisher_erase.params import EraseParams, RobustParams
 from publisher_erase.robust import inner_losses
 from publisher_erase.step import Erase
@@ -325,9 +327,26 @@ def test_a_search_whose_losses_are_no_numbers_is_named(model: State, tmp_path: P
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("publisher_erase.attackers.inner_losses", broken)
-        with pytest.raises(UsageError, match="attackers' losses are no longer numbers, in step 1") as caught:
+        with pytest.raises(UsageError, match="losses or gradients are no longer numbers, in step 1") as caught:
             train(model, tmp_path, "robust")
     assert "Lower robust.attack.lr" in caught.value.hint
+
+
+def test_a_fresh_search_that_fails_at_the_end_takes_away_its_curve_alone(model: State, tmp_path: Path) -> None:
+    plain = train(model, tmp_path / "a", "robust")
+    find = StatesAttacker.find
+
+    def failing(attacker: StatesAttacker, generator: torch.Generator, steps: int | None = None) -> Any:
+        if steps is not None:
+            raise UsageError("the attackers' losses are no longer numbers")
+        return find(attacker, generator)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StatesAttacker, "find", failing)
+        ctx = train(model, tmp_path / "b", "robust")
+    assert "there is no curve of fresh attackers: the attackers' losses are no longer numbers" in ctx.warnings
+    assert {curve.name for curve in plain.curves} - {curve.name for curve in ctx.curves} == {"fresh attackers' loss"}
+    assert all(torch.equal(value, plain.tensors[name]) for name, value in ctx.tensors.items())
 
 
 def test_half_of_one_kept_row_is_refused() -> None:
