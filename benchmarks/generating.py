@@ -19,9 +19,13 @@ BATCHES, SIZE = 8, 32
 def measure() -> tuple[float, float]:
     """Return milliseconds an image: one batch at a time, and side by side."""
     from publisher.api import ImageRequest
+    from publisher.builtin.families import StableDiffusion1
     from publisher.evaluate.images import GenerateTask, perform
+    from publisher.model.folder import read_configs
     from publisher_emoji import caption, model_folder, vocabulary
 
+    anatomy = StableDiffusion1().recognise(read_configs(model_folder()))
+    assert anatomy is not None  # noqa: S101
     names = vocabulary().object_names
     batches = tuple(
         tuple(
@@ -32,9 +36,9 @@ def measure() -> tuple[float, float]:
     )
     found = []
     for workers in (1, len(os.sched_getaffinity(0))):
-        perform(GenerateTask(model_folder(), "cpu", "float32", workers, batches[:2]))  # loads and warms up
+        perform(GenerateTask(model_folder(), anatomy, "cpu", "float32", workers, batches[:2]))  # loads and warms up
         start = time.monotonic()
-        generated = perform(GenerateTask(model_folder(), "cpu", "float32", workers, batches))
+        generated = perform(GenerateTask(model_folder(), anatomy, "cpu", "float32", workers, batches))
         found.append(1000 * (time.monotonic() - start) / (BATCHES * SIZE))
         assert all(one.images is not None for one in generated), generated  # noqa: S101
     return found[0], found[1]

@@ -12,7 +12,6 @@ which nothing is shown. `surgical` is asked after whole runs. Judging is in nobo
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -67,15 +66,15 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--with", dest="options", default="{}", help="further parameters of erase, as JSON")
     parser.add_argument("--seed", type=int, default=0, help="of the training (0)")
     options = parser.parse_args(argv)
-    options.targets, options.keep = json.dumps(OBJECTS), None
+    options.keep, options.listed = None, 1
     torch.set_num_threads(1)
     if options.method == "esd":
-        bench = Judged(OBJECTS, {}, 8)
+        bench = Judged(OBJECTS, {})
         esd(bench, options.lr, options.seed)
     else:
-        bench = Judged(OBJECTS, weights_of(options, OBJECTS), 8)
+        bench = Judged(OBJECTS, weights_of(options, OBJECTS))
     print(f"{options.method}: {bench.left()} of 56 shown")
-    bench.asked()
+    bench.asked(["hardened"])
 
 
 if __name__ == "__main__":

@@ -103,10 +103,20 @@ def prompts_of(name: str) -> list[str]:
 class Bench:
     """The embedded model as it was and as a method left it, asked and attacked alike."""
 
-    def __init__(self, targets: dict[str, str], weights: dict[str, Tensor], options: argparse.Namespace) -> None:
-        self.targets, self.steps, self.artwork, self.listed = targets, options.steps, options.artwork, options.listed
-        self.looks = tuple(look for look in LOOKS if look <= options.looks)
-        self.word_looks = tuple(look for look in WORD_LOOKS if look <= options.word_looks)
+    def __init__(
+        self,
+        targets: dict[str, str],
+        weights: dict[str, Tensor],
+        *,
+        steps: int = 8,
+        listed: int = 1,
+        artwork: bool = False,
+        looks: int = 200,
+        word_looks: int = 80,
+    ) -> None:
+        self.targets, self.steps, self.artwork, self.listed = targets, steps, artwork, listed
+        self.looks = tuple(look for look in LOOKS if look <= looks)
+        self.word_looks = tuple(look for look in WORD_LOOKS if look <= word_looks)
         self.base, self.hardened = load_pipeline(), load_pipeline()
         self.reference = load_pipeline(model_folder("reference"))
         with torch.no_grad():
@@ -403,7 +413,8 @@ def main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     targets = json.loads(options.targets)
-    bench = Bench(targets, weights_of(options, targets), options)
+    given = {name: getattr(options, name) for name in ("steps", "listed", "artwork", "looks", "word_looks")}
+    bench = Bench(targets, weights_of(options, targets), **given)
     if not options.only_attacks:
         bench.asked(options.models.split(","))
     names = list(ATTACKS) if options.attacks == "all" else [name for name in options.attacks.split(",") if name]

@@ -55,7 +55,7 @@ def test_membranes_of_weights_that_change_later_are_named(step: Make) -> None:
 def test_an_erasure_behind_an_immunisation_is_named_and_not_the_other_way_round(step: Make) -> None:
     erase, immunize = step("erase", ERASE), replace(step("immunize", ERASE), step=Immunize())
     (found,) = warnings([immunize, erase], "unet")
-    assert found.startswith("'erase' may undo what 'immunize' does: it edits how text enters, and attention was")
+    assert found.startswith("'erase' may undo what 'immunize' does: it edits how text enters, or trains the")
     assert found.endswith("Put 'immunize' behind 'erase'.")
     assert warnings([erase, immunize], "unet") == ()
 
