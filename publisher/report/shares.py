@@ -24,14 +24,13 @@ from statistics import NormalDist, fmean, variance
 from typing import Any, Literal
 
 from publisher.api import CheckRecord, Search, Trial
+from publisher.api.finds import STOPPED
+from publisher.api.metrics import LEAST_DISTANCE
 from publisher.api.training import UNSEEN
 
 LEVEL = 0.95
-LEAST_DISTANCE = 0.1
-"""Distance of floor and base model within which an attack says nothing: ten points."""
 NORMAL = math.inf
 """Degrees of freedom of what has no trials."""
-STOPPED = ("crashed", "refused")
 REFERENCE = "retrained"
 PROXIES = {
     "shuffled": "a search for what it cannot have",
