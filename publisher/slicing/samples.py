@@ -191,7 +191,7 @@ def enter_slice(body: Body, private: Path) -> DataSlice:
 
     Raises:
         PublisherError: it cannot be written.
-        UsageError: the secret there is none.
+        UsageError: the secret there is none, or a picture is no longer what was read.
     """
     _make_own(*(private / name for name in ("secrets", "receipts", "marks")))
     secret = _secret(private / "secrets" / body.entry.id)
@@ -199,7 +199,7 @@ def enter_slice(body: Body, private: Path) -> DataSlice:
     leaves = []
     for number, one in enumerate(body.pictures):
         salt = salt_of(secret, number)
-        leaves.append(leaf_of(salt, one.path.read_bytes(), one.caption))
+        leaves.append(leaf_of(salt, _bytes_of(one), one.caption))
         salts[leaves[-1]] = salt
     root, found = receipts(body.entry.id, salts)
     marks = sorted(_mark(secret, one) for one in body.pictures)
@@ -217,6 +217,26 @@ def enter_slice(body: Body, private: Path) -> DataSlice:
         root=root,
         rest_of=tuple(sorted(entry.rest_of)),
     )
+
+
+def _bytes_of(picture: CaptionedPicture) -> bytes:
+    """Return a picture's file, which is to be what the stages saw.
+
+    Raises:
+        UsageError: it has changed since, or is gone.
+    """
+    try:
+        found = picture.path.read_bytes()
+    except OSError as error:
+        found, why = b"", f"cannot be read any more: {error.strerror or error}"
+    else:
+        why = "has changed since the training read it"
+    if hashlib.sha256(found).hexdigest() != picture.sha256:
+        hint = (
+            "Bring it back and run the same command again: what is trained is kept. With other bytes, its stages are "
+        )
+        raise UsageError(why, where=str(picture.path), hint=hint + "trained again.")
+    return found
 
 
 def _clear(folder: Path) -> None:

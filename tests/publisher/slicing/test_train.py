@@ -312,6 +312,29 @@ def test_pictures_of_replay_are_generated_once_and_a_host_that_rounds_otherwise_
     assert calls == [2, 2]
 
 
+@pytest.mark.parametrize(("other", "what"), [(b"other", "has changed since"), (None, "cannot be read any more")])
+def test_a_ledger_is_of_the_bytes_that_the_stages_saw(
+    run: Run, data: Path, tmp_path: Path, other: bytes | None, what: str
+) -> None:
+    picture = next((data / "artist-a").glob("*.png"))
+    seen = picture.read_bytes()
+
+    def change(stage: str, *_: int) -> None:
+        if stage == "stage artist-c":
+            picture.unlink(missing_ok=True)
+            if other:
+                picture.write_bytes(other)
+
+    try:
+        with pytest.raises(UsageError, match=what) as caught:
+            run(tmp_path / "out", FILE, change)
+    finally:
+        picture.write_bytes(seen)
+    assert caught.value.where == str(picture)
+    assert not (tmp_path / "out" / "ledger.json").exists()
+    assert run(tmp_path / "out", FILE).trained == ()
+
+
 def test_checkpoints_of_stages_whose_names_begin_alike_are_apart(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
