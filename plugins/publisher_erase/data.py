@@ -99,7 +99,11 @@ def _aligned(target: Embedding, count: int) -> Tensor:
 
 
 def retained_rows(text: Embedding, rule: RowRule) -> tuple[Tensor, Tensor]:
-    """Return rows to keep ``(r, d)`` and their weights ``(r,)``: all positions, padding as its mean unless ``all``."""
+    """Return rows to keep ``(r, d)`` and their weights ``(r,)``.
+
+    ``all`` and ``tail``: every position. ``content`` and ``mean-pad``: those of the text, and padding once as its mean.
+    ``last`` and ``last-eos``: those of the text, without padding.
+    """
     if rule in ("all", "tail"):
         return text.hidden, text.hidden.new_ones(len(text.hidden))
     rows, weights = text.hidden[: text.length], text.hidden.new_ones(text.length)

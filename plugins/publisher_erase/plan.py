@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 
 from publisher.api import Concept, ModelInfo, Scope, UsageError, split_at_name
@@ -107,18 +107,23 @@ def tokenise(selection: Selection, tokens: Callable[[str], Tokens]) -> TokenSele
 
     Raises:
         UsageError: an empty prompt to erase; a prompt that equals its target, another concept's target, or a prompt to
-            keep; a concept whose prompts are all another's.
+            keep; one that two concepts have with different targets; a concept whose prompts are all another's.
     """
     keep = _distinct([tokens(text) for text in selection.keep])
-    seen: set[tuple[tuple[int, ...], ...]] = set()
+    seen: dict[tuple[tuple[int, ...], ...], Tokens] = {}
     concepts = []
     for concept, texts in selection.concepts:
         pairs = []
         for text, target in texts:
             pair = (tokens(text), tokens(target))
             if pair[0].ids not in seen:
-                seen.add(pair[0].ids)
                 pairs.append(pair)
+            elif seen[pair[0].ids].ids != pair[1].ids:
+                raise UsageError(
+                    f"the prompt {text!r} of concept {concept.id!r} was there before with another target",
+                    hint="Two concepts share it, or one has it twice: leave it to one of them.",
+                )
+            seen.setdefault(pair[0].ids, pair[1])
             _check_pair(concept, *pair)
         if not pairs:
             raise UsageError(
@@ -186,7 +191,7 @@ def training_notes(params: EraseParams, selection: Selection, model: ModelInfo) 
     rows = concepts * (training.pool + 1) * training.denoising_steps + kept * training.kept_steps
     steps = training.steps or 0
     said = f"{steps} steps on {rows} rows of trajectories, lr {training.lr:g}, start {training.init}"
-    if params.robust is not None:
+    if params.robust is not None and params.robust.lam_adversarial:
         attack = params.robust.attack
         searches = -(-steps // attack.every) * attack.fresh * concepts
         searches *= sum(kind != "derived" for kind in attack.kinds)
@@ -301,7 +306,7 @@ def _check_pair(concept: Concept, prompt: Tokens, target: Tokens) -> None:
         )
 
 
-def _refuse_overlap(erased: set[tuple[tuple[int, ...], ...]], others: Sequence[Tokens], what: str) -> None:
+def _refuse_overlap(erased: Container[tuple[tuple[int, ...], ...]], others: Sequence[Tokens], what: str) -> None:
     for other in others:
         if other.ids in erased:
             raise UsageError(

@@ -112,6 +112,13 @@ def test_a_target_that_is_itself_erased_is_refused() -> None:
         tokenised(EraseParams(targets={"pistol": "cigarette"}), Scope(concepts=(SMOKE, PISTOL)))
 
 
+def test_a_prompt_of_two_concepts_has_one_target() -> None:
+    scope = Scope(concepts=(concept("pistol", "a weapon"), concept("gun", "a weapon", "a gun emoji")))
+    assert tokenised(EraseParams(targets={"pistol": "ghost", "gun": "ghost"}), scope) == [1, 1]
+    with pytest.raises(UsageError, match=r"the prompt 'a weapon' of concept 'gun' was there before with another"):
+        tokenised(EraseParams(targets={"pistol": "ghost", "gun": "robot"}), scope)
+
+
 def test_a_concept_that_is_another_ones_double_is_refused() -> None:
     double = concept("gun", "a pistol emoji")
     with pytest.raises(UsageError, match="all prompts of concept 'gun'"):
