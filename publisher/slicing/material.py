@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from publisher.api import Concept, ImageRequest, Model
 from publisher.api.slices import ReplaySet, leaf_of, receipts
@@ -112,15 +113,19 @@ class Material:
 
     def latents(self, name: str) -> torch.Tensor:
         """Return the latents of one slice, or of replay, ``(n, c, h, w)`` on the CPU: encoded by themselves."""
-        import torch
-
         from publisher.api.diffusion.latents import encode_images
-        from publisher.api.loading import load_component
 
         if name not in self.encoded:
-            vae = load_component(self.model, "vae", torch.device(self.device), torch.float32)
-            self.encoded[name] = encode_images(vae, self.pixels[name]).cpu()
+            self.encoded[name] = encode_images(self._vae, self.pixels[name]).cpu()
         return self.encoded[name]
+
+    @cached_property
+    def _vae(self) -> Any:
+        import torch
+
+        from publisher.api.loading import load_component
+
+        return load_component(self.model, "vae", torch.device(self.device), torch.float32)
 
 
 def replay_requests(entry: ReplayEntry, seed: int) -> list[ImageRequest]:
