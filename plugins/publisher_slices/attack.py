@@ -24,12 +24,24 @@ from publisher.api import (
     WeightAttack,
 )
 from publisher.api.header import read_header
-from publisher.api.slices import LEDGER, LayerUpdate, Ledger, Remains, read_updates, recompose, same_bits
+from publisher.api.model_files import RELEASE
+from publisher.api.slices import (
+    DELETED,
+    FOLDER,
+    LEDGER,
+    LayerUpdate,
+    Ledger,
+    Remains,
+    read_updates,
+    recompose,
+    same_bits,
+)
 
 if TYPE_CHECKING:
     import torch
 
-FOLDER = Path("release") / "slices"
+PLACE = Path(RELEASE) / FOLDER
+"""Of ledger and stages in a package."""
 SHOWN = 3
 """Tensors that a fault names."""
 
@@ -63,14 +75,14 @@ class TakeOutSlices(WeightAttack[TakeOutParams]):
             ModelError: they are not there, or not what the ledger says.
             UsageError: there is no such slice.
         """
-        place = folder / FOLDER
+        place = folder / PLACE
         if not (place / LEDGER).is_file():
             raise ModelError("has no ledger of slices", where=str(folder))
-        ledger = Ledger.read((place / LEDGER).read_bytes(), f"{FOLDER.as_posix()}/{LEDGER}")
+        ledger = Ledger.read((place / LEDGER).read_bytes(), f"{PLACE.as_posix()}/{LEDGER}")
         found = ledger.compose(params.deleted)
         wanted = Remains(deleted=tuple(sorted(params.deleted)), stages=tuple(stage.id for stage in found.stages))
-        if Remains.read(place / "deleted.json") != wanted:
-            raise ModelError("says that other stages stay than the ledger does", where=str(place / "deleted.json"))
+        if Remains.read(place / DELETED) != wanted:
+            raise ModelError("says that other stages stay than the ledger does", where=str(place / DELETED))
         flat = [one.model_copy(update={"file": Path(one.file).name}) for one in found.stages]
         tensors: dict[str, TensorInfo] = {}
         for path in sorted((folder / ledger.base.component).glob("*.safetensors")):

@@ -8,14 +8,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from publisher.api import Claim, ModelError, ModelInfo, Scope, SignedInput, Step, StepContext, StepPlan, UsageError
-from publisher.api.slices import LEDGER, Composition, Ledger, Remains, read_updates, recompose, require_fit, weights_of
+from publisher.api.slices import (
+    DELETED,
+    FOLDER,
+    LEDGER,
+    Composition,
+    Ledger,
+    Remains,
+    read_updates,
+    recompose,
+    require_fit,
+    weights_of,
+)
 from publisher_slices.claims import slice_claims
 from publisher_slices.params import SliceParams
 
-FOLDER = "slices"
-"""Folder of the package, under ``release/``, for ledger and stages."""
-DELETED = "deleted.json"
-"""File beside them that says what was withdrawn and what stays."""
 ON_BASE = "stages were trained on the base model's own weights, and their sum is exact on these alone"
 NOTHING_ELSE = "it promises that nothing but its stages is in the weights, unless its parameters say 'last: false'"
 

@@ -10,6 +10,8 @@ from publisher.api import Model, ModelInfo, PublisherError
 from publisher.api.header import read_header
 from publisher.api.model_files import RELEASE
 from publisher.api.slices import (
+    DELETED,
+    FOLDER,
     LEDGER,
     Composition,
     LayerUpdate,
@@ -31,7 +33,8 @@ from publisher.package.variants import variant_name
 from publisher.package.verify import verify
 from publisher.safeguards import ALL
 
-FOLDER, DELETED = Path("release") / "slices", "deleted.json"
+PLACE = Path(RELEASE) / FOLDER
+"""Of ledger and stages in a package."""
 Updates = Mapping[str, Sequence[LayerUpdate]]
 """Layer -> what each stage that stays adds to it."""
 SHOWN = 3
@@ -111,7 +114,7 @@ def audit(
     if not found.ok:
         return SliceAudit((first,))
     try:
-        ledger = open_ledger(package / FOLDER / LEDGER, trainer)
+        ledger = open_ledger(package / PLACE / LEDGER, trainer)
     except (PublisherError, dsse.BundleError) as error:
         return SliceAudit((first, SliceAnswer("ledger", False, str(error))))
     good = (first, SliceAnswer("ledger", True, f"signed; {_history(ledger)}"))
@@ -125,14 +128,14 @@ def _follows(package: Path, ledger: Ledger, earlier: Path, anchor: dsse.Anchor, 
     """Ask whether ledger and deletion follow from those of an earlier package, or from an earlier ledger alone."""
     question, place = "earlier ledger", earlier
     try:
-        if (earlier / FOLDER).is_dir():
-            place, found = earlier / FOLDER, verify(earlier, anchor)
+        if (earlier / PLACE).is_dir():
+            place, found = earlier / PLACE, verify(earlier, anchor)
             if not found.ok:
                 return SliceAnswer(question, False, f"its package: {found.findings[0]}")
         before = open_ledger(place, trainer)
         said = (place if place.is_dir() else place.parent) / DELETED
         withdrawn = Remains.read(said).deleted if said.is_file() else ()
-        still = {*Remains.read(package / FOLDER / DELETED).deleted, *(one.id for one in ledger.withdrawn)}
+        still = {*Remains.read(package / PLACE / DELETED).deleted, *(one.id for one in ledger.withdrawn)}
     except (PublisherError, dsse.BundleError) as error:
         return SliceAnswer(question, False, str(error))
     if problem := next(ledger.breaks_with(before), ""):
@@ -158,12 +161,12 @@ def recomposed(package: Path, base: State, ledger: Ledger, before: tuple[SliceAn
     if other:
         return SliceAudit(before)
     try:
-        remains = Remains.read(package / FOLDER / DELETED)
+        remains = Remains.read(package / PLACE / DELETED)
         composition = ledger.compose(remains.deleted)
         names = tuple(stage.id for stage in composition.stages)
         if names != remains.stages:
             raise UsageError(f"says that {', '.join(remains.stages)} stay, and {', '.join(names)} should")
-        _require_no_more(package / FOLDER, composition)
+        _require_no_more(package / PLACE, composition)
         updates = _updates(package, base, ledger, composition)
     except PublisherError as error:
         return SliceAudit((*before, SliceAnswer("stages that stay", False, str(error))))
@@ -199,12 +202,12 @@ def _require_no_more(folder: Path, composition: Composition) -> None:
     """
     known = {LEDGER, DELETED, *(Path(stage.file).name for stage in composition.stages)}
     if more := sorted(path.name for path in folder.iterdir() if path.name not in known):
-        raise UsageError("is neither ledger nor a stage that stays", where=f"{FOLDER.as_posix()}/{more[0]}")
+        raise UsageError("is neither ledger nor a stage that stays", where=f"{PLACE.as_posix()}/{more[0]}")
 
 
 def _updates(package: Path, base: Model, ledger: Ledger, composition: Composition) -> Updates:
     flat = [one.model_copy(update={"file": Path(one.file).name}) for one in composition.stages]
-    return read_updates(package / FOLDER, ledger, flat, base.tensors(ledger.base.component))
+    return read_updates(package / PLACE, ledger, flat, base.tensors(ledger.base.component))
 
 
 def _differences(package: Path, base: Model, ledger: Ledger, updates: Updates) -> Iterator[str]:
@@ -240,7 +243,7 @@ def _strange(package: Path, base: ModelFolder) -> Iterator[str]:
         if path in ROOT_FILES - {MODEL_INDEX} or is_picture(path) or path in known:
             continue
         if path.startswith(f"{RELEASE}/"):
-            owned = path.startswith(f"{FOLDER.as_posix()}/") or any(one.owns(path[len(RELEASE) + 1 :]) for one in ALL)
+            owned = path.startswith(f"{PLACE.as_posix()}/") or any(one.owns(path[len(RELEASE) + 1 :]) for one in ALL)
             if suffix(path) == "safetensors" and not owned:
                 yield f"{path} has no place in a release"
         elif path not in base.files:

@@ -10,6 +10,8 @@ slice gets a model without every stage that saw it. Importing this module import
 from __future__ import annotations
 
 from publisher.api.slices.ledger import (
+    DELETED,
+    FOLDER,
     LEDGER,
     PREDICATE,
     BaseWeights,
@@ -36,6 +38,8 @@ from publisher.api.slices.updates import (
 )
 
 __all__ = [
+    "DELETED",
+    "FOLDER",
     "LEDGER",
     "PREDICATE",
     "BaseWeights",

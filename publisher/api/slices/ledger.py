@@ -22,7 +22,11 @@ from publisher.errors import ModelError, UsageError
 from publisher.strict_json import JsonError, strict_object
 
 LEDGER = "ledger.json"
-"""Name of the signed ledger in its folder, and of its copy in a package, under ``release/slices``."""
+"""Name of the signed ledger in its folder, and of its copy in a package."""
+DELETED = "deleted.json"
+"""Name of what a package says beside its ledger: what is gone, and what stays."""
+FOLDER = "slices"
+"""Folder of ledger and stages among the files of a release."""
 PREDICATE = "https://model-publisher.dev/slices/v1"
 """Type of the in-toto statement's predicate."""
 RULE = "ordered-float64/1"
