@@ -44,7 +44,7 @@ from publisher.builtin.attacks.inversion import ConceptInversion, slotted
 from publisher.builtin.attacks.sequential import decide
 from publisher.builtin.attacks.token_moves import onto_simplex
 from publisher.builtin.attacks.token_search import TokenSearch
-from publisher.builtin.executors import Local
+from publisher.builtin.executors.local import Local
 from publisher.builtin.families import StableDiffusion1
 from publisher.evaluate.context import ModelUnderTest, ReleaseScorer, Setting, Tools
 from publisher.evaluate.finetune.data import AttackerImages

@@ -29,7 +29,8 @@ WORTH = ((20, 20), (50, 50), (95, 100), (60, 100))
 
 def likely(n: int, rates: set[float]) -> np.ndarray:
     """Return which counts have a probability above 1e-9 at one of these rates."""
-    return np.max([binom.pmf(np.arange(n + 1), n, one) for one in rates], axis=0) > 1e-9
+    found: np.ndarray = np.max([binom.pmf(np.arange(n + 1), n, one) for one in rates], axis=0) > 1e-9
+    return found
 
 
 def ends(n: int, m: int) -> np.ndarray:

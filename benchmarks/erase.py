@@ -138,7 +138,8 @@ def _naive_edit(weight: Tensor, concepts: Sequence[Tensor], empty: Tensor) -> Te
     for c, g, scale in (*((c, empty, e) for c in concepts), (empty, empty, p)):
         left = left + scale * ((g @ weight.T)[:, :, None] @ c[:, None, :]).sum(0)
         right = right + scale * (c[:, :, None] @ c[:, None, :]).sum(0)
-    return left @ torch.linalg.inv(right)
+    found: Tensor = left @ torch.linalg.inv(right)
+    return found
 
 
 def _naive_attack(c: Tensor, edited: Sequence[Tensor], original: Sequence[Tensor]) -> Tensor:
@@ -147,7 +148,8 @@ def _naive_attack(c: Tensor, edited: Sequence[Tensor], original: Sequence[Tensor
     for new, old in zip(edited, original, strict=True):
         left = left + new.T @ new
         right = right + new.T @ old
-    return (torch.linalg.inv(left) @ right @ c.T).T
+    found: Tensor = (torch.linalg.inv(left) @ right @ c.T).T
+    return found
 
 
 def memory(field: str) -> float:
@@ -169,7 +171,8 @@ def report(concepts: int, epochs: int, options: argparse.Namespace) -> None:
     unit = 1000 if device.type == "cuda" else 1
     problem.embed()
     totals = {}
-    for rule, rounds in (("mean-pad", 0), ("mean-pad", epochs), ("all", epochs)):
+    runs: tuple[tuple[RowRule, int], ...] = (("mean-pad", 0), ("mean-pad", epochs), ("all", epochs))
+    for rule, rounds in runs:
         before = forget_peak()
         clocks = [Clock(device) for _ in range(options.repeats)]
         for clock in clocks:
@@ -224,8 +227,8 @@ def report_entry(name: str, shape: tuple[int, int], options: argparse.Namespace)
         before, clock = forget_peak(), Clock(device)
         with clock.stage("naive"):
             found = _naive_entry(weight.float(), rows)
-        over, error = memory("VmHWM") - before, float((found.double() - wanted).abs().max() / wanted.abs().max())
-        print(f"| {name} | UCE, naive | | | {clock.spent['naive'] * unit:.2f} | {over:.0f} | {error:.1e} |", flush=True)
+        over, off = memory("VmHWM") - before, float((found.double() - wanted).abs().max() / wanted.abs().max())
+        print(f"| {name} | UCE, naive | | | {clock.spent['naive'] * unit:.2f} | {over:.0f} | {off:.1e} |", flush=True)
 
 
 def _naive_entry(weight: Tensor, rows: Rows) -> Tensor:
@@ -236,7 +239,8 @@ def _naive_entry(weight: Tensor, rows: Rows) -> Tensor:
     for c, g, scale in [*pairs, *((r, r, p) for r in rows.retain.float())]:
         left = left + scale * torch.outer(weight @ g, c)
         right = right + scale * torch.outer(c, c)
-    return left @ torch.linalg.inv(right)
+    found: Tensor = left @ torch.linalg.inv(right)
+    return found
 
 
 def main(argv: Sequence[str]) -> None:

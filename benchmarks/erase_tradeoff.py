@@ -213,10 +213,15 @@ def line(label: str, shares: dict[str, ShareOfImages], drift: float) -> str:
     return "| " + " | ".join([label, *cells, f"{drift:.3f}"]) + " |"
 
 
+def replaces(params: EraseParams) -> bool:
+    """Return whether other words take the place of names, and not the empty prompt alone."""
+    return params.targets == "auto" or any(params.targets.values())
+
+
 def label(params: EraseParams) -> str:
     """Return a setting in a few words."""
     method = "UCE" if params.method == "uce" else f"RECE {params.epochs}{'' if params.joint else ' sequential'}"
-    target = "" if any(params.targets.values()) else ", to the empty prompt"
+    target = "" if replaces(params) else ", to the empty prompt"
     return f"{method}, {params.rows}, p {params.preserve_scale:g}, lam {params.lam:g}{target}"
 
 
@@ -262,7 +267,7 @@ def figure(results: Sequence[Result]) -> str:
         for r in results
         if r.params.rows == "mean-pad" and r.params.lam == 1e-3 and r.params.epochs == 1 and r.params.joint
     ]
-    shown = [r for r in shown if any(r.params.targets.values())]
+    shown = [r for r in shown if replaces(r.params)]
     size = f'width="{2 * (WIDTH + LEFT + 20)}" height="{2 * (HEIGHT + 50) + 24}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">',

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from publisher.api import Executor, ImageRequest
-from publisher.builtin.executors import Local, Processes
-from publisher.builtin.executors.processes import ProcessesParams
+from publisher.builtin.executors.local import Local
+from publisher.builtin.executors.processes import Processes, ProcessesParams
 from publisher.evaluate.images import GenerateTask, perform
 from publisher_emoji import caption, model_folder, vocabulary
 

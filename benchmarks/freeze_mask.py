@@ -107,9 +107,10 @@ def scene(dtype: torch.dtype) -> Scene:
             pad_token_id=0,
         )
     )
-    parts = [part.to(dtype).eval().requires_grad_(requires_grad=False) for part in (network, vae, text)]
-    delta = {name: 0.01 * torch.randn_like(tensor) for name, tensor in parts[0].named_parameters()}
-    return Scene(*parts, delta, Noising(read_process("DDIMScheduler", SCHEDULER)), dtype)
+    for part in (network, vae, text):
+        part.to(dtype).eval().requires_grad_(requires_grad=False)
+    delta = {name: 0.01 * torch.randn_like(tensor) for name, tensor in network.named_parameters()}
+    return Scene(network, vae, text, delta, Noising(read_process("DDIMScheduler", SCHEDULER)), dtype)
 
 
 @dataclass

@@ -104,10 +104,11 @@ class Case:
 
     def step(self) -> tuple[float, float]:
         """Make a step; return processor milliseconds, and megabytes of gradients."""
+        import torch
         from torch.nn import functional as F
 
         began = time.process_time()
-        F.mse_loss(self.unet(self.x, *self.rest).sample, self.x).backward()
+        torch.autograd.backward(F.mse_loss(self.unet(self.x, *self.rest).sample, self.x))
         self.optimizer.step()
         spent = 1000 * (time.process_time() - began)
         gradients = sum(one.grad.nbytes for one in self.trained if one.grad is not None) / 1e6

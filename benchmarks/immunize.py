@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,11 +29,14 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from publisher.api import Concept
+from publisher.api import Concept, Latents
 from publisher.api.diffusion.denoiser import Denoiser
 from publisher.api.diffusion.latents import Noising
 from publisher.api.diffusion.process import read_process
 from publisher.api.diffusion.text import Text
+from publisher.model.folder import read_configs
+from publisher.registry import load_registry
+from publisher_emoji import model_folder
 from publisher_immunize.adversary import Adversary
 from publisher_immunize.data import ConceptBatch, ConceptImages, ImmunizeData
 from publisher_immunize.denoiser import Denoising, PatchedDenoiser
@@ -143,9 +146,19 @@ def contender(name: str, captions: int, dtype: torch.dtype) -> Contender:
     """Return a contender that is ready to make steps."""
     known = texts(captions, dtype)
     stuff = training_data(known, dtype)
-    denoiser = (Double if dtype == torch.float64 else Denoiser)(unet().to(dtype) if dtype != torch.float32 else unet())
+    _, anatomy = load_registry().recognise(read_configs(model_folder()), "embedded:emoji")
+    anatomy = replace(anatomy, latents=Latents(4, SIZE, SIZE))
+    network = unet().to(dtype) if dtype != torch.float32 else unet()
+    denoiser = (Double if dtype == torch.float64 else Denoiser)(network, anatomy)
     params = ImmunizeParams(
-        inner="cross-attention", first_order=True, inner_lr=RATES[0], lr=RATES[1], steps=1, batch=1, prior_batch=1
+        bound=None,  # as published
+        inner="cross-attention",
+        first_order=True,
+        inner_lr=RATES[0],
+        lr=RATES[1],
+        steps=1,
+        batch=1,
+        prior_batch=1,
     )
     if name == "published":
         loop = Published(
@@ -176,7 +189,7 @@ def pair(made: Contender, seed: int, dtype: torch.dtype) -> tuple[ConceptBatch, 
     found = []
     for turn, kept in enumerate((0, 1)):
         generate = torch.Generator().manual_seed(2 * seed + turn)
-        batch = made.data.batch(made.data.concepts, "name", (1, kept), generate)
+        batch = made.material.batch(made.material.concepts, "name", (1, kept), generate)
         found.append(ConceptBatch(batch.groups, batch.own, batch.x, batch.noise.to(dtype), batch.t, batch.texts))
     return found[0], found[1]
 
@@ -257,7 +270,8 @@ def published_merge(weight: Tensor, added: Tensor, k: Tensor, t: Tensor) -> Tens
     v = (weight @ t.T + added).T
     c = k.T @ k
     inverse = torch.linalg.inv(c + 1e-4 * c.diagonal().mean() * torch.eye(len(c), dtype=c.dtype))
-    return weight + (v.T - weight @ t.T) @ torch.linalg.inv(t @ inverse @ t.T) @ t @ inverse
+    found: Tensor = weight + (v.T - weight @ t.T) @ torch.linalg.inv(t @ inverse @ t.T) @ t @ inverse
+    return found
 
 
 def main() -> None:

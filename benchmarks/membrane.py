@@ -36,7 +36,7 @@ from publisher_membrane_bundle.membranes import Membranes, find_layers
 from publisher_membrane_bundle.objective import Objective, TextTriple
 from publisher_membrane_bundle.params import Anchors, MembraneParams
 from publisher_membrane_bundle.pool import Pool, PoolSize
-from publisher_membrane_bundle.train import Optimiser
+from publisher_membrane_bundle.train import Optimiser, Trainer
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "publisher_membrane_bundle"))
 from naive_spm import Published
@@ -118,7 +118,8 @@ def _published(name: str, params: MembraneParams, size: int, seed: int) -> Conte
 
     def opened(x: Tensor, t: Tensor, text: Text) -> Tensor:
         with loop.network, torch.no_grad():
-            return unet(x, t, text.states).sample
+            found: Tensor = unet(x, t, text.states).sample
+        return found
 
     return Contender(loop.step, opened)
 
@@ -131,6 +132,7 @@ def _ours(name: str, params: MembraneParams, size: int, seed: int) -> Contender:
     ddim = Ddim(read_process("DDIMScheduler", SCHEDULER), params.denoising_steps, params.denoising_guidance)
     anchors, said = AnchorMix(params.anchors, (), known), [TextTriple("target", "", "target")]
     samples = torch.Generator().manual_seed(seed)
+    trainer: Trainer
     if name == "exact":
         trainer = Exact(objective, ddim, anchors, said, dynamic=params.dynamic_resolution, generator=samples)
     else:

@@ -46,8 +46,9 @@ TITLES = {
 def variants(concept: str, surrogate: str, trainer: str) -> dict[str, list[dict[str, Any]]]:
     """Name -> the steps of its manifest."""
     erase = {"use": "erase", "with": {"targets": {concept: surrogate}}}
-    bundle = {"use": "membrane-bundle", "with": {**MEMBRANE, "trainer": trainer, "surrogates": {concept: surrogate}}}
-    merged = {key: value for key, value in bundle["with"].items() if key != "transport"}
+    settings = {**MEMBRANE, "trainer": trainer, "surrogates": {concept: surrogate}}
+    bundle = {"use": "membrane-bundle", "with": settings}
+    merged = {key: value for key, value in settings.items() if key != "transport"}
     merge = {"use": "membrane-bundle", "with": {**merged, "mode": "merge"}}
     return {"erase": [erase], "membrane": [bundle], "membrane, merged": [merge], "both": [erase, bundle]}
 

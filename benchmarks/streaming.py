@@ -65,7 +65,7 @@ def write_transformer(folder: Path, depth: float, *, dense: bool) -> None:
             room = SHARD
         shards[-1].append(name)
         room -= 2 * prod(shape)
-    index = {}
+    index: dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         file = f"{NAME}-{number:05}-of-{len(shards):05}.safetensors"
         index |= dict.fromkeys(names, file)
