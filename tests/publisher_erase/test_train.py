@@ -313,14 +313,6 @@ def test_the_plan_says_how_many_steps_many_concepts_take(model: State, method: s
         assert not any("or more" in note for note in plan.notes)
 
 
-def test_the_plan_of_a_training_says_that_the_base_model_may_not_draw_the_concept(model: State) -> None:
-    told = [
-        any("hardly does" in note for note in Erase().plan(params, SCOPE, model).notes)
-        for params in (params_of("surgical"), params_of("robust"), EraseParams(targets=TARGETS))
-    ]
-    assert told == [True, True, False]
-
-
 def test_a_search_whose_losses_are_no_numbers_is_named(model: State, tmp_path: Path) -> None:
     def broken(predicted: torch.Tensor, target: torch.Tensor, attacks: int) -> torch.Tensor:
         return inner_losses(predicted, target, attacks) * float("nan")

@@ -22,7 +22,7 @@ def decided(model: ModelInfo, scope: Scope = SCOPE, **data: Any) -> ImmunizePara
 
 
 def is_destructive(params: ImmunizeParams) -> bool:
-    return any("destroy" in note for note in notes(params, SCOPE.concepts))
+    return any("destroy" in note for note in notes(params, SCOPE.concepts, SCOPE))
 
 
 @pytest.mark.parametrize("model", [TINY, BIG, XL], ids=["small", "large", "xl"])
@@ -83,7 +83,7 @@ def test_on_a_large_model_the_method_is_the_same_and_its_plan_says_that_nobody_t
 
 
 def is_untried(params: ImmunizeParams) -> bool:
-    return any("never tried" in note for note in notes(params, SCOPE.concepts))
+    return any("never tried" in note for note in notes(params, SCOPE.concepts, SCOPE))
 
 
 @pytest.mark.parametrize("data", [{"inner": "lora"}, {"inner_lr": {"full": 1e-6}}, {"inner_order": 2}], ids=str)
