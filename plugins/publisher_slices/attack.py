@@ -22,6 +22,7 @@ from publisher.api import (
     Sampling,
     TensorInfo,
     WeightAttack,
+    spread_requests,
 )
 from publisher.api.header import read_header
 from publisher.api.model_files import RELEASE
@@ -92,18 +93,8 @@ class TakeOutSlices(WeightAttack[TakeOutParams]):
 
     def requests(self, params: TakeOutParams, concept: Concept, sampling: Sampling) -> Sequence[ImageRequest]:
         """Return the concept's prompts in turn, each image with a seed of its own."""
-        prompts = tuple(dict.fromkeys(concept.prompts))
-        count = min(sampling.images, max(params.images, len(prompts)))
-        return tuple(
-            ImageRequest(
-                concept=concept.id,
-                prompt=prompts[index % len(prompts)],
-                seed=sampling.seed + index,
-                steps=sampling.steps,
-                guidance=sampling.guidance,
-            )
-            for index in range(count if prompts else 0)
-        )
+        count = min(sampling.images, max(params.images, len({*concept.prompts})))
+        return spread_requests(concept, concept.prompts, sampling.model_copy(update={"images": count}), first=0)
 
     def alter(
         self,

@@ -153,7 +153,7 @@ def require_apart(bodies: Sequence[Body], pixels: Mapping[str, torch.Tensor]) ->
 def require_gone(bodies: Sequence[Body], withdrawn: Iterable[str], private: Path) -> None:
     """Refuse pictures of withdrawn slices, file by file, in a slice that does not say that it is their rest.
 
-    Withdrawn slices are known by their secret and their marks: without either nothing is found.
+    Withdrawn slices are known by their secret and their marks: of one that lacks either, nothing is found.
 
     Args:
         bodies: all slices that are trained.
@@ -161,14 +161,17 @@ def require_gone(bodies: Sequence[Body], withdrawn: Iterable[str], private: Path
         private: folder that stays with the publisher.
 
     Raises:
-        UsageError: naming the first one.
+        UsageError: naming the first one; or what is kept of a withdrawn slice cannot be read.
     """
     for name in withdrawn:
+        file = private / "marks" / f"{name}.json"
         try:
-            secret = (private / "secrets" / name).read_bytes()
-            marks = set(json.loads((private / "marks" / f"{name}.json").read_bytes()))
-        except (OSError, ValueError):
+            secret, marks = (private / "secrets" / name).read_bytes(), set(json.loads(file.read_bytes()))
+        except FileNotFoundError:
             continue
+        except (OSError, ValueError, TypeError) as error:
+            hint = f"Bring it back from a copy. Without it no picture of {name} is known when it comes back."
+            raise UsageError(f"cannot be read: {error}", where=str(file), hint=hint) from error
         for body in (one for one in bodies if name not in one.entry.rest_of):
             for one in body.pictures:
                 if _mark(secret, one) in marks:
@@ -232,10 +235,8 @@ def _bytes_of(picture: CaptionedPicture) -> bytes:
     else:
         why = "has changed since the training read it"
     if hashlib.sha256(found).hexdigest() != picture.sha256:
-        hint = (
-            "Bring it back and run the same command again: what is trained is kept. With other bytes, its stages are "
-        )
-        raise UsageError(why, where=str(picture.path), hint=hint + "trained again.")
+        hint = "Bring it back and run the same command again: what is trained is kept. Other bytes are trained again."
+        raise UsageError(why, where=str(picture.path), hint=hint)
     return found
 
 

@@ -236,6 +236,19 @@ def test_pictures_of_a_withdrawn_slice_are_refused_under_any_name_and_caption(
         run(out, gone | {"data": [*gone["data"], agreed | {"rest_of": ["artist-a"]}]})
 
 
+def test_damaged_marks_of_a_withdrawn_slice_are_no_slice_without_marks(
+    licensed: Path, run: Run, tmp_path: Path
+) -> None:
+    out = copied(licensed, tmp_path)
+    marks = out.with_name(f"{out.name}.private") / "marks" / "artist-b.json"
+    marks.write_bytes(marks.read_bytes()[:-1])
+    with pytest.raises(UsageError, match="cannot be read") as caught:
+        run(out, without(FILE, "artist-b"))
+    assert (caught.value.where, open_ledger(out, None)) == (str(marks), open_ledger(licensed, None))
+    marks.unlink()
+    assert run(out, without(FILE, "artist-b")).trained == ()
+
+
 def test_receipts_of_pictures_that_left_a_slice_are_removed(
     licensed: Path, run: Run, data: Path, broken: Path, tmp_path: Path
 ) -> None:
