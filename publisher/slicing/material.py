@@ -87,7 +87,9 @@ class Material:
         try:
             found = kept.load()
         except Damaged as error:
-            hint = "Bring the folder back from a copy. Or remove it: the pictures are generated anew, and if they come "
+            hint = (
+                "Bring the folder back from a copy. Or remove it: the pictures are generated again, and if they come "
+            )
             hint += "out otherwise, as on another kind of machine, every stage is trained again."
             raise UsageError(f"what is kept of the replay pictures {error}", where=str(folder), hint=hint) from error
         except Unusable:  # of another recipe
